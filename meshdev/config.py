@@ -1,0 +1,33 @@
+"""Names and numbers that more than one part relies on, each with its reason."""
+
+from ipaddress import IPv4Network
+from typing import Final
+
+VERSION: Final = "0.1.0"
+
+#: The tunnel protocol this build speaks, and the oldest it still understands.
+PROTOCOL: Final = 1
+OLDEST_PROTOCOL: Final = 1
+
+#: Default image of the manager; ``--image`` and ``MESHDEV_IMAGE`` override it.
+DEFAULT_IMAGE: Final = f"ghcr.io/meshdev/traffic-manager:{VERSION}"
+IMAGE_VARIABLE: Final = "MESHDEV_IMAGE"
+
+#: The Deployment of the manager, its labels and the field manager of everything we write (design: D6).
+MANAGER_NAME: Final = "meshdev-traffic-manager"
+MANAGER_LABELS: Final = {"app.kubernetes.io/name": MANAGER_NAME, "app.kubernetes.io/managed-by": "meshdev"}
+FIELD_MANAGER: Final = "meshdev"
+
+#: Port of the tunnel listener on the manager pod's loopback: reached only through a port-forward.
+TUNNEL_PORT: Final = 9000
+
+#: Where session addresses come from, in order of preference: the benchmarking range of RFC 2544 (RFC 6890: not
+#: routed), its other half where a fake-ip proxy holds the first, then the top of the shared range of RFC 6598.
+ADDRESS_POOLS: Final = (IPv4Network("198.18.0.0/16"), IPv4Network("198.19.0.0/16"), IPv4Network("100.127.0.0/16"))
+
+#: Heartbeat of each carrier, and the silence after which it counts as dead (design: D4), in seconds.
+HEARTBEAT_SECONDS: Final = 1.0
+SILENCE_SECONDS: Final = 5.0
+
+#: How long the manager keeps a session whose carriers are all gone, in seconds (design: D7).
+GRACE_SECONDS: Final = 10.0

@@ -1,0 +1,1 @@
+"""Pure wire formats: bytes in, values out. Nothing here does I/O, reads a clock or draws random numbers."""
