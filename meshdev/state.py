@@ -1,0 +1,126 @@
+"""Where one user's connection keeps its files: a folder only that user may enter.
+
+A live session holds ``session.lock`` (flock) from before its first step until its process ends, however it ends.
+So the lock, not the socket and not a pid, says whether there is a session.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from meshdev.errors import LaptopError
+
+#: sun_path of struct sockaddr_un holds 108 bytes with the final NUL (linux/un.h).
+_MAX_SOCKET_PATH: Final = 107
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of one user's connection; nothing exists before :meth:`prepare`."""
+
+    directory: Path
+
+    @property
+    def socket(self) -> Path:
+        """The session API."""
+        return self.directory / "session.sock"
+
+    @property
+    def log(self) -> Path:
+        """Standard output and error of the session and of the helper's start."""
+        return self.directory / "session.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the live session."""
+        return self.directory / "session.lock"
+
+    @classmethod
+    def locate(cls, environ: Mapping[str, str] = os.environ, uid: int | None = None) -> "Paths":
+        """The folder for *uid* (default: the caller): its runtime folder, else its state folder.
+
+        ``/run/user/UID`` counts without XDG_RUNTIME_DIR too (cron, ``su``), so that every shell finds the session.
+        """
+        uid = os.getuid() if uid is None else uid
+        for base in (environ.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}"):
+            if base and Path(base).is_absolute() and _is_private(Path(base), uid):
+                return cls(Path(base) / "meshdev")
+        state = environ.get("XDG_STATE_HOME", "")
+        base_path = Path(state) if state and Path(state).is_absolute() else _home(environ) / ".local" / "state"
+        return cls(base_path / "meshdev")
+
+    def prepare(self) -> None:
+        """Make the folder, 0700. Raises LaptopError when it belongs to somebody else or cannot be made."""
+        try:
+            self.directory.parent.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            found = self.directory.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+                self.directory.chmod(0o700)
+        except OSError as error:
+            raise LaptopError(
+                f"{self.directory} cannot be made: {error.strerror}",
+                hint="Set XDG_RUNTIME_DIR or XDG_STATE_HOME to a folder of yours.",
+            ) from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise LaptopError(
+                f"{self.directory} is not a folder of yours", hint="Remove it, or set XDG_RUNTIME_DIR to one of yours."
+            )
+        if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH:
+            raise LaptopError(
+                f"{self.socket} is too long for a socket's name", hint="Set XDG_RUNTIME_DIR to a shorter folder."
+            )
+
+    def take_lock(self) -> int | None:
+        """A descriptor that holds the lock, or None when a session (or another ``connect``) has it.
+
+        The lock belongs to the open file: it lives until the last process that inherited the descriptor ends.
+        """
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def write_lock(self, descriptor: int, pid: int) -> None:
+        """Record who holds the lock, for a ``disconnect`` that gets no answer."""
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{pid}\n".encode(), 0)
+
+    def holder(self) -> int | None:
+        """The pid of the live session, None when there is none.
+
+        0 when the lock is held but no session has written its pid yet: a ``connect`` is about to start it.
+        """
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(descriptor, 32, 0).strip()
+            return int(text) if text.isdigit() else 0
+        else:
+            return None
+        finally:
+            os.close(descriptor)
+
+
+def _is_private(path: Path, uid: int) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    home = environ.get("HOME", "")
+    return Path(home) if Path(home).is_absolute() else Path.home()
