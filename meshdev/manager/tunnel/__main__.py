@@ -1,0 +1,67 @@
+"""Entry point of the container *tunnel*: ``python3 -m meshdev.manager.tunnel``."""
+
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from meshdev.config import TUNNEL_PORT
+from meshdev.errors import MeshdevError
+from meshdev.manager.tunnel.events import Events
+from meshdev.manager.tunnel.network import KernelNetwork
+from meshdev.manager.tunnel.server import TunnelServer
+from meshdev.pump.loop import Loop
+
+log = logging.getLogger("meshdev.manager.tunnel")
+
+#: Exists while carriers are taken: what the readiness probe looks at.
+READY: Final = Path("/run/meshdev/ready")
+#: Time for the goodbye to reach the laptops, in seconds.
+DRAIN_SECONDS: Final = 0.5
+
+
+def main() -> int:
+    """Serve until SIGTERM; then drain."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    _soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard_limit, 8192), hard_limit))
+    READY.unlink(missing_ok=True)
+    loop = Loop()
+    try:
+        network = KernelNetwork()
+        pod = network.pod()
+    except MeshdevError as error:
+        log.critical("%s", error.message)
+        return error.exit_code
+    listener = socket.create_server(("127.0.0.1", TUNNEL_PORT), backlog=128)
+    server = TunnelServer(
+        loop,
+        listener,
+        network,
+        pod,
+        name=os.environ.get("POD_NAME", socket.gethostname()),
+        namespace=os.environ.get("POD_NAMESPACE", ""),
+        events=Events(loop),
+    )
+
+    def drain() -> None:
+        READY.unlink(missing_ok=True)
+        server.drain()
+        loop.call_later(DRAIN_SECONDS, loop.stop)
+
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: loop.post(drain))
+    signal.signal(signal.SIGINT, lambda _signal, _frame: loop.post(drain))
+    READY.touch()
+    log.info("the tunnel listens on 127.0.0.1:%d; pod %s, MTU %d", TUNNEL_PORT, pod.address, pod.mtu)
+    loop.run()
+    server.close()
+    loop.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""The pod's network as the manager changes it: one TUN device a session, forwarding, masquerade, source check.
+
+All of it lives in the pod's own network namespace and goes with the pod.
+"""
+
+import logging
+import socket
+import struct
+import subprocess
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Final, Protocol
+
+from pyroute2.iproute.linux import IPRoute
+
+from meshdev.errors import FirewallError, RouteError
+from meshdev.manager.tunnel.leases import gateway
+from meshdev.tun.device import TunDevice
+from meshdev.tun.linux import ensure_node, open_tun, set_offload
+
+log = logging.getLogger(__name__)
+
+#: Devices of sessions; the firewall knows them by this name.
+DEVICE_PATTERN: Final = "mesh%d"
+
+RULES: Final = """\
+table inet meshdev
+delete table inet meshdev
+table inet meshdev {
+  set sessions { type ifname . ipv4_addr; }
+  set addresses { type ipv4_addr; }
+  chain source {
+    type filter hook prerouting priority raw; policy accept;
+    iifname != "mesh*" accept
+    meta nfproto != ipv4 drop
+    iifname . ip saddr != @sessions drop
+    ip daddr 169.254.0.0/16 drop
+  }
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+    iifname "mesh*" oifname "mesh*" drop
+    oifname "mesh*" ct state established,related accept
+    oifname "mesh*" drop
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr @addresses oifname != "mesh*" masquerade
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class PodNetwork:
+    """What the pod's network looks like from inside: ``mtu`` in bytes, the rest from /etc/resolv.conf."""
+
+    address: IPv4Address
+    mtu: int
+    nameservers: tuple[IPv4Address, ...]
+    search: tuple[str, ...]
+
+
+class Network(Protocol):
+    """What a session needs of the network."""
+
+    def open_device(self, address: IPv4Address, pool: IPv4Network, queues: int, offload: int) -> tuple[TunDevice, int]:
+        """A device that leads to *address*, and the offloads agreed (a subset of *offload*)."""
+        ...
+
+    def close_device(self, device: TunDevice, address: IPv4Address) -> None:
+        """Close the device and forget its address."""
+        ...
+
+
+class KernelNetwork:
+    """The real one. Needs CAP_NET_ADMIN, and CAP_MKNOD where /dev/net/tun is missing."""
+
+    def __init__(self) -> None:
+        ensure_node()
+        self._netlink = IPRoute()
+        uplink = self._uplink()
+        self._mtu: int = uplink.get_attr("IFLA_MTU")
+        self._uplink_index: int = uplink["index"]
+        _nft(RULES)
+        self._forward(self._uplink_index)
+
+    def pod(self) -> PodNetwork:
+        """The pod's address, MTU and resolver."""
+        (address,) = (
+            IPv4Address(item.get_attr("IFA_ADDRESS"))
+            for item in list(self._netlink.get_addr(family=socket.AF_INET, index=self._uplink_index))[:1]
+        )
+        nameservers, search = parse_resolv_conf(Path("/etc/resolv.conf").read_text())
+        return PodNetwork(address, self._mtu, nameservers, search)
+
+    def open_device(self, address: IPv4Address, pool: IPv4Network, queues: int, offload: int) -> tuple[TunDevice, int]:
+        """Open, agree on offloads, set address, route, forwarding and source check. Raises LaptopError's kinds."""
+        device = open_tun(queues, name=DEVICE_PATTERN)
+        try:
+            agreed = device.offload & offload
+            set_offload(device.queues[0].fileno(), agreed)
+            for queue in device.queues:
+                queue.detach()
+            self._configure(device.name, address, pool)
+            _nft(
+                f'add element inet meshdev sessions {{ "{device.name}" . {address} }}\n'
+                f"add element inet meshdev addresses {{ {address} }}\n"
+            )
+        except BaseException:
+            device.close()
+            raise
+        return device, agreed
+
+    def close_device(self, device: TunDevice, address: IPv4Address) -> None:
+        """Close the device, which takes address and route with it, then forget it in the firewall."""
+        device.close()
+        try:
+            _nft(
+                f'delete element inet meshdev sessions {{ "{device.name}" . {address} }}\n'
+                f"delete element inet meshdev addresses {{ {address} }}\n"
+            )
+        except FirewallError as error:
+            # A stale element names a device that is gone: harmless, but it must be seen.
+            log.warning("%s", error.message)
+
+    def _configure(self, name: str, address: IPv4Address, pool: IPv4Network) -> None:
+        try:
+            index = socket.if_nametoindex(name)
+            self._netlink.link("set", index=index, mtu=self._mtu, txqlen=1000, state="up")
+            self._netlink.addr("add", index=index, address=str(gateway(pool)), prefixlen=32)
+            self._netlink.route("add", dst=f"{address}/32", oif=index, scope=253)  # RT_SCOPE_LINK
+            self._forward(index)
+        except OSError as error:
+            raise RouteError(f"the device {name} cannot be configured: {error}") from error
+
+    def _uplink(self) -> "_Link":
+        for route in self._netlink.get_default_routes(family=socket.AF_INET):
+            (link,) = self._netlink.get_links(route.get_attr("RTA_OIF"))
+            return link  # type: ignore[no-any-return]  # pyroute2 has no types
+        raise RouteError("the pod has no default route")
+
+    def _forward(self, index: int) -> None:
+        """Let IPv4 packets pass from and to this device: /proc/sys is read-only in a pod, netlink is not.
+
+        RTM_SETLINK with IFLA_AF_SPEC / AF_INET / IFLA_INET_CONF {IPV4_DEVCONF_FORWARDING: 1}
+        (include/uapi/linux/if_link.h, include/uapi/linux/ip.h); pyroute2 cannot write that attribute.
+        """
+        conf = _attribute(_IPV4_DEVCONF_FORWARDING, struct.pack("i", 1))
+        spec = _nested(_IFLA_AF_SPEC, _nested(socket.AF_INET, _nested(_IFLA_INET_CONF, conf)))
+        body = struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + spec
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+            netlink.send(struct.pack("IHHII", 16 + len(body), _RTM_SETLINK, _REQUEST_ACK, 1, 0) + body)
+            (code,) = struct.unpack_from("i", netlink.recv(4096), 16)
+        if code:
+            raise RouteError(f"the kernel does not let device {index} forward (error {-code})")
+
+
+class _Link(Protocol):
+    def get_attr(self, name: str) -> int: ...
+    def __getitem__(self, name: str) -> int: ...
+
+
+_RTM_SETLINK: Final = 19
+_REQUEST_ACK: Final = 0x5  # NLM_F_REQUEST | NLM_F_ACK
+_NLA_F_NESTED: Final = 0x8000
+_IFLA_AF_SPEC: Final = 26
+_IFLA_INET_CONF: Final = 1
+_IPV4_DEVCONF_FORWARDING: Final = 1
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+def _nested(kind: int, data: bytes) -> bytes:
+    return _attribute(kind | _NLA_F_NESTED, data)
+
+
+def _nft(script: str) -> None:
+    """Run an nft script as one transaction. Raises FirewallError with nft's own words."""
+    result = subprocess.run(["nft", "-f", "-"], input=script, text=True, capture_output=True, check=False)
+    if result.returncode:
+        raise FirewallError(f"nft refused: {result.stderr.strip()}")
+
+
+def parse_resolv_conf(text: str) -> tuple[tuple[IPv4Address, ...], tuple[str, ...]]:
+    """IPv4 nameservers and search list of a pod's resolv.conf, which the kubelet wrote."""
+    nameservers: list[IPv4Address] = []
+    search: tuple[str, ...] = ()
+    for line in text.splitlines():
+        match line.split():
+            case ["nameserver", address, *_] if ":" not in address:
+                nameservers.append(IPv4Address(address))
+            case ["search", *domains]:
+                search = tuple(domain.rstrip(".") for domain in domains)
+    return tuple(nameservers), search

@@ -1,0 +1,211 @@
+"""The tunnel listener: carriers come in, say who they are, and join their session.
+
+Whoever reaches it was let through by the API server (RBAC on pods/portforward); still every byte is checked, and
+nobody gets more than a bounded share.
+"""
+
+import logging
+import socket
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
+from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, TunnelError
+from meshdev.manager.tunnel.events import Events
+from meshdev.manager.tunnel.leases import lease
+from meshdev.manager.tunnel.network import Network, PodNetwork
+from meshdev.manager.tunnel.session import Session
+from meshdev.pump.loop import READABLE, Loop
+from meshdev.pump.pump import Pump
+from meshdev.pump.transport import SocketTransport
+from meshdev.wire.control import Close, Hello, Sessions, Welcome, decode, encode
+from meshdev.wire.framing import PlainFraming
+
+log = logging.getLogger(__name__)
+
+#: Sessions at once. Each holds a TUN device and, at rest, well under 1 MiB.
+MAX_SESSIONS: Final = 60
+#: Connections that have not said HELLO; one more ends the oldest of them.
+MAX_STRANGERS: Final = 64
+#: Time to say HELLO, in seconds.
+HELLO_SECONDS: Final = 5.0
+#: Connections taken in one turn of the loop.
+_ACCEPTS_PER_TURN: Final = 16
+
+
+class RefusedError(TunnelError):
+    """A HELLO cannot be answered with WELCOME; ``close`` says why on the wire."""
+
+    def __init__(self, close: Close) -> None:
+        super().__init__(close.reason)
+        self.close = close
+
+
+class TunnelServer:
+    """Owns the listener and all sessions; belongs to the loop's thread."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        network: Network,
+        pod: PodNetwork,
+        *,
+        name: str,
+        namespace: str,
+        events: Events,
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._network = network
+        self._pod = pod
+        self._name = name
+        self._namespace = namespace
+        self._events = events
+        self._sessions: dict[str, Session] = {}
+        self._strangers: dict[int, _Connection] = {}
+        self._last_lease: IPv4Address | None = None
+        listener.setblocking(False)
+        loop.register(listener.fileno(), READABLE, self._on_accept)
+
+    def drain(self) -> None:
+        """Take no more carriers and tell everybody that this manager goes away."""
+        self._loop.unregister(self._listener.fileno())
+        self._listener.close()
+        goodbye = encode(Close("draining", "the manager pod is being stopped"))
+        for session in self._sessions.values():
+            session.send(goodbye)
+
+    def close(self) -> None:
+        """End everything at once."""
+        for connection in list(self._strangers.values()):
+            connection.pump.end(PeerClosed("the manager stops"))
+        for session in list(self._sessions.values()):
+            session.end(PeerClosed("the manager stops"))
+            self._gone(session)
+
+    def observe(self) -> Sessions:
+        """Everybody who is on the manager."""
+        return Sessions(tuple(session.info() for session in self._sessions.values()))
+
+    def welcome(self, hello: Hello) -> tuple[Session, Welcome]:
+        """The session *hello* belongs to, made where it is new. Raises RefusedError."""
+        version = min(hello.newest, PROTOCOL)
+        if version < max(hello.oldest, OLDEST_PROTOCOL):
+            ours, theirs = f"{OLDEST_PROTOCOL} to {PROTOCOL}", f"{hello.oldest} to {hello.newest}"
+            reason = f"the manager speaks protocol {ours}, you speak {theirs}"
+            raise RefusedError(Close("version", reason, len(self._sessions)))
+        session = self._sessions.get(hello.session)
+        if session is None:
+            session = self._new_session(hello)
+        elif not session.proves(hello.secret):
+            raise RefusedError(Close("secret", "this session belongs to somebody else"))
+        return session, Welcome(
+            version=version,
+            address=session.address,
+            mtu=self._pod.mtu,
+            offload=session.offload,
+            nameservers=self._pod.nameservers,
+            search=self._pod.search,
+            pod=self._name,
+            namespace=self._namespace,
+            pod_address=self._pod.address,
+        )
+
+    def greeted(self, connection: "_Connection") -> None:
+        """The connection is no stranger any more."""
+        self._strangers.pop(id(connection), None)
+
+    def _new_session(self, hello: Hello) -> Session:
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise RefusedError(
+                Close("full", f"the manager serves {MAX_SESSIONS} sessions already", len(self._sessions))
+            )
+        taken = {session.address for session in self._sessions.values()}
+        try:
+            address, pool = lease(hello.pools, hello.wanted, taken, self._last_lease)
+            device, offload = self._network.open_device(address, pool, hello.carriers, hello.offload)
+        except MeshdevError as error:
+            raise RefusedError(Close("address", error.message, len(self._sessions))) from error
+        self._last_lease = address
+        session = Session(self._loop, hello, address, device, offload, self._gone)
+        self._sessions[session.id] = session
+        log.info("session of %s has %s on %s", session.holder, address, device.name)
+        self._events.publish({"event": "joined", "holder": session.holder, "address": str(address)})
+        return session
+
+    def _gone(self, session: Session) -> None:
+        session.forget()
+        del self._sessions[session.id]
+        self._network.close_device(session.device, session.address)
+        log.info("session of %s is gone, %s is free", session.holder, session.address)
+        self._events.publish({"event": "left", "holder": session.holder, "address": str(session.address)})
+
+    def _on_accept(self, _events: int) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, _peer = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.warning("a carrier could not be accepted: %s", error)
+                return
+            if len(self._strangers) >= MAX_STRANGERS:
+                oldest = next(iter(self._strangers.values()))
+                oldest.pump.end(TunnelError("too many connections wait to say HELLO"))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = _Connection(self, self._loop, sock)
+            self._strangers[id(connection)] = connection
+            connection.pump.start(ping=False)
+
+
+class _Connection:
+    """A carrier from its first byte: a stranger until HELLO, then part of a session."""
+
+    def __init__(self, server: TunnelServer, loop: Loop, sock: socket.socket) -> None:
+        self._server = server
+        self._session: Session | None = None
+        self._index = 0
+        self.pump = Pump(loop, SocketTransport(sock), PlainFraming(), on_frame=self._on_frame, on_end=self._on_end)
+        self._deadline = loop.call_later(HELLO_SECONDS, self._too_late)
+
+    def _too_late(self) -> None:
+        self.pump.end(TunnelError(f"no HELLO within {HELLO_SECONDS:.0f} seconds"))
+
+    def _on_frame(self, kind: int, body: bytes) -> None:
+        message = decode(kind, body)
+        match message:
+            case Hello() if self._session is None:
+                self._on_hello(message)
+            case Close():
+                raise PeerClosed(message.reason)
+            case None:
+                pass
+            case _:
+                raise ProtocolError(f"a tunnel frame of kind {kind} came out of turn")
+
+    def _on_hello(self, hello: Hello) -> None:
+        self._deadline.cancel()
+        self._server.greeted(self)
+        if hello.observer:
+            self.pump.send(encode(self._server.observe()))
+            self.pump.end(PeerClosed("observed"))
+            return
+        try:
+            session, welcome = self._server.welcome(hello)
+            # WELCOME first: attaching the queue lets packets flow behind it.
+            self.pump.send(encode(welcome))
+            self._session, self._index = session, hello.carrier
+            session.join(hello.carrier, self.pump)
+        except RefusedError as refusal:
+            log.info("%s was refused: %s", hello.holder, refusal.message)
+            self.pump.send(encode(refusal.close))
+            self.pump.end(refusal)
+
+    def _on_end(self, error: MeshdevError) -> None:
+        self._deadline.cancel()
+        self._server.greeted(self)
+        if self._session is not None:
+            self._session.leave(self._index, self.pump, error)
+        else:
+            log.debug("a connection ended before HELLO: %s", error.message)

@@ -1,0 +1,126 @@
+"""A small epoll loop for the packet path.
+
+asyncio costs about as much per event as a whole packet does here, so the packet path has its own loop: callbacks on
+descriptors, timers, and :meth:`Loop.post` as the only door for other threads.
+"""
+
+import heapq
+import itertools
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+READABLE: Final = select.EPOLLIN
+WRITABLE: Final = select.EPOLLOUT
+
+#: One read of a stream. At least a TLS record (16 KiB), so that OpenSSL never keeps bytes that epoll cannot see.
+READ_BYTES: Final = 256 * 1024
+
+Clock = Callable[[], float]
+
+
+@dataclass(order=True)
+class Timer:
+    """A callback that is due at ``when`` (seconds of the loop's clock)."""
+
+    when: float
+    order: int
+    callback: Callable[[], None] = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
+
+    def cancel(self) -> None:
+        """Make sure the callback does not run; after it ran this does nothing."""
+        self.cancelled = True
+
+
+class Loop:
+    """Runs callbacks of descriptors and timers in the thread that called :meth:`run`.
+
+    Everything but :meth:`post` and :meth:`stop` belongs to that thread. An exception of a callback ends :meth:`run`:
+    callbacks map what they expect, the rest is a bug that must be seen.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.clock = clock
+        self.scratch = memoryview(bytearray(READ_BYTES))
+        """A read buffer for any callback, used up before the callback returns."""
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._timers: list[Timer] = []
+        self._order = itertools.count()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._running = True
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.register(self._wake, READABLE, lambda _events: self._run_posted())
+
+    def register(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """Call *callback* with the ready events of *fd*, level-triggered."""
+        self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def modify(self, fd: int, events: int) -> None:
+        """Change which events of *fd* count."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """Forget *fd*, before it is closed."""
+        del self._callbacks[fd]
+        self._epoll.unregister(fd)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Run *callback* once, *seconds* from now."""
+        timer = Timer(self.clock() + seconds, next(self._order), callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """From any thread: run *callback* in the loop's thread. After :meth:`close` it is dropped."""
+        self._posted.append(callback)
+        self._signal()
+
+    def stop(self) -> None:
+        """From any thread or a signal handler: let :meth:`run` return after the callbacks that are due."""
+        self._running = False
+        self._signal()
+
+    def run(self) -> None:
+        """Run until :meth:`stop`."""
+        poll, callbacks = self._epoll.poll, self._callbacks
+        while self._running:
+            for fd, events in poll(self._timeout()):
+                # An earlier callback of this round may have forgotten the descriptor.
+                if callback := callbacks.get(fd):
+                    callback(events)
+            self._run_timers()
+
+    def close(self) -> None:
+        """Free the loop's own descriptors; registered ones stay open, they belong to their owners."""
+        if self._wake >= 0:
+            self._epoll.close()
+            wake, self._wake = self._wake, -1
+            os.close(wake)
+
+    def _signal(self) -> None:
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
+    def _timeout(self) -> float:
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
+        return max(0.0, self._timers[0].when - self.clock()) if self._timers else -1
+
+    def _run_timers(self) -> None:
+        now = self.clock()
+        while self._timers and (self._timers[0].cancelled or self._timers[0].when <= now):
+            timer = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                timer.callback()
+
+    def _run_posted(self) -> None:
+        os.eventfd_read(self._wake)
+        while self._posted:
+            self._posted.popleft()()
