@@ -1,0 +1,1 @@
+"""Tests of the pure wire formats: both directions against literal bytes, and what a peer may not send."""
