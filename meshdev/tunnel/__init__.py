@@ -1,1 +1,4 @@
-"""The laptop's end of the tunnel: carriers, their pool, and the state of the connection. No Kubernetes objects, no devices."""
+"""The laptop's end of the tunnel: carriers, their pool, and whether it works.
+
+No Kubernetes objects, no routes and no DNS: a function to dial and the queues of a device come in from outside.
+"""

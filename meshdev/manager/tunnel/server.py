@@ -81,8 +81,7 @@ class TunnelServer:
         for connection in list(self._strangers.values()):
             connection.pump.end(PeerClosed("the manager stops"))
         for session in list(self._sessions.values()):
-            session.end(PeerClosed("the manager stops"))
-            self._gone(session)
+            self.dismiss(session)
 
     def observe(self) -> Sessions:
         """Everybody who is on the manager."""
@@ -112,15 +111,18 @@ class TunnelServer:
             pod_address=self._pod.address,
         )
 
+    def dismiss(self, session: Session) -> None:
+        """The laptop disconnects: no grace."""
+        session.end(PeerClosed("the laptop disconnected"))
+        self._gone(session)
+
     def greeted(self, connection: "_Connection") -> None:
         """The connection is no stranger any more."""
         self._strangers.pop(id(connection), None)
 
     def _new_session(self, hello: Hello) -> Session:
         if len(self._sessions) >= MAX_SESSIONS:
-            raise RefusedError(
-                Close("full", f"the manager serves {MAX_SESSIONS} sessions already", len(self._sessions))
-            )
+            raise RefusedError(Close("full", f"{MAX_SESSIONS} sessions use the manager already", MAX_SESSIONS))
         taken = {session.address for session in self._sessions.values()}
         try:
             address, pool = lease(hello.pools, hello.wanted, taken, self._last_lease)
@@ -178,6 +180,8 @@ class _Connection:
             case Hello() if self._session is None:
                 self._on_hello(message)
             case Close():
+                if self._session is not None and message.code == "bye":
+                    self._server.dismiss(self._session)
                 raise PeerClosed(message.reason)
             case None:
                 pass

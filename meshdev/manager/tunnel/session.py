@@ -90,7 +90,7 @@ class Session:
         self._grace = self._loop.call_later(GRACE_SECONDS, lambda: self._on_gone(self))
 
     def forget(self) -> None:
-        """Nobody will be told of the end of the grace any more."""
+        """Stop the grace: whoever calls this knows that the session is over."""
         if self._grace is not None:
             self._grace.cancel()
 

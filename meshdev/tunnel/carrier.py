@@ -1,0 +1,201 @@
+"""One carrier at the laptop's end: its pump, its HELLO and WELCOME, and when it ended.
+
+A carrier is made and awaited by asyncio code; what touches packets runs in the thread of the pump's loop.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from meshdev.config import HEARTBEAT_SECONDS, OLDEST_PROTOCOL, PROTOCOL
+from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, TunnelError, VersionError
+from meshdev.pump.loop import Loop
+from meshdev.pump.pump import Counters, Pump
+from meshdev.pump.transport import Transport
+from meshdev.tun.device import TunQueue
+from meshdev.tun.linux import set_offload
+from meshdev.wire.control import Close, Hello, Message, Sessions, Welcome, decode, encode
+from meshdev.wire.framing import Framing
+
+#: Time for WELCOME after the port-forward stands, in seconds.
+WELCOME_SECONDS: Final = 5.0
+#: Without a sign of life for this long a carrier is no proof of a connection, though not dead yet.
+DOUBTFUL_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
+
+
+class Dialled(Protocol):
+    """A port-forward that stands. ``kind`` is ``spdy`` or ``websocket``."""
+
+    @property
+    def transport(self) -> Transport: ...
+    @property
+    def framing(self) -> Framing: ...
+    @property
+    def kind(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class CarrierState:
+    """A carrier as ``status`` shows it; *round_trip* in seconds, None before the first heartbeat came back."""
+
+    kind: str
+    up: bool
+    round_trip: float | None
+    counters: Counters
+
+
+class RefusedError(TunnelError):
+    """The manager answered CLOSE; ``close`` holds its code. Dialling again brings the same answer."""
+
+    def __init__(self, close: Close) -> None:
+        super().__init__(f"the manager refused: {close.reason}")
+        self.close = close
+
+
+class Carrier:
+    """Owns the transport it was given; the queue stays the device owner's, attached only while the carrier lives.
+
+    ``ended`` completes with the reason once the carrier is over; its transport is closed by then.
+    """
+
+    def __init__(self, loop: Loop, dialled: Dialled, queue: TunQueue | None) -> None:
+        self._main = asyncio.get_running_loop()
+        self._loop = loop
+        self._dialled = dialled
+        self._queue = queue
+        self._welcome: asyncio.Future[Message] = self._main.create_future()
+        self._greeted = False
+        self._attached = False
+        self.ended: asyncio.Future[MeshdevError] = self._main.create_future()
+        self._pump: Pump | None = None
+
+    async def greet(self, hello: Hello) -> Welcome | Sessions:
+        """Say HELLO and wait for the answer. Raises TunnelError and its kinds; the carrier has ended then."""
+        self._loop.post(lambda: self._start(hello))
+        try:
+            async with asyncio.timeout(WELCOME_SECONDS):
+                answer = await self._welcome
+        except TimeoutError:
+            self.end(TunnelError("the manager does not answer"))
+            raise TunnelError(f"the manager did not answer within {WELCOME_SECONDS:.0f} seconds") from None
+        except asyncio.CancelledError:
+            self.end(PeerClosed("cancelled"))
+            raise
+        match answer:
+            case Welcome() | Sessions():
+                return answer
+            case Close(code="version"):
+                raise VersionError(
+                    answer.reason,
+                    hint="meshdev connect --upgrade replaces the manager"
+                    + (f" ({answer.sessions} sessions are on it)" if answer.sessions else ""),
+                )
+            case Close():
+                raise RefusedError(answer)
+            case _:
+                raise ProtocolError("the manager's first message was not WELCOME")
+
+    def state(self) -> CarrierState:
+        """From any thread; "up" means that the manager was heard of a moment ago."""
+        pump = self._pump
+        alive = pump is not None and not self.ended.done() and self._welcome.done()
+        fresh = pump is not None and self._loop.clock() - pump.last_received < DOUBTFUL_SECONDS
+        round_trip = pump.round_trip if pump else None
+        return CarrierState(self._dialled.kind, alive and fresh, round_trip, pump.counters if pump else Counters())
+
+    def end(self, reason: MeshdevError, goodbye: Close | None = None) -> None:
+        """From any thread: say *goodbye* if given, and end."""
+
+        def stop() -> None:
+            if self._pump is None:
+                self._dialled.transport.close()
+                self._on_end(reason)
+                return
+            if goodbye is not None:
+                self._pump.send(encode(goodbye))
+            self._pump.end(reason)
+
+        self._loop.post(stop)
+
+    # -- in the loop's thread --------------------------------------------------------------------------------------
+
+    def _start(self, hello: Hello) -> None:
+        self._pump = Pump(
+            self._loop,
+            self._dialled.transport,
+            self._dialled.framing,
+            on_frame=self._on_frame,
+            on_end=self._on_end,
+        )
+        self._pump.start(ping=not hello.observer)
+        self._pump.send(encode(hello))
+
+    def _on_frame(self, kind: int, body: bytes) -> None:
+        message = decode(kind, body)
+        match message:
+            case Welcome() if self._queue is not None and not self._greeted:
+                if not OLDEST_PROTOCOL <= message.version <= PROTOCOL:
+                    raise ProtocolError(f"the manager chose protocol {message.version}")
+                self._join(message, self._queue)
+            case Close() if self._greeted:
+                raise PeerClosed(message.reason)
+            case Close() | Sessions() if not self._greeted:
+                self._answer(message)
+            case None:
+                pass
+            case _:
+                raise ProtocolError(f"a tunnel frame of kind {kind} came out of turn")
+
+    def _join(self, welcome: Welcome, queue: TunQueue) -> None:
+        queue.attach()
+        self._attached = True
+        set_offload(queue.fileno(), welcome.offload)
+        if self._pump is not None:
+            self._pump.attach(queue.fileno())
+        self._answer(welcome)
+
+    def _answer(self, message: Message) -> None:
+        self._greeted = True
+        self._main.call_soon_threadsafe(_complete, self._welcome, message, None)
+
+    def _on_end(self, error: MeshdevError) -> None:
+        if self._attached and self._queue is not None:
+            self._attached = False
+            self._queue.detach()
+        self._main.call_soon_threadsafe(self._tell_end, error)
+
+    def _tell_end(self, error: MeshdevError) -> None:
+        _complete(self._welcome, None, error)
+        # An end that nobody waits for any more is no mistake.
+        if self._welcome.done() and not self._welcome.cancelled():
+            self._welcome.exception()
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+
+def _complete(future: asyncio.Future[Message], message: Message | None, error: MeshdevError | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    elif message is not None:
+        future.set_result(message)
+
+
+async def observe(loop_factory: Callable[[], Loop], dialled: Dialled, hello: Hello) -> Sessions:
+    """Ask the manager who is on it, through a port-forward of its own. Raises TunnelError and its kinds."""
+    loop = loop_factory()
+    running = asyncio.create_task(asyncio.to_thread(loop.run))
+    try:
+        carrier = Carrier(loop, dialled, None)
+        answer = await carrier.greet(hello)
+        carrier.end(PeerClosed("done"))
+        await carrier.ended
+    finally:
+        loop.stop()
+        await running
+        loop.close()
+    if not isinstance(answer, Sessions):
+        raise ProtocolError("the manager answered an observer with WELCOME")
+    return answer
