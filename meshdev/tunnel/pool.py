@@ -75,20 +75,25 @@ class Pool:
 
     async def start(self) -> Welcome:
         """Bring the first carrier up. Raises what the last try raised; at once where another try cannot help."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                return await self._join_patiently()
+        except TimeoutError:
+            raise self.last_error or TunnelError(
+                f"no port-forward to the manager within {START_SECONDS:.0f} seconds"
+            ) from None
+
+    async def _join_patiently(self) -> Welcome:
         backoff = FIRST_BACKOFF
-        async with asyncio.timeout(START_SECONDS) as limit:
-            while True:
-                try:
-                    return await self._join(0)
-                except (VersionError, RefusedError):
-                    raise
-                except TunnelError as error:
-                    self.last_error = error
-                    deadline = limit.when()
-                    if deadline is not None and asyncio.get_running_loop().time() + backoff >= deadline:
-                        raise
-                await asyncio.sleep(backoff)
-                backoff = min(LONGEST_BACKOFF, 2 * backoff)
+        while True:
+            try:
+                return await self._join(0)
+            except (VersionError, RefusedError):
+                raise
+            except TunnelError as error:
+                self.last_error = error
+            await asyncio.sleep(backoff)
+            backoff = min(LONGEST_BACKOFF, 2 * backoff)
 
     async def run(self) -> None:
         """Keep every carrier up, until cancelled."""
