@@ -1,0 +1,61 @@
+"""Checked values of the laptop's side: text to addresses, routes and names. Each raises ValueError in a few words."""
+
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from typing import Final
+
+from meshdev.config import ADDRESS_POOLS
+
+#: Broader than this is no cluster range; 0.0.0.0/0 would take the laptop's own way out.
+BROADEST_PREFIX: Final = 8
+#: RFC 6890: "this network", loopback, link-local (cloud metadata), multicast, reserved and broadcast.
+NEVER_ROUTED: Final = tuple(
+    IPv4Network(net) for net in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+)
+
+IPAddress = IPv4Address | IPv6Address
+
+_LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # IFNAMSIZ is 16 with its NUL
+
+
+def address(text: str) -> IPAddress:
+    """The address of a host; IPv6 may name its interface (``fe80::1%eth0``)."""
+    found = ip_address(text)
+    if isinstance(found, IPv6Address) and found.scope_id is not None:
+        interface(found.scope_id)
+    if found.is_multicast or found.is_unspecified or found == IPv4Address("255.255.255.255"):
+        raise ValueError(f"{text!r} is no address of a host")
+    return found
+
+
+def session_address(text: str) -> IPv4Address:
+    """An address that a session may have."""
+    found = IPv4Address(text)
+    if not any(found in pool and found not in {pool[0], pool[-1]} for pool in ADDRESS_POOLS):
+        raise ValueError(f"{text!r} is no host of {', '.join(map(str, ADDRESS_POOLS))}")
+    return found
+
+
+def route(text: str) -> IPv4Network:
+    """A route that may lead into the tunnel: never the default route, never what is bound to a host or a link."""
+    found = IPv4Network(text)
+    if str(found) != text:
+        raise ValueError(f"{text!r} is not written as address/prefix")
+    if found.prefixlen < BROADEST_PREFIX or any(found.overlaps(net) for net in NEVER_ROUTED):
+        raise ValueError(f"{text!r} covers addresses that are never routed")
+    return found
+
+
+def name(text: str) -> str:
+    """A DNS name as search lists hold it, or "." for the root."""
+    if text != "." and (len(text) > 253 or not all(_LABEL.fullmatch(label) for label in text.split("."))):
+        raise ValueError(f"{text!r} is not a lower-case DNS name without a dot at its end")
+    return text
+
+
+def interface(text: str) -> str:
+    """The name of a network device."""
+    if _INTERFACE.fullmatch(text) is None or text in {".", ".."}:
+        raise ValueError(f"{text!r} is no name of an interface")
+    return text
