@@ -1,0 +1,105 @@
+"""The ways to the cluster that are compared: ``kubectl port-forward``, and meshdev on each carrier."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from bench.measure import ECHO, HTTP, PLAIN_SINK, SOURCE, Endpoint
+
+CARRIERS: Final = ("spdy", "websocket")
+KUBECTL: Final = "kubectl port-forward"
+_READY_SECONDS: Final = 20.0
+_MESHDEV: Final = str(Path(sys.executable).with_name("meshdev"))
+
+
+def meshdev(*arguments: str) -> str:
+    """Run a command of meshdev and return what it prints. Raises RuntimeError with its own words."""
+    done = subprocess.run([_MESHDEV, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"meshdev {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def status() -> dict[str, Any]:
+    """``meshdev status -o json``."""
+    answer: dict[str, Any] = json.loads(meshdev("status", "-o", "json"))
+    return answer
+
+
+def kubectl(*arguments: str) -> str:
+    """Run kubectl as the laptop's user."""
+    return subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+@contextmanager
+def port_forward(workload: str, ports: tuple[int, ...]) -> Iterator[dict[int, tuple[str, int]]]:
+    """Local addresses of *ports* of a workload while the context lasts."""
+    command = ["kubectl", "port-forward", workload, *(f":{port}" for port in ports)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            addresses: dict[int, tuple[str, int]] = {}
+            deadline = time.monotonic() + _READY_SECONDS
+            while process.stdout and len(addresses) < len(ports):
+                # Forwarding from 127.0.0.1:40123 -> 7005
+                line = process.stdout.readline()
+                if not line or time.monotonic() > deadline:
+                    raise RuntimeError(f"kubectl port-forward {workload} did not start")
+                if line.startswith("Forwarding from 127.0.0.1:"):
+                    local, _, remote = line.removeprefix("Forwarding from 127.0.0.1:").partition(" -> ")
+                    addresses[int(remote)] = ("127.0.0.1", int(local))
+            yield addresses
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def by_kubectl() -> Iterator[Endpoint]:
+    """The endpoint through ``kubectl port-forward``, one process a workload, as a user would start them."""
+    with ExitStack() as stack:
+        bulk = stack.enter_context(port_forward("deployment/bulk", (PLAIN_SINK, SOURCE, ECHO)))
+        web = stack.enter_context(port_forward("deployment/c", (HTTP,)))
+        yield Endpoint(bulk | web)
+
+
+@contextmanager
+def by_meshdev(carrier: str) -> Iterator[tuple[Endpoint, float]]:
+    """The endpoint by the pods' own addresses through meshdev, and the seconds ``connect`` took."""
+    since = time.perf_counter()
+    meshdev("connect", "--carrier", carrier)
+    seconds = time.perf_counter() - since
+    try:
+        bulk, web = _pod_address("bulk"), _pod_address("c")
+        yield Endpoint({port: (bulk, port) for port in (PLAIN_SINK, SOURCE, ECHO)} | {HTTP: (web, HTTP)}), seconds
+    finally:
+        meshdev("disconnect")
+
+
+def _pod_address(app: str) -> str:
+    return kubectl("get", "pods", "-l", f"app={app}", "-o", "jsonpath={.items[0].status.podIP}")
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process of this machine, in MB (proc(5): VmRSS)."""
+    return _resident(Path(f"/proc/{pid}/status").read_text())
+
+
+def manager_resident_mb() -> float:
+    """Resident memory of the manager's tunnel process, in MB."""
+    where = ["exec", "deployment/meshdev-traffic-manager", "-c", "tunnel", "--"]
+    return _resident(kubectl(*where, "cat", "/proc/1/status"))
+
+
+def _resident(text: str) -> float:
+    (line,) = (line for line in text.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    return f"{os.uname().sysname} {os.uname().release}, {os.cpu_count()} cores, Python {sys.version.split()[0]}"
