@@ -31,8 +31,13 @@ class Paths:
 
     @property
     def log(self) -> Path:
-        """Standard output and error of the session and of the helper's start."""
+        """Standard output and error of the session."""
         return self.directory / "session.log"
+
+    @property
+    def helper_log(self) -> Path:
+        """Standard output and error of sudo and the helper."""
+        return self.directory / "helper.log"
 
     @property
     def lock(self) -> Path:
@@ -64,15 +69,15 @@ class Paths:
         except OSError as error:
             raise LaptopError(
                 f"{self.directory} cannot be made: {error.strerror}",
-                hint="Set XDG_RUNTIME_DIR or XDG_STATE_HOME to a folder of yours.",
+                hint="set XDG_RUNTIME_DIR or XDG_STATE_HOME to a folder of yours.",
             ) from error
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise LaptopError(
-                f"{self.directory} is not a folder of yours", hint="Remove it, or set XDG_RUNTIME_DIR to one of yours."
+                f"{self.directory} is not a folder of yours", hint="remove it, or set XDG_RUNTIME_DIR to one of yours."
             )
         if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH:
             raise LaptopError(
-                f"{self.socket} is too long for a socket's name", hint="Set XDG_RUNTIME_DIR to a shorter folder."
+                f"{self.socket} is too long for a socket's name", hint="set XDG_RUNTIME_DIR to a shorter folder."
             )
 
     def take_lock(self) -> int | None:

@@ -1,0 +1,5 @@
+"""``python -m meshdev``."""
+
+from meshdev.cli.main import main
+
+main()

@@ -1,0 +1,150 @@
+"""``meshdev connect``: start the session and the helper, tell the story, leave when it works."""
+
+import contextlib
+import os
+from typing import Annotated, Final
+
+import typer
+
+from meshdev.cli import api, options, render
+from meshdev.cli.follow import Follower
+from meshdev.cli.launch import Processes
+from meshdev.cli.options import Format
+from meshdev.cli.signals import Signals
+from meshdev.config import IMAGE_VARIABLE
+from meshdev.errors import AlreadyConnectedError, ConfigError, MeshdevError
+from meshdev.state import Paths
+from meshdev.wire.session_api import MAX_CARRIERS, Carrier, ConnectOptions, Status, StatusRequest
+
+EXAMPLE: Final = """\b
+Examples:
+  meshdev connect
+  meshdev connect --context dev -n team-1
+  meshdev connect --also 10.20.0.0/16 --never 10.20.30.0/24
+"""
+
+
+def command(
+    *,
+    kubeconfig_file: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+    as_user: options.AsUser = None,
+    request_timeout: options.RequestTimeout = None,
+    manager_namespace: options.ManagerNamespace = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="IMAGE", envvar=IMAGE_VARIABLE, help="The traffic-manager's image.")
+    ] = None,
+    image_pull_secret: Annotated[
+        str | None, typer.Option("--image-pull-secret", metavar="NAME", help="The Secret to pull that image with.")
+    ] = None,
+    carrier: Annotated[Carrier, typer.Option("--carrier", help="How packets travel through the API server.")] = "auto",
+    carriers: Annotated[int, typer.Option("--carriers", min=1, max=MAX_CARRIERS, hidden=True)] = 2,
+    also: Annotated[
+        list[str] | None, typer.Option("--also", metavar="CIDR", help="Route this range too. Repeatable.")
+    ] = None,
+    never: Annotated[
+        list[str] | None, typer.Option("--never", metavar="CIDR", help="Never route this range. Repeatable.")
+    ] = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Replace a running traffic-manager of another version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Let the session log more.")] = False,
+    output: options.Output = Format.TEXT,
+) -> None:
+    """Connect this machine to a cluster.
+
+    Its Services, pods and names work here from then on, until `meshdev disconnect`.
+
+    Root is needed for the helper alone; sudo asks for it.
+    """
+    wanted = ConnectOptions(
+        kubeconfig=options.kubeconfig_paths(kubeconfig_file),
+        context=options.not_empty("--context", context),
+        namespace=options.not_empty("--namespace", namespace),
+        as_user=options.not_empty("--as", as_user),
+        request_timeout=options.seconds(request_timeout),
+        manager_namespace=options.not_empty("--manager-namespace", manager_namespace),
+        image=image or None,
+        image_pull_secret=options.not_empty("--image-pull-secret", image_pull_secret),
+        carrier=carrier,
+        carriers=carriers,
+        also=options.ranges("--also", also or []),
+        never=options.ranges("--never", never or []),
+        upgrade=upgrade,
+        debug=debug,
+    )
+    status, new = connect(Paths.locate(), wanted)
+    if output is Format.JSON:
+        render.print_json(status.as_json())
+    else:
+        render.print_text(render.status_text(status) if new else _already(status))
+
+
+def connect(paths: Paths, wanted: ConnectOptions) -> tuple[Status, bool]:
+    """The connection that is wanted and whether this call made it. Raises AlreadyConnectedError for another one."""
+    paths.prepare()
+    while (lock := paths.take_lock()) is None:
+        existing = _existing(paths)
+        if existing is not None:
+            _check_same(existing, wanted)
+            return existing, False
+    try:
+        return _start(paths, lock, wanted), True
+    finally:
+        os.close(lock)
+
+
+def _start(paths: Paths, lock: int, wanted: ConnectOptions) -> Status:
+    with (
+        Signals() as signals,
+        contextlib.closing(Processes(paths, lock)) as processes,
+        contextlib.closing(render.story()) as story,
+    ):
+        return Follower(paths, processes, signals, story).run(wanted)
+
+
+def _existing(paths: Paths) -> Status | None:
+    """The status of the session that has the lock, once it is no longer connecting; None when it has gone."""
+    found = api.find(paths)
+    if found is None:
+        return None
+    if found.status is None:
+        raise AlreadyConnectedError(
+            f"{found.name} has the connection and does not answer ({found.why})", hint="`meshdev disconnect` ends it"
+        )
+    if found.status.state != "connecting":
+        return found.status
+    try:
+        return api.ask(paths, StatusRequest(settled=True), None)
+    except api.NoAnswer as error:
+        raise MeshdevError(f"another connect was under way and did not succeed ({error})", hint="try again") from error
+
+
+def _check_same(status: Status, wanted: ConnectOptions) -> None:
+    from meshdev.kube import kubeconfig  # noqa: PLC0415 -- YAML is needed in this case only
+
+    context, namespace, server = wanted.context, wanted.namespace, None
+    with contextlib.suppress(ConfigError):  # a kubeconfig that has gone meanwhile is no reason to disturb
+        found = kubeconfig.load(
+            kubeconfig.Options(kubeconfig=None, context=context, namespace=namespace, environment=_environment(wanted))
+        )
+        context, namespace, server = found.context, found.namespace, found.server
+    asked = {"context": context, "namespace": namespace, "server": server}
+    there = {"context": status.context, "namespace": status.namespace, "server": status.server}
+    if any(value and there[key] and value != there[key] for key, value in asked.items()):
+        raise AlreadyConnectedError(
+            f"connected to {status.context}, namespace {status.namespace} ({status.server})",
+            hint="`meshdev disconnect` ends that connection",
+        )
+
+
+def _environment(wanted: ConnectOptions) -> dict[str, str]:
+    files = {"KUBECONFIG": wanted.kubeconfig} if wanted.kubeconfig else {}
+    return {**os.environ, **files}
+
+
+def _already(status: Status) -> str:
+    return f"Already connected to {status.context}, namespace {status.namespace}" + (
+        "" if status.state == "connected" else f" ({status.state})"
+    )

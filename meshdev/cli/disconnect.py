@@ -1,0 +1,66 @@
+"""``meshdev disconnect``: ask the session to undo everything; where it does not listen, end it."""
+
+import contextlib
+import os
+import signal
+from typing import Final
+
+from meshdev.cli import api, leftovers, render
+from meshdev.errors import LaptopError
+from meshdev.state import Paths
+from meshdev.wire.session_api import DisconnectRequest
+
+EXAMPLE: Final = "Example: meshdev disconnect"
+
+#: A session undoes everything in well under a second; intercepts leave by draining, up to 25 s (design: D8).
+_UNDO_SECONDS: Final = 40.0
+
+#: How long a session has between SIGTERM and SIGKILL.
+_TERM_SECONDS: Final = 5.0
+
+_HELPER_SECONDS: Final = 10.0
+
+
+def command() -> None:
+    """End the connection.
+
+    Everything it did to this machine is undone. The traffic-manager stays in the cluster.
+    """
+    found = disconnect(Paths.locate())
+    render.print_text("Disconnected" if found else "Not connected")
+    left = leftovers.find(os.getuid())
+    if left:
+        render.print_text("There is something left over: `meshdev restore` removes it")
+
+
+def disconnect(paths: Paths) -> bool:
+    """End the session, if there is one, and wait until its helper has undone everything.
+
+    Raises LaptopError when it does not go away.
+    """
+    found = api.find(paths)
+    if found is None:
+        return leftovers.wait_undone(os.getuid(), _HELPER_SECONDS) and False
+    if found.status is None or not _ask(paths):
+        _end(paths, found.pid)
+    if not api.wait_gone(paths, _TERM_SECONDS):
+        raise LaptopError(f"{found.name} does not end", hint=f"end it with: kill -9 {found.pid}")
+    leftovers.wait_undone(os.getuid(), _HELPER_SECONDS)
+    return True
+
+
+def _ask(paths: Paths) -> bool:
+    with contextlib.suppress(api.NoAnswer):
+        api.ask(paths, DisconnectRequest(), _UNDO_SECONDS)
+        return api.wait_gone(paths, _TERM_SECONDS)
+    return paths.holder() is None
+
+
+def _end(paths: Paths, pid: int) -> None:
+    """The pid is the session's as long as the lock is held. The helper undoes everything when the session is gone."""
+    for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _TERM_SECONDS)):
+        if pid and paths.holder() == pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            if api.wait_gone(paths, seconds):
+                return

@@ -1,0 +1,191 @@
+"""Starting the processes of a connection: the session as the user, the helper as root.
+
+Both start at once. The socketpair between them is made here, so neither needs to find the other::
+
+    helper   stdin = one end; stdout and stderr = helper.log        sudo passes nothing else on
+    session  --progress FD --helper FD --lock FD                    stdout and stderr = session.log
+
+The descriptors of this process's caller go to neither. The helper detaches itself once it has root: the process
+started here (sudo, or the helper's first one) then ends with 0.
+"""
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from meshdev.errors import LaptopError, SudoError
+from meshdev.state import Paths
+
+PROMPT: Final = "[meshdev] password for %p: "
+
+#: What ``sudo -n`` says when it would have to ask (sudo 1.8–1.9 and sudo-rs, in the C locale).
+_WOULD_ASK: Final = re.compile(r"(password|authentication) is required")
+
+#: A log beyond this is set aside when the next session starts.
+_LOG_LIMIT: Final = 1 << 20
+
+_NO_ROOT: Final = (
+    "connecting needs root for the helper alone: run it on a terminal, allow it without a password in sudoers, "
+    "or run meshdev as root."
+)
+
+
+def helper_command() -> list[str]:
+    """The helper; ``-I`` keeps the environment and the current folder from choosing code that runs as root."""
+    return [sys.executable, "-I", "-m", "meshdev.helper"]
+
+
+def session_command() -> list[str]:
+    """The session; ``-P`` keeps the current folder from choosing its code."""
+    return [sys.executable, "-P", "-m", "meshdev.session"]
+
+
+def as_root(command: list[str], *, ask: bool) -> list[str]:
+    """*command* with root's power: as it is for root, else by sudo, which may *ask* on the terminal."""
+    if os.geteuid() == 0:
+        return command
+    how = ["-p", PROMPT] if ask else ["-n"]
+    return ["sudo", *how, "--", *command]
+
+
+def has_terminal() -> bool:
+    """Whether sudo could ask: it opens /dev/tty by itself, whatever our stdin is."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the helper."""
+
+    process: subprocess.Popen[bytes]
+    asking: bool
+    log: Path
+    log_start: int
+
+    def said(self) -> str:
+        """What sudo or the helper wrote, one line."""
+        with self.log.open("rb") as log:
+            log.seek(self.log_start)
+            text = log.read(65536).decode(errors="replace")
+        return " ".join(text.split())
+
+    def wants_password(self) -> bool:
+        """Whether it failed only because it was not allowed to ask."""
+        return not self.asking and _WOULD_ASK.search(self.said()) is not None
+
+    def error(self) -> SudoError:
+        """Why there is no helper."""
+        said = self.said().removeprefix("sudo: ")
+        if os.geteuid() == 0:
+            return SudoError(f"the helper did not start: {said or 'it said nothing'}", hint=f"its log: {self.log}")
+        return SudoError(f"the helper did not get root: {said or 'sudo refused'}", hint=_NO_ROOT)
+
+
+class Processes:
+    """The processes of one connection while ``connect`` waits for it. Close it when done, whatever happened."""
+
+    def __init__(self, paths: Paths, lock: int) -> None:
+        """Start the session. *lock* is the held lock; the session inherits it, the caller may close its own."""
+        self._paths = paths
+        self._helper_end, session_end = socket.socketpair()
+        self.progress, progress_end = socket.socketpair()
+        self.helper: Attempt | None = None
+        with session_end, progress_end, _open_log(paths.log) as log:
+            ends = {"--progress": progress_end, "--helper": session_end}
+            descriptors = {**{flag: end.fileno() for flag, end in ends.items()}, "--lock": lock}
+            arguments = [word for flag, number in descriptors.items() for word in (flag, str(number))]
+            self.session = subprocess.Popen(
+                [*session_command(), *arguments],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=tuple(descriptors.values()),
+                start_new_session=True,
+            )
+        paths.write_lock(lock, self.session.pid)
+
+    def start_helper(self, *, ask: bool) -> None:
+        """Start the helper, or start it again after :meth:`Attempt.wants_password`. Raises SudoError without sudo."""
+        path = self._paths.helper_log
+        with _open_log(path) as log:
+            start = log.tell()
+            try:
+                process = subprocess.Popen(
+                    as_root(helper_command(), ask=ask),
+                    cwd="/",
+                    env=_plain_language(os.environ),
+                    stdin=self._helper_end.fileno(),
+                    stdout=log,
+                    stderr=log,
+                )
+            except OSError as error:
+                raise _no_sudo(error) from error
+        self.helper = Attempt(process, ask, path, start)
+
+    def release_helper(self) -> None:
+        """Give up our copy of the helper's end: from now on the session sees when the helper is gone."""
+        self._helper_end.close()
+
+    def close(self) -> None:
+        """Let go of everything; a session that has not said "done" then undoes what it did."""
+        self.progress.close()
+        self._helper_end.close()
+
+
+def restore_command(uid: int) -> list[str]:
+    """The helper that undoes what dead ones left behind for *uid*."""
+    return [*helper_command(), "--restore", str(uid)]
+
+
+def run_as_root(command: list[str]) -> str:
+    """What *command* prints, run as root. Raises SudoError where it cannot be, LaptopError where it fails."""
+    try:
+        ran = subprocess.run(
+            as_root(command, ask=has_terminal()),
+            check=False,
+            cwd="/",
+            env=_plain_language(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise _no_sudo(error) from error
+    if ran.returncode == 0:
+        return ran.stdout
+    said = " ".join(ran.stderr.split())
+    if said.startswith("sudo:"):
+        raise SudoError(f"the helper did not get root: {said.removeprefix('sudo: ')}", hint=_NO_ROOT)
+    raise LaptopError(f"the helper failed: {said or f'exit code {ran.returncode}'}", hint="try again as root.")
+
+
+def _no_sudo(error: OSError) -> SudoError:
+    missing = isinstance(error, FileNotFoundError)
+    sentence = "sudo is not installed" if missing else f"sudo cannot be started: {error.strerror}"
+    return SudoError(sentence, hint="install sudo, or run meshdev as root.")
+
+
+def _plain_language(environ: Mapping[str, str]) -> dict[str, str]:
+    return {**environ, "LC_ALL": "C"}  # sudo's own words are looked at (_WOULD_ASK)
+
+
+def _open_log(path: Path) -> BinaryIO:
+    """*path* for appending, 0600; a long one is set aside first."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.lstat().st_size > _LOG_LIMIT:
+            path.replace(path.with_suffix(".old.log"))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "ab")

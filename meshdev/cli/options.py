@@ -1,0 +1,94 @@
+"""Flags that several commands share, spelled as kubectl spells them, and the checks of their values."""
+
+import os
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from meshdev.errors import UsageError
+
+
+class Format(StrEnum):
+    """Values of ``--output``."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the answer.")]
+Kubeconfig = Annotated[
+    str | None,
+    typer.Option("--kubeconfig", metavar="FILE", help="The kubeconfig. Default: $KUBECONFIG, then ~/.kube/config."),
+]
+Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig's context to use.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", metavar="NAME", help="The namespace. Default: the context's.")
+]
+AsUser = Annotated[str | None, typer.Option("--as", metavar="USER", help="The user to impersonate.")]
+RequestTimeout = Annotated[
+    str | None,
+    typer.Option(
+        "--request-timeout", metavar="TIME", help="How long one API request may take: 10s, 1m30s, 0 for ever."
+    ),
+]
+ManagerNamespace = Annotated[
+    str | None,
+    typer.Option("--manager-namespace", metavar="NAME", help="Where the traffic-manager runs. Default: the namespace."),
+]
+
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
+
+
+def seconds(text: str | None) -> float | None:
+    """kubectl's ``--request-timeout``: whole seconds, or Go's duration (time.ParseDuration). None: not given."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit():
+        return float(text)
+    total, at = 0.0, 0
+    while at < len(text):
+        part = _PART.match(text, at)
+        if part is None:
+            break
+        total += float(part[1]) * _UNITS[part[2]]
+        at = part.end()
+    if not text or at < len(text):
+        raise UsageError(f"--request-timeout cannot be {text!r}", hint="write it like 10s, 1m30s or 0.")
+    return total
+
+
+def kubeconfig_paths(flag: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Absolute paths joined by ``:``: the flag's, else those of KUBECONFIG; None: kubectl's default file."""
+    if flag is not None:
+        if not flag or ":" in flag:
+            raise UsageError(f"--kubeconfig cannot be {flag!r}", hint="it takes one file; KUBECONFIG takes several.")
+        return str(Path(flag).absolute())
+    paths = [str(Path(path).absolute()) for path in environ.get("KUBECONFIG", "").split(":") if path]
+    return ":".join(paths) or None
+
+
+def ranges(flag: str, values: list[str]) -> tuple[str, ...]:
+    """The values of ``--also`` or ``--never`` as canonical IPv4 ranges; an address alone is a range of one."""
+    result: list[str] = []
+    for value in values:
+        for part in value.split(","):
+            try:
+                result.append(str(IPv4Network(part.strip(), strict=False)))
+            except (AddressValueError, NetmaskValueError, ValueError):
+                raise UsageError(
+                    f"{flag} cannot be {part!r}", hint="it takes IPv4 ranges, such as 10.20.0.0/16."
+                ) from None
+    return tuple(dict.fromkeys(result))
+
+
+def not_empty(flag: str, value: str | None) -> str | None:
+    """*value*; raises UsageError for the empty string, which is a script's unset variable."""
+    if value == "":
+        raise UsageError(f"{flag} is empty", hint=f"leave {flag} out for its default.")
+    return value

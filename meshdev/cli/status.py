@@ -1,0 +1,34 @@
+"""``meshdev status``: what is connected, and what is left over. It asks nobody for rights and always exits 0."""
+
+import os
+from typing import Final
+
+from meshdev.cli import api, leftovers, render
+from meshdev.cli.options import Format, Output
+from meshdev.state import Paths
+from meshdev.wire.session_api import Status
+
+EXAMPLE: Final = "Example: meshdev status -o json"
+
+
+def command(output: Output = Format.TEXT) -> None:
+    """Show the connection.
+
+    Cluster, address, routes, names, and what an earlier connection left behind. Never asks for root.
+    """
+    status = current(Paths.locate())
+    if output is Format.JSON:
+        render.print_json(status.as_json())
+    else:
+        render.print_text(render.status_text(status))
+
+
+def current(paths: Paths) -> Status:
+    """The status as far as it can be told without the session's help."""
+    found = api.find(paths)
+    if found is None:
+        return Status(state="disconnected", leftovers=leftovers.find(os.getuid()))
+    if found.status is None:
+        note = f"{found.name} does not answer ({found.why}); `meshdev disconnect` ends it"
+        return Status(state="reconnecting", session_pid=found.pid or None, notes=(note,))
+    return found.status

@@ -1,0 +1,9 @@
+"""``meshdev uninstall``."""
+
+from typing import Final
+
+EXAMPLE: Final = "x"
+
+
+def command() -> None:
+    """Remove."""
