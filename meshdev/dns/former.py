@@ -1,0 +1,176 @@
+"""The resolver that the laptop had before: its servers in their order, through sockets that the redirect lets pass."""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import dns.rcode
+
+from meshdev.dns.stream import read_message, write_message
+from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, rcode, with_id
+
+#: An address and a port.
+Server = tuple[str, int]
+
+#: How long one server has (glibc: 5 s, systemd-resolved: the same; two servers must fit into one wait of theirs).
+_SERVER_SECONDS: Final = 2.0
+#: How often all servers are tried where none answers, and the end of it all.
+_ROUNDS: Final = 2
+_ASK_SECONDS: Final = 8.0
+#: A server that stayed silent comes last for so long, as systemd-resolved and dnsmasq do; else each lookup would wait.
+_HOLD_DOWN_SECONDS: Final = 10.0
+#: The longest silence inside a zone transfer.
+_TRANSFER_SECONDS: Final = 10.0
+
+#: Answers that say more about the server than about the name: the next one is asked (glibc's res_send does the same).
+_NEXT_SERVER: Final = frozenset({dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED})
+
+#: Datagrams read in one go before others get their turn.
+_BURST: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    query: Query
+    server: Server
+    answer: asyncio.Future[bytes]
+
+
+class FormerResolver:
+    """The servers of before, asked by UDP or TCP.
+
+    *sockets* are unconnected non-blocking UDP sockets and become this object's own: they are closed when
+    :meth:`receiving` ends. *dial* gives an unconnected TCP socket for a server's address, the caller's to close.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        sockets: Sequence[socket.socket],
+        dial: Callable[[str], Awaitable[socket.socket]],
+    ) -> None:
+        self._servers = tuple(servers)
+        self._sockets = tuple(sockets)
+        self._dial = dial
+        self._pending: dict[tuple[int, int], _Pending] = {}
+        self._silent_until: dict[Server, float] = {}
+
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Answers by UDP arrive while this is entered."""
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            sock.setblocking(False)
+            loop.add_reader(sock.fileno(), self._receive, sock)
+        try:
+            yield
+        finally:
+            for sock in self._sockets:
+                loop.remove_reader(sock.fileno())
+                sock.close()
+
+    async def ask(self, query: Query, *, stream: bool) -> bytes | None:
+        """The answer as it came, under the query's own id; None where no server answers."""
+        failure: bytes | None = None
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                for _ in range(_ROUNDS):
+                    for server in self._in_order():
+                        answer = await self._try(query, server, stream=stream)
+                        if answer is not None and rcode(answer) not in _NEXT_SERVER:
+                            return answer
+                        failure = failure or answer
+                    if failure is not None:
+                        break
+        except TimeoutError:
+            pass
+        return failure
+
+    async def transfer(self, query: Query, reply: Callable[[bytes], Awaitable[None]]) -> bool:
+        """Hands on every message that the first talking server sends for a zone transfer, until it closes or is silent.
+
+        False where no server said anything.
+        """
+        talked = False
+        for server in self._in_order():
+            try:
+                async with self._stream(server) as (reader, writer):
+                    await write_message(writer, query.wire)
+                    while True:
+                        async with asyncio.timeout(_TRANSFER_SECONDS):
+                            message = await read_message(reader)
+                        talked = True
+                        await reply(message)
+            except (OSError, EOFError):
+                if talked:
+                    break
+        return talked
+
+    def _in_order(self) -> list[Server]:
+        now = asyncio.get_running_loop().time()
+        return sorted(self._servers, key=lambda server: self._silent_until.get(server, 0.0) > now)
+
+    async def _try(self, query: Query, server: Server, *, stream: bool) -> bytes | None:
+        try:
+            async with asyncio.timeout(_SERVER_SECONDS):
+                answer = await (self._by_stream(query, server) if stream else self._by_datagram(query, server))
+        except (OSError, EOFError):
+            self._silent_until[server] = asyncio.get_running_loop().time() + _HOLD_DOWN_SECONDS
+            return None
+        self._silent_until.pop(server, None)
+        return with_id(answer, message_id(query.wire))
+
+    async def _by_datagram(self, query: Query, server: Server) -> bytes:
+        if not self._sockets:
+            raise OSError("no socket towards the former resolver")
+        sock = secrets.choice(self._sockets)
+        while (key := (sock.fileno(), secrets.randbelow(1 << 16))) in self._pending:
+            pass  # at most a few hundred of 65,536 are taken
+        pending = _Pending(query, server, asyncio.get_running_loop().create_future())
+        self._pending[key] = pending
+        try:
+            sock.sendto(with_id(query.wire, key[1]), server)
+            return await pending.answer
+        finally:
+            del self._pending[key]
+
+    def _receive(self, sock: socket.socket) -> None:
+        for _ in range(_BURST):
+            try:
+                wire, source = sock.recvfrom(MAX_MESSAGE)
+            except OSError:  # nothing left, or an ICMP error of some earlier datagram
+                return
+            pending = self._pending.get((sock.fileno(), message_id(wire)))
+            if pending is None or pending.server != source or pending.answer.done():
+                continue
+            if answers(wire, pending.query):
+                pending.answer.set_result(wire)
+
+    async def _by_stream(self, query: Query, server: Server) -> bytes:
+        request = with_id(query.wire, secrets.randbelow(1 << 16))
+        async with self._stream(server) as (reader, writer):
+            await write_message(writer, request)
+            answer = await read_message(reader)
+        if not (answers(answer, query) and answer[:2] == request[:2]):
+            raise ConnectionError("the server answered something that was not asked")
+        return answer
+
+    @asynccontextmanager
+    async def _stream(self, server: Server) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        sock = await self._dial(server[0])
+        try:
+            sock.setblocking(False)
+            async with asyncio.timeout(_SERVER_SECONDS):
+                await asyncio.get_running_loop().sock_connect(sock, server)
+            reader, writer = await asyncio.open_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            yield reader, writer
+        finally:
+            writer.close()

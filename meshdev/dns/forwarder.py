@@ -1,0 +1,208 @@
+"""The forwarder: carries out the policy's plan for each query, between listener, cluster and former resolver."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+import dns.flags
+import dns.rcode
+import dns.rdatatype
+from dns.message import Message
+from dns.name import Name
+
+from meshdev.dns.cluster import ClusterNameserver
+from meshdev.dns.former import FormerResolver
+from meshdev.dns.listener import Client, Listener
+from meshdev.dns.policy import FORMER_ONLY, NEGATIVE_WINDOW, Plan, Zone
+from meshdev.errors import MeshdevError
+from meshdev.wire.dns import (
+    MAX_MESSAGE,
+    Query,
+    addresses,
+    empty,
+    grafted,
+    is_negative,
+    rcode,
+    read_answer,
+    renamed,
+)
+
+log = logging.getLogger(__name__)
+
+#: How long the helper has to set routes before an answer is given up; it takes a millisecond or two.
+_ROUTE_SECONDS: Final = 2.0
+
+_TRANSFERS: Final = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The cluster knows the name: ``wire`` is the answer for the client, ``addresses`` are to be routed first."""
+
+    wire: bytes
+    addresses: frozenset[IPv4Address]
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The cluster does not know the name; with ``certain`` false it could not be asked."""
+
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the forwarder needs of the tunnel's far side."""
+
+    zone: Zone
+    nameserver: ClusterNameserver
+    #: Whether the tunnel carries packets right now.
+    up: Callable[[], bool]
+    #: Whether an address lies in one of our routes.
+    inside: Callable[[IPv4Address], bool]
+    #: Routes addresses into the tunnel; returns when they are (or are not to be), raises MeshdevError on failure.
+    route: Callable[[frozenset[IPv4Address]], Awaitable[None]]
+
+
+class Forwarder:
+    """DNS of a connected laptop. Owns the listening sockets and *former*'s until :meth:`run` ends."""
+
+    def __init__(self, udp: socket.socket, tcp: socket.socket, *, cluster: Cluster, former: FormerResolver) -> None:
+        self._listener = Listener(udp, tcp, self._serve)
+        self._cluster = cluster
+        self._former = former
+
+    async def run(self) -> None:
+        """Serves until cancelled; then all sockets are closed."""
+        with self._former.receiving():
+            await self._listener.run()
+
+    async def _serve(self, query: Query, client: Client) -> None:
+        plan = self._cluster.zone.plan(query, self._cluster.inside)
+        transfer = client.stream and plan == FORMER_ONLY and query.rdtype in _TRANSFERS
+        if transfer and await self._former.transfer(query, client.reply):
+            return
+        await client.reply(await self._resolve(query, plan, stream=client.stream))
+
+    async def _resolve(self, query: Query, plan: Plan, *, stream: bool) -> bytes:
+        """The answer for the client, whatever happens."""
+        if not plan.names:
+            return await self._ask_former(query, stream=stream) if plan.former else empty(query, dns.rcode.SERVFAIL)
+        if not self._cluster.up():
+            found: Found | NotFound = NotFound(certain=False)
+            former = await self._ask_former(query, stream=stream) if plan.former else None
+        elif plan.former:
+            found, former = await self._ask_both(query, plan, stream=stream)
+        else:
+            found, former = await self._ask_cluster(query, plan.names, stream=stream), None
+        match found:
+            case Found():
+                return await self._routed(query, found)
+            case NotFound(certain) if former is None:
+                return empty(query, dns.rcode.NXDOMAIN if certain else dns.rcode.SERVFAIL)
+            case NotFound(certain):
+                return former if certain else _uncachable(query, former)
+
+    async def _ask_both(self, query: Query, plan: Plan, *, stream: bool) -> tuple[Found | NotFound, bytes | None]:
+        """What the cluster says in its time, and where that is no, what the former resolver says."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        async with asyncio.TaskGroup() as group:
+            cluster = group.create_task(self._ask_cluster(query, plan.names, stream=stream))
+            await asyncio.wait([cluster], timeout=plan.head_start)
+            if cluster.done() and isinstance(cluster.result(), Found):
+                return cluster.result(), None
+            former = group.create_task(self._ask_former(query, stream=stream))
+            await asyncio.wait([cluster, former], return_when=asyncio.FIRST_COMPLETED)
+            if not cluster.done():
+                window = NEGATIVE_WINDOW if _is_failure(former.result()) else plan.window
+                await asyncio.wait([cluster], timeout=max(0.0, start + window - loop.time()))
+            found: Found | NotFound = cluster.result() if cluster.done() else NotFound(certain=False)
+            cluster.cancel()
+            if isinstance(found, Found):
+                former.cancel()
+                return found, None
+            return found, await former
+
+    async def _ask_former(self, query: Query, *, stream: bool) -> bytes:
+        return await self._former.ask(query, stream=stream) or empty(query, dns.rcode.SERVFAIL)
+
+    async def _ask_cluster(self, query: Query, names: tuple[Name, ...], *, stream: bool) -> Found | NotFound:
+        """Asks for all *names* at once; the first in their order that exists counts, as with a search list."""
+        if names == (query.name,):
+            return await self._ask_untouched(query, stream=stream)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._ask_as(query, name, stream=stream)) for name in names]
+        results = [task.result() for task in tasks]
+        for result in results:
+            if isinstance(result, Found):
+                return result
+        return NotFound(certain=all(isinstance(result, NotFound) and result.certain for result in results))
+
+    async def _ask_untouched(self, query: Query, *, stream: bool) -> Found | NotFound:
+        wire = await self._ask_nameserver(query, stream=stream)
+        if wire is None:
+            return NotFound(certain=False)
+        answer = read_answer(wire)  # unreadable to us: the client shall judge, nothing is routed for it
+        return Found(wire, addresses(answer, self._cluster.zone.domain) if answer else frozenset())
+
+    async def _ask_as(self, query: Query, name: Name, *, stream: bool) -> Found | NotFound:
+        """Asks for *name* in the query's place.
+
+        Whether a name exists is told by its A records: some clusters answer every AAAA with NODATA (the CoreDNS
+        template that is meant to switch IPv6 off) and would swallow public names; old servers say NXDOMAIN to the AAAA
+        of a name that has an A record, which glibc and musl take for the end.
+        """
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(self._read(renamed(query, name, query.rdtype), stream=stream))
+            if query.rdtype == dns.rdatatype.A:
+                exists = asked
+            else:
+                exists = group.create_task(self._read(renamed(query, name, dns.rdatatype.A), stream=stream))
+        answer, witness = asked.result(), exists.result()
+        known = any(message and (message.answer or message.flags & dns.flags.TC) for message in (answer, witness))
+        if not known and (witness is None or witness.rcode() != dns.rcode.NOERROR):
+            return NotFound(certain=witness is not None and witness.rcode() == dns.rcode.NXDOMAIN)
+        if answer is None or answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            return Found(empty(query, dns.rcode.SERVFAIL), frozenset())  # the cluster's name: nobody else is asked
+        wire = grafted(query, name, answer, MAX_MESSAGE if stream else query.payload)
+        return Found(wire, addresses(answer, self._cluster.zone.domain))
+
+    async def _read(self, query: Query, *, stream: bool) -> Message | None:
+        wire = await self._ask_nameserver(query, stream=stream)
+        return read_answer(wire) if wire is not None else None
+
+    async def _ask_nameserver(self, query: Query, *, stream: bool) -> bytes | None:
+        try:
+            return await self._cluster.nameserver.ask(query, stream=stream)
+        except (OSError, EOFError) as error:
+            log.debug("cluster DNS gave no answer for %s: %r", query.name, error)
+            return None
+
+    async def _routed(self, query: Query, found: Found) -> bytes:
+        """The answer, once its addresses are reachable: else the first packet would leave by the old way (D12)."""
+        if found.addresses:
+            try:
+                async with asyncio.timeout(_ROUTE_SECONDS):
+                    await self._cluster.route(found.addresses)
+            except (MeshdevError, TimeoutError) as error:
+                log.warning("no route for %s: %r", query.name, error)
+                return empty(query, dns.rcode.SERVFAIL)
+        return found.wire
+
+
+def _is_failure(wire: bytes) -> bool:
+    """Whether the former resolver's word is no answer to insist on."""
+    return is_negative(wire) or rcode(wire) != dns.rcode.NOERROR
+
+
+def _uncachable(query: Query, wire: bytes) -> bytes:
+    """A "no" of the former resolver while the cluster could not be asked: without the SOA nobody keeps it.
+
+    systemd-resolved would keep the root zone's NXDOMAIN for ``b.ns`` for two hours, long after the tunnel is back.
+    """
+    return empty(query, rcode(wire)) if is_negative(wire) else wire
