@@ -1,0 +1,30 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. The rest are their parts.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# An interpreter that every user may execute: root's own may lie where others cannot read, and the testbed's `dev`
+# runs meshdev out of this environment.
+SYSTEM_PYTHON := $(shell for p in /usr/bin/python3 /usr/local/bin/python3 python3; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
+
+.PHONY: help setup cluster
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.complete ## .venv with meshdev and the tools of development
+
+$(VENV)/.complete: pyproject.toml
+	@test -n "$(SYSTEM_PYTHON)" || { echo "meshdev needs Python 3.11 or later" >&2; exit 1; }
+	@$(SYSTEM_PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo "installing python3-venv" >&2; apt-get install -y -q python3-venv >/dev/null || \
+		{ apt-get update -q >/dev/null && apt-get install -y -q python3-venv >/dev/null; }; }
+	@echo "setup: .venv from $(SYSTEM_PYTHON)"
+	@umask 022; test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv $(VENV)
+	@umask 022; $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+cluster: setup ## the testbed: a real Kubernetes, two laptops and a small internet, in namespaces
+	@$(PYTHON) -m tests.cluster up

@@ -1,0 +1,103 @@
+"""The testbed's command line. `exec`, `node` and `kubectl` import next to nothing: they are run very often."""
+
+import os
+import sys
+from typing import NoReturn
+
+from tests.cluster.run import TestbedError
+
+_USAGE = """\
+usage: python -m tests.cluster COMMAND
+  up                                     cluster, images, sample, laptops; idempotent
+  down                                   undo everything on this machine; the cache stays
+  status [-o json]                       what runs
+  restart COMPONENT                      stop and start one component of the cluster
+  kubectl ARGS…                          kubectl as admin
+  node -- CMD                            CMD in the node's network
+  exec [--laptop 1|2] [--user dev] -- CMD
+                                         CMD on a laptop
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; the exit code is the command's."""
+    match argv:
+        case ["exec", *rest]:
+            _exec(rest)
+        case ["node", *rest]:
+            _node(rest)
+        case ["kubectl", *rest]:
+            _kubectl(rest)
+        case ["up"]:
+            from tests.cluster import life
+
+            life.up()
+        case ["down"]:
+            from tests.cluster import life
+
+            life.down()
+        case ["restart", name]:
+            from tests.cluster import life
+
+            life.restart(name)
+        case ["status"] | ["status", "-o", "json"]:
+            from tests.cluster import status
+
+            return status.show(as_json=len(argv) > 1)
+        case ["-h"] | ["--help"] | ["help"]:
+            sys.stdout.write(_USAGE)
+        case _:
+            sys.stderr.write(_USAGE)
+            return 2
+    return 0
+
+
+def _exec(words: list[str]) -> NoReturn:
+    from tests.cluster import enter
+    from tests.cluster.processes import is_alive
+    from tests.cluster.state import State
+
+    number, user = "1", "root"
+    while words and words[0] in {"--laptop", "--user"} and len(words) > 1:
+        if words[0] == "--laptop":
+            number = words[1]
+        else:
+            user = words[1]
+        words = words[2:]
+    record = State.load().processes.get(f"laptop{number}")
+    if record is None or not is_alive(record):
+        raise TestbedError(f"laptop {number} is not up: python -m tests.cluster up")
+    enter.laptop(record.pid, user, _command(words))
+
+
+def _node(words: list[str]) -> NoReturn:
+    from tests.cluster import addresses, enter
+
+    enter.network(addresses.NODE_NAMESPACE, _command(words), os.environ)
+
+
+def _kubectl(words: list[str]) -> NoReturn:
+    from tests.cluster import addresses, enter, packages
+    from tests.cluster.paths import ADMIN_KUBECONFIG
+
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment["KUBECONFIG"] = str(ADMIN_KUBECONFIG)
+    enter.network(addresses.NODE_NAMESPACE, [str(packages.kubectl()), *words], environment)
+
+
+def _command(words: list[str]) -> list[str]:
+    """CMD behind `--`."""
+    if len(words) < 2 or words[0] != "--":
+        sys.stderr.write(_USAGE)
+        sys.exit(2)
+    return words[1:]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except TestbedError as error:
+        sys.stderr.write(f"testbed: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,119 @@
+"""`up`, `down` and `restart`: the order of things."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tests.cluster import (
+    addresses,
+    binaries,
+    cgroups,
+    cluster,
+    components,
+    images,
+    laptops,
+    machine,
+    mounts,
+    network,
+    packages,
+    processes,
+)
+from tests.cluster.hashing import tree_hash
+from tests.cluster.paths import DATA, RUN, SOURCES
+from tests.cluster.progress import note, step
+from tests.cluster.state import State, locked
+
+_WAN = "wan"
+
+
+def up() -> None:
+    """Bring up what is not up, in the order that keeps slow things side by side."""
+    os.umask(0o022)
+    with locked() as state:
+        packages.install()
+        kubebox, pause = binaries.kubebox(), binaries.pause()
+        built = [images.build_pause(pause), images.build_sample(), images.build_manager()]
+        machine.prepare(state)
+        _network(state)
+        with step("cluster: containerd, etcd, API server"):
+            cluster.write_configuration()
+            cluster.ensure_early(state, kubebox)
+            cluster.wait_component(state, "containerd")
+        for image in built:
+            if image is not None and state.facts.get(f"image:{image.name}") != image.digest:
+                with step(f"cluster: import image {image.name}"):
+                    cluster.import_image(state, image)
+        with step("cluster: node"):
+            cluster.wait_component(state, "apiserver")
+            cluster.ensure_late(state, kubebox)
+            cluster.wait_component(state, "kubelet")
+        _laptops(state)
+        sample = images.sample()
+        with step("cluster: sample application"):
+            cluster.apply_sample(state, kubebox, sample)
+            cluster.wait_sample()
+        note("testbed: up")
+
+
+def _network(state: State) -> None:
+    if not network.is_up(state):
+        with step("network: namespaces and cables"):
+            _stop_everything(state)
+            network.create(state)
+
+
+def _laptops(state: State) -> None:
+    with step("laptops and wan"):
+        processes.ensure(state, _wan_daemon())
+        for number in addresses.LAPTOPS:
+            laptops.ensure(state, number)
+
+
+def _wan_daemon() -> processes.Daemon:
+    """DNS and web of the wan. The sources are part of the fingerprint: another checkout's version replaces it."""
+    return processes.Daemon(
+        _WAN,
+        (sys.executable, "-m", "tests.cluster.wan"),
+        addresses.WAN_NAMESPACE,
+        env={"PYTHONPATH": str(SOURCES.parents[1])},
+        inputs=(tree_hash(SOURCES / "wan"), tree_hash(SOURCES / "sample")),
+        stop_seconds=1,
+    )
+
+
+def restart(name: str) -> None:
+    """One component of the running cluster."""
+    with locked() as state, step(f"restart {name}"):
+        cluster.restart(state, binaries.kubebox(), name)
+
+
+def down() -> None:
+    """Undo everything, in the order that leaves nothing behind when it is interrupted and called again."""
+    with locked() as state:
+        with step("stop everything"):
+            _stop_everything(state)
+        with step("put the machine back"):
+            machine.restore(state)
+            for folder in (DATA, RUN):
+                _remove(folder)
+        note("testbed: down")
+
+
+def _stop_everything(state: State) -> None:
+    for number in addresses.LAPTOPS:
+        laptops.remove(state, number)
+    for name in (*reversed(components.NAMES), _WAN):
+        processes.stop(state, name, 3)
+    cgroups.kill_all()
+    mounts.unmount_below(DATA, RUN)
+    cgroups.remove()
+    network.destroy(state)
+    state.facts.clear()
+    state.processes.clear()
+    state.save()
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

