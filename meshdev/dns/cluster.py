@@ -5,7 +5,7 @@ import secrets
 import socket
 from typing import Final
 
-from meshdev.dns.stream import read_message, write_message
+from meshdev.dns.sockets import read_message, write_message
 from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, with_id
 
 DNS_PORT: Final = 53

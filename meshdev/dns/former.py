@@ -10,7 +10,7 @@ from typing import Final
 
 import dns.rcode
 
-from meshdev.dns.stream import read_message, write_message
+from meshdev.dns.sockets import prepare, read_message, write_message
 from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, rcode, with_id
 
 #: An address and a port.
@@ -64,7 +64,7 @@ class FormerResolver:
         """Answers by UDP arrive while this is entered."""
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
-            sock.setblocking(False)
+            prepare(sock)
             loop.add_reader(sock.fileno(), self._receive, sock)
         try:
             yield

@@ -9,7 +9,7 @@ from typing import Final
 
 import dns.rcode
 
-from meshdev.dns.stream import read_message, write_message
+from meshdev.dns.sockets import prepare, read_message, write_message
 from meshdev.wire.dns import MAX_MESSAGE, Query, empty, format_error, parse_query
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Listener:
         """Serves until cancelled; queries in work are cancelled with it."""
         loop = asyncio.get_running_loop()
         try:
-            self._udp.setblocking(False)
+            prepare(self._udp)
             self._tcp.setblocking(False)
             async with asyncio.TaskGroup() as group:
                 loop.add_reader(self._udp.fileno(), self._receive, group)

@@ -19,7 +19,7 @@ PTR of an address in our routes the same, bytes untouched                       
 four labels and more            nothing                                                only
 labels no object can have       nothing                                                only
 ``localhost``, ``*.arpa``, root nothing                                                only
-NS, SOA, DNSSEC types           nothing (only names inside the cluster's domain)       only
+NS, SOA, DNSSEC types, transfers nothing (only names inside the cluster's domain)       only
 other classes, UPDATE, NOTIFY   nothing                                                only
 ==============================  =====================================================  =========  ==========  =======
 
@@ -68,7 +68,8 @@ _LONGEST_NAME: Final = 255
 _REVERSE: Final = dns.name.from_text("in-addr.arpa.")
 #: RFC 6761: localhost stays on the machine; everything below arpa has a structure of its own.
 _RESERVED: Final = frozenset({b"localhost", b"arpa"})
-#: Types that validating stubs ask of zones, not of names: a made-up answer would break their chain of trust.
+#: Types that are asked of zones, not of names, by validating stubs (a made-up answer would break their chain of trust)
+#: and for transfers.
 _OF_ZONES: Final = frozenset(
     {
         dns.rdatatype.NS,
@@ -81,6 +82,8 @@ _OF_ZONES: Final = frozenset(
         dns.rdatatype.NSEC3PARAM,
         dns.rdatatype.CDS,
         dns.rdatatype.CDNSKEY,
+        dns.rdatatype.AXFR,
+        dns.rdatatype.IXFR,
     }
 )
 

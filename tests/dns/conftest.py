@@ -1,0 +1,115 @@
+"""A forwarder between a cluster's nameserver and a former resolver, all on loopback."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from meshdev.dns.cluster import ClusterNameserver
+from meshdev.dns.former import FormerResolver
+from meshdev.dns.forwarder import Cluster, Forwarder
+from meshdev.dns.policy import Zone
+from meshdev.errors import MeshdevError
+from tests.dns.servers import Asker, FakeServer, socket_pair, udp_socket
+
+KUBE = {
+    ("b.ns.svc.cluster.local.", "A"): ["10.96.0.7"],
+    ("big.ns.svc.cluster.local.", "A"): [f"10.244.0.{host}" for host in range(1, 120)],
+    ("db.ns.svc.cluster.local.", "A"): ["10.244.0.9"],
+    ("db-0.db.ns.svc.cluster.local.", "A"): ["10.244.0.9"],
+    ("b.other.svc.cluster.local.", "A"): ["10.96.0.8"],
+    ("db-0.db.other.svc.cluster.local.", "A"): ["10.244.0.10"],
+    ("ext.ns.svc.cluster.local.", "CNAME"): ["www.example.test."],
+    ("www.example.test.", "A"): ["192.0.2.1"],
+    ("_http._tcp.b.ns.svc.cluster.local.", "SRV"): ["0 100 80 b.ns.svc.cluster.local."],
+    ("_http._tcp.b.ns.svc.cluster.local.", "A"): ["10.96.0.7"],
+    ("7.0.96.10.in-addr.arpa.", "PTR"): ["b.ns.svc.cluster.local."],
+}
+WORLD = {
+    ("www.example.test.", "A"): ["192.0.2.1"],
+    ("www.example.test.", "AAAA"): ["2001:db8::1"],
+    ("example.test.", "A"): ["192.0.2.2"],
+    ("b.other.", "A"): ["192.0.2.3"],
+    ("printer.", "A"): ["192.0.2.4"],
+    ("db-0.db.other.", "A"): ["192.0.2.5"],
+    ("7.0.96.10.in-addr.arpa.", "PTR"): ["printer.office.test."],
+}
+ROUTED = IPv4Network("10.96.0.0/16")
+
+
+@dataclass
+class Laptop:
+    """A running forwarder and what is around it."""
+
+    kube: FakeServer = field(default_factory=lambda: FakeServer(KUBE))
+    world: FakeServer = field(default_factory=lambda: FakeServer(WORLD))
+    #: Servers of the former resolver, ``world`` unless told.
+    servers: list[FakeServer] = field(default_factory=list)
+    up: bool = True
+    #: Nobody listens at the nameserver's address.
+    kube_gone: bool = False
+    routed: list[str] = field(default_factory=list)
+    route_seconds: float = 0.0
+    route_error: MeshdevError | None = None
+    upstream_sockets: int = 4
+    port: int = 0
+    running: "asyncio.Task[None] | None" = None
+
+    async def route(self, addresses: frozenset[IPv4Address]) -> None:
+        await asyncio.sleep(self.route_seconds)
+        if self.route_error is not None:
+            raise self.route_error
+        self.routed += sorted(map(str, addresses))
+
+    @staticmethod
+    async def dial(_server: str) -> socket.socket:
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+    @property
+    def stub(self) -> Asker:
+        return Asker("127.0.0.1", self.port)
+
+    def forwarder(self, servers: Sequence[FakeServer]) -> Forwarder:
+        udp, tcp = socket_pair()
+        self.port = udp.getsockname()[1]
+        cluster = Cluster(
+            zone=Zone.of("cluster.local", "ns"),
+            nameserver=ClusterNameserver("127.0.0.1", self.kube.port),
+            up=lambda: self.up,
+            inside=lambda address: address in ROUTED,
+            route=self.route,
+        )
+        sockets = [udp_socket() for _ in range(self.upstream_sockets)]
+        former = FormerResolver([("127.0.0.1", server.port) for server in servers], sockets, self.dial)
+        return Forwarder(udp, tcp, cluster=cluster, former=former)
+
+
+@asynccontextmanager
+async def connected(laptop: Laptop) -> AsyncIterator[Laptop]:
+    """*laptop* with its servers and forwarder running; nothing of it is left afterwards."""
+    async with AsyncExitStack() as stack:
+        if laptop.kube_gone:
+            with udp_socket() as free:
+                laptop.kube.port = free.getsockname()[1]
+        else:
+            await stack.enter_async_context(laptop.kube.running())
+        servers = laptop.servers or [laptop.world]
+        for server in servers:
+            await stack.enter_async_context(server.running())
+        async with asyncio.TaskGroup() as group:
+            laptop.running = group.create_task(laptop.forwarder(servers).run())
+            try:
+                yield laptop
+            finally:
+                assert not laptop.running.done(), "the forwarder never ends by itself"
+                laptop.running.cancel()
+
+
+@pytest.fixture
+async def laptop() -> AsyncIterator[Laptop]:
+    async with connected(Laptop()) as running:
+        yield running
