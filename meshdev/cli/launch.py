@@ -47,9 +47,14 @@ def session_command() -> list[str]:
     return [sys.executable, "-P", "-m", "meshdev.session"]
 
 
+def is_root() -> bool:
+    """Whether the helper can be started as it is."""
+    return os.geteuid() == 0
+
+
 def as_root(command: list[str], *, ask: bool) -> list[str]:
     """*command* with root's power: as it is for root, else by sudo, which may *ask* on the terminal."""
-    if os.geteuid() == 0:
+    if is_root():
         return command
     how = ["-p", PROMPT] if ask else ["-n"]
     return ["sudo", *how, "--", *command]
@@ -87,7 +92,7 @@ class Attempt:
     def error(self) -> SudoError:
         """Why there is no helper."""
         said = self.said().removeprefix("sudo: ")
-        if os.geteuid() == 0:
+        if is_root():
             return SudoError(f"the helper did not start: {said or 'it said nothing'}", hint=f"its log: {self.log}")
         return SudoError(f"the helper did not get root: {said or 'sudo refused'}", hint=_NO_ROOT)
 

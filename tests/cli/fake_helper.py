@@ -1,0 +1,31 @@
+"""A helper that only greets: it detaches as the real one does and ends with its session."""
+
+import os
+import socket
+import sys
+import time
+
+
+def main() -> None:
+    if "--restore" in sys.argv:
+        print("{}")
+        return
+    session = socket.socket(fileno=0)
+    if error := os.environ.get("FAKE_HELPER_ERROR"):
+        session.sendall(error.encode() + b"\n")
+        sys.exit(1)
+    if os.environ.get("FAKE_HELPER_CRASH"):
+        sys.exit("it fell over")
+    time.sleep(float(os.environ.get("FAKE_HELPER_SECONDS", "0")))
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    session.sendall(b'{"helper":1}\n')
+    while session.recv(4096):
+        pass
+
+
+if __name__ == "__main__":
+    main()

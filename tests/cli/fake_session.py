@@ -1,0 +1,181 @@
+"""A session that only speaks: the real protocol on the real descriptors, driven by the plan in $FAKE_SESSION.
+
+It writes what happens to it, a word a line, to ``trace`` in the connection's folder.
+"""
+
+import argparse
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshdev.errors import ManagerError, SudoError
+from meshdev.state import Paths
+from meshdev.wire.session_api import (
+    ConnectOptions,
+    DisconnectRequest,
+    Done,
+    Event,
+    Failed,
+    Status,
+    Step,
+    Wait,
+    encode_answer,
+    encode_event,
+    parse_request,
+)
+
+
+@dataclass
+class Plan:
+    """What to do, when, and what to do wrong."""
+
+    steps: int = 2
+    step_seconds: float = 0.05
+    step_before_helper: bool = True
+    fail_after: int = -1
+    crash_after: int = -1
+    undo_seconds: float = 0.1
+    deaf: bool = False
+    done_when_cancelled: bool = False
+    start_seconds: float = 0.0
+    status: dict[str, Any] = field(default_factory=dict)
+
+
+class FakeSession:
+    """One run."""
+
+    def __init__(self, progress: int, helper: int) -> None:
+        self.paths = Paths.locate()
+        self.plan = Plan(**json.loads(os.environ.get("FAKE_SESSION", "{}")))
+        self.progress = socket.socket(fileno=progress)
+        self.helper = socket.socket(fileno=helper)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.options = ConnectOptions()
+        self.state = "connecting"
+        self.greeted = False
+        self.waiting: list[socket.socket] = []
+
+    def trace(self, word: str) -> None:
+        with (self.paths.directory / "trace").open("a") as file:
+            file.write(word + "\n")
+
+    def run(self) -> None:
+        self.trace(f"start {os.getpid()}")
+        time.sleep(self.plan.start_seconds)
+        self.paths.socket.unlink(missing_ok=True)
+        self.listener.bind(str(self.paths.socket))
+        self.listener.listen()
+        line = self.progress.makefile("rb").readline()
+        if not line:
+            self.undo("cancelled")
+        self.options = ConnectOptions.parse(line)
+        self.trace(f"options {line.decode().strip()}")
+        for number in range(self.plan.steps):
+            if number or not self.plan.step_before_helper:
+                self.wait(lambda: self.greeted)
+            self.pause(self.plan.step_seconds)
+            if number == self.plan.crash_after:
+                sys.exit(3)
+            if number == self.plan.fail_after:
+                self.fail(Failed.of(ManagerError("the pod does not start: CrashLoopBackOff", hint="look at its log")))
+            self.tell(Step(f"step{number}", f"value {number}", 0.05))
+            self.tell(Wait("for the next"))
+        self.wait(lambda: self.greeted)
+        self.connected()
+        self.wait(lambda: False)
+
+    def connected(self) -> None:
+        self.state = "connected"
+        self.tell(Done(self.status()))
+        for client in self.waiting:
+            client.sendall(encode_answer(self.status()))
+            client.close()
+
+    def status(self) -> Status:
+        values = {"context": self.options.context or "dev", "namespace": self.options.namespace or "default"}
+        return Status(**{"state": self.state, **values, "session_pid": os.getpid(), **self.plan.status})
+
+    def tell(self, event: Event) -> None:
+        self.progress.sendall(encode_event(event), socket.MSG_NOSIGNAL)
+
+    def pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() >= end)
+
+    def wait(self, until: Any) -> None:
+        """Serve everybody until it is so."""
+        while not until():
+            sockets = [self.listener, self.helper, *([] if self.state == "connected" else [self.progress])]
+            for ready in select.select(sockets, [], [], 0.02)[0]:
+                if ready is self.listener:
+                    self.serve(self.listener.accept()[0])
+                elif ready is self.helper:
+                    self.hear_helper()
+                elif not ready.recv(4096):
+                    self.on_cancel()
+
+    def on_cancel(self) -> None:
+        if self.plan.deaf:
+            time.sleep(60)
+        if self.plan.done_when_cancelled:
+            self.connected()
+        else:
+            self.undo("cancelled")
+
+    def hear_helper(self) -> None:
+        data = self.helper.recv(65536)
+        if not data and self.greeted:
+            self.undo("helper gone")
+        elif not data:
+            self.fail(Failed.of(SudoError("the helper ended before it said anything")))
+        elif b'"error"' in data:
+            self.fail(Failed(**json.loads(data)["error"], exit_code=51))
+        else:
+            self.greeted = True
+
+    def serve(self, client: socket.socket) -> None:
+        request = parse_request(client.recv(4096))
+        if isinstance(request, DisconnectRequest):
+            self.trace("disconnect")
+            self.undo_only()
+            client.sendall(encode_answer(None))
+            sys.exit(0)
+        if request.settled and self.state == "connecting":
+            self.waiting.append(client)
+            return
+        client.sendall(encode_answer(self.status()))
+        client.close()
+
+    def fail(self, failed: Failed) -> None:
+        self.undo_only()
+        self.tell(failed)
+        sys.exit(1)
+
+    def undo(self, why: str) -> None:
+        self.trace(why)
+        self.undo_only()
+        sys.exit(0)
+
+    def undo_only(self) -> None:
+        time.sleep(self.plan.undo_seconds)
+        self.trace("undone")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for flag in ("--progress", "--helper", "--lock"):
+        parser.add_argument(flag, type=int, required=True)
+    given = parser.parse_args()
+    os.set_inheritable(given.lock, False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    FakeSession(given.progress, given.helper).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""status, disconnect, restore: with a session, without one, and with one that hangs."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.cli.conftest import Commands
+
+
+def test_nothing_to_do_is_no_error(meshdev: Commands) -> None:
+    for words, text in ((("disconnect",), "Not connected"), (("restore",), "Nothing to restore")):
+        ran = meshdev(*words)
+        assert (ran.code, ran.out.strip(), ran.err) == (0, text, "")
+    ran = meshdev("status")
+    assert (ran.code, ran.out, ran.err) == (0, "Disconnected\n", "")
+    assert not meshdev.paths.directory.exists()
+
+
+def test_status_is_the_sessions(meshdev: Commands) -> None:
+    meshdev.plan(status={"address": "198.18.0.1", "routes": ["10.96.0.0/16"]})
+    meshdev("connect")
+    status = meshdev("status", "-o", "json").json()
+    assert status["state"] == "connected"
+    assert status["address"] == "198.18.0.1"
+    text = meshdev("status").out
+    assert "198.18.0.1" in text
+    assert "10.96.0.0/16" in text
+
+
+def test_status_while_connecting(meshdev: Commands) -> None:
+    meshdev.plan(step_seconds=1)
+    process = meshdev.start("connect")
+    meshdev.wait_for_trace("start")
+    assert meshdev("status", "-o", "json").json()["state"] == "connecting"
+    assert meshdev.finish(process).code == 0
+
+
+def test_disconnect_waits_for_the_end(meshdev: Commands) -> None:
+    meshdev.plan(undo_seconds=1)
+    meshdev("connect")
+    ran = meshdev("disconnect")
+    assert (ran.code, ran.out) == (0, "Disconnected\n")
+    assert meshdev.trace()[-2:] == ["disconnect", "undone"]
+    assert meshdev("status", "-o", "json").json()["state"] == "disconnected"
+    assert meshdev("connect").code == 0
+
+
+@pytest.fixture
+def hung(meshdev: Commands) -> int:
+    """A session that does not answer."""
+    assert meshdev("connect").code == 0
+    pid = meshdev.pids()[0]
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def test_a_session_that_hangs_is_never_called_connected(meshdev: Commands, hung: int) -> None:
+    started = time.monotonic()
+    ran = meshdev("status", "-o", "json")
+    assert time.monotonic() - started < 4
+    assert ran.code == 0
+    assert ran.json()["state"] == "reconnecting"
+    assert ran.json()["pids"]["session"] == hung
+    assert "meshdev disconnect" in ran.json()["notes"][0]
+    assert meshdev("connect").code == 56
+
+
+def test_disconnect_ends_a_session_that_hangs(meshdev: Commands, hung: int) -> None:
+    meshdev.env["FAKE_SHORT"] = "1"
+    ran = meshdev("disconnect")
+    assert (ran.code, ran.out) == (0, "Disconnected\n")
+    assert meshdev("status", "-o", "json").json()["state"] == "disconnected"
+    assert hung in meshdev.pids()
+
+
+def test_a_killed_session_is_gone(meshdev: Commands) -> None:
+    meshdev("connect")
+    os.kill(meshdev.pids()[0], signal.SIGKILL)
+    assert meshdev("status", "-o", "json").json()["state"] == "disconnected"
+    assert meshdev("disconnect").code == 0
+    assert meshdev("connect").code == 0
+
+
+def test_a_reader_that_leaves_is_no_error(meshdev: Commands) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = meshdev.start("status")
+    process.stdout.close()  # type: ignore[union-attr]  # start() makes it a pipe
+    assert "Traceback" not in process.stderr.read()  # type: ignore[union-attr]  # the same
+    process.wait(10)
+    os.close(writer)

@@ -1,0 +1,173 @@
+"""The edge of the command: help, versions, wrong command lines, what any error becomes, and how fast it starts."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+
+from meshdev.cli import options
+from meshdev.cli.main import app, run, wants_json
+from meshdev.cli.render import printable, status_text
+from meshdev.config import VERSION
+from meshdev.errors import ForbiddenError, UsageError
+from meshdev.wire.session_api import CarrierStatus, DnsStatus, Status
+from tests.cli.conftest import Commands
+
+COMMANDS = sorted(command.name or "" for command in app.registered_commands)
+
+
+def test_the_commands() -> None:
+    assert COMMANDS == ["connect", "disconnect", "rbac", "restore", "status", "uninstall", "version"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_by_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app([name, "--help"], prog_name="meshdev", standalone_mode=False)
+    text = capsys.readouterr().out
+    assert "Example" in text
+    assert f"meshdev {name}" in text
+
+
+def test_versions(meshdev: Commands) -> None:
+    assert VERSION in meshdev("--version").out
+    assert meshdev("version", "-o", "json").json() == {"version": VERSION, "protocol": {"oldest": 1, "newest": 1}}
+    ran = subprocess.run([sys.executable, "-m", "meshdev", "version"], check=True, capture_output=True, text=True)
+    assert ran.stdout == f"meshdev {VERSION}, tunnel protocol version 1\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("connect", "--nonsense"),
+        ("connect", "surplus"),
+        ("connect", "-o", "yaml"),
+        ("connect", "--carrier", "pigeon"),
+        ("connect", "--carriers", "9"),
+        ("connect", "--also", "10.0.0.0/33"),
+        ("connect", "--never", "fd00::/8"),
+        ("connect", "--request-timeout", "soon"),
+        ("connect", "--kubeconfig", ""),
+        ("connect", "-n", ""),
+    ],
+)
+def test_what_cannot_be_meant_is_2(meshdev: Commands, words: tuple[str, ...]) -> None:
+    ran = meshdev(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("meshdev: ")
+    assert "Traceback" not in ran.err
+    ran = meshdev(words[0], "-o", "json", *words[1:])
+    assert ran.code == 2
+    assert ran.json()["error"]["code"] == "usage"
+    assert ran.err == ""
+
+
+def test_no_command_prints_the_help(meshdev: Commands) -> None:
+    ran = meshdev()
+    assert ran.code == 0
+    assert "connect" in ran.out
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+def test_what_errors_become(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["connect"], lambda: _raise(ForbiddenError("no \x1b[31m", hint="ask"))) == 20
+    assert capsys.readouterr() == ("", "meshdev: no \ufffd[31m\nask\n")
+    assert run(["connect"], lambda: _raise(KeyboardInterrupt())) == 130
+    assert run(["connect"], lambda: _raise(typer.Abort())) == 130
+    assert run(["connect"], lambda: _raise(typer.Exit(3))) == 3
+    capsys.readouterr()
+    assert run(["connect"], lambda: _raise(ZeroDivisionError("oh"))) == 1
+    assert "ZeroDivisionError: oh\nwith --debug" in capsys.readouterr().err
+    assert run(["connect", "--debug"], lambda: _raise(ZeroDivisionError("oh"))) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("status -o json", True),
+        ("status -ojson", True),
+        ("status --output json", True),
+        ("status --output=json", True),
+        ("status -o text", False),
+        ("status -o", False),
+        ("run -- curl -o json", False),
+        ("", False),
+    ],
+)
+def test_json_is_seen_on_any_command_line(words: str, expected: bool) -> None:
+    assert wants_json(words.split()) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [(None, None), ("0", 0), ("30", 30), ("10s", 10), ("1m30s", 90), ("1.5h", 5400), ("250ms", 0.25), (".5s", 0.5)],
+)
+def test_kubectls_durations(text: str | None, seconds: float | None) -> None:
+    assert options.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "1x", "1m30", "-1s", "٣", "1 s"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError):
+        options.seconds(text)
+
+
+def test_kubeconfig_files() -> None:
+    assert options.kubeconfig_paths(None, {}) is None
+    assert options.kubeconfig_paths(None, {"KUBECONFIG": ""}) is None
+    assert options.kubeconfig_paths(None, {"KUBECONFIG": "/a::/b"}) == "/a:/b"
+    assert options.kubeconfig_paths("/c", {"KUBECONFIG": "/a"}) == "/c"
+
+
+def test_words_of_others_do_not_drive_the_terminal() -> None:
+    assert printable("a\tb\nc\x1b]0;title\x07\u202e") == "a\tb\nc\ufffd]0;title\ufffd\ufffd"
+
+
+def test_a_status_for_people() -> None:
+    status = Status(
+        state="connected",
+        context="dev",
+        namespace="default",
+        server="https://10.0.0.1:6443",
+        address="198.18.0.1",
+        carrier="spdy",
+        carriers=(CarrierStatus("spdy", up=True, rtt_ms=0.42), CarrierStatus("spdy", up=False)),
+        routes=("10.96.0.0/16", "10.244.0.0/24"),
+        dns=DnsStatus("redirect", "10.96.0.10", domains=("svc", "cluster.local")),
+        manager_namespace="default",
+        manager_pod="meshdev-traffic-manager-1",
+        session_pid=7,
+        helper_pid=8,
+        since_s=3725,
+        notes=("10.0.0.0/8 is also yours",),
+    )
+    assert status_text(status) == (
+        "Connected to dev (https://10.0.0.1:6443), namespace default\n"
+        "  since      1 h 2 min\n"
+        "  address    198.18.0.1\n"
+        "  carrier    spdy, 1 of 2 up, 0.4 ms\n"
+        "  routes     10.96.0.0/16, 10.244.0.0/24\n"
+        "  names      svc, cluster.local (redirect, nameserver 10.96.0.10)\n"
+        "  manager    default/meshdev-traffic-manager-1\n"
+        "  processes  session 7, helper 8\n"
+        "note: 10.0.0.0/8 is also yours"
+    )
+    left = Status(state="disconnected", leftovers=("network device meshdev0",))
+    assert status_text(left) == (
+        "Disconnected\nLeft over from a connection that ended the hard way:\n"
+        "  network device meshdev0\n`meshdev restore` removes it."
+    )
+
+
+def test_status_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, meshdev.cli.main; "
+        "print(sorted({'kubernetes', 'rich', 'asyncio', 'yaml', 'pyroute2', 'ssl', 'aiohttp'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
