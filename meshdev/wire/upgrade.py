@@ -39,6 +39,7 @@ class Upgrade:
     """One upgrade: send :attr:`request`, then feed what arrives until it is decided. Made by :func:`spdy` and so on."""
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str], expected: Mapping[str, str]) -> None:
+        self.target: Final = target
         self._connection = h11.Connection(h11.CLIENT)
         self._expected = expected
         self._status: int | None = None  # of a refusal, once its head is there

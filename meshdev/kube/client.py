@@ -1,0 +1,236 @@
+"""KubeApi: requests to one API server as one user, in plain dicts, with meshdev's errors.
+
+Methods exist for what is called and nothing else; :mod:`meshdev.kube.access` reads the verb and resource of each from
+its path, for errors and for the test that compares them with ``meshdev rbac``.
+"""
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from ipaddress import IPv4Address
+from typing import Any, Final, Self
+from urllib.parse import quote, urlencode, urlsplit
+
+from meshdev.config import FIELD_MANAGER
+from meshdev.errors import ClusterError, CredentialError, MeshdevError
+from meshdev.kube import kubeconfig
+from meshdev.kube.access import Access, access
+from meshdev.kube.credentials import Credentials, CredentialSource
+from meshdev.kube.endpoint import Connections, Endpoint, Response, endpoint
+from meshdev.kube.errors import GoneError, from_status
+from meshdev.kube.kubeconfig import Kubeconfig, Options
+
+#: The server ends a watch after this many seconds; it is taken up again. Silence longer than that plus a grace means
+#: that the connection is dead.
+_WATCH_SECONDS: Final = 300
+_WATCH_GRACE_SECONDS: Final = 15
+
+#: A Kubernetes object as it is on the wire.
+Object = dict[str, Any]
+Connect = Callable[[Endpoint, Credentials], Connections]
+
+
+class KubeApi:
+    """One context of a kubeconfig. Made by :meth:`open`; an async context manager.
+
+    Every method raises MeshdevError kinds only: UnreachableError, UntrustedError, CredentialError, ForbiddenError,
+    AdmissionError, and from :mod:`meshdev.kube.errors` NotFoundError, ConflictError, GoneError or their ClusterError.
+    """
+
+    def __init__(self, config: Kubeconfig, options: Options, connect: Connect) -> None:
+        self._options = options
+        self._connect = connect
+        self._source = CredentialSource(config, options.environment)
+        self._impersonate: str | None = options.impersonate or config.user.get("as")
+        self._connections: Connections | None = None
+        self._certificate: bytes | None = None
+        self.context: Final = config.context
+        self.namespace: Final = config.namespace
+        self.endpoint: Final = endpoint(config, options.environment)
+        self.server: Final = config.server
+        #: Called with each question put to the authorizer; tests set it.
+        self.on_access: Callable[[Access], None] = lambda _: None
+
+    @classmethod
+    async def open(cls, options: Options) -> Self:
+        """Read the kubeconfig and get the credentials; no request is made yet. Raises ConfigError and its kinds."""
+        config = kubeconfig.load(options)
+        # In a thread, so that the caller's other tasks go on meanwhile.
+        api = cls(config, options, await asyncio.to_thread(_import_connections))
+        await api._current(await api._source.get())
+        return api
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; a second call does nothing."""
+        if self._connections is not None:
+            connections, self._connections = self._connections, None
+            await connections.close()
+
+    # -- for carriers ----------------------------------------------------------------------------------------------
+
+    async def auth_headers(self) -> dict[str, str]:
+        """Headers that identify the user, renewed if they were about to expire."""
+        return self._headers(await self._source.get())
+
+    async def tls(self) -> ssl.SSLContext | None:
+        """The context for connections to the server, None where it speaks plain HTTP."""
+        if not self.endpoint.secure:
+            return None
+        return (await self._current(await self._source.get())).context
+
+    async def renew(self) -> bool:
+        """After a 401 outside of :meth:`request`: get other credentials. False where there are no others."""
+        current = await self._source.get()
+        return await self._source.get(rejected=current) != current
+
+    async def addresses(self) -> frozenset[IPv4Address]:
+        """Every IPv4 address that connections to the server may go to: the server's own and its proxy's."""
+        found: set[IPv4Address] = set()
+        for url in filter(None, (self.server, self.endpoint.proxy)):
+            with suppress(OSError):  # behind a proxy the server's name may mean nothing here
+                infos = await asyncio.get_running_loop().getaddrinfo(
+                    urlsplit(url).hostname, None, family=socket.AF_INET, type=socket.SOCK_STREAM
+                )
+                found |= {IPv4Address(info[4][0]) for info in infos}
+        return frozenset(found)
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    async def get_deployment(self, namespace: str, name: str) -> Object:
+        """One Deployment; NotFoundError where there is none."""
+        return await self.request("GET", deployments_path(namespace, name))
+
+    async def create_deployment(self, namespace: str, body: Object) -> Object:
+        """The Deployment as created; ConflictError where the name is taken."""
+        return await self.request("POST", deployments_path(namespace), {"fieldManager": FIELD_MANAGER}, body)
+
+    async def replace_deployment(self, namespace: str, name: str, body: Object) -> Object:
+        """*body* holds metadata.resourceVersion; ConflictError where the object changed since."""
+        return await self.request("PUT", deployments_path(namespace, name), {"fieldManager": FIELD_MANAGER}, body)
+
+    async def delete_deployment(self, namespace: str, name: str, *, uid: str) -> None:
+        """Delete exactly the object with *uid*, its pods in the background; ConflictError if it is another one."""
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        await self.request("DELETE", deployments_path(namespace, name), {}, options)
+
+    async def list_objects(self, path: str, query: Mapping[str, str] | None = None) -> Object:
+        """A list as the API gives it: ``items`` and ``metadata.resourceVersion``."""
+        return await self.request("GET", path, query)
+
+    async def request(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Object | None = None
+    ) -> Object:
+        """One request; a 401 is tried again once with renewed credentials."""
+        response = await self._send(method, path, query or {}, body, self._options.request_timeout)
+        try:
+            parsed: Object = json.loads(await response.read())
+        except ValueError as error:
+            raise ClusterError(f"the API server {self.endpoint} answered {method} {path} with no JSON") from error
+        finally:
+            response.close()
+        return parsed
+
+    async def watch(self, path: str, query: Mapping[str, str], version: str) -> AsyncGenerator[tuple[str, Object]]:
+        """Events (type, object) after resource *version* until the server ends the watch; BOOKMARKs among them.
+
+        Raises GoneError when *version* is too old. Close the iterator (``contextlib.aclosing``) to end it early.
+        """
+        asked = {
+            **query,
+            "watch": "1",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+        response = await self._send("GET", path, asked, None, _WATCH_SECONDS + _WATCH_GRACE_SECONDS)
+        try:
+            while line := await response.line():
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise self._watch_error(path, asked, event["object"])
+                yield event["type"], event["object"]
+        except (ValueError, KeyError) as error:
+            raise ClusterError(f"the API server {self.endpoint} sent a watch event that is none") from error
+        finally:
+            response.close()
+
+    def _watch_error(self, path: str, query: Mapping[str, str], status: Object) -> MeshdevError:
+        if status.get("code") == 410:
+            return GoneError(str(status.get("message")))
+        return from_status(access("GET", path, query), int(status.get("code") or 500), json.dumps(status).encode())
+
+    async def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Object | None, seconds: float
+    ) -> Response:
+        """An answer with status < 300, not yet read."""
+        asked = access(method, path, query)
+        self.on_access(asked)
+        url = f"{self.server}{path}{'?' + urlencode(query, quote_via=quote) if query else ''}"
+        credentials = await self._source.get()
+        for attempt in (1, 2):
+            connections = await self._current(credentials)
+            headers = self._headers(credentials)
+            response = await connections.send(method, url, headers, body, seconds, watch="watch" in query)
+            if response.status < 300:
+                return response
+            try:
+                refusal = from_status(asked, response.status, await response.read())
+            finally:
+                response.close()
+            if not isinstance(refusal, CredentialError) or attempt == 2:
+                raise refusal
+            rejected, credentials = credentials, await self._source.get(rejected=credentials)
+            if credentials == rejected:
+                raise refusal
+        raise AssertionError  # pragma: no cover -- the second attempt returns or raises
+
+    def _headers(self, credentials: Credentials) -> dict[str, str]:
+        headers = {"Accept": "application/json"}
+        if credentials.authorization:
+            headers["Authorization"] = credentials.authorization
+        if self._impersonate:
+            headers["Impersonate-User"] = self._impersonate
+        return headers
+
+    async def _current(self, credentials: Credentials) -> Connections:
+        """The connections for *credentials*: new ones where a plugin handed out another certificate."""
+        if self._connections is None or credentials.certificate != self._certificate:
+            await self.close()
+            self._connections = self._connect(self.endpoint, credentials)
+            self._certificate = credentials.certificate
+        return self._connections
+
+
+def _import_connections() -> Connect:
+    from meshdev.kube.rest import Rest  # noqa: PLC0415 -- 0.4 s; the CLI does without
+
+    return Rest
+
+
+def deployments_path(namespace: str, name: str = "") -> str:
+    """Deployments of a namespace, or one of them."""
+    return f"/apis/apps/v1/namespaces/{quote(namespace)}/deployments{f'/{quote(name)}' if name else ''}"
+
+
+def pods_path(namespace: str) -> str:
+    """Pods of a namespace."""
+    return f"/api/v1/namespaces/{quote(namespace)}/pods"
+
+
+def port_forward_path(namespace: str, pod: str) -> str:
+    """Where a port-forward to *pod* is asked for."""
+    return f"{pods_path(namespace)}/{quote(pod)}/portforward"

@@ -1,0 +1,224 @@
+"""The manager in the cluster: find it, create it, wait for it, replace it, remove it.
+
+When to replace is the session's to decide (``contract``: only when nobody else is on it, or on request); here it is
+done only for a Deployment whose pod cannot run, which therefore serves nobody.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from meshdev.config import MANAGER_LABELS, MANAGER_NAME
+from meshdev.errors import AdmissionError, ClusterError, ForbiddenError, ImageError, ManagerError, MeshdevError
+from meshdev.kube.client import KubeApi, Object, deployments_path, pods_path
+from meshdev.kube.errors import ConflictError, NotFoundError
+from meshdev.kube.manifest import ManagerSpec, deployment, differs
+from meshdev.kube.podstate import ManagerPod, Waiting, examine, examine_deployment
+from meshdev.kube.watching import State, follow, listed, merged
+
+START_SECONDS: Final = 60.0
+_REMOVE_SECONDS: Final = 30.0
+_SELECTOR: Final = {"labelSelector": ",".join(f"{name}={value}" for name, value in sorted(MANAGER_LABELS.items()))}
+_BY_NAME: Final = {"fieldSelector": f"metadata.name={MANAGER_NAME}"}
+
+Progress = Callable[[str], None]
+
+
+class _LateError(ManagerError):
+    """Time is up; another Deployment would not have been quicker."""
+
+
+@dataclass(frozen=True)
+class Created:
+    """An object that this very run created; :func:`undo` deletes it and no other."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+async def ensure(
+    api: KubeApi,
+    spec: ManagerSpec,
+    *,
+    progress: Progress,
+    on_created: Callable[[Created], None],
+    seconds: float = START_SECONDS,
+) -> ManagerPod:
+    """The running manager of *spec*'s namespace, whatever its version; created where there is none.
+
+    *on_created* is called for what this call created, also when it is cancelled or fails afterwards; undoing it is
+    the caller's part. Raises ImageError and AdmissionError at once, ManagerError when time is up, with the reason.
+    """
+    pod = await find_pod(api, spec.namespace)
+    if pod is not None:
+        return pod
+    existing = await _find_deployment(api, spec.namespace)
+    if existing is None:
+        progress(f"creating the manager in namespace {spec.namespace}")
+        existing = await _create(api, spec, on_created)
+    try:
+        return await wait(api, spec.namespace, progress=progress, seconds=seconds)
+    except (ImageError, AdmissionError, ManagerError) as error:
+        if existing is None or isinstance(error, _LateError) or not differs(existing, spec):
+            raise
+    progress(f"replacing the manager in namespace {spec.namespace}, which cannot run")
+    return await replace(api, spec, progress=progress, seconds=seconds)
+
+
+async def replace(api: KubeApi, spec: ManagerSpec, *, progress: Progress, seconds: float = START_SECONDS) -> ManagerPod:
+    """Make the Deployment that exists *spec*'s and wait for its new pod. Everybody on it is cut off for a moment."""
+    existing = await api.get_deployment(spec.namespace, MANAGER_NAME)
+    old = await _uids(api, spec.namespace)
+    await _put(api, spec, existing)
+    return await wait(api, spec.namespace, progress=progress, ignored=old, seconds=seconds)
+
+
+async def find_pod(api: KubeApi, namespace: str) -> ManagerPod | None:
+    """The newest pod whose tunnel container runs and that is not terminating."""
+    pods, _ = await listed(api, pods_path(namespace), _SELECTOR, _as_is)
+    return _running(pods)
+
+
+async def wait(
+    api: KubeApi,
+    namespace: str,
+    *,
+    progress: Progress,
+    ignored: frozenset[str] = frozenset(),
+    seconds: float = START_SECONDS,
+) -> ManagerPod:
+    """The manager's pod as soon as its tunnel container runs; pods with a uid in *ignored* do not count.
+
+    Raises ImageError, AdmissionError and ManagerError as :func:`ensure`. Watches, does not poll.
+    """
+    told = "there is no pod yet"
+
+    def tell(reason: str) -> None:
+        nonlocal told
+        if reason != told:
+            told = reason
+            progress(reason)
+
+    def trouble(error: MeshdevError) -> None:
+        tell(error.message)
+
+    pods = follow(api, pods_path(namespace), _SELECTOR, _as_is, trouble)
+    deployments = _where_allowed(follow(api, deployments_path(namespace), _BY_NAME, _as_is, trouble))
+    try:
+        async with asyncio.timeout(seconds), aclosing(merged(pods, deployments)) as changes:
+            async for source, state in changes:
+                found = _pods(state, ignored) if source == 0 else _deployments(state)
+                if isinstance(found, ManagerPod):
+                    return found
+                if found is not None:
+                    tell(found.reason)
+    except TimeoutError:
+        pass
+    raise _LateError(f"the manager in namespace {namespace} did not start within {seconds:.0f} seconds: {told}")
+
+
+async def undo(api: KubeApi, created: Created) -> None:
+    """Delete what this run created; nothing where it is gone or somebody else's by now."""
+    with suppress(NotFoundError, ConflictError):
+        await api.delete_deployment(created.namespace, created.name, uid=created.uid)
+
+
+async def uninstall(api: KubeApi, namespace: str) -> list[str]:
+    """Delete the manager and wait until its pods are gone. What was removed, empty where nothing was there."""
+    existing = await _find_deployment(api, namespace)
+    if existing is None:
+        return []
+    labels = existing["metadata"].get("labels") or {}
+    if any(labels.get(name) != value for name, value in MANAGER_LABELS.items()):
+        raise ClusterError(
+            f"deployment {MANAGER_NAME} in namespace {namespace} is not meshdev's: its labels say otherwise",
+            hint="remove it with kubectl if it is yours",
+        )
+    await undo(api, Created(namespace, MANAGER_NAME, existing["metadata"]["uid"]))
+    with suppress(TimeoutError):
+        async with (
+            asyncio.timeout(_REMOVE_SECONDS),
+            aclosing(follow(api, pods_path(namespace), _SELECTOR, lambda _: True)) as states,
+        ):
+            async for pods in states:
+                if not pods:
+                    break
+    return [f"deployment/{MANAGER_NAME} in namespace {namespace}"]
+
+
+def _pods(state: State[Object], ignored: frozenset[str]) -> ManagerPod | Waiting | None:
+    """A running pod, or what the newest waits for; raises what :func:`~meshdev.kube.podstate.examine` does of it."""
+    running = _running(state)
+    if running is not None and running.uid not in ignored:
+        return running
+    newest = _newest_first({uid: pod for uid, pod in state.items() if uid not in ignored})
+    return examine(newest[0]) if newest else None
+
+
+def _deployments(state: State[Object]) -> Waiting | None:
+    return next(filter(None, map(examine_deployment, state.values())), None)
+
+
+def _running(state: State[Object]) -> ManagerPod | None:
+    for pod in _newest_first(state):
+        with suppress(ImageError, ManagerError):
+            found = examine(pod)
+            if isinstance(found, ManagerPod):
+                return found
+    return None
+
+
+def _newest_first(state: State[Object]) -> list[Object]:
+    return sorted(state.values(), key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""), reverse=True)
+
+
+async def _where_allowed(states: AsyncGenerator[State[Object]]) -> AsyncGenerator[State[Object]]:
+    """Nothing instead of ForbiddenError: who may only use a manager need not see its Deployment."""
+    with suppress(ForbiddenError):
+        async with aclosing(states):
+            async for state in states:
+                yield state
+
+
+async def _create(api: KubeApi, spec: ManagerSpec, on_created: Callable[[Created], None]) -> Object | None:
+    """None where somebody else was quicker. A cancellation waits for the answer: what was created must be known."""
+
+    async def create() -> None:
+        made = await api.create_deployment(spec.namespace, deployment(spec))
+        on_created(Created(spec.namespace, MANAGER_NAME, made["metadata"]["uid"]))
+
+    task = asyncio.ensure_future(create())
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with suppress(MeshdevError):
+            await task
+        raise
+    except ConflictError:
+        return await _find_deployment(api, spec.namespace)
+    return None
+
+
+async def _put(api: KubeApi, spec: ManagerSpec, existing: Object) -> None:
+    body = deployment(spec)
+    body["metadata"]["resourceVersion"] = existing["metadata"]["resourceVersion"]
+    await api.replace_deployment(spec.namespace, MANAGER_NAME, body)
+
+
+async def _find_deployment(api: KubeApi, namespace: str) -> Object | None:
+    try:
+        return await api.get_deployment(namespace, MANAGER_NAME)
+    except NotFoundError:
+        return None
+
+
+async def _uids(api: KubeApi, namespace: str) -> frozenset[str]:
+    pods, _ = await listed(api, pods_path(namespace), _SELECTOR, lambda _: True)
+    return frozenset(pods)
+
+
+def _as_is(item: Object) -> Object:
+    return item

@@ -1,0 +1,145 @@
+"""The manager's Deployment (design: D5), and what its annotations say. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meshdev.config import MANAGER_LABELS, MANAGER_NAME, PROTOCOL, VERSION
+
+VERSION_ANNOTATION: Final = "meshdev.dev/version"
+PROTOCOL_ANNOTATION: Final = "meshdev.dev/protocol"
+TUNNEL_CONTAINER: Final = "tunnel"
+CONTROL_CONTAINER: Final = "control"
+
+RUN_DIRECTORY: Final = "/run/meshdev"
+READY_FILE: Final = f"{RUN_DIRECTORY}/ready"
+_CONTROL_UID: Final = 65532  # the usual "nonroot" of minimal images
+_RUN_VOLUME: Final = "run"
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ManagerSpec:
+    """What of the manager can be chosen."""
+
+    namespace: str
+    image: str
+    pull_secrets: tuple[str, ...] = ()
+    version: str = VERSION
+    protocol: int = PROTOCOL
+
+
+def deployment(spec: ManagerSpec) -> Object:
+    """The Deployment as it is created."""
+    annotations = {VERSION_ANNOTATION: spec.version, PROTOCOL_ANNOTATION: str(spec.protocol)}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": MANAGER_NAME,
+            "namespace": spec.namespace,
+            "labels": dict(MANAGER_LABELS),
+            "annotations": annotations,
+        },
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 1,
+            "strategy": {"type": "Recreate"},  # session addresses and relays exist once
+            "selector": {"matchLabels": dict(MANAGER_LABELS)},
+            "template": {
+                "metadata": {
+                    # A service mesh's sidecar would redirect what the tunnel sends on behalf of the laptop.
+                    "labels": {**MANAGER_LABELS, "sidecar.istio.io/inject": "false"},
+                    "annotations": {
+                        **annotations,
+                        "linkerd.io/inject": "disabled",
+                        "kubectl.kubernetes.io/default-container": TUNNEL_CONTAINER,
+                    },
+                },
+                "spec": _pod(spec),
+            },
+        },
+    }
+
+
+def _pod(spec: ManagerSpec) -> Object:
+    pod: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 10,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [_tunnel(spec), _control(spec)],
+        "volumes": [{"name": _RUN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}],
+    }
+    if spec.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in spec.pull_secrets]
+    return pod
+
+
+def _tunnel(spec: ManagerSpec) -> Object:
+    """Root for the TUN device alone: no token, no other capability, nothing to write but /dev (a tmpfs) and /run."""
+    ready = {"exec": {"command": ["test", "-e", READY_FILE]}}
+    return {
+        **_container(spec, TUNNEL_CONTAINER),
+        "securityContext": {
+            **_SECURITY,
+            "runAsUser": 0,
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "MKNOD"]},
+        },
+        "startupProbe": {**ready, "periodSeconds": 1, "failureThreshold": 60},
+        "readinessProbe": {**ready, "periodSeconds": 10},
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+    }
+
+
+def _control(spec: ManagerSpec) -> Object:
+    return {
+        **_container(spec, CONTROL_CONTAINER),
+        "securityContext": {
+            **_SECURITY,
+            "runAsNonRoot": True,
+            "runAsUser": _CONTROL_UID,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+    }
+
+
+_SECURITY: Final = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+
+
+def _container(spec: ManagerSpec, name: str) -> Object:
+    """What both have. No CPU limit: a throttled tunnel is a slow tunnel for everybody on it."""
+    return {
+        "name": name,
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", f"meshdev.manager.{name}"],
+        "env": [
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        ],
+        "volumeMounts": [{"name": _RUN_VOLUME, "mountPath": RUN_DIRECTORY}],
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is told in its own words
+    }
+
+
+def protocol_of(item: Mapping[str, Any]) -> int | None:
+    """The tunnel protocol a Deployment or pod of the manager was made for, None where it does not say."""
+    text = (item["metadata"].get("annotations") or {}).get(PROTOCOL_ANNOTATION, "")
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def version_of(item: Mapping[str, Any]) -> str:
+    """The meshdev version a Deployment or pod of the manager was made by, empty where it does not say."""
+    return str((item["metadata"].get("annotations") or {}).get(VERSION_ANNOTATION, ""))
+
+
+def differs(existing: Mapping[str, Any], spec: ManagerSpec) -> bool:
+    """Whether replacing *existing* by *spec* would change what runs."""
+    pod = existing["spec"]["template"]["spec"]
+    images = {container.get("image") for container in pod.get("containers") or []}
+    secrets = tuple(secret.get("name") for secret in pod.get("imagePullSecrets") or [])
+    return images != {spec.image} or secrets != spec.pull_secrets or version_of(existing) != spec.version

@@ -1,0 +1,217 @@
+"""Dialling a carrier: TCP or a proxy, TLS, the HTTP upgrade and the opening of the streams (design: D3).
+
+The blocking part runs in a thread and ends with its socket: when the caller is cancelled or out of time the socket is
+shut down under it. RBAC: ``create`` (SPDY) and ``get`` (WebSocket; ``create`` too from 1.35 on) on pods/portforward.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
+
+from python_socks import ProxyError
+from python_socks.sync import Proxy
+
+from meshdev.errors import (
+    CredentialError,
+    ForbiddenError,
+    MeshdevError,
+    PortForwardError,
+    ProtocolError,
+    UnreachableError,
+)
+from meshdev.kube.access import access
+from meshdev.kube.client import KubeApi, port_forward_path
+from meshdev.kube.endpoint import Endpoint
+from meshdev.kube.errors import NotFoundError, from_connection, from_status, status_message
+from meshdev.pump.transport import SocketTransport, TlsTransport, Transport
+from meshdev.wire import spdy, upgrade
+from meshdev.wire.framing import Framing
+from meshdev.wire.spdy import SpdyFraming
+from meshdev.wire.upgrade import Accepted, Refused, Upgrade
+from meshdev.wire.websocket import WebSocketFraming
+
+Carrier = Literal["spdy", "websocket"]
+
+#: More than a TLS record: OpenSSL must not keep decrypted bytes back, where no epoll would ever tell of them.
+_READ: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Dialled:
+    """A port-forward that stands; the caller owns the transport. The pod's port may still refuse: in ``unwrap``."""
+
+    transport: Transport
+    framing: Framing
+    kind: Carrier
+
+
+async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, deadline: float) -> Dialled:
+    """Forward *port* of *pod* within *deadline* seconds from now.
+
+    Raises PortForwardError where this carrier is refused (another may work), NotFoundError without the pod,
+    ForbiddenError, CredentialError, UntrustedError, UnreachableError (also when time is up) and ProtocolError.
+    """
+    end = time.monotonic() + deadline
+    try:
+        return await _dial(api, namespace, pod, port, carrier, end)
+    except CredentialError:
+        if not await api.renew():
+            raise
+        return await _dial(api, namespace, pod, port, carrier, end)
+
+
+async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, end: float) -> Dialled:
+    path = port_forward_path(namespace, pod)
+    api.on_access(access("POST" if carrier == "spdy" else "GET", path, {}))
+    attempt = _Attempt(api.endpoint, await api.tls(), end)
+    handshake = _handshake(api.endpoint, path, carrier, await api.auth_headers())
+    try:
+        async with asyncio.timeout(end - time.monotonic()):
+            return await asyncio.to_thread(attempt.run, handshake, carrier, port)
+    except TimeoutError:
+        attempt.abort()
+        raise UnreachableError(f"no port-forward from the API server {api.endpoint} in time") from None
+    except asyncio.CancelledError:
+        attempt.abort()
+        raise
+
+
+def _handshake(endpoint: Endpoint, path: str, carrier: Carrier, headers: Mapping[str, str]) -> Upgrade:
+    host = endpoint.parts.netloc.rpartition("@")[2]
+    target = endpoint.parts.path.rstrip("/") + path
+    if carrier == "spdy":
+        return upgrade.spdy(host, target, headers)
+    return upgrade.websocket(host, target, headers, os.urandom(16))
+
+
+class _Attempt:
+    """One try, run in a thread; :meth:`abort` from another makes it fail at its next step."""
+
+    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext | None, end: float) -> None:
+        self._endpoint = endpoint
+        self._context = context
+        self._end = end
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._aborted = False
+
+    def abort(self) -> None:
+        """Shut the socket down, now or as soon as there is one. The thread closes it."""
+        with self._lock:
+            self._aborted = True
+            if self._socket is not None:
+                with suppress(OSError):
+                    # The plain socket's: SSLSocket.shutdown forgets its TLS state under the thread that uses it.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def run(self, handshake: Upgrade, carrier: Carrier, port: int) -> Dialled:
+        """Connect, upgrade, open. On failure nothing is left open."""
+        try:
+            sock = self._connect()
+            answer = self._upgrade(sock, handshake)
+            if isinstance(answer, Refused):
+                raise _refusal(answer, carrier, handshake.target)
+            dialled = self._open(sock, carrier, port, answer.rest)
+            with self._lock:
+                if self._aborted:
+                    raise TimeoutError
+                self._socket = None
+        except (OSError, ProxyError) as error:
+            raise from_connection(error, self._endpoint) from error
+        else:
+            return dialled
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+
+    def _left(self) -> float:
+        left = self._end - time.monotonic()
+        if left <= 0 or self._aborted:
+            raise TimeoutError
+        return left
+
+    def _keep(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._socket = sock
+        sock.settimeout(self._left())
+
+    def _connect(self) -> socket.socket:
+        endpoint = self._endpoint
+        sock: socket.socket
+        if endpoint.proxy:
+            proxy = Proxy.from_url(endpoint.proxy.replace("socks5h:", "socks5:"), rdns=True)
+            sock = proxy.connect(endpoint.host, endpoint.port, timeout=self._left())
+        else:
+            sock = self._connect_any(endpoint.host, endpoint.port)
+        self._keep(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is None:
+            return sock
+        # Takes over the descriptor; the handshake is a step of its own so that abort() sees the new object.
+        secure = self._context.wrap_socket(
+            sock, server_hostname=endpoint.server_name or endpoint.host, do_handshake_on_connect=False
+        )
+        self._keep(secure)
+        secure.do_handshake()
+        return secure
+
+    def _connect_any(self, host: str, port: int) -> socket.socket:
+        """The first address that answers; each gets its share of the time that is left."""
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        failure: OSError | None = None
+        for tried, (family, kind, protocol, _, address) in enumerate(infos):
+            sock = socket.socket(family, kind, protocol)
+            self._keep(sock)
+            sock.settimeout(self._left() / (len(infos) - tried))
+            try:
+                sock.connect(address)
+            except OSError as error:
+                failure = error
+                sock.close()
+            else:
+                return sock
+        raise failure or OSError(f"{host} has no address")
+
+    def _upgrade(self, sock: socket.socket, handshake: Upgrade) -> Accepted | Refused:
+        sock.settimeout(self._left())
+        sock.sendall(handshake.request)
+        while True:
+            sock.settimeout(self._left())
+            answer = handshake.feed(sock.recv(_READ))
+            if answer is not None:
+                return answer
+
+    def _open(self, sock: socket.socket, carrier: Carrier, port: int, rest: bytes) -> Dialled:
+        opening = spdy.opening(port)
+        framing: SpdyFraming | WebSocketFraming = SpdyFraming()
+        if carrier == "websocket":
+            framing = WebSocketFraming(framing, partial(os.urandom, 4))
+            opening = framing.message(opening)
+        sock.settimeout(self._left())
+        sock.sendall(opening)
+        if any(framing.unwrap(memoryview(rest))):
+            raise ProtocolError("the server sent data before the port-forward was opened")
+        transport = TlsTransport(sock) if isinstance(sock, ssl.SSLSocket) else SocketTransport(sock)
+        return Dialled(transport, framing, carrier)
+
+
+def _refusal(answer: Refused, carrier: Carrier, target: str) -> MeshdevError:
+    """An ordinary HTTP answer to the upgrade: the API's own refusal, or that of something in between."""
+    asked = access("POST" if carrier == "spdy" else "GET", target[target.index("/api/") :], {})
+    error = from_status(asked, answer.status, answer.body)
+    if isinstance(error, ForbiddenError | CredentialError | NotFoundError):
+        return error
+    reason = status_message(answer.body) or "no reason given"
+    other = "websocket" if carrier == "spdy" else "spdy"
+    return PortForwardError(
+        f"the port-forward over {carrier} was refused with HTTP status {answer.status}: {reason}",
+        hint=f"a proxy or load balancer on the way may not pass {carrier} on; try --carrier {other}",
+    )

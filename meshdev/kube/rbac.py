@@ -1,0 +1,144 @@
+"""The rules that meshdev's requests need, as data, and the YAML that ``meshdev rbac`` prints. Pure.
+
+tests/kube/test_rbac.py runs every flow against a fake API server and compares what was asked with what stands here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from meshdev.config import MANAGER_NAME
+from meshdev.kube.access import Access
+
+Persona = Literal["developer", "installer"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a Role, and what it is for. *names* restrict it to these objects."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    why: str
+    names: tuple[str, ...] = ()
+
+    def allows(self, asked: Access) -> bool:
+        """Whether RBAC would say yes because of this rule."""
+        return (
+            (asked.group, asked.resource) == (self.group, self.resource)
+            and asked.verb in self.verbs
+            and (not self.names or asked.name in self.names)
+        )
+
+    def lines(self) -> list[str]:
+        """As an item of a Role's ``rules``."""
+        names = [f"    resourceNames: {_flow(self.names)}"] if self.names else []
+        return [
+            f"  # {self.why}",
+            f'  - apiGroups: ["{self.group}"]',
+            f'    resources: ["{self.resource}"]',
+            *names,
+            f"    verbs: {_flow(self.verbs)}",
+        ]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who gets a Role. *namespace* for a ServiceAccount only."""
+
+    kind: Literal["User", "Group", "ServiceAccount"]
+    name: str
+    namespace: str = ""
+
+    def lines(self) -> list[str]:
+        """As an item of a RoleBinding's ``subjects``."""
+        group = "" if self.kind == "ServiceAccount" else "rbac.authorization.k8s.io"
+        lines = [f"  - kind: {self.kind}", f"    name: {_quoted(self.name)}"]
+        return [*lines, f"    apiGroup: {group}" if group else f"    namespace: {_quoted(self.namespace)}"]
+
+
+#: In the manager's namespace: to use a manager that runs.
+USE_MANAGER: Final = (
+    Rule("", "pods", ("list", "watch"), "find the manager's pod and wait until it runs"),
+    Rule("", "pods/portforward", ("create", "get"), "the tunnel; get is for the websocket carrier"),
+)
+#: In the manager's namespace: to create it where there is none, replace one that cannot be used, remove it.
+INSTALL_MANAGER: Final = (
+    Rule("", "pods", ("list", "watch"), "wait until the manager's pod runs, or is gone"),
+    Rule("apps", "deployments", ("create",), "create the manager (a create cannot be restricted to a name)"),
+    Rule(
+        "apps",
+        "deployments",
+        ("get", "list", "watch", "update", "delete"),
+        "see why it does not start, replace it, and undo what was created",
+        (MANAGER_NAME,),
+    ),
+)
+#: In the namespace that is connected to.
+SEE_SERVICES: Final = (
+    Rule("", "services", ("list", "watch"), "route the addresses of Services"),
+    Rule("discovery.k8s.io", "endpointslices", ("list", "watch"), "route the addresses of pods behind them"),
+)
+
+
+def rules(
+    persona: Persona, namespace: str, manager_namespace: str | None = None, *, preinstalled: bool = False
+) -> dict[str, tuple[Rule, ...]]:
+    """Rules by namespace. *preinstalled*: somebody else installs the manager, the developer only uses it."""
+    manager = manager_namespace or namespace
+    if persona == "installer":
+        return {manager: INSTALL_MANAGER}
+    install = () if preinstalled else tuple(rule for rule in INSTALL_MANAGER if rule.resource != "pods")
+    needed = {manager: USE_MANAGER + install}
+    needed[namespace] = needed.get(namespace, ()) + SEE_SERVICES
+    return needed
+
+
+def manifest(
+    persona: Persona,
+    namespace: str,
+    manager_namespace: str | None = None,
+    *,
+    subjects: Iterable[Subject] = (),
+    preinstalled: bool = False,
+) -> str:
+    """Roles, and RoleBindings for *subjects*, for ``kubectl apply -f -``. Without subjects the Roles alone."""
+    bound = tuple(subjects)
+    documents = []
+    for where, needed in rules(persona, namespace, manager_namespace, preinstalled=preinstalled).items():
+        documents.append(_role(persona, where, needed))
+        if bound:
+            documents.append(_binding(persona, where, bound))
+    return "---\n".join(documents)
+
+
+def _role(persona: Persona, namespace: str, needed: tuple[Rule, ...]) -> str:
+    lines = [*_head("Role", persona, namespace), "rules:", *(line for rule in needed for line in rule.lines())]
+    return "\n".join(lines) + "\n"
+
+
+def _binding(persona: Persona, namespace: str, subjects: tuple[Subject, ...]) -> str:
+    reference = ["roleRef:", "  apiGroup: rbac.authorization.k8s.io", "  kind: Role", f"  name: meshdev-{persona}"]
+    listed = [line for subject in subjects for line in subject.lines()]
+    return "\n".join([*_head("RoleBinding", persona, namespace), *reference, "subjects:", *listed]) + "\n"
+
+
+def _head(kind: str, persona: Persona, namespace: str) -> list[str]:
+    return [
+        "apiVersion: rbac.authorization.k8s.io/v1",
+        f"kind: {kind}",
+        "metadata:",
+        f"  name: meshdev-{persona}",
+        f"  namespace: {_quoted(namespace)}",
+        "  labels: {app.kubernetes.io/managed-by: meshdev}",
+    ]
+
+
+def _flow(items: tuple[str, ...]) -> str:
+    return f"[{', '.join(_quoted(item) for item in items)}]"
+
+
+def _quoted(text: str) -> str:
+    """A YAML single-quoted scalar: nothing in it has a meaning but the quote itself (YAML 1.2, 7.3.2)."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,160 @@
+"""The one module that imports ``kubernetes``: its asyncio client as a sender of plain dicts.
+
+``kubernetes.aio.client.ApiClient.call_api`` is used without the generated API classes: since 37.0 they are imported on
+demand, and 840 models would cost a second and 60 MB. Slow to import all the same (0.4 s): import it in a thread.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from kubernetes.aio.client import ApiClient, Configuration
+from python_socks.async_.asyncio import Proxy
+
+from meshdev.config import VERSION
+from meshdev.errors import ConfigError, CredentialError
+from meshdev.kube.credentials import Credentials
+from meshdev.kube.endpoint import Endpoint
+from meshdev.kube.errors import from_connection
+
+_TRANSPORT_ERRORS: Final = (aiohttp.ClientError, OSError)  # ssl.SSLError and TimeoutError are OSErrors
+
+
+class Answer:
+    """An HTTP answer whose body has not been read yet (an ``endpoint.Response``)."""
+
+    def __init__(self, response: aiohttp.ClientResponse, endpoint: Endpoint) -> None:
+        self._response = response
+        self._endpoint = endpoint
+        self.status = response.status
+        self.close = response.close
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        try:
+            return await self._response.read()
+        except _TRANSPORT_ERRORS as error:
+            raise from_connection(error, self._endpoint) from error
+
+    async def line(self) -> bytes:
+        """The next line of a watch, empty at its end."""
+        try:
+            return await self._response.content.readline()
+        except _TRANSPORT_ERRORS as error:
+            raise from_connection(error, self._endpoint) from error
+
+
+class Rest:
+    """Connections to one API server with one client certificate (an ``endpoint.Connections``). Made in a loop."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
+        configuration = Configuration(
+            host=endpoint.url,
+            ca_cert_data=endpoint.authority.decode("ascii", "replace") if endpoint.authority else None,
+            verify_ssl=endpoint.verify,
+            tls_server_name=endpoint.server_name,
+        )
+        # Python ≥ 3.13 refuses CAs without an Authority Key Identifier, which many clusters have and kubectl takes.
+        configuration.disable_strict_ssl_verification = True
+        # GETs that the server turns away with Retry-After (priority and fairness) are repeated.
+        configuration.client_go_retries = True
+        # Proxies of the environment are chosen in endpoint.py, for carriers too; and no .netrc, please.
+        configuration.client_session_kwargs = {"trust_env": False}
+        socks = endpoint.proxy if urlsplit(endpoint.proxy or "").scheme.startswith("socks") else None
+        configuration.proxy = None if socks else endpoint.proxy
+        try:
+            self._client = ApiClient(configuration)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(f"certificate-authority in the kubeconfig holds no certificate: {error}") from error
+        self._endpoint = endpoint
+        self.context: ssl.SSLContext = self._client.rest_client.ssl_context
+        self.context.set_alpn_protocols(["http/1.1"])
+        _load_client_certificate(self.context, credentials)
+        if socks:
+            configuration.client_session_kwargs["connector"] = _SocksConnector(socks, self.context)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        seconds: float,
+        *,
+        watch: bool,
+    ) -> Answer:
+        """One request; an HTTP error is an answer here. *seconds* limit the whole, of a watch each silence."""
+        limits = (
+            aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+            if watch
+            else aiohttp.ClientTimeout(total=seconds)
+        )
+        sent = {"User-Agent": f"meshdev/{VERSION}", **headers}
+        try:
+            response = await self._client.call_api(method, url, sent, body=body, _request_timeout=limits)
+        except _TRANSPORT_ERRORS as error:
+            raise from_connection(error, self._endpoint) from error
+        return Answer(response.response, self._endpoint)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+
+def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) -> None:
+    """OpenSSL reads files only: these live in memory, so no private key ever touches a disk."""
+    if credentials.certificate is None:
+        return
+    if credentials.key is None:
+        raise CredentialError("the kubeconfig has a client certificate without its key")
+    files = [os.memfd_create("client-certificate"), os.memfd_create("client-key")]
+    try:
+        for file, content in zip(files, (credentials.certificate, credentials.key), strict=True):
+            os.write(file, content)
+        context.load_cert_chain(*(f"/proc/self/fd/{file}" for file in files))
+    except ssl.SSLError as error:
+        raise CredentialError(f"the client certificate in the kubeconfig cannot be used: {error.reason}") from error
+    finally:
+        for file in files:
+            os.close(file)
+
+
+class _SocksConnector(aiohttp.TCPConnector):
+    """Connects through a SOCKS proxy, which also resolves names.
+
+    aiohttp has no public hook for it; ``aiohttp-socks`` overrides the same method, but loses tls-server-name.
+    """
+
+    def __init__(self, proxy: str, context: ssl.SSLContext) -> None:
+        super().__init__(resolver=_NoResolver(), ssl=context)
+        self._proxy = Proxy.from_url(proxy.replace("socks5h:", "socks5:"), rdns=True)
+
+    async def _wrap_create_connection(
+        self,
+        *args: Any,  # noqa: ANN401 -- aiohttp's signature
+        addr_infos: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        options = {name: kwargs[name] for name in ("ssl", "server_hostname")}
+        async with asyncio.timeout(timeout.sock_connect or timeout.total):
+            sock = await self._proxy.connect(*addr_infos[0][4][:2])
+        return await asyncio.get_running_loop().create_connection(*args, **options, sock=sock)
+
+
+class _NoResolver(AbstractResolver):
+    """Leaves names to the proxy."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [ResolveResult(hostname=host, host=host, port=port, family=family, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
