@@ -169,12 +169,13 @@ def _probe(fd: int, attempt: Callable[[int, int], None] = set_offload) -> int:
 
 def _explain(error: OSError, node: Path, name: str = NAME_PATTERN) -> DeviceError:
     """The cause of a failure to open, with the way out."""
-    if error.errno in {errno.ENODEV, errno.ENXIO} or (error.errno == errno.ENOENT and not _in_container()):
+    if error.errno in {errno.ENODEV, errno.ENXIO}:
         return DeviceError(f"{node} has no driver behind it", hint="load the kernel module: sudo modprobe tun")
     if error.errno == errno.ENOENT:
         return DeviceError(
-            f"{node} does not exist in this container",
-            hint="start the container with --device /dev/net/tun --cap-add NET_ADMIN",
+            f"{node} does not exist",
+            hint="load the kernel module: sudo modprobe tun; "
+            "in a container: start it with --device /dev/net/tun --cap-add NET_ADMIN",
         )
     if error.errno in {errno.EPERM, errno.EACCES}:
         return DeviceError(
@@ -189,8 +190,3 @@ def _explain(error: OSError, node: Path, name: str = NAME_PATTERN) -> DeviceErro
             hint="meshdev needs Linux 3.8 or newer with its own tun driver",
         )
     return DeviceError(f"{node} cannot be opened: {error.strerror or error}")
-
-
-def _in_container() -> bool:
-    """True in Docker, Podman and most others; only the wording of a hint depends on it."""
-    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()

@@ -1,0 +1,93 @@
+"""``python -I -m meshdev.helper``: the session's socket on stdin. With ``--restore UID``: undo what a dead one left.
+
+Started by sudo or by root itself. It leaves sudo behind by forking twice, so that sudo ends with exit code 0 once the
+helper is on its way; what happens from then on is told on the socket.
+"""
+
+import ctypes
+import json
+import os
+import socket
+import stat
+import struct
+import sys
+from dataclasses import asdict
+from typing import Final, NoReturn
+
+from meshdev.errors import LaptopError, MeshdevError, SudoError, UsageError
+
+_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+_PR_SET_DUMPABLE: Final = 4  # include/uapi/linux/prctl.h
+_MAX_UID: Final = (1 << 32) - 2
+
+
+def main(arguments: list[str]) -> int:
+    """Serve or restore; the exit code."""
+    try:
+        if os.geteuid() != 0:
+            raise SudoError("the helper needs root", hint="meshdev connect starts it with sudo")
+        _harden()
+        match arguments:
+            case []:
+                _serve()
+            case ["--restore", uid] if uid.isascii() and uid.isdecimal() and int(uid) <= _MAX_UID:
+                return _restore(int(uid))
+            case _:
+                raise UsageError("usage: python -I -m meshdev.helper [--restore UID]")
+    except MeshdevError as error:
+        print(json.dumps({"error": error.as_json()}), file=sys.stderr)
+        return error.exit_code
+
+
+def _harden() -> None:
+    """Nothing of the caller's surroundings counts from here on."""
+    os.environ.clear()
+    os.environ["PATH"] = _PATH
+    os.umask(0o077)
+    os.chdir("/")
+    os.closerange(3, 1 << 16)
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _serve() -> NoReturn:
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        raise LaptopError(
+            "the helper's stdin is not the session's socket",
+            hint="sudo records input here (log_input): exempt this command, or run meshdev as root",
+        )
+    sock = socket.socket(fileno=os.dup(0))
+    if sock.family != socket.AF_UNIX:
+        raise LaptopError("the helper's stdin is not a local socket")
+    # The kernel's word on who made the socketpair; an environment variable of sudo's would be a guess.
+    _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    _leave_caller()
+    from meshdev.helper.server import serve  # noqa: PLC0415 -- after the fork: sudo ends sooner
+
+    sys.exit(serve(sock, uid))
+
+
+def _leave_caller() -> None:
+    """Become a process of its own: no controlling terminal, no parent that waits, no output that somebody collects."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    if not stat.S_ISREG(os.fstat(2).st_mode):  # a log file may stay
+        os.dup2(null, 2)
+    os.close(null)
+
+
+def _restore(uid: int) -> int:
+    from meshdev.helper.restore import restore  # noqa: PLC0415 -- only this way needs it
+
+    done = restore(uid)
+    print(json.dumps(asdict(done)))
+    return LaptopError.exit_code if done.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

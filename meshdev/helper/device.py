@@ -1,0 +1,71 @@
+"""The TUN device: opened here, used by the session. Only this one device is ever touched."""
+
+import socket
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.errors import DeviceError, RouteError
+from meshdev.helper.journal import Journal
+from meshdev.host.journal import DeleteDevice
+from meshdev.netlink import messages
+from meshdev.netlink.sock import Netlink
+from meshdev.tun.device import TunDevice
+from meshdev.tun.linux import open_tun
+
+#: A TUN's own default is 500 (TUN_READQ_SIZE of if_tun.h): Ethernet's suits many flows at once better.
+_QUEUE_LENGTH: Final = 1000
+
+
+class Device:
+    """A device that is open in the session; ``opened`` holds our descriptors until they are on their way."""
+
+    def __init__(self, netlink: Netlink, journal: Journal, queues: int) -> None:
+        self._netlink = netlink
+        self._journal = journal
+        self.opened: TunDevice = open_tun(queues)
+        self.name = self.opened.name
+        self.index = socket.if_nametoindex(self.name)
+        self.address: IPv4Address | None = None
+        self._entry = DeleteDevice(self.name, self.index)
+        # Until the descriptors are passed on, the device dies with this process: the journal is early enough here.
+        journal.add(self._entry)
+
+    def set_address(self, address: IPv4Address, mtu: int) -> None:
+        """Give the device that address instead of its former one and bring it up. Raises RouteError."""
+        # Where the kernel has no IPv6 this fails, and nothing needs to be kept off.
+        self._netlink.execute([messages.link_without_ipv6_address(self.index)])
+        steps = [messages.link_up(self.index, mtu, _QUEUE_LENGTH)]
+        if address != self.address:
+            steps.append(messages.address_add(self.index, address))
+        for error in self._netlink.execute(steps):
+            if error is not None:
+                raise RouteError(f"{self.name} does not take the address {address}: {error.strerror}") from error
+        if self.address not in {None, address}:
+            self._netlink.run(messages.address_delete(self.index, self.address))
+        self.address = address
+
+    def delete(self) -> None:
+        """Remove the device, whoever has it open. Raises DeviceError."""
+        self.opened.close()
+        delete_device(self._netlink, self.name, self.index)
+        self._journal.remove(self._entry)
+
+
+def delete_device(netlink: Netlink, name: str, index: int) -> None:
+    """Remove that device unless it is gone or another one has its name or number by now."""
+    try:
+        if socket.if_nametoindex(name) != index:
+            return
+        netlink.run(messages.link_delete(index))
+    except OSError as error:
+        if _exists(name, index):
+            raise DeviceError(
+                f"{name} cannot be removed: {error.strerror}", hint=f"sudo ip link delete {name}"
+            ) from error
+
+
+def _exists(name: str, index: int) -> bool:
+    try:
+        return socket.if_nametoindex(name) == index
+    except OSError:
+        return False

@@ -1,0 +1,119 @@
+"""DNS by systemd-resolved: our forwarder as the server of the TUN device. Goes away with the device.
+
+Through busctl, which comes with systemd wherever resolved can run; resolvectl is a package of its own on some systems.
+Source: org.freedesktop.resolve1(5).
+"""
+
+import subprocess
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Final
+
+from meshdev.errors import DnsError
+from meshdev.helper.dns import Ear, Watched
+from meshdev.helper.sockets import DNS_PORT
+from meshdev.host.dns import STUBS, ResolvConf
+
+#: The servers of all links, for programs that want no stub: systemd-resolved.service(8).
+_UPLINKS: Final = Path("/run/systemd/resolve/resolv.conf")
+_BUS: Final = Path("/run/dbus/system_bus_socket")
+_SECONDS: Final = 2
+_AF_INET: Final = "2"
+
+
+class ResolvedDns:
+    """See :class:`~meshdev.helper.dns.DnsWay`. *link* gives the device's number and our address, which must be set."""
+
+    def __init__(self, link: Callable[[], tuple[int, IPv4Address]]) -> None:
+        self._link = link
+        self._file = Watched(_UPLINKS)
+        self._ear: Ear | None = None
+        self._told: tuple[int, tuple[str, ...], tuple[str, ...]] | None = None
+
+    def listen(self) -> list[Ear]:
+        """Port 53 of the session's address; another address, another listener."""
+        _, address = self._link()
+        if self._ear is not None and self._ear.at.address != address:
+            self._ear.close()
+            self._ear = None
+        if self._ear is None:
+            try:
+                self._ear = Ear(address, DNS_PORT)
+            except OSError as error:
+                raise DnsError(f"no listener on {address} port 53: {error.strerror}") from error
+        return [self._ear]
+
+    def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:
+        """Tell resolved about server and names of our link, the names last."""
+        index, address = self._link()
+        if self._told == (index, search, domains):
+            return
+        number = str(index)
+        names = [(name, "false") for name in search] + [(name, "true") for name in domains if name not in search]
+        _call("SetLinkDNS", "ia(iay)", number, "1", _AF_INET, "4", *map(str, address.packed))
+        # The forwarder speaks plain DNS and does not sign; a laptop-wide default of the opposite must not apply here.
+        _call("SetLinkDNSOverTLS", "is", number, "no")
+        _call("SetLinkDNSSEC", "is", number, "no")
+        _call("SetLinkDefaultRoute", "ib", number, "true" if "." in domains else "false")
+        _call("SetLinkDomains", "ia(sb)", number, str(len(names)), *(word for pair in names for word in pair))
+        self._told = (index, search, domains)
+
+    def refresh(self) -> None:
+        """resolved follows the network by itself."""
+
+    def withdraw(self) -> None:
+        """Forget all settings of our link."""
+        if self._told is not None:
+            _call("RevertLink", "i", str(self._told[0]))
+            self._told = None
+
+    def former(self) -> ResolvConf:
+        """The servers of the other links."""
+        found = self._file.read()
+        ours = STUBS if self._ear is None else STUBS | {self._ear.at.address}
+        search = self._told[1] if self._told is not None else ()
+        return ResolvConf(
+            tuple(server for server in found.nameservers if server not in ours),
+            tuple(name for name in found.search if name not in search),
+        )
+
+    def close(self) -> None:
+        """Close the listener."""
+        if self._ear is not None:
+            self._ear.close()
+
+
+def resolved_answers() -> bool:
+    """True when systemd-resolved is on the system bus; it is not started for the question."""
+    if not _BUS.is_socket():
+        return False
+    arguments = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameHasOwner")
+    try:
+        return _busctl(*arguments, "s", "org.freedesktop.resolve1").strip() == "b true"
+    except DnsError:
+        return False
+
+
+def _call(method: str, *arguments: str) -> None:
+    manager = ("org.freedesktop.resolve1", "/org/freedesktop/resolve1", "org.freedesktop.resolve1.Manager")
+    _busctl(*manager, method, *arguments)
+
+
+def _busctl(*arguments: str) -> str:
+    options = ("--system", "--auto-start=no", "--allow-interactive-authorization=no", f"--timeout={_SECONDS}")
+    try:
+        done = subprocess.run(
+            ["busctl", *options, "call", "--", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS + 1,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DnsError(f"systemd-resolved cannot be asked: {error}") from error
+    if done.returncode:
+        raise DnsError(f"systemd-resolved refused {arguments[3]}: {done.stderr.strip()[:300]}")
+    return done.stdout

@@ -1,0 +1,167 @@
+"""Our nftables table: a guard at the device and the redirect of DNS, through libnftables in this process.
+
+The netlink socket inside the library's context owns the table (``flags owner``: Linux 5.12, nftables 0.9.9): nobody
+else can change it and it vanishes with this process, however that ends. Older ones get a table without an owner, which
+the journal knows. Source: libnftables(3).
+"""
+
+import ctypes
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from meshdev.errors import FirewallError
+from meshdev.helper.journal import Journal
+from meshdev.host.journal import DeleteTable, table_name
+from meshdev.wire.values import IPAddress
+
+_LIBRARY: Final = "libnftables.so.1"
+
+#: Set on the sockets through which the forwarder asks the former resolvers. No bit of it is used by kube-proxy
+#: (0x4000, 0x8000) or tailscale (0xff0000).
+MARK: Final = 0x0D53
+
+#: Before Docker's own redirect of 127.0.0.11, which stands at dstnat (-100): the first translation wins.
+_DNS_PRIORITY: Final = -110
+
+
+class Library:
+    """One context of libnftables, and so one netlink socket."""
+
+    def __init__(self) -> None:
+        try:
+            library = ctypes.CDLL(_LIBRARY)
+        except OSError as error:
+            raise FirewallError(
+                f"{_LIBRARY} is not installed ({error})", hint="install nftables (Debian, Ubuntu: apt install nftables)"
+            ) from error
+        library.nft_ctx_new.restype = ctypes.c_void_p
+        library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+        for name, *arguments in (
+            ("nft_ctx_free",),
+            ("nft_ctx_buffer_error",),
+            ("nft_ctx_set_dry_run", ctypes.c_bool),
+            ("nft_ctx_get_error_buffer",),
+            ("nft_run_cmd_from_buffer", ctypes.c_char_p),
+        ):
+            getattr(library, name).argtypes = [ctypes.c_void_p, *arguments]
+        library.nft_ctx_free.restype = None
+        library.nft_ctx_set_dry_run.restype = None
+        library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
+        self._library = library
+        self._context: int | None = library.nft_ctx_new(0)
+        if self._context is None:
+            raise FirewallError("libnftables gives no context")
+        library.nft_ctx_buffer_error(self._context)
+
+    def run(self, commands: str, *, dry: bool = False) -> None:
+        """Carry out all of *commands* in one transaction, or nothing. Raises FirewallError with nft's own words."""
+        self._library.nft_ctx_set_dry_run(self._context, dry)
+        failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode("ascii"))
+        said: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
+        if failed:
+            raise FirewallError(f"nftables refused: {said.decode(errors='replace').strip()[:500]}")
+
+    def close(self) -> None:
+        """Close the netlink socket; tables that it owns vanish."""
+        if self._context is not None:
+            self._library.nft_ctx_free(self._context)
+            self._context = None
+
+
+class Firewall:
+    """The table ``inet meshdev_UID``, made when it is first needed."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Raises FirewallError when nftables cannot do what is needed; nothing is changed yet."""
+        self._journal = journal
+        self._table = table_name(journal.uid)
+        self._library = Library()
+        self._entry: DeleteTable | None = None
+        self._made = False
+        try:
+            self._owner = self._probe()
+        except FirewallError:
+            self._library.close()
+            raise
+
+    def guard(self, device: str) -> None:
+        """Let in at the device only answers and what an intercept led here, and no IPv6 at all."""
+        self._make()
+        self._library.run(
+            f"flush chain inet {self._table} guard\n"
+            f'add rule inet {self._table} guard iifname != "{device}" accept\n'
+            f"add rule inet {self._table} guard meta nfproto ipv6 drop\n"
+            f"add rule inet {self._table} guard ct state established,related accept\n"
+            f"add rule inet {self._table} guard ct status dnat accept\n"
+            f"add rule inet {self._table} guard drop\n"
+        )
+
+    def redirect_dns(self, nameservers: Iterable[IPAddress], ports: Mapping[int, int]) -> None:
+        """Lead questions to *nameservers* to this machine, except those of marked sockets.
+
+        *ports* has the listener's port by IP version; servers of a version without one are left alone.
+        """
+        self._make()
+        rules = [f"flush chain inet {self._table} dns", self._rule("dns", f"meta mark {MARK:#x} return")]
+        for server in nameservers:
+            if server.version in ports:
+                target = f"{'ip' if server.version == 4 else 'ip6'} daddr {str(server).partition('%')[0]}"
+                for protocol in ("udp", "tcp"):
+                    action = f"{protocol} dport 53 redirect to :{ports[server.version]}"
+                    rules.append(self._rule("dns", f"{target} {action}"))
+        self._library.run("\n".join(rules) + "\n")
+
+    def leave_dns(self) -> None:
+        """No redirect any more."""
+        if self._made:
+            self._library.run(f"flush chain inet {self._table} dns\n")
+
+    def close(self) -> None:
+        """Delete the table."""
+        if self._made:
+            self._library.run(f"delete table inet {self._table}\n")
+            self._made = False
+        if self._entry is not None:
+            self._journal.remove(self._entry)
+        self._library.close()
+
+    def _rule(self, chain: str, rule: str) -> str:
+        return f"add rule inet {self._table} {chain} {rule}"
+
+    def _probe(self) -> bool:
+        """True when tables can have an owner. The kernel checks everything and changes nothing."""
+        try:
+            self._library.run(self._definition(owner=True), dry=True)
+        except FirewallError:
+            self._library.run(self._definition(owner=False), dry=True)
+            return False
+        return True
+
+    def _make(self) -> None:
+        if self._made:
+            return
+        if not self._owner:
+            self._entry = DeleteTable(self._table)
+            self._journal.add(self._entry)
+        self._library.run(self._definition(owner=self._owner))
+        self._made = True
+
+    def _definition(self, *, owner: bool) -> str:
+        return (
+            f"table inet {self._table} {{\n"
+            f"  {'flags owner' if owner else ''}\n"
+            "  chain guard { type filter hook input priority filter - 5; policy accept; }\n"
+            f"  chain dns {{ type nat hook output priority {_DNS_PRIORITY}; policy accept; }}\n"
+            "}\n"
+            f"add rule inet {self._table} dns udp dport 53 redirect to :53\n"
+            f"flush chain inet {self._table} dns\n"
+        )
+
+
+def delete_table(name: str) -> None:
+    """Remove a table that a dead helper left; nothing when it is gone."""
+    library = Library()
+    try:
+        library.run(f"add table inet {name}\ndelete table inet {name}\n")
+    finally:
+        library.close()

@@ -1,0 +1,109 @@
+"""The journal's file: written before each step, so that ``restore`` finds what a killed helper left.
+
+``/run/meshdev/UID.json`` is readable by everyone (``status`` needs no root), ``UID.lock`` by root alone: whoever could
+open it could keep the user's next helper out.
+"""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from meshdev.errors import AlreadyConnectedError, LaptopError, ProtocolError
+from meshdev.host.journal import Entry, Record
+
+FOLDER: Final = Path("/run/meshdev")
+#: A helper that is ending holds its lock a moment longer than its session lives.
+_LOCK_SECONDS: Final = 1.0
+
+
+class Journal:
+    """The journal of one user's helper, locked for as long as this object lives."""
+
+    def __init__(self, uid: int, folder: Path = FOLDER) -> None:
+        """Take the lock. Raises AlreadyConnectedError when a live helper holds it."""
+        self.uid = uid
+        self._path = folder / f"{uid}.json"
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        status = folder.lstat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise LaptopError(f"{folder} belongs to somebody else", hint=f"sudo rm -r {folder}")
+        folder.chmod(0o755)
+        self._lock = _take_lock(folder / f"{uid}.lock")
+        self.found = _read(self._path)
+        """What a dead helper left, newest last."""
+        self._entries: list[Entry] = list(self.found)
+        self._started = started(os.getpid()) or 0
+
+    def add(self, entry: Entry) -> None:
+        """Note how to undo a step. To be called before the step."""
+        self._entries.append(entry)
+        self._write()
+
+    def remove(self, entry: Entry) -> None:
+        """The step is undone."""
+        if entry in self._entries:
+            self._entries.remove(entry)
+            self._write()
+
+    def close(self) -> None:
+        """Let go of the lock; entries that could not be undone stay in the file."""
+        os.close(self._lock)
+
+    def _write(self) -> None:
+        if not self._entries:
+            self._path.unlink(missing_ok=True)
+            return
+        new = self._path.with_suffix(".new")
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        try:
+            os.fchmod(fd, 0o644)
+            os.write(fd, Record(self.uid, os.getpid(), self._started, tuple(self._entries)).encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        new.rename(self._path)
+
+
+def read_record(uid: int, folder: Path = FOLDER) -> Record | None:
+    """The journal as it stands; None where there is none. Needs no root. Raises LaptopError when it is unreadable."""
+    path = folder / f"{uid}.json"
+    try:
+        return Record.parse(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ProtocolError) as error:
+        raise LaptopError(f"{path} cannot be read: {error}", hint=f"look into it, then: sudo rm {path}") from error
+
+
+def started(pid: int) -> int | None:
+    """When that process started, in clock ticks since boot; None when there is none. With the pid it names a process
+    for good (proc(5), field 22 of /proc/PID/stat)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def _read(path: Path) -> tuple[Entry, ...]:
+    record = read_record(int(path.stem), path.parent)
+    return record.entries if record is not None else ()
+
+
+def _take_lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise AlreadyConnectedError(
+                    "another connection of this user is up on this machine", hint="meshdev disconnect ends it"
+                ) from None
+            time.sleep(0.02)  # flock has no deadline of its own
+        else:
+            return fd

@@ -1,0 +1,189 @@
+"""What each request does to the laptop, and how all of it is undone."""
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from meshdev.errors import DeviceError, DnsError, FirewallError, LaptopError, MeshdevError
+from meshdev.helper.device import Device
+from meshdev.helper.dns import RESOLV_CONF, DnsWay, Watched
+from meshdev.helper.dns_file import FileDns
+from meshdev.helper.dns_redirect import RedirectDns
+from meshdev.helper.dns_resolved import ResolvedDns, resolved_answers
+from meshdev.helper.firewall import Firewall
+from meshdev.helper.journal import Journal
+from meshdev.helper.routes import set_routes
+from meshdev.helper.sockets import upstream_sockets, upstream_tcp
+from meshdev.host import dns as decision
+from meshdev.netlink.sock import Netlink
+from meshdev.tun.device import TunQueue
+from meshdev.wire.helper import (
+    AddressSet,
+    Beat,
+    Close,
+    DnsOpened,
+    DnsSockets,
+    Done,
+    Fault,
+    Heartbeat,
+    OpenTun,
+    Request,
+    Result,
+    SetAddress,
+    SetDns,
+    SetRoutes,
+    TunOpened,
+    UpstreamTcp,
+)
+from meshdev.wire.values import IPAddress
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A result with the descriptors that go along; ours are closed once they are sent."""
+
+    result: Result | Fault
+    passed: Sequence[socket.socket | TunQueue] = field(default=())
+
+    def close(self) -> None:
+        """Close our copies."""
+        for item in self.passed:
+            item.close()
+
+
+class Laptop:
+    """The changes of one session. Not thread-safe. :meth:`undo` takes all of them back."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Look around and decide on the way of DNS; changes nothing."""
+        self._journal = journal
+        self._netlink = Netlink()
+        self._device: Device | None = None
+        self._firewall: Firewall | None = None
+        self._no_firewall: str | None = None
+        try:
+            self._firewall = Firewall(journal)
+        except FirewallError as error:
+            self._no_firewall = error.message
+        self.decision = decision.decide(
+            decision.Env(
+                resolv_conf=(found := Watched(RESOLV_CONF).read()),
+                resolved=set(found.asked) <= decision.STUBS and resolved_answers(),
+                firewall=self._no_firewall,
+            )
+        )
+        self._dns = self._way()
+        self._names: SetDns | None = None
+        self._dns_active = False
+
+    def handle(self, request: Request) -> Outcome:
+        """Carry out one request. Raises LaptopError's kinds; what was reached before the error is undone at the end."""
+        outcome = Outcome(Done())
+        match request:
+            case OpenTun(queues):
+                outcome = self._open_tun(queues)
+            case SetAddress(address, mtu):
+                outcome = self._set_address(address, mtu)
+            case SetRoutes(routes):
+                device, address = self._addressed()
+                outcome = Outcome(set_routes(self._netlink, device.index, address, routes))
+            case DnsSockets(upstreams):
+                outcome = self._dns_sockets(upstreams)
+            case UpstreamTcp(server):
+                outcome = Outcome(Done(), [upstream_tcp(server)])
+            case SetDns():
+                self._names = request
+                self._activate_dns()
+            case Heartbeat():
+                outcome = self._heartbeat()
+            case Close():
+                raise AssertionError("the server's own")
+        return outcome
+
+    def silence(self) -> None:
+        """The session does not beat any more: give the laptop its DNS back until it does. Raises DnsError."""
+        if self._dns_active:
+            self._dns.withdraw()
+            self._dns_active = False
+
+    @property
+    def needs_beat(self) -> bool:
+        """True while a silent session would leave the laptop without DNS."""
+        return self._dns_active
+
+    def former(self) -> decision.ResolvConf:
+        """The DNS that the laptop uses without us."""
+        return self._dns.former()
+
+    def undo(self) -> list[MeshdevError]:
+        """Take everything back, newest first; one failure stops nothing. What failed stays in the journal."""
+        steps: list[Callable[[], None]] = [self._dns.withdraw, self._dns.close]
+        if self._device is not None:
+            steps.append(self._device.delete)
+        if self._firewall is not None:
+            steps.append(self._firewall.close)
+        failures: list[MeshdevError] = []
+        for step in steps:
+            try:
+                step()
+            except MeshdevError as error:
+                failures.append(error)
+            except OSError as error:
+                failures.append(LaptopError(f"an undo failed: {error}"))
+        self._netlink.close()
+        return failures
+
+    def _way(self) -> DnsWay:
+        if self.decision.way == "resolved":
+            return ResolvedDns(lambda: (self._addressed()[0].index, self._addressed()[1]))
+        if self.decision.way == "redirect" and self._firewall is not None:
+            return RedirectDns(self._firewall)
+        return FileDns(self._journal)
+
+    def _open_tun(self, queues: int) -> Outcome:
+        if self._device is not None:
+            raise DeviceError("the device is open already")
+        self._device = Device(self._netlink, self._journal, queues)
+        opened = self._device.opened
+        return Outcome(TunOpened(opened.name, opened.offload), opened.queues)
+
+    def _set_address(self, address: IPv4Address, mtu: int) -> Outcome:
+        if self._device is None:
+            raise DeviceError("set_address before open_tun")
+        note = self._no_firewall
+        if self._firewall is not None:
+            try:  # before the device is up: nothing may come in first
+                self._firewall.guard(self._device.name)
+            except FirewallError as error:
+                note = error.message
+        self._device.set_address(address, mtu)
+        return Outcome(AddressSet(note is None, note))
+
+    def _addressed(self) -> tuple[Device, IPv4Address]:
+        if self._device is None or self._device.address is None:
+            raise DeviceError("asked before open_tun and set_address")
+        return self._device, self._device.address
+
+    def _dns_sockets(self, servers: Sequence[IPAddress]) -> Outcome:
+        ears = self._dns.listen()
+        upstreams = [upstream_sockets(server) for server in servers]
+        passed = [sock for ear in ears for sock in ear.copies()] + [sock for _, some in upstreams for sock in some]
+        return Outcome(DnsOpened(tuple(ear.at for ear in ears), tuple(found for found, _ in upstreams)), passed)
+
+    def _activate_dns(self) -> None:
+        if self._names is not None:
+            self._dns_active = True  # first: half of it must be withdrawn too
+            self._dns.listen()
+            self._dns.activate(self._names.search, self._names.domains)
+
+    def _heartbeat(self) -> Outcome:
+        try:
+            if self._dns_active:
+                self._dns.refresh()
+            else:
+                self._activate_dns()
+        except (DnsError, FirewallError):
+            self._dns_active = False  # said in the answer; the next beat tries again
+        former = self._dns.former()
+        return Outcome(Beat(self._dns_active, former.nameservers, former.search))

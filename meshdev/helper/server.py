@@ -1,0 +1,154 @@
+"""The helper's loop: one request after the other, and an eye on the session's heartbeat.
+
+It ends when the session closes, goes away or breaks the protocol, or on SIGTERM, SIGINT, SIGHUP; whatever the cause,
+everything is undone.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Final
+
+from meshdev.errors import LaptopError, MeshdevError, ProtocolError
+from meshdev.helper.journal import Journal
+from meshdev.helper.laptop import Laptop, Outcome
+from meshdev.helper.restore import undo_entries
+from meshdev.wire.helper import (
+    BEAT_LIMIT_SECONDS,
+    LINE_LIMIT,
+    Answer,
+    Close,
+    Done,
+    Fault,
+    Greeting,
+    Request,
+    encode_answer,
+    encode_greeting,
+    parse_request,
+)
+from meshdev.wire.jsonlines import LineSplitter
+
+#: A session that takes no answer for so long is as good as gone.
+_SEND_SECONDS: Final = 5
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def serve(sock: socket.socket, uid: int) -> int:
+    """Greet, serve until the end, undo. The exit code: 0, or that of the error that kept the helper from its work."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+    wakeup = _wake_on_signals()
+    try:
+        journal = Journal(uid)
+    except MeshdevError as error:
+        sock.sendall(encode_greeting(Fault.of(error)))
+        return error.exit_code
+    try:
+        undo_entries(journal)
+        laptop = Laptop(journal)
+        closed = None
+        try:
+            closed = Server(sock, wakeup, laptop).run(uid)
+        finally:
+            failures = laptop.undo()
+            for failure in failures:
+                print(f"helper: {failure}", file=sys.stderr, flush=True)
+    finally:
+        journal.close()
+    if closed is not None:
+        with contextlib.suppress(OSError):
+            sock.sendall(encode_answer(Answer(closed, Fault.of(failures[0]) if failures else Done())))
+    return 0
+
+
+class Server:
+    """One session's requests."""
+
+    def __init__(self, sock: socket.socket, wakeup: int, laptop: Laptop) -> None:
+        self._sock = sock
+        self._wakeup = wakeup
+        self._laptop = laptop
+        self._lines = LineSplitter(LINE_LIMIT)
+        self._last_sign = time.monotonic()
+        self._closed: int | None = None
+
+    def run(self, uid: int) -> int | None:
+        """Until the end of the session; the number of its close request, None when it went without one."""
+        try:
+            self._sock.sendall(encode_greeting(self._greeting(uid)))
+            while self._turn():
+                pass
+        except (OSError, ProtocolError) as error:
+            print(f"helper: the session is gone: {error}", file=sys.stderr, flush=True)
+        return self._closed
+
+    def _greeting(self, uid: int) -> Greeting:
+        former, decision = self._laptop.former(), self._laptop.decision
+        return Greeting(os.getpid(), uid, decision.way, decision.why[:4096], former.nameservers, former.search)
+
+    def _turn(self) -> bool:
+        """Wait for something and deal with it; False at the end."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(self._patience())}
+        if self._wakeup in ready:
+            return False
+        if self._sock.fileno() in ready:
+            data = self._sock.recv(1 << 16)
+            if not data:
+                return False
+            for line in self._lines.feed(data):
+                number, request = parse_request(line)
+                if isinstance(request, Close):
+                    self._closed = number
+                    return False
+                self._answer(number, request)
+            self._last_sign = time.monotonic()
+        elif self._laptop.needs_beat and time.monotonic() - self._last_sign >= BEAT_LIMIT_SECONDS:
+            self._silence()
+        return True
+
+    def _answer(self, number: int, request: Request) -> None:
+        try:
+            outcome = self._laptop.handle(request)
+        except MeshdevError as error:
+            outcome = Outcome(Fault.of(error))
+        except OSError as error:
+            outcome = Outcome(Fault.of(LaptopError(f"{request.op} failed: {error}")))
+        try:
+            line = encode_answer(Answer(number, outcome.result, len(outcome.passed)))
+            self._send(line, [item.fileno() for item in outcome.passed])
+        finally:
+            outcome.close()
+
+    def _send(self, line: bytes, fds: list[int]) -> None:
+        """The descriptors go along with the first bytes of the line."""
+        sent = socket.send_fds(self._sock, [line], fds) if fds else 0
+        self._sock.sendall(line[sent:])
+
+    def _silence(self) -> None:
+        try:
+            self._laptop.silence()
+        except MeshdevError as error:
+            self._last_sign = time.monotonic()  # try again after the same patience
+            print(f"helper: {error}", file=sys.stderr, flush=True)
+
+    def _patience(self) -> int | None:
+        """Milliseconds until the heartbeat is overdue; None without one to wait for."""
+        if not self._laptop.needs_beat:
+            return None
+        return max(0, int((self._last_sign + BEAT_LIMIT_SECONDS - time.monotonic()) * 1000) + 1)
+
+
+def _wake_on_signals() -> int:
+    """A descriptor that becomes readable with a signal: an undo under way is never interrupted."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader

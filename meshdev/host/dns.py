@@ -1,0 +1,119 @@
+"""The laptop's DNS: what its files say, and which way of reaching our forwarder fits (design: D11).
+
+A decision is a function of an Env, with a one-line trace: the test table shows input, way and why.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.wire import values
+from meshdev.wire.helper import MAX_NAMES, MAX_UPSTREAMS, Way
+from meshdev.wire.values import IPAddress
+
+#: Where systemd-resolved listens for programs that read resolv.conf: systemd-resolved.service(8).
+STUBS: Final = frozenset({IPv4Address("127.0.0.53"), IPv4Address("127.0.0.54")})
+#: resolv.conf(5): without a nameserver line the one on this machine is asked.
+_DEFAULT_NAMESERVER: Final = IPv4Address("127.0.0.1")
+_LARGEST: Final = 64 * 1024
+#: Begins every resolv.conf of ours, and so tells it from one that somebody else wrote meanwhile.
+MARKER: Final = (
+    "# meshdev: DNS goes through the cluster; `meshdev disconnect` or `meshdev restore` puts the former file back\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """/etc/resolv.conf: nameservers in order, search list, options as they were written."""
+
+    nameservers: tuple[IPAddress, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> tuple[IPAddress, ...]:
+        """Whom programs ask: at least one server."""
+        return self.nameservers or (_DEFAULT_NAMESERVER,)
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """What the decision depends on. ``firewall``: None when nftables can redirect, else why it cannot."""
+
+    resolv_conf: ResolvConf
+    resolved: bool
+    firewall: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The way, and the trace of how it was found."""
+
+    way: Way
+    why: str
+
+
+def decide(env: Env) -> Decision:
+    """resolved where programs ask it · a redirect of port 53 where the kernel can · else resolv.conf in place."""
+    servers = env.resolv_conf.asked
+    stub = all(server in STUBS for server in servers)
+    trace = f"nameservers={','.join(map(str, servers))} stub={_yes(stub)} resolved={_yes(env.resolved)}"
+    # resolved alone is not enough: where resolv.conf names other servers, many programs never ask it.
+    if stub and env.resolved:
+        return Decision("resolved", trace)
+    if env.firewall is None:
+        return Decision("redirect", f"{trace} nft=yes")
+    return Decision("file", f"{trace} nft=no ({env.firewall})")
+
+
+def parse_resolv_conf(text: str) -> ResolvConf:
+    """What resolv.conf(5) lets a program see; lines that mean nothing are skipped, as resolvers do."""
+    nameservers: dict[IPAddress, None] = {}
+    search: tuple[str, ...] = ()
+    options: list[str] = []
+    for line in text[:_LARGEST].splitlines():
+        match line.split():
+            case ["nameserver", server, *_]:
+                address = _address(server)
+                if address is not None:
+                    nameservers[address] = None
+            case ["search" | "domain", *names]:  # the last one counts
+                search = tuple(dict.fromkeys(filter(None, map(_name, names))))
+            case ["options", *words]:
+                options += [word for word in words if word.isascii() and word.isprintable()]
+    return ResolvConf(tuple(nameservers)[:MAX_UPSTREAMS], search[:MAX_NAMES], tuple(options[:MAX_NAMES]))
+
+
+def render_resolv_conf(former: ResolvConf, nameserver: IPAddress, search: tuple[str, ...]) -> str:
+    """A resolv.conf that asks only *nameserver*; *search* goes before the former search list."""
+    names = search_list(search, former.search)
+    lines = [f"nameserver {nameserver}\n"]
+    if names:
+        lines.append(f"search {' '.join(names)}\n")
+    if former.options:
+        lines.append(f"options {' '.join(former.options)}\n")
+    return MARKER + "".join(lines)
+
+
+def search_list(ours: tuple[str, ...], former: tuple[str, ...]) -> tuple[str, ...]:
+    """The cluster's names first, then the laptop's own, each once."""
+    return tuple(dict.fromkeys((*ours, *former)))
+
+
+def _address(text: str) -> IPAddress | None:
+    try:
+        return values.address(text)
+    except ValueError:
+        return None
+
+
+def _name(text: str) -> str | None:
+    try:
+        name = values.name(text.lower().removesuffix("."))
+    except ValueError:
+        return None
+    return None if name == "." else name
+
+
+def _yes(fact: bool) -> str:
+    return "yes" if fact else "no"

@@ -1,0 +1,278 @@
+"""The session's side of the helper: one awaited call a request, descriptors and all."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Final, TypeVar
+
+from meshdev.errors import LaptopError, MeshdevError, ProtocolError
+from meshdev.tun.device import TunDevice
+from meshdev.tun.linux import wrap_queues
+from meshdev.wire.helper import (
+    BEAT_SECONDS,
+    LINE_LIMIT,
+    MAX_FDS,
+    AddressSet,
+    Beat,
+    Close,
+    DnsOpened,
+    DnsSockets,
+    Done,
+    Fault,
+    Greeting,
+    Heartbeat,
+    Listener,
+    OpenTun,
+    Request,
+    Result,
+    RoutesSet,
+    SetAddress,
+    SetDns,
+    SetRoutes,
+    TunOpened,
+    UpstreamTcp,
+    encode_request,
+    parse_answer,
+    parse_greeting,
+)
+from meshdev.wire.jsonlines import LineSplitter
+from meshdev.wire.values import IPAddress
+
+#: The slowest request tells systemd-resolved five things, each within 3 s.
+_CALL_SECONDS: Final = 20.0
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * MAX_FDS)
+
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True)
+class DnsEar:
+    """A UDP and a TCP listener at one address and port, non-blocking. The holder closes them."""
+
+    at: Listener
+    udp: socket.socket
+    tcp: socket.socket
+
+
+@dataclass(frozen=True)
+class DnsEars:
+    """The forwarder's sockets: listeners, and for each former resolver marked UDP sockets connected to it (maybe none).
+
+    All non-blocking. The holder closes them.
+    """
+
+    ears: tuple[DnsEar, ...]
+    upstreams: dict[IPAddress, tuple[socket.socket, ...]]
+
+    def close(self) -> None:
+        """Close every socket."""
+        for ear in self.ears:
+            ear.udp.close()
+            ear.tcp.close()
+        for some in self.upstreams.values():
+            for sock in some:
+                sock.close()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    kind: type[Result]
+    answer: asyncio.Future[tuple[Result, list[int]]]
+
+
+class HelperClient:
+    """A connection to the helper. Belongs to one event loop.
+
+    Every call raises the helper's own error (LaptopError's kinds), or LaptopError when the helper is gone or does not
+    answer in time. When :attr:`gone` is set the helper has undone everything, or is dead.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Owns *sock* from now on."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._lines = LineSplitter(LINE_LIMIT)
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, _Asked] = {}
+        self._fds: deque[int] = deque()
+        self._greeting: asyncio.Future[Greeting] = self._loop.create_future()
+        self._out = bytearray()
+        self._failure: MeshdevError | None = None
+        self.gone = asyncio.Event()
+        self._loop.add_reader(sock, self._readable)
+
+    async def greeting(self, seconds: float) -> Greeting:
+        """The helper's first words, within *seconds*: sudo may be asking for a password meanwhile."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(self._greeting)
+        except TimeoutError:
+            raise LaptopError(f"the helper did not start within {seconds:g} s") from None
+
+    async def open_tun(self, queues: int) -> TunDevice:
+        """The device, down and without an address; the caller owns its queues."""
+        opened, fds = await self._call(OpenTun(queues), TunOpened)
+        return TunDevice(opened.device, wrap_queues(fds), opened.offload)
+
+    async def set_address(self, address: IPv4Address, mtu: int) -> AddressSet:
+        """Device up at that address."""
+        return (await self._call(SetAddress(address, mtu), AddressSet))[0]
+
+    async def set_routes(self, routes: Iterable[IPv4Network]) -> RoutesSet:
+        """Make these the device's routes; what the kernel has in the end."""
+        return (await self._call(SetRoutes(tuple(routes)), RoutesSet))[0]
+
+    async def dns_sockets(self, upstreams: Iterable[IPAddress]) -> DnsEars:
+        """Sockets for the forwarder."""
+        opened, fds = await self._call(DnsSockets(tuple(upstreams)), DnsOpened)
+        sockets = iter([socket.socket(fileno=fd) for fd in fds])
+        return DnsEars(
+            tuple(DnsEar(at, next(sockets), next(sockets)) for at in opened.listeners),
+            {found.address: tuple(itertools.islice(sockets, found.sockets)) for found in opened.upstreams},
+        )
+
+    async def upstream_tcp(self, server: IPAddress) -> socket.socket:
+        """A marked, non-blocking TCP socket for a former resolver, not connected; the caller owns it."""
+        _, fds = await self._call(UpstreamTcp(server), Done)
+        return socket.socket(fileno=fds[0])
+
+    async def set_dns(self, search: Iterable[str], domains: Iterable[str]) -> None:
+        """Send the laptop's DNS to the forwarder. Keep :meth:`beat` running from then on."""
+        await self._call(SetDns(tuple(search), tuple(domains)), Done)
+
+    async def heartbeat(self) -> Beat:
+        """One sign of life."""
+        return (await self._call(Heartbeat(), Beat))[0]
+
+    async def close(self) -> None:
+        """Undo everything and end the helper. Raises the first error of undoing; the connection is closed anyway."""
+        try:
+            await self._call(Close(), Done)
+        finally:
+            self._end(LaptopError("the helper is closed"))
+
+    def abandon(self) -> None:
+        """Close the connection without waiting: the helper undoes everything on its own."""
+        self._end(LaptopError("the helper was abandoned"))
+
+    async def beat(self) -> None:
+        """Heartbeats until the helper is gone; raises what the helper said then."""
+        while True:
+            await self.heartbeat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _call(self, request: Request, kind: type[R]) -> tuple[R, list[int]]:
+        number = next(self._numbers)
+        answer: asyncio.Future[tuple[Result, list[int]]] = self._loop.create_future()
+        self._asked[number] = _Asked(request.answer, answer)
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                self._send(encode_request(number, request))
+                result, fds = await answer
+        except BaseException as error:
+            _give_up(answer)
+            if isinstance(error, TimeoutError):
+                raise LaptopError(f"the helper did not answer {request.op} within {_CALL_SECONDS:g} s") from None
+            raise
+        if not isinstance(result, kind):
+            raise ProtocolError(f"the helper answered {request.op} with something else")
+        return result, fds
+
+    def _send(self, line: bytes) -> None:
+        """Whole lines only, also when the caller is cancelled meanwhile."""
+        if self._failure is not None:
+            raise self._failure
+        self._out += line
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            del self._out[: self._sock.send(self._out)]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._end(LaptopError(f"the helper is gone: {error.strerror}"))
+            return
+        if self._out:
+            self._loop.add_writer(self._sock, self._flush)
+        else:
+            self._loop.remove_writer(self._sock)
+
+    def _readable(self) -> None:
+        try:
+            data, ancillary, flags, _ = self._sock.recvmsg(1 << 16, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(LaptopError(f"the helper is gone: {error.strerror}"))
+            return
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._fds.extend(struct.unpack(f"{len(content) // 4}i", content))
+        if not data or flags & socket.MSG_CTRUNC:
+            self._end(LaptopError("the helper is gone", hint="meshdev restore removes what it may have left"))
+            return
+        try:
+            for line in self._lines.feed(data):
+                self._take(line)
+        except ProtocolError as error:
+            self._end(error)
+
+    def _take(self, line: bytes) -> None:
+        if not self._greeting.done():
+            greeting = parse_greeting(line)
+            if isinstance(greeting, Fault):
+                self._end(greeting.as_error())
+            else:
+                self._greeting.set_result(greeting)
+            return
+        answer = parse_answer(line, lambda number: self._asked[number].kind if number in self._asked else None)
+        if answer.fds > len(self._fds):
+            raise ProtocolError(f"the helper sent {len(self._fds)} descriptors instead of {answer.fds}")
+        fds = [self._fds.popleft() for _ in range(answer.fds)]
+        waiting = self._asked.pop(answer.id).answer
+        if waiting.done() or isinstance(answer.result, Fault):
+            _close(fds)
+        if waiting.done():
+            return
+        if isinstance(answer.result, Fault):
+            waiting.set_exception(answer.result.as_error())
+        else:
+            waiting.set_result((answer.result, fds))
+
+    def _end(self, failure: MeshdevError) -> None:
+        """Close the connection; whoever waits gets *failure*."""
+        if self._failure is not None:
+            return
+        self._failure = failure
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        _close(self._fds)
+        futures: list[asyncio.Future[Any]] = [self._greeting, *(asked.answer for asked in self._asked.values())]
+        for future in futures:
+            if not future.done():
+                future.set_exception(failure)
+                future.exception()  # nobody may be waiting: that is no fault
+        self._asked.clear()
+        self.gone.set()
+
+
+def _give_up(answer: asyncio.Future[tuple[Result, list[int]]]) -> None:
+    """Nobody takes this answer any more: close its descriptors, now or when they come."""
+    if not answer.cancel() and not answer.cancelled() and answer.exception() is None:
+        _close(answer.result()[1])
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
