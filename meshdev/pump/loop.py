@@ -35,6 +35,10 @@ class Timer:
     def cancel(self) -> None:
         """Make sure the callback does not run; after it ran this does nothing."""
         self.cancelled = True
+        self.callback = _nothing  # whatever it held on to is free now, not when the timer would have been due
+
+
+def _nothing() -> None: ...
 
 
 class Loop:
@@ -42,6 +46,9 @@ class Loop:
 
     Everything but :meth:`post` and :meth:`stop` belongs to that thread. An exception of a callback ends :meth:`run`:
     callbacks map what they expect, the rest is a bug that must be seen.
+
+    A callback may be called without need: a descriptor's number can be reused while events of the round still wait.
+    So callbacks bear BlockingIOError.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -55,7 +62,7 @@ class Loop:
         self._posted: deque[Callable[[], None]] = deque()
         self._running = True
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.register(self._wake, READABLE, lambda _events: self._run_posted())
+        self.register(self._wake, READABLE, self._on_wake)
 
     def register(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Call *callback* with the ready events of *fd*, level-triggered."""
@@ -78,12 +85,12 @@ class Loop:
         return timer
 
     def post(self, callback: Callable[[], None]) -> None:
-        """From any thread: run *callback* in the loop's thread. After :meth:`close` it is dropped."""
+        """From any thread: run *callback* in the loop's thread, :meth:`close` at the latest. Dropped after that."""
         self._posted.append(callback)
         self._signal()
 
     def stop(self) -> None:
-        """From any thread or a signal handler: let :meth:`run` return after the callbacks that are due."""
+        """From any thread or a signal handler: let :meth:`run` return after this round."""
         self._running = False
         self._signal()
 
@@ -98,8 +105,13 @@ class Loop:
             self._run_timers()
 
     def close(self) -> None:
-        """Free the loop's own descriptors; registered ones stay open, they belong to their owners."""
+        """Run what was posted too late for :meth:`run`, then free the loop's own descriptors.
+
+        To be called once :meth:`run` has returned and nobody posts any more, by whoever waited for that. Registered
+        descriptors stay open, they belong to their owners.
+        """
         if self._wake >= 0:
+            self._run_posted()
             self._epoll.close()
             wake, self._wake = self._wake, -1
             os.close(wake)
@@ -120,7 +132,10 @@ class Loop:
             if not timer.cancelled:
                 timer.callback()
 
-    def _run_posted(self) -> None:
+    def _on_wake(self, _events: int) -> None:
         os.eventfd_read(self._wake)
+        self._run_posted()
+
+    def _run_posted(self) -> None:
         while self._posted:
             self._posted.popleft()()

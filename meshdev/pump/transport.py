@@ -54,7 +54,7 @@ class TlsTransport:
             raise BlockingIOError from None
 
     def send(self, data: memoryview | bytes) -> int:
-        """As many records as the kernel takes of one call."""
+        """At most one TLS record (16 KiB) a call: CPython sets SSL_MODE_ENABLE_PARTIAL_WRITE."""
         try:
             return self._sock.send(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):

@@ -4,17 +4,17 @@ A carrier is made and awaited by asyncio code; what touches packets runs in the 
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from meshdev.config import HEARTBEAT_SECONDS, OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, TunnelError, VersionError
+from meshdev.errors import DeviceError, MeshdevError, PeerClosed, ProtocolError, TunnelError, VersionError
 from meshdev.pump.loop import Loop
 from meshdev.pump.pump import Counters, Pump
 from meshdev.pump.transport import Transport
 from meshdev.tun.device import TunQueue
 from meshdev.tun.linux import set_offload
+from meshdev.tunnel.thread import packet_thread
 from meshdev.wire.control import Close, Hello, Message, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import Framing
 
@@ -71,30 +71,21 @@ class Carrier:
         self._pump: Pump | None = None
 
     async def greet(self, hello: Hello) -> Welcome | Sessions:
-        """Say HELLO and wait for the answer. Raises TunnelError and its kinds; the carrier has ended then."""
+        """Say HELLO and wait for the answer. Raises MeshdevError's kinds; the carrier has ended then, or does at once.
+
+        LaptopError's kinds mean that the TUN device is of no further use, TunnelError's that the way or the manager is.
+        """
         self._loop.post(lambda: self._start(hello))
         try:
             async with asyncio.timeout(WELCOME_SECONDS):
-                answer = await self._welcome
+                return _accepted(await self._welcome)
         except TimeoutError:
-            self.end(TunnelError("the manager does not answer"))
-            raise TunnelError(f"the manager did not answer within {WELCOME_SECONDS:.0f} seconds") from None
-        except asyncio.CancelledError:
-            self.end(PeerClosed("cancelled"))
+            error = TunnelError(f"the manager did not answer within {WELCOME_SECONDS:.0f} seconds")
+            self.end(error)
+            raise error from None
+        except BaseException as error:
+            self.end(error if isinstance(error, MeshdevError) else PeerClosed("cancelled"))
             raise
-        match answer:
-            case Welcome() | Sessions():
-                return answer
-            case Close(code="version"):
-                raise VersionError(
-                    answer.reason,
-                    hint="meshdev connect --upgrade replaces the manager"
-                    + (f" ({answer.sessions} sessions are on it)" if answer.sessions else ""),
-                )
-            case Close():
-                raise RefusedError(answer)
-            case _:
-                raise ProtocolError("the manager's first message was not WELCOME")
 
     def state(self) -> CarrierState:
         """From any thread; "up" means that the manager was heard of a moment ago."""
@@ -128,8 +119,7 @@ class Carrier:
             on_frame=self._on_frame,
             on_end=self._on_end,
         )
-        self._pump.start(ping=not hello.observer)
-        self._pump.send(encode(hello))
+        self._pump.start(ping=not hello.observer, greeting=encode(hello))
 
     def _on_frame(self, kind: int, body: bytes) -> None:
         message = decode(kind, body)
@@ -138,9 +128,11 @@ class Carrier:
                 if not OLDEST_PROTOCOL <= message.version <= PROTOCOL:
                     raise ProtocolError(f"the manager chose protocol {message.version}")
                 self._join(message, self._queue)
-            case Close() if self._greeted:
+            case Close() if not self._greeted:
+                self._answer(message)
+            case Close():
                 raise PeerClosed(message.reason)
-            case Close() | Sessions() if not self._greeted:
+            case Sessions() if self._queue is None and not self._greeted:
                 self._answer(message)
             case None:
                 pass
@@ -162,7 +154,10 @@ class Carrier:
     def _on_end(self, error: MeshdevError) -> None:
         if self._attached and self._queue is not None:
             self._attached = False
-            self._queue.detach()
+            try:
+                self._queue.detach()
+            except DeviceError as gone:  # somebody removed the device: worth more than why the carrier ended
+                error = gone
         self._main.call_soon_threadsafe(self._tell_end, error)
 
     def _tell_end(self, error: MeshdevError) -> None:
@@ -183,19 +178,26 @@ def _complete(future: asyncio.Future[Message], message: Message | None, error: M
         future.set_result(message)
 
 
-async def observe(loop_factory: Callable[[], Loop], dialled: Dialled, hello: Hello) -> Sessions:
+def _accepted(answer: Message) -> Welcome | Sessions:
+    match answer:
+        case Welcome() | Sessions():
+            return answer
+        case Close(code="version"):
+            others = f" ({answer.sessions} sessions are on it)" if answer.sessions else ""
+            raise VersionError(answer.reason, hint=f"meshdev connect --upgrade replaces the manager{others}")
+        case Close():
+            raise RefusedError(answer)
+        case _:
+            raise ProtocolError("the manager's first message was not WELCOME")
+
+
+async def observe(dialled: Dialled, hello: Hello) -> Sessions:
     """Ask the manager who is on it, through a port-forward of its own. Raises TunnelError and its kinds."""
-    loop = loop_factory()
-    running = asyncio.create_task(asyncio.to_thread(loop.run))
-    try:
+    loop = Loop()
+    with packet_thread(loop):
         carrier = Carrier(loop, dialled, None)
         answer = await carrier.greet(hello)
-        carrier.end(PeerClosed("done"))
-        await carrier.ended
-    finally:
-        loop.stop()
-        await running
-        loop.close()
+        carrier.end(PeerClosed("observed"))
     if not isinstance(answer, Sessions):
         raise ProtocolError("the manager answered an observer with WELCOME")
     return answer

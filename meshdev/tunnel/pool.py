@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, TunnelError, VersionError
+from meshdev.errors import LaptopError, MeshdevError, PeerClosed, ProtocolError, TunnelError, VersionError
 from meshdev.pump.loop import Loop
 from meshdev.tun.device import TunQueue
 from meshdev.tunnel.carrier import Carrier, CarrierState, Dialled, RefusedError
-from meshdev.wire.control import Close, Hello, Welcome
+from meshdev.tunnel.thread import packet_thread
+from meshdev.wire.control import Close, Hello, Sessions, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +30,9 @@ CLOSE_SECONDS: Final = 2.0
 class Pool:
     """The carriers of one session, one TUN queue each.
 
-    :meth:`start` brings up the first carrier, :meth:`run` keeps all of them up until it is cancelled. *on_welcome* is
-    awaited with each WELCOME that differs from the one before (a new manager pod may have another address for us).
-    The queues stay their owner's.
+    Inside :meth:`running`, :meth:`start` brings up the first carrier and :meth:`run` keeps all of them up until it is
+    cancelled. *on_welcome* is awaited with each WELCOME that differs from the one before (a new manager pod may have
+    another address for us). The queues stay their owner's.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Pool:
         self._loop = Loop()
         self._carriers: dict[int, Carrier] = {}
         self._welcome: Welcome | None = None
+        self._telling = asyncio.Lock()
+        self._closed = False
         self.last_error: MeshdevError | None = None
         """Why the last carrier ended or could not be dialled."""
 
@@ -63,15 +67,23 @@ class Pool:
         """Every carrier that exists, in order."""
         return tuple(self._carriers[index].state() for index in sorted(self._carriers))
 
-    async def packets(self) -> None:
-        """Run the packet loop in its own thread, until :meth:`close`. To be awaited beside everything else."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Packets move inside the block; at its end every carrier says goodbye.
+
+        Nothing is left then: transports are closed, queues detached, the packet loop's thread is over. Should the
+        packet loop break, the block is cancelled and the cause raised in a group.
+        """
         for queue in self._queues:
             queue.detach()
-        try:
-            await asyncio.to_thread(self._loop.run)
-        except asyncio.CancelledError:
-            self._loop.stop()
-            raise
+        with packet_thread(self._loop) as over:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_outcome(over))
+                try:
+                    yield
+                finally:
+                    await self._say_goodbye(over)
+                    self._loop.stop()
 
     async def start(self) -> Welcome:
         """Bring the first carrier up. Raises what the last try raised; at once where another try cannot help."""
@@ -87,54 +99,82 @@ class Pool:
         backoff = FIRST_BACKOFF
         while True:
             try:
-                return await self._join(0)
+                _, welcome = await self._join(0)
             except (VersionError, RefusedError):
                 raise
             except TunnelError as error:
                 self.last_error = error
+            else:
+                return welcome
             await asyncio.sleep(backoff)
             backoff = min(LONGEST_BACKOFF, 2 * backoff)
 
     async def run(self) -> None:
-        """Keep every carrier up, until cancelled."""
+        """Keep every carrier up, until cancelled or closed.
+
+        Raises a group with a LaptopError when the device or the laptop's network is of no further use.
+        """
         async with asyncio.TaskGroup() as group:
             for index in range(len(self._queues)):
                 group.create_task(self._keep(index))
 
-    async def close(self) -> None:
-        """Say goodbye on every carrier and end the packet loop. Nothing moves afterwards."""
-        carriers = list(self._carriers.values())
-        for carrier in carriers:
+    async def _say_goodbye(self, over: asyncio.Future[None]) -> None:
+        self._closed = True
+        for carrier in self._carriers.values():
             carrier.end(PeerClosed("disconnected"), Close("bye", "the laptop disconnects"))
-        if carriers:
-            await asyncio.wait([carrier.ended for carrier in carriers], timeout=CLOSE_SECONDS)
-        self._loop.stop()
+        ended = [carrier.ended for carrier in self._carriers.values()]
+        if ended and not over.done():
+            await asyncio.wait(ended, timeout=CLOSE_SECONDS)
 
     async def _keep(self, index: int) -> None:
-        backoff = FIRST_BACKOFF
-        while True:
-            if carrier := self._carriers.get(index):
-                self.last_error = await carrier.ended
-                log.info("carrier %d ended: %s", index, self.last_error.message)
-                self._carriers.pop(index, None)
+        clock, backoff = asyncio.get_running_loop().time, FIRST_BACKOFF
+        while not self._closed:
+            steady = False
             try:
-                await self._join(index)
-                backoff = FIRST_BACKOFF
+                carrier = self._carriers.get(index) or (await self._join(index))[0]
                 log.info("carrier %d is up", index)
+                since = clock()
+                self.last_error = await asyncio.shield(carrier.ended)  # cancelling this task must not end the future
+                self._carriers.pop(index, None)
+                log.info("carrier %d ended: %s", index, self.last_error.message)
+                steady = clock() - since > LONGEST_BACKOFF
+            except LaptopError:
+                raise
             except MeshdevError as error:
                 self.last_error = error
                 log.info("carrier %d cannot be dialled: %s", index, error.message)
+            if steady:
+                backoff = FIRST_BACKOFF  # redial at once; one that ends as soon as it is up waits like a failed one
+            else:
                 await asyncio.sleep(backoff)
                 backoff = min(LONGEST_BACKOFF, 2 * backoff)
 
-    async def _join(self, index: int) -> Welcome:
-        carrier = Carrier(self._loop, await self._dial(), self._queues[index])
+    async def _join(self, index: int) -> tuple[Carrier, Welcome]:
+        """A carrier that is up, in its place. Raises MeshdevError's kinds; there is no such carrier then."""
+        dialled = await self._dial()
+        if self._closed:
+            dialled.transport.close()
+            raise TunnelError("the tunnel was closed meanwhile")
+        carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index])
         wanted = self._welcome.address if self._welcome else self._hello.wanted
-        answer = await carrier.greet(replace(self._hello, carrier=index, wanted=wanted))
-        if not isinstance(answer, Welcome):
+        try:
+            answer = await carrier.greet(replace(self._hello, carrier=index, wanted=wanted))
+            welcome = await self._tell(answer)
+        except BaseException:
+            carrier.end(PeerClosed("not needed"))
+            self._carriers.pop(index, None)
+            raise
+        return carrier, welcome
+
+    async def _tell(self, welcome: Welcome | Sessions) -> Welcome:
+        if not isinstance(welcome, Welcome):
             raise ProtocolError("the manager took this session for an observer")
-        self._carriers[index] = carrier
-        if answer != self._welcome:
-            self._welcome = answer
-            await self._on_welcome(answer)
-        return answer
+        async with self._telling:  # carriers that come back together bring the same news
+            if welcome != self._welcome:
+                await self._on_welcome(welcome)
+                self._welcome = welcome
+        return welcome
+
+
+async def _outcome(over: asyncio.Future[None]) -> None:
+    await over

@@ -2,23 +2,30 @@
 
 The first frame of a carrier is the client's HELLO; the manager answers WELCOME or CLOSE. A carrier whose HELLO says
 ``observer`` gets SESSIONS and is closed. Unknown keys are skipped, so that a message can grow without a new version;
-missing keys and wrong types raise ProtocolError.
+missing keys and wrong types raise ProtocolError. Words for people (holder, reason) are made printable and cut to their
+limit when they are encoded: whoever says them has them from a kernel or another program.
 """
 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final, TypeVar
 
 from meshdev.errors import ProtocolError
 from meshdev.wire import frames
+from meshdev.wire.jsonlines import Fields, parse
 
 #: Most carriers of one session, and so queues of one TUN device.
 MAX_CARRIERS: Final = 8
-_MAX_TEXT: Final = 1024
-_MAX_ITEMS: Final = 64
+MAX_TEXT: Final = 1024
+#: Characters of a holder's name, so that SESSIONS with every session a manager takes fits one frame:
+#: 60 x (4 x 128 bytes of UTF-8 and 80 around them) < 64 KiB.
+MAX_HOLDER: Final = 128
+
+T = TypeVar("T")
+
 _HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 _OFFLOAD_BITS: Final = 0xFF
 
@@ -94,17 +101,23 @@ def encode(message: Message) -> bytes:
     """The whole frame of *message*."""
     match message:
         case Hello():
-            return _frame(frames.HELLO, message)
+            return _frame(frames.HELLO, replace(message, holder=_for_people(message.holder, MAX_HOLDER)))
         case Welcome():
             return _frame(frames.WELCOME, message)
         case Close():
-            return _frame(frames.CLOSE, message)
+            return _frame(frames.CLOSE, replace(message, reason=_for_people(message.reason, MAX_TEXT)))
         case Sessions():
             return _frame(frames.SESSIONS, message)
 
 
 def _frame(kind: int, message: Message) -> bytes:
-    return frames.frame(kind, json.dumps(_plain(message), separators=(",", ":")).encode())
+    return frames.frame(kind, json.dumps(_plain(message), separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def _for_people(text: str, limit: int) -> str:
+    """One printable line of at most *limit* characters."""
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "?" for letter in line[:limit])
 
 
 def _plain(value: object) -> object:
@@ -126,84 +139,60 @@ def decode(kind: int, body: bytes) -> Message | None:
         if kind & frames.OPTIONAL:
             return None
         raise ProtocolError(f"a tunnel frame of unknown kind {kind}")
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"a tunnel message of kind {kind} is not JSON") from error
-    if not isinstance(data, dict):
-        raise ProtocolError(f"a tunnel message of kind {kind} is not an object")
-    return reader(_Fields(data))
+    what = f"a tunnel message of kind {kind}"
+    return reader(_Object(parse(body, what), what))
 
 
-class _Fields:
-    """Typed access to a JSON object; everything it refuses is a ProtocolError that names the key."""
+class _Object(Fields):
+    """An object of a message: unknown keys are skipped, texts are short and printable, addresses are IPv4."""
 
-    def __init__(self, data: dict[str, Any]) -> None:
-        self._data = data
+    def word(self, key: str, limit: int = MAX_TEXT) -> str:
+        return _printable(key, self.text(key, limit))
 
-    def integer(self, key: str, low: int, high: int) -> int:
-        value = self._data.get(key)
-        if type(value) is not int or not low <= value <= high:
-            raise ProtocolError(f"{key!r} must be a number from {low} to {high}")
-        return value
-
-    def text(self, key: str) -> str:
-        return self._text(key, self._data.get(key))
+    def words(self, key: str) -> tuple[str, ...]:
+        return tuple(_printable(key, text) for text in self.texts(key, MAX_TEXT))
 
     def identity(self, key: str) -> str:
-        value = self.text(key)
+        value = self.word(key)
         if not _HEX_ID.fullmatch(value):
             raise ProtocolError(f"{key!r} must be 32 hexadecimal digits")
         return value
 
-    def flag(self, key: str) -> bool:
-        value = self._data.get(key)
-        if not isinstance(value, bool):
-            raise ProtocolError(f"{key!r} must be true or false")
-        return value
-
-    def items(self, key: str) -> list[Any]:
-        value = self._data.get(key)
-        if not isinstance(value, list) or len(value) > _MAX_ITEMS:
-            raise ProtocolError(f"{key!r} must be a list of at most {_MAX_ITEMS}")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        return tuple(self._text(key, item) for item in self.items(key))
-
     def address(self, key: str) -> IPv4Address:
-        try:
-            return IPv4Address(self.text(key))
-        except AddressValueError as error:
-            raise ProtocolError(f"{key!r} must be an IPv4 address") from error
+        return _parsed(key, IPv4Address, self.word(key))
 
     def optional_address(self, key: str) -> IPv4Address | None:
-        return None if self._data.get(key) is None else self.address(key)
+        text = self.text_or_none(key, MAX_TEXT) if key in self else None
+        return None if text is None else _parsed(key, IPv4Address, text)
 
     def addresses(self, key: str) -> tuple[IPv4Address, ...]:
-        return tuple(_Fields({key: item}).address(key) for item in self.items(key))
+        return tuple(_parsed(key, IPv4Address, text) for text in self.words(key))
 
     def networks(self, key: str) -> tuple[IPv4Network, ...]:
-        try:
-            return tuple(IPv4Network(text) for text in self.texts(key))
-        except (AddressValueError, NetmaskValueError, ValueError) as error:
-            raise ProtocolError(f"{key!r} must be IPv4 ranges") from error
-
-    @staticmethod
-    def _text(key: str, value: object) -> str:
-        if not isinstance(value, str) or len(value) > _MAX_TEXT or not value.isprintable():
-            raise ProtocolError(f"{key!r} must be a text of at most {_MAX_TEXT} printable characters")
-        return value
+        return tuple(_parsed(key, IPv4Network, text) for text in self.words(key))
 
 
-def _hello(fields: _Fields) -> Hello:
+def _printable(key: str, text: str) -> str:
+    if not text.isprintable():
+        raise ProtocolError(f"{key!r} holds characters that cannot be printed")
+    return text
+
+
+def _parsed(key: str, kind: Callable[[str], T], text: str) -> T:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ProtocolError(f"{key!r} holds no {kind.__name__}: {text}") from error
+
+
+def _hello(fields: _Object) -> Hello:
     carriers = fields.integer("carriers", 1, MAX_CARRIERS)
     return Hello(
         oldest=fields.integer("oldest", 0, 1 << 16),
         newest=fields.integer("newest", 0, 1 << 16),
         session=fields.identity("session"),
         secret=fields.identity("secret"),
-        holder=fields.text("holder"),
+        holder=fields.word("holder", MAX_HOLDER),
         offload=fields.integer("offload", 0, _OFFLOAD_BITS),
         pools=fields.networks("pools"),
         wanted=fields.optional_address("wanted"),
@@ -213,7 +202,7 @@ def _hello(fields: _Fields) -> Hello:
     )
 
 
-def _welcome(fields: _Fields) -> Welcome:
+def _welcome(fields: _Object) -> Welcome:
     return Welcome(
         version=fields.integer("version", 0, 1 << 16),
         address=fields.address("address"),
@@ -221,33 +210,32 @@ def _welcome(fields: _Fields) -> Welcome:
         mtu=fields.integer("mtu", 68, 65535),
         offload=fields.integer("offload", 0, _OFFLOAD_BITS),
         nameservers=fields.addresses("nameservers"),
-        search=fields.texts("search"),
-        pod=fields.text("pod"),
-        namespace=fields.text("namespace"),
+        search=fields.words("search"),
+        pod=fields.word("pod"),
+        namespace=fields.word("namespace"),
         pod_address=fields.address("pod_address"),
     )
 
 
-def _close(fields: _Fields) -> Close:
+def _close(fields: _Object) -> Close:
     return Close(
-        code=fields.text("code"), reason=fields.text("reason"), sessions=fields.integer("sessions", 0, 1 << 20)
+        code=fields.word("code"), reason=fields.word("reason"), sessions=fields.integer("sessions", 0, 1 << 20)
     )
 
 
-def _sessions(fields: _Fields) -> Sessions:
-    return Sessions(tuple(_session_info(item) for item in fields.items("sessions")))
+def _sessions(fields: _Object) -> Sessions:
+    return Sessions(fields.inners("sessions", _session_info))
 
 
-def _session_info(item: object) -> SessionInfo:
-    if not isinstance(item, dict):
-        raise ProtocolError("'sessions' must be objects")
-    fields = _Fields(item)
+def _session_info(fields: _Object) -> SessionInfo:
     return SessionInfo(
-        holder=fields.text("holder"), address=fields.address("address"), age_s=fields.integer("age_s", 0, 1 << 40)
+        holder=fields.word("holder", MAX_HOLDER),
+        address=fields.address("address"),
+        age_s=fields.integer("age_s", 0, 1 << 40),
     )
 
 
-_READERS: Final[dict[int, Callable[[_Fields], Message]]] = {
+_READERS: Final[dict[int, Callable[[_Object], Message]]] = {
     frames.HELLO: _hello,
     frames.WELCOME: _welcome,
     frames.CLOSE: _close,

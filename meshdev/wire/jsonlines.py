@@ -5,7 +5,7 @@ The peer is another process of the same user, possibly of another version: every
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from meshdev.errors import ProtocolError
 
@@ -30,11 +30,15 @@ def encode(value: Mapping[str, object]) -> bytes:
 
 def decode(line: bytes, what: str) -> "Fields":
     """The object in one line; *what* names it in errors."""
+    return Fields(parse(line, what), what)
+
+
+def parse(text: bytes, what: str) -> object:
+    """The JSON value in *text*, whatever it is. Raises ProtocolError."""
     try:
-        value = json.loads(str(line, "utf-8"), parse_constant=_no_number)
+        return json.loads(str(text, "utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise ProtocolError(f"{what} is not JSON") from None
-    return Fields(value, what)
 
 
 def _no_number(name: str) -> None:
@@ -136,13 +140,13 @@ class Fields:
                 return word
         raise self._wrong(key)
 
-    def inner(self, key: str) -> "Fields":
+    def inner(self, key: str) -> Self:
         """An object inside."""
-        return Fields(self._take(key), f"{key} of {self._what}")
+        return type(self)(self._take(key), f"{key} of {self._what}")
 
-    def inners(self, key: str, read: Callable[["Fields"], T]) -> tuple[T, ...]:
+    def inners(self, key: str, read: Callable[[Self], T]) -> tuple[T, ...]:
         """A list of objects, each read by *read*."""
-        return tuple(read(Fields(item, f"{key} of {self._what}")) for item in self._list(key))
+        return tuple(read(type(self)(item, f"{key} of {self._what}")) for item in self._list(key))
 
     def _list(self, key: str) -> list[object]:
         value = self._take(key)

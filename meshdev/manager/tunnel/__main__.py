@@ -38,6 +38,7 @@ def main() -> int:
         log.critical("%s", error.message)
         return error.exit_code
     listener = socket.create_server(("127.0.0.1", TUNNEL_PORT), backlog=128)
+    events = Events(loop)
     server = TunnelServer(
         loop,
         listener,
@@ -45,7 +46,7 @@ def main() -> int:
         pod,
         name=os.environ.get("POD_NAME", socket.gethostname()),
         namespace=os.environ.get("POD_NAMESPACE", ""),
-        events=Events(loop),
+        events=events,
     )
 
     def drain() -> None:
@@ -59,6 +60,7 @@ def main() -> int:
     log.info("the tunnel listens on 127.0.0.1:%d; pod %s, MTU %d", TUNNEL_PORT, pod.address, pod.mtu)
     loop.run()
     server.close()
+    events.close()
     loop.close()
     return 0
 

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from pyroute2.iproute.linux import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
-from meshdev.errors import FirewallError, RouteError
+from meshdev.errors import DeviceError, FirewallError, RouteError
 from meshdev.manager.tunnel.leases import gateway
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import ensure_node, open_tun, set_offload
 
 log = logging.getLogger(__name__)
+
+#: nft answers in 15 ms; a hung one must not stop the packets of everybody, in seconds.
+NFT_SECONDS: Final = 5.0
 
 #: Devices of sessions; the firewall knows them by this name.
 DEVICE_PATTERN: Final = "mesh%d"
@@ -87,16 +91,19 @@ class KernelNetwork:
 
     def pod(self) -> PodNetwork:
         """The pod's address, MTU and resolver."""
-        (address,) = (
-            IPv4Address(item.get_attr("IFA_ADDRESS"))
-            for item in list(self._netlink.get_addr(family=socket.AF_INET, index=self._uplink_index))[:1]
-        )
+        addresses = list(self._netlink.get_addr(family=socket.AF_INET, index=self._uplink_index))
+        if not addresses:
+            raise RouteError("the pod has no IPv4 address")
+        address = IPv4Address(addresses[0].get_attr("IFA_LOCAL"))
         nameservers, search = parse_resolv_conf(Path("/etc/resolv.conf").read_text())
         return PodNetwork(address, self._mtu, nameservers, search)
 
     def open_device(self, address: IPv4Address, pool: IPv4Network, queues: int, offload: int) -> tuple[TunDevice, int]:
         """Open, agree on offloads, set address, route, forwarding and source check. Raises LaptopError's kinds."""
-        device = open_tun(queues, name=DEVICE_PATTERN)
+        try:
+            device = open_tun(queues, name=DEVICE_PATTERN)
+        except OSError as error:
+            raise DeviceError(f"the manager cannot open a TUN device: {error.strerror}") from error
         try:
             agreed = device.offload & offload
             set_offload(device.queues[0].fileno(), agreed)
@@ -121,7 +128,7 @@ class KernelNetwork:
                 f"delete element inet meshdev addresses {{ {address} }}\n"
             )
         except FirewallError as error:
-            # A stale element names a device that is gone: harmless, but it must be seen.
+            # The next device of that name could also send from the old address, until that is leased again.
             log.warning("%s", error.message)
 
     def _configure(self, name: str, address: IPv4Address, pool: IPv4Network) -> None:
@@ -131,7 +138,7 @@ class KernelNetwork:
             self._netlink.addr("add", index=index, address=str(gateway(pool)), prefixlen=32)
             self._netlink.route("add", dst=f"{address}/32", oif=index, scope=253)  # RT_SCOPE_LINK
             self._forward(index)
-        except OSError as error:
+        except (OSError, NetlinkError) as error:
             raise RouteError(f"the device {name} cannot be configured: {error}") from error
 
     def _uplink(self) -> "_Link":
@@ -179,7 +186,12 @@ def _nested(kind: int, data: bytes) -> bytes:
 
 def _nft(script: str) -> None:
     """Run an nft script as one transaction. Raises FirewallError with nft's own words."""
-    result = subprocess.run(["nft", "-f", "-"], input=script, text=True, capture_output=True, check=False)
+    try:
+        result = subprocess.run(
+            ["nft", "-f", "-"], input=script, text=True, capture_output=True, check=False, timeout=NFT_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FirewallError(f"nft cannot be run: {error}") from error
     if result.returncode:
         raise FirewallError(f"nft refused: {result.stderr.strip()}")
 

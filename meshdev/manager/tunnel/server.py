@@ -69,7 +69,9 @@ class TunnelServer:
         loop.register(listener.fileno(), READABLE, self._on_accept)
 
     def drain(self) -> None:
-        """Take no more carriers and tell everybody that this manager goes away."""
+        """Take no more carriers and tell everybody that this manager goes away; a second call does nothing."""
+        if self._listener.fileno() < 0:
+            return
         self._loop.unregister(self._listener.fileno())
         self._listener.close()
         goodbye = encode(Close("draining", "the manager pod is being stopped"))
@@ -77,7 +79,8 @@ class TunnelServer:
             session.send(goodbye)
 
     def close(self) -> None:
-        """End everything at once."""
+        """End everything at once, the listener too."""
+        self.drain()
         for connection in list(self._strangers.values()):
             connection.pump.end(PeerClosed("the manager stops"))
         for session in list(self._sessions.values()):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from meshdev.config import GRACE_SECONDS
-from meshdev.errors import MeshdevError, TunnelError
+from meshdev.errors import DeviceError, MeshdevError, TunnelError
 from meshdev.pump.loop import Loop, Timer
 from meshdev.pump.pump import Pump
 from meshdev.tun.device import TunDevice
@@ -71,7 +71,10 @@ class Session:
         if self._carriers.get(index) is not pump:
             return
         del self._carriers[index]
-        self.device.queues[index].detach()
+        try:
+            self.device.queues[index].detach()
+        except DeviceError as error_too:  # the device was taken away: this session's trouble, not everybody's
+            log.warning("%s of %s: %s", self.device.name, self.holder, error_too.message)
         log.info("carrier %d of %s ended: %s", index, self.holder, error.message)
         if not self._carriers:
             self._begin_grace()
