@@ -1,5 +1,7 @@
 """The testbed's command line. `exec`, `node` and `kubectl` import next to nothing: they are run very often."""
 
+# ruff: noqa: PLC0415 - each command imports what it needs when it runs
+
 import os
 import sys
 from typing import NoReturn

@@ -1,5 +1,6 @@
 """The cluster's life: start its programs in order, import images, apply the manifests, wait, stop."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,8 +8,8 @@ from tests.cluster import addresses as plan
 from tests.cluster import cgroups, components, manifests, packages, pki, processes
 from tests.cluster.hashing import text_hash
 from tests.cluster.images import Image
-from tests.cluster.paths import ADMIN_KUBECONFIG, CONTAINERD_SOCKET, KUBELET_ROOT, LOGS, NETNS, PKI, RUN, log_file
-from tests.cluster.progress import step, wait_for
+from tests.cluster.paths import ADMIN_KUBECONFIG, CONTAINERD_SOCKET, KUBELET_ROOT, LOGS, RUN, log_file
+from tests.cluster.progress import wait_for
 from tests.cluster.run import TestbedError, run
 from tests.cluster.state import State
 
@@ -33,14 +34,15 @@ def ensure_early(state: State, kubebox: Path) -> bool:
     """What everything else waits for; True when something had to be started."""
     cgroups.create()
     daemons = components.daemons(kubebox)
-    return any([processes.ensure(state, daemons[name]) for name in _STARTED_EARLY])
+    started = [processes.ensure(state, daemons[name]) for name in _STARTED_EARLY]
+    return any(started)
 
 
 def ensure_late(state: State, kubebox: Path) -> bool:
     """The rest, once the API server answers."""
     daemons = components.daemons(kubebox)
-    late = [name for name in components.NAMES if name not in _STARTED_EARLY]
-    return any([processes.ensure(state, daemons[name]) for name in late])
+    started = [processes.ensure(state, daemons[name]) for name in components.NAMES if name not in _STARTED_EARLY]
+    return any(started)
 
 
 def restart(state: State, kubebox: Path, name: str) -> None:
@@ -102,8 +104,13 @@ def _node_ready() -> bool:
 
 def kubectl_command(argv: Sequence[str]) -> list[str]:
     """kubectl as admin, in the node's namespace."""
-    inside = ["nsenter", f"--net={NETNS / plan.NODE_NAMESPACE}", "--"]
-    return [*inside, str(packages.kubectl()), "--kubeconfig", str(ADMIN_KUBECONFIG), *argv]
+    return [
+        *processes.in_network(plan.NODE_NAMESPACE),
+        str(packages.kubectl()),
+        "--kubeconfig",
+        str(ADMIN_KUBECONFIG),
+        *argv,
+    ]
 
 
 def kubectl(*argv: str, stdin: str | None = None) -> str:
@@ -139,8 +146,8 @@ def apply_sample(state: State, kubebox: Path, image: Image) -> bool:
 
 
 def wait_sample() -> None:
-    """Wait until every workload is rolled out."""
-    timeout = f"--timeout={_ROLLOUT_SECONDS}s"
-    kubectl("rollout", "status", "-n", "kube-system", "deployment/coredns", timeout)
-    for name in manifests.workloads():
-        kubectl("rollout", "status", name, timeout)
+    """Wait until every workload is rolled out; one question when they all are."""
+    listed = json.loads(kubectl("get", "deployments,statefulsets", "--all-namespaces", "-o", "json"))
+    unready = manifests.unready(listed["items"])
+    for namespace, name in unready:
+        kubectl("rollout", "status", "--namespace", namespace, name, f"--timeout={_ROLLOUT_SECONDS}s")

@@ -18,7 +18,7 @@ from tests.cluster.paths import (
     PKI,
     RUN,
 )
-from tests.cluster.processes import Daemon
+from tests.cluster.processes import Daemon, in_network
 
 PAUSE_IMAGE = "localhost/meshdev-pause:1"
 ETCD_URL = "http://127.0.0.1:12379"
@@ -165,12 +165,12 @@ def daemons(kubebox: Path) -> dict[str, Daemon]:
 
     def component(name: str, program: str, flags: dict[str, object], *inputs: Path) -> Daemon:
         argv = (str(kubebox), program, *(f"--{flag}={value}" for flag, value in flags.items()))
-        return Daemon(name, argv, plan.NODE_NAMESPACE, inputs=tuple(files[path] for path in inputs))
+        return Daemon(name, argv, in_network(plan.NODE_NAMESPACE), inputs=tuple(files[path] for path in inputs))
 
     containerd = Daemon(
         "containerd",
         ("containerd", "--config", str(ETC / "containerd.toml")),
-        plan.NODE_NAMESPACE,
+        in_network(plan.NODE_NAMESPACE),
         inputs=(files[ETC / "containerd.toml"],),
     )
     found = (
@@ -178,9 +178,7 @@ def daemons(kubebox: Path) -> dict[str, Daemon]:
         component("etcd", "etcd", {"data-dir": ETCD_DATA, "listen-client-url": ETCD_URL}),
         component("apiserver", "kube-apiserver", _apiserver_flags(), ETC / "audit.yaml"),
         component("controller-manager", "kube-controller-manager", _controller_flags()),
-        component(
-            "scheduler", "kube-scheduler", {"kubeconfig": PKI / "scheduler.kubeconfig", "leader-elect": "false"}
-        ),
+        component("scheduler", "kube-scheduler", {"kubeconfig": PKI / "scheduler.kubeconfig", "leader-elect": "false"}),
         component(
             "kubelet",
             "kubelet",
@@ -246,5 +244,3 @@ def _controller_flags() -> dict[str, object]:
         "use-service-account-credentials": "true",
         "leader-elect": "false",
     }
-
-

@@ -36,9 +36,7 @@ _DROPPED = (
 
 def laptop_environment(base: Mapping[str, str], user: str, uid: int, home: str) -> dict[str, str]:
     """The environment of a command on a laptop: the caller's, less what belongs to the machine."""
-    kept = {
-        name: value for name, value in base.items() if name not in _DROPPED and not name.lower().endswith("_proxy")
-    }
+    kept = {name: value for name, value in base.items() if name not in _DROPPED and not name.lower().endswith("_proxy")}
     return {
         **kept,
         "HOME": home,
@@ -88,7 +86,7 @@ def become(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and ignored signals survive exec
     try:
-        os.execvpe(argv[0], argv, dict(environment))
+        os.execvpe(argv[0], argv, dict(environment))  # noqa: S606 (becoming the caller's command is the purpose)
     except FileNotFoundError:
         sys.stderr.write(f"{argv[0]}: not found\n")
         sys.exit(127)

@@ -11,14 +11,14 @@ import stat
 from pathlib import Path
 
 from tests.cluster import addresses as plan
-from tests.cluster import machine, processes
+from tests.cluster import machine, processes, resolved
 from tests.cluster.hashing import text_hash
 from tests.cluster.paths import CHECKOUT, NETNS, PKI, laptop_folder
+from tests.cluster.progress import wait_for
 from tests.cluster.run import run
 from tests.cluster.state import ProcessRecord, State
 
 _SHELL = ("sh", "-e", "-u")
-_OVERLAID = 2  # the laptop with systemd-resolved has a whole /etc of its own: there resolv.conf is a symbolic link
 
 
 def holder_name(number: int) -> str:
@@ -38,6 +38,7 @@ def holder_argv(laptop: plan.Laptop) -> list[str]:
 def setup_script(laptop: plan.Laptop, account: pwd.struct_passwd) -> str:
     """What makes the fresh namespaces a laptop; run once, inside."""
     folder = laptop_folder(laptop.number)
+    overlay = f"lowerdir={resolved.lower_etc()},upperdir=/run/.etc/upper,workdir=/run/.etc/work"
     lines = [
         f"hostname {laptop.hostname}",
         # The machine's own tree stays reachable for root: checkouts are taken from there when they are covered here.
@@ -50,17 +51,16 @@ def setup_script(laptop: plan.Laptop, account: pwd.struct_passwd) -> str:
         f"mount --bind {folder}/root /root",
         f"mount --bind {folder}/dev {account.pw_dir}",
         "mount -t sysfs sysfs /sys",  # /sys/class/net shows the namespace in which sysfs was mounted
+        # A private copy of /etc on a tmpfs: nothing done on a laptop reaches the machine, and it goes with the laptop.
+        "mkdir -m 700 /run/.etc",
+        "mkdir -m 755 /run/.etc/upper /run/.etc/work",
+        f"mount -t overlay overlay -o {overlay} /etc",
+        *(f"rm -f /etc/{name}; cp {folder}/{name} /etc/{name}" for name in private_files(laptop)),
     ]
-    if laptop.number == _OVERLAID:
-        lines += [
-            f"mount -t overlay overlay -o lowerdir=/etc,upperdir={folder}/etc,workdir={folder}/work /etc",
-            "rm -f /etc/resolv.conf",
-            "ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf",
-            f"cat {folder}/hosts > /etc/hosts",
-            f"echo {laptop.hostname} > /etc/hostname",
-        ]
+    if laptop.number in resolved.LAPTOPS:
+        lines += resolved.setup_lines()
     else:
-        lines += [f"mount --bind {folder}/{name} /etc/{name}" for name in ("resolv.conf", "hosts")]
+        lines.append(f"mount --bind {folder}/resolv.conf /etc/resolv.conf")  # written in place only, as in a container
     return "\n".join(lines) + "\n"
 
 
@@ -68,6 +68,7 @@ def private_files(laptop: plan.Laptop) -> dict[str, str]:
     """Name → content of the laptop's own /etc files."""
     return {
         "hosts": f"127.0.0.1\tlocalhost\n127.0.1.1\t{laptop.hostname}\n::1\tlocalhost ip6-localhost\n",
+        "hostname": f"{laptop.hostname}\n",
         "resolv.conf": f"nameserver {plan.WAN_DNS}\n",
     }
 
@@ -93,12 +94,15 @@ def ensure(state: State, number: int) -> bool:
         state.processes[holder_name(number)] = record
         state.save()
     assert record is not None
+    if number in resolved.LAPTOPS:
+        resolved.ensure(state, number, record.pid)
     grant(state, number, record)
     return fresh
 
 
 def remove(state: State, number: int) -> None:
     """End the holder; its mounts go with the last process inside."""
+    resolved.remove(state, number)
     processes.stop(state, holder_name(number), 1)
     for name in [name for name in state.facts if name.startswith(f"checkout:{number}:")]:
         del state.facts[name]
@@ -110,17 +114,15 @@ def remove(state: State, number: int) -> None:
 
 def inside(record: ProcessRecord, script: str) -> str:
     """Run SCRIPT as root inside the laptop that RECORD holds open."""
-    wrapper = ("nsenter", f"--target={record.pid}", "--mount", "--net", "--uts", "--")
-    return run(*wrapper, *_SHELL, stdin=script)
+    return run(*processes.beside(record.pid), *_SHELL, stdin=script)
 
 
 def _make_folders(laptop: plan.Laptop, account: pwd.struct_passwd) -> None:
     folder = laptop_folder(laptop.number)
-    for name in ("machine", "root", "dev", "etc", "work"):
+    for name in ("machine", "root", "dev"):
         (folder / name).mkdir(parents=True)
     folder.chmod(0o711)
     (folder / "machine").chmod(0o700)
-    (folder / "etc").chmod(0o755)
     (folder / "root").chmod(0o711)  # a checkout may lie below it
     (folder / "dev").chmod(0o750)
     shutil.chown(folder / "dev", account.pw_uid, account.pw_gid)
@@ -139,8 +141,6 @@ def _make_folders(laptop: plan.Laptop, account: pwd.struct_passwd) -> None:
 
 def _wait_until_unshared(record: ProcessRecord) -> None:
     """`sleep` is the last program of the chain: when it runs, the namespaces are there."""
-    from tests.cluster.progress import wait_for  # noqa: PLC0415
-
     wait_for(
         "the laptop's namespaces", lambda: Path(f"/proc/{record.pid}/comm").read_text().strip() == "sleep", 5, 0.005
     )

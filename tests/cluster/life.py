@@ -1,5 +1,6 @@
 """`up`, `down` and `restart`: the order of things."""
 
+import compileall
 import os
 import shutil
 import sys
@@ -20,7 +21,7 @@ from tests.cluster import (
     processes,
 )
 from tests.cluster.hashing import tree_hash
-from tests.cluster.paths import DATA, RUN, SOURCES
+from tests.cluster.paths import CHECKOUT, DATA, RUN, SOURCES
 from tests.cluster.progress import note, step
 from tests.cluster.state import State, locked
 
@@ -32,6 +33,8 @@ def up() -> None:
     os.umask(0o022)
     with locked() as state:
         packages.install()
+        packages.kubectl()
+        packages.resolved_root()
         kubebox, pause = binaries.kubebox(), binaries.pause()
         built = [images.build_pause(pause), images.build_sample(), images.build_manager()]
         machine.prepare(state)
@@ -49,6 +52,7 @@ def up() -> None:
             cluster.ensure_late(state, kubebox)
             cluster.wait_component(state, "kubelet")
         _laptops(state)
+        _compile()
         sample = images.sample()
         with step("cluster: sample application"):
             cluster.apply_sample(state, kubebox, sample)
@@ -70,12 +74,17 @@ def _laptops(state: State) -> None:
             laptops.ensure(state, number)
 
 
+def _compile() -> None:
+    """Byte code for meshdev: the developer's account cannot write it, and would compile at each start."""
+    compileall.compile_dir(CHECKOUT / "meshdev", quiet=2)
+
+
 def _wan_daemon() -> processes.Daemon:
     """DNS and web of the wan. The sources are part of the fingerprint: another checkout's version replaces it."""
     return processes.Daemon(
         _WAN,
-        (sys.executable, "-m", "tests.cluster.wan"),
-        addresses.WAN_NAMESPACE,
+        (os.path.realpath(sys.executable), "-m", "tests.cluster.wan"),
+        processes.in_network(addresses.WAN_NAMESPACE),
         env={"PYTHONPATH": str(SOURCES.parents[1])},
         inputs=(tree_hash(SOURCES / "wan"), tree_hash(SOURCES / "sample")),
         stop_seconds=1,

@@ -94,8 +94,13 @@ SAMPLE = (
     App(
         "bulk",
         ("--name=bulk", "--bulk"),
-        tuple(Port(name, port) for name, port in (("sink", 7001), ("source", 7002), ("echo", 7003)))
-        + (Port("half-close", 7004), Port("plain-sink", 7005)),
+        (
+            Port("sink", 7001),
+            Port("source", 7002),
+            Port("echo", 7003),
+            Port("half-close", 7004),
+            Port("plain-sink", 7005),
+        ),
     ),
     App("db", ("--name=db", "--port=5432"), (Port("db", 5432),), replicas=2, kind="StatefulSet", headless=True),
     App("named", ("--name=named", "--port=8080"), (Port("web", 8080, 80, by_name=True),)),
@@ -129,9 +134,25 @@ def render(manifest: Manifest) -> str:
     return json.dumps(manifest, indent=1)
 
 
-def workloads() -> list[str]:
-    """What must be rolled out before the sample is there, as kubectl names it (namespace default)."""
-    return [f"{app.kind.lower()}/{app.name}" for app in SAMPLE]
+def unready(listed: Iterable[Manifest]) -> list[tuple[str, str]]:
+    """(namespace, kind/name) of our workloads that are not rolled out; LISTED is what the API server has."""
+    wanted = {("default", f"{app.kind.lower()}/{app.name}") for app in SAMPLE} | {("kube-system", "deployment/coredns")}
+    done = {
+        (item["metadata"]["namespace"], f"{item['kind'].lower()}/{item['metadata']['name']}")
+        for item in listed
+        if _is_rolled_out(item)
+    }
+    return sorted(wanted - done)
+
+
+def _is_rolled_out(item: Manifest) -> bool:
+    status, wanted = item.get("status", {}), item["spec"]["replicas"]
+    return (
+        status.get("observedGeneration") == item["metadata"]["generation"]
+        and status.get("updatedReplicas") == wanted
+        and status.get("readyReplicas") == wanted
+        and status.get("replicas") == wanted
+    )
 
 
 def workload(app: App, image_digest: str) -> Manifest:

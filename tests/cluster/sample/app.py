@@ -4,7 +4,7 @@
 |---|---|
 | `GET /` | the names of the services that the request passed: `service-a>service-b>service-c` |
 | `POST` or `PUT /` | the number of bytes received |
-| `/request` | the request as received, as JSON: method, target, version, headers in order and case, client, body length, trailers |
+| `/request` | the request as received, as JSON: method, target, version, headers in order and case, client, trailers |
 | `/echo` | the body |
 | `/sha256` | the body's SHA-256 |
 | `/bytes/N` | N bytes of the pattern in pattern.py |
@@ -18,6 +18,7 @@ import hashlib
 import http.client
 import json
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from tests.cluster.sample import websocket
@@ -27,6 +28,7 @@ from tests.cluster.sample.pattern import pattern
 PROPAGATED = ("a", "baggage", "traceparent", "tracestate")
 _NEXT_TIMEOUT = 5.0
 _LARGEST = 64 << 20
+_BINARY = "application/octet-stream"
 
 
 class App:
@@ -35,31 +37,32 @@ class App:
     def __init__(self, name: str, following: str = "") -> None:
         self._name = name
         self._following = following
+        self._routes: dict[str, Callable[[Request, str], Response]] = {
+            "": lambda request, _: self._chain(request),
+            "bytes": lambda _, rest: Response(pattern(0, min(int(rest), _LARGEST)), content_type=_BINARY),
+            "delay": self._delay,
+            "echo": lambda request, _: Response(b"".join(request.body), content_type=_BINARY),
+            "healthz": lambda _request, _rest: Response(b"ok"),
+            "request": lambda request, _: self._describe(request),
+            "sha256": lambda request, _: Response(_digest(request).encode()),
+            "status": lambda _, rest: Response(self._name.encode(), status=int(rest)),
+        }
 
     def __call__(self, request: Request) -> Response | Takeover:
         if request.has_token("upgrade", "websocket"):
             return websocket.echo(request, self._name)
         first, _, rest = request.path.lstrip("/").partition("/")
-        match first:
-            case "request":
-                return self._describe(request)
-            case "healthz":
-                return Response(b"ok")
-            case "echo":
-                return Response(b"".join(request.body), content_type="application/octet-stream")
-            case "sha256":
-                return Response(_digest(request).encode())
-            case "bytes" if rest.isdigit() and int(rest) <= _LARGEST:
-                return Response(pattern(0, int(rest)), content_type="application/octet-stream")
-            case "status" if rest.isdigit() and 200 <= int(rest) <= 599:
-                return Response(self._name.encode(), status=int(rest))
-            case "delay" if rest.replace(".", "", 1).isdigit():
-                time.sleep(float(rest))
-                return self._chain(request)
-            case "":
-                return self._chain(request)
-            case _:
-                return Response(f"{self._name} has no {request.path}".encode(), status=404)
+        route = self._routes.get(first)
+        if route is None:
+            return Response(f"{self._name} has no {request.path}".encode(), status=404)
+        try:
+            return route(request, rest)
+        except ValueError:
+            return Response(f"{rest!r} is no number".encode(), status=400)
+
+    def _delay(self, request: Request, seconds: str) -> Response:
+        time.sleep(float(seconds))
+        return self._chain(request)
 
     def _chain(self, request: Request) -> Response:
         if request.method in {"POST", "PUT", "PATCH"}:

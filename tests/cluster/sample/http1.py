@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from io import BufferedReader
 
 _LONGEST_LINE = 1 << 20
 _PIECE = 1 << 20
@@ -55,7 +55,7 @@ class Response:
 
 
 # An upgraded connection: the handler of raw bytes, called after the 101.
-Takeover = Callable[[BinaryIO, socket.socket], None]
+Takeover = Callable[[BufferedReader, socket.socket], None]
 Handler = Callable[[Request], Response | Takeover]
 
 _REASONS = {101: "Switching Protocols", 200: "OK", 204: "No Content", 400: "Bad Request", 404: "Not Found"}
@@ -80,7 +80,7 @@ class Server:
 
     def serve(self, connection: socket.socket) -> None:
         """One connection to its end."""
-        stream = connection.makefile("rb", buffering=65536)
+        stream = connection.makefile("rb")
         try:
             while self._serve_one(connection, stream):
                 pass
@@ -89,7 +89,7 @@ class Server:
         finally:
             stream.close()
 
-    def _serve_one(self, connection: socket.socket, stream: BinaryIO) -> bool:
+    def _serve_one(self, connection: socket.socket, stream: BufferedReader) -> bool:
         """Read and answer one request; False when the connection is over."""
         first = self._wait(connection, stream)
         if not first:
@@ -109,7 +109,7 @@ class Server:
         connection.sendall(_head(answer, answer.body, close=close) + payload)
         return not close
 
-    def _wait(self, connection: socket.socket, stream: BinaryIO) -> bytes:
+    def _wait(self, connection: socket.socket, stream: BufferedReader) -> bytes:
         """The next request line; b"" at the end of the connection or while draining."""
         with self._lock:
             if self._draining:
@@ -122,7 +122,7 @@ class Server:
                 self._waiting.discard(connection)
 
 
-def _line(stream: BinaryIO) -> bytes:
+def _line(stream: BufferedReader) -> bytes:
     line = stream.readline(_LONGEST_LINE)
     if line and not line.endswith(b"\n"):
         if len(line) < _LONGEST_LINE:
@@ -131,7 +131,7 @@ def _line(stream: BinaryIO) -> bytes:
     return line
 
 
-def _parse_head(first: bytes, stream: BinaryIO) -> Request:
+def _parse_head(first: bytes, stream: BufferedReader) -> Request:
     words = first.decode("latin-1").strip().split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         raise BadRequestError(f"not an HTTP/1 request line: {first[:80]!r}")
@@ -139,7 +139,7 @@ def _parse_head(first: bytes, stream: BinaryIO) -> Request:
     return Request(method, target, version.removeprefix("HTTP/"), _fields(stream))
 
 
-def _fields(stream: BinaryIO) -> Headers:
+def _fields(stream: BufferedReader) -> Headers:
     """Header or trailer lines up to the empty one, as they came."""
     found: Headers = []
     while True:
@@ -155,7 +155,7 @@ def _fields(stream: BinaryIO) -> Headers:
         found.append((name, value.strip(" \t")))
 
 
-def _body(request: Request, stream: BinaryIO, announce_to: socket.socket | None) -> Iterator[bytes]:
+def _body(request: Request, stream: BufferedReader, announce_to: socket.socket | None) -> Iterator[bytes]:
     """The body's pieces. A client that waits for `100 Continue` gets it when the first piece is asked for."""
     chunked = request.has_token("transfer-encoding", "chunked")
     lengths = request.values("content-length")
@@ -172,7 +172,7 @@ def _body(request: Request, stream: BinaryIO, announce_to: socket.socket | None)
         yield from _exactly(stream, left)
 
 
-def _chunks(request: Request, stream: BinaryIO) -> Iterator[bytes]:
+def _chunks(request: Request, stream: BufferedReader) -> Iterator[bytes]:
     while True:
         size = _line(stream).partition(b";")[0].strip()
         try:
@@ -186,9 +186,9 @@ def _chunks(request: Request, stream: BinaryIO) -> Iterator[bytes]:
         _line(stream)
 
 
-def _exactly(stream: BinaryIO, left: int) -> Iterator[bytes]:
+def _exactly(stream: BufferedReader, left: int) -> Iterator[bytes]:
     while left:
-        piece = stream.read1(min(left, _PIECE)) if hasattr(stream, "read1") else stream.read(min(left, _PIECE))
+        piece = stream.read1(min(left, _PIECE))
         if not piece:
             raise BadRequestError("connection ended inside the body")
         left -= len(piece)

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import socket
 import struct
-from typing import BinaryIO
+from io import BufferedReader
 
 from tests.cluster.sample.http1 import Request, Takeover
 
@@ -21,14 +21,14 @@ def echo(request: Request, name: str) -> Takeover:
         f"Sec-WebSocket-Accept: {accept}\r\n\r\n"
     )
 
-    def takeover(stream: BinaryIO, connection: socket.socket) -> None:
+    def takeover(stream: BufferedReader, connection: socket.socket) -> None:
         connection.sendall(head.encode())
         _loop(stream, connection, name)
 
     return takeover
 
 
-def _loop(stream: BinaryIO, connection: socket.socket, name: str) -> None:
+def _loop(stream: BufferedReader, connection: socket.socket, name: str) -> None:
     message, kind = b"", _TEXT
     while (received := _frame(stream)) is not None:
         final, opcode, payload = received
@@ -46,7 +46,7 @@ def _loop(stream: BinaryIO, connection: socket.socket, name: str) -> None:
                 connection.sendall(_encode(kind, answer))
 
 
-def _frame(stream: BinaryIO) -> tuple[bool, int, bytes] | None:
+def _frame(stream: BufferedReader) -> tuple[bool, int, bytes] | None:
     """(final, opcode, payload) of the next frame, or None at the end."""
     head = stream.read(2)
     if len(head) < 2:
