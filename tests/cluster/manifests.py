@@ -147,12 +147,8 @@ def unready(listed: Iterable[Manifest]) -> list[tuple[str, str]]:
 
 def _is_rolled_out(item: Manifest) -> bool:
     status, wanted = item.get("status", {}), item["spec"]["replicas"]
-    return (
-        status.get("observedGeneration") == item["metadata"]["generation"]
-        and status.get("updatedReplicas") == wanted
-        and status.get("readyReplicas") == wanted
-        and status.get("replicas") == wanted
-    )
+    counts = [status.get(name) for name in ("replicas", "updatedReplicas", "readyReplicas")]
+    return bool(status.get("observedGeneration") == item["metadata"]["generation"]) and counts == [wanted] * 3
 
 
 def workload(app: App, image_digest: str) -> Manifest:
