@@ -18,7 +18,8 @@
     │   ├── PortForwardError         41    the API server or kubelet refused the port-forward
     │   ├── ProtocolError            42    the peer sent what it must not
     │   ├── PeerClosed               43    the peer said goodbye (reason inside)
-    │   └── VersionError             44    no common protocol version
+    │   ├── VersionError             44    no common protocol version
+    │   └── RefusedError             45    the manager does not take this session
     ├── LaptopError                  50    this machine
     │   ├── DeviceError              51    /dev/net/tun
     │   ├── SudoError                52    no root for the helper
@@ -159,6 +160,13 @@ class VersionError(TunnelError):
 
     code = "version"
     exit_code = 44
+
+
+class RefusedError(TunnelError):
+    """The manager does not take this session (it is full, has no address); its own words stand in the message."""
+
+    code = "refused"
+    exit_code = 45
 
 
 class LaptopError(MeshdevError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from meshdev.config import HEARTBEAT_SECONDS, OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import DeviceError, MeshdevError, PeerClosed, ProtocolError, TunnelError, VersionError
+from meshdev.errors import DeviceError, MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError, VersionError
 from meshdev.pump.loop import Loop
 from meshdev.pump.pump import Counters, Pump
 from meshdev.pump.transport import Transport
@@ -43,14 +43,6 @@ class CarrierState:
     up: bool
     round_trip: float | None
     counters: Counters
-
-
-class RefusedError(TunnelError):
-    """The manager answered CLOSE; ``close`` holds its code. Dialling again brings the same answer."""
-
-    def __init__(self, close: Close) -> None:
-        super().__init__(f"the manager refused: {close.reason}")
-        self.close = close
 
 
 class Carrier:
@@ -184,9 +176,11 @@ def _accepted(answer: Message) -> Welcome | Sessions:
             return answer
         case Close(code="version"):
             others = f" ({answer.sessions} sessions are on it)" if answer.sessions else ""
-            raise VersionError(answer.reason, hint=f"meshdev connect --upgrade replaces the manager{others}")
+            raise IncompatibleError(
+                answer.reason, answer.sessions, hint=f"meshdev connect --upgrade replaces the manager{others}"
+            )
         case Close():
-            raise RefusedError(answer)
+            raise RefusedError(f"the manager refused: {answer.reason}")
         case _:
             raise ProtocolError("the manager's first message was not WELCOME")
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from meshdev.errors import LaptopError, MeshdevError, PeerClosed, ProtocolError, TunnelError, VersionError
+from meshdev.errors import LaptopError, MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError, VersionError
 from meshdev.pump.loop import Loop
 from meshdev.tun.device import TunQueue
-from meshdev.tunnel.carrier import Carrier, CarrierState, Dialled, RefusedError
+from meshdev.tunnel.carrier import Carrier, CarrierState, Dialled
 from meshdev.tunnel.thread import packet_thread
 from meshdev.wire.control import Close, Hello, Sessions, Welcome
 

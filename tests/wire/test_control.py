@@ -56,16 +56,20 @@ LITERAL: list[tuple[Message, int, str]] = [
     (
         HELLO,
         frames.HELLO,
-        '{"oldest":1,"newest":2,"session":"00000000000000000000000000000000",'
-        '"secret":"ffffffffffffffffffffffffffffffff","holder":"ann@laptop","offload":103,"pools":["198.18.0.0/16"],'
-        '"wanted":"198.18.0.2","carrier":1,"carriers":2,"observer":false}',
+        (
+            '{"oldest":1,"newest":2,"session":"00000000000000000000000000000000",'
+            '"secret":"ffffffffffffffffffffffffffffffff","holder":"ann@laptop","offload":103,"pools":["198.18.0.0/16"],'
+            '"wanted":"198.18.0.2","carrier":1,"carriers":2,"observer":false}'
+        ),
     ),
     (
         WELCOME,
         frames.WELCOME,
-        '{"version":1,"address":"198.18.0.2","mtu":1450,"offload":7,"nameservers":["10.96.0.10"],'
-        '"search":["default.svc.cluster.local","svc.cluster.local"],"pod":"manager-1","namespace":"default",'
-        '"pod_address":"10.244.0.9"}',
+        (
+            '{"version":1,"address":"198.18.0.2","mtu":1450,"offload":7,"nameservers":["10.96.0.10"],'
+            '"search":["default.svc.cluster.local","svc.cluster.local"],"pod":"manager-1","namespace":"default",'
+            '"pod_address":"10.244.0.9"}'
+        ),
     ),
     (CLOSE, frames.CLOSE, '{"code":"full","reason":"no room","sessions":60}'),
     (SESSIONS, frames.SESSIONS, '{"sessions":[{"holder":"ann@laptop","address":"198.18.0.2","age_s":7}]}'),

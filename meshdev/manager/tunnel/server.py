@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, TunnelError
+from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError
 from meshdev.manager.tunnel.events import Events
 from meshdev.manager.tunnel.leases import lease
 from meshdev.manager.tunnel.network import Network, PodNetwork
@@ -33,7 +33,7 @@ HELLO_SECONDS: Final = 5.0
 _ACCEPTS_PER_TURN: Final = 16
 
 
-class RefusedError(TunnelError):
+class Refusal(Exception):  # noqa: N818 -- an answer, not a fault
     """A HELLO cannot be answered with WELCOME; ``close`` says why on the wire."""
 
     def __init__(self, close: Close) -> None:
@@ -91,17 +91,17 @@ class TunnelServer:
         return Sessions(tuple(session.info() for session in self._sessions.values()))
 
     def welcome(self, hello: Hello) -> tuple[Session, Welcome]:
-        """The session *hello* belongs to, made where it is new. Raises RefusedError."""
+        """The session *hello* belongs to, made where it is new. Raises Refusal."""
         version = min(hello.newest, PROTOCOL)
         if version < max(hello.oldest, OLDEST_PROTOCOL):
             ours, theirs = f"{OLDEST_PROTOCOL} to {PROTOCOL}", f"{hello.oldest} to {hello.newest}"
             reason = f"the manager speaks protocol {ours}, you speak {theirs}"
-            raise RefusedError(Close("version", reason, len(self._sessions)))
+            raise Refusal(Close("version", reason, len(self._sessions)))
         session = self._sessions.get(hello.session)
         if session is None:
             session = self._new_session(hello)
         elif not session.proves(hello.secret):
-            raise RefusedError(Close("secret", "this session belongs to somebody else"))
+            raise Refusal(Close("secret", "this session belongs to somebody else"))
         return session, Welcome(
             version=version,
             address=session.address,
@@ -125,13 +125,13 @@ class TunnelServer:
 
     def _new_session(self, hello: Hello) -> Session:
         if len(self._sessions) >= MAX_SESSIONS:
-            raise RefusedError(Close("full", f"{MAX_SESSIONS} sessions use the manager already", MAX_SESSIONS))
+            raise Refusal(Close("full", f"{MAX_SESSIONS} sessions use the manager already", MAX_SESSIONS))
         taken = {session.address for session in self._sessions.values()}
         try:
             address, pool = lease(hello.pools, hello.wanted, taken, self._last_lease)
             device, offload = self._network.open_device(address, pool, hello.carriers, hello.offload)
         except MeshdevError as error:
-            raise RefusedError(Close("address", error.message, len(self._sessions))) from error
+            raise Refusal(Close("address", error.message, len(self._sessions))) from error
         self._last_lease = address
         session = Session(self._loop, hello, address, device, offload, self._gone)
         self._sessions[session.id] = session
@@ -204,10 +204,10 @@ class _Connection:
             self.pump.send(encode(welcome))
             self._session, self._index = session, hello.carrier
             session.join(hello.carrier, self.pump)
-        except RefusedError as refusal:
-            log.info("%s was refused: %s", hello.holder, refusal.message)
+        except Refusal as refusal:
+            log.info("%s was refused: %s", hello.holder, refusal)
             self.pump.send(encode(refusal.close))
-            self.pump.end(refusal)
+            self.pump.end(RefusedError(str(refusal)))
 
     def _on_end(self, error: MeshdevError) -> None:
         self._deadline.cancel()
