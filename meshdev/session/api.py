@@ -4,9 +4,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from meshdev.errors import MeshdevError
@@ -19,29 +18,33 @@ Handler = Callable[[Request], Awaitable[Status | None]]
 
 #: Time for a client to say what it wants, in seconds.
 REQUEST_SECONDS: Final = 5.0
+#: Time for the last answers to leave, in seconds.
+LAST_ANSWERS_SECONDS: Final = 1.0
 
 
-@contextmanager
-def listen(path: Path) -> Iterator[socket.socket]:
-    """The listening socket; its file goes with the context.
+@asynccontextmanager
+async def serving(sock: socket.socket, handle: Handler) -> AsyncIterator[None]:
+    """Answer requests on the listening *sock* with what *handle* returns or raises, as long as the context lasts.
 
-    One left over from a dead session is replaced: whoever calls this holds the session's lock.
+    The context ends when the answers under way have left. The socket's file goes with it.
     """
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
-        path.chmod(0o600)
-        try:
-            yield sock
-        finally:
-            path.unlink(missing_ok=True)
+    answers: set[asyncio.Task[None]] = set()
 
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if task := asyncio.current_task():
+            answers.add(task)
+            task.add_done_callback(answers.discard)
+        await _answer(reader, writer, handle)
 
-async def serve(sock: socket.socket, handle: Handler) -> None:
-    """Answer requests with what *handle* returns or raises, until cancelled."""
-    server = await asyncio.start_unix_server(lambda r, w: _answer(r, w, handle), sock=sock, limit=MAX_LINE)
-    async with server:
-        await server.serve_forever()
+    path: str = sock.getsockname()
+    server = await asyncio.start_unix_server(answer, sock=sock, limit=MAX_LINE)
+    try:
+        yield
+    finally:
+        os.unlink(path)  # noqa: PTH108 -- a socket's name may be any bytes
+        server.close()
+        if answers:
+            await asyncio.wait(answers, timeout=LAST_ANSWERS_SECONDS)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
@@ -63,9 +66,3 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ha
         log.info("nobody waits for the answer: %s", error)
     finally:
         writer.close()
-
-
-def describe() -> str:
-    """The one on whose behalf this session runs, for others to read: ``user@host``."""
-    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
-    return f"{user}@{os.uname().nodename}"[:256]

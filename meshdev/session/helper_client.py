@@ -20,6 +20,7 @@ from meshdev.wire.helper import (
     LINE_LIMIT,
     MAX_FDS,
     AddressSet,
+    AddRoutes,
     Beat,
     Close,
     DnsOpened,
@@ -129,6 +130,10 @@ class HelperClient:
     async def set_routes(self, routes: Iterable[IPv4Network]) -> RoutesSet:
         """Make these the device's routes; what the kernel has in the end."""
         return (await self._call(SetRoutes(tuple(routes)), RoutesSet))[0]
+
+    async def add_routes(self, routes: Iterable[IPv4Network]) -> RoutesSet:
+        """Add these to the device's routes; which of them are in force now."""
+        return (await self._call(AddRoutes(tuple(routes)), RoutesSet))[0]
 
     async def dns_sockets(self, upstreams: Iterable[IPAddress]) -> DnsEars:
         """Sockets for the forwarder."""

@@ -1,0 +1,43 @@
+"""Entry point of the session, started by ``meshdev connect``: ``python -m meshdev.session --helper FD …``."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+
+from meshdev.errors import MeshdevError
+from meshdev.session.progress import Progress, adopt
+from meshdev.session.supervisor import Supervisor
+
+
+async def session(arguments: argparse.Namespace) -> int:
+    """Run one connection. The exit code."""
+    progress = Progress(adopt(arguments.progress))
+    helper, api = adopt(arguments.helper), adopt(arguments.api)
+    try:
+        options = await progress.options()
+    except MeshdevError as error:
+        await progress.failed(error)
+        return error.exit_code
+    if options.debug:
+        logging.getLogger("meshdev").setLevel(logging.DEBUG)
+    supervisor = Supervisor(options, progress, helper)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+    return await supervisor.run(api)
+
+
+def main() -> int:
+    """Read the descriptors that ``connect`` passed on and run."""
+    parser = argparse.ArgumentParser(prog="meshdev-session", description=__doc__)
+    for name in ("helper", "progress", "lock", "api"):
+        # The lock needs no more than to stay open: it belongs to the open file.
+        parser.add_argument(f"--{name}", type=int, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    return asyncio.run(session(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

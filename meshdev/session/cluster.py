@@ -1,0 +1,158 @@
+"""The session's side of the cluster: the manager it uses, the carriers it dials, the ranges it learns."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from types import TracebackType
+from typing import Final
+
+from meshdev.config import DEFAULT_IMAGE, IMAGE_VARIABLE, TUNNEL_PORT
+from meshdev.errors import LaptopError, ManagerBusyError, MeshdevError, PortForwardError
+from meshdev.kube import manager
+from meshdev.kube.client import KubeApi
+from meshdev.kube.kubeconfig import Options
+from meshdev.kube.manager import Created
+from meshdev.kube.manifest import ManagerSpec
+from meshdev.kube.podstate import ManagerPod
+from meshdev.kube.portforward import Carrier, Dialled, dial
+from meshdev.kube.ranges import cluster_ranges, watch_addresses
+from meshdev.session.progress import Progress
+from meshdev.session.routing import Routing
+from meshdev.wire.session_api import ConnectOptions
+
+log = logging.getLogger(__name__)
+
+#: One API call where --request-timeout says nothing, in seconds.
+REQUEST_SECONDS: Final = 15.0
+#: One try to dial, in seconds: API server and kubelet answer in milliseconds, or not at all.
+DIAL_SECONDS: Final = 5.0
+#: Time for one deletion while undoing, in seconds.
+UNDO_SECONDS: Final = 5.0
+
+
+class Cluster:
+    """One context of a kubeconfig and the manager in it. ``context`` and the like are None before :meth:`open`."""
+
+    def __init__(self, options: ConnectOptions, progress: Progress) -> None:
+        self._options = options
+        self._progress = progress
+        self._api: KubeApi | None = None
+        self._pod: ManagerPod | None = None
+        self._kinds: tuple[Carrier, ...] = ("spdy", "websocket") if options.carrier == "auto" else (options.carrier,)
+        self._created: list[Created] = []
+        self.context: str | None = None
+        self.namespace: str | None = None
+        self.server: str | None = None
+        self.manager_namespace: str | None = None
+        self.connected = False
+        """Set once the connection stands: from then on the manager stays in the cluster."""
+
+    @property
+    def api(self) -> KubeApi:
+        """The API server. Raises LaptopError before :meth:`open`."""
+        if self._api is None:
+            raise LaptopError("the kubeconfig is not read yet")
+        return self._api
+
+    async def open(self) -> None:
+        """Read the kubeconfig, find or make the manager."""
+        options = self._options
+        api = self._api = await KubeApi.open(
+            Options(
+                kubeconfig=options.kubeconfig,
+                context=options.context,
+                namespace=options.namespace,
+                impersonate=options.as_user,
+                request_timeout=options.request_timeout or REQUEST_SECONDS,
+            )
+        )
+        self.context, self.namespace, self.server = api.context, api.namespace, api.server
+        self.manager_namespace = options.manager_namespace or api.namespace
+        self._progress.step("cluster", f"context {api.context}, namespace {api.namespace}, {api.server}")
+        self._pod = await manager.ensure(
+            api, self._spec(), progress=self._progress.wait, on_created=self._created.append
+        )
+        self._progress.step("manager", f"pod {self._pod.namespace}/{self._pod.name}")
+
+    async def replace_manager(self, sessions: int) -> None:
+        """Another version of the manager, where nobody else needs the one that runs."""
+        if sessions and not self._options.upgrade:
+            raise ManagerBusyError(
+                f"the manager speaks another protocol than this meshdev, and {sessions} other sessions are on it",
+                hint="ask them to disconnect, or replace it under them: meshdev connect --upgrade",
+            )
+        self._pod = await manager.replace(self.api, self._spec(), progress=self._progress.wait)
+        self._progress.step("manager", f"replaced by pod {self._pod.namespace}/{self._pod.name}")
+
+    async def dial(self) -> Dialled:
+        """A new carrier to the manager's pod: the one that is known, or, after a failure, the one that is there now."""
+        pod = self._pod or await self._find_pod()
+        self._pod = None
+        for kind in self._kinds:
+            try:
+                dialled = await dial(self.api, pod.namespace, pod.name, TUNNEL_PORT, kind, DIAL_SECONDS)
+            except PortForwardError as error:
+                if kind == self._kinds[-1]:
+                    raise
+                log.info("%s; trying the next kind", error.message)
+            else:
+                self._pod = pod
+                self._kinds = (kind,)
+                return dialled
+        raise AssertionError  # pragma: no cover -- the last kind returned or raised
+
+    async def learn_ranges(self, routing: Routing, group: asyncio.TaskGroup) -> None:
+        """Route what the user may see, now and as it changes; whole ranges for who may ask for them."""
+        api = self.api
+        routing.exclude(await api.addresses())
+        found = await cluster_ranges(api)
+        await routing.want(ranges=found.services | found.pods)
+        first = asyncio.Event()
+        group.create_task(self._follow_addresses(routing, first))
+        await first.wait()
+
+    async def _follow_addresses(self, routing: Routing, first: asyncio.Event) -> None:
+        changes = watch_addresses(self.api, self.api.namespace, routing.notes.append)
+        async with contextlib.aclosing(changes):
+            async for addresses in changes:
+                await routing.want(hosts=addresses)
+                first.set()
+
+    def forget_pod(self) -> None:
+        """A carrier ended: look for the pod again before the next."""
+        self._pod = None
+
+    async def close(self) -> None:
+        """Close all connections to the API server, and take back what a connect that failed had created."""
+        if self._api is None:
+            return
+        if not self.connected:
+            for created in self._created:
+                with contextlib.suppress(MeshdevError):
+                    async with asyncio.timeout(UNDO_SECONDS):
+                        await manager.undo(self._api, created)
+        await self._api.close()
+
+    async def __aenter__(self) -> "Cluster":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _find_pod(self) -> ManagerPod:
+        pod = await manager.find_pod(self.api, self._spec().namespace)
+        if pod is None:
+            raise PortForwardError("no manager pod is running")
+        return pod
+
+    def _spec(self) -> ManagerSpec:
+        options = self._options
+        secret = options.image_pull_secret
+        return ManagerSpec(
+            namespace=self.manager_namespace or self.api.namespace,
+            image=options.image or os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE,
+            pull_secrets=(secret,) if secret else (),
+        )

@@ -1,0 +1,113 @@
+"""The session's view of this machine: the device it was given, its address, its routes, and the helper's beat."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
+from types import TracebackType
+from typing import Final, Self
+
+from meshdev.errors import LaptopError, MeshdevError
+from meshdev.session.helper_client import HelperClient
+from meshdev.session.progress import Progress
+from meshdev.session.routing import Routing
+from meshdev.tun.device import TunDevice
+from meshdev.wire.control import Welcome
+from meshdev.wire.helper import BEAT_SECONDS, Beat, Greeting
+from meshdev.wire.session_api import ConnectOptions
+
+log = logging.getLogger(__name__)
+
+#: sudo may be asking for a password; whoever does not want to type it presses Ctrl-C.
+GREETING_SECONDS: Final = 600.0
+
+
+class Laptop:
+    """What the helper does for this session. ``routing`` exists from the start, and applies once there is an address."""
+
+    def __init__(self, helper: HelperClient, options: ConnectOptions, progress: Progress) -> None:
+        self.helper = helper
+        self.routing = Routing(helper, options.also, options.never)
+        self._greeting: Greeting | None = None
+        self.beat: Beat | None = None
+        self._carriers = options.carriers
+        self._progress = progress
+        self._device: TunDevice | None = None
+        self._closing = False
+
+    @property
+    def device(self) -> TunDevice:
+        """The TUN device. Raises LaptopError before :meth:`open_device`."""
+        if self._device is None:
+            raise LaptopError("the TUN device is not open yet")
+        return self._device
+
+    @property
+    def greeting(self) -> Greeting:
+        """The helper's first words. Raises LaptopError before :meth:`open_device`."""
+        if self._greeting is None:
+            raise LaptopError("the helper has not greeted yet")
+        return self._greeting
+
+    @property
+    def helper_pid(self) -> int | None:
+        """The helper's process, None before it greeted."""
+        return self._greeting.pid if self._greeting else None
+
+    @property
+    def pools(self) -> tuple[IPv4Network, ...]:
+        """The ranges a session address may come from, best first."""
+        return self.routing.pools()
+
+    async def open_device(self) -> None:
+        """Wait for the helper and have it make the device."""
+        self._greeting = await self.helper.greeting(GREETING_SECONDS)
+        self._device = await self.helper.open_tun(self._carriers)
+        self._progress.step("helper", f"device {self._device.name}, process {self._greeting.pid}")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Close the queues, so that the kernel removes the device, and let the helper go."""
+        if self._device is not None:
+            self._device.close()
+        self.helper.abandon()
+
+    async def set_address(self, welcome: Welcome) -> None:
+        """The address of the first or of another manager; routes follow it."""
+        answer = await self.helper.set_address(welcome.address, welcome.mtu)
+        if answer.note:
+            self._progress.note(f"no packet filter guards the device: {answer.note}")
+        await self.routing.moved(welcome)
+
+    async def keep_beating(self) -> None:
+        """Tell the helper every second that this session lives; a silent one loses the laptop's DNS."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                self.beat = await self.helper.heartbeat()
+            except LaptopError:
+                if self._closing:
+                    return
+                raise
+
+    async def watch_helper(self) -> None:
+        """Raise LaptopError when the helper is gone: without it nothing would undo us."""
+        await self.helper.gone.wait()
+        if not self._closing:
+            raise LaptopError("the helper has ended; the connection goes with it", hint="meshdev connect")
+
+    @asynccontextmanager
+    async def undoing(self) -> AsyncIterator[None]:
+        """When the context is left the helper has undone everything it did, or is gone and did so by itself."""
+        try:
+            yield
+        finally:
+            self._closing = True
+            with contextlib.suppress(MeshdevError):
+                await self.helper.close()

@@ -1,0 +1,89 @@
+"""The laptop's names while connected: the forwarder, its sockets from the helper, and the proof that they work."""
+
+import asyncio
+import contextlib
+import socket
+from ipaddress import IPv4Address, ip_address
+from typing import Final
+
+from meshdev.dns.cluster import DNS_PORT, ClusterNameserver
+from meshdev.dns.former import FormerResolver
+from meshdev.dns.forwarder import Cluster, Forwarder
+from meshdev.dns.policy import Zone, domain_of
+from meshdev.errors import DnsError
+from meshdev.session.laptop import Laptop
+from meshdev.tunnel.pool import Pool
+from meshdev.wire.control import Welcome
+from meshdev.wire.session_api import DnsStatus
+
+#: How long the first name may take: CoreDNS answers in milliseconds, but may be starting itself.
+CHECK_SECONDS: Final = 10.0
+#: Between two tries, in seconds.
+PAUSE_SECONDS: Final = 0.1
+
+
+class Names:
+    """DNS of one connection."""
+
+    def __init__(self, laptop: Laptop, pool: Pool, welcome: Welcome, namespace: str) -> None:
+        if not welcome.nameservers:
+            raise DnsError("the manager's pod has no nameserver", hint="its dnsPolicy must be ClusterFirst")
+        self._laptop = laptop
+        self._pool = pool
+        self._zone = Zone.of(domain_of(welcome.search), namespace)
+        self._nameserver = welcome.nameservers[0]
+
+    @property
+    def first_name(self) -> str:
+        """A name that every cluster has: the API server's own Service."""
+        return f"kubernetes.default.svc.{self._zone.domains[0]}"
+
+    async def start(self, group: asyncio.TaskGroup) -> None:
+        """Answer questions, then have them sent here."""
+        helper, greeting = self._laptop.helper, self._laptop.greeting
+        sockets = await helper.dns_sockets(greeting.nameservers)
+        for ear in sockets.ears:
+            former = FormerResolver(
+                [(str(server), DNS_PORT) for server in sockets.upstreams],
+                [sock for some in sockets.upstreams.values() for sock in some],
+                lambda server: helper.upstream_tcp(ip_address(server)),
+            )
+            group.create_task(Forwarder(ear.udp, ear.tcp, cluster=self._cluster(), former=former).run())
+        await helper.set_dns(self._zone.search, (".", *self._zone.domains))
+
+    async def check(self) -> IPv4Address:
+        """Resolve a name of the cluster as any program would, and return its address.
+
+        That proves a name, a ClusterIP (the nameserver's) and a pod (CoreDNS's) at once. Raises DnsError.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                while True:
+                    with contextlib.suppress(socket.gaierror):
+                        found = await loop.getaddrinfo(self.first_name, 443, family=socket.AF_INET)
+                        return IPv4Address(found[0][4][0])
+                    await asyncio.sleep(PAUSE_SECONDS)
+        except TimeoutError:
+            raise DnsError(
+                f"the laptop cannot resolve {self.first_name} through the tunnel",
+                hint=f"is the cluster's DNS {self._nameserver} running, and may the manager's pod reach it?",
+            ) from None
+
+    def describe(self) -> str:
+        """For people."""
+        way = self._laptop.greeting.dns
+        return f"{way}: {', '.join(self._zone.domains)} and short names by {self._nameserver}"
+
+    def status(self) -> DnsStatus:
+        """For ``status``."""
+        return DnsStatus(self._laptop.greeting.dns, str(self._nameserver), self._zone.search, self._zone.domains)
+
+    def _cluster(self) -> Cluster:
+        return Cluster(
+            zone=self._zone,
+            nameserver=ClusterNameserver(str(self._nameserver)),
+            up=self._pool.connected,
+            inside=self._laptop.routing.inside,
+            route=self._laptop.routing.name,
+        )

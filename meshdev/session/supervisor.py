@@ -1,0 +1,231 @@
+"""One connection from its first step to its last undo.
+
+Nested contexts hold what must be undone (helper, device, tunnel), task groups what runs. Whatever ends the connection
+(the user, a signal, the helper's end, an error) is an exception of one task; leaving the contexts undoes everything,
+DNS first, while the forwarder still answers.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
+from meshdev.errors import Cancelled, LaptopError, MeshdevError
+from meshdev.session.api import serving
+from meshdev.session.cluster import Cluster
+from meshdev.session.helper_client import HelperClient
+from meshdev.session.laptop import Laptop
+from meshdev.session.names import Names
+from meshdev.session.progress import Progress
+from meshdev.tunnel.carrier import IncompatibleError
+from meshdev.tunnel.pool import Pool
+from meshdev.wire.control import Hello, Welcome
+from meshdev.wire.session_api import (
+    CarrierStatus,
+    ConnectOptions,
+    DisconnectRequest,
+    Request,
+    State,
+    Status,
+    StatusRequest,
+)
+
+log = logging.getLogger(__name__)
+
+#: How often the state is looked at for `since_s` and the log; nothing depends on it.
+LOOK_SECONDS: Final = 0.5
+
+
+class Supervisor:
+    """Runs one connection. Made for one :meth:`run`."""
+
+    def __init__(self, options: ConnectOptions, progress: Progress, helper: socket.socket) -> None:
+        self._options = options
+        self._progress = progress
+        self._helper_socket = helper
+        self._stop = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._undone = asyncio.Event()
+        self._outcome: MeshdevError | None = None
+        self._cluster = Cluster(options, progress)
+        self._laptop: Laptop | None = None
+        self._names: Names | None = None
+        self._pool: Pool | None = None
+        self._state: State = "connecting"
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        """Undo everything and end; from a signal handler too."""
+        self._stop.set()
+
+    async def run(self, api: socket.socket) -> int:
+        """Connect, stay, undo. The exit code: 0 after a connection that was ended on purpose."""
+        async with serving(api, self._answer):
+            connected = False
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._until_stopped())
+                    caller = group.create_task(self._while_the_caller_waits())
+                    async with self._connection():
+                        connected = True
+                        caller.cancel()
+                        self._settled.set()
+                        await self._progress.done(self.status())
+                        await asyncio.Event().wait()
+            except* MeshdevError as errors:
+                self._outcome = self._outcome or _first(errors)
+            error = self._outcome or Cancelled("disconnected")
+            log.info("ended: %s", error.message)
+            self._state = "disconnected"
+            self._settled.set()
+            self._undone.set()
+            await self._progress.failed(error)
+        return 0 if connected and isinstance(error, Cancelled) else error.exit_code
+
+    # -- what ends it ----------------------------------------------------------------------------------------------
+
+    async def _until_stopped(self) -> None:
+        await self._stop.wait()
+        self._end(Cancelled("disconnected"))
+
+    async def _while_the_caller_waits(self) -> None:
+        await self._progress.gone()
+        self._end(Cancelled("the command that connects has ended"))
+
+    def _end(self, error: MeshdevError) -> None:
+        self._outcome = self._outcome or error
+        raise error
+
+    # -- the connection --------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[None]:
+        """Connected inside; everything is undone when it is left."""
+        laptop = self._laptop = Laptop(HelperClient(self._helper_socket), self._options, self._progress)
+        async with self._cluster, laptop:
+            await self._open_both(laptop)
+            pool = self._pool = Pool(laptop.device.queues, self._cluster.dial, self._hello(laptop), laptop.set_address)
+            async with pool.running(), asyncio.TaskGroup() as group, laptop.undoing():
+                group.create_task(laptop.keep_beating())
+                group.create_task(laptop.watch_helper())
+                welcome = await self._join(pool)
+                group.create_task(pool.run())
+                await self._set_up(laptop, pool, welcome, group)
+                group.create_task(self._watch_state())
+                yield
+
+    async def _open_both(self, laptop: Laptop) -> None:
+        """Laptop and cluster at once: neither needs the other yet."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(laptop.open_device())
+            group.create_task(self._cluster.open())
+
+    def _hello(self, laptop: Laptop) -> Hello:
+        return Hello(
+            oldest=OLDEST_PROTOCOL,
+            newest=PROTOCOL,
+            session=secrets.token_hex(16),
+            secret=secrets.token_hex(16),
+            holder=holder(),
+            offload=laptop.device.offload,
+            pools=laptop.pools,
+        )
+
+    async def _join(self, pool: Pool) -> Welcome:
+        """The first carrier; a manager that speaks another protocol is replaced where nobody else needs it."""
+        try:
+            welcome = await pool.start()
+        except IncompatibleError as error:
+            await self._cluster.replace_manager(error.sessions)
+            welcome = await pool.start()
+        kind = pool.carriers()[0].kind
+        self._progress.step("tunnel", f"{welcome.address}, carried by {kind}, to {welcome.namespace}/{welcome.pod}")
+        return welcome
+
+    async def _set_up(self, laptop: Laptop, pool: Pool, welcome: Welcome, group: asyncio.TaskGroup) -> None:
+        await self._cluster.learn_ranges(laptop.routing, group)
+        self._progress.step("routes", laptop.routing.describe())
+        names = self._names = Names(laptop, pool, welcome, self._cluster.api.namespace)
+        await names.start(group)
+        self._progress.step("names", names.describe())
+        address = await names.check()
+        self._progress.step("check", f"{names.first_name} is {address}")
+        self._cluster.connected = True
+
+    async def _watch_state(self) -> None:
+        while True:
+            self._look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _look(self) -> State:
+        state = self._state
+        if self._settled.is_set() and state != "disconnected" and self._pool is not None:
+            state = "connected" if self._pool.connected() else "reconnecting"
+        if state != self._state:
+            log.info("%s → %s", self._state, state)
+            self._state, self._since = state, time.monotonic()
+        return state
+
+    # -- what others ask -------------------------------------------------------------------------------------------
+
+    async def _answer(self, request: Request) -> Status | None:
+        match request:
+            case StatusRequest(settled):
+                if settled:
+                    await self._settled.wait()
+                    if self._undone.is_set() and self._outcome is not None:
+                        raise self._outcome
+                return self.status()
+            case DisconnectRequest():
+                self._stop.set()
+                await self._undone.wait()
+                return None
+
+    def status(self) -> Status:
+        """As it is now."""
+        state = self._look()
+        pool, laptop, names, cluster = self._pool, self._laptop, self._names, self._cluster
+        welcome = pool.welcome if pool else None
+        carriers = pool.carriers() if pool else ()
+        notes = list(laptop.routing.notes if laptop else ())
+        if state == "reconnecting" and pool and pool.last_error:
+            notes.append(pool.last_error.message)
+        return Status(
+            state=state,
+            context=cluster.context,
+            namespace=cluster.namespace,
+            server=cluster.server,
+            address=str(welcome.address) if welcome else None,
+            carrier=carriers[0].kind if carriers else None,
+            carriers=tuple(
+                CarrierStatus(item.kind, item.up, None if item.round_trip is None else round(item.round_trip * 1e3, 2))
+                for item in carriers
+            ),
+            routes=tuple(map(str, laptop.routing.routes)) if laptop else (),
+            dns=names.status() if names else None,
+            manager_namespace=cluster.manager_namespace,
+            manager_pod=welcome.pod if welcome else None,
+            session_pid=os.getpid(),
+            helper_pid=laptop.helper_pid if laptop else None,
+            since_s=round(time.monotonic() - self._since, 1),
+            notes=tuple(notes),
+        )
+
+
+def holder() -> str:
+    """The one on whose behalf this session runs, for others to read: ``user@host``."""
+    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
+    return f"{user}@{os.uname().nodename}"[:256]
+
+
+def _first(errors: BaseExceptionGroup[MeshdevError]) -> MeshdevError:
+    """The first error of a group; later ones are mostly its consequences."""
+    for error in errors.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return LaptopError("the session ended without a reason")
