@@ -156,10 +156,14 @@ class PeerClosed(TunnelError):  # noqa: N818 -- an orderly end, not a fault
 
 
 class VersionError(TunnelError):
-    """Client and manager have no protocol version in common."""
+    """Client and manager have no protocol version in common; ``sessions`` of others are on that manager."""
 
     code = "version"
     exit_code = 44
+
+    def __init__(self, message: str, *, hint: str | None = None, sessions: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.sessions = sessions
 
 
 class RefusedError(TunnelError):

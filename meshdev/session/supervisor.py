@@ -16,14 +16,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import Cancelled, LaptopError, MeshdevError
+from meshdev.errors import Cancelled, LaptopError, MeshdevError, VersionError
 from meshdev.session.api import serving
 from meshdev.session.cluster import Cluster
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.laptop import Laptop
 from meshdev.session.names import Names
 from meshdev.session.progress import Progress
-from meshdev.tunnel.carrier import IncompatibleError
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.session_api import (
@@ -141,7 +140,7 @@ class Supervisor:
         """The first carrier; a manager that speaks another protocol is replaced where nobody else needs it."""
         try:
             welcome = await pool.start()
-        except IncompatibleError as error:
+        except VersionError as error:
             await self._cluster.replace_manager(error.sessions)
             welcome = await pool.start()
         kind = pool.carriers()[0].kind

@@ -184,9 +184,8 @@ def _accepted(answer: Message) -> Welcome | Sessions:
             return answer
         case Close(code="version"):
             others = f" ({answer.sessions} sessions are on it)" if answer.sessions else ""
-            raise IncompatibleError(
-                answer.reason, answer.sessions, hint=f"meshdev connect --upgrade replaces the manager{others}"
-            )
+            hint = f"meshdev connect --upgrade replaces the manager{others}"
+            raise VersionError(answer.reason, hint=hint, sessions=answer.sessions)
         case Close():
             raise RefusedError(f"the manager refused: {answer.reason}")
         case _:
