@@ -13,13 +13,14 @@ from meshdev.helper.dns_redirect import RedirectDns
 from meshdev.helper.dns_resolved import ResolvedDns, resolved_answers
 from meshdev.helper.firewall import Firewall
 from meshdev.helper.journal import Journal
-from meshdev.helper.routes import set_routes
+from meshdev.helper.routes import add_routes, set_routes
 from meshdev.helper.sockets import upstream_sockets, upstream_tcp
 from meshdev.host import dns as decision
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
 from meshdev.wire.helper import (
     AddressSet,
+    AddRoutes,
     Beat,
     Close,
     DnsOpened,
@@ -88,6 +89,9 @@ class Laptop:
             case SetRoutes(routes):
                 device, address = self._addressed()
                 outcome = Outcome(set_routes(self._netlink, device.index, address, routes))
+            case AddRoutes(routes):
+                device, address = self._addressed()
+                outcome = Outcome(add_routes(self._netlink, device.index, address, routes))
             case DnsSockets(upstreams):
                 outcome = self._dns_sockets(upstreams)
             case UpstreamTcp(server):

@@ -1,9 +1,10 @@
 """The device's routes: brought to a desired state, and told as they really are."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
+from meshdev.host.plan import route_steps
 from meshdev.netlink import messages
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.helper import MAX_REFUSED, Refused, RoutesSet
@@ -11,12 +12,20 @@ from meshdev.wire.helper import MAX_REFUSED, Refused, RoutesSet
 
 def set_routes(netlink: Netlink, index: int, source: IPv4Address, desired: Iterable[IPv4Network]) -> RoutesSet:
     """Add what is missing, then delete what is too much; one refused route does not stop the others."""
-    wanted, actual = set(desired), own_routes(netlink, index)
-    missing = sorted(wanted - actual)
-    added = netlink.execute([messages.route_add(route, index, source) for route in missing])
-    netlink.execute([messages.route_delete(route, index) for route in sorted(actual - wanted)])
-    refused = [Refused(route, _reason(error)) for route, error in zip(missing, added, strict=True) if error is not None]
-    return RoutesSet(tuple(sorted(own_routes(netlink, index))), tuple(refused[:MAX_REFUSED]))
+    missing, needless = route_steps(desired, own_routes(netlink, index))
+    refused = _add(netlink, index, source, missing)
+    netlink.execute([messages.route_delete(route, index) for route in needless])
+    return RoutesSet(tuple(sorted(own_routes(netlink, index))), refused)
+
+
+def add_routes(netlink: Netlink, index: int, source: IPv4Address, routes: Sequence[IPv4Network]) -> RoutesSet:
+    """Add what is missing of these; the true state of these alone."""
+    refused = _add(netlink, index, source, routes)
+    if refused:  # some may be refused because they are ours already: only the kernel knows
+        actual = own_routes(netlink, index)
+        refused = tuple(item for item in refused if item.route not in actual)
+        return RoutesSet(tuple(route for route in routes if route in actual), refused)
+    return RoutesSet(tuple(routes), ())
 
 
 def own_routes(netlink: Netlink, index: int) -> set[IPv4Network]:
@@ -28,6 +37,12 @@ def own_routes(netlink: Netlink, index: int) -> set[IPv4Network]:
         if route is not None
         and (route.index, route.protocol, route.table) == (index, messages.ROUTE_PROTOCOL, messages.RT_TABLE_MAIN)
     }
+
+
+def _add(netlink: Netlink, index: int, source: IPv4Address, routes: Sequence[IPv4Network]) -> tuple[Refused, ...]:
+    added = netlink.execute([messages.route_add(route, index, source) for route in routes])
+    refused = [Refused(route, _reason(error)) for route, error in zip(routes, added, strict=True) if error is not None]
+    return tuple(refused[:MAX_REFUSED])
 
 
 def _reason(error: OSError) -> str:

@@ -208,6 +208,22 @@ class SetRoutes:
 
 
 @dataclass(frozen=True, slots=True)
+class AddRoutes:
+    """Routes to add to those that exist: what one DNS answer needs, without telling all of them again.
+
+    The answer's ``routes`` are those of the request that are in force.
+    """
+
+    op: ClassVar[str] = "add_routes"
+    answer: ClassVar[type[Result]] = RoutesSet
+    routes: tuple[IPv4Network, ...]
+
+    @classmethod
+    def read(cls, found: Fields) -> "AddRoutes":
+        return cls(_many(found, "routes", values.route, MAX_ROUTES))
+
+
+@dataclass(frozen=True, slots=True)
 class DnsSockets:
     """Sockets for the forwarder; again: a fresh set, as after a change of network."""
 
@@ -275,11 +291,12 @@ class Close:
         return cls()
 
 
-Request = OpenTun | SetAddress | SetRoutes | DnsSockets | UpstreamTcp | SetDns | Heartbeat | Close
+Request = OpenTun | SetAddress | SetRoutes | AddRoutes | DnsSockets | UpstreamTcp | SetDns | Heartbeat | Close
 REQUESTS: Final[tuple[type[Request], ...]] = (
     OpenTun,
     SetAddress,
     SetRoutes,
+    AddRoutes,
     DnsSockets,
     UpstreamTcp,
     SetDns,

@@ -22,8 +22,11 @@ ip link set lo up
 ip link add cable type veth peer name other
 ip link set other netns "$1"
 ip addr add {ADDRESS}/24 dev cable
-ip link set cable up
-nsenter --net=/proc/"$1"/ns/net sh -c 'ip link set lo up; ip addr add {GATEWAY}/24 dev other; ip link set other up'
+ip link set cable addrgenmode none up
+other() {{ target="$1"; shift; nsenter --net=/proc/"$target"/ns/net ip "$@"; }}
+other "$1" link set lo up
+other "$1" addr add {GATEWAY}/24 dev other
+other "$1" link set other addrgenmode none up
 ip route add default via {GATEWAY}
 mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount --bind "$2/hosts" /etc/hosts

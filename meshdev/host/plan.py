@@ -1,0 +1,194 @@
+"""Which routes lead into the tunnel: from what the cluster has, what the laptop has and what the user said.
+
+The rules, in the order in which they win:
+
+1. Never: API servers, proxies, default gateways, resolvers, the laptop's own addresses, loopback, link-local,
+   multicast, ``--never``. They are cut out of every route, which splits it.
+2. ``--also``: wins over the laptop's own networks by more specific routes (a network of equal size is split in halves).
+3. A network of the laptop stays as it is: it is cut out of every range that was found, and the user is told.
+4. A single address (a Service, an endpoint, a DNS answer) is routed as /32, also inside a network of the laptop.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final
+
+from meshdev.wire.helper import MAX_ROUTES
+from meshdev.wire.values import BROADEST_PREFIX, NEVER_ROUTED, IPAddress
+
+_NAMED: Final = 3  # so many names in a sentence, the others as a number
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRoute:
+    """A route of the laptop that is not ours, with its device for people."""
+
+    network: IPv4Network
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Laptop:
+    """What the laptop's network is without us. Gateways are those of default routes."""
+
+    routes: tuple[LocalRoute, ...] = ()
+    addresses: tuple[IPv4Address, ...] = ()
+    gateways: tuple[IPv4Address, ...] = ()
+    resolvers: tuple[IPAddress, ...] = ()
+
+    @property
+    def networks(self) -> tuple[LocalRoute, ...]:
+        """Routes that are networks. VPNs write the default route in pieces of /1 and smaller: those are none."""
+        return tuple(route for route in self.routes if route.network.prefixlen >= BROADEST_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What shall be reachable: ``ranges`` and ``hosts`` as found, ``also`` and ``never`` as the user said.
+
+    ``outside`` must stay outside the tunnel because the tunnel itself goes there: API servers, proxies.
+    """
+
+    ranges: tuple[IPv4Network, ...] = ()
+    hosts: tuple[IPv4Address, ...] = ()
+    also: tuple[IPv4Network, ...] = ()
+    never: tuple[IPv4Network, ...] = ()
+    outside: tuple[IPAddress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The routes of our device, and sentences for the user."""
+
+    routes: tuple[IPv4Network, ...]
+    notes: tuple[str, ...] = ()
+
+
+def plan(laptop: Laptop, wish: Wish) -> Plan:
+    """Apply the rules of this module."""
+    never = _never(laptop, wish)
+    local = {route.network: route.device for route in laptop.networks}
+    notes: list[str] = []
+    routes = _also(wish.also, local, never, notes)
+    for network in wish.ranges:
+        routes |= set(_found(network, local, never, notes))
+    notes += _outside_notes((*wish.also, *wish.ranges), wish.outside)
+    # The kernel takes no second route to a network that it has; ours are more specific there, or not wanted.
+    routes -= local.keys()
+    hosts = _hosts(wish.hosts, routes, local, never)
+    room = max(0, MAX_ROUTES - len(routes))
+    if len(hosts) > room:
+        notes.append(f"{len(hosts) - room} single addresses are not routed: {MAX_ROUTES} routes are the limit.")
+    return Plan(tuple(sorted([*routes, *hosts[:room]])[:MAX_ROUTES]), tuple(dict.fromkeys(notes)))
+
+
+def may_route(address: IPv4Address, laptop: Laptop, wish: Wish) -> bool:
+    """True when rule 1 does not speak against a route to that address."""
+    return not any(address in network for network in _never(laptop, wish))
+
+
+def route_steps(
+    desired: Iterable[IPv4Network], actual: Iterable[IPv4Network]
+) -> tuple[list[IPv4Network], list[IPv4Network]]:
+    """What to add and then what to delete, so that no address is without a route in between."""
+    wanted, found = set(desired), set(actual)
+    return sorted(wanted - found), sorted(found - wanted)
+
+
+def subtract(networks: Iterable[IPv4Network], holes: Sequence[IPv4Network]) -> list[IPv4Network]:
+    """*networks* without *holes*, in as few pieces as there can be."""
+    left = list(networks)
+    for hole in holes:
+        pieces: list[IPv4Network] = []
+        for network in left:
+            if not network.overlaps(hole):
+                pieces.append(network)
+            elif not network.subnet_of(hole):
+                pieces += network.address_exclude(hole)
+        left = pieces
+    return left
+
+
+def _never(laptop: Laptop, wish: Wish) -> tuple[IPv4Network, ...]:
+    single = (*wish.outside, *laptop.gateways, *laptop.resolvers, *laptop.addresses)
+    hosts = {IPv4Network(address) for address in single if isinstance(address, IPv4Address)}
+    return (*NEVER_ROUTED, *wish.never, *sorted(hosts))
+
+
+def _also(
+    also: Iterable[IPv4Network], local: dict[IPv4Network, str], never: tuple[IPv4Network, ...], notes: list[str]
+) -> set[IPv4Network]:
+    routes: set[IPv4Network] = set()
+    for network in also:
+        if network.prefixlen < BROADEST_PREFIX:
+            notes.append(f"--also {network} is not routed: it is broader than /{BROADEST_PREFIX}.")
+            continue
+        pieces = [network]
+        for own in sorted(own for own in local if own.subnet_of(network)):
+            if own.prefixlen < own.max_prefixlen:
+                pieces += own.subnets()
+                notes.append(f"--also {network} takes over this machine's own network {own} ({local[own]}).")
+            else:
+                notes.append(f"{own} stays local: this machine has a route to exactly that address ({local[own]}).")
+        kept = subtract(pieces, never)
+        if not kept:
+            notes.append(f"--also {network} is not routed: none of its addresses may go into the tunnel.")
+        routes |= set(kept)
+    return routes
+
+
+def _found(
+    network: IPv4Network, local: dict[IPv4Network, str], never: tuple[IPv4Network, ...], notes: list[str]
+) -> list[IPv4Network]:
+    own = sorted(other for other in local if other.overlaps(network))
+    if own:
+        names = _names([f"{other} ({local[other]})" for other in own])
+        notes.append(
+            f"The cluster's range {network} overlaps this machine's own network {names}, which stays as it is; "
+            f"single cluster addresses in it are routed. --also {network} would take all of it."
+        )
+    if network.prefixlen < BROADEST_PREFIX:
+        notes.append(f"The cluster's range {network} is not routed: it is broader than /{BROADEST_PREFIX}.")
+        return []
+    return subtract([network], (*own, *never))
+
+
+def _hosts(
+    hosts: Iterable[IPv4Address],
+    routes: set[IPv4Network],
+    local: dict[IPv4Network, str],
+    never: tuple[IPv4Network, ...],
+) -> list[IPv4Network]:
+    """Those that no route of ours catches already."""
+    wide = [network for network in never if network.prefixlen < network.max_prefixlen]
+    single = {network.network_address for network in never if network.prefixlen == network.max_prefixlen}
+    found: list[IPv4Network] = []
+    for address in dict.fromkeys(hosts):
+        if address in single or any(address in network for network in wide):
+            continue
+        if not _caught(address, routes, local):
+            found.append(IPv4Network(address))
+    return [host for host in found if host not in local]
+
+
+def _caught(address: IPv4Address, routes: set[IPv4Network], local: dict[IPv4Network, str]) -> bool:
+    """True when the longest matching prefix is one of ours."""
+    number = int(address)
+    for prefix in range(32, BROADEST_PREFIX - 1, -1):
+        network = IPv4Network((number >> (32 - prefix) << (32 - prefix), prefix))
+        if network in routes:
+            return True
+        if network in local:
+            return False
+    return False
+
+
+def _outside_notes(networks: Iterable[IPv4Network], outside: Iterable[IPAddress]) -> list[str]:
+    kept = [str(address) for address in outside if any(address in network for network in networks)]
+    return [f"{_names(kept)} stays outside the tunnel: the way to the cluster goes there."] if kept else []
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

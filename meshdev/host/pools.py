@@ -1,0 +1,22 @@
+"""Which pools a session's address may come from on this laptop."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+
+from meshdev.config import ADDRESS_POOLS
+from meshdev.host.plan import Laptop
+
+
+def usable_pools(laptop: Laptop, pools: Iterable[IPv4Network] = ADDRESS_POOLS) -> tuple[IPv4Network, ...]:
+    """*pools* that meet no network, address, gateway or resolver of the laptop, in their order; maybe none.
+
+    Proxies with fake addresses (Clash, sing-box, Surge) hold 198.18.0.0/16 or parts of it.
+    """
+    networks = [route.network for route in laptop.networks]
+    single = (*laptop.addresses, *laptop.gateways, *laptop.resolvers)
+    addresses = [address for address in single if isinstance(address, IPv4Address)]
+    return tuple(
+        pool
+        for pool in pools
+        if not any(pool.overlaps(network) for network in networks) and not any(address in pool for address in addresses)
+    )
