@@ -9,12 +9,13 @@ import sys
 from meshdev.errors import MeshdevError
 from meshdev.session.progress import Progress, adopt
 from meshdev.session.supervisor import Supervisor
+from meshdev.state import Paths
 
 
 async def session(arguments: argparse.Namespace) -> int:
     """Run one connection. The exit code."""
     progress = Progress(adopt(arguments.progress))
-    helper, api = adopt(arguments.helper), adopt(arguments.api)
+    helper = adopt(arguments.helper)
     try:
         options = await progress.options()
     except MeshdevError as error:
@@ -25,13 +26,13 @@ async def session(arguments: argparse.Namespace) -> int:
     supervisor = Supervisor(options, progress, helper)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-    return await supervisor.run(api)
+    return await supervisor.run(Paths.locate().socket)
 
 
 def main() -> int:
     """Read the descriptors that ``connect`` passed on and run."""
     parser = argparse.ArgumentParser(prog="meshdev-session", description=__doc__)
-    for name in ("helper", "progress", "lock", "api"):
+    for name in ("helper", "progress", "lock"):
         # The lock needs no more than to stay open: it belongs to the open file.
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()

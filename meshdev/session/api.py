@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from meshdev.errors import MeshdevError
@@ -22,9 +22,18 @@ REQUEST_SECONDS: Final = 5.0
 LAST_ANSWERS_SECONDS: Final = 1.0
 
 
+def _listen(path: Path) -> socket.socket:
+    """Listen at *path*. What a dead session left there is replaced: whoever calls this holds the session's lock."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    path.chmod(0o600)
+    return sock
+
+
 @asynccontextmanager
-async def serving(sock: socket.socket, handle: Handler) -> AsyncIterator[None]:
-    """Answer requests on the listening *sock* with what *handle* returns or raises, as long as the context lasts.
+async def serving(path: Path, handle: Handler) -> AsyncIterator[None]:
+    """Answer requests at *path* with what *handle* returns or raises, as long as the context lasts.
 
     The context ends when the answers under way have left. The socket's file goes with it.
     """
@@ -36,13 +45,12 @@ async def serving(sock: socket.socket, handle: Handler) -> AsyncIterator[None]:
             task.add_done_callback(answers.discard)
         await _answer(reader, writer, handle)
 
-    path: str = sock.getsockname()
-    server = await asyncio.start_unix_server(answer, sock=sock, limit=MAX_LINE)
+    server = await asyncio.start_unix_server(answer, sock=_listen(path), limit=MAX_LINE)
     try:
         yield
     finally:
-        os.unlink(path)  # noqa: PTH108 -- a socket's name may be any bytes
         server.close()
+        await asyncio.to_thread(path.unlink, missing_ok=True)
         if answers:
             await asyncio.wait(answers, timeout=LAST_ANSWERS_SECONDS)
 

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
@@ -63,7 +64,7 @@ class Supervisor:
         """Undo everything and end; from a signal handler too."""
         self._stop.set()
 
-    async def run(self, api: socket.socket) -> int:
+    async def run(self, api: Path) -> int:
         """Connect, stay, undo. The exit code: 0 after a connection that was ended on purpose."""
         async with serving(api, self._answer):
             connected = False
