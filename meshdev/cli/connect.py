@@ -59,7 +59,7 @@ def command(
     Root is needed for the helper alone; sudo asks for it.
     """
     wanted = ConnectOptions(
-        kubeconfig=options.kubeconfig_paths(kubeconfig_file),
+        kubeconfig=options.kubeconfig_file(kubeconfig_file),
         context=options.not_empty("--context", context),
         namespace=options.not_empty("--namespace", namespace),
         as_user=options.not_empty("--as", as_user),
@@ -126,9 +126,7 @@ def _check_same(status: Status, wanted: ConnectOptions) -> None:
 
     context, namespace, server = wanted.context, wanted.namespace, None
     with contextlib.suppress(ConfigError):  # a kubeconfig that has gone meanwhile is no reason to disturb
-        found = kubeconfig.load(
-            kubeconfig.Options(kubeconfig=None, context=context, namespace=namespace, environment=_environment(wanted))
-        )
+        found = kubeconfig.load(kubeconfig.Options(wanted.kubeconfig, context, namespace))
         context, namespace, server = found.context, found.namespace, found.server
     asked = {"context": context, "namespace": namespace, "server": server}
     there = {"context": status.context, "namespace": status.namespace, "server": status.server}
@@ -137,11 +135,6 @@ def _check_same(status: Status, wanted: ConnectOptions) -> None:
             f"connected to {status.context}, namespace {status.namespace} ({status.server})",
             hint="`meshdev disconnect` ends that connection",
         )
-
-
-def _environment(wanted: ConnectOptions) -> dict[str, str]:
-    files = {"KUBECONFIG": wanted.kubeconfig} if wanted.kubeconfig else {}
-    return {**os.environ, **files}
 
 
 def _already(status: Status) -> str:

@@ -40,7 +40,8 @@ def disconnect(paths: Paths) -> bool:
     """
     found = api.find(paths)
     if found is None:
-        return leftovers.wait_undone(os.getuid(), _HELPER_SECONDS) and False
+        leftovers.wait_undone(os.getuid(), _HELPER_SECONDS)
+        return False
     if found.status is None or not _ask(paths):
         _end(paths, found.pid)
     if not api.wait_gone(paths, _TERM_SECONDS):

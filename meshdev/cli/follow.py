@@ -16,7 +16,7 @@ from meshdev.cli import api
 from meshdev.cli.launch import Processes, has_terminal
 from meshdev.cli.render import Story
 from meshdev.cli.signals import ENDING, Signals
-from meshdev.errors import Cancelled, MeshdevError, SudoError
+from meshdev.errors import Cancelled, LaptopError, MeshdevError, SudoError
 from meshdev.state import Paths
 from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.session_api import (
@@ -39,6 +39,9 @@ _ASK_SECONDS: Final = 3.0
 
 #: How long the session has to say why the helper ended, before sudo's own words stand for it.
 _REASON_SECONDS: Final = 3.0
+
+#: What the session says of a helper that has gone; who started it knows more.
+_NO_HELPER: Final = (LaptopError.code, SudoError.code)
 
 _LEFT_BEHIND: Final = (
     "`meshdev restore` undoes what is left on this machine, `meshdev uninstall` what is in the cluster."
@@ -68,7 +71,7 @@ class Follower:
         self._stepped = False
         self._status: Status | None = None
         self._failed: Failed | None = None
-        self._helper_error: SudoError | None = None
+        self._helper_error: MeshdevError | None = None
         self._cancelled = False
         self._timer: tuple[float, Callable[[], None]] | None = None
         self._terminal: list[Any] | None = None
@@ -194,7 +197,7 @@ class Follower:
         for event in held:
             self._on_event(event)
 
-    def _no_helper(self, error: SudoError) -> None:
+    def _no_helper(self, error: MeshdevError) -> None:
         self._root = _Root.FAILED
         self._helper_error = error
         self._processes.release_helper()
@@ -225,7 +228,7 @@ class Follower:
             if killed:
                 return Cancelled("interrupted; the session did not end by itself and was killed", hint=_LEFT_BEHIND)
             return Cancelled("interrupted; everything is undone")
-        if self._helper_error and (self._failed is None or self._failed.code == SudoError.code):
+        if self._helper_error and (self._failed is None or self._failed.code in _NO_HELPER):
             return self._helper_error
         if self._failed:
             return self._failed.as_error()

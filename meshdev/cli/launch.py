@@ -20,8 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from meshdev.errors import LaptopError, SudoError
+from meshdev.cli.options import anchored
+from meshdev.errors import LaptopError, MeshdevError, ProtocolError, SudoError
 from meshdev.state import Paths
+from meshdev.wire.jsonlines import decode
+from meshdev.wire.session_api import Failed
 
 PROMPT: Final = "[meshdev] password for %p: "
 
@@ -80,21 +83,26 @@ class Attempt:
 
     def said(self) -> str:
         """What sudo or the helper wrote, one line."""
-        with self.log.open("rb") as log:
-            log.seek(self.log_start)
-            text = log.read(65536).decode(errors="replace")
-        return " ".join(text.split())
+        return " ".join(self._log().decode(errors="replace").split())
 
     def wants_password(self) -> bool:
         """Whether it failed only because it was not allowed to ask."""
         return not self.asking and _WOULD_ASK.search(self.said()) is not None
 
-    def error(self) -> SudoError:
-        """Why there is no helper."""
+    def error(self) -> MeshdevError:
+        """Why there is no helper: its own words, which are JSON, or sudo's."""
+        with contextlib.suppress(ProtocolError):
+            fields = decode(self._log().strip().rpartition(b"\n")[2], "the helper's last line")
+            return Failed.read(fields, exit_code=self.process.returncode).as_error()
         said = self.said().removeprefix("sudo: ")
         if is_root():
             return SudoError(f"the helper did not start: {said or 'it said nothing'}", hint=f"its log: {self.log}")
         return SudoError(f"the helper did not get root: {said or 'sudo refused'}", hint=_NO_ROOT)
+
+    def _log(self) -> bytes:
+        with self.log.open("rb") as log:
+            log.seek(self.log_start)
+            return log.read(65536)
 
 
 class Processes:
@@ -113,6 +121,7 @@ class Processes:
             self.session = subprocess.Popen(
                 [*session_command(), *arguments],
                 cwd="/",
+                env=anchored(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,9 +1,40 @@
-"""What dead helpers left behind, read without any right: the helper's journal is open to its user."""
+"""What dead helpers left behind, and whether a live one is at work: read from the journal, without any right."""
+
+import time
+from typing import Final
+
+from meshdev.errors import LaptopError
+
+_LOOK_SECONDS: Final = 0.02
 
 
 def find(uid: int) -> tuple[str, ...]:
-    return ()
+    """What is still there of a helper that died; nothing while one is at work."""
+    from meshdev.helper.journal import FOLDER  # noqa: PLC0415 -- only where there is no session
+
+    if not (FOLDER / f"{uid}.json").exists():
+        return ()
+    from meshdev.helper.restore import leftovers  # noqa: PLC0415 -- 60 ms more, only where there is a journal
+
+    return tuple(leftovers(uid))
+
+
+def live_helper(uid: int) -> int | None:
+    """The pid of the helper that has changed this machine and not undone it yet."""
+    from meshdev.helper.journal import read_record, started  # noqa: PLC0415 -- as above
+
+    try:
+        record = read_record(uid)
+    except LaptopError:  # find() tells it
+        return None
+    return record.pid if record is not None and started(record.pid) == record.started else None
 
 
 def wait_undone(uid: int, seconds: float) -> bool:
+    """Whether no helper is at work within *seconds*. It needs milliseconds once its session is gone."""
+    end = time.monotonic() + seconds
+    while live_helper(uid) is not None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(_LOOK_SECONDS)  # root's process and root's file: nothing of it can be waited for
     return True

@@ -1,12 +1,11 @@
 """Flags that several commands share, spelled as kubectl spells them, and the checks of their values."""
 
-import os
 import re
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, overload
 
 import typer
 
@@ -41,16 +40,20 @@ ManagerNamespace = Annotated[
     typer.Option("--manager-namespace", metavar="NAME", help="Where the traffic-manager runs. Default: the namespace."),
 ]
 
+_NO_LIMIT: Final = 86400.0
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
 
 
 def seconds(text: str | None) -> float | None:
-    """kubectl's ``--request-timeout``: whole seconds, or Go's duration (time.ParseDuration). None: not given."""
+    """kubectl's ``--request-timeout``: whole seconds, or Go's duration (time.ParseDuration). None: not given.
+
+    0 is kubectl's word for no limit.
+    """
     if text is None:
         return None
     if text.isascii() and text.isdigit():
-        return float(text)
+        return float(text) or _NO_LIMIT
     total, at = 0.0, 0
     while at < len(text):
         part = _PART.match(text, at)
@@ -60,17 +63,18 @@ def seconds(text: str | None) -> float | None:
         at = part.end()
     if not text or at < len(text):
         raise UsageError(f"--request-timeout cannot be {text!r}", hint="write it like 10s, 1m30s or 0.")
-    return total
+    return total or _NO_LIMIT
 
 
-def kubeconfig_paths(flag: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Absolute paths joined by ``:``: the flag's, else those of KUBECONFIG; None: kubectl's default file."""
-    if flag is not None:
-        if not flag or ":" in flag:
-            raise UsageError(f"--kubeconfig cannot be {flag!r}", hint="it takes one file; KUBECONFIG takes several.")
-        return str(Path(flag).absolute())
+def kubeconfig_file(flag: str | None) -> str | None:
+    """The flag's value as an absolute path."""
+    return None if flag is None else str(Path(not_empty("--kubeconfig", flag)).absolute())
+
+
+def anchored(environ: Mapping[str, str]) -> dict[str, str]:
+    """*environ* with the paths in KUBECONFIG made absolute, for a process that lives in another folder."""
     paths = [str(Path(path).absolute()) for path in environ.get("KUBECONFIG", "").split(":") if path]
-    return ":".join(paths) or None
+    return {**environ, "KUBECONFIG": ":".join(paths)} if paths else dict(environ)
 
 
 def ranges(flag: str, values: list[str]) -> tuple[str, ...]:
@@ -87,6 +91,10 @@ def ranges(flag: str, values: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(result))
 
 
+@overload
+def not_empty(flag: str, value: str) -> str: ...
+@overload
+def not_empty(flag: str, value: str | None) -> str | None: ...
 def not_empty(flag: str, value: str | None) -> str | None:
     """*value*; raises UsageError for the empty string, which is a script's unset variable."""
     if value == "":

@@ -1,9 +1,66 @@
-"""``meshdev rbac``: the rules a developer needs, for an admin to apply."""
+"""``meshdev rbac``: the rules a developer or an installer needs, for an admin to apply."""
 
-from typing import Final
+import contextlib
+from typing import Annotated, Final
 
-EXAMPLE: Final = "x"
+import typer
+
+from meshdev.cli import options, render
+from meshdev.errors import ConfigError, UsageError
+
+EXAMPLE: Final = """\b
+Examples:
+  meshdev rbac -n team-1 --user jane | kubectl apply -f -
+  meshdev rbac -n team-1 --manager-namespace ops --preinstalled --group team-1
+  meshdev rbac --installer --manager-namespace ops --serviceaccount ops:deployer
+"""
 
 
-def command() -> None:
-    """Print."""
+def command(
+    *,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+    manager_namespace: options.ManagerNamespace = None,
+    user: Annotated[list[str] | None, typer.Option("--user", metavar="NAME", help="Who gets it. Repeatable.")] = None,
+    group: Annotated[list[str] | None, typer.Option("--group", metavar="NAME", help="Who gets it. Repeatable.")] = None,
+    serviceaccount: Annotated[
+        list[str] | None, typer.Option("--serviceaccount", metavar="NS:NAME", help="Who gets it. Repeatable.")
+    ] = None,
+    installer: Annotated[bool, typer.Option("--installer", help="For who installs the traffic-manager only.")] = False,
+    preinstalled: Annotated[
+        bool, typer.Option("--preinstalled", help="Somebody else installs the traffic-manager.")
+    ] = False,
+) -> None:
+    """Print the Role that connecting needs.
+
+    As YAML for `kubectl apply -f -`; with a user, group or service account also the RoleBinding.
+    """
+    from meshdev.kube import rbac  # noqa: PLC0415 -- this command only
+
+    if installer and preinstalled:
+        raise UsageError("--installer and --preinstalled exclude each other", hint="choose one")
+    subjects = [rbac.Subject("User", name) for name in user or ()]
+    subjects += [rbac.Subject("Group", name) for name in group or ()]
+    for name in serviceaccount or ():
+        where, colon, account = name.partition(":")
+        if not (where and colon and account):
+            raise UsageError(f"--serviceaccount cannot be {name!r}", hint="write it like team-1:deployer")
+        subjects.append(rbac.Subject("ServiceAccount", account, where))
+    manifest = rbac.manifest(
+        "installer" if installer else "developer",
+        namespace or _namespace(kubeconfig, context),
+        options.not_empty("--manager-namespace", manager_namespace),
+        subjects=subjects,
+        preinstalled=preinstalled,
+    )
+    render.print_text(manifest.rstrip("\n"))
+
+
+def _namespace(file: str | None, context: str | None) -> str:
+    """The context's, as kubectl would take it; an admin may have no kubeconfig here."""
+    from meshdev.kube import kubeconfig  # noqa: PLC0415 -- this command only
+
+    with contextlib.suppress(ConfigError) if not file and not context else contextlib.nullcontext():
+        return kubeconfig.load(kubeconfig.Options(options.kubeconfig_file(file), context)).namespace
+    return "default"

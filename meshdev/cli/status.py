@@ -10,6 +10,9 @@ from meshdev.wire.session_api import Status
 
 EXAMPLE: Final = "Example: meshdev status -o json"
 
+#: A helper whose session is gone undoes everything in milliseconds: worth waiting for, to tell the end and not the way.
+_UNDO_SECONDS: Final = 1.0
+
 
 def command(output: Output = Format.TEXT) -> None:
     """Show the connection.
@@ -27,8 +30,15 @@ def current(paths: Paths) -> Status:
     """The status as far as it can be told without the session's help."""
     found = api.find(paths)
     if found is None:
-        return Status(state="disconnected", leftovers=leftovers.find(os.getuid()))
+        return _without_session(os.getuid())
     if found.status is None:
         note = f"{found.name} does not answer ({found.why}); `meshdev disconnect` ends it"
         return Status(state="reconnecting", session_pid=found.pid or None, notes=(note,))
     return found.status
+
+
+def _without_session(uid: int) -> Status:
+    if leftovers.wait_undone(uid, _UNDO_SECONDS):
+        return Status(state="disconnected", leftovers=leftovers.find(uid))
+    note = "a helper is at work, and its session is not to be found here: was XDG_RUNTIME_DIR another one?"
+    return Status(state="reconnecting", helper_pid=leftovers.live_helper(uid), notes=(note,))

@@ -1,9 +1,63 @@
-"""``meshdev uninstall``."""
+"""``meshdev uninstall``: take out of the cluster what ``connect`` put there."""
 
-from typing import Final
+from dataclasses import replace
+from typing import Annotated, Final
 
-EXAMPLE: Final = "x"
+import typer
+
+from meshdev.cli import api, options, render
+from meshdev.cli.disconnect import disconnect
+from meshdev.state import Paths
+
+EXAMPLE: Final = """\b
+Examples:
+  meshdev uninstall
+  meshdev uninstall --manager-namespace ops --force
+"""
 
 
-def command() -> None:
-    """Remove."""
+def command(
+    *,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+    as_user: options.AsUser = None,
+    request_timeout: options.RequestTimeout = None,
+    manager_namespace: options.ManagerNamespace = None,
+    force: Annotated[bool, typer.Option("--force", help="Also when others are connected through it.")] = False,
+) -> None:
+    """Remove the traffic-manager from the cluster.
+
+    Your own connection through it is ended first. Refused while others are connected through it.
+    """
+    import asyncio  # noqa: PLC0415 -- and the next: 0.5 s that the other commands need not pay
+
+    from meshdev.cli import removal  # noqa: PLC0415 -- as above
+    from meshdev.kube.kubeconfig import Options, load  # noqa: PLC0415 -- as above
+
+    seconds = options.seconds(request_timeout)
+    wanted = Options(
+        kubeconfig=options.kubeconfig_file(kubeconfig),
+        context=options.not_empty("--context", context),
+        namespace=options.not_empty("--namespace", namespace),
+        impersonate=options.not_empty("--as", as_user),
+    )
+    if seconds is not None:
+        wanted = replace(wanted, request_timeout=seconds)
+    config = load(wanted)
+    where = options.not_empty("--manager-namespace", manager_namespace) or config.namespace
+    _leave(Paths.locate(), config.server, where)
+    removed = asyncio.run(removal.remove(wanted, where, force=force))
+    for name in removed:
+        render.print_text(f"Removed {name}")
+    if not removed:
+        render.print_text(f"Nothing to uninstall in namespace {where}")
+
+
+def _leave(paths: Paths, server: str, namespace: str) -> None:
+    """End our own connection if it goes through that manager."""
+    found = api.find(paths)
+    status = found.status if found else None
+    if status and status.server in (None, server) and status.manager_namespace in (None, namespace):
+        disconnect(paths)
+        render.print_text("Disconnected")

@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from meshdev.errors import MeshdevError, ProtocolError
-from meshdev.wire.jsonlines import MAX_ITEMS, Fields, decode, encode
+from meshdev.wire.jsonlines import Fields, decode, encode
 
 State = Literal["connected", "connecting", "reconnecting", "disconnected"]
 STATES: Final[tuple[State, ...]] = ("connected", "connecting", "reconnecting", "disconnected")
@@ -39,7 +39,7 @@ class ConnectOptions:
     """All that ``connect`` was asked for. Paths are absolute: the session's directory is not the caller's."""
 
     kubeconfig: str | None = None
-    """One path, or several joined by ``:`` as in KUBECONFIG; None: kubectl's default."""
+    """One path; None: those of KUBECONFIG, else kubectl's default."""
     context: str | None = None
     namespace: str | None = None
     as_user: str | None = None
@@ -265,14 +265,14 @@ class Failed:
         return {"event": "error", **self.as_answer()}
 
     @classmethod
-    def read(cls, fields: Fields) -> "Failed":
-        """The error in an event or answer."""
+    def read(cls, fields: Fields, exit_code: int | None = None) -> "Failed":
+        """The error in an event or answer; *exit_code* where it is not among the fields."""
         error = fields.inner("error")
         failed = cls(
             code=error.text("code", 64),
             message=error.text("message"),
             hint=error.text_or_none("hint"),
-            exit_code=fields.integer("exit_code", 1, 255),
+            exit_code=fields.integer("exit_code", 1, 255) if exit_code is None else exit_code,
         )
         error.end()
         return failed
@@ -364,13 +364,10 @@ def parse_answer(request: Request, line: bytes) -> Status | None:
     return Status.read(ok) if isinstance(request, StatusRequest) else None
 
 
-def _absolute(paths: str | None) -> str | None:
-    if paths is None:
-        return None
-    parts = paths.split(":")
-    if len(parts) > MAX_ITEMS or not all(PurePosixPath(part).is_absolute() for part in parts):
+def _absolute(path: str | None) -> str | None:
+    if path is not None and not PurePosixPath(path).is_absolute():
         raise ProtocolError("kubeconfig of the first line is not an absolute path")
-    return paths
+    return path
 
 
 def _tree(kind: type[MeshdevError]) -> Iterator[type[MeshdevError]]:

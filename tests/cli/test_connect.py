@@ -40,13 +40,14 @@ def test_the_answer_as_json(meshdev: Commands) -> None:
 
 def test_everything_asked_for_arrives(meshdev: Commands) -> None:
     meshdev.env["KUBECONFIG"] = "/etc/one::relative"
+    file = ["--kubeconfig", "file"]
     meshdev.env["MESHDEV_IMAGE"] = "registry/image:1"
     words = ["--as", "jane", "--request-timeout", "1m30s", "--manager-namespace", "ops", "--image-pull-secret", "pull"]
     words += ["--carrier", "websocket", "--also", "10.20.0.1/16", "--also", "10.1.2.3", "--never", "10.20.30.0/24"]
-    assert meshdev("connect", *words, "--upgrade", "--carriers", "3").code == 0
+    assert meshdev("connect", *file, *words, "--upgrade", "--carriers", "3").code == 0
     line = next(line for line in meshdev.trace() if line.startswith("options "))
     assert json.loads(line.removeprefix("options "))["connect"] == {
-        "kubeconfig": f"/etc/one:{os.getcwd()}/relative",  # noqa: PTH109 -- the same call
+        "kubeconfig": f"{Path.cwd()}/file",
         "context": None,
         "namespace": None,
         "as_user": "jane",
@@ -61,6 +62,8 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
         "upgrade": True,
         "debug": False,
     }
+    environment = Path(f"/proc/{meshdev.pids()[0]}/environ").read_bytes().split(b"\0")
+    assert f"KUBECONFIG=/etc/one:{Path.cwd()}/relative".encode() in environment
 
 
 def test_nothing_of_the_caller_stays_open(meshdev: Commands) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,7 +107,17 @@ def test_json_is_seen_on_any_command_line(words: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [(None, None), ("0", 0), ("30", 30), ("10s", 10), ("1m30s", 90), ("1.5h", 5400), ("250ms", 0.25), (".5s", 0.5)],
+    [
+        (None, None),
+        ("0", 86400),
+        ("0s", 86400),
+        ("30", 30),
+        ("10s", 10),
+        ("1m30s", 90),
+        ("1.5h", 5400),
+        ("250ms", 0.25),
+        (".5s", 0.5),
+    ],
 )
 def test_kubectls_durations(text: str | None, seconds: float | None) -> None:
     assert options.seconds(text) == seconds
@@ -119,10 +130,11 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_kubeconfig_files() -> None:
-    assert options.kubeconfig_paths(None, {}) is None
-    assert options.kubeconfig_paths(None, {"KUBECONFIG": ""}) is None
-    assert options.kubeconfig_paths(None, {"KUBECONFIG": "/a::/b"}) == "/a:/b"
-    assert options.kubeconfig_paths("/c", {"KUBECONFIG": "/a"}) == "/c"
+    assert options.anchored({}) == {}
+    assert options.anchored({"KUBECONFIG": ""}) == {"KUBECONFIG": ""}
+    assert options.anchored({"KUBECONFIG": "/a::b"}) == {"KUBECONFIG": f"/a:{Path.cwd()}/b"}
+    assert options.kubeconfig_file(None) is None
+    assert options.kubeconfig_file("c") == f"{Path.cwd()}/c"
 
 
 def test_words_of_others_do_not_drive_the_terminal() -> None:

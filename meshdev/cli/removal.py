@@ -1,0 +1,63 @@
+"""What ``uninstall`` does in the cluster: ask the manager who is on it, then remove it."""
+
+import os
+import secrets
+from typing import Final
+
+from meshdev.config import OLDEST_PROTOCOL, PROTOCOL, TUNNEL_PORT
+from meshdev.errors import ManagerBusyError, PortForwardError, TunnelError, UnreachableError
+from meshdev.kube import manager
+from meshdev.kube.client import KubeApi
+from meshdev.kube.kubeconfig import Options
+from meshdev.kube.podstate import ManagerPod
+from meshdev.kube.portforward import Dialled, dial
+from meshdev.tunnel.carrier import observe
+from meshdev.wire.control import Hello, SessionInfo
+
+_DIAL_SECONDS: Final = 5.0
+
+
+async def remove(options: Options, namespace: str, *, force: bool) -> list[str]:
+    """What was removed. Raises ManagerBusyError while others are on the manager, unless *force*."""
+    async with await KubeApi.open(options) as api:
+        pod = None if force else await manager.find_pod(api, namespace)
+        if pod is not None:
+            _refuse_if(await _sessions(api, pod))
+        return await manager.uninstall(api, namespace)
+
+
+def _refuse_if(sessions: tuple[SessionInfo, ...]) -> None:
+    if sessions:
+        names = ", ".join(f"{session.holder} ({session.address})" for session in sessions)
+        raise ManagerBusyError(
+            f"others are connected through this manager: {names}",
+            hint="ask them to run meshdev disconnect, or cut them off with --force",
+        )
+
+
+async def _sessions(api: KubeApi, pod: ManagerPod) -> tuple[SessionInfo, ...]:
+    hello = Hello(
+        oldest=OLDEST_PROTOCOL,
+        newest=PROTOCOL,
+        session=secrets.token_hex(16),
+        secret=secrets.token_hex(16),
+        holder=f"uid {os.getuid()} uninstalling",
+        offload=0,
+        pools=(),
+        observer=True,
+    )
+    try:
+        answer = await observe(await _dial(api, pod), hello)
+    except (TunnelError, UnreachableError) as error:
+        raise ManagerBusyError(
+            f"the manager does not tell who is connected through it: {error.message}",
+            hint="remove it all the same with --force",
+        ) from error
+    return answer.sessions
+
+
+async def _dial(api: KubeApi, pod: ManagerPod) -> Dialled:
+    try:
+        return await dial(api, pod.namespace, pod.name, TUNNEL_PORT, "spdy", _DIAL_SECONDS)
+    except PortForwardError:
+        return await dial(api, pod.namespace, pod.name, TUNNEL_PORT, "websocket", _DIAL_SECONDS)
