@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-import dns.flags
 import dns.rcode
 import dns.rdatatype
-from dns.message import Message
 from dns.name import Name
 
 from meshdev.dns.cluster import ClusterNameserver
@@ -25,6 +23,7 @@ from meshdev.wire.dns import (
     addresses,
     empty,
     grafted,
+    has_records,
     is_negative,
     rcode,
     read_answer,
@@ -135,6 +134,8 @@ class Forwarder:
         """Asks for all *names* at once; the first in their order that exists counts, as with a search list."""
         if names == (query.name,):
             return await self._ask_untouched(query, stream=stream)
+        if len(names) == 1:
+            return await self._ask_as(query, names[0], stream=stream)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._ask_as(query, name, stream=stream)) for name in names]
         results = [task.result() for task in tasks]
@@ -157,24 +158,25 @@ class Forwarder:
         template that is meant to switch IPv6 off) and would swallow public names; old servers say NXDOMAIN to the AAAA
         of a name that has an A record, which glibc and musl take for the end.
         """
-        async with asyncio.TaskGroup() as group:
-            asked = group.create_task(self._read(renamed(query, name, query.rdtype), stream=stream))
-            if query.rdtype == dns.rdatatype.A:
-                exists = asked
-            else:
-                exists = group.create_task(self._read(renamed(query, name, dns.rdatatype.A), stream=stream))
-        answer, witness = asked.result(), exists.result()
-        known = any(message and (message.answer or message.flags & dns.flags.TC) for message in (answer, witness))
-        if not known and (witness is None or witness.rcode() != dns.rcode.NOERROR):
-            return NotFound(certain=witness is not None and witness.rcode() == dns.rcode.NXDOMAIN)
-        if answer is None or answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            return Found(empty(query, dns.rcode.SERVFAIL), frozenset())  # the cluster's name: nobody else is asked
-        wire = grafted(query, name, answer, MAX_MESSAGE if stream else query.payload)
-        return Found(wire, addresses(answer, self._cluster.zone.domain))
+        if query.rdtype == dns.rdatatype.A:
+            answer = witness = await self._ask_nameserver(renamed(query, name, dns.rdatatype.A), stream=stream)
+        else:
+            async with asyncio.TaskGroup() as group:
+                asked = group.create_task(self._ask_nameserver(renamed(query, name, query.rdtype), stream=stream))
+                exists = group.create_task(self._ask_nameserver(renamed(query, name, dns.rdatatype.A), stream=stream))
+            answer, witness = asked.result(), exists.result()
+        if not (_has_records(answer) or _has_records(witness) or _code(witness) == dns.rcode.NOERROR):
+            return NotFound(certain=_code(witness) == dns.rcode.NXDOMAIN)
+        return self._found(query, name, answer, MAX_MESSAGE if stream else query.payload)
 
-    async def _read(self, query: Query, *, stream: bool) -> Message | None:
-        wire = await self._ask_nameserver(query, stream=stream)
-        return read_answer(wire) if wire is not None else None
+    def _found(self, query: Query, name: Name, wire: bytes | None, limit: int) -> Found:
+        """What to hand out for a name that exists; nobody but the cluster is asked for it, whatever it answered."""
+        if wire is not None and is_negative(wire):
+            return Found(empty(query, dns.rcode.NOERROR), frozenset())
+        answer = read_answer(wire) if wire is not None and has_records(wire) else None
+        if answer is None:
+            return Found(empty(query, dns.rcode.SERVFAIL), frozenset())
+        return Found(grafted(query, name, answer, limit), addresses(answer, self._cluster.zone.domain))
 
     async def _ask_nameserver(self, query: Query, *, stream: bool) -> bytes | None:
         try:
@@ -193,6 +195,14 @@ class Forwarder:
                 log.warning("no route for %s: %r", query.name, error)
                 return empty(query, dns.rcode.SERVFAIL)
         return found.wire
+
+
+def _has_records(wire: bytes | None) -> bool:
+    return wire is not None and has_records(wire)
+
+
+def _code(wire: bytes | None) -> int | None:
+    return None if wire is None else rcode(wire)
 
 
 def _is_failure(wire: bytes) -> bool:

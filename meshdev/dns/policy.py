@@ -36,6 +36,7 @@ Github.com looks like a Service in namespace *com*: it waits for the cluster's n
 before the former resolver is asked too; names of the cluster are not told to others without need.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ import dns.rdataclass
 import dns.rdatatype
 from dns.name import Name
 
-from meshdev.wire.dns import Query, encoded
+from meshdev.wire.dns import Query
 
 #: What the cluster gets for itself where its name is likely, and how long its word counts (design: D11).
 CLUSTER_WINDOW: Final = 0.3
@@ -61,10 +62,8 @@ DEFAULT_DOMAIN: Final = "cluster.local"
 
 #: A name of Kubernetes (RFC 1123 label), in any case.
 _LABEL: Final = re.compile(rb"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.IGNORECASE)
-_SVC: Final = dns.name.Name([b"svc"])
+_SVC: Final = b"svc"
 _POD: Final = b"pod"
-#: RFC 1035 section 3.1.
-_LONGEST_NAME: Final = 255
 _REVERSE: Final = dns.name.from_text("in-addr.arpa.")
 #: RFC 6761: localhost stays on the machine; everything below arpa has a structure of its own.
 _RESERVED: Final = frozenset({b"localhost", b"arpa"})
@@ -136,9 +135,9 @@ class Zone:
         if query.rdtype == dns.rdatatype.PTR and (address := reverse_address(name)) and inside(address):
             return Plan(names=(name,))
         labels = tuple(label.lower() for label in name.labels[:-1])
-        if len(labels) > 1 and labels[-1:] == _SVC.labels:
-            suffixes = self._pair_suffixes() if len(labels) == 2 else (self.domain,)
-            return Plan(names=_joined(name, suffixes) if query.plain else ())
+        if len(labels) > 1 and labels[-1] == _SVC:
+            infixes = self._pair_infixes() if len(labels) == 2 else ((),)
+            return Plan(names=self._joined(name, *infixes) if query.plain else ())
         if not query.plain or query.rdtype in _OF_ZONES:
             return FORMER_ONLY
         return self._likely(name, labels)
@@ -148,33 +147,33 @@ class Zone:
         named = labels[2:] if service else labels
         if named[-1] in _RESERVED or not all(_LABEL.fullmatch(label) for label in named):
             return FORMER_ONLY
-        svc = _SVC.concatenate(self.domain)
         match len(named):
             case 1:
-                names = _joined(name, (self._namespace_suffix(),))
+                names = self._joined(name, self._namespace_infix())
                 plan = Plan(names, former=True, head_start=CLUSTER_WINDOW, window=CLUSTER_WINDOW)
             case 2:
-                names = _joined(name, (svc,) if service else self._pair_suffixes())
+                names = self._joined(name, *([(_SVC,)] if service else self._pair_infixes()))
                 plan = Plan(names, former=True, head_start=PAIR_HEAD_START, window=CLUSTER_WINDOW)
             case 3 if not service:
-                names = _joined(name, (svc, self.domain) if named[-1] == _POD else (svc,))
+                names = self._joined(name, *([(_SVC,), ()] if named[-1] == _POD else [(_SVC,)]))
                 plan = Plan(names, former=True, window=PUBLIC_WINDOW)
             case _:
                 plan = FORMER_ONLY
         return plan if plan.names else FORMER_ONLY
 
-    def _namespace_suffix(self) -> Name:
-        return Name([self.namespace.encode("ascii"), *_SVC.labels, *self.domain.labels])
+    def _namespace_infix(self) -> tuple[bytes, ...]:
+        return self.namespace.encode("ascii"), _SVC
 
-    def _pair_suffixes(self) -> tuple[Name, ...]:
-        return self._namespace_suffix(), _SVC.concatenate(self.domain)
+    def _pair_infixes(self) -> tuple[tuple[bytes, ...], ...]:
+        return self._namespace_infix(), (_SVC,)
 
-
-def _joined(name: Name, suffixes: Sequence[Name]) -> tuple[Name, ...]:
-    """*name* under each suffix, less those that would be too long for a name."""
-    relative = name.relativize(dns.name.root)
-    room = _LONGEST_NAME - (len(encoded(name)) - 1)
-    return tuple(relative.concatenate(suffix) for suffix in suffixes if len(encoded(suffix)) <= room)
+    def _joined(self, name: Name, *infixes: tuple[bytes, ...]) -> tuple[Name, ...]:
+        """*name*, each infix and the domain as one name; less those that would be too long for a name."""
+        names = []
+        for infix in infixes:
+            with contextlib.suppress(dns.name.NameTooLong):
+                names.append(Name((*name.labels[:-1], *infix, *self.domain.labels)))
+        return tuple(names)
 
 
 def reverse_address(name: Name) -> IPv4Address | None:
