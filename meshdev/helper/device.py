@@ -26,6 +26,7 @@ class Device:
         self.name = self.opened.name
         self.index = socket.if_nametoindex(self.name)
         self.address: IPv4Address | None = None
+        self._deleted = False
         self._entry = DeleteDevice(self.name, self.index)
         # Until the descriptors are passed on, the device dies with this process: the journal is early enough here.
         journal.add(self._entry)
@@ -48,7 +49,12 @@ class Device:
         """Remove the device, whoever has it open. Raises DeviceError."""
         self.opened.close()
         delete_device(self._netlink, self.name, self.index)
-        self._journal.remove(self._entry)
+        self._deleted = True
+
+    def forget(self) -> None:
+        """Strike it from the journal once it is deleted. The last step: an empty journal tells that all is undone."""
+        if self._deleted:
+            self._journal.remove(self._entry)
 
 
 def delete_device(netlink: Netlink, name: str, index: int) -> None:

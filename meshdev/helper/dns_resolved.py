@@ -55,6 +55,9 @@ class ResolvedDns:
         # The forwarder speaks plain DNS and does not sign; a laptop-wide default of the opposite must not apply here.
         _call("SetLinkDNSOverTLS", "is", number, "no")
         _call("SetLinkDNSSEC", "is", number, "no")
+        # Nobody in the cluster answers multicast questions.
+        _call("SetLinkLLMNR", "is", number, "no")
+        _call("SetLinkMulticastDNS", "is", number, "no")
         _call("SetLinkDefaultRoute", "ib", number, "true" if "." in domains else "false")
         _call("SetLinkDomains", "ia(sb)", number, str(len(names)), *(word for pair in names for word in pair))
         self._told = (index, search, domains)

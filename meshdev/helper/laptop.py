@@ -127,6 +127,8 @@ class Laptop:
             steps.append(self._device.delete)
         if self._firewall is not None:
             steps.append(self._firewall.close)
+        if self._device is not None:
+            steps.append(self._device.forget)
         failures: list[MeshdevError] = []
         for step in steps:
             try:
