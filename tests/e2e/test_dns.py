@@ -143,7 +143,7 @@ def test_public_names_as_before(connected: Laptop, way: str) -> None:
     assert answer.seconds < 0.2
 
 
-def test_what_is_named_is_reached(connected: Laptop) -> None:
-    for name in ("b", "b.default", "db-0.db"):
-        done = connected.run("curl", "-sS", "--max-time", "5", f"http://{name}{':8080' if name == 'db-0.db' else ''}/")
-        assert done.returncode == 0, f"{name}: {done.stderr}"
+@pytest.mark.parametrize("place", ["b", "b.default", "b.default.svc", "db-0.db:5432", "db-0.db.default:5432"])
+def test_what_is_named_is_reached(connected: Laptop, place: str) -> None:
+    done = connected.run("curl", "-sS", "--max-time", "5", f"http://{place}/")
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,165 @@
+"""Fixtures of the cluster tests: the testbed, its laptops, and what must be equal before and after."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+#: One test run at a time has the testbed: killing the API server is everybody's business.
+LOCK: Final = Path("/run/meshdev-e2e.lock")
+
+#: Everything that meshdev may change on a laptop; equal output means nothing is left.
+_SNAPSHOT: Final = """
+ip -o address | sed -e 's/valid_lft.*//'
+ip route show table all | grep -v ' dev lo ' | sort
+ip rule
+nft list ruleset
+cat /etc/resolv.conf /etc/hosts
+ls -l /etc/resolv.conf | cut -d' ' -f1,3,4
+command -v resolvectl >/dev/null && pgrep -x systemd-resolve >/dev/null && resolvectl dns && resolvectl domain
+true
+"""
+
+
+def testbed(*arguments: str, timeout: float = 120, check: bool = True) -> str:
+    """Run the testbed's command and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cluster", *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def kubectl(*arguments: str) -> str:
+    """The cluster as its administrator."""
+    return testbed("kubectl", *arguments)
+
+
+def until(what: str, condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """The first true value of *condition*; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.1)  # the other side is a real cluster: there is no event to wait for
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """One of the testbed's laptops, as one of its users."""
+
+    number: int = 1
+    user: str = "root"
+
+    def command(self, *argv: str) -> list[str]:
+        """The command line that runs *argv* there."""
+        where = ["--laptop", str(self.number), "--user", self.user]
+        return [sys.executable, "-m", "tests.cluster", "exec", *where, "--", *argv]
+
+    def run(
+        self, *argv: str, timeout: float = 60, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(*argv),
+            cwd=CHECKOUT,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def ok(self, *argv: str, timeout: float = 60) -> str:
+        """Run a command that must succeed; what it prints."""
+        done = self.run(*argv, timeout=timeout)
+        assert done.returncode == 0, f"{argv}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Start a command; its output is one pipe."""
+        return subprocess.Popen(
+            self.command(*argv),
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def meshdev(self, *arguments: str, timeout: float = 90) -> str:
+        """A command of meshdev that must succeed."""
+        return self.ok("meshdev", *arguments, timeout=timeout)
+
+    def status(self) -> dict[str, Any]:
+        """``meshdev status -o json``."""
+        answer: dict[str, Any] = json.loads(self.meshdev("status", "-o", "json"))
+        return answer
+
+    def snapshot(self) -> str:
+        """Everything on this laptop that meshdev may change."""
+        return self.ok("sh", "-c", _SNAPSHOT)
+
+    @contextmanager
+    def connected(self, *arguments: str) -> Iterator[None]:
+        """Connected inside, and as before afterwards."""
+        before = self.snapshot()
+        self.meshdev("connect", *arguments)
+        try:
+            yield
+        finally:
+            self.run("meshdev", "disconnect")
+        assert self.snapshot() == before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster() -> Iterator[None]:
+    """The testbed is up and nobody else's tests use it."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        testbed("up", timeout=1500)
+        yield
+
+
+@pytest.fixture
+def laptop() -> Iterator[Laptop]:
+    """Laptop 1 (its resolv.conf is a plain file), disconnected before and after."""
+    yield from _disconnected(Laptop(1))
+
+
+@pytest.fixture
+def laptop2() -> Iterator[Laptop]:
+    """Laptop 2 (systemd-resolved), disconnected before and after."""
+    yield from _disconnected(Laptop(2))
+
+
+def _disconnected(laptop: Laptop) -> Iterator[Laptop]:
+    laptop.run("meshdev", "disconnect")
+    laptop.run("meshdev", "restore")
+    yield laptop
+    laptop.run("meshdev", "disconnect")
+
+
+@pytest.fixture
+def connected(laptop: Laptop) -> Iterator[Laptop]:
+    """Laptop 1, connected to namespace default."""
+    with laptop.connected():
+        yield laptop
