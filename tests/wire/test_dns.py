@@ -52,6 +52,12 @@ def test_payload_has_sane_limits(said: int, payload: int) -> None:
     assert parsed(dns.message.make_query("b", "A", use_edns=0, payload=said)).payload == payload
 
 
+def test_edns_of_another_version_is_not_plain() -> None:
+    wire = bytearray(EDNS.to_wire())
+    wire[parsed(EDNS).end + 6] = 1
+    assert not parsed(bytes(wire)).plain, "the answer is BADVERS, whose lower bits look like NOERROR"
+
+
 def test_signed_query_is_not_plain() -> None:
     message = dns.message.make_query("b", "A")
     message.use_tsig({dns.name.from_text("key."): b"secret" * 6})
@@ -162,6 +168,11 @@ def test_negative() -> None:
     assert not codec.is_negative(truncated.to_wire()), "it says: ask again by TCP"
 
 
+def test_has_records() -> None:
+    assert codec.has_records(dns.message.from_text(ANSWER).to_wire())
+    assert not codec.has_records(response(PLAIN).to_wire())
+
+
 def test_addresses_of_the_domain_only() -> None:
     text = ANSWER + "ext.default.svc.cluster.local. 5 IN CNAME www.example.test.\nwww.example.test. 5 IN A 192.0.2.1\n"
     text += ";ADDITIONAL\nDB-0.db.default.svc.Cluster.Local. 5 IN A 10.244.0.9\nns.example.test. 5 IN A 192.0.2.2\n"
@@ -181,6 +192,35 @@ def test_grafted_answer(asked: dns.message.Message) -> None:
     assert reply.flags == dns.flags.QR | dns.flags.RD | dns.flags.RA
     assert reply.edns == asked.edns
     assert reply.ednsflags == asked.ednsflags
+
+
+def test_grafted_srv_with_addresses_beside_it() -> None:
+    text = """\
+id 7
+flags QR AA RD
+;QUESTION
+_http._tcp.b.ns.svc.cluster.local. IN SRV
+;ANSWER
+_http._tcp.b.ns.svc.cluster.local. 30 IN SRV 0 100 80 b.ns.svc.cluster.local.
+;ADDITIONAL
+b.ns.svc.cluster.local. 30 IN A 10.96.0.7
+"""
+    query = parsed(dns.message.make_query("_http._tcp.b", "SRV", use_edns=0))
+    name = dns.name.from_text("_http._tcp.b.ns.svc.cluster.local.")
+    reply = dns.message.from_wire(codec.grafted(query, name, dns.message.from_text(text), 512))
+    assert [str(records) for records in reply.answer] == [
+        "_http._tcp.b. 5 IN CNAME _http._tcp.b.ns.svc.cluster.local.",
+        "_http._tcp.b.ns.svc.cluster.local. 30 IN SRV 0 100 80 b.ns.svc.cluster.local.",
+    ]
+    assert [str(records) for records in reply.additional] == ["b.ns.svc.cluster.local. 30 IN A 10.96.0.7"]
+
+
+def test_grafted_alias_that_leads_nowhere() -> None:
+    text = "id 7\nrcode NXDOMAIN\nflags QR\n;QUESTION\nx.cluster.local. IN A\n;ANSWER\n"
+    text += "x.cluster.local. 5 IN CNAME gone.test.\n"
+    wire = codec.grafted(parsed(PLAIN), dns.name.from_text("x.cluster.local."), dns.message.from_text(text), 512)
+    reply = dns.message.from_wire(wire)
+    assert (reply.rcode(), len(reply.answer)) == (dns.rcode.NXDOMAIN, 2)
 
 
 def test_grafted_keeps_the_case_of_the_question() -> None:
