@@ -1,0 +1,148 @@
+"""The shape of the code, mostly held by its imports: who is pure, who may load what, how long a file is.
+
+``.importlinter`` holds the arrows between the folders; here is what import-linter cannot see.
+"""
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "meshdev").rglob("*.py"))
+ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+
+PURE = ("wire", "host", "intercept", "sidecar/envoy")
+
+#: Input and output, clocks and dice, in the standard library. What a pure module needs of them is an argument.
+IMPURE = frozenset(
+    {
+        *("asyncio", "concurrent", "multiprocessing", "queue", "sched", "threading", "signal", "subprocess"),
+        *("ctypes", "fcntl", "mmap", "os", "sys", "termios", "glob", "shutil", "tempfile", "sqlite3"),
+        *("http", "select", "selectors", "socket", "socketserver", "ssl", "urllib.request"),
+        *("importlib", "logging", "random", "secrets", "time"),
+        *("aiohttp", "kubernetes", "pyroute2", "pytun", "rich", "typer", "yaml"),
+    }
+)
+IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"})
+
+#: Processes whose memory and start-up count, and what they must never load, however indirectly.
+LIGHT = {
+    "meshdev.helper.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "asyncio", "dns"},
+    "meshdev.manager.tunnel.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns"},
+    "meshdev.cli.main": {"kubernetes", "aiohttp", "rich", "grpc", "yaml", "asyncio", "pyroute2", "pytun", "ssl"},
+}
+
+#: Style says 400 lines; these are longer, for a reason.
+LONG = {
+    "meshdev/wire/helper.py": 480,  # the closed list of requests is read in one place
+    "tests/dns/test_forwarder.py": 440,  # one table of questions and answers
+}
+LIMIT = 400
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names, those of ``from a import b`` as ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _within(name: str, packages: frozenset[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _pure_files() -> list[Path]:
+    return [path for path in FILES if str(path.relative_to(ROOT / "meshdev")).startswith(tuple(f"{p}/" for p in PURE))]
+
+
+@pytest.mark.parametrize("path", _pure_files(), ids=_name)
+def test_pure_modules_do_no_input_or_output(path: Path) -> None:
+    tree = _tree(path)
+    assert [name for name in _imports(tree) if _within(name, IMPURE)] == []
+    paths = [name for name in _imports(tree) if name.startswith("pathlib") and not name.startswith("pathlib.Pure")]
+    assert paths == [], "only the Pure classes of pathlib leave files alone"
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert called & IMPURE_CALLS == set()
+
+
+def test_there_are_pure_modules() -> None:
+    """The test above must not become empty by a move."""
+    folders = {path.parent.name for path in _pure_files()}
+    assert {"wire", "host"} <= folders
+
+
+def _users(*packages: str) -> set[str]:
+    """The files of meshdev that import one of them."""
+    return {_name(path) for path in FILES for name in _imports(_tree(path)) if _within(name, frozenset(packages))}
+
+
+def test_only_the_adapter_imports_the_kubernetes_client() -> None:
+    assert _users("kubernetes") <= {"meshdev/kube/rest.py"}
+
+
+def test_only_commands_write_to_the_terminal() -> None:
+    assert all(user.startswith("meshdev/cli/") for user in _users("typer", "rich"))
+
+
+@pytest.mark.parametrize("module", sorted(LIGHT))
+def test_what_starts_often_or_stays_loads_little(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({LIGHT[module]!r} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).split() == []
+
+
+def test_the_arrows_between_the_folders() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    ran = subprocess.run([linter, "--no-cache"], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=_name)
+def test_a_file_is_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONG.get(_name(path), LIMIT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_every_module_says_what_lives_in_it(path: Path) -> None:
+    assert ast.get_docstring(_tree(path))
+
+
+def test_every_folder_is_a_package() -> None:
+    assert [_name(path.parent) for path in FILES if not (path.parent / "__init__.py").exists()] == []
+
+
+#: A suppression, and a suppression that goes on with its reason: ``noqa: X -- why``, ``noqa: X (why)``, ``… # why``.
+SUPPRESSION = re.compile(r"#\s*(noqa|type:\s*ignore|pragma: no cover)")
+EXPLAINED = re.compile(r"#\s*(noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\]|pragma: no cover)\s*(-- |\(|# )\S")
+
+
+def _unexplained(path: Path) -> Iterator[str]:
+    """Suppressions without a reason, on the same line or in a comment right above."""
+    lines = path.read_text().splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        row = token.start[0]
+        above = lines[row - 2].strip().startswith("# ") if row > 1 else False
+        is_one = token.type == tokenize.COMMENT and SUPPRESSION.search(token.string)
+        if is_one and not above and not EXPLAINED.search(token.string):
+            yield f"{_name(path)}:{row}: {token.string}"
+
+
+def test_every_suppression_has_its_reason_beside_it() -> None:
+    assert [line for path in ALL_FILES for line in _unexplained(path)] == []
