@@ -1,0 +1,250 @@
+"""The real helper against the real kernel: what it does, and that nothing of it is left, whatever dies."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from meshdev.errors import AlreadyConnectedError, DeviceError, LaptopError
+from meshdev.session.helper_client import HelperClient
+from meshdev.session.surroundings import read_laptop
+from meshdev.tun.offload import PACKET_LIMIT, VNET_HEADER_LENGTH
+from tests.netns.helpers import ADDRESS, ROUTES, Connection, helper, launch, leftovers, restore
+from tests.netns.laptop import GATEWAY, Laptop
+
+
+async def test_it_greets_with_what_it_found(laptop: Laptop) -> None:
+    async with helper(laptop, uid=1234) as connection:
+        greeting = connection.greeting
+        assert greeting.uid == 1234
+        assert greeting.dns == "redirect"
+        assert greeting.why == f"nameservers={GATEWAY} stub=no resolved=no nft=yes"
+        assert greeting.nameservers == (IPv4Address(GATEWAY),)
+        assert greeting.search == ("home.example",)
+        assert os.getsid(greeting.pid) not in {os.getsid(0), greeting.pid}  # no leader: it can never get a terminal
+
+
+async def test_device_address_and_routes(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        device = await connection.client.open_tun(3)
+        connection.device = device
+        assert (device.name, len(device.queues)) == ("meshdev0", 3)
+        answer = await connection.client.set_address(ADDRESS, 1450)
+        assert (answer.guard, answer.note) == (True, None)
+        link = laptop.run("ip", "-d", "addr", "show", "meshdev0")
+        assert "mtu 1450" in link
+        assert "qlen 1000" in link
+        assert "inet 198.18.0.7/32 scope global" in link
+        assert "inet6" not in link
+        assert "persist off" in link
+
+        said = await connection.client.set_routes(ROUTES)
+        assert said.routes == tuple(sorted(ROUTES))
+        assert "10.96.0.0/16 dev meshdev0 proto 253 scope link src 198.18.0.7" in laptop.run("ip", "route")
+        again = await connection.client.set_routes(ROUTES)
+        assert again == said
+        more = await connection.client.add_routes([IPv4Network("10.7.0.1/32"), ROUTES[0]])
+        assert set(more.routes) == {IPv4Network("10.7.0.1/32"), ROUTES[0]}
+        fewer = await connection.client.set_routes(ROUTES[:1])
+        assert fewer.routes == ROUTES[:1]
+
+
+async def test_a_route_that_exists_is_refused_and_does_not_stop_the_others(laptop: Laptop) -> None:
+    laptop.run("ip", "route", "add", "10.7.0.0/24", "via", GATEWAY)
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        said = await connection.client.set_routes([IPv4Network("10.7.0.0/24"), IPv4Network("10.8.0.0/24")])
+        assert said.routes == (IPv4Network("10.8.0.0/24"),)
+        assert [(str(item.route), "already" in item.reason) for item in said.refused] == [("10.7.0.0/24", True)]
+        assert f"10.7.0.0/24 via {GATEWAY}" in laptop.run("ip", "route")
+        laptop.run("ip", "route", "del", "10.7.0.0/24", "via", GATEWAY)
+
+
+async def test_another_address_takes_the_place_of_the_first(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        await connection.client.set_address(IPv4Address("198.19.1.2"), 1400)
+        link = laptop.run("ip", "addr", "show", "meshdev0")
+        assert "198.19.1.2/32" in link
+        assert "198.18.0.7" not in link
+        assert (await connection.client.set_routes(ROUTES)).routes == tuple(sorted(ROUTES))
+
+
+async def test_requests_out_of_order_are_refused_with_a_reason(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        with pytest.raises(DeviceError, match="before open_tun"):
+            await connection.client.set_address(ADDRESS, 1450)
+        with pytest.raises(DeviceError, match="before open_tun"):
+            await connection.client.set_routes(ROUTES)
+        await connection.set_up(dns=False)
+        with pytest.raises(DeviceError, match="open already"):
+            await connection.client.open_tun(1)
+
+
+async def test_the_session_sees_the_laptop_without_us(laptop: Laptop) -> None:
+    with laptop.inside():
+        before = read_laptop()
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        with laptop.inside():
+            assert read_laptop(own="meshdev0") == before
+    assert [str(route.network) for route in before.routes] == ["192.0.2.0/24"]
+    assert before.gateways == (IPv4Address(GATEWAY),)
+    assert set(map(str, before.addresses)) == {"192.0.2.2", "192.0.2.255"}
+
+
+async def test_only_what_was_asked_for_comes_in(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        assert connection.device is not None
+        queue = connection.device.queues[0].fileno()
+        with laptop.inside():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.bind((str(ADDRESS), 4000))
+            sock.settimeout(0.3)
+            os.writev(queue, [_datagram("10.96.0.9", 53, 4000)])
+            with pytest.raises(TimeoutError):
+                sock.recv(100)
+            sock.sendto(b"question", ("10.96.0.9", 53))
+            os.writev(queue, [_datagram("10.96.0.9", 53, 4000)])
+            assert sock.recv(100) == b"hello"
+
+
+@pytest.mark.parametrize("end", ["close", "eof", "sigterm", "sighup", "sigkill", "garbage", "session killed"])
+async def test_nothing_is_left_whatever_ends_it(laptop: Laptop, end: str) -> None:
+    before = laptop.snapshot()
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert laptop.snapshot() != before
+        await _end(connection, end)
+        async with asyncio.timeout(5):
+            await connection.client.gone.wait()
+        if end == "sigkill":
+            connection.drop()  # the session ends with its helper
+        await connection.helper_ended()
+        assert laptop.snapshot() == before
+        assert leftovers(laptop) == []
+        if end != "sigkill":
+            assert laptop.run("ls", "/run/meshdev") == "0.lock\n"
+
+
+async def _end(connection: Connection, end: str) -> None:
+    match end:
+        case "close":
+            await connection.client.close()
+        case "eof":
+            connection.client.abandon()
+        case "sigterm":
+            connection.kill_helper(signal.SIGTERM)
+        case "sighup":
+            connection.kill_helper(signal.SIGHUP)
+        case "sigkill":
+            connection.kill_helper()
+        case "garbage":
+            connection.client._sock.send(b'{"id": 9, "op": "set_routes", "routes": ["0.0.0.0/0"]}\n')
+        case "session killed":
+            connection.drop()
+
+
+async def test_a_killed_helper_with_a_frozen_session_needs_restore(laptop: Laptop) -> None:
+    before = laptop.snapshot()
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert leftovers(laptop) == []
+        live = json.loads(restore(laptop).stdout)
+        assert live == {"live": True, "undone": [], "failed": []}
+        connection.kill_helper()
+        await connection.helper_ended()
+        assert leftovers(laptop) == ["network device meshdev0"]
+        done = restore(laptop)
+        assert json.loads(done.stdout) == {"live": False, "undone": ["network device meshdev0"], "failed": []}
+        assert done.returncode == 0
+        assert laptop.snapshot() == before
+        assert leftovers(laptop) == []
+        assert json.loads(restore(laptop).stdout) == {"live": False, "undone": [], "failed": []}
+
+
+async def test_the_next_helper_undoes_what_a_dead_one_left(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        connection.kill_helper()
+        await connection.helper_ended()
+        assert "meshdev0" in laptop.run("ip", "link")
+        async with helper(laptop) as second:
+            assert "meshdev0" not in laptop.run("ip", "link")
+            await second.set_up()
+
+
+async def test_one_connection_a_user(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        other = HelperClient(launch(laptop))
+        with pytest.raises(AlreadyConnectedError):
+            await other.greeting(5)
+        with pytest.raises(LaptopError):
+            await other.heartbeat()
+        async with helper(laptop, uid=1234) as second:
+            device = await second.client.open_tun(1)
+            assert device.name == "meshdev1"
+            device.close()
+
+
+async def test_a_foreign_device_of_the_journaled_name_is_left_alone(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        connection.kill_helper()
+        await connection.helper_ended()
+        connection.drop()
+        laptop.run("ip", "link", "add", "meshdev0", "type", "veth")
+        assert leftovers(laptop) == []
+        assert json.loads(restore(laptop).stdout) == {"live": False, "undone": [], "failed": []}
+        assert "meshdev0" in laptop.run("ip", "link")
+
+
+async def test_it_is_small_and_quick(laptop: Laptop) -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    async with helper(laptop) as connection:
+        assert loop.time() - start < 2  # 0.13 s on an idle machine
+        await connection.set_up()
+        assert _memory(connection.greeting.pid) < 40_000
+
+
+def test_without_a_socket_or_root_it_says_why(laptop: Laptop) -> None:
+    code = f"{sys.executable} -I -m meshdev.helper < /dev/null 2>&1; echo $?"
+    said = laptop.run("sh", "-c", code).splitlines()
+    assert "not the session's socket" in json.loads(said[0])["error"]["message"]
+    assert said[1] == "50"
+    code = f"setpriv --reuid=65534 --clear-groups {sys.executable} -I -m meshdev.helper 2>&1; echo $?"
+    said = laptop.run("sh", "-c", code).splitlines()
+    assert json.loads(said[0])["error"]["code"] == "sudo"
+    assert said[1] == "52"
+
+
+def _memory(pid: int) -> int:
+    """Resident, in KB."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line)
+    return int(line.split()[1])
+
+
+def _datagram(source: str, source_port: int, port: int) -> bytes:
+    """An IPv4 UDP packet "hello" to the session's address with its virtio-net header."""
+    payload = b"hello"
+    udp = struct.pack(">HHHH", source_port, port, 8 + len(payload), 0) + payload
+    head = struct.pack(
+        ">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton(source), ADDRESS.packed
+    )
+    total = sum(struct.unpack(">10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
+    packet = bytes(VNET_HEADER_LENGTH) + head + udp
+    assert len(packet) <= PACKET_LIMIT
+    return packet
