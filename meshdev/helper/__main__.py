@@ -68,7 +68,8 @@ def _serve() -> NoReturn:
 
 def _leave_caller() -> None:
     """Become a process of its own: no controlling terminal, no parent that waits, no output that somebody collects."""
-    if os.fork():
+    if child := os.fork():
+        os.waitpid(child, 0)  # not before it has left: sudo's terminal hangs up on whoever is still in its session
         os._exit(0)
     os.setsid()
     if os.fork():
