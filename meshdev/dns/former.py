@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -36,25 +36,23 @@ _BURST: Final = 64
 @dataclass(frozen=True, slots=True)
 class _Pending:
     query: Query
-    server: Server
     answer: asyncio.Future[bytes]
 
 
 class FormerResolver:
     """The servers of before, asked by UDP or TCP.
 
-    *sockets* are unconnected non-blocking UDP sockets and become this object's own: they are closed when
-    :meth:`receiving` ends. *dial* gives an unconnected TCP socket for a server's address, the caller's to close.
+    *servers* are asked in their order, each through the UDP sockets connected to it (none: there is no way to it).
+    The sockets become this object's own: they are closed when :meth:`receiving` ends. *dial* gives an unconnected TCP
+    socket for a server's address, the caller's to close.
     """
 
     def __init__(
         self,
-        servers: Sequence[Server],
-        sockets: Sequence[socket.socket],
+        servers: Mapping[Server, Sequence[socket.socket]],
         dial: Callable[[str], Awaitable[socket.socket]],
     ) -> None:
-        self._servers = tuple(servers)
-        self._sockets = tuple(sockets)
+        self._servers = dict(servers)
         self._dial = dial
         self._pending: dict[tuple[int, int], _Pending] = {}
         self._silent_until: dict[Server, float] = {}
@@ -63,13 +61,14 @@ class FormerResolver:
     def receiving(self) -> Iterator[None]:
         """Answers by UDP arrive while this is entered."""
         loop = asyncio.get_running_loop()
-        for sock in self._sockets:
+        sockets = [sock for some in self._servers.values() for sock in some]
+        for sock in sockets:
             prepare(sock)
             loop.add_reader(sock.fileno(), self._receive, sock)
         try:
             yield
         finally:
-            for sock in self._sockets:
+            for sock in sockets:
                 loop.remove_reader(sock.fileno())
                 sock.close()
 
@@ -125,15 +124,15 @@ class FormerResolver:
         return with_id(answer, message_id(query.wire))
 
     async def _by_datagram(self, query: Query, server: Server) -> bytes:
-        if not self._sockets:
+        if not self._servers[server]:
             raise OSError("no socket towards the former resolver")
-        sock = secrets.choice(self._sockets)
+        sock = secrets.choice(self._servers[server])
         while (key := (sock.fileno(), secrets.randbelow(1 << 16))) in self._pending:
             pass  # at most a few hundred of 65,536 are taken
-        pending = _Pending(query, server, asyncio.get_running_loop().create_future())
+        pending = _Pending(query, asyncio.get_running_loop().create_future())
         self._pending[key] = pending
         try:
-            sock.sendto(with_id(query.wire, key[1]), server)
+            sock.send(with_id(query.wire, key[1]))
             return await pending.answer
         finally:
             del self._pending[key]
@@ -141,11 +140,11 @@ class FormerResolver:
     def _receive(self, sock: socket.socket) -> None:
         for _ in range(_BURST):
             try:
-                wire, source = sock.recvfrom(MAX_MESSAGE)
+                wire = sock.recv(MAX_MESSAGE)
             except OSError:  # nothing left, or an ICMP error of some earlier datagram
                 return
             pending = self._pending.get((sock.fileno(), message_id(wire)))
-            if pending is None or pending.server != source or pending.answer.done():
+            if pending is None or pending.answer.done():
                 continue
             if answers(wire, pending.query):
                 pending.answer.set_result(wire)

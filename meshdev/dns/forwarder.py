@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
@@ -70,15 +70,24 @@ class Cluster:
 class Forwarder:
     """DNS of a connected laptop. Owns the listening sockets and *former*'s until :meth:`run` ends."""
 
-    def __init__(self, udp: socket.socket, tcp: socket.socket, *, cluster: Cluster, former: FormerResolver) -> None:
-        self._listener = Listener(udp, tcp, self._serve)
+    def __init__(
+        self,
+        listening: Iterable[tuple[socket.socket, socket.socket]],
+        *,
+        cluster: Cluster,
+        former: FormerResolver,
+    ) -> None:
+        """*listening*: a UDP and a TCP socket for each address."""
+        self._listeners = [Listener(udp, tcp, self._serve) for udp, tcp in listening]
         self._cluster = cluster
         self._former = former
 
     async def run(self) -> None:
         """Serves until cancelled; then all sockets are closed."""
         with self._former.receiving():
-            await self._listener.run()
+            async with asyncio.TaskGroup() as group:
+                for listener in self._listeners:
+                    group.create_task(listener.run())
 
     async def _serve(self, query: Query, client: Client) -> None:
         plan = self._cluster.zone.plan(query, self._cluster.inside)

@@ -56,7 +56,7 @@ CLUSTER_WINDOW: Final = 0.3
 PAIR_HEAD_START: Final = 0.03
 PUBLIC_WINDOW: Final = 0.1
 #: How long the cluster may still say yes after the former resolver has said no: a yes is worth waiting for.
-NEGATIVE_WINDOW: Final = 1.0
+NEGATIVE_WINDOW: Final = 2.0
 
 DEFAULT_DOMAIN: Final = "cluster.local"
 

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from meshdev.config import DEFAULT_IMAGE, IMAGE_VARIABLE, TUNNEL_PORT
 from meshdev.errors import LaptopError, ManagerBusyError, MeshdevError, PortForwardError
@@ -105,7 +105,7 @@ class Cluster:
     async def learn_ranges(self, routing: Routing, group: asyncio.TaskGroup) -> None:
         """Route what the user may see, now and as it changes; whole ranges for who may ask for them."""
         api = self.api
-        routing.exclude(await api.addresses())
+        routing.keep_outside(await api.addresses())
         found = await cluster_ranges(api)
         await routing.want(ranges=found.services | found.pods)
         first = asyncio.Event()
@@ -113,7 +113,7 @@ class Cluster:
         await first.wait()
 
     async def _follow_addresses(self, routing: Routing, first: asyncio.Event) -> None:
-        changes = watch_addresses(self.api, self.api.namespace, routing.notes.append)
+        changes = watch_addresses(self.api, self.api.namespace, log.info)
         async with contextlib.aclosing(changes):
             async for addresses in changes:
                 await routing.want(hosts=addresses)
@@ -134,7 +134,7 @@ class Cluster:
                         await manager.undo(self._api, created)
         await self._api.close()
 
-    async def __aenter__(self) -> "Cluster":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

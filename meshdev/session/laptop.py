@@ -10,13 +10,17 @@ from types import TracebackType
 from typing import Final, Self
 
 from meshdev.errors import LaptopError, MeshdevError
+from meshdev.host.plan import Laptop as Network
+from meshdev.host.pools import usable_pools
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
+from meshdev.session.surroundings import look
 from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Welcome
-from meshdev.wire.helper import BEAT_SECONDS, Beat, Greeting
+from meshdev.wire.helper import BEAT_SECONDS, Greeting
 from meshdev.wire.session_api import ConnectOptions
+from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +29,14 @@ GREETING_SECONDS: Final = 600.0
 
 
 class Laptop:
-    """What the helper does for this session. ``routing`` exists from the start, and applies once there is an address."""
+    """What the helper does for this session. ``routing`` is there from the start, and applied once there is an address."""
 
     def __init__(self, helper: HelperClient, options: ConnectOptions, progress: Progress) -> None:
         self.helper = helper
-        self.routing = Routing(helper, options.also, options.never)
+        self.routing = Routing(helper, options.also, options.never, self.surroundings)
         self._greeting: Greeting | None = None
-        self.beat: Beat | None = None
+        self._resolvers: tuple[IPAddress, ...] = ()
+        self._resolvers_changed = asyncio.Condition()
         self._carriers = options.carriers
         self._progress = progress
         self._device: TunDevice | None = None
@@ -59,11 +64,26 @@ class Laptop:
     @property
     def pools(self) -> tuple[IPv4Network, ...]:
         """The ranges a session address may come from, best first."""
-        return self.routing.pools()
+        return usable_pools(self.surroundings())
+
+    def surroundings(self) -> Network:
+        """This machine's network as it is without us."""
+        return look(self.device.name, self._resolvers)
+
+    @property
+    def resolvers(self) -> tuple[IPAddress, ...]:
+        """The name servers this machine uses without us, now."""
+        return self._resolvers
+
+    async def wait_for_other_resolvers(self, known: tuple[IPAddress, ...]) -> None:
+        """Return when the machine's name servers are not *known*: it has joined another network."""
+        async with self._resolvers_changed:
+            await self._resolvers_changed.wait_for(lambda: self._resolvers != known)
 
     async def open_device(self) -> None:
         """Wait for the helper and have it make the device."""
         self._greeting = await self.helper.greeting(GREETING_SECONDS)
+        self._resolvers = self._greeting.nameservers
         self._device = await self.helper.open_tun(self._carriers)
         self._progress.step("helper", f"device {self._device.name}, process {self._greeting.pid}")
 
@@ -90,11 +110,18 @@ class Laptop:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
-                self.beat = await self.helper.heartbeat()
+                await self._follow((await self.helper.heartbeat()).nameservers)
             except LaptopError:
                 if self._closing:
                     return
                 raise
+
+    async def _follow(self, resolvers: tuple[IPAddress, ...]) -> None:
+        if resolvers != self._resolvers:
+            async with self._resolvers_changed:
+                self._resolvers = resolvers
+                self._resolvers_changed.notify_all()
+        await self.routing.refresh()
 
     async def watch_helper(self) -> None:
         """Raise LaptopError when the helper is gone: without it nothing would undo us."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from ipaddress import IPv4Address, ip_address
 from typing import Final
@@ -15,6 +16,9 @@ from meshdev.session.laptop import Laptop
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
 from meshdev.wire.session_api import DnsStatus
+from meshdev.wire.values import IPAddress
+
+log = logging.getLogger(__name__)
 
 #: How long the first name may take: CoreDNS answers in milliseconds, but may be starting itself.
 CHECK_SECONDS: Final = 10.0
@@ -39,17 +43,30 @@ class Names:
         return f"kubernetes.default.svc.{self._zone.domains[0]}"
 
     async def start(self, group: asyncio.TaskGroup) -> None:
-        """Answer questions, then have them sent here."""
-        helper, greeting = self._laptop.helper, self._laptop.greeting
-        sockets = await helper.dns_sockets(greeting.nameservers)
-        for ear in sockets.ears:
-            former = FormerResolver(
-                [(str(server), DNS_PORT) for server in sockets.upstreams],
-                [sock for some in sockets.upstreams.values() for sock in some],
-                lambda server: helper.upstream_tcp(ip_address(server)),
-            )
-            group.create_task(Forwarder(ear.udp, ear.tcp, cluster=self._cluster(), former=former).run())
-        await helper.set_dns(self._zone.search, (".", *self._zone.domains))
+        """Answer questions, then have them sent here; in another network, ask the resolvers there."""
+        resolvers = self._laptop.resolvers
+        forwarder = await self._forwarder(resolvers)
+        group.create_task(self._run(forwarder, resolvers))
+        await self._laptop.helper.set_dns(self._zone.search[:1], (".", *self._zone.domains))
+
+    async def _run(self, forwarder: Forwarder, resolvers: tuple[IPAddress, ...]) -> None:
+        while True:
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(forwarder.run())
+                await self._laptop.wait_for_other_resolvers(resolvers)
+                resolvers = self._laptop.resolvers
+                log.info("the machine's name servers are %s now", ", ".join(map(str, resolvers)) or "none")
+                forwarder = await self._forwarder(resolvers)
+                running.cancel()
+
+    async def _forwarder(self, resolvers: tuple[IPAddress, ...]) -> Forwarder:
+        helper = self._laptop.helper
+        sockets = await helper.dns_sockets(resolvers)
+        former = FormerResolver(
+            {(str(server), DNS_PORT): some for server, some in sockets.upstreams.items()},
+            lambda server: helper.upstream_tcp(ip_address(server)),
+        )
+        return Forwarder([(ear.udp, ear.tcp) for ear in sockets.ears], cluster=self._cluster(), former=former)
 
     async def check(self) -> IPv4Address:
         """Resolve a name of the cluster as any program would, and return its address.

@@ -1,92 +1,120 @@
-"""Which addresses go into the tunnel: what is wished for, and what the helper made of it."""
+"""Which addresses go into the tunnel: what is wished for, what the plan allows, what the helper made of it."""
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from meshdev.config import ADDRESS_POOLS
+from meshdev.errors import UsageError
+from meshdev.host.plan import Laptop, Wish, may_route, plan
 from meshdev.session.helper_client import HelperClient
 from meshdev.wire.control import Welcome
+from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
 
-MAX_NAMED: Final = 4096
+#: Addresses that cluster DNS returned and no range covers; beyond that the oldest goes.
+MAX_NAMED: Final = 2048
+#: Routes shown to people before "and so many more".
+_SHOWN: Final = 4
 
 
 class Routing:
-    """The routes of one connection. Nothing is applied before :meth:`moved` told of the first address."""
+    """The routes of one connection. Nothing is applied before :meth:`moved` told of the first address.
 
-    def __init__(self, helper: HelperClient, also: Iterable[str], never: Iterable[str]) -> None:
+    *look* reads what the laptop's network is without us. Every method raises RouteError where the helper does.
+    """
+
+    def __init__(
+        self, helper: HelperClient, also: Iterable[str], never: Iterable[str], look: Callable[[], Laptop]
+    ) -> None:
         self._helper = helper
-        self._also = tuple(map(IPv4Network, also))
-        self._never = tuple(map(IPv4Network, never))
-        self._ranges: frozenset[IPv4Network] = frozenset()
-        self._hosts: frozenset[IPv4Address] = frozenset()
-        self._named: dict[IPv4Address, None] = {}
+        self._look = look
+        self._wish = Wish(also=_networks("--also", also), never=_networks("--never", never))
+        self._seen: frozenset[IPv4Address] = frozenset()
         self._manager: frozenset[IPv4Address] = frozenset()
-        self._excluded: frozenset[IPv4Address] = frozenset()
-        self._applied: tuple[IPv4Network, ...] = ()
-        self._up = False
+        self._named: dict[IPv4Address, None] = {}
+        self._laptop = Laptop()
+        self._routes: tuple[IPv4Network, ...] = ()
+        self._planned: tuple[IPv4Network, ...] | None = None
+        self._notes: tuple[str, ...] = ()
         self._lock = asyncio.Lock()
-        self.notes: list[str] = []
-
-    def pools(self) -> tuple[IPv4Network, ...]:
-        return ADDRESS_POOLS
-
-    def exclude(self, addresses: Iterable[IPv4Address]) -> None:
-        self._excluded |= frozenset(addresses)
 
     @property
     def routes(self) -> tuple[IPv4Network, ...]:
-        return self._applied
+        """What the kernel has."""
+        return self._routes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of them."""
+        return self._notes
 
     def inside(self, address: IPv4Address) -> bool:
-        return any(address in route for route in self._applied)
+        """Whether packets to *address* take the tunnel."""
+        return any(address in route for route in self._routes)
 
-    def describe(self) -> str:
-        shown = ", ".join(map(str, self._applied[:4]))
-        return shown + (f" and {len(self._applied) - 4} more" if len(self._applied) > 4 else "")
+    def keep_outside(self, addresses: Iterable[IPAddress]) -> None:
+        """These must never take the tunnel: it goes there itself."""
+        self._wish = replace(self._wish, outside=tuple(dict.fromkeys((*self._wish.outside, *addresses))))
 
     async def moved(self, welcome: Welcome) -> None:
+        """The device has the address of *welcome*: apply everything, from that address on."""
         self._manager = frozenset({welcome.pod_address, *welcome.nameservers})
-        self._up = True
+        self._planned = None
         await self._apply()
 
-    async def want(self, ranges: frozenset[IPv4Network] | None = None, hosts: frozenset[IPv4Address] | None = None) -> None:
+    async def want(
+        self, *, ranges: Iterable[IPv4Network] | None = None, hosts: frozenset[IPv4Address] | None = None
+    ) -> None:
+        """What the cluster has, as far as the user may see."""
         if ranges is not None:
-            self._ranges = ranges
+            self._wish = replace(self._wish, ranges=tuple(sorted(ranges)))
         if hosts is not None:
-            self._hosts = hosts
+            self._seen = hosts
         await self._apply()
 
     async def name(self, addresses: frozenset[IPv4Address]) -> None:
-        new = [address for address in addresses if not self.inside(address)]
-        if new:
-            self._named |= dict.fromkeys(new)
+        """Route what cluster DNS answered, before the answer is handed out."""
+        new = [item for item in addresses if not self.inside(item) and may_route(item, self._laptop, self._wish)]
+        if not new:
+            return
+        for address in new:
+            self._named[address] = None
+        while len(self._named) > MAX_NAMED:
+            del self._named[next(iter(self._named))]
+        await self._apply()
+
+    async def refresh(self) -> None:
+        """Look at the laptop's own network again, and follow it where it changed."""
+        if self._look() != self._laptop:
             await self._apply()
 
+    def describe(self) -> str:
+        """For people."""
+        shown = ", ".join(map(str, self._routes[:_SHOWN]))
+        more = len(self._routes) - _SHOWN
+        return f"{shown} and {more} more" if more > 0 else shown
+
     async def _apply(self) -> None:
-        if not self._up:
+        if not self._manager:
             return
         async with self._lock:
-            hosts = {*self._hosts, *self._named, *self._manager} - self._excluded
-            nets = [*self._ranges, *self._also, *(IPv4Network(host) for host in hosts)]
-            wanted = collapse_addresses(nets)
-            result: list[IPv4Network] = []
-            for net in wanted:
-                parts = [net]
-                for bad in [*map(IPv4Network, self._excluded), *self._never]:
-                    parts = [piece for part in parts for piece in _without(part, bad)]
-                result += parts
-            routes = tuple(sorted(result))
-            if routes != self._applied:
-                answer = await self._helper.set_routes(routes)
-                self._applied = answer.routes
+            self._laptop = self._look()
+            hosts = dict.fromkeys((*sorted(self._manager), *self._named, *sorted(self._seen)))
+            made = plan(self._laptop, replace(self._wish, hosts=tuple(hosts)))
+            if made.routes != self._planned:
+                answer = await self._helper.set_routes(made.routes)
+                self._routes, self._planned = answer.routes, made.routes
+                refused = tuple(f"the kernel refuses the route {no.route}: {no.reason}" for no in answer.refused)
+                self._notes = made.notes + refused
+                log.info("%d routes: %s", len(self._routes), self.describe())
 
 
-def _without(net: IPv4Network, bad: IPv4Network) -> list[IPv4Network]:
-    if not net.overlaps(bad):
-        return [net]
-    return [] if net.subnet_of(bad) else list(net.address_exclude(bad))
+def _networks(flag: str, texts: Iterable[str]) -> tuple[IPv4Network, ...]:
+    try:
+        return tuple(IPv4Network(text, strict=False) for text in texts)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}", hint=f"write a range of IPv4 addresses: {flag} 10.20.0.0/16") from error

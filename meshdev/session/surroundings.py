@@ -1,62 +1,46 @@
-"""Reads what the laptop's network is without us; needs no privilege."""
+"""What this machine's network is without us: read from the kernel, unprivileged."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Sequence
+from ipaddress import IPv4Address
 from typing import Final
 
+from meshdev.errors import RouteError
 from meshdev.host.plan import Laptop, LocalRoute
-from meshdev.netlink import messages
-from meshdev.netlink.messages import KernelRoute
+from meshdev.netlink.messages import KernelRoute, parse_route, routes_dump
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.values import IPAddress
 
-_RTN_BROADCAST: Final = 3
+# linux/rtnetlink.h
+_TABLE_LOCAL: Final = 255
+_TYPE_UNICAST: Final = 1
+_TYPE_LOCAL: Final = 2
 
 
-def read_laptop(resolvers: Iterable[IPAddress] = (), *, own: str | None = None) -> Laptop:
-    """The laptop as the planner wants it; *own* names our device, whose routes do not count. About a millisecond.
+def look(device: str, resolvers: Sequence[IPAddress]) -> Laptop:
+    """Routes and addresses now, without those of our own *device*. Raises RouteError."""
+    try:
+        with Netlink() as netlink:
+            found = [route for body in netlink.dump(routes_dump()) if (route := parse_route(body))]
+    except OSError as error:
+        raise RouteError(f"the kernel does not tell its routes: {error.strerror}") from error
+    names = dict(socket.if_nameindex())
+    return describe([route for route in found if names.get(route.index) != device], names, resolvers)
 
-    Raises OSError when the kernel does not answer.
-    """
-    with Netlink() as netlink:
-        parsed = [messages.parse_route(body) for body in netlink.dump(messages.routes_dump())]
-    own_index = _index(own)
-    found = [route for route in parsed if route is not None and not (own_index and route.index == own_index)]
+
+def describe(routes: Sequence[KernelRoute], names: dict[int, str], resolvers: Sequence[IPAddress]) -> Laptop:
+    """The same as data. Pure."""
+    unicast = [route for route in routes if route.kind == _TYPE_UNICAST and route.table != _TABLE_LOCAL]
+    defaults = [route for route in unicast if not route.network.prefixlen]
     return Laptop(
-        routes=tuple(LocalRoute(route.network, _device(route)) for route in found if _is_network(route)),
-        addresses=tuple(dict.fromkeys(route.network.network_address for route in found if _is_own_address(route))),
-        gateways=tuple(dict.fromkeys(route.gateway for route in found if _is_default(route) and route.gateway)),
+        routes=tuple(
+            LocalRoute(route.network, names.get(route.index, "?")) for route in unicast if route.network.prefixlen
+        ),
+        addresses=tuple(dict.fromkeys(_address(route) for route in routes if route.kind == _TYPE_LOCAL)),
+        gateways=tuple(dict.fromkeys(route.gateway for route in defaults if route.gateway)),
         resolvers=tuple(resolvers),
     )
 
 
-def _is_network(route: KernelRoute) -> bool:
-    return route.table != messages.RT_TABLE_LOCAL and not _is_default(route)
-
-
-def _is_default(route: KernelRoute) -> bool:
-    return route.network.prefixlen == 0
-
-
-def _is_own_address(route: KernelRoute) -> bool:
-    """Also the broadcast addresses of its networks."""
-    return (
-        route.table == messages.RT_TABLE_LOCAL
-        and route.kind in {messages.RTN_LOCAL, _RTN_BROADCAST}
-        and route.network.prefixlen == route.network.max_prefixlen
-        and not route.network.is_loopback
-    )
-
-
-def _device(route: KernelRoute) -> str:
-    try:
-        return socket.if_indextoname(route.index)
-    except OSError:
-        return "several devices"
-
-
-def _index(name: str | None) -> int:
-    try:
-        return socket.if_nametoindex(name) if name else 0
-    except OSError:
-        return 0
+def _address(route: KernelRoute) -> IPv4Address:
+    return route.network.network_address

@@ -83,9 +83,19 @@ class Laptop:
             inside=lambda address: address in ROUTED,
             route=self.route,
         )
-        sockets = [udp_socket() for _ in range(self.upstream_sockets)]
-        former = FormerResolver([("127.0.0.1", server.port) for server in servers], sockets, self.dial)
-        return Forwarder(udp, tcp, cluster=cluster, former=former)
+        order = [("127.0.0.1", server.port) for server in servers]
+        former = FormerResolver(
+            {server: connected_sockets(server, self.upstream_sockets) for server in order}, self.dial
+        )
+        return Forwarder([(udp, tcp)], cluster=cluster, former=former)
+
+
+def connected_sockets(server: tuple[str, int], count: int) -> list[socket.socket]:
+    """UDP sockets as the helper passes them: connected to one server each."""
+    sockets = [udp_socket() for _ in range(count)]
+    for sock in sockets:
+        sock.connect(server)
+    return sockets
 
 
 @asynccontextmanager
