@@ -1,4 +1,5 @@
-"""The authority for example.test, over UDP and TCP: pure from query to answer (RFC 1035), sockets around it.
+"""The wan's recursive resolver, which knows example.test and that there is nothing else: pure from query to answer
+(RFC 1035), over UDP and TCP.
 
 `whoami.example.test` answers the asker's own address: tests see by which way a query came.
 """
@@ -11,8 +12,12 @@ from dataclasses import dataclass
 
 A, NS, CNAME, SOA, TXT, AAAA, ANY = 1, 2, 5, 6, 16, 28, 255
 _IN = 1
-_NOERROR, _FORMERR, _NXDOMAIN, _REFUSED = 0, 1, 3, 5
+_NOERROR, _FORMERR, _NXDOMAIN = 0, 1, 3
 _UDP_LIMIT = 512
+_OPT = struct.Struct("!BHHIH")  # RFC 6891 section 6.1.2; the name is the root
+_OPT_TYPE = 41
+_OUR_PAYLOAD_LIMIT = 1232
+_DNSSEC_OK = 0x8000
 _TTL = 5
 _HEADER = struct.Struct("!HHHHHH")
 
@@ -29,6 +34,8 @@ class Query:
     kind: int
     question: bytes
     payload_limit: int
+    edns: bytes = b""
+    """The OPT record of the answer; empty where the question had none."""
 
 
 class MalformedError(Exception):
@@ -79,17 +86,20 @@ def parse(data: bytes) -> Query:
         raise MalformedError
     kind, _ = struct.unpack_from("!HH", data, offset)
     end = offset + 4
-    limit = _UDP_LIMIT
-    if additional and data[end : end + 3] == b"\0\0\x29" and len(data) >= end + 5:  # EDNS (RFC 6891)
-        limit = max(limit, struct.unpack_from("!H", data, end + 3)[0])
-    return Query(number, flags, ".".join(labels).lower(), kind, data[_HEADER.size : end], limit)
+    limit, edns = _UDP_LIMIT, b""
+    if additional and data[end : end + 3] == b"\0\0\x29" and len(data) >= end + _OPT.size:
+        _, _, theirs, extended, _ = _OPT.unpack_from(data, end)
+        limit = max(limit, theirs)
+        edns = _OPT.pack(0, _OPT_TYPE, _OUR_PAYLOAD_LIMIT, extended & _DNSSEC_OK, 0)
+    return Query(number, flags, ".".join(labels).lower(), kind, data[_HEADER.size : end], limit, edns)
 
 
 def answer(query: Query, zone: str, known: Records, client: str) -> bytes:
     """The whole response."""
     name = query.name
     if name != zone and not name.endswith(f".{zone}"):
-        return _response(query, _REFUSED, [])
+        above = not name or zone.endswith(f".{name}")
+        return _response(query, _NOERROR if above else _NXDOMAIN, [], authority=[("", SOA, known[zone][SOA][0])])
     found = dict(known.get(name, {}))
     if name == f"whoami.{zone}":
         found = {A: [ipaddress.ip_address(client).packed]}
@@ -116,13 +126,13 @@ def _response(
     authority: list[tuple[str, int, bytes]] | None = None,
 ) -> bytes:
     authority = authority or []
-    flags = 0x8400 | (query.flags & 0x0100) | 0x0080 | code  # QR, AA, RD as asked, RA, code
-    head = _HEADER.pack(query.number, flags, 1, len(answers), len(authority), 0)
+    flags = 0x8000 | (query.flags & 0x0100) | 0x0080 | code  # QR, RD as asked, RA, code
+    head = _HEADER.pack(query.number, flags, 1, len(answers), len(authority), 1 if query.edns else 0)
     body = b"".join(
         encode_name(name) + struct.pack("!HHIH", kind, _IN, _TTL, len(data)) + data
         for name, kind, data in (*answers, *authority)
     )
-    return head + query.question + body
+    return head + query.question + body + query.edns
 
 
 def truncated(query: Query, response: bytes) -> bytes:
@@ -130,7 +140,8 @@ def truncated(query: Query, response: bytes) -> bytes:
     if len(response) <= query.payload_limit:
         return response
     (flags,) = struct.unpack_from("!H", response, 2)
-    return _HEADER.pack(query.number, flags | 0x0200, 1, 0, 0, 0) + query.question
+    head = _HEADER.pack(query.number, flags | 0x0200, 1, 0, 0, 1 if query.edns else 0)
+    return head + query.question + query.edns
 
 
 class Server:
