@@ -141,6 +141,9 @@ def _also(
 def _found(
     network: IPv4Network, local: dict[IPv4Network, str], never: tuple[IPv4Network, ...], notes: list[str]
 ) -> list[IPv4Network]:
+    if network.prefixlen < BROADEST_PREFIX:
+        notes.append(f"The cluster's range {network} is not routed: it is broader than /{BROADEST_PREFIX}.")
+        return []
     own = sorted(other for other in local if other.overlaps(network))
     if own:
         names = _names([f"{other} ({local[other]})" for other in own])
@@ -148,9 +151,6 @@ def _found(
             f"The cluster's range {network} overlaps this machine's own network {names}, which stays as it is; "
             f"single cluster addresses in it are routed. --also {network} would take all of it."
         )
-    if network.prefixlen < BROADEST_PREFIX:
-        notes.append(f"The cluster's range {network} is not routed: it is broader than /{BROADEST_PREFIX}.")
-        return []
     return subtract([network], (*own, *never))
 
 

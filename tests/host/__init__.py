@@ -1,0 +1,1 @@
+"""The laptop plan, DNS decision and journal format: pure."""

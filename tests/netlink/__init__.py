@@ -1,0 +1,1 @@
+"""Netlink messages against bytes of the kernel, and hostile ones."""

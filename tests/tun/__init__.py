@@ -1,0 +1,1 @@
+"""The queue contract without a kernel device."""
