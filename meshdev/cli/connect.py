@@ -7,12 +7,13 @@ from typing import Annotated, Final
 import typer
 
 from meshdev.cli import api, options, render
+from meshdev.cli.disconnect import disconnect
 from meshdev.cli.follow import Follower
 from meshdev.cli.launch import Processes
 from meshdev.cli.options import Format
-from meshdev.cli.signals import Signals
+from meshdev.cli.signals import ENDING, Signals
 from meshdev.config import IMAGE_VARIABLE
-from meshdev.errors import AlreadyConnectedError, ConfigError, MeshdevError
+from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError
 from meshdev.state import Paths
 from meshdev.wire.session_api import MAX_CARRIERS, Carrier, ConnectOptions, Status, StatusRequest
 
@@ -74,34 +75,42 @@ def command(
         upgrade=upgrade,
         debug=debug,
     )
-    status, new = connect(Paths.locate(), wanted)
-    if output is Format.JSON:
-        render.print_json(status.as_json())
-    else:
-        render.print_text(render.status_text(status) if new else _already(status))
+    connect(Paths.locate(), wanted, output)
 
 
-def connect(paths: Paths, wanted: ConnectOptions) -> tuple[Status, bool]:
-    """The connection that is wanted and whether this call made it. Raises AlreadyConnectedError for another one."""
+def connect(paths: Paths, wanted: ConnectOptions, output: Format) -> None:
+    """Make the connection that is wanted, or find it made, and say so. Raises AlreadyConnectedError for another one."""
     paths.prepare()
     while (lock := paths.take_lock()) is None:
         existing = _existing(paths)
         if existing is not None:
             _check_same(existing, wanted)
-            return existing, False
+            _answer(existing, output, _already(existing))
+            return
+    with Signals() as signals:
+        status = _start(paths, lock, wanted, signals)
+        if signals.take() & ENDING:
+            disconnect(paths)
+            raise Cancelled("interrupted; everything is undone")
+        _answer(status, output, render.status_text(status))
+
+
+def _start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals) -> Status:
     try:
-        return _start(paths, lock, wanted), True
+        with (
+            contextlib.closing(Processes(paths, lock)) as processes,
+            contextlib.closing(render.story()) as story,
+        ):
+            return Follower(paths, processes, signals, story).run(wanted)
     finally:
         os.close(lock)
 
 
-def _start(paths: Paths, lock: int, wanted: ConnectOptions) -> Status:
-    with (
-        Signals() as signals,
-        contextlib.closing(Processes(paths, lock)) as processes,
-        contextlib.closing(render.story()) as story,
-    ):
-        return Follower(paths, processes, signals, story).run(wanted)
+def _answer(status: Status, output: Format, text: str) -> None:
+    if output is Format.JSON:
+        render.print_json(status.as_json())
+    else:
+        render.print_text(text)
 
 
 def _existing(paths: Paths) -> Status | None:

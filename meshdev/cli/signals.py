@@ -12,8 +12,9 @@ ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 class Signals:
     """Catches ENDING and SIGCHLD for the time of a ``with``; readable (:meth:`fileno`) when one has arrived.
 
-    What the caller ignores stays ignored (``nohup``, jobs in the background). Children get the defaults back: a
-    caught signal is reset by exec.
+    It is the last act of a command: afterwards they are ignored, so that the exit code tells what the command did and
+    not when somebody pressed a key. What the caller ignores stays ignored (``nohup``, jobs in the background).
+    Children get the defaults: a caught signal is reset by exec.
     """
 
     def __init__(self) -> None:
@@ -23,22 +24,24 @@ class Signals:
         self.fileno = self._receiver.fileno
 
     def __enter__(self) -> Self:
-        self._wakeup = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
-        caught = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-        self._former = {number: signal.signal(number, _nothing) for number in (*caught, signal.SIGCHLD)}
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        for number in (*ENDING, signal.SIGCHLD):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _nothing)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._wakeup)
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
         self._receiver.close()
         self._sender.close()
 
     def take(self) -> set[int]:
-        """The signals that arrived since the last call."""
+        """The signals that arrived since the last call, each once."""
         try:
             return set(self._receiver.recv(4096))
         except BlockingIOError:

@@ -1,11 +1,14 @@
 """The real commands with the fakes beside them in place of session and helper."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
-from meshdev.cli import disconnect, follow, launch
-from meshdev.cli.main import main
+signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # as main() does first; what is imported here takes time
+
+from meshdev.cli import disconnect, follow, launch  # noqa: E402 -- see above
+from meshdev.cli.main import main  # noqa: E402 -- see above
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from meshdev.cli import options
-from meshdev.cli.main import app, run, wants_json
+from meshdev.cli.commands import app, run, wants_json
 from meshdev.cli.render import printable, status_text
 from meshdev.config import VERSION
 from meshdev.errors import ForbiddenError, UsageError
@@ -76,15 +76,15 @@ def _raise(error: BaseException) -> Any:
 
 
 def test_what_errors_become(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["connect"], lambda: _raise(ForbiddenError("no \x1b[31m", hint="ask"))) == 20
+    assert run(["connect"], lambda _: _raise(ForbiddenError("no \x1b[31m", hint="ask"))) == 20
     assert capsys.readouterr() == ("", "meshdev: no \ufffd[31m\nask\n")
-    assert run(["connect"], lambda: _raise(KeyboardInterrupt())) == 130
-    assert run(["connect"], lambda: _raise(typer.Abort())) == 130
-    assert run(["connect"], lambda: _raise(typer.Exit(3))) == 3
+    assert run(["connect"], lambda _: _raise(KeyboardInterrupt())) == 130
+    assert run(["connect"], lambda _: _raise(typer.Abort())) == 130
+    assert run(["connect"], lambda _: _raise(typer.Exit(3))) == 3
     capsys.readouterr()
-    assert run(["connect"], lambda: _raise(ZeroDivisionError("oh"))) == 1
+    assert run(["connect"], lambda _: _raise(ZeroDivisionError("oh"))) == 1
     assert "ZeroDivisionError: oh\nwith --debug" in capsys.readouterr().err
-    assert run(["connect", "--debug"], lambda: _raise(ZeroDivisionError("oh"))) == 1
+    assert run(["connect", "--debug"], lambda _: _raise(ZeroDivisionError("oh"))) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -179,7 +179,7 @@ def test_a_status_for_people() -> None:
 
 def test_status_loads_nothing_heavy() -> None:
     code = (
-        "import sys, meshdev.cli.main; "
+        "import sys, meshdev.cli.commands; "
         "print(sorted({'kubernetes', 'rich', 'asyncio', 'yaml', 'pyroute2', 'ssl', 'aiohttp'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

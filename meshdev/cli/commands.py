@@ -1,0 +1,108 @@
+"""All commands, and the one place where errors become a sentence and an exit code."""
+
+import contextlib
+import io
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from meshdev.cli import connect, disconnect, rbac, render, restore, status, uninstall, version
+from meshdev.errors import Cancelled, MeshdevError, UsageError
+
+app = typer.Typer(
+    name="meshdev",
+    help="Connect this machine to a Kubernetes cluster and run the service you work on here.",
+    epilog="Start with: meshdev connect",
+    add_completion=False,
+    rich_markup_mode=None,  # with rich, every start would cost 0.1 s more
+    pretty_exceptions_enable=False,
+)
+
+for _module in (connect, disconnect, status, restore, uninstall, rbac, version):
+    app.command(name=_module.__name__.rpartition(".")[2], epilog=_module.EXAMPLE)(_module.command)
+
+#: What typer raises for a command line it cannot read. It brings its own copy of click since 0.26, so the class has
+#: no stable name; BadParameter's base has been UsageError's base, ClickException, in click and in the copy.
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+@app.callback(invoke_without_command=True)
+def _meshdev(
+    context: typer.Context,
+    *,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    _debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of unexpected errors.")] = False,
+) -> None:
+    if show_version:
+        version.command()
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def run(words: list[str], call: Callable[[list[str]], object] | None = None) -> int:
+    """The exit code of the command in *words*, after whatever it raised has been told. *call* is for tests."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
+        code = (call or _call)(words)
+    except typer.Exit as left:
+        return left.exit_code
+    except BrokenPipeError:
+        return 1
+    except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 -- the outermost edge: a person reads this
+        error = _as_ours(caught)
+        if type(error) is MeshdevError and "--debug" in words:
+            traceback.print_exception(caught)
+        return _tell(error, words)
+    if code == Cancelled.exit_code:  # what typer makes of KeyboardInterrupt since 0.26
+        return _tell(Cancelled("interrupted"), words)
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: MeshdevError, words: list[str]) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        render.print_error(error, as_json=wants_json(words))
+    return error.exit_code
+
+
+def _call(words: list[str]) -> object:
+    return app(words, prog_name="meshdev", standalone_mode=False)
+
+
+def _as_ours(error: BaseException) -> MeshdevError:
+    match error:
+        case MeshdevError():
+            return error
+        case KeyboardInterrupt() | typer.Abort():
+            return Cancelled("interrupted")
+        case _ClickError():
+            return UsageError(_one_line(error), hint="meshdev --help says how")
+        case _:
+            sentence = f"this should not have happened: {type(error).__name__}: {error}"
+            return MeshdevError(sentence, hint="with --debug it says where")
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Whether ``-o json`` stands on the command line, also on one that cannot be read otherwise."""
+    for at, word in enumerate(words):
+        if word == "--":
+            return False
+        if word in ("-ojson", "-o=json", "--output=json"):
+            return True
+        if word in ("-o", "--output") and words[at + 1 : at + 2] == ["json"]:
+            return True
+    return False
+
+
+def _one_line(error: Exception) -> str:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return " ".join(str(message).split()).rstrip(".")
