@@ -105,7 +105,6 @@ class Cluster:
     async def learn_ranges(self, routing: Routing, group: asyncio.TaskGroup) -> None:
         """Route what the user may see, now and as it changes; whole ranges for who may ask for them."""
         api = self.api
-        routing.keep_outside(await api.addresses())
         found = await cluster_ranges(api)
         await routing.want(ranges=found.services | found.pods)
         first = asyncio.Event()

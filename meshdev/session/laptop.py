@@ -29,7 +29,7 @@ GREETING_SECONDS: Final = 600.0
 
 
 class Laptop:
-    """What the helper does for this session. ``routing`` is there from the start, and applied once there is an address."""
+    """What the helper does for this session. ``routing`` applies as soon as there is an address."""
 
     def __init__(self, helper: HelperClient, options: ConnectOptions, progress: Progress) -> None:
         self.helper = helper

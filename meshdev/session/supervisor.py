@@ -110,6 +110,7 @@ class Supervisor:
         laptop = self._laptop = Laptop(HelperClient(self._helper_socket), self._options, self._progress)
         async with self._cluster, laptop:
             await self._open_both(laptop)
+            laptop.routing.keep_outside(await self._cluster.api.addresses())
             pool = self._pool = Pool(laptop.device.queues, self._cluster.dial, self._hello(laptop), laptop.set_address)
             async with pool.running(), asyncio.TaskGroup() as group, laptop.undoing():
                 group.create_task(laptop.keep_beating())
