@@ -9,7 +9,7 @@ PYTHON := $(VENV)/bin/python
 SYSTEM_PYTHON := $(shell for p in /usr/bin/python3 /usr/local/bin/python3 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 
-.PHONY: help setup cluster
+.PHONY: help setup cluster demo lint test bench down
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,3 +28,21 @@ $(VENV)/.complete: pyproject.toml
 
 cluster: setup ## the testbed: a real Kubernetes, two laptops and a small internet, in namespaces
 	@$(PYTHON) -m tests.cluster up
+
+demo: cluster ## the story: a laptop is connected to Kubernetes, used, and disconnected
+	@$(PYTHON) -m demo
+
+lint: setup ## ruff, mypy --strict, the arrows between packages
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
+
+test: lint ## everything: lint, unit tests, tests in namespaces, tests on the cluster
+	@$(PYTHON) -m pytest
+
+bench: cluster ## meshdev against kubectl port-forward, as ratios
+	@$(PYTHON) -m tests.cluster exec -- $(PYTHON) -m bench
+
+down: ## remove the testbed from this machine
+	@test ! -x $(PYTHON) || $(PYTHON) -m tests.cluster down

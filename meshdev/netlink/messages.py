@@ -166,7 +166,11 @@ def _address(index: int, address: IPv4Address) -> bytes:
 
 
 def route_add(network: IPv4Network, index: int, source: IPv4Address) -> Message:
-    """Add a link-scope route of ours; EEXIST where any route to that network with our priority is there."""
+    """Add a link-scope route of ours; EEXIST where there is one to that network with the same priority.
+
+    The device's number is the priority: two connections may route the same range, the older one's device is taken,
+    and when it goes the other's is there. A route that somebody wrote without a priority wins over both.
+    """
     body = _route(network, index) + attribute(7, source.packed)  # RTA_PREFSRC
     return Message(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body)
 
@@ -179,7 +183,8 @@ def route_delete(network: IPv4Network, index: int) -> Message:
 def _route(network: IPv4Network, index: int) -> bytes:
     body = _RTMSG.pack(_AF_INET, network.prefixlen, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, _RT_SCOPE_LINK, RTN_UNICAST, 0)
     destination = attribute(1, network.network_address.packed)  # RTA_DST
-    return body + destination + attribute(4, struct.pack("<I", index))  # RTA_OIF
+    device = struct.pack("<I", index)
+    return body + destination + attribute(4, device) + attribute(6, device)  # RTA_OIF, RTA_PRIORITY
 
 
 def routes_dump() -> Message:

@@ -68,7 +68,7 @@ class Laptop:
 
     def surroundings(self) -> Network:
         """This machine's network as it is without us."""
-        return look(self.device.name, self._resolvers)
+        return look(self._resolvers)
 
     @property
     def resolvers(self) -> tuple[IPAddress, ...]:

@@ -1,5 +1,6 @@
 """What this machine's network is without us: read from the kernel, unprivileged."""
 
+import re
 import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Address
@@ -16,20 +17,26 @@ _TABLE_LOCAL: Final = 255
 _TYPE_UNICAST: Final = 1
 _TYPE_LOCAL: Final = 2
 
+#: The names the helper gives its devices (tun.linux.NAME_PATTERN).
+_OURS: Final = re.compile(r"meshdev\d+")
 
-def look(device: str, resolvers: Sequence[IPAddress]) -> Laptop:
-    """Routes and addresses now, without those of our own *device*. Raises RouteError."""
+
+def look(resolvers: Sequence[IPAddress]) -> Laptop:
+    """Routes and addresses now, without those of meshdev's devices. Raises RouteError."""
     try:
         with Netlink() as netlink:
             found = [route for body in netlink.dump(routes_dump()) if (route := parse_route(body))]
     except OSError as error:
         raise RouteError(f"the kernel does not tell its routes: {error.strerror}") from error
-    names = dict(socket.if_nameindex())
-    return describe([route for route in found if names.get(route.index) != device], names, resolvers)
+    return describe(found, dict(socket.if_nameindex()), resolvers)
 
 
-def describe(routes: Sequence[KernelRoute], names: dict[int, str], resolvers: Sequence[IPAddress]) -> Laptop:
-    """The same as data. Pure."""
+def describe(found: Sequence[KernelRoute], names: dict[int, str], resolvers: Sequence[IPAddress]) -> Laptop:
+    """The same as data. Pure.
+
+    Another user's connection is no network of this machine: both may route the same ranges, each by its own device.
+    """
+    routes = [route for route in found if not _OURS.fullmatch(names.get(route.index, ""))]
     unicast = [route for route in routes if route.kind == _TYPE_UNICAST and route.table != _TABLE_LOCAL]
     defaults = [route for route in unicast if not route.network.prefixlen]
     return Laptop(

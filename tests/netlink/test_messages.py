@@ -23,17 +23,18 @@ from meshdev.netlink.messages import (
 def test_a_route_to_add() -> None:
     message = route_add(IPv4Network("10.96.0.0/16"), 7, IPv4Address("198.18.0.7"))
     assert message.pack(5) == bytes.fromhex(
-        "34000000 1800 0506 05000000 00000000"  # length, RTM_NEWROUTE, REQUEST ACK EXCL CREATE, sequence, port
+        "3c000000 1800 0506 05000000 00000000"  # length, RTM_NEWROUTE, REQUEST ACK EXCL CREATE, sequence, port
         "02 10 00 00 fe fd fd 01 00000000"  # AF_INET /16, table main, protocol 253, scope link, unicast
         "0800 0100 0a600000"  # RTA_DST
         "0800 0400 07000000"  # RTA_OIF
+        "0800 0600 07000000"  # RTA_PRIORITY
         "0800 0700 c6120007"  # RTA_PREFSRC
     )
 
 
 def test_a_route_to_delete_names_device_and_protocol() -> None:
     message = route_delete(IPv4Network("10.96.0.0/16"), 7)
-    assert message.body.hex() == "02100000fefdfd0100000000" + "080001000a600000" + "0800040007000000"
+    assert message.body.hex() == "02100000fefdfd0100000000" + "080001000a600000" + "0800040007000000" + "0800060007000000"
 
 
 def test_a_route_is_read_as_it_was_written() -> None:
