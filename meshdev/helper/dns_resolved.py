@@ -29,7 +29,9 @@ class ResolvedDns:
         self._link = link
         self._file = Watched(_UPLINKS)
         self._ear: Ear | None = None
-        self._told: tuple[int, tuple[str, ...], tuple[str, ...]] | None = None
+        self._told: tuple[IPv4Address, tuple[str, ...], tuple[str, ...]] | None = None
+        self._touched: int | None = None
+        self._search: tuple[str, ...] = ()
 
     def listen(self) -> list[Ear]:
         """Port 53 of the session's address; another address, another listener."""
@@ -47,8 +49,9 @@ class ResolvedDns:
     def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:
         """Tell resolved about server and names of our link, the names last."""
         index, address = self._link()
-        if self._told == (index, search, domains):
+        if self._told == (address, search, domains):
             return
+        self._touched, self._search = index, search  # from the first call on there is something to revert
         number = str(index)
         names = [(name, "false") for name in search] + [(name, "true") for name in domains if name not in search]
         _call("SetLinkDNS", "ia(iay)", number, "1", _AF_INET, "4", *map(str, address.packed))
@@ -60,25 +63,25 @@ class ResolvedDns:
         _call("SetLinkMulticastDNS", "is", number, "no")
         _call("SetLinkDefaultRoute", "ib", number, "true" if "." in domains else "false")
         _call("SetLinkDomains", "ia(sb)", number, str(len(names)), *(word for pair in names for word in pair))
-        self._told = (index, search, domains)
+        self._told = (address, search, domains)
 
     def refresh(self) -> None:
         """resolved follows the network by itself."""
 
     def withdraw(self) -> None:
         """Forget all settings of our link."""
-        if self._told is not None:
-            _call("RevertLink", "i", str(self._told[0]))
-            self._told = None
+        self._told = None
+        if self._touched is not None:
+            _call("RevertLink", "i", str(self._touched))
+            self._touched, self._search = None, ()
 
     def former(self) -> ResolvConf:
         """The servers of the other links."""
         found = self._file.read()
         ours = STUBS if self._ear is None else STUBS | {self._ear.at.address}
-        search = self._told[1] if self._told is not None else ()
         return ResolvConf(
             tuple(server for server in found.nameservers if server not in ours),
-            tuple(name for name in found.search if name not in search),
+            tuple(name for name in found.search if name not in self._search),
         )
 
     def close(self) -> None:

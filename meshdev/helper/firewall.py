@@ -87,14 +87,13 @@ class Firewall:
     def guard(self, device: str) -> None:
         """Let in at the device only answers and what an intercept led here, and no IPv6 at all."""
         self._make()
-        self._library.run(
-            f"flush chain inet {self._table} guard\n"
-            f'add rule inet {self._table} guard iifname != "{device}" accept\n'
-            f"add rule inet {self._table} guard meta nfproto ipv6 drop\n"
-            f"add rule inet {self._table} guard ct state established,related accept\n"
-            f"add rule inet {self._table} guard ct status dnat accept\n"
-            f"add rule inet {self._table} guard drop\n"
-        )
+        lines = [f"flush chain inet {self._table} guard", f"flush chain inet {self._table} passing"]
+        # Forwarded packets have a chain of their own: Docker leads what comes to a published port into a container.
+        for chain, intercepts in (("guard", ["ct status dnat accept"]), ("passing", [])):
+            allowed = ["ct state established,related accept", *intercepts]
+            rules = [f'iifname != "{device}" accept', "meta nfproto ipv6 drop", *allowed, "drop"]
+            lines += [self._rule(chain, rule) for rule in rules]
+        self._library.run("\n".join(lines) + "\n")
 
     def redirect_dns(self, nameservers: Iterable[IPAddress], ports: Mapping[int, int]) -> None:
         """Lead questions to *nameservers* to this machine, except those of marked sockets.
@@ -151,6 +150,7 @@ class Firewall:
             f"table inet {self._table} {{\n"
             f"  {'flags owner' if owner else ''}\n"
             "  chain guard { type filter hook input priority filter - 5; policy accept; }\n"
+            "  chain passing { type filter hook forward priority filter - 5; policy accept; }\n"
             f"  chain dns {{ type nat hook output priority {_DNS_PRIORITY}; policy accept; }}\n"
             "}\n"
             f"add rule inet {self._table} dns udp dport 53 redirect to :53\n"

@@ -1,5 +1,6 @@
 """What each request does to the laptop, and how all of it is undone."""
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -178,18 +179,23 @@ class Laptop:
         return Outcome(DnsOpened(tuple(ear.at for ear in ears), tuple(found for found, _ in upstreams)), passed)
 
     def _activate_dns(self) -> None:
-        if self._names is not None:
-            self._dns_active = True  # first: half of it must be withdrawn too
+        if self._names is None:
+            return
+        self._dns_active = False
+        try:
             self._dns.listen()
             self._dns.activate(self._names.search, self._names.domains)
+        except MeshdevError:
+            with contextlib.suppress(MeshdevError):
+                self._dns.withdraw()  # half of it would be worse than nothing
+            raise
+        self._dns_active = True
 
     def _heartbeat(self) -> Outcome:
-        try:
+        with contextlib.suppress(DnsError, FirewallError):  # said in the answer; the next beat tries again
             if self._dns_active:
                 self._dns.refresh()
             else:
                 self._activate_dns()
-        except (DnsError, FirewallError):
-            self._dns_active = False  # said in the answer; the next beat tries again
         former = self._dns.former()
         return Outcome(Beat(self._dns_active, former.nameservers, former.search))

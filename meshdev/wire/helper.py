@@ -470,4 +470,5 @@ def _plain(value: object) -> Any:  # noqa: ANN401 -- whatever JSON has
         case Iterable():
             return [_plain(item) for item in value]
         case _:
+            # Every other value in a message is a dataclass, which `object` does not say.
             return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}  # type: ignore[arg-type]
