@@ -1,0 +1,1 @@
+"""The session, against stand-ins for what it talks to."""
