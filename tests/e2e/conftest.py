@@ -1,8 +1,10 @@
 """Fixtures of the cluster tests: the testbed, its laptops, and what must be equal before and after."""
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from tests.cluster import addresses
+from tests.cluster.paths import NETNS
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 #: One test run at a time has the testbed: killing the API server is everybody's business.
@@ -30,8 +35,10 @@ command -v resolvectl >/dev/null && pgrep -x systemd-resolve >/dev/null && resol
 true
 """
 
+_OURS: Final = re.compile(r"-m meshdev\.|^sudo ")
 
-def testbed(*arguments: str, timeout: float = 120, check: bool = True) -> str:
+
+def control(*arguments: str, timeout: float = 120, check: bool = True) -> str:
     """Run the testbed's command and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.cluster", *arguments],
@@ -48,7 +55,7 @@ def testbed(*arguments: str, timeout: float = 120, check: bool = True) -> str:
 
 def kubectl(*arguments: str) -> str:
     """The cluster as its administrator."""
-    return testbed("kubectl", *arguments)
+    return control("kubectl", *arguments)
 
 
 def until(what: str, condition: Callable[[], Any], seconds: float = 30) -> Any:
@@ -114,6 +121,17 @@ class Laptop:
         answer: dict[str, Any] = json.loads(self.meshdev("status", "-o", "json"))
         return answer
 
+    def processes(self) -> dict[int, str]:
+        """meshdev's own processes on this laptop and the sudo before them, whosever: pid → command line."""
+        here = (NETNS / addresses.laptop(self.number).namespace).stat().st_ino
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if "meshdev" in line and (folder / "ns" / "net").stat().st_ino == here:
+                    found[int(folder.name)] = line
+        return {pid: line for pid, line in found.items() if _OURS.search(line)}
+
     def snapshot(self) -> str:
         """Everything on this laptop that meshdev may change."""
         return self.ok("sh", "-c", _SNAPSHOT)
@@ -135,7 +153,7 @@ def cluster() -> Iterator[None]:
     """The testbed is up and nobody else's tests use it."""
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        testbed("up", timeout=1500)
+        control("up", timeout=1500)
         yield
 
 
