@@ -127,6 +127,15 @@ class Manager:
             self.ask(lambda: None)
             self.ask(lambda: None)
 
+    def dismiss_all(self) -> None:
+        """End every session, those in their grace too."""
+
+        def dismiss() -> None:
+            for session in list(self.server._sessions.values()):
+                self.server.dismiss(session)
+
+        self.ask(dismiss)
+
     def holders(self) -> list[str]:
         return [info.holder for info in self.ask(self.server.observe).sessions]
 
