@@ -3,7 +3,6 @@
 Every command is shown as typed and run as shown; the first that fails ends the story with its exit code.
 """
 
-import shlex
 import subprocess
 import sys
 import time
@@ -17,8 +16,8 @@ CONSOLE: Final = Console(highlight=False)
 _LAPTOP: Final = [sys.executable, "-m", "tests.cluster", "exec", "--laptop", "1", "--user", "dev", "--"]
 
 _UDP: Final = (
-    "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); "
-    "s.sendto(b'hello', ('a', 9090)); print(s.recv(100).decode())"
+    """python3 -c "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(5); """
+    """s.sendto(b'hello over UDP', ('a', 9090)); print(s.recv(100).decode())\""""
 )
 
 
@@ -33,7 +32,7 @@ def say(text: str) -> None:
 
 def run(command: str, *, fails: bool = False) -> None:
     """Show *command*, run it on the laptop, let its output be seen. Raises StoryError when it ends otherwise."""
-    CONSOLE.print(f"[dim]dev@laptop:~$[/] [cyan]{escape(command)}[/]")
+    CONSOLE.print(f"[dim]dev@laptop:~$[/] [cyan]{escape(command)}[/]", soft_wrap=True)
     code = subprocess.run([*_LAPTOP, "sh", "-c", command], check=False).returncode
     print(flush=True)
     if (code != 0) != fails:
@@ -68,7 +67,7 @@ def story() -> None:
     run(f"curl --silent --show-error --max-time 5 http://{address}:8080/")
     run(f"ping -c 2 {address}")
     say("5. UDP works too.")
-    run(f"python3 -c {shlex.quote(_UDP)}")
+    run(_UDP)
     say("6. Everything outside the cluster goes where it went before.")
     run("curl --silent --show-error --max-time 5 http://www.example.test/")
     say("7. What is going on?")
