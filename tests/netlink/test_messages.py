@@ -34,7 +34,9 @@ def test_a_route_to_add() -> None:
 
 def test_a_route_to_delete_names_device_and_protocol() -> None:
     message = route_delete(IPv4Network("10.96.0.0/16"), 7)
-    assert message.body.hex() == "02100000fefdfd0100000000" + "080001000a600000" + "0800040007000000" + "0800060007000000"
+    assert (
+        message.body.hex() == "02100000fefdfd0100000000" + "080001000a600000" + "0800040007000000" + "0800060007000000"
+    )
 
 
 def test_a_route_is_read_as_it_was_written() -> None:
