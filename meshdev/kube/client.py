@@ -183,7 +183,7 @@ class KubeApi:
         credentials = await self._source.get()
         for attempt in (1, 2):
             connections = await self._current(credentials)
-            headers = self._headers(credentials)
+            headers = {"Accept": "application/json", **self._headers(credentials)}
             response = await connections.send(method, url, headers, body, seconds, watch="watch" in query)
             if response.status < 300:
                 return response
@@ -199,7 +199,7 @@ class KubeApi:
         raise AssertionError  # pragma: no cover -- the second attempt returns or raises
 
     def _headers(self, credentials: Credentials) -> dict[str, str]:
-        headers = {"Accept": "application/json"}
+        headers = {}
         if credentials.authorization:
             headers["Authorization"] = credentials.authorization
         if self._impersonate:

@@ -135,7 +135,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, server: Endpoint) -> UntrustedError:
-    reason = error.verify_message or str(error)
+    reason = getattr(error, "verify_message", "") or str(error)
     return UntrustedError(
         f"the certificate of the API server {server} is not trusted: {reason}",
         hint="certificate-authority-data in the kubeconfig must hold the cluster's CA; "
@@ -144,7 +144,7 @@ def _untrusted(error: ssl.SSLCertVerificationError, server: Endpoint) -> Untrust
 
 
 def _tls(error: ssl.SSLError, server: Endpoint) -> MeshdevError:
-    reason = (error.reason or str(error)).replace("_", " ").lower()
+    reason = (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
     if "alert" in reason and ("certificate" in reason or "unknown ca" in reason):
         return CredentialError(f"the API server {server} does not accept the client certificate: {reason}")
     hint = "is this an https address?" if "wrong version" in reason or "http request" in reason else None

@@ -1,0 +1,163 @@
+"""KubeApi against the fake server: credentials, renewal, impersonation, watches."""
+
+import asyncio
+import sys
+from contextlib import aclosing
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from meshdev.errors import ClusterError, CredentialError, ForbiddenError, UnreachableError
+from meshdev.kube.client import KubeApi, pods_path
+from meshdev.kube.errors import ConflictError, GoneError, NotFoundError
+from meshdev.kube.kubeconfig import Options
+from meshdev.kube.watching import follow, listed
+from tests.kube.conftest import write_kubeconfig
+from tests.kube.fake_api import FakeApi, Object
+
+PODS = pods_path("default")
+
+
+def pod(name: str) -> Object:
+    return {"metadata": {"name": name, "labels": {"app": name[0]}}}
+
+
+def name_of(item: Object) -> str:
+    return str(item["metadata"]["name"])
+
+
+async def test_lists_come_in_pages(fake: FakeApi, api: KubeApi) -> None:
+    for number in range(1201):
+        fake.put("pods", pod(f"p{number}"))
+    found, version = await listed(api, PODS, {}, name_of)
+    assert len(found) == 1201
+    assert int(version) == fake.version
+    assert len(fake.asked) == 3
+
+
+async def test_a_watch_gives_what_happens_after_a_version(fake: FakeApi, api: KubeApi) -> None:
+    fake.put("pods", pod("a"))
+    _, version = await listed(api, PODS, {}, name_of)
+    fake.put("pods", pod("b"))
+    fake.put("pods", pod("b"))
+    fake.remove("pods", "a")
+    seen = []
+    async with aclosing(api.watch(PODS, {}, version)) as events:
+        async for kind, item in events:
+            seen.append((kind, name_of(item)))
+            if len(seen) == 3:
+                break
+    assert seen == [("ADDED", "b"), ("MODIFIED", "b"), ("DELETED", "a")]
+
+
+async def test_an_old_version_is_gone(fake: FakeApi, api: KubeApi) -> None:
+    fake.forget()
+    with pytest.raises(GoneError):
+        await anext(api.watch(PODS, {}, "1"))
+
+
+async def test_follow_outlives_ends_restarts_and_compaction(fake: FakeApi, api: KubeApi) -> None:
+    told: list[str] = []
+    async with aclosing(follow(api, PODS, {}, name_of, lambda error: told.append(error.message))) as states:
+        assert list((await anext(states)).values()) == []
+        fake.put("pods", pod("a"))
+        assert list((await anext(states)).values()) == ["a"]
+        fake.end_watches()
+        fake.put("pods", pod("b"))
+        assert list((await anext(states)).values()) == ["a", "b"]
+        assert told == []
+        fake.forget()
+        fake.remove("pods", "a")
+        assert list((await anext(states)).values()) == ["b"]
+
+
+async def test_follow_waits_for_a_server_that_is_away(fake: FakeApi, api: KubeApi) -> None:
+    fake.refuse["list"] = (503, "starting")
+    told: list[str] = []
+
+    def trouble(error: ClusterError | object) -> None:
+        told.append(str(error))
+        fake.refuse.clear()
+
+    async with aclosing(follow(api, PODS, {}, name_of, trouble)) as states:
+        assert list(await anext(states)) == []
+    assert "starting" in told[0]
+
+
+async def test_follow_raises_what_waiting_does_not_cure(fake: FakeApi, api: KubeApi) -> None:
+    fake.allow = lambda _: False
+    with pytest.raises(ForbiddenError, match="list pods in namespace default"):
+        await anext(follow(api, PODS, {}, name_of))
+
+
+async def test_changes_of_a_deployment(api: KubeApi) -> None:
+    made = await api.create_deployment("default", {"metadata": {"name": "d"}})
+    with pytest.raises(ConflictError, match="already exists"):
+        await api.create_deployment("default", {"metadata": {"name": "d"}})
+    with pytest.raises(ConflictError, match="modified"):
+        await api.replace_deployment("default", "d", {"metadata": {"name": "d", "resourceVersion": "1"}})
+    with pytest.raises(ConflictError, match="UID"):
+        await api.delete_deployment("default", "d", uid="another")
+    await api.delete_deployment("default", "d", uid=made["metadata"]["uid"])
+    with pytest.raises(NotFoundError):
+        await api.get_deployment("default", "d")
+
+
+async def opened(tmp_path: Path, fake: FakeApi, user: Object, **options: str) -> KubeApi:
+    path = write_kubeconfig(tmp_path / "config", fake.url, user=user)
+    return await KubeApi.open(Options(kubeconfig=str(path), environment={}, **options))  # type: ignore[arg-type]
+
+
+async def test_a_rejected_token_is_renewed_once(tmp_path: Path, fake: FakeApi) -> None:
+    count = tmp_path / "count"
+    script = (
+        f"import json; n = open({str(count)!r}, 'a+'); n.write('x'); n.seek(0);"
+        "print(json.dumps({'status': {'token': 't' + str(len(n.read()))}}))"
+    )
+    fake.authenticate = lambda header: header == "Bearer t2"
+    async with await opened(tmp_path, fake, {"exec": {"command": sys.executable, "args": ["-c", script]}}) as api:
+        await listed(api, PODS, {}, name_of)
+        assert [h["Authorization"] for h in fake.headers] == ["Bearer t1", "Bearer t2"]
+        fake.authenticate = lambda _: False
+        with pytest.raises(CredentialError):
+            await listed(api, PODS, {}, name_of)
+        assert len(fake.headers) == 4
+
+
+async def test_a_fixed_token_is_not_tried_twice(tmp_path: Path, fake: FakeApi) -> None:
+    fake.authenticate = lambda _: False
+    async with await opened(tmp_path, fake, {"token": "t"}) as api:
+        with pytest.raises(CredentialError, match="does not accept the credentials: Unauthorized"):
+            await listed(api, PODS, {}, name_of)
+        assert not await api.renew()
+    assert len(fake.headers) == 1
+
+
+async def test_impersonation_and_agent(tmp_path: Path, fake: FakeApi) -> None:
+    async with await opened(tmp_path, fake, {}, impersonate="jane") as api:
+        await listed(api, PODS, {}, name_of)
+    assert fake.headers[0]["Impersonate-User"] == "jane"
+    assert fake.headers[0]["User-Agent"].startswith("meshdev/")
+
+
+async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    path = write_kubeconfig(tmp_path / "config", "https://127.0.0.1:1")
+    async with await KubeApi.open(Options(kubeconfig=str(path), environment={})) as api:
+        with pytest.raises(UnreachableError, match=r"https://127\.0\.0\.1:1: connect"):
+            await listed(api, PODS, {}, name_of)
+        assert await api.addresses() == {IPv4Address("127.0.0.1")}
+
+
+async def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(5)
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    path = write_kubeconfig(tmp_path / "config", f"http://127.0.0.1:{port}")
+    async with await KubeApi.open(Options(kubeconfig=str(path), environment={}, request_timeout=0.2)) as api:
+        with pytest.raises(UnreachableError, match="no answer in time"):
+            await listed(api, PODS, {}, name_of)
+    server.close()

@@ -1,0 +1,102 @@
+"""Kubeconfig files: what is found, merged and missing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from meshdev.errors import ConfigError
+from meshdev.kube.endpoint import endpoint
+from meshdev.kube.kubeconfig import Options, load
+from tests.kube.conftest import write_kubeconfig
+
+
+def options(*files: Path, context: str | None = None, namespace: str | None = None, **more: str) -> Options:
+    environment = {"KUBECONFIG": ":".join(map(str, files)), "HOME": "/nonexistent", **more}
+    return Options(context=context, namespace=namespace, environment=environment)
+
+
+def test_the_first_file_wins(tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    write_kubeconfig(first, "https://one")
+    write_kubeconfig(second, "https://two")
+    second.write_text(second.read_text().replace("current-context: c", "current-context: other"))
+    found = load(options(tmp_path / "missing", first, second))
+    assert (found.context, found.server, found.namespace) == ("c", "https://one", "default")
+
+
+def test_the_default_is_in_the_home_folder(tmp_path: Path) -> None:
+    (tmp_path / ".kube").mkdir()
+    write_kubeconfig(tmp_path / ".kube" / "config", "https://home/")
+    assert load(Options(environment={"HOME": str(tmp_path)})).server == "https://home"
+
+
+def test_json_is_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    context = {"name": "c", "context": {"cluster": "c", "namespace": "team"}}
+    path.write_text(json.dumps({"contexts": [context], "clusters": [{"name": "c", "cluster": {"server": "http://k"}}]}))
+    assert load(options(path, context="c")).namespace == "team"
+    assert load(options(path, context="c", namespace="mine")).namespace == "mine"
+
+
+def test_paths_are_relative_to_their_file(tmp_path: Path) -> None:
+    user = {"client-key": "k.pem", "tokenFile": "/abs", "exec": {"command": "./plugin"}}
+    path = write_kubeconfig(tmp_path / "c", "https://k", user=user, **{"certificate-authority": "ca.pem"})
+    found = load(options(path))
+    assert found.cluster["certificate-authority"] == str(tmp_path / "ca.pem")
+    assert found.user["client-key"] == str(tmp_path / "k.pem")
+    assert found.user["tokenFile"] == "/abs"
+    assert found.user["exec"]["command"] == str(tmp_path / "plugin")
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no kubeconfig: .*/x does not exist"):
+        load(options(tmp_path / "x"))
+    with pytest.raises(ConfigError, match=r"/nonexistent/\.kube/config"):
+        load(options())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not YAML"),
+        ("- 1", "not a mapping"),
+        ("clusters: 3", "clusters .* not a list"),
+        ("users: [{name: a, user: 3}]", "an entry of users"),
+        ("{}", "no current-context"),
+        ("current-context: x", "no context x"),
+        ("{current-context: x, contexts: [{name: x, context: {cluster: q}}]}", "names the cluster q"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "c"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load(options(path))
+
+
+def test_an_unknown_context_lists_the_known_ones(tmp_path: Path) -> None:
+    path = write_kubeconfig(tmp_path / "c", "https://k")
+    with pytest.raises(ConfigError) as caught:
+        load(options(path, context="nope"))
+    assert caught.value.message == "the kubeconfig has no context nope"
+    assert caught.value.hint == "there is: c"
+
+
+def test_a_server_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="ftp://k is not an http or https address"):
+        load(options(write_kubeconfig(tmp_path / "c", "ftp://k")))
+
+
+def test_a_proxy_that_cannot_be_used(tmp_path: Path) -> None:
+    path = write_kubeconfig(tmp_path / "c", "https://k", **{"proxy-url": "https://me:secret@p"})
+    with pytest.raises(ConfigError, match="the proxy https://p of context c"):
+        endpoint(load(options(path)), {})
+
+
+def test_the_environments_proxy_and_its_exceptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load(options(write_kubeconfig(tmp_path / "c", "https://k.test:6443")))
+    monkeypatch.setenv("HTTPS_PROXY", "http://p:3128")
+    assert endpoint(found, {"HTTPS_PROXY": "x"}).proxy == "http://p:3128"
+    monkeypatch.setenv("NO_PROXY", ".test")
+    assert endpoint(found, {"HTTPS_PROXY": "x"}).proxy is None

@@ -1,0 +1,68 @@
+"""The manager has no power (design: D5): what its pod may and may not."""
+
+import json
+
+from meshdev.kube.manifest import ManagerSpec, deployment, differs, protocol_of, version_of
+
+SPEC = ManagerSpec("team", "image:1", ("registry",), version="1.2.3", protocol=7)
+POD = deployment(SPEC)["spec"]["template"]["spec"]
+CONTAINERS = {container["name"]: container for container in POD["containers"]}
+
+
+def test_no_token_no_host_no_privilege() -> None:
+    assert POD["automountServiceAccountToken"] is False
+    text = json.dumps(POD)
+    for word in ("hostNetwork", "hostPID", "hostPath", "privileged", "serviceAccount", "hostPort"):
+        assert f'"{word}"' not in text
+    for container in CONTAINERS.values():
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"]["drop"] == ["ALL"]
+        assert "ports" not in container
+        assert "memory" in container["resources"]["limits"]
+        assert "cpu" not in container["resources"]["limits"]
+    assert POD["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_only_the_tunnel_is_root() -> None:
+    assert CONTAINERS["tunnel"]["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "MKNOD"]
+    control = CONTAINERS["control"]["securityContext"]
+    assert (control["runAsUser"], control["runAsNonRoot"]) == (65532, True)
+    assert "add" not in control["capabilities"]
+
+
+def test_what_runs() -> None:
+    assert {name: container["command"][2] for name, container in CONTAINERS.items()} == {
+        "tunnel": "meshdev.manager.tunnel",
+        "control": "meshdev.manager.control",
+    }
+    assert {container["image"] for container in CONTAINERS.values()} == {"image:1"}
+    assert POD["imagePullSecrets"] == [{"name": "registry"}]
+    assert POD["volumes"] == [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]
+    assert CONTAINERS["tunnel"]["startupProbe"]["periodSeconds"] == 1
+
+
+def test_one_replica_that_is_replaced_not_rolled() -> None:
+    spec = deployment(SPEC)["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+def test_versions_are_read_from_the_deployment_and_its_pods() -> None:
+    made = deployment(SPEC)
+    for item in (made, made["spec"]["template"]):
+        assert (protocol_of(item), version_of(item)) == (7, "1.2.3")
+    assert protocol_of({"metadata": {}}) is None
+    assert protocol_of({"metadata": {"annotations": {"meshdev.dev/protocol": "x"}}}) is None
+
+
+def test_what_counts_as_a_difference() -> None:
+    made = deployment(SPEC)
+    assert not differs(made, SPEC)
+    for other in (
+        ManagerSpec("team", "image:2", ("registry",), "1.2.3", 7),
+        ManagerSpec("team", "image:1", (), "1.2.3", 7),
+        ManagerSpec("team", "image:1", ("registry",), "1.2.4", 7),
+    ):
+        assert differs(made, other)

@@ -1,0 +1,79 @@
+"""Which addresses are the cluster's."""
+
+from contextlib import aclosing
+from ipaddress import IPv4Address, IPv4Network
+
+from meshdev.kube.client import KubeApi
+from meshdev.kube.ranges import cluster_ranges, watch_addresses
+from tests.kube.fake_api import FakeApi, Object
+
+
+def service(name: str, *addresses: str) -> Object:
+    return {"metadata": {"name": name}, "spec": {"clusterIPs": list(addresses)}}
+
+
+def endpoints(name: str, *addresses: str) -> Object:
+    return {"metadata": {"name": name}, "endpoints": [{"addresses": [address]} for address in addresses]}
+
+
+def ips(*texts: str) -> frozenset[IPv4Address]:
+    return frozenset(map(IPv4Address, texts))
+
+
+async def test_whole_ranges_for_who_may_ask(fake: FakeApi, api: KubeApi) -> None:
+    fake.put(
+        "servicecidrs",
+        {"metadata": {"name": "k"}, "spec": {"cidrs": ["10.96.0.0/16", "fd00::/108"]}},
+        "",
+        "networking.k8s.io",
+    )
+    fake.put("nodes", {"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.244.0.0/24"]}}, "")
+    fake.put("nodes", {"metadata": {"name": "n2"}, "spec": {}}, "")
+    found = await cluster_ranges(api)
+    assert found.services == {IPv4Network("10.96.0.0/16")}
+    assert found.pods == {IPv4Network("10.244.0.0/24")}
+    assert found.notes == ()
+
+
+async def test_nothing_and_a_note_for_who_may_not(fake: FakeApi, api: KubeApi) -> None:
+    fake.allow = lambda asked: bool(asked.namespace)
+    found = await cluster_ranges(api)
+    assert (found.services, found.pods) == (frozenset(), frozenset())
+    assert found.notes == (
+        "you (dev) may not list servicecidrs.networking.k8s.io in the whole cluster",
+        "you (dev) may not list nodes in the whole cluster",
+    )
+
+
+async def test_services_and_endpoints_as_they_come_and_go(fake: FakeApi, api: KubeApi) -> None:
+    fake.put("services", service("a", "10.96.0.1", "fd00::1"))
+    fake.put("services", service("headless", "None"))
+    fake.put("services", service("elsewhere", "10.96.9.9"), "other")
+    fake.put("endpointslices", endpoints("a-1", "10.244.0.5"), group="discovery.k8s.io")
+    notes: list[str] = []
+    async with aclosing(watch_addresses(api, "default", notes.append)) as changes:
+        assert await anext(changes) == ips("10.96.0.1", "10.244.0.5")
+        fake.put("endpointslices", endpoints("a-1", "10.244.0.5", "10.244.0.6"), group="discovery.k8s.io")
+        assert await anext(changes) == ips("10.96.0.1", "10.244.0.5", "10.244.0.6")
+        fake.put("services", service("a", "10.96.0.1"))  # the same in IPv4: no change
+        fake.remove("services", "a")
+        assert await anext(changes) == ips("10.244.0.5", "10.244.0.6")
+    assert notes == []
+
+
+async def test_half_is_forbidden(fake: FakeApi, api: KubeApi) -> None:
+    fake.allow = lambda asked: asked.resource != "endpointslices"
+    fake.put("services", service("a", "10.96.0.1"))
+    notes: list[str] = []
+    async with aclosing(watch_addresses(api, "default", notes.append)) as changes:
+        assert await anext(changes) == ips("10.96.0.1")
+        fake.remove("services", "a")
+        assert await anext(changes) == ips()
+    assert notes == ["you (dev) may not list endpointslices.discovery.k8s.io in namespace default"]
+
+
+async def test_all_is_forbidden(fake: FakeApi, api: KubeApi) -> None:
+    fake.allow = lambda _: False
+    notes: list[str] = []
+    assert [found async for found in watch_addresses(api, "default", notes.append)] == [ips()]
+    assert len(notes) == 2
