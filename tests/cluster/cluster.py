@@ -30,19 +30,22 @@ def write_configuration() -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def ensure_early(state: State, kubebox: Path) -> bool:
-    """What everything else waits for; True when something had to be started."""
+def ensure_early(state: State, kubebox: Path) -> None:
+    """Have what everything else waits for running."""
     cgroups.create()
     daemons = components.daemons(kubebox)
-    started = [processes.ensure(state, daemons[name]) for name in _STARTED_EARLY]
-    return any(started)
+    for name in _STARTED_EARLY:
+        # An API server that finds no etcd starts without knowing what etcd supports.
+        if processes.ensure(state, daemons[name]) and name == "etcd":
+            wait_for("etcd", lambda: _still(state, "etcd") and _etcd_answers(), _READY_SECONDS)
 
 
-def ensure_late(state: State, kubebox: Path) -> bool:
+def ensure_late(state: State, kubebox: Path) -> None:
     """The rest, once the API server answers."""
     daemons = components.daemons(kubebox)
-    started = [processes.ensure(state, daemons[name]) for name in components.NAMES if name not in _STARTED_EARLY]
-    return any(started)
+    for name in components.NAMES:
+        if name not in _STARTED_EARLY:
+            processes.ensure(state, daemons[name])
 
 
 def restart(state: State, kubebox: Path, name: str) -> None:
@@ -63,7 +66,8 @@ def wait_component(state: State, name: str) -> None:
         case "apiserver":
             wait_for("the API server", lambda: _still(state, name) and _ready("/readyz"), _READY_SECONDS)
         case "etcd":
-            wait_for("etcd", lambda: _still(state, name) and _ready("/readyz"), _READY_SECONDS)
+            wait_for("etcd", lambda: _still(state, name) and _etcd_answers(), _READY_SECONDS)
+            wait_for("the API server", lambda: _ready("/readyz"), _READY_SECONDS)
         case "kubelet":
             wait_for("the node", lambda: _still(state, name) and _node_ready(), _READY_SECONDS, 0.3)
         case _:
@@ -79,6 +83,13 @@ def _still(state: State, name: str) -> bool:
 
 def _containerd_answers() -> bool:
     return CONTAINERD_SOCKET.exists() and _quietly("ctr", "--address", CONTAINERD_SOCKET, "version")
+
+
+def _etcd_answers() -> bool:
+    url = f"{components.ETCD_URL}/health"
+    return _quietly(
+        *processes.in_network(plan.NODE_NAMESPACE), "curl", "-sf", "--max-time", "2", "-o", "/dev/null", url
+    )
 
 
 def _quietly(*argv: str | Path) -> bool:

@@ -23,6 +23,10 @@ from tests.cluster.processes import Daemon, in_network
 PAUSE_IMAGE = "localhost/meshdev-pause:1"
 ETCD_URL = "http://127.0.0.1:12379"
 
+# The API server and etcd would wait for every watch to end (up to a minute) and nobody ends theirs: kubelets kill such
+# pods too, only later.
+_STOP_SECONDS = 2.0
+
 # Start order; `restart` and `status` use these names.
 NAMES = ("containerd", "etcd", "apiserver", "controller-manager", "scheduler", "kubelet", "kube-proxy")
 
@@ -165,7 +169,8 @@ def daemons(kubebox: Path) -> dict[str, Daemon]:
 
     def component(name: str, program: str, flags: dict[str, object], *inputs: Path) -> Daemon:
         argv = (str(kubebox), program, *(f"--{flag}={value}" for flag, value in flags.items()))
-        return Daemon(name, argv, in_network(plan.NODE_NAMESPACE), inputs=tuple(files[path] for path in inputs))
+        texts = tuple(files[path] for path in inputs)
+        return Daemon(name, argv, in_network(plan.NODE_NAMESPACE), inputs=texts, stop_seconds=_STOP_SECONDS)
 
     containerd = Daemon(
         "containerd",
