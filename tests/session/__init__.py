@@ -1,1 +1,1 @@
-"""The session, against stand-ins for what it talks to."""
+"""Tests of meshdev.session: parts against real sockets, the rest on the testbed (tests/e2e)."""
