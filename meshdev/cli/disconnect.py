@@ -16,7 +16,7 @@ EXAMPLE: Final = "Example: meshdev disconnect"
 _UNDO_SECONDS: Final = 40.0
 
 #: How long a session has between SIGTERM and SIGKILL.
-_TERM_SECONDS: Final = 5.0
+_TERM_SECONDS: Final = 3.0
 
 _HELPER_SECONDS: Final = 10.0
 

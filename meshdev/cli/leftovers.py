@@ -4,30 +4,27 @@ import time
 from typing import Final
 
 from meshdev.errors import LaptopError
+from meshdev.helper import journal
 
 _LOOK_SECONDS: Final = 0.02
 
 
 def find(uid: int) -> tuple[str, ...]:
     """What is still there of a helper that died; nothing while one is at work."""
-    from meshdev.helper.journal import FOLDER  # noqa: PLC0415 -- only where there is no session
-
-    if not (FOLDER / f"{uid}.json").exists():
+    if not (journal.FOLDER / f"{uid}.json").exists():
         return ()
-    from meshdev.helper.restore import leftovers  # noqa: PLC0415 -- 60 ms more, only where there is a journal
+    from meshdev.helper.restore import leftovers  # noqa: PLC0415 -- 50 ms, only where there is a journal
 
-    return tuple(leftovers(uid))
+    return tuple(leftovers(uid, journal.FOLDER))
 
 
 def live_helper(uid: int) -> int | None:
     """The pid of the helper that has changed this machine and not undone it yet."""
-    from meshdev.helper.journal import read_record, started  # noqa: PLC0415 -- as above
-
     try:
-        record = read_record(uid)
+        record = journal.read_record(uid, journal.FOLDER)
     except LaptopError:  # find() tells it
         return None
-    return record.pid if record is not None and started(record.pid) == record.started else None
+    return record.pid if record is not None and journal.started(record.pid) == record.started else None
 
 
 def wait_undone(uid: int, seconds: float) -> bool:

@@ -4,10 +4,13 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 
 
 def main() -> None:
     if "--restore" in sys.argv:
+        if "FAKE_HELPER_STUCK" not in os.environ:
+            (Path(os.environ["HOME"]) / "run" / f"{sys.argv[-1]}.json").unlink()
         print("{}")
         return
     session = socket.socket(fileno=0)

@@ -3,9 +3,12 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
+from meshdev.helper.journal import started
+from meshdev.host.journal import DeleteTable, Record, RestoreFile
 from tests.cli.conftest import Commands
 
 
@@ -81,6 +84,52 @@ def test_a_killed_session_is_gone(meshdev: Commands) -> None:
     assert meshdev("status", "-o", "json").json()["state"] == "disconnected"
     assert meshdev("disconnect").code == 0
     assert meshdev("connect").code == 0
+
+
+def _journal(meshdev: Commands, pid: int, began: int) -> None:
+    folder = meshdev.home / "run"
+    folder.mkdir()
+    entries = (DeleteTable("meshdev_0"), RestoreFile("/nowhere/resolv.conf", b""))
+    (folder / f"{os.getuid()}.json").write_bytes(Record(os.getuid(), pid, began, entries).encode())
+
+
+def test_what_a_dead_helper_left_is_told_and_restored(meshdev: Commands) -> None:
+    _journal(meshdev, pid=os.getpid(), began=1)  # a pid that is in use again, by a younger process
+    status = meshdev("status", "-o", "json").json()
+    assert (status["state"], status["leftovers"]) == ("disconnected", ["nft table inet meshdev_0"])
+    assert "`meshdev restore` removes it" in meshdev("status").out
+    assert meshdev("disconnect").out.splitlines() == [
+        "Not connected",
+        "There is something left over: `meshdev restore` removes it",
+    ]
+    ran = meshdev("restore")
+    assert (ran.code, ran.out) == (0, "Restored: nft table inet meshdev_0\n")
+    assert meshdev("restore").out == "Nothing to restore\n"
+
+
+def test_what_stays_is_told(meshdev: Commands) -> None:
+    _journal(meshdev, pid=os.getpid(), began=1)
+    meshdev.env["FAKE_HELPER_STUCK"] = "1"
+    ran = meshdev("restore")
+    assert ran.code == 50
+    assert "still there: nft table inet meshdev_0" in ran.err
+
+
+def test_restore_needs_root_only_for_what_is_there(meshdev: Commands, sudo: Callable[[str], None]) -> None:
+    sudo("refused")
+    assert meshdev("restore").code == 0
+    _journal(meshdev, pid=os.getpid(), began=1)
+    ran = meshdev("restore")
+    assert ran.code == 52
+    assert "not in the sudoers file" in ran.err
+
+
+def test_a_live_helper_is_left_alone_and_not_called_disconnected(meshdev: Commands) -> None:
+    _journal(meshdev, pid=os.getpid(), began=started(os.getpid()) or 0)
+    status = meshdev("status", "-o", "json").json()
+    assert (status["state"], status["leftovers"]) == ("reconnecting", [])
+    assert status["pids"]["helper"] == os.getpid()
+    assert meshdev("restore").out == "Nothing to restore\n"
 
 
 def test_a_reader_that_leaves_is_no_error(meshdev: Commands) -> None:
