@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from types import TracebackType
 from typing import Final, Self
 
@@ -36,7 +36,8 @@ class Laptop:
         self.routing = Routing(helper, options.also, options.never, self.surroundings)
         self._greeting: Greeting | None = None
         self._resolvers: tuple[IPAddress, ...] = ()
-        self._resolvers_changed = asyncio.Condition()
+        self._address: IPv4Address | None = None
+        self._changed = asyncio.Condition()
         self._carriers = options.carriers
         self._progress = progress
         self._device: TunDevice | None = None
@@ -75,10 +76,16 @@ class Laptop:
         """The name servers this machine uses without us, now."""
         return self._resolvers
 
-    async def wait_for_other_resolvers(self, known: tuple[IPAddress, ...]) -> None:
-        """Return when the machine's name servers are not *known*: it has joined another network."""
-        async with self._resolvers_changed:
-            await self._resolvers_changed.wait_for(lambda: self._resolvers != known)
+    @property
+    def address(self) -> IPv4Address | None:
+        """The session's address, None before the first WELCOME."""
+        return self._address
+
+    async def wait_for_change(self) -> None:
+        """Return when the machine's name servers or the session's address are others than now."""
+        known = self._resolvers, self._address
+        async with self._changed:
+            await self._changed.wait_for(lambda: (self._resolvers, self._address) != known)
 
     async def open_device(self) -> None:
         """Wait for the helper and have it make the device."""
@@ -104,6 +111,9 @@ class Laptop:
         if answer.note:
             self._progress.note(f"no packet filter guards the device: {answer.note}")
         await self.routing.moved(welcome)
+        async with self._changed:
+            self._address = welcome.address
+            self._changed.notify_all()
 
     async def keep_beating(self) -> None:
         """Tell the helper every second that this session lives; a silent one loses the laptop's DNS."""
@@ -118,9 +128,9 @@ class Laptop:
 
     async def _follow(self, resolvers: tuple[IPAddress, ...]) -> None:
         if resolvers != self._resolvers:
-            async with self._resolvers_changed:
+            async with self._changed:
                 self._resolvers = resolvers
-                self._resolvers_changed.notify_all()
+                self._changed.notify_all()
         await self.routing.refresh()
 
     async def watch_helper(self) -> None:

@@ -16,7 +16,6 @@ from meshdev.session.laptop import Laptop
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
 from meshdev.wire.session_api import DnsStatus
-from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +42,28 @@ class Names:
         return f"kubernetes.default.svc.{self._zone.domains[0]}"
 
     async def start(self, group: asyncio.TaskGroup) -> None:
-        """Answer questions, then have them sent here; in another network, ask the resolvers there."""
-        resolvers = self._laptop.resolvers
-        forwarder = await self._forwarder(resolvers)
-        group.create_task(self._run(forwarder, resolvers))
-        await self._laptop.helper.set_dns(self._zone.search[:1], (".", *self._zone.domains))
+        """Answer questions, and have them sent here."""
+        forwarder = await self._forwarder()
+        group.create_task(self._run(forwarder))
+        await self._redirect()
 
-    async def _run(self, forwarder: Forwarder, resolvers: tuple[IPAddress, ...]) -> None:
+    async def _run(self, forwarder: Forwarder) -> None:
+        """Answer until cancelled; in another network ask the resolvers there, at another address listen there."""
         while True:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(forwarder.run())
-                await self._laptop.wait_for_other_resolvers(resolvers)
-                resolvers = self._laptop.resolvers
-                log.info("the machine's name servers are %s now", ", ".join(map(str, resolvers)) or "none")
-                forwarder = await self._forwarder(resolvers)
+                await self._laptop.wait_for_change()
+                log.info("name servers of this machine: %s", ", ".join(map(str, self._laptop.resolvers)) or "none")
+                forwarder = await self._forwarder()
+                await self._redirect()
                 running.cancel()
 
-    async def _forwarder(self, resolvers: tuple[IPAddress, ...]) -> Forwarder:
+    async def _redirect(self) -> None:
+        await self._laptop.helper.set_dns(self._zone.search[:1], (".", *self._zone.domains))
+
+    async def _forwarder(self) -> Forwarder:
         helper = self._laptop.helper
-        sockets = await helper.dns_sockets(resolvers)
+        sockets = await helper.dns_sockets(self._laptop.resolvers)
         former = FormerResolver(
             {(str(server), DNS_PORT): some for server, some in sockets.upstreams.items()},
             lambda server: helper.upstream_tcp(ip_address(server)),

@@ -11,6 +11,7 @@ from meshdev.errors import UsageError
 from meshdev.host.plan import Laptop, Wish, may_route, plan
 from meshdev.session.helper_client import HelperClient
 from meshdev.wire.control import Welcome
+from meshdev.wire.helper import Refused
 from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
@@ -106,11 +107,22 @@ class Routing:
             hosts = dict.fromkeys((*sorted(self._manager), *self._named, *sorted(self._seen)))
             made = plan(self._laptop, replace(self._wish, hosts=tuple(hosts)))
             if made.routes != self._planned:
-                answer = await self._helper.set_routes(made.routes)
-                self._routes, self._planned = answer.routes, made.routes
-                refused = tuple(f"the kernel refuses the route {no.route}: {no.reason}" for no in answer.refused)
-                self._notes = made.notes + refused
+                refused = await self._tell(made.routes)
+                notes = (f"the kernel refuses the route {no.route}: {no.reason}" for no in refused)
+                self._notes = (*made.notes, *notes)
                 log.info("%d routes: %s", len(self._routes), self.describe())
+
+    async def _tell(self, planned: tuple[IPv4Network, ...]) -> tuple[Refused, ...]:
+        """Have *planned* set. Mostly it is one address more: that is told alone."""
+        before = set(self._planned or ())
+        if before and before < set(planned):
+            answer = await self._helper.add_routes(route for route in planned if route not in before)
+            self._routes = tuple(sorted({*self._routes, *answer.routes}))
+        else:
+            answer = await self._helper.set_routes(planned)
+            self._routes = answer.routes
+        self._planned = planned
+        return answer.refused
 
 
 def _networks(flag: str, texts: Iterable[str]) -> tuple[IPv4Network, ...]:

@@ -112,7 +112,7 @@ class Supervisor:
             await self._open_both(laptop)
             laptop.routing.keep_outside(await self._cluster.api.addresses())
             pool = self._pool = Pool(laptop.device.queues, self._cluster.dial, self._hello(laptop), laptop.set_address)
-            async with pool.running(), asyncio.TaskGroup() as group, laptop.undoing():
+            async with pool.running(), asyncio.TaskGroup() as group, laptop.undoing(), _left(pool):
                 group.create_task(laptop.keep_beating())
                 group.create_task(laptop.watch_helper())
                 welcome = await self._join(pool)
@@ -223,6 +223,15 @@ def holder() -> str:
     """The one on whose behalf this session runs, for others to read: ``user@host``."""
     user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
     return f"{user}@{os.uname().nodename}"[:256]
+
+
+@asynccontextmanager
+async def _left(pool: Pool) -> AsyncIterator[None]:
+    """When the context is left the manager has been told, as it cannot be once the helper has removed the device."""
+    try:
+        yield
+    finally:
+        await pool.leave()
 
 
 def _first(errors: BaseExceptionGroup[MeshdevError]) -> MeshdevError:

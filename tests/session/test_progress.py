@@ -109,16 +109,15 @@ async def test_the_api_answers_and_hands_on_errors(tmp_path: Path) -> None:
 
 async def test_the_api_ends_only_when_its_last_answer_has_left(tmp_path: Path) -> None:
     path = tmp_path / "session.sock"
-    undone = asyncio.Event()
+    asked, undone = asyncio.Event(), asyncio.Event()
 
     async def handle(_request: Request) -> None:
+        asked.set()
         await undone.wait()
 
     async with serving(path, handle):
         asking = asyncio.create_task(ask(path, DisconnectRequest()))
-        await asyncio.sleep(0)
-        while not asyncio.all_tasks() - {asking, asyncio.current_task()}:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(asked.wait(), 5)
         undone.set()
     assert await asyncio.wait_for(asking, 5) is None
 

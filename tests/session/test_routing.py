@@ -1,5 +1,6 @@
 """The session's routes: wishes come in, the helper gets a plan, and only when it changed."""
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 from typing import cast
 
@@ -37,6 +38,13 @@ class FakeHelper:
         self.routes = routes
         self.calls += 1
         return RoutesSet(routes, ())
+
+    async def add_routes(self, routes: Iterable[IPv4Network]) -> RoutesSet:
+        added = tuple(routes)
+        assert not set(added) & set(self.routes)
+        self.routes = tuple(sorted((*self.routes, *added)))
+        self.calls += 1
+        return RoutesSet(added, ())
 
 
 class Machine:
