@@ -51,6 +51,7 @@ class Pool:
         self._welcome: Welcome | None = None
         self._telling = asyncio.Lock()
         self._closed = False
+        self._over: asyncio.Future[None] | None = None
         self.last_error: MeshdevError | None = None
         """Why the last carrier ended or could not be dialled."""
 
@@ -77,12 +78,13 @@ class Pool:
         for queue in self._queues:
             queue.detach()
         with packet_thread(self._loop) as over:
+            self._over = over
             async with asyncio.TaskGroup() as group:
                 group.create_task(_outcome(over))
                 try:
                     yield
                 finally:
-                    await self._say_goodbye(over)
+                    await self.leave()
                     self._loop.stop()
 
     async def start(self) -> Welcome:
@@ -118,12 +120,16 @@ class Pool:
             for index in range(len(self._queues)):
                 group.create_task(self._keep(index))
 
-    async def _say_goodbye(self, over: asyncio.Future[None]) -> None:
+    async def leave(self) -> None:
+        """Every carrier says goodbye, lets go of its queue and ends; :meth:`run` ends too. A second call does nothing.
+
+        To be called inside :meth:`running`, while the device is still there. Waits for no peer.
+        """
         self._closed = True
         for carrier in self._carriers.values():
             carrier.end(PeerClosed("disconnected"), Close("bye", "the laptop disconnects"))
         ended = [carrier.ended for carrier in self._carriers.values()]
-        if ended and not over.done():
+        if ended and self._over is not None and not self._over.done():
             await asyncio.wait(ended, timeout=CLOSE_SECONDS)
 
     async def _keep(self, index: int) -> None:
