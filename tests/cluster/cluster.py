@@ -145,20 +145,19 @@ def import_image(state: State, image: Image) -> bool:
     return True
 
 
-def apply_sample(state: State, kubebox: Path, image: Image) -> bool:
-    """Apply the manifests when they are not the applied ones; True when they were applied."""
+def ensure_sample(state: State, kubebox: Path, image: Image) -> None:
+    """Apply the manifests when they are not the applied ones or something of theirs is missing; wait for it."""
     text = manifests.render(manifests.everything(kubebox, image.digest))
     wanted = text_hash([text])
-    if state.facts.get(_SAMPLE_FACT) == wanted:
-        return False
-    kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=testbed", "-f", "-", stdin=text)
-    state.set_fact(_SAMPLE_FACT, wanted)
-    return True
-
-
-def wait_sample() -> None:
-    """Wait until every workload is rolled out; one question when they all are."""
-    listed = json.loads(kubectl("get", "deployments,statefulsets", "--all-namespaces", "-o", "json"))
-    unready = manifests.unready(listed["items"])
+    unready = _unready()
+    if unready or state.facts.get(_SAMPLE_FACT) != wanted:
+        kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=testbed", "-f", "-", stdin=text)
+        state.set_fact(_SAMPLE_FACT, wanted)
+        unready = _unready()
     for namespace, name in unready:
         kubectl("rollout", "status", "--namespace", namespace, name, f"--timeout={_ROLLOUT_SECONDS}s")
+
+
+def _unready() -> list[tuple[str, str]]:
+    listed = json.loads(kubectl("get", "deployments,statefulsets", "--all-namespaces", "-o", "json"))
+    return manifests.unready(listed["items"])

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from tests.cluster import addresses as plan
-from tests.cluster import machine, processes, resolved
+from tests.cluster import machine, network, processes, resolved
 from tests.cluster.hashing import text_hash
 from tests.cluster.paths import CHECKOUT, NETNS, PKI, laptop_folder
 from tests.cluster.progress import wait_for
@@ -101,8 +101,11 @@ def ensure(state: State, number: int) -> bool:
 
 
 def remove(state: State, number: int) -> None:
-    """End the holder; its mounts go with the last process inside."""
+    """End the holder and everything else on the laptop; the mounts go with the last process inside."""
     resolved.remove(state, number)
+    namespace = plan.laptop(number).namespace
+    if network.exists(namespace):
+        processes.kill_in_network(NETNS / namespace)
     processes.stop(state, holder_name(number), 1)
     for name in [name for name in state.facts if name.startswith(f"checkout:{number}:")]:
         del state.facts[name]

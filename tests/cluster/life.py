@@ -53,17 +53,16 @@ def up() -> None:
             cluster.wait_component(state, "kubelet")
         _laptops(state)
         _compile()
-        sample = images.sample()
         with step("cluster: sample application"):
-            cluster.apply_sample(state, kubebox, sample)
-            cluster.wait_sample()
+            cluster.ensure_sample(state, kubebox, images.sample())
         note("testbed: up")
 
 
 def _network(state: State) -> None:
     if not network.is_up(state):
         with step("network: namespaces and cables"):
-            _stop_everything(state)
+            _stop_everything(state)  # a cluster without its network is no use: begin anew
+            _remove(DATA)
             network.create(state)
 
 

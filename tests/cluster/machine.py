@@ -7,12 +7,13 @@ import stat
 from pathlib import Path
 
 from tests.cluster.paths import SUDOERS_FILE, TUN_DEVICE
-from tests.cluster.run import run
+from tests.cluster.run import TestbedError, run, succeeds
 from tests.cluster.state import State
 
 USER = "dev"
 
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+_BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 _INOTIFY_INSTANCES = 1024  # kubelet, containerd and 20 pods of one uid need more than the default of 128
 
@@ -24,6 +25,7 @@ def account() -> pwd.struct_passwd:
 
 def prepare(state: State) -> None:
     """Make the changes; each only where it is not so already."""
+    _modules()
     _user(state)
     _sudoers(state)
     _tun(state)
@@ -48,6 +50,15 @@ def restore(state: State) -> None:
         shutil.rmtree(undo["home"], ignore_errors=True)
     undo.clear()
     state.save()
+
+
+def _modules() -> None:
+    """Kernels without these built in have them as modules. Two pods that talk through a Service need br_netfilter:
+    their answers cross the bridge, and would miss the translation back."""
+    if not _BRIDGE_FILTER.exists():
+        succeeds("modprobe", "-a", "br_netfilter", "overlay", "tun")
+    if not _BRIDGE_FILTER.exists():
+        raise TestbedError("the kernel has no br_netfilter: pods would not reach each other through Services")
 
 
 def _user(state: State) -> None:
@@ -85,6 +96,8 @@ def _sudoers(state: State) -> None:
 
 def _tun(state: State) -> None:
     """Distributions ship the device 0666: making an interface still needs CAP_NET_ADMIN in a network namespace."""
+    if not TUN_DEVICE.exists():
+        raise TestbedError(f"there is no {TUN_DEVICE}: load the kernel module (modprobe tun)")
     mode = stat.S_IMODE(TUN_DEVICE.stat().st_mode)
     if mode != 0o666:
         state.remember_undo("tun", f"{mode:o}")

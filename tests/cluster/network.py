@@ -4,9 +4,11 @@ Two bridges: the node's `eth0` is the switch of the node network, wan's `lan` th
 at the same time, which saves a hop on the path that the benchmark measures.
 """
 
+import os
 from collections.abc import Iterable
 
 from tests.cluster import addresses as plan
+from tests.cluster import processes
 from tests.cluster.hashing import text_hash
 from tests.cluster.paths import NETNS
 from tests.cluster.run import run
@@ -45,7 +47,12 @@ def fingerprint() -> str:
 
 def is_up(state: State) -> bool:
     """Whether the namespaces exist and were made by this very plan."""
-    return state.facts.get(FACT) == fingerprint() and all((NETNS / name).exists() for name in plan.namespaces())
+    return state.facts.get(FACT) == fingerprint() and all(exists(name) for name in plan.namespaces())
+
+
+def exists(namespace: str) -> bool:
+    """Whether NAMESPACE is there. A name alone is not enough: after a reboot it may be left as an empty file."""
+    return (NETNS / namespace).exists() and os.path.ismount(NETNS / namespace)
 
 
 def create(state: State) -> None:
@@ -60,12 +67,14 @@ def create(state: State) -> None:
 
 
 def destroy(state: State) -> None:
-    """Remove the namespaces; devices and cables go with them."""
+    """Remove the namespaces; devices and cables go with the last process inside, so those are ended first."""
     state.facts.pop(FACT, None)
     state.save()
     for name in plan.namespaces():
-        if (NETNS / name).exists():
+        if exists(name):
+            processes.kill_in_network(NETNS / name)
             run("ip", "netns", "delete", name)
+        (NETNS / name).unlink(missing_ok=True)
 
 
 def _batch(namespace: str, lines: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 A process is identified by pid *and* start time, so a number that the kernel gave to someone else is never signalled.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -146,3 +147,12 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return
+
+
+def kill_in_network(namespace: Path) -> None:
+    """SIGKILL to whatever still runs in NAMESPACE: commands of `exec` and what they left in the background."""
+    wanted = namespace.stat().st_ino
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if (entry / "ns/net").stat().st_ino == wanted and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)

@@ -4,8 +4,8 @@ import json
 import sys
 
 from tests.cluster import addresses as plan
-from tests.cluster import components, machine, resolved
-from tests.cluster.paths import ADMIN_KUBECONFIG, AUDIT_LOG, LOGS, NETNS
+from tests.cluster import components, machine, network, resolved
+from tests.cluster.paths import ADMIN_KUBECONFIG, AUDIT_LOG, LOGS
 from tests.cluster.processes import is_alive
 from tests.cluster.state import State
 
@@ -16,7 +16,7 @@ def show(*, as_json: bool) -> int:
     names = [*components.NAMES, "wan", *(f"laptop{number}" for number in plan.LAPTOPS)]
     names += [name for number in resolved.LAPTOPS for name in resolved.names(number)]
     running = {name: is_alive(state.processes.get(name)) for name in names}
-    networks = {name: (NETNS / name).exists() for name in plan.namespaces()}
+    networks = {name: network.exists(name) for name in plan.namespaces()}
     healthy = all(running.values()) and all(networks.values())
     if as_json:
         described = {
