@@ -132,6 +132,12 @@ class Laptop:
                     found[int(folder.name)] = line
         return {pid: line for pid, line in found.items() if _OURS.search(line)}
 
+    def clean(self) -> None:
+        """End what runs here, whosever it is."""
+        for user in ("root", "dev") if self.processes() else ():
+            Laptop(self.number, user).run("meshdev", "disconnect")
+            Laptop(self.number, user).run("meshdev", "restore")
+
     def snapshot(self) -> str:
         """Everything on this laptop that meshdev may change."""
         return self.ok("sh", "-c", _SNAPSHOT)
@@ -169,11 +175,16 @@ def laptop2() -> Iterator[Laptop]:
     yield from _disconnected(Laptop(2))
 
 
+@pytest.fixture(params=[(1, "root"), (1, "dev"), (2, "root"), (2, "dev")], ids=lambda at: f"{at[1]}@laptop{at[0]}")
+def anyone(request: pytest.FixtureRequest) -> Iterator[Laptop]:
+    """Every user on every laptop, disconnected before and after."""
+    yield from _disconnected(Laptop(*request.param))
+
+
 def _disconnected(laptop: Laptop) -> Iterator[Laptop]:
-    laptop.run("meshdev", "disconnect")
-    laptop.run("meshdev", "restore")
+    laptop.clean()
     yield laptop
-    laptop.run("meshdev", "disconnect")
+    laptop.clean()
 
 
 @pytest.fixture
