@@ -23,6 +23,7 @@ from meshdev.errors import (
     CredentialError,
     ForbiddenError,
     MeshdevError,
+    PeerClosed,
     PortForwardError,
     ProtocolError,
     UnreachableError,
@@ -116,7 +117,10 @@ class _Attempt:
         """Connect, upgrade, open. On failure nothing is left open."""
         try:
             sock = self._connect()
-            answer = self._upgrade(sock, handshake)
+            try:
+                answer = self._upgrade(sock, handshake)
+            except (ProtocolError, PeerClosed) as error:
+                raise PortForwardError(error.message, hint=_other(carrier)) from error
             if isinstance(answer, Refused):
                 raise _refusal(answer, carrier, handshake.target)
             dialled = self._open(sock, carrier, port, answer.rest)
@@ -210,8 +214,11 @@ def _refusal(answer: Refused, carrier: Carrier, target: str) -> MeshdevError:
     if isinstance(error, ForbiddenError | CredentialError | NotFoundError):
         return error
     reason = status_message(answer.body) or "no reason given"
-    other = "websocket" if carrier == "spdy" else "spdy"
     return PortForwardError(
-        f"the port-forward over {carrier} was refused with HTTP status {answer.status}: {reason}",
-        hint=f"a proxy or load balancer on the way may not pass {carrier} on; try --carrier {other}",
+        f"the port-forward over {carrier} was refused with HTTP status {answer.status}: {reason}", hint=_other(carrier)
     )
+
+
+def _other(carrier: Carrier) -> str:
+    other = "websocket" if carrier == "spdy" else "spdy"
+    return f"a proxy or load balancer on the way may not pass {carrier} on; try --carrier {other}"

@@ -76,8 +76,9 @@ class Rest:
         self.context: ssl.SSLContext = self._client.rest_client.ssl_context
         self.context.set_alpn_protocols(["http/1.1"])
         _load_client_certificate(self.context, credentials)
-        if socks:
-            configuration.client_session_kwargs["connector"] = _SocksConnector(socks, self.context)
+        self._connector = _SocksConnector(socks, self.context) if socks else None
+        if self._connector:
+            configuration.client_session_kwargs["connector"] = self._connector
 
     async def send(
         self,
@@ -105,6 +106,8 @@ class Rest:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+        if self._connector:
+            await self._connector.close()  # the session does not own it
 
 
 def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) -> None:

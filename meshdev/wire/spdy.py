@@ -86,6 +86,8 @@ class SpdyFraming:
         self._kind = 0  # type of the current control frame
         self._partial = bytearray()  # a header or control frame that arrived in pieces
         self._error_text = bytearray()
+        self._error_ended = False
+        self._data_ended: str | None = None  # why
         self._outgoing = bytearray()
 
     def wrap(self, buffer: bytearray, start: int, end: int) -> memoryview:
@@ -169,10 +171,18 @@ class SpdyFraming:
             self._control(self._kind, body)
             return
         self._fin = False
-        if self._error_text:
+        self._stream_ended(self._stream, "the pod closed the connection")
+
+    def _stream_ended(self, stream: int, reason: str) -> None:
+        """Raise once both have ended: the kubelet ends the data stream first, then says on the other one why."""
+        if stream == DATA_STREAM:
+            self._data_ended = reason
+        else:
+            self._error_ended = True
+        if self._error_ended and self._error_text:
             raise self._refusal()
-        if self._stream == DATA_STREAM:
-            raise PeerClosed("the pod closed the connection")
+        if self._error_ended and self._data_ended:
+            raise PeerClosed(self._data_ended)
 
     def _control(self, kind: int, body: bytes) -> None:
         if kind == _TYPE_PING:
@@ -201,15 +211,12 @@ class SpdyFraming:
         if len(body) != 8:
             raise ProtocolError(f"a SPDY RST_STREAM of {len(body)} bytes, expected 8")
         stream, status = _HEADER.unpack(body)
-        if self._error_text:
-            raise self._refusal()
-        reason = _RESET_REASONS.get(status, f"status {status}")
         if status == _REFUSED_STREAM:
             raise PortForwardError("the kubelet refused the port-forward's streams")
-        if stream == DATA_STREAM:
-            raise PeerClosed(f"the server reset the port-forward ({reason})")
-        if stream != ERROR_STREAM:
+        if stream not in _STREAMS:
             raise ProtocolError(f"a reset of SPDY stream {stream}, which was never opened")
+        reason = _RESET_REASONS.get(status, f"status {status}")
+        self._stream_ended(stream, f"the server reset the port-forward ({reason})")
 
     def _refusal(self) -> PortForwardError:
         text = self._error_text.decode("utf-8", "replace").strip()

@@ -7,7 +7,7 @@ import json
 import re
 import select
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from meshdev.errors import (
     CredentialError,
     ForbiddenError,
     MeshdevError,
-    PeerClosed,
     PortForwardError,
     ProtocolError,
     UnreachableError,
@@ -29,23 +28,8 @@ from meshdev.kube.portforward import Carrier, Dialled, dial
 from meshdev.wire.spdy import SpdyFraming, opening
 from meshdev.wire.upgrade import accept_key
 from tests.kube.conftest import write_kubeconfig
+from tests.kube.proxies import Handler, http_proxy, listening, socks_proxy
 from tests.wire.test_spdy import data_frame
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@contextlib.asynccontextmanager
-async def listening(handler: Handler) -> AsyncIterator[int]:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await handler(reader, writer)
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
 
 
 @contextlib.asynccontextmanager
@@ -164,6 +148,16 @@ async def test_what_is_refused_hints_at_the_other_carrier(tmp_path: Path) -> Non
     assert caught.value.hint.endswith("--carrier websocket")
 
 
+async def test_an_answer_that_is_no_http(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"220 mail.example ESMTP\r\n\r\n")
+
+    async with listening(serve) as port, client(tmp_path, port) as api:
+        with pytest.raises(PortForwardError, match="not HTTP"):
+            await dial(api, "default", "m", 9000, "spdy", 5)
+
+
 async def test_data_before_the_opening(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await switched(reader, writer, data_frame(b"early"))
@@ -179,7 +173,7 @@ async def test_a_server_that_hangs_up(tmp_path: Path) -> None:
         await reader.readuntil(b"\r\n\r\n")
 
     async with listening(serve) as port, client(tmp_path, port) as api:
-        with pytest.raises(PeerClosed):
+        with pytest.raises(PortForwardError, match="instead of answering"):
             await dial(api, "default", "m", 9000, "spdy", 5)
 
 
@@ -213,45 +207,6 @@ async def test_nobody_listens(tmp_path: Path) -> None:
     async with client(tmp_path, 1) as api:
         with pytest.raises(UnreachableError, match="connection refused"):
             await dial(api, "default", "m", 9000, "spdy", 5)
-
-
-async def piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-    writer.close()
-
-
-def http_proxy(seen: list[str]) -> Handler:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        seen.append(head)
-        host, port = head.split()[1].split(":")
-        inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        await asyncio.gather(piped(reader, inner_writer), piped(inner_reader, writer))
-
-    return serve
-
-
-def socks_proxy(seen: list[str]) -> Handler:
-    """SOCKS5 without authentication (RFC 1928)."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        methods = (await reader.readexactly(2))[1]
-        await reader.readexactly(methods)
-        writer.write(b"\x05\x00")
-        kind = (await reader.readexactly(4))[3]
-        if kind == 1:
-            host = ".".join(map(str, await reader.readexactly(4)))
-        else:
-            host = (await reader.readexactly((await reader.readexactly(1))[0])).decode()
-        port = int.from_bytes(await reader.readexactly(2), "big")
-        seen.append(f"{host}:{port}")
-        inner_reader, inner_writer = await asyncio.open_connection(host, port)
-        writer.write(b"\x05\x00\x00\x01" + bytes(6))
-        await asyncio.gather(piped(reader, inner_writer), piped(inner_reader, writer))
-
-    return serve
 
 
 async def serve_both(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -132,10 +132,27 @@ def test_text_on_the_error_stream_is_the_reason() -> None:
         received(framing, data_frame(b"", stream=1, flags=1))
 
 
-@pytest.mark.parametrize("end", [data_frame(b"", flags=1), reset(3, 5), GOAWAY], ids=["fin", "reset", "goaway"])
-def test_error_text_wins_over_the_end_that_follows(end: bytes) -> None:
+DATA_FIN, ERROR_FIN = data_frame(b"", flags=1), data_frame(b"", stream=1, flags=1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(DATA_FIN, ERROR_FIN), (reset(3, 5), ERROR_FIN), (b"", GOAWAY), (b"", reset(1, 5)), (DATA_FIN, reset(1, 5))],
+)
+def test_error_text_wins_over_the_end_around_it(before: bytes, after: bytes) -> None:
+    framing = SpdyFraming()
+    received(framing, before + data_frame(b"boom", stream=1))
     with pytest.raises(PortForwardError, match="boom"):
-        received(SpdyFraming(), data_frame(b"boom", stream=1) + end)
+        received(framing, after)
+
+
+def test_what_a_kubelet_sends_when_the_port_is_closed() -> None:
+    """Recorded on Kubernetes 1.35, with containerd 1.6: the end of the data stream comes first."""
+    framing = SpdyFraming()
+    received(framing, bytes.fromhex("80030002 00000014 00000003 78f9e3c6a7c2626060600000 0000ffff"))
+    received(framing, bytes.fromhex("80030002 0000000c 00000001 02610000 0000ffff"), DATA_FIN)
+    with pytest.raises(PortForwardError, match="error forwarding port 9 to pod"):
+        received(framing, data_frame(b"error forwarding port 9 to pod a571", stream=1), ERROR_FIN)
 
 
 def test_endless_error_text_is_cut() -> None:
@@ -147,10 +164,11 @@ def test_endless_error_text_is_cut() -> None:
 @pytest.mark.parametrize(
     ("frame", "error", "words"),
     [
-        (data_frame(b"", flags=1), PeerClosed, "the pod closed"),
+        (DATA_FIN + ERROR_FIN, PeerClosed, "the pod closed"),
+        (ERROR_FIN + DATA_FIN, PeerClosed, "the pod closed"),
         (GOAWAY, PeerClosed, "closing"),
-        (reset(3, 5), PeerClosed, "cancelled"),
-        (reset(3, 99), PeerClosed, "status 99"),
+        (reset(3, 5) + reset(1, 5), PeerClosed, "cancelled"),
+        (ERROR_FIN + reset(3, 99), PeerClosed, "status 99"),
         (reset(3, 3), PortForwardError, "refused"),
         (reset(5, 5), ProtocolError, "stream 5"),
         (data_frame(b"x", stream=5), ProtocolError, "stream 5"),
@@ -169,7 +187,7 @@ def test_ends_and_faults(frame: bytes, error: type[TunnelError], words: str) -> 
 
 
 def test_payload_in_front_of_the_end_is_delivered() -> None:
-    parts = SpdyFraming().unwrap(memoryview(data_frame(b"last", flags=1)))
+    parts = SpdyFraming().unwrap(memoryview(ERROR_FIN + data_frame(b"last", flags=1)))
     assert bytes(next(parts)) == b"last"
     with pytest.raises(PeerClosed):
         next(parts)
