@@ -4,6 +4,7 @@ A carrier is made and awaited by asyncio code; what touches packets runs in the 
 """
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -90,10 +91,19 @@ class Carrier:
     def state(self) -> CarrierState:
         """From any thread; "up" means that the manager was heard of a moment ago."""
         pump = self._pump
-        alive = pump is not None and not self.ended.done() and self._welcome.done()
-        fresh = pump is not None and self._loop.clock() - pump.last_received < DOUBTFUL_SECONDS
         round_trip = pump.round_trip if pump else None
-        return CarrierState(self._dialled.kind, alive and fresh, round_trip, pump.counters if pump else Counters())
+        up = self._silence() < DOUBTFUL_SECONDS
+        return CarrierState(self._dialled.kind, up, round_trip, pump.counters if pump else Counters())
+
+    def doubtful(self) -> bool:
+        """From any thread: it was agreed on, has not ended, and the manager was not heard of for DOUBTFUL_SECONDS."""
+        return DOUBTFUL_SECONDS <= self._silence() < math.inf
+
+    def _silence(self) -> float:
+        """Seconds since the manager was heard of; infinite before WELCOME and after the end."""
+        if self._pump is None or self.ended.done() or not self._welcome.done():
+            return math.inf
+        return self._loop.clock() - self._pump.last_received
 
     def end(self, reason: MeshdevError, goodbye: Close | None = None) -> None:
         """From any thread: say *goodbye* if given, and end."""

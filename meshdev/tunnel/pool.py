@@ -23,6 +23,8 @@ FIRST_BACKOFF: Final = 0.1
 LONGEST_BACKOFF: Final = 2.0
 #: How long the first carrier may be tried: a pod that just started does not listen yet.
 START_SECONDS: Final = 15.0
+#: How often the carriers are compared with each other, in seconds.
+LOOK_SECONDS: Final = 0.5
 #: Time for the goodbye to leave, in seconds.
 CLOSE_SECONDS: Final = 2.0
 
@@ -117,8 +119,11 @@ class Pool:
         Raises a group with a LaptopError when the device or the laptop's network is of no further use.
         """
         async with asyncio.TaskGroup() as group:
-            for index in range(len(self._queues)):
-                group.create_task(self._keep(index))
+            pruning = group.create_task(self._prune())
+            async with asyncio.TaskGroup() as keepers:
+                for index in range(len(self._queues)):
+                    keepers.create_task(self._keep(index))
+            pruning.cancel()
 
     async def leave(self) -> None:
         """Every carrier says goodbye, lets go of its queue and ends; :meth:`run` ends too. A second call does nothing.
@@ -154,6 +159,20 @@ class Pool:
             else:
                 await asyncio.sleep(backoff)
                 backoff = min(LONGEST_BACKOFF, 2 * backoff)
+
+    async def _prune(self) -> None:
+        """End a carrier that is silent while another one is not.
+
+        The network works then, so nothing is won by waiting for SILENCE_SECONDS, and half of all flows would wait with
+        it. The manager ends its side when the next carrier of that number comes.
+        """
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            carriers = list(self._carriers.values())
+            if any(carrier.state().up for carrier in carriers):
+                for carrier in carriers:
+                    if carrier.doubtful():
+                        carrier.end(TunnelError("nothing came through the carrier while others were alive"))
 
     async def _join(self, index: int) -> tuple[Carrier, Welcome]:
         """A carrier that is up, in its place. Raises MeshdevError's kinds; there is no such carrier then."""

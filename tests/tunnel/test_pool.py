@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from meshdev.errors import DeviceError, ForbiddenError, PortForwardError, RouteError
+from meshdev.pump import pump
 from meshdev.tun.memory import MemoryQueue
 from meshdev.tunnel import pool as pool_module
 from meshdev.tunnel.pool import FIRST_BACKOFF, Pool
@@ -112,6 +113,22 @@ async def test_a_black_hole_is_seen_and_left(laptop: Laptop, relay: Relay, monke
         await until(lambda: up(pool) == 2)
         assert len(laptop.welcomes) == 1
     assert pool.last_error is not None
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_carrier_that_alone_is_silent_is_left_before_its_silence_is_proof(
+    manager: Manager, laptop: Laptop, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "SILENCE_SECONDS", 60)
+    monkeypatch.setattr(pool_module, "LOOK_SECONDS", 0.05)
+    ways = itertools.chain([relay.address], itertools.repeat(manager.address))
+    pool = laptop.pool(lambda: dial(next(ways)))
+    async with kept_up(pool):
+        await until(lambda: up(pool) == 2)
+        relay.freeze()
+        await until(lambda: up(pool) == 1)
+        await until(lambda: up(pool) == 2)
+        assert relay.accepted == 1
 
 
 async def test_another_manager_may_bring_another_address(laptop: Laptop, relay: Relay, tmp_path: Path) -> None:
