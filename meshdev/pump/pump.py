@@ -22,7 +22,7 @@ BATCH_BYTES: Final = 256 * 1024
 #: Packets of one batch: bounds the time small packets wait for each other.
 BATCH_PACKETS: Final = 64
 #: A turn of reading ends once it got this much, so that one busy carrier leaves room for the others. In the worst
-#: case, frames without a body, that is 65,000 frames and 0.1 s (measured).
+#: case, frames without a body, that is 65,536 frames and 60 ms (measured; small packets: 17 ms).
 TURN_BYTES: Final = 256 * 1024
 #: Control frames that may wait for a full stream before the carrier counts as dead.
 MAX_WAITING_CONTROL: Final = 256

@@ -46,14 +46,6 @@ class CarrierState:
     counters: Counters
 
 
-class IncompatibleError(VersionError):
-    """The manager speaks no protocol of ours; ``sessions`` counts who is on it."""
-
-    def __init__(self, message: str, sessions: int, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.sessions = sessions
-
-
 class Carrier:
     """Owns the transport it was given; the queue stays the device owner's, attached only while the carrier lives.
 

@@ -18,7 +18,7 @@ from tests.manager.standin import Manager, Visitor, hello
 from tests.pump.ends import packet
 
 #: The longest an honest packet may take there and back: far below the 5 s at which a carrier counts as silent.
-PATIENCE_SECONDS = 1.5
+PATIENCE_SECONDS = 3.0
 
 
 class Honest:

@@ -194,7 +194,8 @@ def data_frame(stream: int, flags: int, payload: bytes) -> bytes:
     ("wire", "kind", "words"),
     [
         (data_frame(1, 1, REFUSAL), PortForwardError, "connection refused"),
-        (data_frame(3, 1, b""), PeerClosed, "the pod closed"),
+        (data_frame(3, 1, b"") + data_frame(1, 1, b""), PeerClosed, "the pod closed"),
+        (data_frame(3, 1, b"") + data_frame(1, 1, REFUSAL), PortForwardError, "connection refused"),
         (bytes.fromhex("80030007 00000008 00000000 00000000"), PeerClosed, "closing the port-forward"),
         (data_frame(5, 0, b"x"), ProtocolError, "never opened"),
         (data_frame(3, 0, b"\xff" * 9), ProtocolError, "claims"),
