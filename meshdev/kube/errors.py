@@ -5,10 +5,12 @@ socket, TLS and proxy errors from both. The classes below add what callers handl
 """
 
 import json
+import os
 import re
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from meshdev.errors import (
@@ -84,6 +86,8 @@ def _forbidden(asked: Access, message: str) -> MeshdevError:
     if found is None and asked.verb in {"create", "update", "patch", "delete"}:
         return AdmissionError(message)
     user = f" ({found['user']})" if found and found["user"] else ""
+    if found:
+        asked = replace(asked, verb=found["verb"])  # a WebSocket is asked for with get and needs create, too
     return ForbiddenError(
         f"you{user} may not {asked.sentence()}",
         hint=f"ask for this rule, or for the whole Role that `meshdev rbac` prints:\n{asked.rule()}",
@@ -156,8 +160,9 @@ def _reason(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, socket.gaierror):
             return f"its name cannot be resolved ({cause.strerror})"
-        if isinstance(cause, TimeoutError) and not cause.errno:
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+            return os.strerror(cause.errno).lower()  # asyncio and python-socks put words of their own in strerror
+        if isinstance(cause, TimeoutError):
             return "no answer in time"
-        if isinstance(cause, OSError) and cause.strerror and cause.errno:
-            return cause.strerror.lower()
     return str(causes[0]) or type(causes[0]).__name__

@@ -76,6 +76,16 @@ async def replace(api: KubeApi, spec: ManagerSpec, *, progress: Progress, second
     return await wait(api, spec.namespace, progress=progress, ignored=old, seconds=seconds)
 
 
+async def upgrade(
+    api: KubeApi, spec: ManagerSpec, *, progress: Progress, seconds: float = START_SECONDS
+) -> ManagerPod | None:
+    """:func:`replace` where that would change what runs; None where it would not."""
+    if not differs(await api.get_deployment(spec.namespace, MANAGER_NAME), spec):
+        return None
+    progress(f"replacing the manager in namespace {spec.namespace}")
+    return await replace(api, spec, progress=progress, seconds=seconds)
+
+
 async def find_pod(api: KubeApi, namespace: str) -> ManagerPod | None:
     """The newest pod whose tunnel container runs and that is not terminating."""
     pods, _ = await listed(api, pods_path(namespace), _SELECTOR, _as_is)

@@ -142,4 +142,5 @@ def differs(existing: Mapping[str, Any], spec: ManagerSpec) -> bool:
     pod = existing["spec"]["template"]["spec"]
     images = {container.get("image") for container in pod.get("containers") or []}
     secrets = tuple(secret.get("name") for secret in pod.get("imagePullSecrets") or [])
-    return images != {spec.image} or secrets != spec.pull_secrets or version_of(existing) != spec.version
+    versions = (version_of(existing), protocol_of(existing))
+    return images != {spec.image} or secrets != spec.pull_secrets or versions != (spec.version, spec.protocol)

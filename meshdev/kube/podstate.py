@@ -21,6 +21,12 @@ _IMAGE_REASONS: Final = {
 _START_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
+_POD_SECURITY_HINT: Final = (
+    "the manager needs the capabilities NET_ADMIN and MKNOD; it can run in a namespace that allows them: "
+    "--manager-namespace"
+)
+
+
 @dataclass(frozen=True)
 class ManagerPod:
     """A running manager pod. *image* is the digest the node resolved, for sidecars to run the same."""
@@ -121,6 +127,6 @@ def examine_deployment(deployment: Object) -> Waiting | None:
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             message = condition.get("message") or "the pod cannot be created"
             if "forbidden" in message or "denied" in message:
-                raise AdmissionError(message)
+                raise AdmissionError(message, hint=_POD_SECURITY_HINT if "PodSecurity" in message else None)
             return Waiting(message)
     return None

@@ -55,27 +55,26 @@ class Dialled:
 
 
 async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, deadline: float) -> Dialled:
-    """Forward *port* of *pod* within *deadline* seconds from now.
+    """Forward *port* of *pod* within *deadline* seconds, not counting the time of a credential plugin.
 
     Raises PortForwardError where this carrier is refused (another may work), NotFoundError without the pod,
     ForbiddenError, CredentialError, UntrustedError, UnreachableError (also when time is up) and ProtocolError.
     """
-    end = time.monotonic() + deadline
     try:
-        return await _dial(api, namespace, pod, port, carrier, end)
+        return await _dial(api, namespace, pod, port, carrier, deadline)
     except CredentialError:
         if not await api.renew():
             raise
-        return await _dial(api, namespace, pod, port, carrier, end)
+        return await _dial(api, namespace, pod, port, carrier, deadline)
 
 
-async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, end: float) -> Dialled:
+async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, seconds: float) -> Dialled:
     path = port_forward_path(namespace, pod)
     api.on_access(access("POST" if carrier == "spdy" else "GET", path, {}))
-    attempt = _Attempt(api.endpoint, await api.tls(), end)
     handshake = _handshake(api.endpoint, path, carrier, await api.auth_headers())
+    attempt = _Attempt(api.endpoint, await api.tls(), time.monotonic() + seconds)
     try:
-        async with asyncio.timeout(end - time.monotonic()):
+        async with asyncio.timeout(seconds):
             return await asyncio.to_thread(attempt.run, handshake, carrier, port)
     except TimeoutError:
         attempt.abort()

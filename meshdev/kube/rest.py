@@ -98,7 +98,8 @@ class Rest:
         )
         sent = {"User-Agent": f"meshdev/{VERSION}", **headers}
         try:
-            response = await self._client.call_api(method, url, sent, body=body, _request_timeout=limits)
+            async with asyncio.timeout(seconds):  # repetitions included
+                response = await self._client.call_api(method, url, sent, body=body, _request_timeout=limits)
         except _TRANSPORT_ERRORS as error:
             raise from_connection(error, self._endpoint) from error
         return Answer(response.response, self._endpoint)
@@ -120,7 +121,8 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
     try:
         for file, content in zip(files, (credentials.certificate, credentials.key), strict=True):
             os.write(file, content)
-        context.load_cert_chain(*(f"/proc/self/fd/{file}" for file in files))
+        certificate, key = (f"/proc/self/fd/{file}" for file in files)
+        context.load_cert_chain(certificate, key, password="")  # an encrypted key fails; nobody is asked
     except ssl.SSLError as error:
         raise CredentialError(f"the client certificate in the kubeconfig cannot be used: {error.reason}") from error
     finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -256,3 +257,13 @@ async def test_uninstall_keeps_its_hands_off_others(fake: FakeApi, api: KubeApi)
     fake.put("deployments", foreign, group="apps")
     with pytest.raises(ClusterError, match="is not meshdev's"):
         await uninstall(api, "default")
+
+
+async def test_upgrade_replaces_another_version_and_leaves_the_same_alone(fake: FakeApi, api: KubeApi) -> None:
+    fake.put("deployments", deployment(SPEC), group="apps")
+    fake.put("pods", pod("old", {"state": RUNNING}, age=9))
+    assert await manager.upgrade(api, SPEC, progress=lambda _: None) is None
+    fake.created = controller(fake, pod("new", {"state": RUNNING}))
+    found = await manager.upgrade(api, replace(SPEC, protocol=SPEC.protocol + 1), progress=lambda _: None, seconds=5)
+    assert found is not None
+    assert found.name == "new"

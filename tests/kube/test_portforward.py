@@ -122,7 +122,7 @@ RBAC = {"message": 'pods "m" is forbidden: User "dev" cannot create resource "po
     ("carrier", "status", "body", "kind", "words"),
     [
         ("spdy", 403, RBAC, ForbiddenError, "you (dev) may not create pods/portforward in namespace default"),
-        ("websocket", 403, RBAC, ForbiddenError, "you (dev) may not get pods/portforward in namespace default"),
+        ("websocket", 403, RBAC, ForbiddenError, "you (dev) may not create pods/portforward in namespace default"),
         ("spdy", 404, {"message": 'pods "m" not found'}, NotFoundError, 'pods "m" not found'),
         ("spdy", 401, {"message": "Unauthorized"}, CredentialError, "Unauthorized"),
         ("spdy", 400, {"message": "Upgrade request required"}, PortForwardError, "over spdy was refused"),
