@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from meshdev.config import DEFAULT_IMAGE, IMAGE_VARIABLE, TUNNEL_PORT
-from meshdev.errors import LaptopError, ManagerBusyError, MeshdevError, PortForwardError
+from meshdev.errors import LaptopError, ManagerBusyError, MeshdevError, PortForwardError, VersionError
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
@@ -73,17 +73,26 @@ class Cluster:
         self._pod = await manager.ensure(
             api, self._spec(), progress=self._progress.wait, on_created=self._created.append
         )
-        self._progress.step("manager", f"pod {self._pod.namespace}/{self._pod.name}")
+        replaced = ""
+        if options.upgrade and (pod := await manager.upgrade(api, self._spec(), progress=self._progress.wait)):
+            self._pod, replaced = pod, "replaced by "
+        self._progress.step("manager", f"{replaced}pod {self._pod.namespace}/{self._pod.name}")
 
-    async def replace_manager(self, sessions: int) -> None:
-        """Another version of the manager, where nobody else needs the one that runs."""
-        if sessions and not self._options.upgrade:
+    async def replace_manager(self, error: VersionError) -> None:
+        """Another version of the manager, where nobody else needs the one that runs. Raises *error* where that one
+        is what there is.
+        """
+        if error.sessions and not self._options.upgrade:
+            others = "another session is" if error.sessions == 1 else f"{error.sessions} other sessions are"
             raise ManagerBusyError(
-                f"the manager speaks another protocol than this meshdev, and {sessions} other sessions are on it",
+                f"the manager speaks another protocol than this meshdev, and {others} on it: {error.message}",
                 hint="ask them to disconnect, or replace it under them: meshdev connect --upgrade",
             )
-        self._pod = await manager.replace(self.api, self._spec(), progress=self._progress.wait)
-        self._progress.step("manager", f"replaced by pod {self._pod.namespace}/{self._pod.name}")
+        pod = await manager.upgrade(self.api, self._spec(), progress=self._progress.wait)
+        if pod is None:
+            raise error
+        self._pod = pod
+        self._progress.step("manager", f"replaced by pod {pod.namespace}/{pod.name}")
 
     async def dial(self) -> Dialled:
         """A new carrier to the manager's pod: the one that is known, or, after a failure, the one that is there now."""

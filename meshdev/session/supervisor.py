@@ -143,7 +143,7 @@ class Supervisor:
         try:
             welcome = await pool.start()
         except VersionError as error:
-            await self._cluster.replace_manager(error.sessions)
+            await self._cluster.replace_manager(error)
             welcome = await pool.start()
         kind = pool.carriers()[0].kind
         self._progress.step("tunnel", f"{welcome.address}, carried by {kind}, to {welcome.namespace}/{welcome.pod}")
