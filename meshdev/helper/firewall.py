@@ -1,20 +1,18 @@
-"""Our nftables table: a guard at the device and the redirect of DNS, through libnftables in this process.
+"""Our nftables table: a guard at the device and the redirect of DNS.
 
-The netlink socket inside the library's context owns the table (``flags owner``: Linux 5.12, nftables 0.9.9): nobody
+The netlink socket inside libnftables' context owns the table (``flags owner``: Linux 5.12, nftables 0.9.9): nobody
 else can change it and it vanishes with this process, however that ends. Older ones get a table without an owner, which
 the journal knows. Source: libnftables(3).
 """
 
-import ctypes
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from meshdev.errors import FirewallError
 from meshdev.helper.journal import Journal
 from meshdev.host.journal import DeleteTable, table_name
+from meshdev.nft import Nftables
 from meshdev.wire.values import IPAddress
-
-_LIBRARY: Final = "libnftables.so.1"
 
 #: Set on the sockets through which the forwarder asks the former resolvers. No bit of it is used by kube-proxy
 #: (0x4000, 0x8000) or tailscale (0xff0000).
@@ -24,50 +22,6 @@ MARK: Final = 0x0D53
 _DNS_PRIORITY: Final = -110
 
 
-class Library:
-    """One context of libnftables, and so one netlink socket."""
-
-    def __init__(self) -> None:
-        try:
-            library = ctypes.CDLL(_LIBRARY)
-        except OSError as error:
-            raise FirewallError(
-                f"{_LIBRARY} is not installed ({error})", hint="install nftables (Debian, Ubuntu: apt install nftables)"
-            ) from error
-        library.nft_ctx_new.restype = ctypes.c_void_p
-        library.nft_ctx_new.argtypes = [ctypes.c_uint32]
-        for name, *arguments in (
-            ("nft_ctx_free",),
-            ("nft_ctx_buffer_error",),
-            ("nft_ctx_set_dry_run", ctypes.c_bool),
-            ("nft_ctx_get_error_buffer",),
-            ("nft_run_cmd_from_buffer", ctypes.c_char_p),
-        ):
-            getattr(library, name).argtypes = [ctypes.c_void_p, *arguments]
-        library.nft_ctx_free.restype = None
-        library.nft_ctx_set_dry_run.restype = None
-        library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
-        self._library = library
-        self._context: int | None = library.nft_ctx_new(0)
-        if self._context is None:
-            raise FirewallError("libnftables gives no context")
-        library.nft_ctx_buffer_error(self._context)
-
-    def run(self, commands: str, *, dry: bool = False) -> None:
-        """Carry out all of *commands* in one transaction, or nothing. Raises FirewallError with nft's own words."""
-        self._library.nft_ctx_set_dry_run(self._context, dry)
-        failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode("ascii"))
-        said: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
-        if failed:
-            raise FirewallError(f"nftables refused: {said.decode(errors='replace').strip()[:500]}")
-
-    def close(self) -> None:
-        """Close the netlink socket; tables that it owns vanish."""
-        if self._context is not None:
-            self._library.nft_ctx_free(self._context)
-            self._context = None
-
-
 class Firewall:
     """The table ``inet meshdev_UID``, made when it is first needed."""
 
@@ -75,7 +29,7 @@ class Firewall:
         """Raises FirewallError when nftables cannot do what is needed; nothing is changed yet."""
         self._journal = journal
         self._table = table_name(journal.uid)
-        self._library = Library()
+        self._library = Nftables()
         self._entry: DeleteTable | None = None
         self._made = False
         try:
@@ -160,7 +114,7 @@ class Firewall:
 
 def delete_table(name: str) -> None:
     """Remove a table that a dead helper left; nothing when it is gone."""
-    library = Library()
+    library = Nftables()
     try:
         library.run(f"add table inet {name}\ndelete table inet {name}\n")
     finally:

@@ -142,6 +142,16 @@ def link_without_ipv6_address(index: int) -> Message:
     return Message(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
 
 
+def link_forwarding(index: int) -> Message:
+    """Let IPv4 packets pass from and to the device, where /proc/sys is read-only as in a pod.
+
+    IFLA_AF_SPEC, AF_INET, IFLA_INET_CONF, IPV4_DEVCONF_FORWARDING (linux/if_link.h, linux/ip.h).
+    """
+    forwarding = attribute(1, struct.pack("<i", 1))
+    spec = nested(26, nested(_AF_INET, nested(1, forwarding)))
+    return Message(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
+
+
 def link_delete(index: int) -> Message:
     """Remove the device."""
     return Message(RTM_DELLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0))

@@ -10,6 +10,7 @@ from meshdev.netlink.messages import (
     KernelRoute,
     attribute,
     attributes,
+    link_forwarding,
     nested,
     parse_flow,
     parse_route,
@@ -29,6 +30,16 @@ def test_a_route_to_add() -> None:
         "0800 0400 07000000"  # RTA_OIF
         "0800 0600 07000000"  # RTA_PRIORITY
         "0800 0700 c6120007"  # RTA_PREFSRC
+    )
+
+
+def test_a_device_may_forward() -> None:
+    assert link_forwarding(7).body == bytes.fromhex(
+        "00000000 07000000 00000000 00000000"  # struct ifinfomsg
+        "1400 1a80"  # IFLA_AF_SPEC
+        "1000 0280"  # AF_INET
+        "0c00 0180"  # IFLA_INET_CONF
+        "0800 0100 01000000"  # IPV4_DEVCONF_FORWARDING
     )
 
 

@@ -5,8 +5,6 @@ All of it lives in the pod's own network namespace and goes with the pod.
 
 import logging
 import socket
-import struct
-import subprocess
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -17,13 +15,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from meshdev.errors import DeviceError, FirewallError, RouteError
 from meshdev.manager.tunnel.leases import gateway
+from meshdev.netlink.messages import link_forwarding
+from meshdev.netlink.sock import Netlink
+from meshdev.nft import Nftables
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import ensure_node, open_tun, set_offload
 
 log = logging.getLogger(__name__)
-
-#: nft answers in 15 ms; a hung one must not stop the packets of everybody, in seconds.
-NFT_SECONDS: Final = 5.0
 
 #: Devices of sessions; the firewall knows them by this name.
 DEVICE_PATTERN: Final = "mesh%d"
@@ -86,7 +84,8 @@ class KernelNetwork:
         uplink = self._uplink()
         self._mtu: int = uplink.get_attr("IFLA_MTU")
         self._uplink_index: int = uplink["index"]
-        _nft(RULES)
+        self._nft = Nftables()
+        self._nft.run(RULES)
         self._forward(self._uplink_index)
 
     def pod(self) -> PodNetwork:
@@ -110,7 +109,7 @@ class KernelNetwork:
             for queue in device.queues:
                 queue.detach()
             self._configure(device.name, address, pool)
-            _nft(
+            self._nft.run(
                 f'add element inet meshdev sessions {{ "{device.name}" . {address} }}\n'
                 f"add element inet meshdev addresses {{ {address} }}\n"
             )
@@ -120,16 +119,16 @@ class KernelNetwork:
         return device, agreed
 
     def close_device(self, device: TunDevice, address: IPv4Address) -> None:
-        """Close the device, which takes address and route with it, then forget it in the firewall."""
-        device.close()
+        """Forget the address in the firewall, then close the device, which takes address and route with it."""
         try:
-            _nft(
+            self._nft.run(
                 f'delete element inet meshdev sessions {{ "{device.name}" . {address} }}\n'
                 f"delete element inet meshdev addresses {{ {address} }}\n"
             )
         except FirewallError as error:
             # The next device of that name could also send from the old address, until that is leased again.
             log.warning("%s", error.message)
+        device.close()
 
     def _configure(self, name: str, address: IPv4Address, pool: IPv4Network) -> None:
         try:
@@ -148,52 +147,16 @@ class KernelNetwork:
         raise RouteError("the pod has no default route")
 
     def _forward(self, index: int) -> None:
-        """Let IPv4 packets pass from and to this device: /proc/sys is read-only in a pod, netlink is not.
-
-        RTM_SETLINK with IFLA_AF_SPEC / AF_INET / IFLA_INET_CONF {IPV4_DEVCONF_FORWARDING: 1}
-        (include/uapi/linux/if_link.h, include/uapi/linux/ip.h); pyroute2 cannot write that attribute.
-        """
-        conf = _attribute(_IPV4_DEVCONF_FORWARDING, struct.pack("i", 1))
-        spec = _nested(_IFLA_AF_SPEC, _nested(socket.AF_INET, _nested(_IFLA_INET_CONF, conf)))
-        body = struct.pack("BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + spec
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-            netlink.send(struct.pack("IHHII", 16 + len(body), _RTM_SETLINK, _REQUEST_ACK, 1, 0) + body)
-            (code,) = struct.unpack_from("i", netlink.recv(4096), 16)
-        if code:
-            raise RouteError(f"the kernel does not let device {index} forward (error {-code})")
+        try:
+            with Netlink() as netlink:
+                netlink.run(link_forwarding(index))
+        except OSError as error:
+            raise RouteError(f"the kernel does not let device {index} forward: {error.strerror}") from error
 
 
 class _Link(Protocol):
     def get_attr(self, name: str) -> int: ...
     def __getitem__(self, name: str) -> int: ...
-
-
-_RTM_SETLINK: Final = 19
-_REQUEST_ACK: Final = 0x5  # NLM_F_REQUEST | NLM_F_ACK
-_NLA_F_NESTED: Final = 0x8000
-_IFLA_AF_SPEC: Final = 26
-_IFLA_INET_CONF: Final = 1
-_IPV4_DEVCONF_FORWARDING: Final = 1
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
-
-
-def _nested(kind: int, data: bytes) -> bytes:
-    return _attribute(kind | _NLA_F_NESTED, data)
-
-
-def _nft(script: str) -> None:
-    """Run an nft script as one transaction. Raises FirewallError with nft's own words."""
-    try:
-        result = subprocess.run(
-            ["nft", "-f", "-"], input=script, text=True, capture_output=True, check=False, timeout=NFT_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FirewallError(f"nft cannot be run: {error}") from error
-    if result.returncode:
-        raise FirewallError(f"nft refused: {result.stderr.strip()}")
 
 
 def parse_resolv_conf(text: str) -> tuple[tuple[IPv4Address, ...], tuple[str, ...]]:
