@@ -102,10 +102,11 @@ class Laptop:
         return done.stdout
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
-        """Start a command; its output is one pipe."""
+        """Start a command as a process group of its own; its output is one pipe."""
         return subprocess.Popen(
             self.command(*argv),
             cwd=CHECKOUT,
+            start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
