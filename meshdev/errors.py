@@ -234,3 +234,13 @@ class Cancelled(MeshdevError):  # noqa: N818 -- what the user asked for is no fa
 
     code = "cancelled"
     exit_code = 130
+
+
+def by_code(code: str) -> type[MeshdevError] | None:
+    """The class of the tree with that code: how an error is made again that came from another process."""
+    kinds: list[type[MeshdevError]] = [MeshdevError]
+    for kind in kinds:
+        if kind.code == code:
+            return kind
+        kinds.extend(kind.__subclasses__())
+    return None

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from meshdev.errors import DnsError
 from meshdev.helper.sockets import close_all, listeners
 from meshdev.host.dns import ResolvConf, parse_resolv_conf
-from meshdev.wire.helper import Listener
+from meshdev.wire.helper.answers import Listener
 from meshdev.wire.values import IPAddress
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")

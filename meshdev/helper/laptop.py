@@ -19,23 +19,18 @@ from meshdev.helper.sockets import upstream_sockets, upstream_tcp
 from meshdev.host import dns as decision
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
-from meshdev.wire.helper import (
-    AddressSet,
+from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, TunOpened
+from meshdev.wire.helper.lines import Fault
+from meshdev.wire.helper.requests import (
     AddRoutes,
-    Beat,
     Close,
-    DnsOpened,
     DnsSockets,
-    Done,
-    Fault,
     Heartbeat,
     OpenTun,
     Request,
-    Result,
     SetAddress,
     SetDns,
     SetRoutes,
-    TunOpened,
     UpstreamTcp,
 )
 from meshdev.wire.values import IPAddress

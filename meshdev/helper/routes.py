@@ -7,7 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 from meshdev.host.plan import route_steps
 from meshdev.netlink import messages
 from meshdev.netlink.sock import Netlink
-from meshdev.wire.helper import MAX_REFUSED, Refused, RoutesSet
+from meshdev.wire.helper.answers import Refused, RoutesSet
+from meshdev.wire.helper.limits import MAX_REFUSED
 
 
 def set_routes(netlink: Netlink, index: int, source: IPv4Address, desired: Iterable[IPv4Network]) -> RoutesSet:

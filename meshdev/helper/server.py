@@ -18,19 +18,10 @@ from meshdev.errors import LaptopError, MeshdevError, ProtocolError
 from meshdev.helper.journal import Journal
 from meshdev.helper.laptop import Laptop, Outcome
 from meshdev.helper.restore import undo_entries
-from meshdev.wire.helper import (
-    BEAT_LIMIT_SECONDS,
-    LINE_LIMIT,
-    Answer,
-    Close,
-    Done,
-    Fault,
-    Greeting,
-    Request,
-    encode_answer,
-    encode_greeting,
-    parse_request,
-)
+from meshdev.wire.helper.answers import Done
+from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS, LINE_LIMIT
+from meshdev.wire.helper.lines import Answer, Fault, Greeting, encode_answer, encode_greeting, parse_request
+from meshdev.wire.helper.requests import Close, Request
 from meshdev.wire.jsonlines import LineSplitter
 
 #: A session that takes no answer for so long is as good as gone.

@@ -6,7 +6,7 @@ from typing import Final
 
 from meshdev.errors import DnsError
 from meshdev.helper.firewall import MARK
-from meshdev.wire.helper import Upstream
+from meshdev.wire.helper.answers import Upstream
 from meshdev.wire.values import IPAddress
 
 DNS_PORT: Final = 53

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.wire import values
-from meshdev.wire.helper import MAX_NAMES, MAX_UPSTREAMS, Way
+from meshdev.wire.helper.limits import MAX_NAMES, MAX_UPSTREAMS, Way
 from meshdev.wire.values import IPAddress
 
 #: Where systemd-resolved listens for programs that read resolv.conf: systemd-resolved.service(8).

@@ -7,15 +7,15 @@ entry: the kernel or the link takes them along.
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
 from meshdev.errors import ProtocolError
 from meshdev.wire import values
-from meshdev.wire.jsonlines import Fields, decode, encode
+from meshdev.wire.fields import Fields
+from meshdev.wire.jsonlines import decode, encode
 
 VERSION: Final = 1
 
-T = TypeVar("T")
 _MAX_ENTRIES: Final = 64
 _MAX_CONTENT: Final = 256 * 1024
 
@@ -88,11 +88,9 @@ class Record:
             found.integer("uid", 0, 1 << 32),
             found.integer("pid", 1, 1 << 22),
             found.integer("started", 0, 1 << 62),
-            found.inners("entries", _entry),
+            found.wholes("entries", _entry, _MAX_ENTRIES),
         )
         found.end()
-        if len(record.entries) > _MAX_ENTRIES:
-            raise ProtocolError("The journal has too many entries")
         return record
 
 
@@ -112,7 +110,7 @@ def _plain(entry: Entry) -> dict[str, object]:
 
 
 def _device(found: Fields) -> Entry:
-    return DeleteDevice(_checked(values.interface, found.text("name", 15)), found.integer("index", 1, (1 << 31) - 1))
+    return DeleteDevice(found.parsed("name", values.interface, 15), found.integer("index", 1, (1 << 31) - 1))
 
 
 def _table(found: Fields) -> Entry:
@@ -126,7 +124,7 @@ def _file(found: Fields) -> Entry:
     path = found.text("path", 4096)
     if not path.startswith("/"):
         raise ProtocolError("The journal names a relative path")
-    return RestoreFile(path, _checked(_decode, found.text("former", _MAX_CONTENT)))
+    return RestoreFile(path, found.parsed("former", _decode, _MAX_CONTENT))
 
 
 _READERS: Final[dict[str, Callable[[Fields], Entry]]] = {
@@ -137,16 +135,7 @@ _READERS: Final[dict[str, Callable[[Fields], Entry]]] = {
 
 
 def _entry(found: Fields) -> Entry:
-    entry = _READERS[found.choice("undo", tuple(_READERS))](found)
-    found.end()
-    return entry
-
-
-def _checked(load: Callable[[str], T], text: str) -> T:
-    try:
-        return load(text)
-    except ValueError as error:
-        raise ProtocolError(f"The journal: {error}"[:500]) from None
+    return _READERS[found.choice("undo", tuple(_READERS))](found)
 
 
 def _decode(text: str) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from meshdev.wire.helper import MAX_ROUTES
+from meshdev.wire.helper.limits import MAX_ROUTES
 from meshdev.wire.values import BROADEST_PREFIX, NEVER_ROUTED, IPAddress
 
 _NAMED: Final = 3  # so many names in a sentence, the others as a number

@@ -15,33 +15,20 @@ from typing import Any, Final, TypeVar
 from meshdev.errors import LaptopError, MeshdevError, ProtocolError
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import wrap_queues
-from meshdev.wire.helper import (
-    BEAT_SECONDS,
-    LINE_LIMIT,
-    MAX_FDS,
-    AddressSet,
+from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Listener, Result, RoutesSet, TunOpened
+from meshdev.wire.helper.limits import BEAT_SECONDS, LINE_LIMIT, MAX_FDS
+from meshdev.wire.helper.lines import Fault, Greeting, encode_request, parse_answer, parse_greeting
+from meshdev.wire.helper.requests import (
     AddRoutes,
-    Beat,
     Close,
-    DnsOpened,
     DnsSockets,
-    Done,
-    Fault,
-    Greeting,
     Heartbeat,
-    Listener,
     OpenTun,
     Request,
-    Result,
-    RoutesSet,
     SetAddress,
     SetDns,
     SetRoutes,
-    TunOpened,
     UpstreamTcp,
-    encode_request,
-    parse_answer,
-    parse_greeting,
 )
 from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.values import IPAddress

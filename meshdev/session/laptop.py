@@ -18,7 +18,8 @@ from meshdev.session.routing import Routing
 from meshdev.session.surroundings import look
 from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Welcome
-from meshdev.wire.helper import BEAT_SECONDS, Greeting
+from meshdev.wire.helper.limits import BEAT_SECONDS
+from meshdev.wire.helper.lines import Greeting
 from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.values import IPAddress
 

@@ -11,7 +11,7 @@ from meshdev.errors import UsageError
 from meshdev.host.plan import Laptop, Wish, may_route, plan
 from meshdev.session.helper_client import HelperClient
 from meshdev.wire.control import Welcome
-from meshdev.wire.helper import Refused
+from meshdev.wire.helper.answers import Refused
 from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)

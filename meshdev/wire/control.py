@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final, TypeVar
+from typing import Final
 
 from meshdev.errors import ProtocolError
 from meshdev.wire import frames
-from meshdev.wire.jsonlines import Fields, parse
+from meshdev.wire.fields import Fields, parse, plain
 
 #: Most carriers of one session, and so queues of one TUN device.
 MAX_CARRIERS: Final = 8
@@ -23,8 +23,6 @@ MAX_TEXT: Final = 1024
 #: Characters of a holder's name, so that SESSIONS with every session a manager takes fits one frame:
 #: 60 x (4 x 128 bytes of UTF-8 and 80 around them) < 64 KiB.
 MAX_HOLDER: Final = 128
-
-T = TypeVar("T")
 
 _HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 _OFFLOAD_BITS: Final = 0xFF
@@ -111,25 +109,13 @@ def encode(message: Message) -> bytes:
 
 
 def _frame(kind: int, message: Message) -> bytes:
-    return frames.frame(kind, json.dumps(_plain(message), separators=(",", ":"), ensure_ascii=False).encode())
+    return frames.frame(kind, json.dumps(plain(message), separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def _for_people(text: str, limit: int) -> str:
     """One printable line of at most *limit* characters."""
     line = " ".join(text.split())
     return "".join(letter if letter.isprintable() else "?" for letter in line[:limit])
-
-
-def _plain(value: object) -> object:
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case tuple():
-            return [_plain(item) for item in value]
-        case Hello() | Welcome() | Close() | Sessions() | SessionInfo():
-            return {key: _plain(item) for key, item in vars(value).items()}
-        case _:
-            return str(value)
 
 
 def decode(kind: int, body: bytes) -> Message | None:
@@ -147,42 +133,37 @@ class _Object(Fields):
     """An object of a message: unknown keys are skipped, texts are short and printable, addresses are IPv4."""
 
     def word(self, key: str, limit: int = MAX_TEXT) -> str:
-        return _printable(key, self.text(key, limit))
+        return self.parsed(key, _printable, limit)
 
     def words(self, key: str) -> tuple[str, ...]:
-        return tuple(_printable(key, text) for text in self.texts(key, MAX_TEXT))
+        return self.all_parsed(key, _printable, limit=MAX_TEXT)
 
     def identity(self, key: str) -> str:
-        value = self.word(key)
-        if not _HEX_ID.fullmatch(value):
-            raise ProtocolError(f"{key!r} must be 32 hexadecimal digits")
-        return value
+        return self.parsed(key, _identity, MAX_TEXT)
 
     def address(self, key: str) -> IPv4Address:
-        return _parsed(key, IPv4Address, self.word(key))
+        return self.parsed(key, IPv4Address, MAX_TEXT)
 
     def optional_address(self, key: str) -> IPv4Address | None:
-        text = self.text_or_none(key, MAX_TEXT) if key in self else None
-        return None if text is None else _parsed(key, IPv4Address, text)
+        return None if key not in self or self._null(key) else self.address(key)
 
     def addresses(self, key: str) -> tuple[IPv4Address, ...]:
-        return tuple(_parsed(key, IPv4Address, text) for text in self.words(key))
+        return self.all_parsed(key, IPv4Address, limit=MAX_TEXT)
 
     def networks(self, key: str) -> tuple[IPv4Network, ...]:
-        return tuple(_parsed(key, IPv4Network, text) for text in self.words(key))
+        return self.all_parsed(key, IPv4Network, limit=MAX_TEXT)
 
 
-def _printable(key: str, text: str) -> str:
+def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ProtocolError(f"{key!r} holds characters that cannot be printed")
+        raise ValueError("not printable")
     return text
 
 
-def _parsed(key: str, kind: Callable[[str], T], text: str) -> T:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise ProtocolError(f"{key!r} holds no {kind.__name__}: {text}") from error
+def _identity(text: str) -> str:
+    if not _HEX_ID.fullmatch(text):
+        raise ValueError("not 32 hexadecimal digits")
+    return text
 
 
 def _hello(fields: _Object) -> Hello:

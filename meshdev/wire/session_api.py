@@ -13,13 +13,14 @@ Session API (``session.sock``, one request and one answer a connection)::
                                         or {"error": {…}, "exit_code": n}
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
-from meshdev.errors import MeshdevError, ProtocolError
-from meshdev.wire.jsonlines import Fields, decode, encode
+from meshdev.errors import MeshdevError, ProtocolError, by_code
+from meshdev.wire.fields import Fields
+from meshdev.wire.jsonlines import decode, encode
 
 State = Literal["connected", "connecting", "reconnecting", "disconnected"]
 STATES: Final[tuple[State, ...]] = ("connected", "connecting", "reconnecting", "disconnected")
@@ -250,10 +251,7 @@ class Failed:
 
     def as_error(self) -> MeshdevError:
         """The error of the tree with that code, to be raised; the root where this version does not know it."""
-        for kind in _tree(MeshdevError):
-            if kind.code == self.code:
-                return kind(self.message, hint=self.hint)
-        return MeshdevError(self.message, hint=self.hint)
+        return (by_code(self.code) or MeshdevError)(self.message, hint=self.hint)
 
     def as_answer(self) -> dict[str, object]:
         """The answer of the session API."""
@@ -368,9 +366,3 @@ def _absolute(path: str | None) -> str | None:
     if path is not None and not PurePosixPath(path).is_absolute():
         raise ProtocolError("kubeconfig of the first line is not an absolute path")
     return path
-
-
-def _tree(kind: type[MeshdevError]) -> Iterator[type[MeshdevError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _tree(child)

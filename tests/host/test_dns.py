@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.host.dns import MARKER, Env, ResolvConf, decide, parse_resolv_conf, render_resolv_conf, search_list
-from meshdev.wire.helper import MAX_UPSTREAMS
+from meshdev.wire.helper.limits import MAX_UPSTREAMS
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meshdev.host.plan import Laptop, LocalRoute, Plan, Wish, may_route, plan, route_steps, subtract
 from meshdev.host.pools import usable_pools
-from meshdev.wire.helper import MAX_ROUTES
+from meshdev.wire.helper.limits import MAX_ROUTES
 
 
 def nets(text: str) -> tuple[IPv4Network, ...]:

@@ -9,7 +9,7 @@ import pytest
 from meshdev.manager.control import __main__ as control
 from meshdev.wire.control import Close
 from tests.manager.standin import Visitor, hello, running
-from tests.tunnel.standin import until
+from tests.waiting import until
 
 
 async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(

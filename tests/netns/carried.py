@@ -13,7 +13,8 @@ from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.framing import PlainFraming
 from tests.netns.cluster import Cluster
 from tests.netns.laptop import Laptop
-from tests.tunnel.standin import Connection, until
+from tests.tunnel.standin import Connection
+from tests.waiting import until
 
 ROUTED = ("10.244.0.0/24", "169.254.169.254/32")
 

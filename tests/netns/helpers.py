@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from meshdev.session.helper_client import DnsEars, HelperClient
 from meshdev.tun.device import TunDevice
-from meshdev.wire.helper import Greeting
+from meshdev.wire.helper.lines import Greeting
 from tests.netns.laptop import Laptop
 
 ADDRESS = IPv4Address("198.18.0.7")

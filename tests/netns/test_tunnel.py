@@ -16,7 +16,7 @@ from meshdev.config import SILENCE_SECONDS
 from tests.netns.carried import Carried
 from tests.netns.cluster import MANAGER, POD, Cluster
 from tests.netns.laptop import Laptop
-from tests.tunnel.standin import until
+from tests.waiting import until
 
 PORT: Final = 5001
 MEGABYTE: Final = 1 << 20

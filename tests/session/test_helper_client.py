@@ -11,23 +11,9 @@ import pytest
 from meshdev.errors import AlreadyConnectedError, LaptopError, MeshdevError, ProtocolError, RouteError
 from meshdev.session import helper_client
 from meshdev.session.helper_client import HelperClient
-from meshdev.wire.helper import (
-    AddressSet,
-    Answer,
-    Beat,
-    Done,
-    Fault,
-    Greeting,
-    Listener,
-    Result,
-    RoutesSet,
-    TunOpened,
-    Upstream,
-    encode_answer,
-    encode_greeting,
-    parse_request,
-)
-from meshdev.wire.helper import DnsOpened as Opened
+from meshdev.wire.helper.answers import AddressSet, Beat, Done, Listener, Result, RoutesSet, TunOpened, Upstream
+from meshdev.wire.helper.answers import DnsOpened as Opened
+from meshdev.wire.helper.lines import Answer, Fault, Greeting, encode_answer, encode_greeting, parse_request
 
 GREETING = Greeting(7, 1000, "redirect", "", (), ())
 

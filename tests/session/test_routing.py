@@ -11,7 +11,7 @@ from meshdev.host.plan import Laptop, LocalRoute
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.routing import MAX_NAMED, Routing
 from meshdev.wire.control import Welcome
-from meshdev.wire.helper import RoutesSet
+from meshdev.wire.helper.answers import RoutesSet
 
 WELCOME = Welcome(
     version=1,

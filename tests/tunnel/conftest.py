@@ -11,7 +11,8 @@ from meshdev.pump import pump
 from meshdev.tunnel import carrier
 from tests.loops import open_descriptors
 from tests.manager.standin import Manager, running
-from tests.tunnel.standin import Laptop, Relay, make_laptop, until
+from tests.tunnel.standin import Laptop, Relay, make_laptop
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
 
 from meshdev.pump.transport import SocketTransport, Transport
 from meshdev.tun.device import TunDevice
@@ -13,11 +12,10 @@ from meshdev.tun.memory import memory_pair
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.framing import Framing, PlainFraming
-from tests.loops import DEADLINE_SECONDS
 from tests.manager.standin import HELLO
+from tests.waiting import until
 
 Address = tuple[str, int]
-_LOOK_SECONDS: Final = 0.005
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,6 @@ async def dial(address: Address) -> Connection:
         sock.close()
         raise
     return Connection(SocketTransport(sock), PlainFraming())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until *condition* holds."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():  # noqa: ASYNC110 -- what is waited for lives in other threads
-            await asyncio.sleep(_LOOK_SECONDS)
 
 
 @dataclass

@@ -9,34 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.config import ADDRESS_POOLS
-from meshdev.errors import AlreadyConnectedError, LaptopError, MeshdevError, ProtocolError, RouteError
-from meshdev.wire.helper import (
-    LINE_LIMIT,
-    MAX_ROUTES,
-    WAYS,
+from meshdev.errors import AlreadyConnectedError, LaptopError, ProtocolError, RouteError
+from meshdev.wire.helper.answers import (
     AddressSet,
-    AddRoutes,
-    Answer,
     Beat,
-    Close,
     DnsOpened,
-    DnsSockets,
     Done,
-    Fault,
-    Greeting,
-    Heartbeat,
     Listener,
-    OpenTun,
     Refused,
-    Request,
     Result,
     RoutesSet,
-    SetAddress,
-    SetDns,
-    SetRoutes,
     TunOpened,
     Upstream,
-    UpstreamTcp,
+)
+from meshdev.wire.helper.limits import LINE_LIMIT, MAX_ROUTES, WAYS
+from meshdev.wire.helper.lines import (
+    Answer,
+    Fault,
+    Greeting,
     encode_answer,
     encode_greeting,
     encode_request,
@@ -44,7 +34,20 @@ from meshdev.wire.helper import (
     parse_greeting,
     parse_request,
 )
+from meshdev.wire.helper.requests import (
+    AddRoutes,
+    Close,
+    DnsSockets,
+    Heartbeat,
+    OpenTun,
+    Request,
+    SetAddress,
+    SetDns,
+    SetRoutes,
+    UpstreamTcp,
+)
 from meshdev.wire.values import NEVER_ROUTED
+from tests.error_tree import every_kind, told_as
 
 REQUEST_LINES: list[tuple[Request, str]] = [
     (OpenTun(2), '"op":"open_tun","queues":2'),
@@ -285,7 +288,5 @@ def test_a_helper_of_another_version() -> None:
 
 
 def test_every_error_of_the_tree_survives_the_way() -> None:
-    kinds: list[type[MeshdevError]] = [MeshdevError]
-    for kind in kinds:
-        kinds.extend(kind.__subclasses__())
-        assert type(Fault.of(kind("x")).as_error()) is kind
+    for kind in every_kind():
+        assert type(Fault.of(kind("x")).as_error()) is told_as(kind)

@@ -30,6 +30,7 @@ from meshdev.wire.session_api import (
     parse_event,
     parse_request,
 )
+from tests.error_tree import every_kind, told_as
 
 CONNECTED = Status(
     state="connected",
@@ -142,11 +143,8 @@ def test_answers_travel() -> None:
 
 
 def test_every_error_comes_back_as_itself() -> None:
-    todo = [MeshdevError]
-    while todo:
-        kind = todo.pop()
-        todo += kind.__subclasses__()
-        assert type(Failed.of(kind("sentence", hint="way out")).as_error()) is kind
+    for kind in every_kind():
+        assert type(Failed.of(kind("sentence", hint="way out")).as_error()) is told_as(kind)
     assert type(Failed("of a newer version", "sentence", None, 99).as_error()) is MeshdevError
     assert issubclass(PeerClosed, MeshdevError)
 

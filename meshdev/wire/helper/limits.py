@@ -1,0 +1,22 @@
+"""What session and helper both hold to: the version, the most of everything, the beat."""
+
+from typing import Final, Literal
+
+VERSION: Final = 1
+LINE_LIMIT: Final = 256 * 1024
+MAX_QUEUES: Final = 8
+MAX_ROUTES: Final = 8192
+MAX_REFUSED: Final = 64
+MAX_NAMES: Final = 32
+MAX_UPSTREAMS: Final = 8
+#: SCM_MAX_FD of Linux include/net/scm.h is 253; no answer of ours comes near it.
+MAX_FDS: Final = 64
+#: Characters of what is said to people.
+MAX_WORDS: Final = 4096
+
+Way = Literal["resolved", "redirect", "file"]
+WAYS: Final[tuple[Way, ...]] = ("resolved", "redirect", "file")
+
+#: The session's beat, and the silence after which the helper takes the laptop's DNS back (design: D11), in seconds.
+BEAT_SECONDS: Final = 1.0
+BEAT_LIMIT_SECONDS: Final = 3.0

@@ -1,0 +1,152 @@
+"""The closed list of what the session may ask of the root helper. ``read`` checks every value."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import ClassVar, Final
+
+from meshdev.wire import values
+from meshdev.wire.fields import Fields
+from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, RoutesSet, TunOpened
+from meshdev.wire.helper.limits import MAX_NAMES, MAX_QUEUES, MAX_ROUTES, MAX_UPSTREAMS
+from meshdev.wire.values import IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTun:
+    """Make the device; once a helper."""
+
+    op: ClassVar[str] = "open_tun"
+    answer: ClassVar[type[Result]] = TunOpened
+    queues: int
+
+    @classmethod
+    def read(cls, found: Fields) -> "OpenTun":
+        return cls(found.integer("queues", 1, MAX_QUEUES))
+
+
+@dataclass(frozen=True, slots=True)
+class SetAddress:
+    """Give the device its address and bring it up; again with another address: move there, without routes."""
+
+    op: ClassVar[str] = "set_address"
+    answer: ClassVar[type[Result]] = AddressSet
+    address: IPv4Address
+    mtu: int
+
+    @classmethod
+    def read(cls, found: Fields) -> "SetAddress":
+        return cls(found.parsed("address", values.session_address), found.integer("mtu", 576, 65535))
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoutes:
+    """The routes that shall exist on the device, all of them."""
+
+    op: ClassVar[str] = "set_routes"
+    answer: ClassVar[type[Result]] = RoutesSet
+    routes: tuple[IPv4Network, ...]
+
+    @classmethod
+    def read(cls, found: Fields) -> "SetRoutes":
+        return cls(found.distinct("routes", values.route, MAX_ROUTES))
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoutes:
+    """Routes to add to those that exist: what one DNS answer needs, without telling all of them again.
+
+    The answer's ``routes`` are those of the request that are in force.
+    """
+
+    op: ClassVar[str] = "add_routes"
+    answer: ClassVar[type[Result]] = RoutesSet
+    routes: tuple[IPv4Network, ...]
+
+    @classmethod
+    def read(cls, found: Fields) -> "AddRoutes":
+        return cls(found.distinct("routes", values.route, MAX_ROUTES))
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSockets:
+    """Sockets for the forwarder; again: a fresh set, as after a change of network."""
+
+    op: ClassVar[str] = "dns_sockets"
+    answer: ClassVar[type[Result]] = DnsOpened
+    upstreams: tuple[IPAddress, ...]
+
+    @classmethod
+    def read(cls, found: Fields) -> "DnsSockets":
+        return cls(found.distinct("upstreams", values.address, MAX_UPSTREAMS))
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTcp:
+    """One marked, non-blocking TCP socket of the server's family, not connected."""
+
+    op: ClassVar[str] = "upstream_tcp"
+    answer: ClassVar[type[Result]] = Done
+    server: IPAddress
+
+    @classmethod
+    def read(cls, found: Fields) -> "UpstreamTcp":
+        return cls(found.parsed("server", values.address))
+
+
+@dataclass(frozen=True, slots=True)
+class SetDns:
+    """Send the laptop's DNS to the forwarder; again: with other names.
+
+    ``search`` is appended to short names (resolved, file); ``domains`` are asked here, "." for all (resolved only:
+    the other ways bring every question).
+    """
+
+    op: ClassVar[str] = "set_dns"
+    answer: ClassVar[type[Result]] = Done
+    search: tuple[str, ...]
+    domains: tuple[str, ...]
+
+    @classmethod
+    def read(cls, found: Fields) -> "SetDns":
+        return cls(
+            found.distinct("search", values.name, MAX_NAMES),
+            found.distinct("domains", values.name, MAX_NAMES),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The session is alive: without one for BEAT_LIMIT_SECONDS the laptop's DNS goes back, until the next."""
+
+    op: ClassVar[str] = "heartbeat"
+    answer: ClassVar[type[Result]] = Beat
+
+    @classmethod
+    def read(cls, _: Fields) -> "Heartbeat":
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Undo everything, answer, end. EOF does the same without an answer."""
+
+    op: ClassVar[str] = "close"
+    answer: ClassVar[type[Result]] = Done
+
+    @classmethod
+    def read(cls, _: Fields) -> "Close":
+        return cls()
+
+
+Request = OpenTun | SetAddress | SetRoutes | AddRoutes | DnsSockets | UpstreamTcp | SetDns | Heartbeat | Close
+REQUESTS: Final[tuple[type[Request], ...]] = (
+    OpenTun,
+    SetAddress,
+    SetRoutes,
+    AddRoutes,
+    DnsSockets,
+    UpstreamTcp,
+    SetDns,
+    Heartbeat,
+    Close,
+)
