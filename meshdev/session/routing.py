@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: Addresses that cluster DNS returned and no range covers; beyond that the oldest goes.
 MAX_NAMED: Final = 2048
+#: Addresses of API servers; a name behind a load balancer may show ever new ones.
+MAX_OUTSIDE: Final = 64
 #: Routes shown to people before "and so many more".
 _SHOWN: Final = 4
 
@@ -57,9 +59,12 @@ class Routing:
         """Whether packets to *address* take the tunnel."""
         return any(address in route for route in self._routes)
 
-    def keep_outside(self, addresses: Iterable[IPAddress]) -> None:
-        """These must never take the tunnel: it goes there itself."""
-        self._wish = replace(self._wish, outside=tuple(dict.fromkeys((*self._wish.outside, *addresses))))
+    async def keep_outside(self, addresses: Iterable[IPAddress]) -> None:
+        """These must never take the tunnel, as it goes there itself; earlier ones stay outside too."""
+        outside = tuple(dict.fromkeys((*addresses, *self._wish.outside)))[:MAX_OUTSIDE]
+        if set(outside) != set(self._wish.outside):
+            self._wish = replace(self._wish, outside=outside)
+            await self._apply()
 
     async def moved(self, welcome: Welcome) -> None:
         """The device has the address of *welcome*: apply everything, from that address on."""

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from meshdev.session.helper_client import HelperClient
 from meshdev.session.laptop import Laptop
 from meshdev.session.names import Names
 from meshdev.session.progress import Progress
+from meshdev.tunnel.carrier import Dialled
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.session_api import (
@@ -110,8 +112,8 @@ class Supervisor:
         laptop = self._laptop = Laptop(HelperClient(self._helper_socket), self._options, self._progress)
         async with self._cluster, laptop:
             await self._open_both(laptop)
-            laptop.routing.keep_outside(await self._cluster.api.addresses())
-            pool = self._pool = Pool(laptop.device.queues, self._cluster.dial, self._hello(laptop), laptop.set_address)
+            dial = partial(self._dial, laptop)
+            pool = self._pool = Pool(laptop.device.queues, dial, self._hello(laptop), laptop.set_address)
             async with pool.running(), asyncio.TaskGroup() as group, laptop.undoing(), _left(pool):
                 group.create_task(laptop.keep_beating())
                 group.create_task(laptop.watch_helper())
@@ -126,6 +128,11 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             group.create_task(laptop.open_device())
             group.create_task(self._cluster.open())
+
+    async def _dial(self, laptop: Laptop) -> Dialled:
+        """A carrier. Where the API server's name leads now is kept out of the tunnel first: it may have moved."""
+        await laptop.routing.keep_outside(await self._cluster.api.addresses())
+        return await self._cluster.dial()
 
     def _hello(self, laptop: Laptop) -> Hello:
         return Hello(

@@ -104,11 +104,21 @@ async def test_another_address_sets_all_routes_again() -> None:
 async def test_the_api_server_stays_outside_of_also() -> None:
     machine = Machine()
     routing = machine.routing(also=("172.30.0.0/30",))
-    routing.keep_outside([IPv4Address("172.30.0.2")])
+    await routing.keep_outside([IPv4Address("172.30.0.2")])
     await routing.moved(WELCOME)
     assert not routing.inside(IPv4Address("172.30.0.2"))
     assert routing.inside(IPv4Address("172.30.0.1"))
     assert any("172.30.0.2" in note for note in routing.notes)
+
+
+async def test_an_api_server_that_moves_is_followed() -> None:
+    machine = Machine()
+    routing = machine.routing(also=("172.30.0.0/24",))
+    await routing.moved(WELCOME)
+    await routing.keep_outside([IPv4Address("172.30.0.2")])
+    await routing.keep_outside([IPv4Address("172.30.0.3")])
+    assert not routing.inside(IPv4Address("172.30.0.2"))
+    assert not routing.inside(IPv4Address("172.30.0.3"))
 
 
 async def test_an_answer_of_dns_is_routed_unless_it_must_not_be() -> None:
