@@ -14,7 +14,9 @@ _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": 
 
 @dataclass(frozen=True, order=True)
 class Access:
-    """One authorization question. *resource* includes the subresource (``pods/portforward``)."""
+    """One authorization question. *resource* includes the subresource (``pods/portforward``); of what is no resource
+    (``/api``) it is the path.
+    """
 
     verb: str
     group: str
@@ -37,6 +39,8 @@ def access(method: str, path: str, query: Mapping[str, str]) -> Access:
     """The question that a request to *path* of the API puts to the authorizer."""
     parts = [unquote(part) for part in path.strip("/").split("/")]
     group, rest = (parts[1], parts[3:]) if parts[0] == "apis" else ("", parts[2:])
+    if not rest:
+        return Access(method.lower(), "", path)
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 2:
         namespace, rest = rest[1], rest[2:]

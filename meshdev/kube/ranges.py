@@ -34,6 +34,21 @@ async def cluster_ranges(api: KubeApi) -> ClusterRanges:
     return ClusterRanges(services, pods, tuple(notes))
 
 
+async def advertised_addresses(api: KubeApi) -> frozenset[IPv4Address]:
+    """Where the cluster says that its API server is; empty where it does not say.
+
+    The kubeconfig says something else where a proxy on this very machine or a port that Docker forwards (kind,
+    minikube) is in between: then these addresses are where our own carriers go in the end. Every authenticated user
+    may ask (ClusterRole ``system:discovery``).
+    """
+    try:
+        answer = await api.request("GET", "/api")
+    except (ForbiddenError, NotFoundError):
+        return frozenset()
+    places = answer.get("serverAddressByClientCIDRs") or []
+    return _ipv4(str(place.get("serverAddress")).rpartition(":")[0] for place in places)
+
+
 async def _networks(api: KubeApi, path: str, field: str, notes: list[str]) -> frozenset[IPv4Network]:
     def project(item: Object) -> list[str]:
         values: list[str] = (item.get("spec") or {}).get(field) or []

@@ -16,7 +16,7 @@ from meshdev.kube.manager import Created
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
 from meshdev.kube.portforward import Carrier, Dialled, dial
-from meshdev.kube.ranges import cluster_ranges, watch_addresses
+from meshdev.kube.ranges import advertised_addresses, cluster_ranges, watch_addresses
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
 from meshdev.wire.session_api import ConnectOptions
@@ -114,6 +114,7 @@ class Cluster:
     async def learn_ranges(self, routing: Routing, group: asyncio.TaskGroup) -> None:
         """Route what the user may see, now and as it changes; whole ranges for who may ask for them."""
         api = self.api
+        await routing.keep_outside(await advertised_addresses(api))
         found = await cluster_ranges(api)
         await routing.want(ranges=found.services | found.pods)
         first = asyncio.Event()

@@ -33,6 +33,7 @@ class FakeApi:
     created: Callable[[str, Object], None] = lambda _resource, _item: None  # controllers: what a create sets off
     deleted: Callable[[str], None] = lambda _resource: None
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)  # by verb: an admission plugin's answer
+    advertised: list[dict[str, str]] = field(default_factory=list)  # what /api says of the server's own addresses
     oldest: int = 0  # watches from before this version are gone (410)
     version: int = 100
     log: list[tuple[int, str, tuple[str, str], Object]] = field(default_factory=list)
@@ -101,6 +102,8 @@ class FakeApi:
             )
         if asked.verb in self.refuse:
             return _status(*self.refuse[asked.verb])
+        if asked.resource == "/api":
+            return web.json_response({"kind": "APIVersions", "serverAddressByClientCIDRs": self.advertised})
         if "/" in asked.resource:
             return _status(400, "Upgrade request required")
         if asked.verb == "watch":

@@ -18,6 +18,7 @@ from meshdev.kube.access import Access, access
         ("DELETE", "/apis/apps/v1/namespaces/a/deployments/d", {}, Access("delete", "apps", "deployments", "a", "d")),
         ("GET", "/api/v1/nodes", {}, Access("list", "", "nodes")),
         ("GET", "/api/v1/namespaces/a", {}, Access("get", "", "namespaces", "", "a")),
+        ("GET", "/api", {}, Access("get", "", "/api")),
         (
             "GET",
             "/apis/apps/v1/namespaces/a/deployments",

@@ -4,7 +4,7 @@ from contextlib import aclosing
 from ipaddress import IPv4Address, IPv4Network
 
 from meshdev.kube.client import KubeApi
-from meshdev.kube.ranges import cluster_ranges, watch_addresses
+from meshdev.kube.ranges import advertised_addresses, cluster_ranges, watch_addresses
 from tests.kube.fake_api import FakeApi, Object
 
 
@@ -43,6 +43,18 @@ async def test_nothing_and_a_note_for_who_may_not(fake: FakeApi, api: KubeApi) -
         "you (dev) may not list servicecidrs.networking.k8s.io in the whole cluster",
         "you (dev) may not list nodes in the whole cluster",
     )
+
+
+async def test_the_api_servers_own_word(fake: FakeApi, api: KubeApi) -> None:
+    assert await advertised_addresses(api) == frozenset()
+    fake.advertised = [
+        {"clientCIDR": "0.0.0.0/0", "serverAddress": "172.18.0.2:6443"},
+        {"clientCIDR": "::/0", "serverAddress": "[fd00::2]:6443"},
+        {"clientCIDR": "10.0.0.0/8", "serverAddress": "api.example.test:443"},
+    ]
+    assert await advertised_addresses(api) == ips("172.18.0.2")
+    fake.allow = lambda _: False
+    assert await advertised_addresses(api) == frozenset()
 
 
 async def test_services_and_endpoints_as_they_come_and_go(fake: FakeApi, api: KubeApi) -> None:
