@@ -30,12 +30,16 @@ class LocalRoute:
 
 @dataclass(frozen=True, slots=True)
 class Laptop:
-    """What the laptop's network is without us. Gateways are those of default routes."""
+    """What the laptop's network is without us. Gateways are those of default routes.
+
+    ``sessions`` are the addresses of meshdev's devices: other users' connections, and this one's once it has one.
+    """
 
     routes: tuple[LocalRoute, ...] = ()
     addresses: tuple[IPv4Address, ...] = ()
     gateways: tuple[IPv4Address, ...] = ()
     resolvers: tuple[IPAddress, ...] = ()
+    sessions: tuple[IPv4Address, ...] = ()
 
     @property
     def networks(self) -> tuple[LocalRoute, ...]:

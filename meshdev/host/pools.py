@@ -10,13 +10,15 @@ from meshdev.host.plan import Laptop
 def usable_pools(laptop: Laptop, pools: Iterable[IPv4Network] = ADDRESS_POOLS) -> tuple[IPv4Network, ...]:
     """*pools* that meet no network, address, gateway or resolver of the laptop, in their order; maybe none.
 
-    Proxies with fake addresses (Clash, sing-box, Surge) hold 198.18.0.0/16 or parts of it.
+    Proxies with fake addresses (Clash, sing-box, Surge) hold 198.18.0.0/16 or parts of it. Those with the address of
+    another user's session come last: that one may be another manager's, and ours would give the same address again.
     """
     networks = [route.network for route in laptop.networks]
     single = (*laptop.addresses, *laptop.gateways, *laptop.resolvers)
     addresses = [address for address in single if isinstance(address, IPv4Address)]
-    return tuple(
+    usable = [
         pool
         for pool in pools
         if not any(pool.overlaps(network) for network in networks) and not any(address in pool for address in addresses)
-    )
+    ]
+    return tuple(sorted(usable, key=lambda pool: any(address in pool for address in laptop.sessions)))

@@ -36,18 +36,21 @@ def describe(found: Sequence[KernelRoute], names: dict[int, str], resolvers: Seq
 
     Another user's connection is no network of this machine: both may route the same ranges, each by its own device.
     """
-    routes = [route for route in found if not _OURS.fullmatch(names.get(route.index, ""))]
+    devices = {index for index, name in names.items() if _OURS.fullmatch(name)}
+    ours = [route for route in found if route.index in devices]
+    routes = [route for route in found if route.index not in devices]
     unicast = [route for route in routes if route.kind == _TYPE_UNICAST and route.table != _TABLE_LOCAL]
     defaults = [route for route in unicast if not route.network.prefixlen]
     return Laptop(
         routes=tuple(
             LocalRoute(route.network, names.get(route.index, "?")) for route in unicast if route.network.prefixlen
         ),
-        addresses=tuple(dict.fromkeys(_address(route) for route in routes if route.kind == _TYPE_LOCAL)),
+        addresses=_addresses(routes),
         gateways=tuple(dict.fromkeys(route.gateway for route in defaults if route.gateway)),
         resolvers=tuple(resolvers),
+        sessions=_addresses(ours),
     )
 
 
-def _address(route: KernelRoute) -> IPv4Address:
-    return route.network.network_address
+def _addresses(routes: Sequence[KernelRoute]) -> tuple[IPv4Address, ...]:
+    return tuple(dict.fromkeys(route.network.network_address for route in routes if route.kind == _TYPE_LOCAL))

@@ -1,5 +1,6 @@
 """Which routes the plan makes of a laptop and a wish: the resulting state as text."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -204,3 +205,8 @@ def test_the_rules_hold_for_every_address(
 )
 def test_pools(networks: str, addresses: str, expected: str) -> None:
     assert " ".join(map(str, usable_pools(laptop(networks, addresses=addresses)))) == expected
+
+
+def test_a_pool_with_another_session_of_this_laptop_comes_last() -> None:
+    others = replace(laptop(), sessions=ips("198.18.0.2 198.19.0.2"))
+    assert usable_pools(others) == nets("100.127.0.0/16 198.18.0.0/16 198.19.0.0/16")

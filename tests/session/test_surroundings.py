@@ -32,9 +32,9 @@ def test_networks_addresses_and_gateways_are_told_apart() -> None:
     )
 
 
-def test_devices_of_meshdev_are_no_part_of_it() -> None:
+def test_of_devices_of_meshdev_only_the_addresses_are_told() -> None:
     found = [route("10.96.0.0/16", 3), route("198.18.0.2/32", 3, table=LOCAL, kind=TYPE_LOCAL)]
-    assert describe(found, NAMES, []) == Laptop()
+    assert describe(found, NAMES, []) == Laptop(sessions=(IPv4Address("198.18.0.2"),))
 
 
 def test_a_device_that_only_looks_like_ours_counts() -> None:
