@@ -102,10 +102,10 @@ class FakeApi:
             )
         if asked.verb in self.refuse:
             return _status(*self.refuse[asked.verb])
-        if asked.resource == "/api":
-            return web.json_response({"kind": "APIVersions", "serverAddressByClientCIDRs": self.advertised})
         if "/" in asked.resource:
-            return _status(400, "Upgrade request required")
+            versions = {"kind": "APIVersions", "serverAddressByClientCIDRs": self.advertised}
+            is_root = asked.resource == "/api"
+            return web.json_response(versions) if is_root else _status(400, "Upgrade request required")
         if asked.verb == "watch":
             response = web.StreamResponse()
             with suppress(ConnectionError):  # the client may leave at any time
