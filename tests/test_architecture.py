@@ -4,6 +4,7 @@
 """
 
 import ast
+import functools
 import io
 import re
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "meshdev").rglob("*.py"))
-ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench", "demo") for path in (ROOT / folder).rglob("*.py"))
 
 PURE = ("wire", "host", "intercept", "sidecar/envoy")
 
@@ -47,6 +48,7 @@ def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
@@ -129,16 +131,72 @@ SUPPRESSION = re.compile(r"#\s*(noqa|type:\s*ignore|pragma: no cover)")
 EXPLAINED = re.compile(r"#\s*(noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\]|pragma: no cover)\s*(-- |\(|# )\S")
 
 
+def _comments(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[int, str]]:
+    """Comments in which *pattern* is found, with their lines."""
+    text = path.read_text()
+    if pattern.search(text):
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT and pattern.search(token.string):
+                yield token.start[0], token.string
+
+
 def _unexplained(path: Path) -> Iterator[str]:
     """Suppressions without a reason, on the same line or in a comment right above."""
     lines = path.read_text().splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
-        row = token.start[0]
+    for row, comment in _comments(path, SUPPRESSION):
         above = lines[row - 2].strip().startswith("# ") if row > 1 else False
-        is_one = token.type == tokenize.COMMENT and SUPPRESSION.search(token.string)
-        if is_one and not above and not EXPLAINED.search(token.string):
-            yield f"{_name(path)}:{row}: {token.string}"
+        if not above and not EXPLAINED.search(comment):
+            yield f"{_name(path)}:{row}: {comment}"
 
 
 def test_every_suppression_has_its_reason_beside_it() -> None:
     assert [line for path in ALL_FILES for line in _unexplained(path)] == []
+
+
+#: Where anything at all may be caught, because nobody is above to tell: a command, and one query to the laptop's DNS.
+EDGES = frozenset({"meshdev/cli/commands.py", "meshdev/dns/listener.py"})
+
+
+def _catches_all(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(kind is None or ast.unparse(kind) in {"Exception", "BaseException"} for kind in caught)
+
+
+def _swallowed(path: Path) -> Iterator[str]:
+    """Handlers for everything that do not end by raising what they caught."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.ExceptHandler) and _catches_all(node) and not isinstance(node.body[-1], ast.Raise):
+            yield f"{_name(path)}:{node.lineno}"
+
+
+def test_everything_is_caught_only_at_the_edge() -> None:
+    assert {place.partition(":")[0] for path in FILES for place in _swallowed(path)} <= EDGES
+
+
+def test_no_work_is_left_in_comments() -> None:
+    marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    assert [f"{_name(path)}:{row}" for path in ALL_FILES for row, _ in _comments(path, marks)] == []
+
+
+#: asyncio.sleep() of no more than this lets others run; a longer one waits for time to pass.
+LETS_OTHERS_RUN = 0.05
+
+
+def _sleeps(tree: ast.AST, function: str = "") -> Iterator[ast.Call]:
+    """Calls that let time pass, except those between two looks of ``until…()`` and ``wait_for…()``."""
+    for node in ast.iter_child_nodes(tree):
+        inner = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
+        yield from _sleeps(node, inner)
+        if not isinstance(node, ast.Call) or inner.startswith(("until", "wait_for")):
+            continue
+        match ast.unparse(node.func), node.args:
+            case "asyncio.sleep", [ast.Constant(int() | float() as seconds)] if seconds <= LETS_OTHERS_RUN:
+                continue
+            case "asyncio.sleep" | "time.sleep", _:
+                yield node
+
+
+def test_tests_wait_for_what_happens_and_not_for_time_to_pass() -> None:
+    """Stand-ins, which are not named so, may be slow on purpose."""
+    tests = [path for path in ALL_FILES if path.name.startswith("test_") or path.name == "conftest.py"]
+    assert [f"{_name(path)}:{call.lineno}" for path in tests for call in _sleeps(_tree(path))] == []

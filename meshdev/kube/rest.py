@@ -144,9 +144,9 @@ class _SocksConnector(aiohttp.TCPConnector):
         self,
         *args: Any,  # noqa: ANN401 -- aiohttp's signature
         addr_infos: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- the same
+        **kwargs: Any,  # noqa: ANN401 -- the same
+    ) -> Any:  # noqa: ANN401 -- the same
         options = {name: kwargs[name] for name in ("ssl", "server_hostname")}
         async with asyncio.timeout(timeout.sock_connect or timeout.total):
             sock = await self._proxy.connect(*addr_infos[0][4][:2])

@@ -53,6 +53,7 @@ class Commands:
 
     def environment(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("FAKE_", "MESHDEV_"))}
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # or every process here would compile meshdev anew
         own = {"XDG_RUNTIME_DIR": str(self.home), "HOME": str(self.home), "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
         own["KUBECONFIG"] = str(self.home / "config")
         return {**inherited, **own, **self.env}
@@ -94,7 +95,12 @@ class Commands:
             time.sleep(0.01)
 
     def wait_for_trace(self, word: str) -> None:
+        """Wait until the session has come to that word."""
         self.wait_for(lambda: any(line.startswith(word) for line in self.trace()))
+
+    def go(self) -> None:
+        """A session that holds goes on."""
+        (self.paths.directory / "go").touch()
 
     def pids(self) -> list[int]:
         """The sessions that were started."""

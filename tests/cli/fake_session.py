@@ -1,6 +1,7 @@
 """A session that only speaks: the real protocol on the real descriptors, driven by the plan in $FAKE_SESSION.
 
-It writes what happens to it, a word a line, to ``trace`` in the connection's folder.
+It writes what happens to it, a word a line, to ``trace`` in the connection's folder. Where the plan says ``hold``, it
+stays at that word until the test says ``go`` (a file in that folder), or until somebody ends it.
 """
 
 import argparse
@@ -44,6 +45,10 @@ class Plan:
     deaf: bool = False
     done_when_cancelled: bool = False
     start_seconds: float = 0.0
+    #: A word of the trace: ``start`` (before it listens or reads), ``options``, ``step0`` …
+    hold: str = ""
+    #: It fails only when another command waits for it.
+    fail_heard: bool = False
     status: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,6 +72,8 @@ class FakeSession:
 
     def run(self) -> None:
         self.trace(f"start {os.getpid()}")
+        if self.plan.hold == "start":
+            self.until_hung_up()
         time.sleep(self.plan.start_seconds)
         self.paths.socket.unlink(missing_ok=True)
         self.listener.bind(str(self.paths.socket))
@@ -76,6 +83,7 @@ class FakeSession:
             self.undo("cancelled")
         self.options = ConnectOptions.parse(line)
         self.trace(f"options {line.decode().strip()}")
+        self.hold("options")
         for number in range(self.plan.steps):
             if number or not self.plan.step_before_helper:
                 self.wait(lambda: self.greeted)
@@ -83,9 +91,12 @@ class FakeSession:
             if number == self.plan.crash_after:
                 sys.exit(3)
             if number == self.plan.fail_after:
+                self.wait(lambda: self.waiting or not self.plan.fail_heard)
                 self.fail(Failed.of(ManagerError("the pod does not start: CrashLoopBackOff", hint="look at its log")))
             self.tell(Step(f"step{number}", f"value {number}", 0.05))
             self.tell(Wait("for the next"))
+            self.trace(f"step{number}")
+            self.hold(f"step{number}")
         self.wait(lambda: self.greeted)
         self.connected()
         self.wait(lambda: False)
@@ -108,6 +119,15 @@ class FakeSession:
         end = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() >= end)
 
+    def hold(self, word: str) -> None:
+        if self.plan.hold == word:
+            self.wait((self.paths.directory / "go").exists)
+
+    def until_hung_up(self) -> None:
+        poll = select.poll()
+        poll.register(self.progress, select.POLLRDHUP)
+        assert poll.poll(10_000)
+
     def wait(self, until: Any) -> None:
         """Serve everybody until it is so."""
         while not until():
@@ -122,6 +142,7 @@ class FakeSession:
 
     def on_cancel(self) -> None:
         if self.plan.deaf:
+            self.trace("deaf")
             time.sleep(60)
         if self.plan.done_when_cancelled:
             self.connected()
@@ -132,6 +153,8 @@ class FakeSession:
         data = self.helper.recv(65536)
         if not data and self.greeted:
             self.undo("helper gone")
+        elif not data and select.select([self.progress], [], [], 0)[0]:
+            self.on_cancel()  # whoever cancels ends the helper too, after the word to us
         elif not data:
             self.fail(Failed.of(SudoError("the helper ended before it said anything")))
         elif b'"error"' in data:

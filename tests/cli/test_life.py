@@ -33,15 +33,16 @@ def test_status_is_the_sessions(meshdev: Commands) -> None:
 
 
 def test_status_while_connecting(meshdev: Commands) -> None:
-    meshdev.plan(step_seconds=1)
+    meshdev.plan(start_seconds=0.3, hold="step0")
     process = meshdev.start("connect")
     meshdev.wait_for_trace("start")
     assert meshdev("status", "-o", "json").json()["state"] == "connecting"
+    meshdev.go()
     assert meshdev.finish(process).code == 0
 
 
 def test_disconnect_waits_for_the_end(meshdev: Commands) -> None:
-    meshdev.plan(undo_seconds=1)
+    meshdev.plan(undo_seconds=0.5)
     meshdev("connect")
     ran = meshdev("disconnect")
     assert (ran.code, ran.out) == (0, "Disconnected\n")
@@ -67,6 +68,7 @@ def test_a_session_that_hangs_is_never_called_connected(meshdev: Commands, hung:
     assert ran.json()["state"] == "reconnecting"
     assert ran.json()["pids"]["session"] == hung
     assert "meshdev disconnect" in ran.json()["notes"][0]
+    meshdev.env["FAKE_SHORT"] = "1"
     assert meshdev("connect").code == 56
 
 

@@ -1,5 +1,6 @@
 """The edge of the command: help, versions, wrong command lines, what any error becomes, and how fast it starts."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -54,15 +55,22 @@ def test_versions(meshdev: Commands) -> None:
         ("connect", "-n", ""),
     ],
 )
-def test_what_cannot_be_meant_is_2(meshdev: Commands, words: tuple[str, ...]) -> None:
-    ran = meshdev(*words)
+def test_what_cannot_be_meant_is_2(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert run([*words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("meshdev: ")
+    assert "Traceback" not in err
+    assert run([words[0], "-o", "json", *words[1:]]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["code"] == "usage"
+    assert err == ""
+
+
+def test_the_process_ends_with_that_code(meshdev: Commands) -> None:
+    ran = meshdev("connect", "surplus")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("meshdev: ")
-    assert "Traceback" not in ran.err
-    ran = meshdev(words[0], "-o", "json", *words[1:])
-    assert ran.code == 2
-    assert ran.json()["error"]["code"] == "usage"
-    assert ran.err == ""
 
 
 def test_no_command_prints_the_help(meshdev: Commands) -> None:

@@ -53,6 +53,7 @@ def test_the_password_is_asked_for_once_the_cluster_answers(meshdev: Commands, s
 
 def test_a_session_without_an_early_step_is_no_deadlock(meshdev: Commands, sudo: Sudo) -> None:
     sudo("password")
+    meshdev.env["FAKE_SHORT"] = "1"
     meshdev.plan(step_before_helper=False)
     terminal = Terminal(meshdev, "connect")
     terminal.read_until(PROMPT)
@@ -90,7 +91,7 @@ def test_ctrl_c_at_the_prompt_undoes_everything(meshdev: Commands, sudo: Sudo) -
 
 def test_ctrl_c_on_a_terminal_spares_the_session(meshdev: Commands) -> None:
     """It is the session that undoes: it must not be hit itself, so it is in a session of its own."""
-    meshdev.plan(step_seconds=1, undo_seconds=0.5)
+    meshdev.plan(hold="step0", undo_seconds=0.5)
     terminal = Terminal(meshdev, "connect")
     terminal.read_until("value 0")
     terminal.write("\x03")

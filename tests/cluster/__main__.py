@@ -80,10 +80,10 @@ def _node(words: list[str]) -> NoReturn:
 
 def _kubectl(words: list[str]) -> NoReturn:
     from tests.cluster import addresses, enter, packages
-    from tests.cluster.paths import ADMIN_KUBECONFIG
+    from tests.cluster.paths import ADMIN_KUBECONFIG, KUBECTL_CACHE
 
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment["KUBECONFIG"] = str(ADMIN_KUBECONFIG)
+    environment |= {"KUBECONFIG": str(ADMIN_KUBECONFIG), "KUBECACHEDIR": str(KUBECTL_CACHE)}
     enter.network(addresses.NODE_NAMESPACE, [str(packages.kubectl()), *words], environment)
 
 

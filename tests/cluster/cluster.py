@@ -8,7 +8,7 @@ from tests.cluster import addresses as plan
 from tests.cluster import cgroups, components, manifests, packages, pki, processes
 from tests.cluster.hashing import text_hash
 from tests.cluster.images import Image
-from tests.cluster.paths import ADMIN_KUBECONFIG, CONTAINERD_SOCKET, KUBELET_ROOT, LOGS, RUN, log_file
+from tests.cluster.paths import ADMIN_KUBECONFIG, CONTAINERD_SOCKET, KUBECTL_CACHE, KUBELET_ROOT, LOGS, RUN, log_file
 from tests.cluster.progress import wait_for
 from tests.cluster.run import TestbedError, run
 from tests.cluster.state import State
@@ -120,6 +120,8 @@ def kubectl_command(argv: Sequence[str]) -> list[str]:
         str(packages.kubectl()),
         "--kubeconfig",
         str(ADMIN_KUBECONFIG),
+        "--cache-dir",
+        str(KUBECTL_CACHE),
         *argv,
     ]
 

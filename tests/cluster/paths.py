@@ -28,6 +28,7 @@ CONTAINERD_ROOT = DATA / "containerd"
 AUDIT_LOG = LOGS / "audit.log"
 
 ADMIN_KUBECONFIG = PKI / "admin.kubeconfig"
+KUBECTL_CACHE = DATA / "kubectl-cache"  # else ~/.kube, or .kube in the checkout where there is no HOME
 
 TOOLS = CACHE / "bin"
 IMAGES = CACHE / "images"

@@ -53,14 +53,18 @@ class Laptop:
     #: Nobody listens at the nameserver's address.
     kube_gone: bool = False
     routed: list[str] = field(default_factory=list)
-    route_seconds: float = 0.0
+    #: Where there is one, no route is added before it is set.
+    gate: asyncio.Event | None = None
+    routing: bool = False
     route_error: MeshdevError | None = None
     upstream_sockets: int = 4
     port: int = 0
     running: "asyncio.Task[None] | None" = None
 
     async def route(self, addresses: frozenset[IPv4Address]) -> None:
-        await asyncio.sleep(self.route_seconds)
+        self.routing = True
+        if self.gate is not None:
+            await self.gate.wait()
         if self.route_error is not None:
             raise self.route_error
         self.routed += sorted(map(str, addresses))

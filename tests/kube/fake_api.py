@@ -63,6 +63,10 @@ class FakeApi:
         """What is there, as ``namespace/name``."""
         return sorted("/".join(key) for key in self.objects.get((group, resource), {}))
 
+    def watched(self, resource: str) -> bool:
+        """Whether somebody began to watch."""
+        return any((asked.verb, asked.resource) == ("watch", resource) for asked in self.asked)
+
     def end_watches(self) -> None:
         """As a server does that restarts."""
         self.epoch += 1

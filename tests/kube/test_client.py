@@ -5,6 +5,7 @@ import sys
 from contextlib import aclosing
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,9 +105,9 @@ async def test_changes_of_a_deployment(api: KubeApi) -> None:
         await api.get_deployment("default", "d")
 
 
-async def opened(tmp_path: Path, fake: FakeApi, user: Object, **options: str) -> KubeApi:
+async def opened(tmp_path: Path, fake: FakeApi, user: Object, **options: Any) -> KubeApi:
     path = write_kubeconfig(tmp_path / "config", fake.url, user=user)
-    return await KubeApi.open(Options(kubeconfig=str(path), environment={}, **options))  # type: ignore[arg-type]
+    return await KubeApi.open(Options(kubeconfig=str(path), environment={}, **options))
 
 
 async def test_a_rejected_token_is_renewed_once(tmp_path: Path, fake: FakeApi) -> None:
@@ -150,8 +151,8 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
-    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(5)
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
         writer.close()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)

@@ -15,6 +15,7 @@ from meshdev.kube.manager import Created, ensure, find_pod, undo, uninstall
 from meshdev.kube.manifest import ManagerSpec, deployment
 from meshdev.kube.podstate import ManagerPod
 from tests.kube.fake_api import FakeApi, Object
+from tests.waiting import until
 
 SPEC = ManagerSpec("default", "image:1")
 RUNNING: Object = {"running": {}}
@@ -191,7 +192,7 @@ async def test_somebody_else_creates_it_at_the_same_time(fake: FakeApi, api: Kub
     run = Run()
     async with asyncio.TaskGroup() as tasks:
         found = tasks.create_task(run.ensure(api))
-        await asyncio.sleep(0.1)
+        await until(lambda: fake.watched("pods"))
         fake.put("pods", pod("theirs", {"state": RUNNING}))
     assert found.result().name == "theirs"
     assert run.created == []
@@ -224,7 +225,7 @@ async def test_who_may_not_see_deployments_still_uses_a_manager_that_comes(fake:
     fake.allow = lambda asked: asked.resource == "pods"
     async with asyncio.TaskGroup() as tasks:
         found = tasks.create_task(manager.wait(api, "default", progress=lambda _: None, seconds=5))
-        await asyncio.sleep(0.1)
+        await until(lambda: fake.watched("pods"))
         fake.put("pods", pod("m", {"state": RUNNING}))
     assert found.result().name == "m"
 
@@ -244,7 +245,7 @@ async def test_uninstall_waits_for_the_pods(fake: FakeApi, api: KubeApi) -> None
     fake.put("pods", pod("m", {"state": RUNNING}))
     async with asyncio.TaskGroup() as tasks:
         removed = tasks.create_task(uninstall(api, "default"))
-        await asyncio.sleep(0.2)
+        await until(lambda: fake.watched("pods"))
         assert fake.names("deployments", "apps") == []
         assert not removed.done()
         fake.remove("pods", "m")

@@ -177,26 +177,27 @@ async def test_a_server_that_hangs_up(tmp_path: Path) -> None:
             await dial(api, "default", "m", 9000, "spdy", 5)
 
 
-async def silence(reader: asyncio.StreamReader, ended: asyncio.Event) -> None:
+async def silence(reader: asyncio.StreamReader, asked: asyncio.Event, ended: asyncio.Event) -> None:
     await reader.readuntil(b"\r\n\r\n")
+    asked.set()
     with contextlib.suppress(ConnectionError):
         await reader.read()
     ended.set()
 
 
 async def test_a_server_that_says_nothing(tmp_path: Path) -> None:
-    ended = asyncio.Event()
-    async with listening(lambda reader, _: silence(reader, ended)) as port, client(tmp_path, port) as api:
+    asked, ended = asyncio.Event(), asyncio.Event()
+    async with listening(lambda reader, _: silence(reader, asked, ended)) as port, client(tmp_path, port) as api:
         with pytest.raises(UnreachableError, match="in time"):
             await dial(api, "default", "m", 9000, "spdy", 0.2)
         await asyncio.wait_for(ended.wait(), 2)
 
 
 async def test_a_cancelled_dial_closes_its_connection_at_once(tmp_path: Path) -> None:
-    ended = asyncio.Event()
-    async with listening(lambda reader, _: silence(reader, ended)) as port, client(tmp_path, port) as api:
+    asked, ended = asyncio.Event(), asyncio.Event()
+    async with listening(lambda reader, _: silence(reader, asked, ended)) as port, client(tmp_path, port) as api:
         task = asyncio.ensure_future(dial(api, "default", "m", 9000, "spdy", 30))
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(asked.wait(), 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from meshdev.config import ADDRESS_POOLS
 from meshdev.errors import MeshdevError
@@ -36,10 +36,10 @@ HELLO = Hello(
 )
 
 
-def hello(name: str, **changes: object) -> Hello:
+def hello(name: str, **changes: Any) -> Hello:
     """A HELLO of the session *name* (one hexadecimal digit or more)."""
     digits = name.encode().hex().ljust(32, "0")[:32]
-    return replace(HELLO, session=digits, holder=name, **changes)  # type: ignore[arg-type]
+    return replace(HELLO, session=digits, holder=name, **changes)
 
 
 class FakeNetwork:

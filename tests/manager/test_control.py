@@ -20,11 +20,11 @@ async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(
     task = asyncio.ensure_future(control.follow_always(tmp_path / "tunnel.sock"))
     for name in ("ann", "bob"):
         with running(tmp_path) as manager:
-            await until(lambda manager=manager: manager.events._listeners)  # type: ignore[misc]
+            await until(lambda manager=manager: manager.events._listeners)  # type: ignore[misc]  # its default has no type
             with Visitor(manager) as visitor:
                 visitor.say(hello(name)).welcome()
                 visitor.say(Close("bye", ""))
-                await until(lambda name=name: f"left {name} 198.18.0.2" in caplog.messages)  # type: ignore[misc]
+                await until(lambda name=name: f"left {name} 198.18.0.2" in caplog.messages)  # type: ignore[misc]  # its default has no type
             assert f"joined {name} 198.18.0.2" in caplog.messages
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

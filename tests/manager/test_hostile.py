@@ -113,7 +113,7 @@ def test_random_bytes(manager: Manager) -> None:
 
 
 def test_random_bytes_inside_well_formed_frames(manager: Manager) -> None:
-    dice = random.Random(8)  # noqa: S311
+    dice = random.Random(8)  # noqa: S311 -- as above
     with honest_session(manager):
         for _ in range(200):
             kinds = [dice.choice([1, 2, 3, 4, 6, 7, 0x80, 0xFF]) for _ in range(20)]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from meshdev.config import ADDRESS_POOLS, TUNNEL_PORT
+from meshdev.errors import PortForwardError
 from meshdev.pump.transport import SocketTransport
 from meshdev.tun.linux import open_tun
 from meshdev.tunnel.pool import Pool
@@ -49,8 +50,6 @@ class Carried:
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", TUNNEL_PORT))
         except OSError as error:
             sock.close()
-            from meshdev.errors import PortForwardError  # noqa: PLC0415
-
             raise PortForwardError(str(error)) from error
         self.dialled.append(sock)
         return Connection(SocketTransport(sock), PlainFraming())

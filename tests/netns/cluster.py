@@ -70,7 +70,7 @@ class Namespace:
     def inside(self) -> Iterator[None]:
         """Sockets and processes that this thread makes in the block belong to the namespace."""
         libc = ctypes.CDLL(None, use_errno=True)
-        with open("/proc/thread-self/ns/net") as home, open(f"/proc/{self.pid}/ns/net") as there:  # noqa: PTH123
+        with open("/proc/thread-self/ns/net") as home, open(f"/proc/{self.pid}/ns/net") as there:  # noqa: PTH123 -- no paths
             assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0
             try:
                 yield

@@ -11,9 +11,11 @@ import pytest
 
 from meshdev.helper.firewall import MARK
 from meshdev.session.helper_client import DnsEars
+from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS
 from tests.netns.helpers import helper, leftovers, restore
 from tests.netns.laptop import GATEWAY, RESOLV_CONF, Laptop
 from tests.netns.resolver import Resolver, ask_tcp, ask_udp, listening
+from tests.waiting import until
 
 _GATEWAY6 = "fd00::1"
 
@@ -93,8 +95,8 @@ async def test_a_silent_session_loses_dns_and_gets_it_back(laptop: Laptop) -> No
             # The session is stopped: it neither answers nor beats.
             assert ask_udp(old, GATEWAY, 0.2) == "nobody"
             assert ask_udp(old, GATEWAY, 0.2) == "nobody"
-            await asyncio.sleep(3.2)
-            assert ask_udp(old, GATEWAY) == "former"  # the retry on the same socket
+            # The retries on the same socket.
+            await until(lambda: ask_udp(old, GATEWAY, 0.2) == "former", BEAT_LIMIT_SECONDS + 0.7)
             assert _asked(laptop) == ("former", "former")
             # It goes on.
             beat = await connection.client.heartbeat()
@@ -175,8 +177,7 @@ async def test_file(bare_laptop: Laptop) -> None:
         assert (await connection.client.heartbeat()).nameservers == (IPv4Address(GATEWAY),)
         with _forwarder(connection.ears):
             assert await asyncio.to_thread(_asked, bare_laptop, "127.0.0.153") == ("forwarder", "forwarder")
-        await asyncio.sleep(3.2)
-        assert _resolv_conf(bare_laptop) == RESOLV_CONF
+        await until(lambda: _resolv_conf(bare_laptop) == RESOLV_CONF, BEAT_LIMIT_SECONDS + 0.2)
         assert (await connection.client.heartbeat()).active
         assert "127.0.0.153" in _resolv_conf(bare_laptop)
     assert _resolv_conf(bare_laptop) == RESOLV_CONF

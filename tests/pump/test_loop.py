@@ -164,7 +164,7 @@ def test_a_callback_forgotten_within_the_round_is_not_called_even_when_its_numbe
             return
 
     for index, (ours, peer) in enumerate(pairs):
-        loop.register(ours.fileno(), READABLE, lambda _, index=index: replace(index))  # type: ignore[misc]
+        loop.register(ours.fileno(), READABLE, lambda _, index=index: replace(index))  # type: ignore[misc]  # its default has no type
         peer.send(b"old")
     one_round(loop)
     assert old_calls == []

@@ -93,7 +93,7 @@ async def test_a_cut_carrier_is_dialled_again_to_the_same_session(
         for round_number in range(1, 4):
             await until(lambda: up(pool) == 2)
             relay.cut()
-            await until(lambda enough=2 * round_number: relay.accepted > enough)  # type: ignore[misc]
+            await until(lambda enough=2 * round_number: relay.accepted > enough)  # type: ignore[misc]  # its default has no type
         await until(lambda: up(pool) == 2)
         assert len(laptop.welcomes) == 1
         assert manager.holders() == ["ann@laptop"]
@@ -228,7 +228,7 @@ async def test_carriers_that_end_as_soon_as_they_are_up_are_dialled_ever_more_sl
             count = len(times)
             with Visitor(manager) as rival:
                 rival.say(HELLO)
-                await until(lambda count=count: len(times) > count)  # type: ignore[misc]
+                await until(lambda count=count: len(times) > count)  # type: ignore[misc]  # its default has no type
                 await until(lambda: up(pool) == 1)
     assert times[3] - times[1] >= FIRST_BACKOFF * (2 + 4)
 
