@@ -6,6 +6,7 @@ the journal knows. Source: libnftables(3).
 """
 
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import FirewallError
@@ -38,15 +39,18 @@ class Firewall:
             self._library.close()
             raise
 
-    def guard(self, device: str) -> None:
-        """Let in at the device only answers and what an intercept led here, and no IPv6 at all."""
+    def guard(self, device: str, address: IPv4Address) -> None:
+        """Let in at the device only answers to *address*: in one transaction, so that there is no moment without."""
         self._make()
-        lines = [f"flush chain inet {self._table} guard", f"flush chain inet {self._table} passing"]
+        # Whatever arrives is for our address. Else a forged packet could be taken for an answer within a connection
+        # of another interface (CVE-2019-14899). Before connection tracking, which puts other addresses into answers.
+        chains = {"arriving": [f"ip daddr {address} accept", "drop"]}
         # Forwarded packets have a chain of their own: Docker leads what comes to a published port into a container.
-        for chain, intercepts in (("guard", ["ct status dnat accept"]), ("passing", [])):
-            allowed = ["ct state established,related accept", *intercepts]
-            rules = [f'iifname != "{device}" accept', "meta nfproto ipv6 drop", *allowed, "drop"]
-            lines += [self._rule(chain, rule) for rule in rules]
+        chains |= dict.fromkeys(("guard", "passing"), ["ct state established,related accept", "drop"])
+        lines = []
+        for chain, rules in chains.items():
+            lines.append(f"flush chain inet {self._table} {chain}")
+            lines += [self._rule(chain, rule) for rule in (f'iifname != "{device}" accept', *rules)]
         self._library.run("\n".join(lines) + "\n")
 
     def redirect_dns(self, nameservers: Iterable[IPAddress], ports: Mapping[int, int]) -> None:
@@ -103,6 +107,7 @@ class Firewall:
         return (
             f"table inet {self._table} {{\n"
             f"  {'flags owner' if owner else ''}\n"
+            "  chain arriving { type filter hook prerouting priority raw; policy accept; }\n"
             "  chain guard { type filter hook input priority filter - 5; policy accept; }\n"
             "  chain passing { type filter hook forward priority filter - 5; policy accept; }\n"
             f"  chain dns {{ type nat hook output priority {_DNS_PRIORITY}; policy accept; }}\n"

@@ -156,7 +156,7 @@ class Laptop:
         note = self._no_firewall
         if self._firewall is not None:
             try:  # before the device is up: nothing may come in first
-                self._firewall.guard(self._device.name)
+                self._firewall.guard(self._device.name, address)
             except FirewallError as error:
                 note = error.message
         self._device.set_address(address, mtu)

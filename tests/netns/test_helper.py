@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import sys
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from meshdev.session.helper_client import HelperClient
 from meshdev.session.surroundings import look
 from meshdev.tun.offload import PACKET_LIMIT, VNET_HEADER_LENGTH
 from tests.netns.helpers import ADDRESS, ROUTES, Connection, helper, launch, leftovers, restore
+from tests.netns.laptop import ADDRESS as OWN
 from tests.netns.laptop import GATEWAY, Laptop
 
 
@@ -98,7 +100,8 @@ async def test_the_session_sees_the_laptop_without_us(laptop: Laptop) -> None:
     async with helper(laptop) as connection:
         await connection.set_up(dns=False)
         with laptop.inside():
-            assert look(()) == before
+            assert replace(look(()), sessions=()) == before
+            assert look(()).sessions == (ADDRESS,)
     assert [str(route.network) for route in before.routes] == ["192.0.2.0/24"]
     assert before.gateways == (IPv4Address(GATEWAY),)
     assert IPv4Address("192.0.2.2") in before.addresses
@@ -120,6 +123,43 @@ async def test_only_what_was_asked_for_comes_in(laptop: Laptop) -> None:
             sock.sendto(b"question", ("10.96.0.9", 53))
             os.writev(queue, [_datagram("10.96.0.9", 53, 4000)])
             assert sock.recv(100) == b"hello"
+
+
+async def test_the_tunnel_cannot_answer_for_another_network(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        assert connection.device is not None
+        queue = connection.device.queues[0].fileno()
+        with laptop.inside():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.bind((OWN, 4000))
+            sock.settimeout(0.3)
+            sock.sendto(b"question", (GATEWAY, 53))  # by the cable, where nobody answers
+            os.writev(queue, [_datagram(GATEWAY, 53, 4000, OWN)])
+            with pytest.raises((TimeoutError, ConnectionRefusedError)):
+                sock.recv(100)
+
+
+async def test_nothing_comes_in_while_the_address_changes(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        assert connection.device is not None
+        queue = connection.device.queues[0].fileno()
+        with laptop.inside():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.bind(("", 4000))
+            sock.setblocking(False)
+            for number in range(50):
+                moving = asyncio.ensure_future(connection.client.set_address(ADDRESS + number % 2, 1450))
+                while not moving.done():
+                    for address in (ADDRESS, ADDRESS + 1):
+                        os.writev(queue, [_datagram("10.96.0.9", 53, 4000, str(address))])
+                    await asyncio.sleep(0)
+                await moving
+            with pytest.raises(BlockingIOError):
+                sock.recv(100)
 
 
 @pytest.mark.parametrize("end", ["close", "eof", "sigterm", "sighup", "sigkill", "garbage", "session killed"])
@@ -237,13 +277,14 @@ def test_a_table_without_an_owner_is_journaled_and_restored(laptop: Laptop) -> N
     before = laptop.snapshot()
     code = """
 import os
+from ipaddress import IPv4Address
 from meshdev.helper.firewall import Firewall
 from meshdev.helper.journal import Journal
 class Old(Firewall):  # a kernel before 5.12
     def _probe(self):
         return False
 firewall = Old(Journal(0))
-firewall.guard("meshdev0")
+firewall.guard("meshdev0", IPv4Address("198.18.0.7"))
 os._exit(9)
 """
     laptop.run("sh", "-c", f"{sys.executable} -I -c '{code}' || true")
@@ -269,12 +310,12 @@ def _memory(pid: int) -> int:
     return int(line.split()[1])
 
 
-def _datagram(source: str, source_port: int, port: int) -> bytes:
-    """An IPv4 UDP packet "hello" to the session's address with its virtio-net header."""
+def _datagram(source: str, source_port: int, port: int, target: str = str(ADDRESS)) -> bytes:
+    """An IPv4 UDP packet "hello" with its virtio-net header."""
     payload = b"hello"
     udp = struct.pack(">HHHH", source_port, port, 8 + len(payload), 0) + payload
     head = struct.pack(
-        ">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton(source), ADDRESS.packed
+        ">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton(target)
     )
     total = sum(struct.unpack(">10H", head))
     total = (total & 0xFFFF) + (total >> 16)
