@@ -19,6 +19,7 @@ class RedirectDns:
         self._file = Watched()
         self._ears: list[Ear] = []
         self._redirected: tuple[IPAddress, ...] = ()
+        self._ports: dict[int, int] = {}
 
     def listen(self) -> list[Ear]:
         """Loopback, any port; IPv6 too where a nameserver is asked over it."""
@@ -35,9 +36,10 @@ class RedirectDns:
     def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsWay
         """Redirect; a flow that is already tracked would not see the new rules, so it is forgotten."""
         servers = self._file.read().asked
-        if servers != self._redirected:
-            self._firewall.redirect_dns(servers, {ear.at.address.version: ear.at.port for ear in self._ears})
-            self._redirected = servers
+        ports = {ear.at.address.version: ear.at.port for ear in self._ears}
+        if (servers, ports) != (self._redirected, self._ports):
+            self._firewall.redirect_dns(servers, ports)
+            self._redirected, self._ports = servers, ports
             forget_flows(lambda flow: flow.protocol == 17 and flow.sent_to in {(ip.packed, DNS_PORT) for ip in servers})
 
     def refresh(self) -> None:

@@ -44,9 +44,9 @@ class Firewall:
         self._make()
         # Whatever arrives is for our address. Else a forged packet could be taken for an answer within a connection
         # of another interface (CVE-2019-14899). Before connection tracking, which puts other addresses into answers.
-        chains = {"arriving": [f"ip daddr {address} accept", "drop"]}
+        ours, answers = f"ip daddr {address} accept", "ct state established,related accept"
         # Forwarded packets have a chain of their own: Docker leads what comes to a published port into a container.
-        chains |= dict.fromkeys(("guard", "passing"), ["ct state established,related accept", "drop"])
+        chains = {"arriving": [ours, "drop"], "guard": [answers, "drop"], "passing": [answers, "drop"]}
         lines = []
         for chain, rules in chains.items():
             lines.append(f"flush chain inet {self._table} {chain}")

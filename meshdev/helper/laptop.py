@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from meshdev.errors import DeviceError, DnsError, FirewallError, LaptopError, MeshdevError
+from meshdev.errors import DeviceError, DnsError, FirewallError, LaptopError, MeshdevError, RouteError
 from meshdev.helper.device import Device
 from meshdev.helper.dns import RESOLV_CONF, DnsWay, Watched
 from meshdev.helper.dns_file import FileDns
@@ -20,6 +20,7 @@ from meshdev.host import dns as decision
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
 from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, TunOpened
+from meshdev.wire.helper.limits import MAX_ROUTES
 from meshdev.wire.helper.lines import Fault
 from meshdev.wire.helper.requests import (
     AddRoutes,
@@ -71,6 +72,7 @@ class Laptop:
             )
         )
         self._dns = self._way()
+        self._routes = 0  # asked for since the last SetRoutes: no less than there are
         self._names: SetDns | None = None
         self._dns_active = False
 
@@ -84,9 +86,13 @@ class Laptop:
                 outcome = self._set_address(address, mtu)
             case SetRoutes(routes):
                 device, address = self._addressed()
+                self._routes = len(routes)
                 outcome = Outcome(set_routes(self._netlink, device.index, address, routes))
             case AddRoutes(routes):
                 device, address = self._addressed()
+                if self._routes + len(routes) > MAX_ROUTES:
+                    raise RouteError(f"a connection has at most {MAX_ROUTES} routes")
+                self._routes += len(routes)
                 outcome = Outcome(add_routes(self._netlink, device.index, address, routes))
             case DnsSockets(upstreams):
                 outcome = self._dns_sockets(upstreams)

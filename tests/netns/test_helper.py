@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from meshdev.errors import AlreadyConnectedError, DeviceError, LaptopError
+from meshdev.errors import AlreadyConnectedError, DeviceError, LaptopError, RouteError
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.surroundings import look
 from meshdev.tun.offload import PACKET_LIMIT, VNET_HEADER_LENGTH
+from meshdev.wire.helper.limits import MAX_ROUTES
 from tests.netns.helpers import ADDRESS, ROUTES, Connection, helper, launch, leftovers, restore
 from tests.netns.laptop import ADDRESS as OWN
 from tests.netns.laptop import GATEWAY, Laptop
@@ -71,6 +72,17 @@ async def test_a_route_that_exists_is_refused_and_does_not_stop_the_others(lapto
         assert again == said
         assert (await connection.client.set_routes([])).routes == ()
         assert f"10.7.0.0/24 via {GATEWAY}" in laptop.run("ip", "route")
+
+
+async def test_there_is_an_end_to_routes(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        many = [IPv4Network((0x0A000000 + number, 32)) for number in range(MAX_ROUTES)]
+        with pytest.raises(RouteError, match="at most"):
+            await connection.client.add_routes(many)
+        assert len((await connection.client.set_routes(many)).routes) == MAX_ROUTES
+        with pytest.raises(RouteError, match="at most"):
+            await connection.client.add_routes(ROUTES[:1])
 
 
 async def test_another_address_takes_the_place_of_the_first(laptop: Laptop) -> None:

@@ -124,10 +124,12 @@ async def test_redirect_of_an_ipv6_nameserver(laptop: Laptop) -> None:
     laptop.run("ip", "addr", "add", "fd00::2/64", "dev", "cable", "nodad")
     with laptop.inside(neighbour=True):
         pass
-    laptop.run("sh", "-c", f"printf 'nameserver {_GATEWAY6}\\n' > /etc/resolv.conf")
     async with helper(laptop) as connection:
-        await connection.set_up()
-        assert connection.ears is not None
+        await connection.set_up()  # in a network without IPv6
+        laptop.run("sh", "-c", f"printf 'nameserver {_GATEWAY6}\\n' > /etc/resolv.conf")
+        beat = await connection.client.heartbeat()
+        connection.ears = await connection.client.dns_sockets(beat.nameservers)
+        await connection.client.set_dns(["default.svc.cluster.local"], ["."])
         assert [str(ear.at.address) for ear in connection.ears.ears] == ["127.0.0.1", "::1"]
         assert len(connection.ears.upstreams[IPv6Address(_GATEWAY6)]) == 4
         with _forwarder(connection.ears):
