@@ -45,6 +45,9 @@ _IMPERSONATION: Final = re.compile(r'cannot impersonate resource "(\w+)"')
 _ADMISSION: Final = re.compile(
     r"admission webhook .* denied the request|denied request|failed calling webhook|ValidatingAdmissionPolicy"
 )
+_ADMISSION_HINT: Final = "a policy of the cluster says so: ask who runs it, or use another namespace"
+#: net/http's answer to a request without TLS.
+_PLAIN_HTTP: Final = re.compile(r"HTTP request to an HTTPS server")
 _NO_NAMESPACE: Final = re.compile(r'^namespaces "([^"]+)" not found')
 
 
@@ -57,14 +60,17 @@ def from_status(asked: Access, status: int, body: bytes) -> MeshdevError:
             hint="check them with: kubectl auth whoami",
         )
     if _ADMISSION.search(message):
-        return AdmissionError(message)
+        return AdmissionError(message, hint=_ADMISSION_HINT)
+    if status == 400 and _PLAIN_HTTP.search(message):
+        return UnreachableError(f"the API server speaks TLS: {message}", hint="its address begins with https://")
     if status == 403:
         return _forbidden(asked, message)
     if status == 404:
         return _not_found(asked, message)
     kinds: dict[int, type[ClusterError]] = {409: ConflictError, 410: GoneError}
     kind = kinds.get(status, ClusterError)
-    return kind(f"the API server refused to {asked.sentence()}: {message}")
+    hint = "try again; the words in it are for who runs the cluster"
+    return kind(f"the API server refused to {asked.sentence()}: {message}", hint=hint)
 
 
 def status_message(body: bytes) -> str:
@@ -84,7 +90,7 @@ def _forbidden(asked: Access, message: str) -> MeshdevError:
         return ForbiddenError(message, hint=f"--as needs the verb impersonate on {impersonated.group(1)}")
     found = _RBAC.search(message)
     if found is None and asked.verb in {"create", "update", "patch", "delete"}:
-        return AdmissionError(message)
+        return AdmissionError(message, hint=_ADMISSION_HINT)
     user = f" ({found['user']})" if found and found["user"] else ""
     if found:
         asked = replace(asked, verb=found["verb"])  # a WebSocket is asked for with get and needs create, too
@@ -109,8 +115,10 @@ def from_connection(error: BaseException, server: Endpoint) -> MeshdevError:
     for cause in causes:
         if isinstance(cause, MeshdevError):
             return cause
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return _untrusted(cause, server)
+    untrusted = [cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)]
+    if untrusted:
+        # aiohttp's own is one as well, of OpenSSL's kind but without OpenSSL's words.
+        return _untrusted(next((cause for cause in untrusted if _words(cause)), untrusted[0]), server)
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
             return _tls(cause, server)
@@ -139,12 +147,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, server: Endpoint) -> UntrustedError:
-    reason = getattr(error, "verify_message", "") or str(error)
     return UntrustedError(
-        f"the certificate of the API server {server} is not trusted: {reason}",
+        f"the certificate of the API server {server} is not trusted: {_words(error) or error}",
         hint="certificate-authority-data in the kubeconfig must hold the cluster's CA; "
         "for a server reached under another name set tls-server-name",
     )
+
+
+def _words(error: ssl.SSLCertVerificationError) -> str:
+    """OpenSSL's, empty where it was not OpenSSL that said no."""
+    return str(getattr(error, "verify_message", ""))
 
 
 def _tls(error: ssl.SSLError, server: Endpoint) -> MeshdevError:

@@ -25,6 +25,7 @@ _POD_SECURITY_HINT: Final = (
     "the manager needs the capabilities NET_ADMIN and MKNOD; it can run in a namespace that allows them: "
     "--manager-namespace"
 )
+_ELSEWHERE_HINT: Final = "ask who runs the cluster, or put the manager into another namespace: --manager-namespace"
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def examine_deployment(deployment: Object) -> Waiting | None:
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             message = condition.get("message") or "the pod cannot be created"
             if "forbidden" in message or "denied" in message:
-                raise AdmissionError(message, hint=_POD_SECURITY_HINT if "PodSecurity" in message else None)
+                hint = _POD_SECURITY_HINT if "PodSecurity" in message else _ELSEWHERE_HINT
+                raise AdmissionError(message, hint=hint)
             return Waiting(message)
     return None

@@ -169,7 +169,7 @@ def _probe(fd: int, attempt: Callable[[int, int], None] = set_offload) -> int:
 
 def _explain(error: OSError, node: Path, name: str = NAME_PATTERN) -> DeviceError:
     """The cause of a failure to open, with the way out."""
-    if error.errno in {errno.ENODEV, errno.ENXIO}:
+    if error.errno in {errno.ENODEV, errno.ENXIO, errno.ENOTTY}:
         return DeviceError(f"{node} has no driver behind it", hint="load the kernel module: sudo modprobe tun")
     if error.errno == errno.ENOENT:
         return DeviceError(
@@ -189,4 +189,6 @@ def _explain(error: OSError, node: Path, name: str = NAME_PATTERN) -> DeviceErro
             f"{node} knows no multi-queue devices with a vnet header ({error.strerror})",
             hint="meshdev needs Linux 3.8 or newer with its own tun driver",
         )
-    return DeviceError(f"{node} cannot be opened: {error.strerror or error}")
+    return DeviceError(
+        f"{node} cannot be opened: {error.strerror or error}", hint="the kernel's log (dmesg) may say more"
+    )

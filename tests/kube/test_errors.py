@@ -52,6 +52,7 @@ def body(message: str) -> bytes:
         (LIST, 404, "the server could not find", NotFoundError, "could not list pods"),
         (CREATE, 409, "exists", ConflictError, "exists"),
         (LIST, 410, "too old", GoneError, "too old"),
+        (LIST, 400, "Client sent an HTTP request to an HTTPS server.", UnreachableError, "speaks TLS"),
         (LIST, 503, "starting", ClusterError, "refused to list pods in namespace default: starting"),
     ],
 )
@@ -121,3 +122,11 @@ def test_the_proxy_is_named_without_its_password() -> None:
     message = from_connection(TimeoutError(), server).message
     assert "https://k through the proxy http://proxy:3128" in message
     assert "secret" not in message
+
+
+def test_openssl_says_why_a_certificate_is_not_trusted() -> None:
+    wrapped = ssl.SSLCertVerificationError("Cannot connect to host k:6443")
+    wrapped.__cause__ = verification("unable to get local issuer certificate")
+    error = from_connection(wrapped, SERVER)
+    assert isinstance(error, UntrustedError)
+    assert error.message.endswith("is not trusted: unable to get local issuer certificate")
