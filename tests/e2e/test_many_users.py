@@ -1,8 +1,9 @@
 """Many users of one cluster: each with an address of its own, none in another's way, none in another's name."""
 
+import os
 import re
+import select
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -17,6 +18,8 @@ from tests.e2e.conftest import CHECKOUT, Laptop, control, kubectl, until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 NAMESPACE: Final = "team-1"
+#: What is on its way has come by then.
+QUIET_SECONDS: Final = 0.5
 CONNECT: Final = ("connect", "-n", "default", "--manager-namespace", NAMESPACE)
 
 #: UDP from any address one likes to: one packet, made by hand, into the device.
@@ -44,18 +47,21 @@ def address(laptop: Laptop) -> str:
 
 @contextmanager
 def capture(command: list[str]) -> Iterator[list[str]]:
-    """The lines of a tcpdump while the block runs."""
-    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dump:
+    """The lines of a tcpdump while the block runs, and after it until nothing has come for QUIET_SECONDS."""
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as dump:
         assert dump.stdout is not None
         assert dump.stderr is not None
         try:
-            until("tcpdump listens", lambda: "listening on" in str(dump.stderr and dump.stderr.readline()))
+            until("tcpdump listens", lambda: b"listening on" in (dump.stderr.readline() if dump.stderr else b""))
             lines: list[str] = []
             yield lines
+            said = b""
+            while select.select([dump.stdout], [], [], QUIET_SECONDS)[0]:
+                said += os.read(dump.stdout.fileno(), 1 << 16)
+                assert dump.poll() is None, "tcpdump ended by itself"
+            lines += said.decode(errors="replace").splitlines()
         finally:
-            time.sleep(0.5)  # what was on its way shall be seen: there is no event for "nothing comes"
             dump.terminate()
-            lines += dump.stdout.read().splitlines()
 
 
 def test_two_laptops_on_one_manager(laptop: Laptop, laptop2: Laptop) -> None:
