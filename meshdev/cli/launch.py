@@ -92,8 +92,7 @@ class Attempt:
     def error(self) -> MeshdevError:
         """Why there is no helper: its own words, which are JSON, or sudo's."""
         with contextlib.suppress(ProtocolError):
-            fields = decode(self._log().strip().rpartition(b"\n")[2], "the helper's last line")
-            return Failed.read(fields, exit_code=self.process.returncode).as_error()
+            return _own_words(self._log(), self.process.returncode)
         said = self.said().removeprefix("sudo: ")
         if is_root():
             return SudoError(f"the helper did not start: {said or 'it said nothing'}", hint=f"its log: {self.log}")
@@ -164,7 +163,7 @@ def restore_command(uid: int) -> list[str]:
 
 
 def run_as_root(command: list[str]) -> str:
-    """What *command* prints, run as root. Raises SudoError where it cannot be, LaptopError where it fails."""
+    """What *command* prints, run as root. Raises SudoError where it cannot be, else what the helper said of failing."""
     try:
         ran = subprocess.run(
             as_root(command, ask=has_terminal()),
@@ -180,10 +179,18 @@ def run_as_root(command: list[str]) -> str:
         raise _no_sudo(error) from error
     if ran.returncode == 0:
         return ran.stdout
+    with contextlib.suppress(ProtocolError):
+        raise _own_words(ran.stderr.encode(), ran.returncode)
     said = " ".join(ran.stderr.split())
     if said.startswith("sudo:"):
         raise SudoError(f"the helper did not get root: {said.removeprefix('sudo: ')}", hint=_NO_ROOT)
-    raise LaptopError(f"the helper failed: {said or f'exit code {ran.returncode}'}", hint="try again as root.")
+    raise LaptopError(f"the helper failed: {said or f'exit code {ran.returncode}'}")
+
+
+def _own_words(said: bytes, code: int) -> MeshdevError:
+    """The error in the helper's last line. Raises ProtocolError where that is none of its own."""
+    fields = decode(said.strip().rpartition(b"\n")[2], "the helper's last line")
+    return Failed.read(fields, exit_code=code).as_error()
 
 
 def _no_sudo(error: OSError) -> SudoError:

@@ -23,6 +23,6 @@ def command() -> None:
     run_as_root(restore_command(uid))
     left = leftovers.find(uid)
     if left:
-        raise LaptopError(f"still there: {', '.join(left)}", hint="`sudo meshdev restore` may say more")
+        raise LaptopError(f"still there: {', '.join(left)}", hint="is it in use? try again")
     for leftover in found:
         render.print_text(f"Restored: {leftover}")

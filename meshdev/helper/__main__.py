@@ -87,7 +87,9 @@ def _restore(uid: int) -> int:
 
     done = restore(uid)
     print(json.dumps(asdict(done)))
-    return LaptopError.exit_code if done.failed else 0
+    if done.failed:
+        raise LaptopError(f"not everything could be undone: {'; '.join(done.failed)}")
+    return 0
 
 
 if __name__ == "__main__":

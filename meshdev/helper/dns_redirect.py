@@ -36,7 +36,7 @@ class RedirectDns:
     def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsWay
         """Redirect; a flow that is already tracked would not see the new rules, so it is forgotten."""
         servers = self._file.read().asked
-        ports = {ear.at.address.version: ear.at.port for ear in self._ears}
+        ports: dict[int, int] = {ear.at.address.version: ear.at.port for ear in self._ears}
         if (servers, ports) != (self._redirected, self._ports):
             self._firewall.redirect_dns(servers, ports)
             self._redirected, self._ports = servers, ports

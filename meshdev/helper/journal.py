@@ -22,10 +22,13 @@ class Journal:
     """The journal of one user's helper, locked for as long as this object lives."""
 
     def __init__(self, uid: int, folder: Path = FOLDER) -> None:
-        """Take the lock. Raises AlreadyConnectedError when a live helper holds it."""
+        """Take the lock. Raises AlreadyConnectedError when a live helper holds it, LaptopError without the folder."""
         self.uid = uid
         self._path = folder / f"{uid}.json"
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LaptopError(f"{folder} cannot be made: {error.strerror}") from error
         status = folder.lstat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise LaptopError(f"{folder} belongs to somebody else", hint=f"sudo rm -r {folder}")
@@ -57,12 +60,11 @@ class Journal:
             return
         new = self._path.with_suffix(".new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-        try:
+        with os.fdopen(fd, "wb") as file:  # writes all of it, or raises: /run may be full
             os.fchmod(fd, 0o644)
-            os.write(fd, Record(self.uid, os.getpid(), self._started, tuple(self._entries)).encode())
+            file.write(Record(self.uid, os.getpid(), self._started, tuple(self._entries)).encode())
+            file.flush()
             os.fsync(fd)
-        finally:
-            os.close(fd)
         new.rename(self._path)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from meshdev.errors import DeviceError, DnsError, FirewallError, LaptopError, MeshdevError, RouteError
 from meshdev.helper.device import Device
@@ -89,11 +89,7 @@ class Laptop:
                 self._routes = len(routes)
                 outcome = Outcome(set_routes(self._netlink, device.index, address, routes))
             case AddRoutes(routes):
-                device, address = self._addressed()
-                if self._routes + len(routes) > MAX_ROUTES:
-                    raise RouteError(f"a connection has at most {MAX_ROUTES} routes")
-                self._routes += len(routes)
-                outcome = Outcome(add_routes(self._netlink, device.index, address, routes))
+                outcome = self._add_routes(routes)
             case DnsSockets(upstreams):
                 outcome = self._dns_sockets(upstreams)
             case UpstreamTcp(server):
@@ -167,6 +163,13 @@ class Laptop:
                 note = error.message
         self._device.set_address(address, mtu)
         return Outcome(AddressSet(note is None, note))
+
+    def _add_routes(self, routes: Sequence[IPv4Network]) -> Outcome:
+        device, address = self._addressed()
+        if self._routes + len(routes) > MAX_ROUTES:
+            raise RouteError(f"a connection has at most {MAX_ROUTES} routes")
+        self._routes += len(routes)
+        return Outcome(add_routes(self._netlink, device.index, address, routes))
 
     def _addressed(self) -> tuple[Device, IPv4Address]:
         if self._device is None or self._device.address is None:

@@ -40,7 +40,12 @@ def serve(sock: socket.socket, uid: int) -> int:
         return error.exit_code
     try:
         undo_entries(journal)
-        laptop = Laptop(journal)
+        try:
+            laptop = Laptop(journal)
+        except OSError as error:
+            fault = LaptopError(f"the helper cannot see this machine's network: {error}")
+            sock.sendall(encode_greeting(Fault.of(fault)))
+            return fault.exit_code
         closed = None
         try:
             closed = Server(sock, wakeup, laptop).run(uid)

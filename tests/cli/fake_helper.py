@@ -9,6 +9,9 @@ from pathlib import Path
 
 def main() -> None:
     if "--restore" in sys.argv:
+        if words := os.environ.get("FAKE_HELPER_FAILS"):
+            print(words, file=sys.stderr)
+            sys.exit(50)
         if "FAKE_HELPER_STUCK" not in os.environ:
             (Path(os.environ["HOME"]) / "run" / f"{sys.argv[-1]}.json").unlink()
         print("{}")

@@ -1,5 +1,6 @@
 """status, disconnect, restore: with a session, without one, and with one that hangs."""
 
+import json
 import os
 import signal
 import time
@@ -115,6 +116,14 @@ def test_what_stays_is_told(meshdev: Commands) -> None:
     ran = meshdev("restore")
     assert ran.code == 50
     assert "still there: nft table inet meshdev_0" in ran.err
+
+
+def test_why_it_could_not_be_undone_is_told(meshdev: Commands) -> None:
+    _journal(meshdev, pid=os.getpid(), began=1)
+    error = {"code": "laptop", "message": "not everything could be undone: read-only", "hint": None}
+    meshdev.env["FAKE_HELPER_FAILS"] = json.dumps({"error": error})
+    ran = meshdev("restore")
+    assert (ran.code, ran.err) == (50, "meshdev: not everything could be undone: read-only\n")
 
 
 def test_restore_needs_root_only_for_what_is_there(meshdev: Commands, sudo: Callable[[str], None]) -> None:

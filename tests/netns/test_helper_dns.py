@@ -194,6 +194,11 @@ async def test_file_is_restored_after_sigkill_of_everything(bare_laptop: Laptop)
         await connection.helper_ended()
         assert "127.0.0.153" in _resolv_conf(bare_laptop)
         assert leftovers(bare_laptop) == ["the former /etc/resolv.conf"]
+        bare_laptop.run("mount", "-o", "remount,ro,bind", "/etc/resolv.conf")
+        failed = restore(bare_laptop)
+        assert failed.returncode == 50
+        assert "/etc/resolv.conf cannot be written" in json.loads(failed.stderr)["error"]["message"]
+        bare_laptop.run("mount", "-o", "remount,rw,bind", "/etc/resolv.conf")
         assert json.loads(restore(bare_laptop).stdout)["undone"] == ["the former /etc/resolv.conf"]
         assert _resolv_conf(bare_laptop) == RESOLV_CONF
         assert leftovers(bare_laptop) == []
