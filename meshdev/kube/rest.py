@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from kubernetes.aio.client import ApiClient, Configuration
+from python_socks import ProxyError
 from python_socks.async_.asyncio import Proxy
 
 from meshdev.config import VERSION
@@ -23,7 +24,8 @@ from meshdev.kube.credentials import Credentials
 from meshdev.kube.endpoint import Endpoint
 from meshdev.kube.errors import from_connection
 
-_TRANSPORT_ERRORS: Final = (aiohttp.ClientError, OSError)  # ssl.SSLError and TimeoutError are OSErrors
+#: ssl.SSLError and TimeoutError are OSErrors; a SOCKS proxy's "no" is none.
+_TRANSPORT_ERRORS: Final = (aiohttp.ClientError, OSError, ProxyError)
 
 
 class Answer:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from meshdev.config import DEFAULT_IMAGE, IMAGE_VARIABLE, TUNNEL_PORT
-from meshdev.errors import LaptopError, ManagerBusyError, MeshdevError, PortForwardError, VersionError
+from meshdev.errors import ConfigError, LaptopError, ManagerBusyError, MeshdevError, PortForwardError, VersionError
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 REQUEST_SECONDS: Final = 15.0
 #: One try to dial, in seconds: API server and kubelet answer in milliseconds, or not at all.
 DIAL_SECONDS: Final = 5.0
+#: The first list of Services and endpoints may keep a connect waiting for so long, in seconds.
+ADDRESSES_SECONDS: Final = 10.0
+#: Between two tries to list them with credentials that are not accepted, in seconds: a plugin may run each time.
+CREDENTIALS_SECONDS: Final = 30.0
 #: Time for one deletion while undoing, in seconds.
 UNDO_SECONDS: Final = 5.0
 
@@ -40,6 +44,7 @@ class Cluster:
         self._api: KubeApi | None = None
         self._pod: ManagerPod | None = None
         self._kinds: tuple[Carrier, ...] = ("spdy", "websocket") if options.carrier == "auto" else (options.carrier,)
+        self._dialled = False
         self._created: list[Created] = []
         self.context: str | None = None
         self.namespace: str | None = None
@@ -95,9 +100,11 @@ class Cluster:
         self._progress.step("manager", f"replaced by pod {pod.namespace}/{pod.name}")
 
     async def dial(self) -> Dialled:
-        """A new carrier to the manager's pod: the one that is known, or, after a failure, the one that is there now."""
-        pod = self._pod or await self._find_pod()
-        self._pod = None
+        """A new carrier to the manager's pod as it is now: a port-forward to one that is ending may still come about.
+
+        All kinds are tried: another network may let another one pass. The first that ever worked is the first tried.
+        """
+        pod, self._pod = self._pod or await self._find_pod(), None
         for kind in self._kinds:
             try:
                 dialled = await dial(self.api, pod.namespace, pod.name, TUNNEL_PORT, kind, DIAL_SECONDS)
@@ -106,8 +113,9 @@ class Cluster:
                     raise
                 log.info("%s; trying the next kind", error.message)
             else:
-                self._pod = pod
-                self._kinds = (kind,)
+                if not self._dialled:
+                    self._dialled = True
+                    self._kinds = tuple(sorted(self._kinds, key=lambda other: other != kind))
                 return dialled
         raise AssertionError  # pragma: no cover -- the last kind returned or raised
 
@@ -116,21 +124,34 @@ class Cluster:
         api = self.api
         await routing.keep_outside(await advertised_addresses(api))
         found = await cluster_ranges(api)
+        for note in found.notes:
+            log.info("a range is not known: %s", note)
         await routing.want(ranges=found.services | found.pods)
         first = asyncio.Event()
         group.create_task(self._follow_addresses(routing, first))
-        await first.wait()
+        try:
+            async with asyncio.timeout(ADDRESSES_SECONDS):
+                await first.wait()
+        except TimeoutError:  # what DNS answers is routed all the same
+            log.warning("the addresses of Services are not known yet")
+            first.set()
 
     async def _follow_addresses(self, routing: Routing, first: asyncio.Event) -> None:
-        changes = watch_addresses(self.api, self.api.namespace, log.info)
-        async with contextlib.aclosing(changes):
-            async for addresses in changes:
-                await routing.want(hosts=addresses)
-                first.set()
-
-    def forget_pod(self) -> None:
-        """A carrier ended: look for the pod again before the next."""
-        self._pod = None
+        """Keep them routed. Credentials that run out later end nothing: the tunnel needs new ones only to redial."""
+        while True:
+            changes = watch_addresses(self.api, self.api.namespace, log.info, _log_trouble)
+            try:
+                async with contextlib.aclosing(changes):
+                    async for addresses in changes:
+                        await routing.want(hosts=addresses)
+                        first.set()
+            except ConfigError as error:  # CredentialError is its kind
+                if not first.is_set():
+                    raise
+                _log_trouble(error)
+            else:
+                return
+            await asyncio.sleep(CREDENTIALS_SECONDS)
 
     async def close(self) -> None:
         """Close all connections to the API server, and take back what a connect that failed had created."""
@@ -165,3 +186,7 @@ class Cluster:
             image=options.image or os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE,
             pull_secrets=(secret,) if secret else (),
         )
+
+
+def _log_trouble(error: MeshdevError) -> None:
+    log.info("addresses of Services cannot be followed for now: %s", error.message)

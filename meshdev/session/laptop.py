@@ -15,7 +15,7 @@ from meshdev.host.pools import usable_pools
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
-from meshdev.session.surroundings import look
+from meshdev.session.surroundings import look, sources
 from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Welcome
 from meshdev.wire.helper.limits import BEAT_SECONDS
@@ -24,6 +24,9 @@ from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
+
+#: The machine's name servers without us, the addresses from which they are asked, and the session's address.
+Situation = tuple[tuple[IPAddress, ...], tuple[str | None, ...], IPv4Address | None]
 
 #: sudo may be asking for a password; whoever does not want to type it presses Ctrl-C.
 GREETING_SECONDS: Final = 600.0
@@ -37,6 +40,7 @@ class Laptop:
         self.routing = Routing(helper, options.also, options.never, self.surroundings)
         self._greeting: Greeting | None = None
         self._resolvers: tuple[IPAddress, ...] = ()
+        self._sources: tuple[str | None, ...] = ()
         self._address: IPv4Address | None = None
         self._changed = asyncio.Condition()
         self._carriers = options.carriers
@@ -82,16 +86,21 @@ class Laptop:
         """The session's address, None before the first WELCOME."""
         return self._address
 
-    async def wait_for_change(self) -> None:
-        """Return when the machine's name servers or the session's address are others than now."""
-        known = self._resolvers, self._address
+    @property
+    def situation(self) -> Situation:
+        """What sockets for names depend on."""
+        return self._resolvers, self._sources, self._address
+
+    async def wait_for_change(self, known: Situation) -> None:
+        """Return when the situation is another than *known*."""
         async with self._changed:
-            await self._changed.wait_for(lambda: (self._resolvers, self._address) != known)
+            await self._changed.wait_for(lambda: self.situation != known)
 
     async def open_device(self) -> None:
         """Wait for the helper and have it make the device."""
         self._greeting = await self.helper.greeting(GREETING_SECONDS)
         self._resolvers = self._greeting.nameservers
+        self._sources = sources(self._resolvers)
         self._device = await self.helper.open_tun(self._carriers)
         self._progress.step("helper", f"device {self._device.name}, process {self._greeting.pid}")
 
@@ -128,9 +137,10 @@ class Laptop:
                 raise
 
     async def _follow(self, resolvers: tuple[IPAddress, ...]) -> None:
-        if resolvers != self._resolvers:
+        found = sources(resolvers)
+        if (resolvers, found) != (self._resolvers, self._sources):
             async with self._changed:
-                self._resolvers = resolvers
+                self._resolvers, self._sources = resolvers, found
                 self._changed.notify_all()
         await self.routing.refresh()
 

@@ -11,8 +11,8 @@ from meshdev.dns.cluster import DNS_PORT, ClusterNameserver
 from meshdev.dns.former import FormerResolver
 from meshdev.dns.forwarder import Cluster, Forwarder
 from meshdev.dns.policy import Zone, domain_of
-from meshdev.errors import DnsError
-from meshdev.session.laptop import Laptop
+from meshdev.errors import DnsError, FirewallError
+from meshdev.session.laptop import Laptop, Situation
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
 from meshdev.wire.session_api import DnsStatus
@@ -43,19 +43,27 @@ class Names:
 
     async def start(self, group: asyncio.TaskGroup) -> None:
         """Answer questions, and have them sent here."""
+        situation = self._laptop.situation
         forwarder = await self._forwarder()
-        group.create_task(self._run(forwarder))
+        group.create_task(self._run(forwarder, situation))
         await self._redirect()
 
-    async def _run(self, forwarder: Forwarder) -> None:
-        """Answer until cancelled; in another network ask the resolvers there, at another address listen there."""
+    async def _run(self, forwarder: Forwarder, situation: Situation) -> None:
+        """Answer until cancelled; in another network ask the resolvers there, at another address listen there.
+
+        *situation* is the one that *forwarder* was made for.
+        """
         while True:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(forwarder.run())
-                await self._laptop.wait_for_change()
+                await self._laptop.wait_for_change(situation)
+                situation = self._laptop.situation
                 log.info("name servers of this machine: %s", ", ".join(map(str, self._laptop.resolvers)) or "none")
                 forwarder = await self._forwarder()
-                await self._redirect()
+                try:
+                    await self._redirect()
+                except (DnsError, FirewallError) as error:
+                    log.warning("%s; the helper tries again with the next beat", error.message)
                 running.cancel()
 
     async def _redirect(self) -> None:

@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import Cancelled, LaptopError, MeshdevError, VersionError
+from meshdev.errors import Cancelled, MeshdevError, VersionError
 from meshdev.session.api import serving
 from meshdev.session.cluster import Cluster
 from meshdev.session.helper_client import HelperClient
@@ -39,6 +39,8 @@ from meshdev.wire.session_api import (
 )
 
 log = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Exception)
 
 #: How often the state is looked at for `since_s` and the log; nothing depends on it.
 LOOK_SECONDS: Final = 0.5
@@ -82,6 +84,10 @@ class Supervisor:
                         await asyncio.Event().wait()
             except* MeshdevError as errors:
                 self._outcome = self._outcome or _first(errors)
+            except* Exception as errors:  # the outermost edge: whoever waits is told, the log has all
+                log.exception("the session broke")
+                sentence = f"this should not have happened: {_first(errors)!r}"
+                self._outcome = self._outcome or MeshdevError(sentence, hint=f"its log: {api.parent}/session.log")
             error = self._outcome or Cancelled("disconnected")
             log.info("ended: %s", error.message)
             self._state = "disconnected"
@@ -241,8 +247,7 @@ async def _left(pool: Pool) -> AsyncIterator[None]:
         await pool.leave()
 
 
-def _first(errors: BaseExceptionGroup[MeshdevError]) -> MeshdevError:
+def _first(errors: BaseExceptionGroup[E]) -> E:
     """The first error of a group; later ones are mostly its consequences."""
-    for error in errors.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    return LaptopError("the session ended without a reason")
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -29,6 +29,27 @@ def look(resolvers: Sequence[IPAddress]) -> Laptop:
     except OSError as error:
         raise RouteError(f"the kernel does not tell its routes: {error.strerror}") from error
     return describe(found, dict(socket.if_nameindex()), resolvers)
+
+
+def sources(resolvers: Iterable[IPAddress]) -> tuple[str | None, ...]:
+    """From which address of this machine each would be asked now; None where there is no way to it.
+
+    A connected UDP socket keeps the address that it got: in another network nobody would answer it, even where the
+    resolver has the same address there (192.168.1.1, 1.1.1.1).
+    """
+    return tuple(map(_source, resolvers))
+
+
+def _source(resolver: IPAddress) -> str | None:
+    host, _, scope = str(resolver).partition("%")
+    family = socket.AF_INET if resolver.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            # Connecting a datagram socket sends nothing.
+            sock.connect((host, 53, 0, socket.if_nametoindex(scope)) if scope else (host, 53))
+            return str(sock.getsockname()[0])
+    except OSError:
+        return None
 
 
 def describe(found: Sequence[KernelRoute], names: dict[int, str], resolvers: Sequence[IPAddress]) -> Laptop:

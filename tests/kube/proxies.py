@@ -60,3 +60,13 @@ def socks_proxy(seen: list[str]) -> Handler:
         await asyncio.gather(piped(reader, inner_writer), piped(inner_reader, writer))
 
     return serve
+
+
+async def refusing_socks_proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Whatever is asked for is "not allowed by ruleset"."""
+    methods = (await reader.readexactly(2))[1]
+    await reader.readexactly(methods)
+    writer.write(b"\x05\x00")
+    await reader.readexactly(10)
+    writer.write(b"\x05\x02\x00\x01" + bytes(6))
+    await writer.drain()

@@ -28,7 +28,7 @@ from meshdev.kube.portforward import Carrier, Dialled, dial
 from meshdev.wire.spdy import SpdyFraming, opening
 from meshdev.wire.upgrade import accept_key
 from tests.kube.conftest import write_kubeconfig
-from tests.kube.proxies import Handler, http_proxy, listening, socks_proxy
+from tests.kube.proxies import Handler, http_proxy, listening, refusing_socks_proxy, socks_proxy
 from tests.wire.test_spdy import data_frame
 
 
@@ -250,6 +250,16 @@ async def test_through_a_socks_proxy_requests_and_carriers(tmp_path: Path, schem
         assert await asyncio.to_thread(received, dialled) == b"through"
         dialled.transport.close()
     assert seen == [f"127.0.0.1:{port}"] * 2
+
+
+async def test_a_socks_proxy_that_refuses(tmp_path: Path) -> None:
+    async with (
+        listening(refusing_socks_proxy) as proxy,
+        client(tmp_path, 9, **{"proxy-url": f"socks5://127.0.0.1:{proxy}"}) as api,
+    ):
+        for asking in (api.list_objects("/api/v1/namespaces/default/pods"), dial(api, "a", "b", 1, "spdy", 5)):
+            with pytest.raises(UnreachableError, match="not allowed by ruleset"):
+                await asking
 
 
 async def test_a_proxy_that_is_not_there(tmp_path: Path) -> None:

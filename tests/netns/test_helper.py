@@ -8,14 +8,14 @@ import socket
 import struct
 import sys
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 import pytest
 
 from meshdev.errors import AlreadyConnectedError, DeviceError, LaptopError, RouteError
 from meshdev.session.helper_client import HelperClient
-from meshdev.session.surroundings import look
+from meshdev.session.surroundings import look, sources
 from meshdev.tun.offload import PACKET_LIMIT, VNET_HEADER_LENGTH
 from meshdev.wire.helper.limits import MAX_ROUTES
 from tests.netns.helpers import ADDRESS, ROUTES, Connection, helper, launch, leftovers, restore
@@ -117,6 +117,19 @@ async def test_the_session_sees_the_laptop_without_us(laptop: Laptop) -> None:
     assert [str(route.network) for route in before.routes] == ["192.0.2.0/24"]
     assert before.gateways == (IPv4Address(GATEWAY),)
     assert IPv4Address("192.0.2.2") in before.addresses
+
+
+async def test_the_way_to_the_resolvers_is_seen_to_change(laptop: Laptop) -> None:
+    resolvers = (IPv4Address(GATEWAY), IPv6Address("2001:db8::1"), IPv6Address("fe80::1%lo"))
+    with laptop.inside():
+        assert sources(resolvers[:2]) == (OWN, None)
+        laptop.run("ip", "addr", "replace", "198.51.100.7/24", "dev", "cable")
+        laptop.run("ip", "route", "replace", "192.0.2.0/24", "dev", "cable", "src", "198.51.100.7")
+        assert sources(resolvers[:1]) == ("198.51.100.7",)
+        laptop.run("ip", "link", "set", "cable", "down")
+        assert sources(resolvers[:1]) == (None,)
+        laptop.run("ip", "addr", "add", "fe80::2/64", "dev", "lo", "nodad")
+        assert sources(resolvers[2:]) == ("fe80::2",)
 
 
 async def test_only_what_was_asked_for_comes_in(laptop: Laptop) -> None:

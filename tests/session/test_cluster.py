@@ -1,0 +1,92 @@
+"""The session's side of the cluster while it lasts: other networks, credentials that run out."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from ipaddress import IPv4Address
+from typing import Any, cast
+
+import pytest
+
+from meshdev.errors import CredentialError, PortForwardError
+from meshdev.kube import manager
+from meshdev.kube.client import KubeApi
+from meshdev.kube.podstate import ManagerPod
+from meshdev.session import cluster as module
+from meshdev.session.cluster import Cluster
+from meshdev.session.progress import Progress
+from meshdev.session.routing import Routing
+from meshdev.wire.session_api import ConnectOptions
+
+SERVICE = frozenset({IPv4Address("10.96.0.7")})
+
+
+class FakeApi:
+    namespace = "default"
+
+
+class FakeRouting:
+    def __init__(self) -> None:
+        self.hosts: list[frozenset[IPv4Address]] = []
+
+    async def want(self, *, hosts: frozenset[IPv4Address]) -> None:
+        self.hosts.append(hosts)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    made = Cluster(ConnectOptions(), cast("Progress", None))
+    made._api = cast("KubeApi", FakeApi())
+    return made
+
+
+async def test_every_carrier_is_tried_in_each_network(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    passing, tried = "websocket", list[str]()
+
+    async def dial(_api: object, _namespace: str, _pod: str, _port: int, kind: str, _seconds: float) -> str:
+        tried.append(kind)
+        if kind != passing:
+            raise PortForwardError("a proxy says no")
+        return kind
+
+    async def find_pod(*_: object) -> ManagerPod:
+        return ManagerPod("default", "m", "1", "", "", 1, "", "")
+
+    monkeypatch.setattr(module, "dial", dial)
+    monkeypatch.setattr(manager, "find_pod", find_pod)
+    dialled: list[Any] = [await cluster.dial(), await cluster.dial()]
+    passing = "spdy"
+    dialled.append(await cluster.dial())
+    assert dialled == ["websocket", "websocket", "spdy"]
+    assert tried == ["spdy", "websocket", "websocket", "websocket", "spdy"]
+
+
+def _watching(*states: frozenset[IPv4Address] | CredentialError) -> Any:
+    """One watch a state, which ends with it; the last one stays."""
+    left = list(states)
+
+    async def watch(*_: object) -> AsyncGenerator[frozenset[IPv4Address]]:
+        state = left.pop(0)
+        if isinstance(state, CredentialError):
+            raise state
+        yield state
+        if left:
+            raise CredentialError("log in again")
+        await asyncio.Event().wait()
+
+    return watch
+
+
+async def test_credentials_that_run_out_later_end_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CREDENTIALS_SECONDS", 0)
+    monkeypatch.setattr(module, "watch_addresses", _watching(SERVICE, CredentialError("still"), SERVICE))
+    routing, first = FakeRouting(), asyncio.Event()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await cluster._follow_addresses(cast("Routing", routing), first)
+    assert routing.hosts == [SERVICE, SERVICE]
+
+
+async def test_credentials_that_never_counted_are_an_error(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "watch_addresses", _watching(CredentialError("log in first")))
+    with pytest.raises(CredentialError):
+        await cluster._follow_addresses(cast("Routing", FakeRouting()), asyncio.Event())
