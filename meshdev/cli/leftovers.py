@@ -11,9 +11,9 @@ _LOOK_SECONDS: Final = 0.02
 
 def find(uid: int) -> tuple[str, ...]:
     """What is still there of a helper that died; nothing while one is at work."""
-    if not (journal.FOLDER / f"{uid}.json").exists():
+    if not ((journal.FOLDER / f"{uid}.json").exists() or journal.is_ours(journal.RESOLV_CONF)):
         return ()
-    from meshdev.helper.restore import leftovers  # noqa: PLC0415 -- 50 ms, only where there is a journal
+    from meshdev.helper.restore import leftovers  # noqa: PLC0415 -- 50 ms, only where there may be something
 
     return tuple(leftovers(uid, journal.FOLDER))
 

@@ -3,15 +3,14 @@
 import os
 import socket
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from meshdev.errors import DnsError
+from meshdev.helper.journal import RESOLV_CONF
 from meshdev.helper.sockets import close_all, listeners
 from meshdev.host.dns import ResolvConf, parse_resolv_conf
 from meshdev.wire.helper.answers import Listener
 from meshdev.wire.values import IPAddress
-
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
 class DnsWay(Protocol):

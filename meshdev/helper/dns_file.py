@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.errors import DnsError
-from meshdev.helper.dns import RESOLV_CONF, Ear, write_in_place
-from meshdev.helper.journal import Journal
+from meshdev.helper.dns import Ear, write_in_place
+from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.host.dns import MARKER, ResolvConf, parse_resolv_conf, render_resolv_conf
 from meshdev.host.journal import RestoreFile
@@ -39,8 +39,7 @@ class FileDns:
     def refresh(self) -> None:
         """Somebody (a DHCP client) wrote another file: that is the former one now."""
         if self._entry is not None and not _is_ours(self._read()):
-            self._journal.remove(self._entry)
-            self._entry = None
+            self.withdraw()  # ours may still stand where the name led before: it may be a link
             self._write(again=False)
 
     def withdraw(self) -> None:
@@ -68,7 +67,8 @@ class FileDns:
         if not again:
             self._entry = RestoreFile(str(path), self._read())
             self._journal.add(self._entry)
-        write_in_place(path, render_resolv_conf(self.former(), self._ear.at.address, self._search).encode())
+        former = self._entry.former if self._entry is not None else b""
+        write_in_place(path, render_resolv_conf(former, self._ear.at.address, self._search))
 
     def _read(self) -> bytes:
         try:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.errors import AlreadyConnectedError, LaptopError, ProtocolError
+from meshdev.host.dns import MARKER
 from meshdev.host.journal import Entry, Record
 
 FOLDER: Final = Path("/run/meshdev")
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
 #: A helper that is ending holds its lock a moment longer than its session lives.
 _LOCK_SECONDS: Final = 1.0
 
@@ -38,6 +40,11 @@ class Journal:
         """What a dead helper left, newest last."""
         self._entries: list[Entry] = list(self.found)
         self._started = started(os.getpid()) or 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the journals of all users are."""
+        return self._path.parent
 
     def add(self, entry: Entry) -> None:
         """Note how to undo a step. To be called before the step."""
@@ -77,6 +84,14 @@ def read_record(uid: int, folder: Path = FOLDER) -> Record | None:
         return None
     except (OSError, ProtocolError) as error:
         raise LaptopError(f"{path} cannot be read: {error}", hint=f"look into it, then: sudo rm {path}") from error
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file that we wrote stands there. Needs no root."""
+    try:
+        return path.read_bytes().startswith(MARKER.encode())
+    except OSError:
+        return False
 
 
 def started(pid: int) -> int | None:

@@ -8,12 +8,12 @@ from ipaddress import IPv4Address, IPv4Network
 
 from meshdev.errors import DeviceError, DnsError, FirewallError, LaptopError, MeshdevError, RouteError
 from meshdev.helper.device import Device
-from meshdev.helper.dns import RESOLV_CONF, DnsWay, Watched
+from meshdev.helper.dns import DnsWay, Watched
 from meshdev.helper.dns_file import FileDns
 from meshdev.helper.dns_redirect import RedirectDns
 from meshdev.helper.dns_resolved import ResolvedDns, resolved_answers
 from meshdev.helper.firewall import Firewall
-from meshdev.helper.journal import Journal
+from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.routes import add_routes, set_routes
 from meshdev.helper.sockets import upstream_sockets, upstream_tcp
 from meshdev.host import dns as decision

@@ -8,8 +8,8 @@ from meshdev.errors import AlreadyConnectedError, LaptopError, MeshdevError
 from meshdev.helper.device import delete_device
 from meshdev.helper.dns_file import restore_file
 from meshdev.helper.firewall import delete_table
-from meshdev.helper.journal import FOLDER, Journal, read_record, started
-from meshdev.host.dns import MARKER
+from meshdev.helper.journal import FOLDER, RESOLV_CONF, Journal, is_ours, read_record, started
+from meshdev.host.dns import former_content
 from meshdev.host.journal import DeleteDevice, DeleteTable, Entry, RestoreFile
 from meshdev.netlink.sock import Netlink
 
@@ -39,7 +39,7 @@ def undo_entries(journal: Journal) -> Restored:
     """Undo what the journal's last holder left, newest first; one failure stops nothing and stays in the journal."""
     undone: list[str] = []
     failed: list[str] = []
-    for entry in reversed(journal.found):
+    for entry in (*reversed(journal.found), *_forgotten(journal.folder)):
         there = is_there(entry)
         try:
             undo(entry)
@@ -68,11 +68,24 @@ def leftovers(uid: int, folder: Path = FOLDER) -> list[str]:
     """What a dead helper of that user left and is still there, for ``status``. Needs no root."""
     try:
         record = read_record(uid, folder)
+        forgotten = _forgotten(folder)
     except LaptopError as error:
         return [error.message]
-    if record is None or started(record.pid) == record.started:
+    if record is not None and started(record.pid) == record.started:
         return []
-    return [str(entry) for entry in record.entries if is_there(entry)]
+    entries = (*(record.entries if record is not None else ()), *forgotten)
+    return [str(entry) for entry in entries if is_there(entry)]
+
+
+def _forgotten(folder: Path) -> list[RestoreFile]:
+    """A resolv.conf of ours that no journal knows: the machine went off meanwhile, and its /run is empty since."""
+    if not is_ours(RESOLV_CONF):
+        return []
+    for path in folder.glob("*.json"):
+        record = read_record(int(path.stem), folder)
+        if record is not None and any(isinstance(entry, RestoreFile) for entry in record.entries):
+            return []
+    return [RestoreFile(str(RESOLV_CONF.resolve()), former_content(RESOLV_CONF.read_bytes()))]
 
 
 def is_there(entry: Entry) -> bool:
@@ -84,9 +97,6 @@ def is_there(entry: Entry) -> bool:
             except OSError:
                 return False
         case RestoreFile(path, _):
-            try:
-                return Path(path).read_bytes().startswith(MARKER.encode())
-            except OSError:
-                return False
+            return is_ours(Path(path))
         case DeleteTable():
             return True

@@ -3,6 +3,7 @@
 A decision is a function of an Env, with a one-line trace: the test table shows input, way and why.
 """
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
@@ -20,6 +21,9 @@ _LARGEST: Final = 64 * 1024
 MARKER: Final = (
     "# meshdev: DNS goes through the cluster; `meshdev disconnect` or `meshdev restore` puts the former file back\n"
 )
+#: Begins each line of the former file in ours.
+_KEPT: Final = b"#| "
+_LINE: Final = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +88,24 @@ def parse_resolv_conf(text: str) -> ResolvConf:
     return ResolvConf(tuple(nameservers)[:MAX_UPSTREAMS], search[:MAX_NAMES], tuple(options[:MAX_NAMES]))
 
 
-def render_resolv_conf(former: ResolvConf, nameserver: IPAddress, search: tuple[str, ...]) -> str:
-    """A resolv.conf that asks only *nameserver*; *search* goes before the former search list."""
+def render_resolv_conf(content: bytes, nameserver: IPAddress, search: tuple[str, ...]) -> bytes:
+    """A resolv.conf that asks only *nameserver*; *search* goes before the former search list.
+
+    The former *content* is kept in it as comments: /run, and the journal with it, does not outlive the machine's power.
+    """
+    former = parse_resolv_conf(content.decode(errors="replace"))
     names = search_list(search, former.search)
     lines = [f"nameserver {nameserver}\n"]
     if names:
         lines.append(f"search {' '.join(names)}\n")
     if former.options:
         lines.append(f"options {' '.join(former.options)}\n")
-    return MARKER + "".join(lines)
+    return (MARKER + "".join(lines)).encode() + b"".join(_KEPT + line for line in _LINE.findall(content))
+
+
+def former_content(content: bytes) -> bytes:
+    """The former content, of one that :func:`render_resolv_conf` made."""
+    return b"".join(line.removeprefix(_KEPT) for line in _LINE.findall(content) if line.startswith(_KEPT))
 
 
 def search_list(ours: tuple[str, ...], former: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.host.dns import MARKER, Env, ResolvConf, decide, parse_resolv_conf, render_resolv_conf, search_list
+from meshdev.host.dns import (
+    MARKER,
+    Env,
+    ResolvConf,
+    decide,
+    former_content,
+    parse_resolv_conf,
+    render_resolv_conf,
+    search_list,
+)
 from meshdev.wire.helper.limits import MAX_UPSTREAMS
 
 
@@ -72,16 +81,21 @@ def test_there_is_an_end_to_what_is_read() -> None:
 
 
 def test_rendered() -> None:
-    former = parse_resolv_conf("nameserver 192.0.2.1\nsearch home.example\noptions ndots:2\n")
-    text = render_resolv_conf(former, IPv4Address("127.0.0.153"), ("ns.svc.cluster.local", "home.example"))
-    assert text == (MARKER + "nameserver 127.0.0.153\nsearch ns.svc.cluster.local home.example\noptions ndots:2\n")
-    assert render_resolv_conf(ResolvConf(), IPv4Address("127.0.0.153"), ()) == MARKER + "nameserver 127.0.0.153\n"
+    former = b"nameserver 192.0.2.1\nsearch home.example\noptions ndots:2\n"
+    text = render_resolv_conf(former, IPv4Address("127.0.0.153"), ("ns.svc.cluster.local", "home.example")).decode()
+    ours, kept = text.split("#| ", 1)
+    assert ours == (MARKER + "nameserver 127.0.0.153\nsearch ns.svc.cluster.local home.example\noptions ndots:2\n")
+    assert kept == "nameserver 192.0.2.1\n#| search home.example\n#| options ndots:2\n"
+    assert render_resolv_conf(b"", IPv4Address("127.0.0.153"), ()).decode() == MARKER + "nameserver 127.0.0.153\n"
     assert search_list(("a", "b"), ("b", "c")) == ("a", "b", "c")
 
 
-@given(st.text(max_size=300))
-def test_any_text_is_read_and_written_again(text: str) -> None:
-    found = parse_resolv_conf(text)
-    again = parse_resolv_conf(render_resolv_conf(found, IPv4Address("127.0.0.153"), ()))
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_any_content_is_read_written_again_and_kept(content: bytes) -> None:
+    found = parse_resolv_conf(content.decode(errors="replace"))
+    ours = render_resolv_conf(content, IPv4Address("127.0.0.153"), ())
+    assert former_content(ours) == content
+    assert former_content(render_resolv_conf(ours, IPv4Address("127.0.0.154"), ())) == ours
+    again = parse_resolv_conf(ours.decode(errors="replace"))
     assert (again.search, again.options) == (found.search, found.options)
     assert again.nameservers == (IPv4Address("127.0.0.153"),)

@@ -175,7 +175,7 @@ async def test_file(bare_laptop: Laptop) -> None:
         connection.ears = await connection.client.dns_sockets(connection.greeting.nameservers)
         await connection.client.set_dns(["default.svc.cluster.local"], ["."])
         lines = _resolv_conf(bare_laptop).splitlines()
-        assert lines[1:] == ["nameserver 127.0.0.153", "search default.svc.cluster.local home.example"]
+        assert lines[1:3] == ["nameserver 127.0.0.153", "search default.svc.cluster.local home.example"]
         assert (await connection.client.heartbeat()).nameservers == (IPv4Address(GATEWAY),)
         with _forwarder(connection.ears):
             assert await asyncio.to_thread(_asked, bare_laptop, "127.0.0.153") == ("forwarder", "forwarder")
@@ -202,6 +202,24 @@ async def test_file_is_restored_after_sigkill_of_everything(bare_laptop: Laptop)
         assert json.loads(restore(bare_laptop).stdout)["undone"] == ["the former /etc/resolv.conf"]
         assert _resolv_conf(bare_laptop) == RESOLV_CONF
         assert leftovers(bare_laptop) == []
+
+
+async def test_file_is_restored_after_the_power_went(bare_laptop: Laptop) -> None:
+    async with helper(bare_laptop) as connection:
+        await connection.set_up()
+        assert leftovers(bare_laptop, 1234) == []  # another user's, and alive
+        connection.kill_helper()
+        connection.drop()
+        await connection.helper_ended()
+        bare_laptop.run("sh", "-c", "rm /run/meshdev/*")  # what was in memory
+        assert leftovers(bare_laptop, 1234) == ["the former /etc/resolv.conf"]
+        ours = _resolv_conf(bare_laptop)
+        assert json.loads(restore(bare_laptop).stdout)["undone"] == ["the former /etc/resolv.conf"]
+        assert _resolv_conf(bare_laptop) == RESOLV_CONF
+        bare_laptop.run("sh", "-c", f"printf '{ours}' > /etc/resolv.conf")
+        async with helper(bare_laptop) as second:
+            assert second.greeting.nameservers == (IPv4Address(GATEWAY),)
+            assert _resolv_conf(bare_laptop) == RESOLV_CONF
 
 
 async def test_a_file_that_somebody_else_wrote_meanwhile_is_the_former_one(bare_laptop: Laptop) -> None:
