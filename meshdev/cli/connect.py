@@ -24,6 +24,9 @@ Examples:
   meshdev connect --also 10.20.0.0/16 --never 10.20.30.0/24
 """
 
+#: How long a session that has undone everything may take to end.
+_END_SECONDS: Final = 5.0
+
 
 def command(
     *,
@@ -122,6 +125,10 @@ def _existing(paths: Paths) -> Status | None:
         raise AlreadyConnectedError(
             f"{found.name} has the connection and does not answer ({found.why})", hint="`meshdev disconnect` ends it"
         )
+    if found.status.state == "disconnected":  # everything is undone, its process is about to end
+        if not api.wait_gone(paths, _END_SECONDS):
+            raise AlreadyConnectedError(f"{found.name} does not end", hint="`meshdev disconnect` ends it")
+        return None
     if found.status.state != "connecting":
         return found.status
     try:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,18 @@ clusters: [{name: dev, cluster: {server: "SERVER"}}]
     ):
         file.write_text(config.replace("NAMESPACE", namespace).replace("SERVER", server))
         assert meshdev("connect").code == code
+
+
+def test_a_session_that_is_ending_is_no_connection(meshdev: Commands) -> None:
+    meshdev.plan(status={"state": "disconnected"})
+    meshdev("connect")
+    second = meshdev.start("connect")
+    time.sleep(0.5)
+    assert second.poll() is None
+    os.kill(meshdev.pids()[0], signal.SIGKILL)
+    ran = meshdev.finish(second)
+    assert (ran.code, ran.out.split()[0]) == (0, "Disconnected"), ran  # the fake's state; it is not "Already"
+    assert len(meshdev.pids()) == 2
 
 
 def test_a_stale_socket_is_no_session(meshdev: Commands) -> None:

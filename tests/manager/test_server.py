@@ -203,6 +203,19 @@ def test_one_session_too_many(manager: Manager, monkeypatch: pytest.MonkeyPatch)
             eve_again.say(hello("eve")).welcome()
 
 
+def test_one_carrier_too_many(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CARRIERS", 2)
+    with Visitor(manager) as ann, Visitor(manager) as second, Visitor(manager) as third, Visitor(manager) as bob:
+        ann.say(hello("ann", carriers=3)).welcome()
+        second.say(hello("ann", carriers=3, carrier=1)).welcome()
+        assert third.say(hello("ann", carriers=3, carrier=2)).refusal().code == "full"
+        assert bob.say(hello("bob")).refusal().code == "full"
+        second.close()
+        manager.until(lambda: [other.carriers for other in manager.server._sessions.values()] == [1])
+    with Visitor(manager) as bob:
+        bob.say(hello("bob")).welcome()
+
+
 def test_a_stranger_too_many_ends_the_oldest_stranger(manager: Manager) -> None:
     strangers = [Visitor(manager) for _ in range(MAX_STRANGERS)]
     manager.until(lambda: len(manager.server._strangers) == MAX_STRANGERS)

@@ -44,6 +44,11 @@ class Session:
         self._grace: Timer | None = None
         self._begin_grace()
 
+    @property
+    def carriers(self) -> int:
+        """How many are up."""
+        return len(self._carriers)
+
     def proves(self, secret: str) -> bool:
         """Whether *secret* is the one this session began with."""
         return hmac.compare_digest(self._secret, _digest(secret))
