@@ -155,6 +155,15 @@ class Laptop:
         assert self.snapshot() == before
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The time limit of a test is its own: the first one waits for the lock and, cold, for the whole cluster."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            marker = item.get_closest_marker("timeout")
+            seconds = marker.args[0] if marker else float(config.getini("timeout"))
+            item.add_marker(pytest.mark.timeout(seconds, func_only=True), append=False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cluster() -> Iterator[None]:
     """The testbed is up and nobody else's tests use it."""
