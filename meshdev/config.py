@@ -21,6 +21,9 @@ FIELD_MANAGER: Final = "meshdev"
 #: Port of the tunnel listener on the manager pod's loopback: reached only through a port-forward.
 TUNNEL_PORT: Final = 9000
 
+#: Most carriers of one session, and so queues of one TUN device (the kernel's own limit is 256).
+MAX_CARRIERS: Final = 8
+
 #: Where session addresses come from, in order of preference: the benchmarking range of RFC 2544 (RFC 6890: not
 #: routed), its other half where a fake-ip proxy holds the first, then the top of the shared range of RFC 6598.
 ADDRESS_POOLS: Final = (IPv4Network("198.18.0.0/16"), IPv4Network("198.19.0.0/16"), IPv4Network("100.127.0.0/16"))

@@ -12,10 +12,10 @@ from meshdev.cli.follow import Follower
 from meshdev.cli.launch import Processes
 from meshdev.cli.options import Format
 from meshdev.cli.signals import ENDING, Signals
-from meshdev.config import IMAGE_VARIABLE
+from meshdev.config import IMAGE_VARIABLE, MAX_CARRIERS
 from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError
 from meshdev.state import Paths
-from meshdev.wire.session_api import MAX_CARRIERS, Carrier, ConnectOptions, Status, StatusRequest
+from meshdev.wire.session_api import Carrier, ConnectOptions, Status, StatusRequest
 
 EXAMPLE: Final = """\b
 Examples:

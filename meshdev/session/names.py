@@ -31,6 +31,11 @@ class Names:
     def __init__(self, laptop: Laptop, pool: Pool, welcome: Welcome, namespace: str) -> None:
         if not welcome.nameservers:
             raise DnsError("the manager's pod has no nameserver", hint="its dnsPolicy must be ClusterFirst")
+        if welcome.nameservers[0].is_link_local:
+            raise DnsError(
+                f"each node has a nameserver of its own at {welcome.nameservers[0]} (NodeLocal DNSCache)",
+                hint="meshdev cannot ask it yet: the kubelets' clusterDNS would have to name the DNS Service",
+            )
         self._laptop = laptop
         self._pool = pool
         self._zone = Zone.of(domain_of(welcome.search), namespace)

@@ -8,14 +8,9 @@ from typing import Final
 
 from meshdev.errors import RouteError
 from meshdev.host.plan import Laptop, LocalRoute
-from meshdev.netlink.messages import KernelRoute, parse_route, routes_dump
+from meshdev.netlink.messages import RT_TABLE_LOCAL, RTN_LOCAL, RTN_UNICAST, KernelRoute, parse_route, routes_dump
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.values import IPAddress
-
-# linux/rtnetlink.h
-_TABLE_LOCAL: Final = 255
-_TYPE_UNICAST: Final = 1
-_TYPE_LOCAL: Final = 2
 
 #: The names the helper gives its devices (tun.linux.NAME_PATTERN).
 _OURS: Final = re.compile(r"meshdev\d+")
@@ -60,7 +55,7 @@ def describe(found: Sequence[KernelRoute], names: dict[int, str], resolvers: Seq
     devices = {index for index, name in names.items() if _OURS.fullmatch(name)}
     ours = [route for route in found if route.index in devices]
     routes = [route for route in found if route.index not in devices]
-    unicast = [route for route in routes if route.kind == _TYPE_UNICAST and route.table != _TABLE_LOCAL]
+    unicast = [route for route in routes if route.kind == RTN_UNICAST and route.table != RT_TABLE_LOCAL]
     defaults = [route for route in unicast if not route.network.prefixlen]
     return Laptop(
         routes=tuple(
@@ -74,4 +69,4 @@ def describe(found: Sequence[KernelRoute], names: dict[int, str], resolvers: Seq
 
 
 def _addresses(routes: Sequence[KernelRoute]) -> tuple[IPv4Address, ...]:
-    return tuple(dict.fromkeys(route.network.network_address for route in routes if route.kind == _TYPE_LOCAL))
+    return tuple(dict.fromkeys(route.network.network_address for route in routes if route.kind == RTN_LOCAL))

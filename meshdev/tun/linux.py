@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from meshdev.config import MAX_CARRIERS
 from meshdev.errors import DeviceError
 from meshdev.tun.device import TunDevice
 from meshdev.tun.offload import PROBES, VNET_HEADER_LENGTH
@@ -20,7 +21,6 @@ _NODE_NUMBER: Final = os.makedev(10, 200)  # Documentation/networking/tuntap.rst
 
 #: The kernel puts the first free number in place of %d, so a device never meets another one of its name.
 NAME_PATTERN: Final = "meshdev%d"
-MAX_QUEUES: Final = 8
 
 TUNSETOFFLOAD: Final = 0x400454D0
 TUNGETIFF: Final = 0x800454D2
@@ -101,8 +101,8 @@ def open_tun(queues: int, *, name: str = NAME_PATTERN) -> TunDevice:
     The device is down, has no address and goes with its last queue. Never joins a device that exists already: *name*
     is taken (or, with ``%d``, a free one made of it), else DeviceError.
     """
-    if not 1 <= queues <= MAX_QUEUES:
-        raise DeviceError(f"a TUN device has 1 to {MAX_QUEUES} queues, not {queues}")
+    if not 1 <= queues <= MAX_CARRIERS:
+        raise DeviceError(f"a TUN device has 1 to {MAX_CARRIERS} queues, not {queues}")
     made: list[LinuxQueue] = []
     try:
         for index in range(queues):
@@ -187,7 +187,7 @@ def _explain(error: OSError, node: Path, name: str = NAME_PATTERN) -> DeviceErro
     if error.errno == errno.EINVAL:
         return DeviceError(
             f"{node} knows no multi-queue devices with a vnet header ({error.strerror})",
-            hint="meshdev needs Linux 3.8 or newer with its own tun driver",
+            hint="meshdev needs the tun driver of Linux itself, not a sandbox's",
         )
     return DeviceError(
         f"{node} cannot be opened: {error.strerror or error}", hint="the kernel's log (dmesg) may say more"

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
+from meshdev.config import MAX_CARRIERS
 from meshdev.errors import ProtocolError
 from meshdev.wire import frames
 from meshdev.wire.fields import Fields, parse, plain
 
-#: Most carriers of one session, and so queues of one TUN device.
-MAX_CARRIERS: Final = 8
 MAX_TEXT: Final = 1024
 #: Characters of a holder's name, so that SESSIONS with every session a manager takes fits one frame:
 #: 60 x (4 x 128 bytes of UTF-8 and 80 around them) < 64 KiB.

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
+from meshdev.config import MAX_CARRIERS
 from meshdev.errors import MeshdevError, ProtocolError, by_code
 from meshdev.wire.fields import Fields
 from meshdev.wire.jsonlines import decode, encode
@@ -27,9 +28,6 @@ STATES: Final[tuple[State, ...]] = ("connected", "connecting", "reconnecting", "
 
 Carrier = Literal["auto", "spdy", "websocket"]
 CARRIERS: Final[tuple[Carrier, ...]] = ("auto", "spdy", "websocket")
-
-#: Queues that one TUN device opens at most; the helper checks the same number.
-MAX_CARRIERS: Final = 8
 
 _MAX_PID: Final = 1 << 22  # kernel: PID_MAX_LIMIT on 64 bit
 _MAX_SECONDS: Final = 1e9

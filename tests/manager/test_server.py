@@ -204,7 +204,7 @@ def test_one_session_too_many(manager: Manager, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_one_carrier_too_many(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_CARRIERS", 2)
+    monkeypatch.setattr(server, "MAX_CARRIERS_IN_ALL", 2)
     with Visitor(manager) as ann, Visitor(manager) as second, Visitor(manager) as third, Visitor(manager) as bob:
         ann.say(hello("ann", carriers=3)).welcome()
         second.say(hello("ann", carriers=3, carrier=1)).welcome()

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 #: Sessions at once. Each holds a TUN device and, at rest, well under 1 MiB.
 MAX_SESSIONS: Final = 60
 #: Carriers of all sessions at once. Each holds a batch of a third of a MiB: more do not fit the container's 128 MiB.
-MAX_CARRIERS: Final = 160
+MAX_CARRIERS_IN_ALL: Final = 160
 #: Connections that have not said HELLO; one more ends the oldest of them.
 MAX_STRANGERS: Final = 64
 #: Time to say HELLO, in seconds.
@@ -100,8 +100,9 @@ class TunnelServer:
             reason = f"the manager speaks protocol {ours}, you speak {theirs}"
             raise Refusal(Close("version", reason, len(self._sessions)))
         session = self._sessions.get(hello.session)
-        if sum(other.carriers for other in self._sessions.values()) >= MAX_CARRIERS:
-            raise Refusal(Close("full", f"{MAX_CARRIERS} carriers reach the manager already", len(self._sessions)))
+        if sum(other.carriers for other in self._sessions.values()) >= MAX_CARRIERS_IN_ALL:
+            reason = f"{MAX_CARRIERS_IN_ALL} carriers reach the manager already"
+            raise Refusal(Close("full", reason, len(self._sessions)))
         if session is None:
             session = self._new_session(hello)
         elif not session.proves(hello.secret):

@@ -4,7 +4,6 @@ from typing import Final, Literal
 
 VERSION: Final = 1
 LINE_LIMIT: Final = 256 * 1024
-MAX_QUEUES: Final = 8
 MAX_ROUTES: Final = 8192
 MAX_REFUSED: Final = 64
 MAX_NAMES: Final = 32

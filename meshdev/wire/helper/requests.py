@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import ClassVar, Final
 
+from meshdev.config import MAX_CARRIERS
 from meshdev.wire import values
 from meshdev.wire.fields import Fields
 from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, RoutesSet, TunOpened
-from meshdev.wire.helper.limits import MAX_NAMES, MAX_QUEUES, MAX_ROUTES, MAX_UPSTREAMS
+from meshdev.wire.helper.limits import MAX_NAMES, MAX_ROUTES, MAX_UPSTREAMS
 from meshdev.wire.values import IPAddress
 
 
@@ -21,7 +22,7 @@ class OpenTun:
 
     @classmethod
     def read(cls, found: Fields) -> "OpenTun":
-        return cls(found.integer("queues", 1, MAX_QUEUES))
+        return cls(found.integer("queues", 1, MAX_CARRIERS))
 
 
 @dataclass(frozen=True, slots=True)
