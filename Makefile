@@ -9,7 +9,12 @@ PYTHON := $(VENV)/bin/python
 SYSTEM_PYTHON := $(shell for p in /usr/bin/python3 /usr/local/bin/python3 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 
-.PHONY: help setup cluster demo lint test bench down
+# Of the traffic-manager's image: its name, what builds it, the Python of its base (the Dockerfile's BASE).
+IMAGE ?= meshdev/traffic-manager:0.1.0
+BUILDER ?= docker build
+IMAGE_PYTHON := 3.13
+
+.PHONY: help setup cluster demo lint test bench image down
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +48,14 @@ test: lint ## everything: lint, unit tests, tests in namespaces, tests on the cl
 
 bench: cluster ## meshdev against kubectl port-forward, as ratios
 	@$(PYTHON) -m tests.cluster exec -- $(PYTHON) -m bench
+
+image: setup ## the traffic-manager's image (IMAGE=name, BUILDER='podman build')
+	@rm -rf build/image && mkdir -p build/image
+	@$(PYTHON) -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version $(IMAGE_PYTHON) --dest build/image/wheels pyroute2 python-pytun
+	@cp -r meshdev images/traffic-manager/Dockerfile build/image/
+	@chmod -R a+rX build/image  # the container control runs as nobody
+	$(BUILDER) --tag $(IMAGE) build/image
 
 down: ## remove the testbed from this machine
 	@test ! -x $(PYTHON) || $(PYTHON) -m tests.cluster down
