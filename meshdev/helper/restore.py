@@ -68,12 +68,11 @@ def leftovers(uid: int, folder: Path = FOLDER) -> list[str]:
     """What a dead helper of that user left and is still there, for ``status``. Needs no root."""
     try:
         record = read_record(uid, folder)
-        forgotten = _forgotten(folder)
     except LaptopError as error:
         return [error.message]
     if record is not None and started(record.pid) == record.started:
         return []
-    entries = (*(record.entries if record is not None else ()), *forgotten)
+    entries = (*(record.entries if record is not None else ()), *_forgotten(folder))
     return [str(entry) for entry in entries if is_there(entry)]
 
 
@@ -82,7 +81,10 @@ def _forgotten(folder: Path) -> list[RestoreFile]:
     if not is_ours(RESOLV_CONF):
         return []
     for path in folder.glob("*.json"):
-        record = read_record(int(path.stem), folder)
+        try:
+            record = read_record(int(path.stem), folder)
+        except LaptopError:  # it may be that one's; its user is told when looking
+            return []
         if record is not None and any(isinstance(entry, RestoreFile) for entry in record.entries):
             return []
     return [RestoreFile(str(RESOLV_CONF.resolve()), former_content(RESOLV_CONF.read_bytes()))]
