@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+from typing import NoReturn
 
 from meshdev.errors import MeshdevError
 from meshdev.session.progress import Progress, adopt
@@ -29,7 +31,7 @@ async def session(arguments: argparse.Namespace) -> int:
     return await supervisor.run(Paths.locate().socket)
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Read the descriptors that ``connect`` passed on and run."""
     parser = argparse.ArgumentParser(prog="meshdev-session", description=__doc__)
     for name in ("helper", "progress", "lock"):
@@ -37,8 +39,13 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    return asyncio.run(session(arguments))
+    with asyncio.Runner() as runner:
+        code = runner.run(session(arguments))
+        # Everything is undone. A thread may still be inside getaddrinfo, whose question went to the forwarder that is
+        # gone now: Python would wait for it, 5 s and more, and whoever disconnects would wait for us.
+        logging.shutdown()
+        os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -33,8 +33,10 @@ def cluster_objects(namespace: str = COLD) -> str:
 
 def interrupt(connect: "subprocess.Popen[str]") -> tuple[int, str]:
     """What Ctrl-C does: SIGINT to the whole group. The exit code and what was printed from then on."""
+    start = time.monotonic()
     os.killpg(connect.pid, signal.SIGINT)
     said, _ = connect.communicate(timeout=UNDONE_SECONDS + 10)
+    assert time.monotonic() - start < UNDONE_SECONDS
     return connect.returncode, said
 
 
@@ -63,10 +65,9 @@ def interrupted_at(laptop: Laptop, step: str, *arguments: str) -> tuple[int, str
 
 
 def assert_nothing_left(laptop: Laptop, before: str, ended: tuple[int, str]) -> None:
-    """After an interrupted connect. Its last step may have been done already: then it is connected, and says so."""
+    """After an interrupted connect. Its last step may have been done already: then it is connected."""
     code, said = ended
     if code == 0:
-        assert "Connected to" in said
         assert laptop.status()["state"] == "connected"
         laptop.meshdev("disconnect")
     else:
