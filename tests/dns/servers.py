@@ -60,14 +60,21 @@ class FakeServer(asyncio.DatagramProtocol):
     wires: list[bytes] = field(default_factory=list)
     port: int = 0
     _transport: asyncio.DatagramTransport | None = None
+    _known: dict[tuple[bytes, str, dns.rcode.Rcode | None], tuple[str, bytes]] = field(default_factory=dict)
 
     def respond(self, wire: bytes, way: str) -> bytes | None:
-        query = dns.message.from_wire(wire)
-        question = query.question[0]
+        """The answer to a query; the same to the same one, which is kept."""
+        key = (wire[2:], way, self.code)
+        if key not in self._known:
+            self._known[key] = self._answered(dns.message.from_wire(wire), way)
+        asked, answer = self._known[key]
         self.wires.append(wire)
-        self.seen.append(f"{way} {question.name.to_text()} {dns.rdatatype.to_text(question.rdtype)}")
-        if self.silent:
-            return None
+        self.seen.append(f"{way} {asked}")
+        return None if self.silent else wire[:2] + answer[2:]
+
+    def _answered(self, query: Message, way: str) -> tuple[str, bytes]:
+        """What was asked, and the answer."""
+        question = query.question[0]
         answer = dns.message.make_response(query, recursion_available=True)
         self._fill(answer, question.name, dns.rdatatype.to_text(question.rdtype))
         if self.code is not None:
@@ -79,7 +86,7 @@ class FakeServer(asyncio.DatagramProtocol):
             answer.answer = []
             answer.flags |= dns.flags.TC
             reply = answer.to_wire()
-        return reply
+        return f"{question.name.to_text()} {dns.rdatatype.to_text(question.rdtype)}", reply
 
     def _fill(self, answer: Message, name: dns.name.Name, rdtype: str) -> None:
         text = name.to_text().lower()

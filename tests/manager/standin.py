@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -114,10 +115,9 @@ class Manager:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait until *condition* holds in the loop's thread."""
-        for _ in range(20_000):
-            if self.ask(condition):
-                return
-        raise AssertionError("it never came true")
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not self.ask(condition):
+            assert time.monotonic() < deadline, "it never came true"
 
     def pass_time(self, seconds: float) -> None:
         """Let the manager's clock run ahead; its timers have run afterwards."""
