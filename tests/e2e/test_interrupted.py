@@ -98,7 +98,7 @@ def test_after_each_step(anyone: Laptop, step: str) -> None:
     assert_nothing_left(anyone, before, ended)
 
 
-@pytest.mark.timeout(300)  # a connect a tenth of a second: on a busy machine each takes longer and there are more of them
+@pytest.mark.timeout(300)  # one connect for each tenth of a second: a busy machine takes longer and needs more of them
 @pytest.mark.usefixtures("manager")
 @pytest.mark.parametrize("anyone", [(1, "root"), (2, "dev")], ids=["root@laptop1", "dev@laptop2"], indirect=True)
 def test_every_tenth_of_a_second(anyone: Laptop) -> None:
