@@ -73,6 +73,7 @@ class Follower:
         self._failed: Failed | None = None
         self._helper_error: MeshdevError | None = None
         self._cancelled = False
+        self._undone = True
         self._timer: tuple[float, Callable[[], None]] | None = None
         self._terminal: list[Any] | None = None
 
@@ -217,14 +218,19 @@ class Follower:
         self._processes.session.kill()
 
     def _wait_for_session(self) -> None:
+        """Until the session is gone, and the helper, which may still be starting when it is told to end."""
         try:
             self._processes.session.wait(UNDO_SECONDS)
         except subprocess.TimeoutExpired:
             self._kill()
+        if self._root in (_Root.STARTING, _Root.STARTED):
+            self._undone = self._processes.helper_gone(UNDO_SECONDS)
 
     def _outcome(self) -> MeshdevError:
         killed = self._processes.session.poll() == -signal.SIGKILL
         if self._cancelled:
+            if not self._undone:
+                return Cancelled("interrupted; the helper does not end", hint=_LEFT_BEHIND)
             if killed:
                 return Cancelled("interrupted; the session did not end by itself and was killed", hint=_LEFT_BEHIND)
             return Cancelled("interrupted; everything is undone")

@@ -110,11 +110,11 @@ class Processes:
     def __init__(self, paths: Paths, lock: int) -> None:
         """Start the session. *lock* is the held lock; the session inherits it, the caller may close its own."""
         self._paths = paths
-        self._helper_end, session_end = socket.socketpair()
+        self._helper_end, self._session_end = socket.socketpair()
         self.progress, progress_end = socket.socketpair()
         self.helper: Attempt | None = None
-        with session_end, progress_end, _open_log(paths.log) as log:
-            ends = {"--progress": progress_end, "--helper": session_end}
+        with progress_end, _open_log(paths.log) as log:
+            ends = {"--progress": progress_end, "--helper": self._session_end}
             descriptors = {**{flag: end.fileno() for flag, end in ends.items()}, "--lock": lock}
             arguments = [word for flag, number in descriptors.items() for word in (flag, str(number))]
             self.session = subprocess.Popen(
@@ -151,10 +151,28 @@ class Processes:
         """Give up our copy of the helper's end: from now on the session sees when the helper is gone."""
         self._helper_end.close()
 
+    def helper_gone(self, seconds: float) -> bool:
+        """After the session's end: whether the helper is gone too, and so everything undone, within *seconds*.
+
+        It reads end of file, as nobody writes any more; we do when its last copy of the socket is closed.
+        """
+        self._helper_end.close()
+        self._session_end.settimeout(seconds)
+        try:
+            self._session_end.shutdown(socket.SHUT_WR)
+            while self._session_end.recv(65536):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:  # reset, or not connected any more: nobody is there
+            return True
+        return True
+
     def close(self) -> None:
         """Let go of everything; a session that has not said "done" then undoes what it did."""
         self.progress.close()
         self._helper_end.close()
+        self._session_end.close()
 
 
 def restore_command(uid: int) -> list[str]:
