@@ -143,7 +143,9 @@ async def scripted(answers: Sequence[bytes], *, hang_up: bool = False) -> AsyncI
             await reader.read(1 << 16)
             writer.write(left.pop(0) if len(left) > 1 else left[0])
             await writer.drain()
-            while not hang_up and await reader.read(1 << 16):
+            if hang_up:
+                writer.write_eof()  # what is still on its way to us must not turn the end into a reset
+            while await reader.read(1 << 16):
                 pass
         except ConnectionError:
             pass
