@@ -13,8 +13,8 @@ from typing import Final, Protocol
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from meshdev.config import gateway
 from meshdev.errors import DeviceError, FirewallError, RouteError
-from meshdev.manager.tunnel.leases import gateway
 from meshdev.netlink.messages import link_forwarding
 from meshdev.netlink.sock import Netlink
 from meshdev.nft import Nftables
