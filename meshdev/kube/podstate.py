@@ -9,7 +9,7 @@ from meshdev.kube.manifest import TUNNEL_CONTAINER, protocol_of, version_of
 Object = dict[str, Any]
 
 #: k8s.io/kubernetes/pkg/kubelet/images/types.go, all but the ones that pass by themselves.
-_IMAGE_REASONS: Final = {
+IMAGE_REASONS: Final = {
     "ErrImagePull",
     "ImagePullBackOff",
     "ErrImageNeverPull",
@@ -18,7 +18,7 @@ _IMAGE_REASONS: Final = {
     "SignatureValidationFailed",
 }
 #: k8s.io/kubernetes/pkg/kubelet/kuberuntime/kuberuntime_container.go and container/sync_result.go.
-_START_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+START_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
 _POD_SECURITY_HINT: Final = (
@@ -76,12 +76,12 @@ def examine(pod: Object) -> ManagerPod | Waiting:
 
 def _waiting(pod: Object, container: Object, waiting: Object) -> Waiting:
     name, reason, message = pod["metadata"]["name"], waiting.get("reason") or "", waiting.get("message") or ""
-    if reason in _IMAGE_REASONS:
+    if reason in IMAGE_REASONS:
         raise ImageError(
             f"the image of the manager cannot be had: {message or reason}",
             hint=f"the image is {_image(pod)}; another one: --image; a private registry: --image-pull-secret",
         )
-    if reason in _START_REASONS:
+    if reason in START_REASONS:
         raise ManagerError(f"the manager's pod {name} cannot start: {message or reason}")
     if reason == "CrashLoopBackOff":
         last = (container.get("lastState") or {}).get("terminated") or {}
