@@ -120,6 +120,13 @@ def examine_deployment(deployment: Object) -> Waiting | None:
             f"the manager in namespace {meta['namespace']} is scaled to zero",
             hint=f"kubectl -n {meta['namespace']} scale deployment {meta['name']} --replicas 1",
         )
+    return replica_failure(deployment, _POD_SECURITY_HINT)
+
+
+def replica_failure(deployment: Object, hint: str | None = None) -> Waiting | None:
+    """Why its pods cannot be created. Raises AdmissionError verbatim where they are refused, with *hint* for Pod
+    Security.
+    """
     status = deployment.get("status") or {}
     if status.get("observedGeneration") != deployment["metadata"].get("generation"):
         return None  # the conditions speak of what was before
@@ -127,6 +134,6 @@ def examine_deployment(deployment: Object) -> Waiting | None:
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             message = condition.get("message") or "the pod cannot be created"
             if "forbidden" in message or "denied" in message:
-                raise AdmissionError(message, hint=_POD_SECURITY_HINT if "PodSecurity" in message else None)
+                raise AdmissionError(message, hint=hint if "PodSecurity" in message else None)
             return Waiting(message)
     return None

@@ -41,8 +41,10 @@ def refuse_patch(what: str, workload: Object) -> None:
     """Raise InterceptError where a change of the template would not reach the pods."""
     kind, spec = workload["kind"], workload["spec"]
     why = None
-    if kind in {"Pod", "ReplicaSet"}:
-        why = f"a {kind} does not replace its pods when it is changed"
+    if kind == "Pod":
+        why = "the containers of a pod cannot be changed"
+    elif kind == "ReplicaSet":
+        why = "a ReplicaSet does not replace its pods when it is changed"
     elif spec.get("paused"):
         why = "its rollouts are paused"
     elif (spec.get("updateStrategy") or {}).get("type") == "OnDelete":

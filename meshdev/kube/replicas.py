@@ -38,7 +38,10 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class Replica:
-    """One pod. *ready* is its Ready condition; *leaving* means that it is being deleted."""
+    """One pod. *ready* is its Ready condition; *leaving* means that it is being deleted; *sidecars* are ours, alive.
+
+    *ended* counts the ones that are not: they stay in the pod for good.
+    """
 
     namespace: str
     name: str
@@ -47,18 +50,23 @@ class Replica:
     node: str
     ready: bool
     leaving: bool
-    sidecar: Sidecar | None
+    sidecars: tuple[Sidecar, ...] = ()
+    ended: int = 0
 
-    @property
-    def to_join(self) -> bool:
-        """It is on a node, stays, and no sidecar of ours is in it."""
-        return bool(self.node) and not self.leaving and self.sidecar is None
+    def has_sidecar(self, manager: str) -> bool:
+        """One for this manager is in it."""
+        return any(each.manager == manager for each in self.sidecars)
+
+    def to_join(self, manager: str) -> bool:
+        """It is on a node, stays, and no sidecar for this manager is in it. It need not run yet."""
+        return bool(self.node) and not self.leaving and not self.has_sidecar(manager)
 
 
 def replica(pod: Object) -> Replica:
     """What *pod* says."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     conditions = {each.get("type"): each.get("status") for each in status.get("conditions") or []}
+    ours = tuple(sidecars(pod))
     return Replica(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -67,7 +75,8 @@ def replica(pod: Object) -> Replica:
         node=pod["spec"].get("nodeName") or "",
         ready=conditions.get("Ready") == "True",
         leaving=bool(metadata.get("deletionTimestamp")),
-        sidecar=next((each for each in sidecars(pod) if each.alive), None),
+        sidecars=tuple(each for each in ours if each.alive),
+        ended=sum(not each.alive for each in ours),
     )
 
 

@@ -57,8 +57,8 @@ async def resolve(api: KubeApi, target: Target, namespace: str) -> Resolved:
 async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:
     """Its pods that stay. Raises InterceptError where one of them cannot be joined, and where there is none."""
     workload = resolved.workload
-    pods, _ = await listed(api, pods_path(workload.namespace), _query(resolved), _as_is)
-    found = tuple(pod for pod in pods.values() if _is_of(workload, pod) and _stays(pod))
+    pods, _ = await listed(api, pods_path(workload.namespace), pods_query(resolved), _as_is)
+    found = tuple(pod for pod in pods.values() if is_of(workload, pod) and _stays(pod))
     refuse_pods(str(workload), found)
     if not found:
         scale = f"kubectl -n {workload.namespace} scale {workload} --replicas 1"
@@ -79,10 +79,10 @@ async def watch_replicas(
     workload = resolved.workload
 
     def project(pod: Object) -> Replica | None:
-        return replica(pod) if _is_of(workload, pod) and not finished(pod) else None
+        return replica(pod) if is_of(workload, pod) and not finished(pod) else None
 
     told: dict[str, Replica] | None = None
-    states = follow(api, pods_path(workload.namespace), _query(resolved), project, trouble)
+    states = follow(api, pods_path(workload.namespace), pods_query(resolved), project, trouble)
     async with aclosing(states):
         async for state in states:
             found = {uid: each for uid, each in state.items() if each is not None}
@@ -104,13 +104,14 @@ def selector_of(workload: Mapping[str, Any]) -> str:
     return ",".join(parts)
 
 
-def _query(resolved: Resolved) -> dict[str, str]:
+def pods_query(resolved: Resolved) -> dict[str, str]:
+    """What selects its pods, and maybe others: ask :func:`is_of`."""
     if resolved.workload.kind == "pod":
         return {"fieldSelector": f"metadata.name={resolved.workload.name}"}
     return {"labelSelector": resolved.selector}
 
 
-def _is_of(workload: Workload, pod: Object) -> bool:
+def is_of(workload: Workload, pod: Object) -> bool:
     """Whether the workload controls the pod; its labels alone may fit another workload's selector, too.
 
     The ReplicaSet of a Deployment is named after it and the label that the Deployment's controller sets
