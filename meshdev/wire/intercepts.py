@@ -30,12 +30,14 @@ _MAX_COUNT: Final = 1 << 53
 class Intercept:
     """A session claims traffic. ``spec`` is JSON (meshdev.intercept.spec), ``key`` the sha256 of the workload's token.
 
-    The manager never sees another identity of a workload: claims and sidecars meet under the key.
+    The manager never sees another identity of a workload: claims and sidecars meet under the key. ``reset_older``:
+    connections that are older than the redirect are closed.
     """
 
     id: str
     spec: str
     key: str
+    reset_older: bool = False
     order: int = 0
 
 
@@ -104,6 +106,7 @@ def read_intercept(fields: Object) -> Intercept:
         id=fields.identity("id"),
         spec=fields.text("spec", MAX_SPEC),
         key=fields.digest("key"),
+        reset_older=fields.flag("reset_older"),
         order=_order(fields),
     )
 

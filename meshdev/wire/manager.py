@@ -60,6 +60,7 @@ class Claimed:
     holder: str
     relays: tuple[Relay, ...]
     up: tuple[Up, ...]
+    reset_older: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _claim(fields: Object) -> Claimed:
         holder=inner.word("holder", _MAX_HOLDER),
         relays=inner.inners("relays", intercepts.read_relay, MAX_RELAYS),
         up=inner.inners("up", _up, MAX_RELAYS),
+        reset_older=inner.flag("reset_older"),
     )
 
 

@@ -50,8 +50,8 @@ class Object(Fields):
 
 def for_people(text: str, limit: int = MAX_TEXT) -> str:
     """One printable line of at most *limit* characters."""
-    line = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "?" for letter in line[:limit])
+    line = " ".join(text.split())[:limit]
+    return line if line.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def _printable(text: str) -> str:

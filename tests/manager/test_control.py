@@ -20,7 +20,7 @@ async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(
     task = asyncio.ensure_future(control.follow_always(tmp_path / "tunnel.sock"))
     for name in ("ann", "bob"):
         with running(tmp_path) as manager:
-            await until(lambda manager=manager: manager.events._listeners)  # type: ignore[misc]
+            await until(lambda manager=manager: manager.link._listeners)  # type: ignore[misc]
             with Visitor(manager) as visitor:
                 visitor.say(hello(name)).welcome()
                 visitor.say(Close("bye", ""))

@@ -31,9 +31,9 @@ ID, KEY = "1" * 32, "a" * 64
 
 LITERAL: list[tuple[Message, int, str]] = [
     (
-        Intercept(ID, '{"mode":"proxy"}', KEY, 3),
+        Intercept(ID, '{"mode":"proxy"}', KEY, True, 3),
         frames.INTERCEPT,
-        f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","key":"{KEY}","order":3}}',
+        f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","key":"{KEY}","reset_older":true,"order":3}}',
     ),
     (Withdraw(ID, 4), frames.WITHDRAW, f'{{"id":"{ID}","order":4}}'),
     (
@@ -71,7 +71,12 @@ relays = st.builds(Relay, ports, st.sampled_from(TRANSPORTS), st.integers(20000,
 reports = st.builds(Report, identities, words, st.sampled_from(STATES), words, counts, counts, counts, counts)
 everything = (
     st.builds(
-        Intercept, identities, st.text(st.characters(exclude_characters="\0", codec="utf-8")), st.just(KEY), orders
+        Intercept,
+        identities,
+        st.text(st.characters(exclude_characters="\0", codec="utf-8")),
+        st.just(KEY),
+        st.booleans(),
+        orders,
     )
     | st.builds(Withdraw, identities, orders)
     | st.builds(Local, identities, ports, st.sampled_from(TRANSPORTS), st.booleans(), orders)
@@ -173,7 +178,7 @@ def test_the_limits_are_those_of_a_spec() -> None:
 
 def test_the_largest_messages_fit_a_frame() -> None:
     for message in (
-        Intercept(ID, '"' * MAX_SPEC, KEY, 1 << 53),
+        Intercept(ID, '"' * MAX_SPEC, KEY, False, 1 << 53),
         Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, Refusal("\U0001f600" * 10, "\U0001f600" * 1024)),
         Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, *[1 << 53] * 4),
     ):

@@ -38,7 +38,7 @@ TO_CONTROL: list[tuple[ToControl, str]] = [
         CLAIM,
         (
             f'{{"claim":{{"id":"{ID}","spec":"{{\\"x\\":1}}","key":"{KEY}","holder":"ann@laptop",'
-            '"relays":[{"remote":8080,"protocol":"tcp","relay":20001}],"up":[{"remote":8080,"protocol":"tcp"}]}}'
+            '"relays":[{"remote":8080,"protocol":"tcp","relay":20001}],"up":[{"remote":8080,"protocol":"tcp"}],"reset_older":false}}'
         ),
     ),
     (Withdrawn(ID), f'{{"withdrawn":"{ID}"}}'),
