@@ -143,18 +143,11 @@ def renewed(there: Object, status: Status, now: float) -> Object:
 def record(there: Object) -> Record:
     """The intercept that a Lease stands for. Raises ProtocolError."""
     try:
-        found = _record(there)
+        return _record(there)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(f"the Lease {_name(there)} cannot be read: {error!s:.200}") from None
     except ProtocolError as error:
         raise ProtocolError(f"the Lease {_name(there)} cannot be read: {error.message:.300}") from None
-    owners = {reference.get("uid") for reference in there["metadata"].get("ownerReferences") or []}
-    workload = found.spec.workload
-    if workload.uid not in owners or workload.namespace != there["metadata"]["namespace"]:
-        raise ProtocolError(f"the Lease {_name(there)} speaks of a workload that does not own it")
-    if found.name != name_of(found.spec):
-        raise ProtocolError(f"the Lease {_name(there)} does not have the name of what it claims")
-    return found
 
 
 def records(leases: Iterable[Object]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
@@ -177,8 +170,14 @@ def _record(there: Object) -> Record:
     metadata, body = there["metadata"], there["spec"]
     annotations = metadata["annotations"]
     holder = _text(body["holderIdentity"], _MAX_HOLDER)
+    spec = specs.decode(_text(annotations[SPEC_ANNOTATION], specs.MAX_SPEC))
+    owners = [_text(each["uid"], 63) for each in metadata["ownerReferences"]]
+    if spec.workload.uid not in owners or spec.workload.namespace != metadata["namespace"]:
+        raise ValueError("it speaks of a workload that does not own it")
+    if metadata["name"] != name_of(spec):
+        raise ValueError("it does not have the name of what it claims")
     return Record(
-        spec=specs.decode(_text(annotations[SPEC_ANNOTATION], specs.MAX_SPEC)),
+        spec=spec,
         holder="".join(letter if letter.isprintable() else "?" for letter in holder),
         manager_namespace=_text(annotations.get(MANAGER_ANNOTATION, ""), 63),
         status=_status(_text(annotations.get(STATUS_ANNOTATION, "{}"), _MAX_STATUS)),

@@ -94,11 +94,13 @@ class _Reader:
         self._at += count
         self._last = None
 
-    def _grown(self, size: int) -> int:
+    def _grown(self, size: int, at: int | None = None) -> int:
         group = self._open[-1]
         group.size += size
         if group.size > MAX_SIZE:
-            raise _Wrong(f"the expression stands for more than {MAX_SIZE} characters", self._at - 1)
+            raise _Wrong(
+                f"the expression stands for more than {MAX_SIZE} characters", self._at - 1 if at is None else at
+            )
         return size
 
     def _enter(self) -> None:
@@ -137,7 +139,7 @@ class _Reader:
     def _repeated(self, operator: str, least: int, times: int) -> None:
         if self._last is None:
             raise _Wrong(f"{operator} has nothing to repeat", self._at)
-        self._grown(self._last * (max(times, least, 1) - 1))
+        self._grown(self._last * (max(times, least, 1) - 1), self._at)
         self._skip(len(operator))
         if self._text.startswith("?", self._at):
             self._skip(1)  # as few as possible
