@@ -1,14 +1,15 @@
 """What the agent in a pod and the manager's control container say to each other: one JSON object a message.
 
 They travel on one bidirectional gRPC stream, :data:`METHOD`, with the workload's token in the metadata
-(:data:`TOKEN_METADATA`, as on Envoy's own stream)::
+(:data:`METADATA_KEY`, as on Envoy's own stream)::
 
     agent   → {"hello": {"pod": "b-1", "uid": …, "namespace": …, "address": "10.244.0.7", "probes": […]}}    first
     control → {"want": [{"port": "8080", "protocol": "http", "mode": "mesh", "reset_older": false}]}
     agent   → {"listen": {"8080": 15801, "9090/udp": 15802}}        where Envoy shall listen for them
     control → {"redirect": ["8080"]}                                 after Envoy took the listeners and routes
     agent   → {"state": {"redirected": ["8080"], "apart": {"7000": "speaks-first"}, "older": {"8080": 3},
-                         "intercepts": {"<id>": {"matched": 5, "fell_back": 1, "errors": 0}}}}
+                         "intercepts": {"<id>": {"matched": 5, "fell_back": 1, "errors": 0}},
+                         "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 0}}}}
 
 All of them tell whole states, so a stream that broke is followed by another without history. Two rules of order:
 
@@ -27,7 +28,7 @@ from ipaddress import IPv4Address
 from typing import Final, Literal, TypeVar
 
 from meshdev.errors import ProtocolError
-from meshdev.wire.fields import parse
+from meshdev.wire.fields import parse, plain
 from meshdev.wire.intercepts import MAX_POD, Transport
 from meshdev.wire.objects import Object
 
@@ -41,7 +42,7 @@ Apart = Literal["no-listener", "speaks-first", "no-envoy", "waiting"]
 SERVICE: Final = "meshdev.v1.Agent"
 METHOD: Final = f"/{SERVICE}/Session"
 #: Key of the token in the metadata of both streams.
-TOKEN_METADATA: Final = "x-meshdev-token"
+METADATA_KEY: Final = "x-meshdev-token"
 
 MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
@@ -113,12 +114,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class State:
-    """What is true in the pod now."""
+    """What is true in the pod now.
+
+    ``intercepts`` are counts of requests by the intercept that they matched; ``flows`` those of connections and of
+    senders of datagrams by port, which belong to whoever claims all of its traffic.
+    """
 
     redirected: tuple[PodPort, ...] = ()
     apart: tuple[tuple[PodPort, Apart], ...] = ()
     older: tuple[tuple[PodPort, int], ...] = ()
     intercepts: tuple[tuple[str, Counts], ...] = ()
+    flows: tuple[tuple[PodPort, Counts], ...] = ()
 
 
 @dataclass(frozen=True, order=True)
@@ -199,7 +205,7 @@ def _hello_plain(message: Hello) -> dict[str, object]:
         "uid": message.uid,
         "namespace": message.namespace,
         "address": str(message.address),
-        "probes": [{"port": each.port, "path": each.path, "agent": each.agent} for each in message.probes],
+        "probes": plain(message.probes),
     }
 
 
@@ -208,10 +214,8 @@ def _state_plain(message: State) -> dict[str, object]:
         "redirected": [str(port) for port in message.redirected],
         "apart": {str(port): why for port, why in message.apart},
         "older": {str(port): count for port, count in message.older},
-        "intercepts": {
-            name: {"matched": each.matched, "fell_back": each.fell_back, "errors": each.errors}
-            for name, each in message.intercepts
-        },
+        "intercepts": {name: plain(each) for name, each in message.intercepts},
+        "flows": {str(port): plain(each) for port, each in message.flows},
     }
 
 
@@ -251,6 +255,7 @@ def _state(fields: Object) -> State:
         apart=_pairs(inner, "apart", pod_port, lambda found, key: found.choice(key, APART), MAX_PORTS),
         older=_pairs(inner, "older", pod_port, lambda found, key: found.integer(key, 0, _MAX_COUNT), MAX_PORTS),
         intercepts=_pairs(inner, "intercepts", str, _counts, MAX_INTERCEPTS),
+        flows=_pairs(inner, "flows", pod_port, _counts, MAX_PORTS),
     )
 
 

@@ -30,13 +30,14 @@ FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
     ),
     (Listen({WEB: 15801, VOICE: 15802}), {"listen": {"8080": 15801, "9090/udp": 15802}}),
     (
-        State((WEB,), ((VOICE, "waiting"),), ((WEB, 3),), ((IDENTITY, Counts(5, 1, 0)),)),
+        State((WEB,), ((VOICE, "waiting"),), ((WEB, 3),), ((IDENTITY, Counts(5, 1, 0)),), ((VOICE, Counts(2, 0, 1)),)),
         {
             "state": {
                 "redirected": ["8080"],
                 "apart": {"9090/udp": "waiting"},
                 "older": {"8080": 3},
                 "intercepts": {IDENTITY: {"matched": 5, "fell_back": 1, "errors": 0}},
+                "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 1}},
             }
         },
     ),
