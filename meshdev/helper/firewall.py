@@ -12,14 +12,15 @@ from meshdev.errors import FirewallError
 from meshdev.helper.journal import Journal
 from meshdev.host.journal import DeleteTable, table_name
 from meshdev.nft import Nftables
+from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.values import IPAddress
 
 #: Set on the sockets through which the forwarder asks the former resolvers. No bit of it is used by kube-proxy
 #: (0x4000, 0x8000) or tailscale (0xff0000).
 MARK: Final = 0x0D53
 
-#: Before Docker's own redirect of 127.0.0.11, which stands at dstnat (-100): the first translation wins.
-_DNS_PRIORITY: Final = -110
+#: Before Docker's own translations (of 127.0.0.11, of published ports), which stand at dstnat (-100): the first wins.
+_PRIORITY: Final = -110
 
 
 class Firewall:
@@ -64,6 +65,24 @@ class Firewall:
                     rules.append(self._rule("dns", f"{target} {action}"))
         self._library.run("\n".join(rules) + "\n")
 
+    def lead(self, device: str, relays: Iterable[RelayTarget]) -> None:
+        """Lead new connections that come from *device* to these ports to programs of this machine, and no others."""
+        self._make()
+        elements = ", ".join(
+            f"{each.protocol} . {each.relay} : {each.address} . {each.port}"
+            for each in sorted(relays, key=lambda each: (each.relay, each.protocol))
+        )
+        lines = [
+            f"add map inet {self._table} relays {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}",
+            f"add chain inet {self._table} relayed {{ type nat hook prerouting priority {_PRIORITY}; policy accept; }}",
+            f"flush chain inet {self._table} relayed",
+            f"flush map inet {self._table} relays",
+            self._rule("relayed", f'iifname "{device}" dnat ip addr . port to meta l4proto . th dport map @relays'),
+        ]
+        if elements:
+            lines.append(f"add element inet {self._table} relays {{ {elements} }}")
+        self._library.run("\n".join(lines) + "\n")
+
     def leave_dns(self) -> None:
         """No redirect any more."""
         if self._made:
@@ -105,7 +124,7 @@ class Firewall:
             f"  {'flags owner' if owner else ''}\n"
             "  chain guard { type filter hook input priority filter - 5; policy accept; }\n"
             "  chain passing { type filter hook forward priority filter - 5; policy accept; }\n"
-            f"  chain dns {{ type nat hook output priority {_DNS_PRIORITY}; policy accept; }}\n"
+            f"  chain dns {{ type nat hook output priority {_PRIORITY}; policy accept; }}\n"
             "}\n"
             f"add rule inet {self._table} dns udp dport 53 redirect to :53\n"
             f"flush chain inet {self._table} dns\n"
