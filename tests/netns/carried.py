@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from meshdev.config import ADDRESS_POOLS, TUNNEL_PORT
+from meshdev.errors import PortForwardError
 from meshdev.pump.transport import SocketTransport
 from meshdev.tun.linux import open_tun
 from meshdev.tunnel.pool import Pool
@@ -17,6 +18,24 @@ from tests.tunnel.standin import Connection
 from tests.waiting import until
 
 ROUTED = ("10.244.0.0/24", "169.254.169.254/32")
+
+
+async def _connect(cluster: Cluster) -> socket.socket:
+    with cluster.manager.inside():
+        sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", TUNNEL_PORT))
+    except OSError as error:
+        sock.close()
+        raise PortForwardError(str(error)) from error
+    return sock
+
+
+async def dial_plain(cluster: Cluster) -> Connection:
+    """A carrier to the manager's loopback."""
+    return Connection(SocketTransport(await _connect(cluster)), PlainFraming())
 
 
 class Carried:
@@ -41,17 +60,7 @@ class Carried:
         self.pool = Pool(self.device.queues, self._dial, hello, self._configure)
 
     async def _dial(self) -> Connection:
-        with self.cluster.manager.inside():
-            sock = socket.socket()
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", TUNNEL_PORT))
-        except OSError as error:
-            sock.close()
-            from meshdev.errors import PortForwardError  # noqa: PLC0415
-
-            raise PortForwardError(str(error)) from error
+        sock = await _connect(self.cluster)
         self.dialled.append(sock)
         return Connection(SocketTransport(sock), PlainFraming())
 
