@@ -1,5 +1,7 @@
 """A management server in a few lines: one snapshot for whoever comes, and what Envoy says to it."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,7 +21,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         self.port = 0
         self.tokens: list[str] = []
         self._packed: protos.Packed = {kind: {} for kind in protos.ORDER}
-        self._streams: set["_Stream"] = set()
+        self._streams: set[_Stream] = set()
         self._server: Any = None
 
     async def start(self) -> None:

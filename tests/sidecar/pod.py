@@ -82,10 +82,16 @@ class Pod:
         self.door = free_port()
         self.probes: tuple[Probe, ...] = ()
         self.claims: dict[str, Claim] = {}
+        self._wanted: tuple[Wanted, ...] = ()
 
     @property
     def port(self) -> PodPort:
         return PodPort(self.original.port)
+
+    @property
+    def wanted(self) -> tuple[Wanted, ...]:
+        """What the claims want; kept for a while when they are gone."""
+        return self._wanted
 
     def claim(
         self,
@@ -107,7 +113,8 @@ class Pod:
     async def serve(self, keep: Sequence[Wanted] = ()) -> None:
         """Everything is acknowledged when this returns."""
         claims = tuple(self.claims.values())
-        served = tuple(Served(each, self.door) for each in wanted(claims, self.probes) or keep)
+        self._wanted = wanted(claims, self.probes) or tuple(keep)
+        served = tuple(Served(each, self.door) for each in self._wanted)
         await self.envoy.ads.serve(resources(PodView(LOOPBACK, served, self.probes), LOOPBACK, claims))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -68,11 +68,7 @@ async def running(concurrency: int = 1) -> AsyncIterator[RealEnvoy]:
         folder = Path(name)
         start = Start("pod-uid", TOKEN, "127.0.0.1", ads.port, str(folder / "admin"))
         (folder / "config.json").write_text(json.dumps(bootstrap(start)))
-        process = subprocess.Popen(
-            command(binary(), str(folder / "config.json"), concurrency),
-            stdout=subprocess.DEVNULL,
-            stderr=None if os.environ.get("ENVOY_LOG") else subprocess.DEVNULL,
-        )
+        process = _start(folder, concurrency)
         try:
             await until(lambda: ads.connected or process.poll() is not None)
             assert process.poll() is None, "Envoy ended"
@@ -81,3 +77,11 @@ async def running(concurrency: int = 1) -> AsyncIterator[RealEnvoy]:
             process.kill()
             process.wait()
             await ads.stop()
+
+
+def _start(folder: Path, concurrency: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command(binary(), str(folder / "config.json"), concurrency),
+        stdout=subprocess.DEVNULL,
+        stderr=None if os.environ.get("ENVOY_LOG") else subprocess.DEVNULL,
+    )

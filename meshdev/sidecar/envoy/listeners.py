@@ -155,7 +155,7 @@ def _told(port: PodPort) -> Object:
 
 def _datagrams(served: Served) -> Object:
     port = served.port
-    route = typed(f"envoy.extensions.filters.udp.udp_proxy.v3.Route", cluster=names.flow(port))
+    route = typed("envoy.extensions.filters.udp.udp_proxy.v3.Route", cluster=names.flow(port))
     proxy = typed(
         "envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig",
         stat_prefix=names.listener(port),

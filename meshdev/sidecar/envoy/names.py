@@ -4,9 +4,9 @@ from typing import Final
 
 from meshdev.wire.agent import PodPort
 
-#: Prefixes: a listener and what it leads to have the number behind them.
+#: What statistics are found by.
 LISTENER: Final = "listener"
-ROUTES: Final = "routes"
+FLOW: Final = "flow"
 #: The cluster in which there is nobody.
 NOBODY: Final = "nobody"
 #: Virtual host of every route: requests of an intercept are counted below it.
@@ -28,7 +28,7 @@ def listener(port: PodPort) -> str:
 
 def routes(port: PodPort) -> str:
     """The routes of a port with requests."""
-    return of(ROUTES, port)
+    return of("routes", port)
 
 
 def original(port: PodPort) -> str:
@@ -38,7 +38,7 @@ def original(port: PodPort) -> str:
 
 def flow(port: PodPort) -> str:
     """Where bytes or datagrams go that are not requests: to one end or the other."""
-    return of("flow", port)
+    return of(FLOW, port)
 
 
 def laptop(port: PodPort, intercept: str) -> str:

@@ -124,11 +124,14 @@ async def answering(answer: bytes) -> End:
 
 
 ANSWERS = {
-    "case, duplicates and phrase": b"HTTP/1.1 299 Very Fine\r\nsErVer: s\r\nDate: d\r\nSet-Cookie: a\r\nX-A: 1\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
-    "an error": b"HTTP/1.1 503 Down\r\nDate: d\r\nRetry-After: 5\r\nX-Envoy-Overloaded: no\r\nContent-Length: 3\r\n\r\nbad",
+    "case, duplicates and phrase": b"HTTP/1.1 299 Very Fine\r\nsErVer: s\r\nDate: d\r\nSet-Cookie: a\r\nX-A: 1\r\n"
+    b"Set-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
+    "an error": b"HTTP/1.1 503 Down\r\nDate: d\r\nRetry-After: 5\r\nX-Envoy-Overloaded: no\r\n"
+    b"Content-Length: 3\r\n\r\nbad",
     "nothing": b"HTTP/1.1 204 No Content\r\nDate: d\r\nX-A: 1\r\n\r\n",
-    "not modified": b"HTTP/1.1 304 Not Modified\r\nDate: d\r\nETag: x\r\n\r\n",
-    "its names for us": b"HTTP/1.1 200 OK\r\nDate: d\r\nVia: 1.1 v\r\nX-Forwarded-Proto: x\r\nContent-Length: 0\r\n\r\n",
+    "unchanged": b"HTTP/1.1 304 Not Modified\r\nDate: d\r\nETag: x\r\n\r\n",
+    "its names for us": b"HTTP/1.1 200 OK\r\nDate: d\r\nVia: 1.1 v\r\n"
+    b"X-Forwarded-Proto: x\r\nContent-Length: 0\r\n\r\n",
 }
 
 
@@ -216,7 +219,7 @@ async def test_chunks_and_trailers_both_ways() -> None:
         writer.write(request("PUT / HTTP/1.1", "Host: b", "Transfer-Encoding: chunked"))
         writer.write(b"3\r\nabc\r\n0\r\nX-Md5: 2\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
-        assert head == b"HTTP/1.1 200 OK\r\nDate: d\r\ntransfer-encoding: chunked\r\n\r\n"
+        assert head == b"HTTP/1.1 200 OK\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n"
         # A difference: names of trailers are told in lower case.
         assert await reader.readuntil(b"\r\n\r\n") == b"2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"
         assert app.original.heard[1] == b"3\r\nabc\r\n0\r\nx-md5: 2\r\n\r\n"
