@@ -82,7 +82,7 @@ async def keep_joined(
     each change, *failed* when one cannot be joined: for good, or for now. A sidecar that ends is followed by another,
     after pauses that grow: every one that ends stays in the pod.
     """
-    pauses = _Pauses()
+    history = _History()
     joining: dict[str, asyncio.Task[None]] = {}
     async with asyncio.TaskGroup() as tasks, aclosing(watch_replicas(api, resolved, trouble)) as states:
         async for state in states:
@@ -90,9 +90,9 @@ async def keep_joined(
             for uid in [uid for uid in joining if uid not in state or joining[uid].done()]:
                 joining.pop(uid).cancel()
             for uid, pod in state.items():
-                if uid not in joining and pod.to_join(spec.manager) and not pauses.given_up(pod):
-                    joining[uid] = tasks.create_task(_joined(api, pod, spec, before, failed, pauses))
-            pauses.forget(state)
+                if uid not in joining and pod.to_join(spec.manager) and history.due(pod):
+                    joining[uid] = tasks.create_task(_joined(api, pod, spec, before, failed, history))
+            history.forget(state)
 
 
 async def _joined(
@@ -101,9 +101,9 @@ async def _joined(
     spec: SidecarSpec,
     before: Callable[[], Awaitable[None]],
     failed: Callable[[Replica, MeshdevError], None],
-    pauses: "_Pauses",
+    history: "_History",
 ) -> None:
-    await asyncio.sleep(pauses.next(pod))
+    await asyncio.sleep(history.pause(pod))
     pause = _FIRST_PAUSE
     while True:
         try:
@@ -114,23 +114,29 @@ async def _joined(
         except MeshdevError as error:
             failed(pod, error)
             if isinstance(error, _PERMANENT):
-                pauses.give_up(pod)
+                history.give_up(pod)
                 return
         else:
+            history.answer(pod)
             return
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-class _Pauses:
-    """How long to wait before a pod is joined, so that sidecars that end at once do not fill it."""
+class _History:
+    """Which pods were joined when, so that none is joined twice, and sidecars that end at once do not fill one."""
 
     def __init__(self) -> None:
         self._joined: dict[str, tuple[int, float]] = {}  # ended ones that do not count, and when it was joined
+        self._answered: dict[str, int] = {}  # how many had ended when it was joined
         self._given_up: set[str] = set()
 
-    def next(self, pod: Replica) -> float:
-        """Seconds, none where no sidecar ended soon after it was put there."""
+    def due(self, pod: Replica) -> bool:
+        """It was not joined yet, or what joined it has ended since."""
+        return pod.uid not in self._given_up and pod.ended > self._answered.get(pod.uid, -1)
+
+    def pause(self, pod: Replica) -> float:
+        """Seconds to wait before it is joined now, none where no sidecar ended soon after it was put there."""
         now = time.monotonic()
         before, last = self._joined.get(pod.uid, (pod.ended, now))
         if now - last > 2 * _LONGEST_PAUSE:
@@ -139,15 +145,18 @@ class _Pauses:
         self._joined[pod.uid] = (before, now + pause)
         return pause
 
-    def give_up(self, pod: Replica) -> None:
-        self._given_up.add(pod.uid)
+    def answer(self, pod: Replica) -> None:
+        """It is joined; until the watch shows that, nothing is due."""
+        self._answered[pod.uid] = pod.ended
 
-    def given_up(self, pod: Replica) -> bool:
-        return pod.uid in self._given_up
+    def give_up(self, pod: Replica) -> None:
+        """Trying again would change nothing."""
+        self._given_up.add(pod.uid)
 
     def forget(self, state: Mapping[str, Replica]) -> None:
         """Pods that are gone."""
         self._joined = {uid: value for uid, value in self._joined.items() if uid in state}
+        self._answered = {uid: value for uid, value in self._answered.items() if uid in state}
         self._given_up &= state.keys()
 
 
