@@ -1,8 +1,9 @@
 """A pod on loopback: the app and a laptop's program as real servers, a real Envoy between them and the test."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -24,13 +25,17 @@ class End:
     def __init__(self, name: str, answer: Callable[["End", Any, Any], Awaitable[None]] | None = None) -> None:
         self.name = name
         self.port = 0
+        self.host = "127.0.0.1"
+        self.place: Callable[[], AbstractContextManager[None]] = nullcontext
         self.heard: list[bytes] = []
         self._answer = answer or speak_http
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 24)
+        with self.place():
+            listener = socket.create_server((self.host, self.port), backlog=1000)
+        self._server = await asyncio.start_server(self._serve, sock=listener, limit=1 << 24)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
