@@ -107,6 +107,12 @@ async def of_workload(api: KubeApi, workload: Workload) -> Leases:
     return await _list(api, workload.namespace, _selector(workload))
 
 
+async def anyone_on(api: KubeApi, workload: Workload, clock: Clock = time.time) -> bool:
+    """Whether a session that lives intercepts the workload; ask after the own Lease was given back."""
+    there = await of_workload(api, workload)
+    return any(not each.expired(clock()) for each in there.records)
+
+
 async def watch_workload(
     api: KubeApi, workload: Workload, trouble: Callable[[MeshdevError], None] = lambda _: None
 ) -> AsyncGenerator[Leases]:

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from meshdev.errors import InterceptError, MeshdevError
+from meshdev.errors import ForbiddenError, InterceptError, MeshdevError
 from meshdev.intercept.spec import KINDS, Kind, Workload
 from meshdev.intercept.target import Target
 from meshdev.kube.client import KubeApi, Object, pods_path, services_path, workloads_path
@@ -40,7 +40,7 @@ async def resolve(api: KubeApi, target: Target, namespace: str) -> Resolved:
 
     Raises InterceptError for what is not there or cannot be intercepted, ForbiddenError.
     """
-    services, _ = await listed(api, services_path(namespace), {}, _as_is)
+    services = await _services(api, target, namespace)
     if target.kind == "service":
         found = await _selected(api, target, namespace, services)
     else:
@@ -127,6 +127,17 @@ def is_of(workload: Workload, pod: Object) -> bool:
         return bool(controller["uid"] == workload.uid)
     suffix = (metadata.get("labels") or {}).get("pod-template-hash", "")
     return bool(controller["kind"] == "ReplicaSet" and controller["name"] == f"{workload.name}-{suffix}")
+
+
+async def _services(api: KubeApi, target: Target, namespace: str) -> Mapping[str, Object]:
+    """All of the namespace; none where they may not be seen and only tell more about ports."""
+    try:
+        services, _ = await listed(api, services_path(namespace), {}, _as_is)
+    except ForbiddenError:
+        if target.kind == "service":
+            raise
+        return {}
+    return services
 
 
 async def _selected(api: KubeApi, target: Target, namespace: str, services: Mapping[str, Object]) -> Object:

@@ -128,11 +128,7 @@ async def enter(api: KubeApi, namespace: str, target: str, wanted: str) -> dict[
 async def leave(api: KubeApi, namespace: str, target: str) -> bool:
     """The patch comes out again."""
     found = await _resolved(api, namespace, target)
-
-    async def others() -> bool:
-        return bool((await leases.of_workload(api, found.workload)).records)
-
-    return await patch.leave(api, found, others)
+    return await patch.leave(api, found, lambda: leases.anyone_on(api, found.workload))
 
 
 async def take(api: KubeApi, namespace: str, target: str, holder: str, *flags: str) -> dict[str, Any]:

@@ -86,6 +86,13 @@ async def test_stale_ones_go_whatever_they_claimed(fake: FakeApi, api: KubeApi) 
     assert names(fake) == [name_of(mesh())]
 
 
+async def test_who_is_dead_is_not_on_the_workload(api: KubeApi) -> None:
+    assert not await leases.anyone_on(api, mesh().workload, lambda: NOW)
+    await taken(api, mesh())
+    assert await leases.anyone_on(api, mesh().workload, lambda: NOW + 20)
+    assert not await leases.anyone_on(api, mesh().workload, lambda: NOW + 31)
+
+
 async def test_a_workload_of_another_manager_is_refused_by_its_namespace(fake: FakeApi, api: KubeApi) -> None:
     await taken(api, mesh(A2, number=1), manager="tools")
     with pytest.raises(InterceptError, match="served by the manager in namespace tools already") as caught:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,16 +213,9 @@ async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["e
         fake.put("leases", stale, group="coordination.k8s.io")  # somebody wrote into it
         await leases.renew(api, held, Status("active"), lambda: 0)
         await leases.release(api, held)
-        await patch.leave(api, found, others_are_there(api, found))
+        await patch.leave(api, found, partial(leases.anyone_on, api, found.workload))
         await tokens.undo(api, token)
         fake.remove("pods", "b-1")
-
-
-def others_are_there(api: KubeApi, found: Resolved) -> Callable[[], Awaitable[bool]]:
-    async def ask() -> bool:
-        return bool((await leases.of_workload(api, found.workload)).records)
-
-    return ask
 
 
 async def join_one(api: KubeApi, found: Resolved, spec: SidecarSpec) -> None:

@@ -111,6 +111,16 @@ async def test_who_may_not_see_it_is_told_the_rule(fake: FakeApi, api: KubeApi) 
         await resolved(api, "deploy/b")
 
 
+async def test_services_that_may_not_be_seen_are_missed_only_where_they_are_the_target(
+    fake: FakeApi, api: KubeApi
+) -> None:
+    fake.allow = lambda asked: asked.resource != "services"
+    found = await resolved_b(fake, api)
+    assert [(port.number, port.protocol) for port in found.ports.known] == [(8080, "http")]
+    with pytest.raises(ForbiddenError, match="list services"):
+        await resolved(api, "svc/b")
+
+
 def test_selectors_as_queries() -> None:
     made = workload()
     made["spec"]["selector"] = {
