@@ -11,10 +11,11 @@ They travel on one bidirectional gRPC stream, :data:`METHOD`, with the workload'
                          "intercepts": {"<id>": {"matched": 5, "fell_back": 1, "errors": 0}},
                          "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 0}}}}
 
-All of them tell whole states, so a stream that broke is followed by another without history. Two rules of order:
+All of them tell whole states, so a stream that broke is followed by another without history. Two rules:
 
-* control removes a listener from Envoy only after the agent's state no longer says that its port is redirected (or a
-  second later): a redirect without a listener would refuse connections;
+* what Envoy was once served for a port stays as long as the agent's stream: listener, routes and the original's
+  cluster. A port that nobody wants any more has no claims, so its kept-alive connections go to the original for as
+  long as their clients like; new ones no longer come there. Taking a listener or cluster away would fail requests;
 * a pod has taken what is wanted when each port is in ``redirected`` or in ``apart``, which says why it is not.
 
 The agent may hold a redirect back for a while: the app does not listen, Envoy has died. It then says so.

@@ -16,7 +16,7 @@ from meshdev.intercept.spec import HeaderMatch, Match, Mode, Port, Protocol, Spe
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, Redirect, State, Want, Wanted
+from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Want, Wanted
 from meshdev.wire.intercepts import Relay
 from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
 from tests.sidecar.ads import Ads
@@ -42,9 +42,11 @@ class Manager:
         self._claims: tuple[Claim, ...] = ()
         self._wanted: tuple[Wanted, ...] = ()
         self._listen: Listen | None = None
+        self._served: dict[PodPort, Served] = {}
         self._outgoing: asyncio.Queue[agent.FromControl] | None = None
         self._server: Any = None
         self._told = asyncio.Condition()
+        self._one_at_a_time = asyncio.Lock()
 
     async def start(self) -> None:
         handler = grpc.stream_stream_rpc_method_handler(self._session)
@@ -69,8 +71,7 @@ class Manager:
         self._claims = claims
         ids = frozenset(each.spec.id for each in claims) if reset_older else frozenset()
         self._wanted = wanted(claims, self.hello.probes if self.hello else (), ids)
-        if self._outgoing is not None:
-            await self._tell()
+        await self._tell()
 
     async def until(self, condition: Callable[[State], object], seconds: float = 10.0) -> State:
         """The first state of which *condition* holds."""
@@ -79,19 +80,22 @@ class Manager:
         return self.state
 
     async def _tell(self) -> None:
-        assert self._outgoing is not None
-        self._outgoing.put_nowait(Want(self._wanted))
+        async with self._one_at_a_time:
+            if self._outgoing is not None:
+                await self._tell_all(self._outgoing)
+
+    async def _tell_all(self, outgoing: asyncio.Queue[agent.FromControl]) -> None:
+        outgoing.put_nowait(Want(self._wanted))
         ports = {each.port for each in self._wanted}
         async with asyncio.timeout(10), self._told:
             await self._told.wait_for(lambda: self._listen is not None and self._listen.ports.keys() == ports)
-            if not ports:
-                await self._told.wait_for(lambda: not self.state.redirected)
         await until(lambda: self.ads.connected)
         assert self._listen is not None
         assert self.hello is not None
-        served = tuple(Served(each, self._listen.ports[each.port]) for each in self._wanted)
-        await self.ads.serve(resources(PodView(POD, served, self.hello.probes), MANAGER, self._claims))
-        self._outgoing.put_nowait(Redirect(tuple(sorted(ports))))
+        self._served |= {each.port: Served(each, self._listen.ports[each.port]) for each in self._wanted}
+        pod = PodView(POD, tuple(self._served.values()), self.hello.probes)
+        await self.ads.serve(resources(pod, MANAGER, self._claims))
+        outgoing.put_nowait(Redirect(tuple(sorted(ports))))
 
     async def _session(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         self.tokens.append(dict(context.invocation_metadata())[agent.METADATA_KEY])
@@ -151,7 +155,10 @@ class SidecarPod:
         self._ends.append(end)
         return end
 
-    def start_agent(self, probes: str = "[]") -> None:
+    def start_agent(self, probes: str = "[]", **patience: float) -> None:
+        """*patience* is set in place of the agent's own: UNWANTED_SECONDS, LOST_SECONDS, CUT_OFF_SECONDS."""
+        code = "".join(f"life.{name} = {value}; " for name, value in patience.items())
+        code = f"from meshdev.sidecar.agent import __main__, life; {code}raise SystemExit(__main__.main())"
         environment = {
             "PATH": os.environ["PATH"],
             "MESHDEV_ENVOY": binary(),
@@ -165,7 +172,7 @@ class SidecarPod:
             "PYTHONPATH": str(_ROOT),
         }
         self._process = subprocess.Popen(
-            [*self._inside(), *_AS_IN_A_POD, sys.executable, "-m", "meshdev.sidecar.agent"],
+            [*self._inside(), *_AS_IN_A_POD, sys.executable, "-c", code],
             env=environment,
             cwd="/",
             stdout=None if os.environ.get("AGENT_LOG") else subprocess.DEVNULL,
@@ -221,6 +228,8 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: 
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     writer.write(f"GET {path} HTTP/1.1\r\nHost: b\r\n{lines}\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    if not head.startswith(b"http/1.1 200 "):
+        raise ConnectionError(head.decode())
     size = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
     body = (await reader.readexactly(size)).decode()
     return body + ("*" if b"connection: close" in head else "")
@@ -243,14 +252,13 @@ def claim(
 
 
 @asynccontextmanager
-async def sidecar(*, start: bool = True) -> AsyncIterator[SidecarPod]:
-    """A pod; with *start* its agent has said hello."""
+async def sidecar(*, probes: str = "[]", **patience: float) -> AsyncIterator[SidecarPod]:
+    """A pod whose agent has said hello."""
     made = SidecarPod()
     try:
         await made.manager.start()
-        if start:
-            made.start_agent()
-            await until(lambda: made.manager.hello is not None)
+        made.start_agent(probes, **patience)
+        await until(lambda: made.manager.hello is not None)
         yield made
     finally:
         await made.close()
