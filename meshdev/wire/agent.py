@@ -99,7 +99,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Listen:
-    """On which port Envoy shall listen for each of the pod's ports that are wanted."""
+    """On which port Envoy shall listen for each of the pod's ports that are wanted, or were."""
 
     ports: Mapping[PodPort, int]
 

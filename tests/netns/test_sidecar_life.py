@@ -181,7 +181,7 @@ async def test_a_pod_that_ends_is_served_to_its_end() -> None:
         await until(lambda: len(app.heard) == 2)
         assert app._server is not None
         app._server.close()  # takes no more, answers what it has
-        assert await asyncio.gather(asking, later) == ["slow*", "slow*"]
+        assert [await asking, await later] == ["slow*", "slow*"]
         await until(lambda: pod.agent.poll() is not None)
         assert (pod.agent.returncode, pod.rules()) == (0, "")
 
@@ -267,8 +267,12 @@ async def test_what_it_costs() -> None:
             sizes = {"agent": pod.agent.pid, "envoy": pod.envoy()}
             mebibytes = {name: _rss(pid) for name, pid in sizes.items()}
         print(f"resident: {mebibytes} MiB after {load.total} requests")
-        assert Path(f"/proc/{sizes['envoy']}/oom_score_adj").read_text() == "1000\n"
+        assert _oom_score(sizes["envoy"]) == 1000
         assert sum(mebibytes.values()) <= 130
+
+
+def _oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
 def _rss(pid: int) -> int:

@@ -86,11 +86,15 @@ async def test_envoys_port_can_only_be_reached_redirected() -> None:
 
 async def test_the_admin_socket_and_the_token_are_nobodys_business() -> None:
     async with sidecar() as pod:
-        arguments = Path(f"/proc/{pod.envoy()}/cmdline").read_bytes().split(b"\0")
-        config = Path(arguments[arguments.index(b"--config-path") + 1].decode())
-        assert TOKEN.encode() not in b" ".join(arguments)
-        assert (config.stat().st_mode & 0o077, config.parent.stat().st_mode & 0o077) == (0, 0)
+        _holds_its_token_close(pod.envoy())
         assert pod.pod.run("ss", "-ltnH") == ""
+
+
+def _holds_its_token_close(envoy: int) -> None:
+    arguments = Path(f"/proc/{envoy}/cmdline").read_bytes().split(b"\0")
+    config = Path(arguments[arguments.index(b"--config-path") + 1].decode())
+    assert TOKEN.encode() not in b" ".join(arguments)
+    assert (config.stat().st_mode & 0o077, config.parent.stat().st_mode & 0o077) == (0, 0)
 
 
 async def test_without_a_listener_there_is_no_redirect() -> None:

@@ -18,13 +18,11 @@ class Doors:
         self._doors: dict[PodPort, int] = {}
 
     def of(self, ports: Iterable[PodPort]) -> Mapping[PodPort, int]:
-        """A door for each of *ports*. Raises ClusterError when there is none left."""
-        found = {}
+        """The doors of all ports so far and of *ports*. Raises ClusterError when there is none left."""
         for port in ports:
             if port not in self._doors:
                 self._doors[port] = self._free(port)
-            found[port] = self._doors[port]
-        return found
+        return dict(self._doors)
 
     def _free(self, port: PodPort) -> int:
         taken = set(self._doors.values())
