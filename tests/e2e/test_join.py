@@ -41,7 +41,7 @@ def in_namespace(made: Manifest, namespace: str, **pod: Any) -> str:
 
 
 def get(kind: str, name: str, namespace: str = NAMESPACE) -> Any:
-    return json.loads(kubectl("-n", namespace, "get", kind, name, "-o", "json"))
+    return json.loads(kubectl("-n", namespace, "get", kind, name, "--show-managed-fields", "-o", "json"))
 
 
 def pods() -> list[Any]:
