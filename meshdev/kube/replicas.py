@@ -19,7 +19,10 @@ NAMESPACE_VARIABLE: Final = "MESHDEV_MANAGER_NAMESPACE"
 
 @dataclass(frozen=True)
 class Sidecar:
-    """One of ours. *reason* is the pod's own word on why it does not run; *failed* means that waiting is no use."""
+    """One of ours. *reason* is the pod's own word on why it does not run.
+
+    *failed*: it could not be started, for its image or what it refers to; the kubelet goes on trying.
+    """
 
     name: str
     how: Literal["ephemeral", "patch"]
@@ -32,8 +35,12 @@ class Sidecar:
 
     @property
     def alive(self) -> bool:
-        """It runs, or will as far as one can see."""
-        return self.state != "ended" and not self.failed
+        """It runs, or may: a Secret that the kubelet does not see yet passes."""
+        return self.state != "ended"
+
+    def serves(self, manager: str, image: str) -> bool:
+        """It is for this manager; one that could not be started does not stand in the way of another *image*."""
+        return self.alive and self.manager == manager and not (self.failed and self.image != image)
 
 
 @dataclass(frozen=True)
@@ -53,13 +60,10 @@ class Replica:
     sidecars: tuple[Sidecar, ...] = ()
     ended: int = 0
 
-    def has_sidecar(self, manager: str) -> bool:
-        """One for this manager is in it."""
-        return any(each.manager == manager for each in self.sidecars)
-
-    def to_join(self, manager: str) -> bool:
-        """It is on a node, stays, and no sidecar for this manager is in it. It need not run yet."""
-        return bool(self.node) and not self.leaving and not self.has_sidecar(manager)
+    def to_join(self, manager: str, image: str) -> bool:
+        """It is on a node, stays, and no sidecar serves this manager. It need not run yet."""
+        served = any(each.serves(manager, image) for each in self.sidecars)
+        return bool(self.node) and not self.leaving and not served
 
 
 def replica(pod: Object) -> Replica:

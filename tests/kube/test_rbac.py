@@ -223,7 +223,7 @@ async def join_one(api: KubeApi, found: Resolved, spec: SidecarSpec) -> None:
     joined = asyncio.Event()
 
     def changed(state: Mapping[str, Replica]) -> None:
-        if any(each.has_sidecar(spec.manager) for each in state.values()):
+        if any(each.sidecars for each in state.values()):
             joined.set()
 
     async def before() -> None:

@@ -33,7 +33,7 @@ def test_a_pod_without_one() -> None:
         True,
         False,
     )
-    assert (found.sidecars, found.ended, found.to_join("m:1")) == ((), 0, True)
+    assert (found.sidecars, found.ended, found.to_join("m:1", "i")) == ((), 0, True)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_a_pod_without_one() -> None:
         ({"running": {}}, ("running", "", False), True),
         ({"terminated": {"reason": "Completed"}}, ("ended", "Completed", False), False),
         ({"terminated": {"message": "no nft\n"}}, ("ended", "no nft", False), False),
-        ({"waiting": {"reason": "ErrImagePull", "message": "no such"}}, ("starting", "no such", True), False),
+        ({"waiting": {"reason": "ErrImagePull", "message": "no such"}}, ("starting", "no such", True), True),
         (
             {"waiting": {"reason": "CreateContainerConfigError", "message": "no Secret"}},
             ("starting", "no Secret", True),
-            False,
+            True,
         ),
     ],
 )
@@ -71,15 +71,24 @@ def test_the_manager_decides_which_is_ours() -> None:
     made = with_sidecars(ephemeral("meshdev-1", "old:1"), ephemeral("meshdev-2", "m:1"))
     found = replica(made)
     assert [each.name for each in found.sidecars] == ["meshdev-2", "meshdev-1"]
-    assert (found.has_sidecar("m:1"), found.to_join("m:1"), found.to_join("other:1")) == (True, False, True)
+    assert (found.to_join("m:1", "i"), found.to_join("old:1", "i"), found.to_join("other:1", "i")) == (
+        False,
+        False,
+        True,
+    )
+
+
+def test_one_that_could_not_be_started_does_not_stand_in_the_way_of_another_image() -> None:
+    made = with_sidecars(ephemeral("meshdev-1"), states={"meshdev-1": {"waiting": {"reason": "ImagePullBackOff"}}})
+    assert (replica(made).to_join("m:1", "i"), replica(made).to_join("m:1", "j")) == (False, True)
 
 
 def test_who_is_not_joined() -> None:
     leaving = with_sidecars()
     leaving["metadata"]["deletionTimestamp"] = "now"
-    assert not replica(leaving).to_join("m:1")
+    assert not replica(leaving).to_join("m:1", "i")
     pending = with_sidecars(nodeName="")
-    assert not replica(pending).to_join("m:1")
+    assert not replica(pending).to_join("m:1", "i")
     done = with_sidecars()
     assert not finished(done)
     done["status"]["phase"] = "Succeeded"

@@ -156,7 +156,10 @@ async def keeping(api: KubeApi, resolved: Resolved) -> AsyncIterator[Kept]:
 
 
 def joined(kept: Kept, *pods: str) -> Callable[[], bool]:
-    return lambda: {each.name for each in kept.state.values() if each.has_sidecar(SPEC.manager)} == set(pods)
+    return lambda: (
+        {each.name for each in kept.state.values() if not each.to_join(SPEC.manager, SPEC.image) and each.node}
+        == set(pods)
+    )
 
 
 async def test_all_pods_are_joined_and_those_that_come(fake: FakeApi, api: KubeApi) -> None:
