@@ -1,6 +1,7 @@
 """What of a pod's traffic meets Envoy: new connections from outside, on ports that are wanted, while it makes sense."""
 
 import asyncio
+import functools
 import socket
 import time
 from pathlib import Path
@@ -171,7 +172,7 @@ async def test_datagrams_in_proxy_mode() -> None:
             with place.inside():
                 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 sock.bind(("0.0.0.0", port))
-            await loop.create_datagram_endpoint(lambda letter=letter: Echo(letter), sock=sock)  # type: ignore[misc]
+            await loop.create_datagram_endpoint(functools.partial(Echo, letter), sock=sock)
 
         async def answer() -> bytes:
             with pod.outside.inside():

@@ -85,7 +85,7 @@ def _packed(kind: str, value: Object) -> Any:  # noqa: ANN401 -- protobuf has no
 
 
 @lru_cache(maxsize=4096)
-def _parsed(kind: str, text: str) -> Any:  # noqa: ANN401
+def _parsed(kind: str, text: str) -> Any:  # noqa: ANN401 -- the same
     """Parsing takes a millisecond; what changes is mostly one resource of many."""
     packed = any_pb2.Any()
     packed.Pack(json_format.Parse(text, _MESSAGES[kind]()), deterministic=True)

@@ -14,6 +14,8 @@ Object = dict[str, Any]
 
 #: Bodies up to this size wait for the laptop's answer to the connection and go to the original when it refuses.
 FALLBACK_BYTES: Final = 1 << 20
+#: What is kept of a body for the original, in case that its connection has just been closed.
+_AGAIN_BYTES: Final = 1 << 16
 #: Matches every target, ``*`` of OPTIONS and absolute ones, too.
 _ANYTHING: Final = {"prefix": ""}
 _TIMELESS: Final = {"timeout": OFF, "idle_timeout": OFF}
@@ -121,7 +123,7 @@ def _probe(probe: Probe) -> Object:
 
 def _to_original(match: Object, port: PodPort) -> Object:
     route = {"cluster": names.original(port), "retry_policy": _NEVER_LEFT, **_TIMELESS}
-    return {"match": match, "route": route, "metadata": _end(_ORIGINAL)}
+    return {"match": match, "route": route, "request_body_buffer_limit": _AGAIN_BYTES, "metadata": _end(_ORIGINAL)}
 
 
 def _end(words: str) -> Object:
