@@ -105,7 +105,7 @@ class FakeNetwork:
 class Manager:
     """Owns a listener, a loop and its thread. A bug that ends the thread is raised by :meth:`close`."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, pod: PodNetwork = POD) -> None:
         self.network = FakeNetwork()
         self.clock = clock
         self.loop = Loop(clock) if clock else Loop()
@@ -113,7 +113,7 @@ class Manager:
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address: tuple[str, int] = listener.getsockname()
         self.server = TunnelServer(
-            self.loop, listener, self.network, POD, name="manager-1", namespace="default", link=self.link
+            self.loop, listener, self.network, pod, name="manager-1", namespace="default", link=self.link
         )
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
@@ -180,8 +180,8 @@ class Manager:
 
 
 @contextmanager
-def running(folder: Path, clock: Clock | None = None) -> Iterator[Manager]:
-    manager = Manager(folder, clock)
+def running(folder: Path, clock: Clock | None = None, pod: PodNetwork = POD) -> Iterator[Manager]:
+    manager = Manager(folder, clock, pod)
     try:
         yield manager
     finally:

@@ -173,7 +173,7 @@ def test_control_says_who_may_use_a_relay(manager: Manager, tmp_path: Path) -> N
             (Allow(20000, (), False), set()),
         ):
             control.say(message)
-            manager.until(lambda expected=expected: manager.network.relays["tcp", 20000][1] == expected)  # type: ignore[misc]
+            manager.until(lambda expected=expected: manager.network.relays["tcp", 20000][1] == expected)  # type: ignore[misc]  # a default in a lambda
 
 
 def test_control_that_goes_leaves_the_relays_as_they_are(manager: Manager, tmp_path: Path) -> None:

@@ -5,36 +5,32 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import IPv4Address
 from typing import Self
 
 import pytest
 
-from meshdev.config import ADDRESS_POOLS, gateway_of
+from meshdev.config import gateway_of
 from meshdev.errors import DeviceError, PeerClosed
-from meshdev.intercept import spec as specs
-from meshdev.intercept.spec import Port
-from meshdev.session.helper_client import HelperClient
-from meshdev.tun.device import TunDevice
-from meshdev.tunnel.pool import Pool
-from meshdev.wire.control import Hello, Welcome
-from meshdev.wire.helper.requests import RelayTarget
-from meshdev.wire.intercepts import Relay, Relays, Report
+from meshdev.wire.intercepts import Relay
 from meshdev.wire.manager import Seen
-from tests.manager.claims import KEY, spec
-from tests.netns.carried import dial_plain
 from tests.netns.cluster import MANAGER, POD, SECOND_POD, Cluster
 from tests.netns.helpers import helper
 from tests.netns.laptop import Laptop
-from tests.netns.relayed import allow, call, claimed_up, control, datagrams
+from tests.netns.relayed import (
+    TCP,
+    Session,
+    allow,
+    call,
+    claimed_up,
+    connected,
+    control,
+    datagrams,
+    local_program,
+)
 from tests.waiting import until
-
-LOCALHOST = IPv4Address("127.0.0.1")
-TCP, UDP = Port(8080, "tcp", 3000), Port(9090, "udp", 3001)
-B = spec("b", TCP, UDP, mode="proxy")
 
 
 @pytest.fixture
@@ -46,97 +42,6 @@ def cluster() -> Iterator[Cluster]:
         # As a laptop's range must never be routed there: the manager masquerades.
         cluster.pod.run("ip", "route", "del", "198.18.0.0/16")
         yield cluster
-
-
-@dataclass
-class Session:
-    """A laptop that is connected, with the helper's device and one intercept."""
-
-    client: HelperClient
-    device: TunDevice
-    pool: Pool
-    running: asyncio.Task[None]
-    address: IPv4Address
-    tcp: Relay
-    udp: Relay
-
-    async def lead(self, address: IPv4Address = LOCALHOST) -> None:
-        await self.client.set_relays(
-            [
-                RelayTarget(self.tcp.relay, "tcp", address, TCP.local),
-                RelayTarget(self.udp.relay, "udp", address, UDP.local),
-            ]
-        )
-
-
-@asynccontextmanager
-async def connected(laptop: Laptop, cluster: Cluster) -> AsyncIterator[Session]:
-    heard: list[Relays | Report] = []
-    async with helper(laptop) as connection:
-        client = connection.client
-        connection.device = device = await client.open_tun(2)
-
-        async def configure(welcome: Welcome) -> None:
-            await client.set_address(welcome.address, welcome.mtu)
-            gateway = gateway_of(welcome.address)
-            assert gateway is not None
-            await client.set_routes([IPv4Network(gateway), IPv4Network("10.244.0.0/24")])
-
-        hello = Hello(1, 1, "a" * 32, "b" * 32, "ann@laptop", device.offload, ADDRESS_POOLS)
-        pool = Pool(device.queues, lambda: dial_plain(cluster), hello, configure, heard.append)
-        async with pool.running():
-            welcome = await pool.start()
-            task = asyncio.create_task(pool.run())
-            pool.claims.declare(B.id, specs.encode(B), KEY)
-            pool.claims.local(B.id, 8080, "tcp", True)
-            await until(lambda: heard)
-            answer = heard.pop()
-            assert isinstance(answer, Relays), answer
-            assert answer.error is None
-            yield Session(client, device, pool, task, welcome.address, *answer.relays)
-            task.cancel()
-            await asyncio.wait([task])
-
-
-@contextmanager
-def local_program(laptop: Laptop, address: str = "127.0.0.1") -> Iterator[list[tuple[str, int]]]:
-    """Greets by TCP with what it was asked, and echoes UDP; who asked by TCP."""
-    peers: list[tuple[str, int]] = []
-    with laptop.inside():
-        listener = socket.create_server((address, TCP.local))
-        echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        echo.bind((address, UDP.local))
-
-    def serve(sock: socket.socket) -> None:
-        with sock, suppress(OSError):
-            while data := sock.recv(1 << 16):
-                sock.sendall(b"local " + data)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                sock, peer = listener.accept()
-                peers.append(peer)
-                threading.Thread(target=serve, args=(sock,), daemon=True).start()
-
-    def answer() -> None:
-        with suppress(OSError):
-            while data := (got := echo.recvfrom(1 << 16))[0]:
-                echo.sendto(b"local " + data, got[1])
-
-    threads = [threading.Thread(target=work) for work in (accept, answer)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield peers
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        with laptop.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stop:
-            stop.sendto(b"", (address, UDP.local))
-        for thread in threads:
-            thread.join(10)
-        listener.close()
-        echo.close()
 
 
 async def ask(cluster: Cluster, relay: Relay, words: bytes, source: IPv4Address = POD) -> bytes:
@@ -383,7 +288,7 @@ async def test_a_silent_session_is_refused_within_a_second_or_so_and_its_flows_c
                     await asyncio.to_thread(idle.recv, 100)
                 cut = time.monotonic() - silence.began
                 print(
-                    f"silent: told after {told:.2f} s, refused in {took * 1e3:.1f} ms, idle flow reset after {cut:.2f} s"
+                    f"silent: told after {told:.2f} s, refused in {took * 1e3:.1f} ms, idle flow cut after {cut:.2f} s"
                 )
                 assert told < 1.6
                 assert took < 0.2

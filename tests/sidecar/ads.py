@@ -1,4 +1,4 @@
-"""A management server in a few lines: one snapshot for whoever comes, and what Envoy says to it."""
+"""A management server in a few lines: one goal for whoever comes, told by the manager's own state machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
+from meshdev.manager.control.xds import Answer, Stream
 from meshdev.sidecar.envoy import protos
 from meshdev.sidecar.envoy.resources import Resources
 from meshdev.wire.agent import METADATA_KEY
@@ -20,8 +21,9 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     def __init__(self) -> None:
         self.port = 0
         self.tokens: list[str] = []
-        self._packed: protos.Packed = {kind: {} for kind in protos.ORDER}
-        self._streams: set[_Stream] = set()
+        self._goal: protos.Packed | None = None
+        self._streams: dict[Stream, asyncio.Queue[Answer]] = {}
+        self._news = asyncio.Condition()
         self._server: Any = None
 
     def register(self, server: Any) -> None:
@@ -39,10 +41,14 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
 
     async def serve(self, resources: Resources) -> None:
         """Raises AssertionError with Envoy's words when it refuses."""
-        self._packed = protos.packed(resources)
-        for stream in self._streams:
-            stream.push()
-        await asyncio.gather(*(stream.settled() for stream in self._streams))
+        self._goal = protos.packed(resources)
+        for stream, answers in self._streams.items():
+            for answer in stream.aim(self._goal):
+                answers.put_nowait(answer)
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(lambda: all(each.settled or each.refused for each in self._streams))
+        refused = [each.refused for each in self._streams if each.refused]
+        assert refused == []
 
     @property
     def connected(self) -> bool:
@@ -51,79 +57,30 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     async def StreamAggregatedResources(  # noqa: N802 -- gRPC's name
         self, requests: AsyncIterator[Any], context: Any
     ) -> AsyncIterator[Any]:
-        metadata = dict(context.invocation_metadata())
-        self.tokens.append(metadata.get(METADATA_KEY, ""))
-        stream = _Stream(self)
-        self._streams.add(stream)
-        reader = asyncio.ensure_future(stream.read(requests))
+        self.tokens.append(dict(context.invocation_metadata()).get(METADATA_KEY, ""))
+        stream = Stream()
+        answers = self._streams[stream] = asyncio.Queue()
+        if self._goal is not None:
+            stream.aim(self._goal)
+        reader = asyncio.ensure_future(self._read(stream, requests))
         try:
             while True:
-                yield await stream.answers.get()
+                answer = await answers.get()
+                yield discovery_pb2.DiscoveryResponse(
+                    version_info=answer.version,
+                    resources=answer.resources,
+                    type_url=answer.kind,
+                    nonce=answer.nonce,
+                )
         finally:
             reader.cancel()
-            self._streams.discard(stream)
+            self._streams.pop(stream, None)
 
-    def resources(self, kind: str, names: frozenset[str]) -> list[Any]:
-        found = self._packed[kind]
-        return [found[name] for name in sorted(found) if not names or name in names]
-
-
-class _Stream:
-    def __init__(self, ads: Ads) -> None:
-        self.answers: asyncio.Queue[Any] = asyncio.Queue()
-        self._ads = ads
-        self._asked: dict[str, frozenset[str]] = {}
-        self._sent: dict[str, object] = {}
-        self._open: dict[str, str] = {}
-        self._nonce = 0
-        self._news = asyncio.Condition()
-        self._refused = ""
-
-    async def read(self, requests: AsyncIterator[Any]) -> None:
+    async def _read(self, stream: Stream, requests: AsyncIterator[Any]) -> None:
         async for request in requests:
-            kind = request.type_url
+            error = request.error_detail.message if request.HasField("error_detail") else None
+            heard = stream.heard(request.type_url, frozenset(request.resource_names), request.response_nonce, error)
+            for answer in heard:
+                self._streams[stream].put_nowait(answer)
             async with self._news:
-                if self._open.get(kind) == request.response_nonce:
-                    self._open.pop(kind, None)
-                    if request.HasField("error_detail"):
-                        self._refused = request.error_detail.message
                 self._news.notify_all()
-            names = frozenset(request.resource_names)
-            if self._asked.get(kind) != names:
-                self._asked[kind] = names
-                self._push(kind)
-
-    def push(self) -> None:
-        for kind in protos.ORDER:
-            if kind in self._asked:
-                self._push(kind)
-
-    def _push(self, kind: str) -> None:
-        found = self._ads.resources(kind, self._asked[kind])
-        wildcard = kind in {protos.CLUSTERS, protos.LISTENERS}
-        if self._sent.get(kind) == (found, self._asked[kind]) or not (found or wildcard):
-            return
-        self._sent[kind] = (found, self._asked[kind])
-        self._nonce += 1
-        self._open[kind] = str(self._nonce)
-        self.answers.put_nowait(
-            discovery_pb2.DiscoveryResponse(
-                version_info=str(self._nonce), resources=found, type_url=kind, nonce=str(self._nonce)
-            )
-        )
-
-    async def settled(self) -> None:
-        """Everything is acknowledged, and what is named was asked for and answered."""
-
-        def wanted() -> set[str]:
-            return {name for kind in (protos.ENDPOINTS, protos.ROUTES) for name in self._ads._packed[kind]}
-
-        def complete() -> bool:
-            if self._refused:
-                return True
-            asked = set().union(*self._asked.values())
-            return not self._open and wanted() <= asked
-
-        async with asyncio.timeout(20), self._news:
-            await self._news.wait_for(complete)
-        assert not self._refused, self._refused

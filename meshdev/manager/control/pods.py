@@ -82,7 +82,11 @@ class Pod:
     def agent_said(self, message: Listen | State) -> None:
         """Where Envoy shall listen, or what is true now."""
         if isinstance(message, Listen):
-            self._listen = dict(message.ports)
+            # It speaks of what is wanted; what is leaving is still redirected to where it was.
+            keep = {port: number for port, number in self._listen.items() if port in self._redirected_ports()}
+            keep |= {port: self._listen[port] for port in self._leaving.keys() & self._listen.keys()}
+            taken = set(message.ports.values())
+            self._listen = {port: number for port, number in keep.items() if number not in taken} | dict(message.ports)
         else:
             self._state = message
 

@@ -166,7 +166,7 @@ async def _first(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa
         await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no message within {FIRST_SECONDS:.0f} seconds")
 
 
-async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any]:  # noqa: ANN401 -- protobuf has no types
     """*first*, then what comes, no faster than it may: gRPC's flow control holds the sender then."""
     clock = asyncio.get_running_loop().time
     credit, since = _BURST, clock()
@@ -180,7 +180,7 @@ async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any
         yield request
 
 
-def _response(answer: Answer) -> Any:  # noqa: ANN401
+def _response(answer: Answer) -> Any:  # noqa: ANN401 -- protobuf has no types
     return discovery_pb2.DiscoveryResponse(
         version_info=answer.version, resources=answer.resources, type_url=answer.kind, nonce=answer.nonce
     )
@@ -210,7 +210,7 @@ async def _write(context: Context, outgoing: _Outbox, form: Callable[[Any], Any]
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: Any) -> AsyncIterator[None]:  # noqa: ANN401
+async def _beside(work: Any) -> AsyncIterator[None]:  # noqa: ANN401 -- protobuf has no types
     """*work* runs as long as the block."""
     task = asyncio.ensure_future(work)
     try:

@@ -8,6 +8,7 @@ import pytest
 from meshdev.manager.control import core as core_module
 from meshdev.manager.control import link
 from tests.manager.control.sidecars import Control, control
+from tests.manager.control.words import Words
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
 
@@ -32,3 +33,8 @@ async def mesh(_impatient: None, manager: Manager, tmp_path: Path) -> AsyncItera
 def ann(manager: Manager) -> Iterator[Ann]:
     with Ann(manager) as made:
         yield made
+
+
+@pytest.fixture
+def words(ann: Ann) -> Words:
+    return Words(ann)

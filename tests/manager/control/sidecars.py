@@ -11,6 +11,8 @@ from typing import Any
 
 import grpc
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import json_format
@@ -155,31 +157,24 @@ class Envoy:
 
 _MESSAGES: dict[str, Any] = {
     CLUSTERS: cluster_pb2.Cluster,
+    ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
+    LISTENERS: listener_pb2.Listener,
     ROUTES: route_pb2.RouteConfiguration,
 }
 
 
-def _load() -> None:
-    from envoy.config.endpoint.v3 import endpoint_pb2  # noqa: PLC0415
-    from envoy.config.listener.v3 import listener_pb2  # noqa: PLC0415
-
-    _MESSAGES[ENDPOINTS] = endpoint_pb2.ClusterLoadAssignment
-    _MESSAGES[LISTENERS] = listener_pb2.Listener
-
-
-_load()
-
-
-def hello(name: str = "b-1") -> Hello:
-    return Hello(name, f"uid-{name}", "default", IPv4Address("10.244.0.7"))
+def hello(name: str = "b-1", address: str = "10.244.0.7") -> Hello:
+    return Hello(name, f"uid-{name}", "default", IPv4Address(address))
 
 
 @asynccontextmanager
-async def agent_of(control: Control, token: str = TOKEN, name: str = "b-1") -> AsyncIterator[Agent]:
+async def agent_of(
+    control: Control, token: str = TOKEN, name: str = "b-1", address: str = "10.244.0.7"
+) -> AsyncIterator[Agent]:
     """An agent that has said hello."""
     async with channel(control) as line:
         made = Agent(line.stream_stream(agent.METHOD)(metadata=metadata(token)))
-        await made.say(hello(name))
+        await made.say(hello(name, address))
         async with beside(made.follow()):
             yield made
 

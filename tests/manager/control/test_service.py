@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -11,18 +10,16 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from meshdev.intercept import spec as specs
-from meshdev.intercept.spec import Port, Spec
+from meshdev.intercept.spec import Port
 from meshdev.manager.control import service
 from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.protos import CLUSTERS, LISTENERS
 from meshdev.wire import agent
 from meshdev.wire.agent import Counts, Hello, Listen, PodPort, State
-from meshdev.wire.intercepts import Intercept, Local, Relays, Report, Withdraw
-from tests.manager.claims import HTTP, spec
+from meshdev.wire.intercepts import Report
+from tests.manager.claims import spec
 from tests.manager.control.sidecars import (
     DOOR,
-    KEY,
     OTHER_KEY,
     OTHER_TOKEN,
     PORT,
@@ -37,54 +34,13 @@ from tests.manager.control.sidecars import (
     metadata,
     sidecar,
 )
+from tests.manager.control.words import Words
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
 from tests.waiting import until
 
 B = spec("b")
 LOOPBACK = IPv4Address("127.0.0.1")
-
-
-class Words:
-    """What a session says, and what it hears meanwhile."""
-
-    def __init__(self, ann: Ann) -> None:
-        self._ann = ann
-        self._order = 0
-
-    def claim(self, one: Spec = B, key: str = KEY, *, up: bool = True, reset_older: bool = False) -> None:
-        self._order += 2
-        self._ann.say(Intercept(one.id, specs.encode(one), key, reset_older, self._order - 1))
-        for port in one.ports:
-            self.local(one, up, port)
-
-    def local(self, one: Spec = B, up: bool = True, port: Port = HTTP) -> None:
-        self._order += 1
-        self._ann.say(Local(one.id, port.remote, port.transport, up, self._order))
-
-    def withdraw(self, one: Spec = B) -> None:
-        self._order += 1
-        self._ann.say(Withdraw(one.id, self._order))
-
-    async def report(self, wanted: Callable[[Report], bool]) -> Report:
-        """The first report that is *wanted*."""
-
-        def hear() -> Report:
-            while True:
-                heard = self._ann.hear()
-                if isinstance(heard, Report) and wanted(heard):
-                    return heard
-                assert not isinstance(heard, Relays) or heard.error is None, heard
-
-        return await asyncio.to_thread(hear)
-
-    async def reported(self, state: str, one: Spec = B) -> Report:
-        return await self.report(lambda report: (report.state, report.id) == (state, one.id))
-
-
-@pytest.fixture
-def words(ann: Ann) -> Words:
-    return Words(ann)
 
 
 def allowed(manager: Manager) -> dict[int, set[IPv4Address]]:
@@ -135,12 +91,12 @@ async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
         for number in range(20):
             began = time.perf_counter()
             words.claim(spec("b", value=f"value-{number}"))
-            await until(lambda number=number: f"value-{number}" in made.envoy.routes())  # type: ignore[misc]
+            await until(lambda number=number: f"value-{number}" in made.envoy.routes())  # type: ignore[misc]  # a default in a lambda
             times["match"].append(time.perf_counter() - began)
             for name, up in (("down", False), ("up", True)):
                 began = time.perf_counter()
                 words.local(up=up)
-                await until(lambda up=up: (names.either(PORT, B.id) in made.envoy.routes()) == up)  # type: ignore[misc]
+                await until(lambda up=up: (names.either(PORT, B.id) in made.envoy.routes()) == up)  # type: ignore[misc]  # a default in a lambda
                 times[name].append(time.perf_counter() - began)
     print({name: f"p50 {sorted(some)[10] * 1e3:.1f} ms, max {max(some) * 1e3:.1f} ms" for name, some in times.items()})
     assert max(max(some) for some in times.values()) < 0.1
@@ -285,7 +241,7 @@ async def test_an_agent_that_floods_is_read_no_faster_than_it_may(mesh: Control,
         for number in range(5):
             began = time.perf_counter()
             words.claim(spec("b", value=f"quick-{number}"))
-            await until(lambda number=number: f"quick-{number}" in made.envoy.routes())  # type: ignore[misc]
+            await until(lambda number=number: f"quick-{number}" in made.envoy.routes())  # type: ignore[misc]  # a default in a lambda
             assert time.perf_counter() - began < 0.3
         pouring.cancel()
 
@@ -298,7 +254,7 @@ async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: p
             call = line.stream_stream(agent.METHOD)(metadata=metadata(f"stranger-{number}-" + "x" * 20))
             await call.write(agent.encode(Hello(f"p{number}", f"u{number}", "default", LOOPBACK)))
             calls.append(call)
-            await until(lambda number=number, call=call: call.done() or len(mesh.core._pods) == number + 1)  # type: ignore[misc]
+            await until(lambda number=number, call=call: call.done() or len(mesh.core._pods) == number + 1)  # type: ignore[misc]  # a default in a lambda
         assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         words.claim()
         async with joined(mesh):
