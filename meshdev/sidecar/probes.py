@@ -5,11 +5,14 @@ without a listener.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from meshdev.wire.agent import MAX_PROBES, Probe
 from meshdev.wire.fields import plain
+
+#: In the sidecar's environment.
+PROBES_VARIABLE: Final = "MESHDEV_PROBES"
 
 _KINDS: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 #: What kubelets call themselves (k8s.io/kubernetes, pkg/probe/http and grpc: ``kube-probe/1.35``).
@@ -25,9 +28,9 @@ def probes(pod: Object) -> tuple[Probe, ...]:
     return tuple(sorted(found))[:MAX_PROBES]
 
 
-def encoded(pod: Object) -> str:
-    """The same as the sidecar's environment has it."""
-    return json.dumps(plain(probes(pod)), separators=(",", ":"))
+def encoded(found: Sequence[Probe]) -> str:
+    """The value of :data:`PROBES_VARIABLE`."""
+    return json.dumps(plain(found), separators=(",", ":"))
 
 
 def _containers(pod: Object) -> Iterator[Object]:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from meshdev.sidecar.agent.settings import PROBES_VARIABLE, settings
-from meshdev.sidecar.probes import encoded, probes
+from meshdev.sidecar.agent.settings import settings
+from meshdev.sidecar.join.container import container
+from meshdev.sidecar.probes import probes
 from meshdev.wire.agent import Probe
 from tests.sidecar.agent.test_settings import GOOD
+from tests.sidecar.join.conftest import SPEC
 
 POD: dict[str, Any] = {
     "spec": {
@@ -50,4 +52,5 @@ def test_probes_of_a_pod() -> None:
 
 
 def test_the_agent_reads_what_is_written_into_its_environment() -> None:
-    assert settings({**GOOD, PROBES_VARIABLE: encoded(POD)}).probes == FOUND
+    environment = {each["name"]: each.get("value", "") for each in container(SPEC, "meshdev-1", POD)["env"]}
+    assert settings({**GOOD, "MESHDEV_PROBES": environment["MESHDEV_PROBES"]}).probes == FOUND

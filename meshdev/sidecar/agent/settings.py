@@ -8,11 +8,9 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import ConfigError, ProtocolError
+from meshdev.sidecar.probes import PROBES_VARIABLE
 from meshdev.wire.agent import MAX_PROBES, Probe, read_probe
 from meshdev.wire.objects import Object
-
-#: JSON: the pod's HTTP and gRPC probes (meshdev.sidecar.probes writes it).
-PROBES_VARIABLE: Final = "MESHDEV_PROBES"
 
 _TARGET: Final = re.compile(r"([A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
 

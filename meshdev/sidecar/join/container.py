@@ -1,10 +1,12 @@
 """The sidecar's container, the same for an ephemeral one and one of a template. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from meshdev.kube.replicas import MANAGER_VARIABLE, NAMESPACE_VARIABLE, TEMPLATE_CONTAINER
 from meshdev.kube.tokens import KEY
+from meshdev.sidecar.probes import PROBES_VARIABLE, encoded, probes
 
 Object = dict[str, Any]
 
@@ -48,8 +50,12 @@ class SidecarSpec:
     command: tuple[str, ...] = COMMAND
 
 
-def container(spec: SidecarSpec, name: str) -> Object:
-    """As an ephemeral container: those have neither resources nor ports nor probes."""
+def container(spec: SidecarSpec, name: str, pod: Mapping[str, Any]) -> Object:
+    """As an ephemeral container: those have neither resources nor ports nor probes.
+
+    Of *pod* (or a template) the sidecar is told the probes: the kubelet's requests go to the original.
+    """
+    found = probes(pod)
     token = {"secretKeyRef": {"name": spec.secret, "key": KEY}}
     return {
         "name": name,
@@ -60,6 +66,7 @@ def container(spec: SidecarSpec, name: str) -> Object:
             {"name": TOKEN_VARIABLE, "valueFrom": token},
             {"name": MANAGER_VARIABLE, "value": spec.manager},
             {"name": NAMESPACE_VARIABLE, "value": spec.manager_namespace},
+            *([{"name": PROBES_VARIABLE, "value": encoded(found)}] if found else []),
             *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in _POD.items()),
         ],
         "securityContext": _SECURITY,
@@ -67,6 +74,6 @@ def container(spec: SidecarSpec, name: str) -> Object:
     }
 
 
-def native(spec: SidecarSpec) -> Object:
+def native(spec: SidecarSpec, template: Mapping[str, Any]) -> Object:
     """As a native sidecar of a template (KEP-753: an init container that is restarted always)."""
-    return {**container(spec, TEMPLATE_CONTAINER), "restartPolicy": "Always", "resources": _RESOURCES}
+    return {**container(spec, TEMPLATE_CONTAINER, template), "restartPolicy": "Always", "resources": _RESOURCES}

@@ -165,7 +165,7 @@ async def _add(api: KubeApi, pod: Object, spec: SidecarSpec, name: str, *, dry_r
     body = {
         # With the version it was read at: a pod that has changed since is a conflict, not overwritten.
         "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
-        "spec": {"ephemeralContainers": [container(spec, name)]},
+        "spec": {"ephemeralContainers": [container(spec, name, pod)]},
     }
     path = ephemeral_containers_path(metadata["namespace"], metadata["name"])
     await api.patch(path, "strategic", body, dry_run=dry_run)

@@ -147,7 +147,7 @@ async def rolled_out(
 
 def _applied(there: Object, spec: SidecarSpec, intercept: str) -> Object:
     """The whole of what is ours in the workload. One for the same manager stays as it is: nothing is rolled out."""
-    container: Any = native(spec)
+    container: Any = native(spec, there["spec"]["template"])
     existing = _sidecar_in(there["spec"]["template"])
     if existing is not None and _environment(existing) == _environment(container):
         container = existing

@@ -115,7 +115,7 @@ async def test_a_server_that_goes_away_is_no_refusal(fake: FakeApi, api: KubeApi
 async def test_pods_of_a_manager_elsewhere_are_refused_first(fake: FakeApi, api: KubeApi) -> None:
     resolved = await resolved_b(fake, api)
     other = {
-        **container(SPEC, "meshdev-1"),
+        **container(SPEC, "meshdev-1", {}),
         "env": [{"name": "MESHDEV_MANAGER", "value": "x:1"}, {"name": "MESHDEV_MANAGER_NAMESPACE", "value": "tools"}],
     }
     put_pod(fake, pod("b-1", workload(), ephemeralContainers=[other]))

@@ -5,7 +5,7 @@ from tests.sidecar.join.conftest import SPEC
 
 
 def test_an_ephemeral_one() -> None:
-    assert container(SPEC, "meshdev-1") == {
+    assert container(SPEC, "meshdev-1", {}) == {
         "name": "meshdev-1",
         "image": "sidecar:1",
         "imagePullPolicy": "IfNotPresent",
@@ -36,12 +36,12 @@ def test_an_ephemeral_one() -> None:
 
 
 def test_a_native_one_has_requests_and_limits() -> None:
-    made = native(SPEC)
+    made = native(SPEC, {})
     assert (made["name"], made["restartPolicy"]) == ("meshdev", "Always")
     assert {kind: set(each) for kind, each in made["resources"].items()} == {
         "requests": {"cpu", "memory"},
         "limits": {"cpu", "memory"},
     }
     assert {key: value for key, value in made.items() if key not in {"name", "restartPolicy", "resources"}} == {
-        key: value for key, value in container(SPEC, "x").items() if key != "name"
+        key: value for key, value in container(SPEC, "x", {}).items() if key != "name"
     }

@@ -42,7 +42,7 @@ def ends(fake: FakeApi, name: str = "b-1") -> None:
 async def test_it_joins_and_the_next_one_reuses_it(fake: FakeApi, api: KubeApi) -> None:
     there = replica(put_pod(fake, pod("b-1", workload())))
     assert await join(api, there, SPEC) == "meshdev-1"
-    assert stored(fake)["spec"]["ephemeralContainers"] == [container(SPEC, "meshdev-1")]
+    assert stored(fake)["spec"]["ephemeralContainers"] == [container(SPEC, "meshdev-1", {})]
     assert await join(api, there, replace(SPEC, image="sidecar:2")) == "meshdev-1"
     ends(fake)
     assert await join(api, there, SPEC) == "meshdev-2"

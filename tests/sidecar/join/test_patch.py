@@ -75,7 +75,7 @@ async def test_in_and_out_leaves_the_template_as_it_was(fake: FakeApi, api: Kube
     at_once(fake)
     await enter(api, resolved)
     assert init_containers(fake) == [*(each["name"] for each in init), "meshdev"]
-    assert stored(fake)["spec"]["template"]["spec"]["initContainers"][-1] == native(SPEC)
+    assert stored(fake)["spec"]["template"]["spec"]["initContainers"][-1] == native(SPEC, {})
     assert stored(fake)["metadata"]["annotations"] == {"meshdev.dev/patched-by": ID}
     assert patch.is_patched(stored(fake))
     assert await patch.leave(api, resolved, nobody) is True
