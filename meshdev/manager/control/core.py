@@ -202,12 +202,10 @@ class Core:
     def _follow_pod(self, key: str, pod: Pod) -> None:
         if self._manager is None or self._synced_at is None:
             return
-        held, now = self._held_by(key), self._clock()
-        again = pod.follow(held, self._manager, now, patient=now - self._synced_at < SETTLE_SECONDS)
+        held = self._held_by(key)
+        pod.follow(held, self._manager, patient=self._clock() - self._synced_at < SETTLE_SECONDS)
         for report in pod.reports(held):
             self._tell(_key(report), report)
-        if again is not None:
-            self._later(again - now, lambda: self._follow_pod(key, pod))
 
     def _held_by(self, key: str) -> list[Held]:
         """The claims of that key, oldest first; an id that two sessions use is the first one's."""

@@ -1,7 +1,8 @@
 """One pod as its agent and its Envoy tell of it: what it shall do, in the right order, and what sessions hear.
 
-In: want → the agent listens → Envoy takes listeners and routes → redirect. Out: want without the port → the agent's
-state says that nothing is redirected → Envoy loses the listener. A listener that goes first would refuse connections.
+In: want → the agent listens → Envoy takes listeners and routes → redirect. Out: want without the port → the agent ends
+its redirect. Envoy keeps what it has for a port as long as the pod is known, without claims: connections that are kept
+alive go on to the original. Taking a listener or cluster away would fail their next requests (design record 0008).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,8 +17,6 @@ from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import Apart, Counts, FromControl, Hello, Listen, PodPort, Redirect, State, Want, Wanted
 from meshdev.wire.intercepts import Report
 
-#: How long a port that is no longer wanted keeps its listener at least: an agent may just be about to redirect it.
-LEAVING_SECONDS: Final = 1.0
 #: A port that is not redirected for these reasons is as it shall be.
 _RIGHTLY_APART: Final[frozenset[Apart]] = frozenset({"no-listener", "speaks-first"})
 
@@ -59,7 +58,7 @@ class Pod:
         self._envoy: _Envoy | None = None
         self._held: tuple[Held, ...] = ()
         self._wanted: tuple[Wanted, ...] = ()
-        self._leaving: dict[PodPort, tuple[Wanted, float]] = {}
+        self._former: dict[PodPort, Wanted] = {}
         self._told: Want | None = None
         self._redirected: Redirect | None = None
         self._goal: _Goal | None = None
@@ -82,11 +81,9 @@ class Pod:
     def agent_said(self, message: Listen | State) -> None:
         """Where Envoy shall listen, or what is true now."""
         if isinstance(message, Listen):
-            # It speaks of what is wanted; what is leaving is still redirected to where it was.
-            keep = {port: number for port, number in self._listen.items() if port in self._redirected_ports()}
-            keep |= {port: self._listen[port] for port in self._leaving.keys() & self._listen.keys()}
             taken = set(message.ports.values())
-            self._listen = {port: number for port, number in keep.items() if number not in taken} | dict(message.ports)
+            kept = {port: number for port, number in self._listen.items() if number not in taken}
+            self._listen = {**kept, **message.ports}
         else:
             self._state = message
 
@@ -108,21 +105,19 @@ class Pod:
 
     # -- what follows ----------------------------------------------------------------------------------------------
 
-    def follow(self, held: Sequence[Held], manager: IPv4Address, now: float, *, patient: bool) -> float | None:
+    def follow(self, held: Sequence[Held], manager: IPv4Address, *, patient: bool) -> None:
         """Do what the claims, the agent and Envoy make necessary, all of them as they are now.
 
-        *held* is in the order in which it was claimed; *patient*: claims may be on their way still. The answer is when
-        to call again though nothing happened, or None.
+        *held* is in the order in which it was claimed; *patient*: claims may be on their way still.
         """
         self._judge(held)
         self._held = tuple(each for each in held if each.alias not in self._refused)
         if self._hello is None or (patient and not self._held):
-            return None
-        self._want(self._hello, now)
+            return
+        self._want(self._hello)
         if self._envoy is not None and self._may_serve():
             self._serve(self._hello, self._envoy, manager)
         self._redirect()
-        return min((until for _, until in self._leaving.values() if until > now), default=None)
 
     def _judge(self, held: Sequence[Held]) -> None:
         """Envoy's last word. Of a goal that it refused, what is new came last: without it the others go on."""
@@ -137,17 +132,10 @@ class Pod:
             if orders.get(alias) == order:
                 self._refused[alias] = order, why
 
-    def _want(self, hello: Hello, now: float) -> None:
+    def _want(self, hello: Hello) -> None:
         reset = frozenset(each.claim.spec.id for each in self._held if each.reset_older)
-        before, self._wanted = self._wanted, wanted([each.claim for each in self._held], hello.probes, reset)
-        ports = {each.port for each in self._wanted}
-        self._leaving.update((each.port, (each, now + LEAVING_SECONDS)) for each in before if each.port not in ports)
-        redirected = self._redirected_ports()
-        self._leaving = {
-            port: (each, until)
-            for port, (each, until) in self._leaving.items()
-            if port not in ports and (until > now or port in redirected)
-        }
+        self._former.update((each.port, each) for each in self._wanted)
+        self._wanted = wanted([each.claim for each in self._held], hello.probes, reset)
         want = Want(self._wanted)
         if self._say is not None and want != self._told:
             self._told = want
@@ -157,12 +145,12 @@ class Pod:
         """Not before an agent that came again said where Envoy listens for what it redirects: that must stay."""
         if self._say is not None and self._state is None and not self._listen and self._wanted:
             return False
-        known = {each.port for each in self._wanted} | self._leaving.keys()
+        known = {each.port for each in self._wanted} | self._former.keys()
         return self._redirected_ports() <= known & self._listen.keys()
 
     def _serve(self, hello: Hello, envoy: _Envoy, manager: IPv4Address) -> None:
-        every = (*self._wanted, *(each for each, _ in self._leaving.values()))
-        served = (Served(each, self._listen[each.port]) for each in every if each.port in self._listen)
+        every = {**self._former, **{each.port: each for each in self._wanted}}
+        served = (Served(each, self._listen[port]) for port, each in every.items() if port in self._listen)
         goal = _Goal(
             frozenset((each.alias, each.order) for each in self._held),
             tuple(sorted(served, key=lambda one: one.port)),
@@ -217,6 +205,9 @@ class Pod:
         counts = next((one for name, one in state.intercepts if name == each.claim.spec.id), Counts())
         ports = {pod_port(port) for port in each.claim.spec.ports}
         older = sum(count for port, count in state.older if port in ports)
+        if each.claim.spec.mode == "proxy":
+            # Connections and senders of datagrams are those of who claims all of a port.
+            counts = _sum_of(counts, *(flow for port, flow in state.flows if port in ports))
         told = (counts.matched, counts.fell_back, counts.errors, older)
         if each.alias in self._refused:
             return Report(each.alias, hello.pod, "nacked", self._refused[each.alias][1], *told)
@@ -240,3 +231,12 @@ class Pod:
 
     def _redirected_ports(self) -> set[PodPort]:
         return set(self._state.redirected) if self._state is not None else set()
+
+
+def _sum_of(*counts: Counts) -> Counts:
+    """All of them together."""
+    return Counts(
+        matched=sum(each.matched for each in counts),
+        fell_back=sum(each.fell_back for each in counts),
+        errors=sum(each.errors for each in counts),
+    )
