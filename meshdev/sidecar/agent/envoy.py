@@ -81,6 +81,8 @@ class Envoy:
             await listening
         finally:
             listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
 
     async def stats(self) -> Stats:
         """What it counted. Raises ClusterError."""

@@ -52,7 +52,7 @@ class Agent:
         self._first: frozenset[PodPort] = frozenset()
         self._stats = Stats()
         self._older: dict[PodPort, int] = {}
-        self._unwanted_since: float | None = time.monotonic()
+        self._unwanted_since: float | None = None  # the manager's word counts, not its silence
         self._lost_since: float | None = time.monotonic()
         self._ending = False
         self._leaving = False
