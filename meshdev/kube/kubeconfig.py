@@ -26,6 +26,9 @@ _PATHS: Final = {
 
 Section = Mapping[str, Any]
 
+#: One API call where --request-timeout says nothing, in seconds.
+REQUEST_SECONDS: Final = 15.0
+
 
 @dataclass(frozen=True)
 class Options:
@@ -35,7 +38,7 @@ class Options:
     context: str | None = None
     namespace: str | None = None
     impersonate: str | None = None
-    request_timeout: float = 15.0
+    request_timeout: float = REQUEST_SECONDS
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 

@@ -11,7 +11,7 @@ from meshdev.config import DEFAULT_IMAGE, IMAGE_VARIABLE, TUNNEL_PORT
 from meshdev.errors import ConfigError, LaptopError, ManagerBusyError, MeshdevError, PortForwardError, VersionError
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
-from meshdev.kube.kubeconfig import Options
+from meshdev.kube.kubeconfig import REQUEST_SECONDS, Options
 from meshdev.kube.manager import Created
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
@@ -23,8 +23,6 @@ from meshdev.wire.session_api import ConnectOptions
 
 log = logging.getLogger(__name__)
 
-#: One API call where --request-timeout says nothing, in seconds.
-REQUEST_SECONDS: Final = 15.0
 #: One try to dial, in seconds: API server and kubelet answer in milliseconds, or not at all.
 DIAL_SECONDS: Final = 5.0
 #: The first list of Services and endpoints may keep a connect waiting for so long, in seconds.
@@ -159,9 +157,12 @@ class Cluster:
             return
         if not self.connected:
             for created in self._created:
-                with contextlib.suppress(MeshdevError):
+                try:
                     async with asyncio.timeout(UNDO_SECONDS):
                         await manager.undo(self._api, created)
+                except (MeshdevError, TimeoutError) as error:  # the connections below are closed all the same
+                    why = str(error) or "no answer"
+                    log.warning("%s in namespace %s is left: %s", created.name, created.namespace, why)
         await self._api.close()
 
     async def __aenter__(self) -> Self:

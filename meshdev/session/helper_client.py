@@ -16,7 +16,7 @@ from meshdev.errors import LaptopError, MeshdevError, ProtocolError
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import wrap_queues
 from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Listener, Result, RoutesSet, TunOpened
-from meshdev.wire.helper.limits import BEAT_SECONDS, LINE_LIMIT, MAX_FDS
+from meshdev.wire.helper.limits import LINE_LIMIT, MAX_FDS
 from meshdev.wire.helper.lines import Fault, Greeting, encode_request, parse_answer, parse_greeting
 from meshdev.wire.helper.requests import (
     AddRoutes,
@@ -137,7 +137,7 @@ class HelperClient:
         return socket.socket(fileno=fds[0])
 
     async def set_dns(self, search: Iterable[str], domains: Iterable[str]) -> None:
-        """Send the laptop's DNS to the forwarder. Keep :meth:`beat` running from then on."""
+        """Send the laptop's DNS to the forwarder. Send :meth:`heartbeat` each BEAT_SECONDS from then on."""
         await self._call(SetDns(tuple(search), tuple(domains)), Done)
 
     async def heartbeat(self) -> Beat:
@@ -154,12 +154,6 @@ class HelperClient:
     def abandon(self) -> None:
         """Close the connection without waiting: the helper undoes everything on its own."""
         self._end(LaptopError("the helper was abandoned"))
-
-    async def beat(self) -> None:
-        """Heartbeats until the helper is gone; raises what the helper said then."""
-        while True:
-            await self.heartbeat()
-            await asyncio.sleep(BEAT_SECONDS)
 
     async def _call(self, request: Request, kind: type[R]) -> tuple[R, list[int]]:
         number = next(self._numbers)

@@ -82,11 +82,6 @@ class Laptop:
         return self._resolvers
 
     @property
-    def address(self) -> IPv4Address | None:
-        """The session's address, None before the first WELCOME."""
-        return self._address
-
-    @property
     def situation(self) -> Situation:
         """What sockets for names depend on."""
         return self._resolvers, self._sources, self._address

@@ -1,6 +1,7 @@
 """Hostile peers on the manager's tunnel port, from inside its own pod: nobody else notices."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -72,6 +73,21 @@ for body in words * 20:
     end(sock)
 """,
 }
+#: Every kind of frame there could be.
+_KINDS: Final = range(256)
+_OVERSIZED_UNTIL_REFUSED: Final = """
+sent = {first}
+while sent < 256:
+    try:
+        sock = connect()
+    except ConnectionRefusedError:
+        break
+    with contextlib.suppress(OSError):
+        sock.sendall(struct.pack("!I", sent << 24 | 0xFFFFFF) + bytes(100_000))
+    sock.close()
+    sent += 1
+print(sent)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -143,36 +159,49 @@ def test_from_inside_the_pod(busy: Laptop, name: str) -> None:
 
 
 def test_through_a_port_forward(busy: Laptop) -> None:
-    """A whole port-forward of kubectl's that carries noise."""
-    argv = [
-        sys.executable,
-        "-m",
-        "tests.cluster",
-        "kubectl",
-        "port-forward",
-        f"deployment/{MANAGER_NAME}",
-        "19000:9000",
-    ]
-    quiet = subprocess.DEVNULL  # it complains of each broken connection
-    with (
-        undisturbed(busy),
-        subprocess.Popen(argv, cwd=CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=quiet) as forward,
-    ):
+    """Noise through kubectl's own port-forward, which ends itself where a pod resets a connection: then a new one."""
+    sent = 0
+    with undisturbed(busy):
+        while sent < len(_KINDS):
+            with _port_forward() as port:
+                now_sent = _through(port, sent)
+            assert now_sent > sent, "a fresh port-forward carried nothing"
+            sent = now_sent
+
+
+@contextmanager
+def _port_forward() -> Iterator[int]:
+    """kubectl's port-forward to the manager, up; its port on the node."""
+    argv = ["kubectl", "port-forward", f"deployment/{MANAGER_NAME}", f":{TUNNEL_PORT}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster", *argv],
+        cwd=CHECKOUT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # it complains of each broken connection
+    ) as forward:
         try:
             assert forward.stdout is not None
-            assert "Forwarding" in forward.stdout.readline()
-            script = (_PREFIX + _ATTACKS["oversized lengths"]).replace(str(TUNNEL_PORT), "19000").replace("* 3", "* 1")
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.cluster", "node", "--", sys.executable, "-c", script],
-                cwd=CHECKOUT,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=60,
-            )
-            assert done.returncode == 0, done.stderr
+            told = re.fullmatch(r"Forwarding from 127\.0\.0\.1:(\d+) -> .*\n", forward.stdout.readline())
+            assert told is not None
+            yield int(told[1])
         finally:
             forward.terminate()
+
+
+def _through(port: int, first: int) -> int:
+    """Send the oversized frames from number `first` on; how many have been sent when that forward was gone."""
+    script = _PREFIX.replace(str(TUNNEL_PORT), str(port)) + _OVERSIZED_UNTIL_REFUSED.format(first=first)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cluster", "node", "--", sys.executable, "-c", script],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
 
 
 def test_memory_is_given_back(busy: Laptop) -> None:
