@@ -1,6 +1,6 @@
 """Names and numbers that more than one part relies on, each with its reason."""
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 VERSION: Final = "0.1.0"
@@ -23,6 +23,11 @@ TUNNEL_PORT: Final = 9000
 
 #: Most carriers of one session, and so queues of one TUN device (the kernel's own limit is 256).
 MAX_CARRIERS: Final = 8
+#: Port of the container *control* on the manager pod's address: sidecars bring the token of their workload.
+CONTROL_PORT: Final = 15010
+
+#: Where relays are on the manager pod's address: below the usual range of ephemeral ports (32768 and up).
+RELAY_PORTS: Final = range(20000, 30000)
 
 #: Where session addresses come from, in order of preference: the benchmarking range of RFC 2544 (RFC 6890: not
 #: routed), its other half where a fake-ip proxy holds the first, then the top of the shared range of RFC 6598.
@@ -34,3 +39,13 @@ SILENCE_SECONDS: Final = 5.0
 
 #: How long the manager keeps a session whose carriers are all gone, in seconds (design: D7).
 GRACE_SECONDS: Final = 10.0
+
+
+def gateway(pool: IPv4Network) -> IPv4Address:
+    """The manager's own address in *pool*: its first host, never a session's. Packets of relays come from it."""
+    return pool[1]
+
+
+def gateway_of(address: IPv4Address) -> IPv4Address | None:
+    """The manager's own address in the pool of a session's address; None for an address of no pool."""
+    return next((gateway(pool) for pool in ADDRESS_POOLS if address in pool), None)

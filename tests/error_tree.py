@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from meshdev import errors
 from meshdev.errors import MeshdevError
 from meshdev.kube import errors as kube_errors
+from meshdev.kube import leases as kube_leases
 from meshdev.kube import manager as kube_manager
 
 #: Where adapters have finer errors of their own: loaded here, so that no test depends on what others imported.
-ADAPTERS = (kube_errors, kube_manager)
+ADAPTERS = (kube_errors, kube_leases, kube_manager)
 
 
 def every_kind(kind: type[MeshdevError] = MeshdevError) -> Iterator[type[MeshdevError]]:

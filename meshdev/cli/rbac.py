@@ -1,17 +1,20 @@
 """``meshdev rbac``: the rules a developer or an installer needs, for an admin to apply."""
 
 import contextlib
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
 from meshdev.cli import options, render
 from meshdev.errors import ConfigError, UsageError
 
+Strategy = Literal["ephemeral", "patch"]
+
 EXAMPLE: Final = """\b
 Examples:
   meshdev rbac -n team-1 --user jane | kubectl apply -f -
   meshdev rbac -n team-1 --manager-namespace ops --preinstalled --group team-1
+  meshdev rbac -n team-1 --connect-only --user joe
   meshdev rbac --installer --manager-namespace ops --serviceaccount ops:deployer
 """
 
@@ -31,8 +34,12 @@ def command(
     preinstalled: Annotated[
         bool, typer.Option("--preinstalled", help="Somebody else installs the traffic-manager.")
     ] = False,
+    strategy: Annotated[
+        Strategy, typer.Option("--strategy", help="How sidecars enter pods: patch replaces the pods.")
+    ] = "ephemeral",
+    connect_only: Annotated[bool, typer.Option("--connect-only", help="Without proxy and mesh.")] = False,
 ) -> None:
-    """Print the Role that connecting needs.
+    """Print the Role that connecting and intercepting need.
 
     As YAML for `kubectl apply -f -`; with a user, group or service account also the RoleBinding.
     """
@@ -53,6 +60,7 @@ def command(
         options.not_empty("--manager-namespace", manager_namespace),
         subjects=subjects,
         preinstalled=preinstalled,
+        intercepting="none" if connect_only else strategy,
     )
     render.print_text(manifest.rstrip("\n"))
 

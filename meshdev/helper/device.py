@@ -45,6 +45,13 @@ class Device:
             self._netlink.run(messages.address_delete(self.index, self.address))
         self.address = address
 
+    def lead_to_loopback(self) -> None:
+        """Let a translation lead what comes in here to 127.0.0.1. It goes with the device. Raises RouteError."""
+        try:
+            self._netlink.run(messages.link_route_localnet(self.index))
+        except OSError as error:
+            raise RouteError(f"{self.name} cannot lead to this machine's loopback: {error.strerror}") from error
+
     def delete(self) -> None:
         """Remove the device, whoever has it open. Raises DeviceError."""
         self.opened.close()

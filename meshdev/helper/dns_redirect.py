@@ -5,9 +5,9 @@ from ipaddress import IPv4Address, IPv6Address
 from meshdev.errors import DnsError
 from meshdev.helper.dns import Ear, Watched
 from meshdev.helper.firewall import Firewall
-from meshdev.helper.flows import forget_flows
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.host.dns import ResolvConf
+from meshdev.netlink.flows import forget_flows
 from meshdev.wire.values import IPAddress
 
 

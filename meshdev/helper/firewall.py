@@ -13,14 +13,15 @@ from meshdev.errors import FirewallError
 from meshdev.helper.journal import Journal
 from meshdev.host.journal import DeleteTable, table_name
 from meshdev.nft import Nftables
+from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.values import IPAddress
 
 #: Set on the sockets through which the forwarder asks the former resolvers. No bit of it is used by kube-proxy
 #: (0x4000, 0x8000) or tailscale (0xff0000).
 MARK: Final = 0x0D53
 
-#: Before Docker's own redirect of 127.0.0.11, which stands at dstnat (-100): the first translation wins.
-_DNS_PRIORITY: Final = -110
+#: Before Docker's own translations (of 127.0.0.11, of published ports), which stand at dstnat (-100): the first wins.
+_PRIORITY: Final = -110
 
 
 class Firewall:
@@ -40,13 +41,18 @@ class Firewall:
             raise
 
     def guard(self, device: str, address: IPv4Address) -> None:
-        """Let in at the device only answers to *address*: in one transaction, so that there is no moment without."""
+        """Let in at the device only answers to *address*, and what :meth:`lead` led elsewhere.
+
+        In one transaction, so that there is no moment without.
+        """
         self._make()
         # Whatever arrives is for our address. Else a forged packet could be taken for an answer within a connection
         # of another interface (CVE-2019-14899). Before connection tracking, which puts other addresses into answers.
         ours, answers = f"ip daddr {address} accept", "ct state established,related accept"
+        # By the port that it was sent to: somebody else's translation lets nothing in.
+        led = "ct status dnat meta l4proto { tcp, udp } ct original proto-dst @led accept"
         # Forwarded packets have a chain of their own: Docker leads what comes to a published port into a container.
-        chains = {"arriving": [ours, "drop"], "guard": [answers, "drop"], "passing": [answers, "drop"]}
+        chains = {"arriving": [ours, "drop"], "guard": [answers, led, "drop"], "passing": [answers, "drop"]}
         lines = []
         for chain, rules in chains.items():
             lines.append(f"flush chain inet {self._table} {chain}")
@@ -67,6 +73,24 @@ class Firewall:
                     action = f"{protocol} dport 53 redirect to :{ports[server.version]}"
                     rules.append(self._rule("dns", f"{target} {action}"))
         self._library.run("\n".join(rules) + "\n")
+
+    def lead(self, device: str, relays: Iterable[RelayTarget]) -> None:
+        """Lead new connections that come from *device* to these ports to programs of this machine, and no others."""
+        self._make()
+        relays = tuple(relays)
+        lines = [
+            f"add map inet {self._table} relays {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}",
+            f"add chain inet {self._table} relayed {{ type nat hook prerouting priority {_PRIORITY}; policy accept; }}",
+            f"flush chain inet {self._table} relayed",
+            f"flush map inet {self._table} relays",
+            f"flush set inet {self._table} led",
+            self._rule("relayed", f'iifname "{device}" dnat ip addr . port to meta l4proto . th dport map @relays'),
+        ]
+        if relays:
+            pairs = ", ".join(f"{each.protocol} . {each.relay} : {each.address} . {each.port}" for each in relays)
+            lines.append(f"add element inet {self._table} relays {{ {pairs} }}")
+            lines.append(f"add element inet {self._table} led {{ {', '.join({str(each.relay) for each in relays})} }}")
+        self._library.run("\n".join(lines) + "\n")
 
     def leave_dns(self) -> None:
         """No redirect any more."""
@@ -107,10 +131,11 @@ class Firewall:
         return (
             f"table inet {self._table} {{\n"
             f"  {'flags owner' if owner else ''}\n"
+            "  set led { type inet_service; }\n"
             "  chain arriving { type filter hook prerouting priority raw; policy accept; }\n"
             "  chain guard { type filter hook input priority filter - 5; policy accept; }\n"
             "  chain passing { type filter hook forward priority filter - 5; policy accept; }\n"
-            f"  chain dns {{ type nat hook output priority {_DNS_PRIORITY}; policy accept; }}\n"
+            f"  chain dns {{ type nat hook output priority {_PRIORITY}; policy accept; }}\n"
             "}\n"
             f"add rule inet {self._table} dns udp dport 53 redirect to :53\n"
             f"flush chain inet {self._table} dns\n"

@@ -4,7 +4,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 from meshdev.errors import DeviceError, DnsError, FirewallError, LaptopError, MeshdevError, RouteError
 from meshdev.helper.device import Device
@@ -17,6 +17,7 @@ from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.routes import add_routes, set_routes
 from meshdev.helper.sockets import upstream_sockets, upstream_tcp
 from meshdev.host import dns as decision
+from meshdev.netlink.flows import forget_flows
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
 from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, TunOpened
@@ -28,9 +29,11 @@ from meshdev.wire.helper.requests import (
     DnsSockets,
     Heartbeat,
     OpenTun,
+    RelayTarget,
     Request,
     SetAddress,
     SetDns,
+    SetRelays,
     SetRoutes,
     UpstreamTcp,
 )
@@ -75,6 +78,7 @@ class Laptop:
         self._routes = 0  # asked for since the last SetRoutes: no less than there are
         self._names: SetDns | None = None
         self._dns_active = False
+        self._relays: tuple[RelayTarget, ...] = ()
 
     def handle(self, request: Request) -> Outcome:
         """Carry out one request. Raises LaptopError's kinds; what was reached before the error is undone at the end."""
@@ -84,12 +88,8 @@ class Laptop:
                 outcome = self._open_tun(queues)
             case SetAddress(address, mtu):
                 outcome = self._set_address(address, mtu)
-            case SetRoutes(routes):
-                device, address = self._addressed()
-                self._routes = len(routes)
-                outcome = Outcome(set_routes(self._netlink, device.index, address, routes))
-            case AddRoutes(routes):
-                outcome = self._add_routes(routes)
+            case SetRoutes() | AddRoutes():
+                outcome = self._route(request)
             case DnsSockets(upstreams):
                 outcome = self._dns_sockets(upstreams)
             case UpstreamTcp(server):
@@ -97,6 +97,8 @@ class Laptop:
             case SetDns():
                 self._names = request
                 self._activate_dns()
+            case SetRelays(relays):
+                self._set_relays(relays)
             case Heartbeat():
                 outcome = self._heartbeat()
             case Close():
@@ -164,12 +166,30 @@ class Laptop:
         self._device.set_address(address, mtu)
         return Outcome(AddressSet(note is None, note))
 
-    def _add_routes(self, routes: Sequence[IPv4Network]) -> Outcome:
+    def _route(self, request: SetRoutes | AddRoutes) -> Outcome:
         device, address = self._addressed()
-        if self._routes + len(routes) > MAX_ROUTES:
+        if isinstance(request, SetRoutes):
+            self._routes = len(request.routes)
+            return Outcome(set_routes(self._netlink, device.index, address, request.routes))
+        if self._routes + len(request.routes) > MAX_ROUTES:
             raise RouteError(f"a connection has at most {MAX_ROUTES} routes")
-        self._routes += len(routes)
-        return Outcome(add_routes(self._netlink, device.index, address, routes))
+        self._routes += len(request.routes)
+        return Outcome(add_routes(self._netlink, device.index, address, request.routes))
+
+    def _set_relays(self, relays: Sequence[RelayTarget]) -> None:
+        device, address = self._addressed()
+        if self._firewall is None:
+            raise FirewallError(self._no_firewall or "there is no nftables", hint="install nftables and connect again")
+        if relays:
+            device.lead_to_loopback()
+        self._firewall.lead(device.name, relays)
+        # A flow of datagrams has no end: what is tracked would go on to where it went.
+        changed = {each.relay for each in {*self._relays} ^ {*relays} if each.protocol == "udp"}
+        if changed:
+            forget_flows(
+                lambda flow: flow.protocol == 17 and flow.sent_to[0] == address.packed and flow.sent_to[1] in changed
+            )
+        self._relays = tuple(relays)
 
     def _addressed(self) -> tuple[Device, IPv4Address]:
         if self._device is None or self._device.address is None:

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 from meshdev.config import FIELD_MANAGER
@@ -27,6 +27,14 @@ from meshdev.kube.kubeconfig import Kubeconfig, Options
 #: that the connection is dead.
 _WATCH_SECONDS: Final = 300
 _WATCH_GRACE_SECONDS: Final = 15
+
+_JSON: Final = "application/json"
+Patch = Literal["apply", "strategic"]
+#: https://kubernetes.io/docs/reference/using-api/server-side-apply/: JSON is YAML.
+_PATCHES: Final[dict[Patch, str]] = {
+    "apply": "application/apply-patch+yaml",
+    "strategic": "application/strategic-merge-patch+json",
+}
 
 #: A Kubernetes object as it is on the wire.
 Object = dict[str, Any]
@@ -107,35 +115,62 @@ class KubeApi:
 
     async def get_deployment(self, namespace: str, name: str) -> Object:
         """One Deployment; NotFoundError where there is none."""
-        return await self.request("GET", deployments_path(namespace, name))
+        return await self.get(deployments_path(namespace, name))
 
     async def create_deployment(self, namespace: str, body: Object) -> Object:
         """The Deployment as created; ConflictError where the name is taken."""
-        return await self.request("POST", deployments_path(namespace), {"fieldManager": FIELD_MANAGER}, body)
+        return await self.create(deployments_path(namespace), body)
 
     async def replace_deployment(self, namespace: str, name: str, body: Object) -> Object:
         """*body* holds metadata.resourceVersion; ConflictError where the object changed since."""
-        return await self.request("PUT", deployments_path(namespace, name), {"fieldManager": FIELD_MANAGER}, body)
+        return await self.replace(deployments_path(namespace, name), body)
 
     async def delete_deployment(self, namespace: str, name: str, *, uid: str) -> None:
         """Delete exactly the object with *uid*, its pods in the background; ConflictError if it is another one."""
+        await self.delete(deployments_path(namespace, name), uid=uid)
+
+    async def get(self, path: str) -> Object:
+        """The object at *path*; NotFoundError where there is none."""
+        return await self.request("GET", path)
+
+    async def create(self, path: str, body: Object, *, dry_run: bool = False) -> Object:
+        """The object as created; ConflictError where the name is taken. *path* is that of the collection."""
+        return await self.request("POST", path, _writing(dry_run), body)
+
+    async def replace(self, path: str, body: Object) -> Object:
+        """*body* holds metadata.resourceVersion; ConflictError where the object changed since."""
+        return await self.request("PUT", path, _writing(), body)
+
+    async def patch(self, path: str, kind: Patch, body: Object, *, dry_run: bool = False) -> Object:
+        """The object as changed. "apply" takes over what others wrote of the same fields (``force``)."""
+        query = _writing(dry_run) | ({"force": "true"} if kind == "apply" else {})
+        return await self.request("PATCH", path, query, body, content=_PATCHES[kind])
+
+    async def delete(self, path: str, *, uid: str) -> None:
+        """Delete exactly the object with *uid*, what it owns in the background; ConflictError if it is another one."""
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
             "preconditions": {"uid": uid},
         }
-        await self.request("DELETE", deployments_path(namespace, name), {}, options)
+        await self.request("DELETE", path, {}, options)
 
     async def list_objects(self, path: str, query: Mapping[str, str] | None = None) -> Object:
         """A list as the API gives it: ``items`` and ``metadata.resourceVersion``."""
         return await self.request("GET", path, query)
 
     async def request(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Object | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        *,
+        content: str = _JSON,
     ) -> Object:
-        """One request; a 401 is tried again once with renewed credentials."""
-        response = await self._send(method, path, query or {}, body, self._options.request_timeout)
+        """One request; a 401 is tried again once with renewed credentials. *content* is the type of *body*."""
+        response = await self._send(method, path, query or {}, body, self._options.request_timeout, content)
         try:
             parsed: Object = json.loads(await response.read())
         except ValueError as error:
@@ -174,7 +209,13 @@ class KubeApi:
         return from_status(access("GET", path, query), int(status.get("code") or 500), json.dumps(status).encode())
 
     async def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Object | None, seconds: float
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Object | None,
+        seconds: float,
+        content: str = _JSON,
     ) -> Response:
         """An answer with status < 300, not yet read."""
         asked = access(method, path, query)
@@ -183,7 +224,7 @@ class KubeApi:
         credentials = await self._source.get()
         for attempt in (1, 2):
             connections = await self._current(credentials)
-            headers = {"Accept": "application/json", **self._headers(credentials)}
+            headers = {"Accept": _JSON, "Content-Type": content, **self._headers(credentials)}
             response = await connections.send(method, url, headers, body, seconds, watch="watch" in query)
             if response.status < 300:
                 return response
@@ -221,16 +262,48 @@ def _import_connections() -> Connect:
     return Rest
 
 
+def _writing(dry_run: bool = False) -> dict[str, str]:
+    return {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
+
+
 def deployments_path(namespace: str, name: str = "") -> str:
     """Deployments of a namespace, or one of them."""
-    return f"/apis/apps/v1/namespaces/{quote(namespace)}/deployments{f'/{quote(name)}' if name else ''}"
+    return workloads_path(namespace, "deployment", name)
 
 
-def pods_path(namespace: str) -> str:
-    """Pods of a namespace."""
-    return f"/api/v1/namespaces/{quote(namespace)}/pods"
+def pods_path(namespace: str, name: str = "") -> str:
+    """Pods of a namespace, or one of them."""
+    return f"/api/v1/namespaces/{quote(namespace)}/pods{f'/{quote(name)}' if name else ''}"
+
+
+def ephemeral_containers_path(namespace: str, pod: str) -> str:
+    """Where ephemeral containers are added to *pod*."""
+    return f"{pods_path(namespace, pod)}/ephemeralcontainers"
+
+
+def workloads_path(namespace: str, kind: str, name: str = "") -> str:
+    """Objects of a *kind* of apps/v1 or pods, or one of them; *kind* in lower case and singular."""
+    if kind == "pod":
+        return pods_path(namespace, name)
+    return f"/apis/apps/v1/namespaces/{quote(namespace)}/{quote(kind)}s{f'/{quote(name)}' if name else ''}"
+
+
+def services_path(namespace: str) -> str:
+    """Services of a namespace."""
+    return f"/api/v1/namespaces/{quote(namespace)}/services"
+
+
+def secrets_path(namespace: str, name: str = "") -> str:
+    """Secrets of a namespace, or one of them."""
+    return f"/api/v1/namespaces/{quote(namespace)}/secrets{f'/{quote(name)}' if name else ''}"
+
+
+def leases_path(namespace: str = "", name: str = "") -> str:
+    """Leases of a namespace, of all without one, or one of them."""
+    where = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"/apis/coordination.k8s.io/v1{where}/leases{f'/{quote(name)}' if name else ''}"
 
 
 def port_forward_path(namespace: str, pod: str) -> str:
     """Where a port-forward to *pod* is asked for."""
-    return f"{pods_path(namespace)}/{quote(pod)}/portforward"
+    return f"{pods_path(namespace, pod)}/portforward"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshdev.config import MANAGER_LABELS, MANAGER_NAME, PROTOCOL, VERSION
+from meshdev.config import CONTROL_PORT, MANAGER_LABELS, MANAGER_NAME, PROTOCOL, VERSION
 
 VERSION_ANNOTATION: Final = "meshdev.dev/version"
 PROTOCOL_ANNOTATION: Final = "meshdev.dev/protocol"
@@ -103,7 +103,8 @@ def _control(spec: ManagerSpec) -> Object:
             "runAsUser": _CONTROL_UID,
             "capabilities": {"drop": ["ALL"]},
         },
-        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+        "ports": [{"name": CONTROL_CONTAINER, "containerPort": CONTROL_PORT}],  # for sidecars, which bring a token
+        "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
     }
 
 

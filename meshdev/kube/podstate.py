@@ -9,7 +9,7 @@ from meshdev.kube.manifest import TUNNEL_CONTAINER, protocol_of, version_of
 Object = dict[str, Any]
 
 #: k8s.io/kubernetes/pkg/kubelet/images/types.go, all but the ones that pass by themselves.
-_IMAGE_REASONS: Final = {
+IMAGE_REASONS: Final = {
     "ErrImagePull",
     "ImagePullBackOff",
     "ErrImageNeverPull",
@@ -18,7 +18,7 @@ _IMAGE_REASONS: Final = {
     "SignatureValidationFailed",
 }
 #: k8s.io/kubernetes/pkg/kubelet/kuberuntime/kuberuntime_container.go and container/sync_result.go.
-_START_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+START_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
 _POD_SECURITY_HINT: Final = (
@@ -77,12 +77,12 @@ def examine(pod: Object) -> ManagerPod | Waiting:
 
 def _waiting(pod: Object, container: Object, waiting: Object) -> Waiting:
     name, reason, message = pod["metadata"]["name"], waiting.get("reason") or "", waiting.get("message") or ""
-    if reason in _IMAGE_REASONS:
+    if reason in IMAGE_REASONS:
         raise ImageError(
             f"the image of the manager cannot be had: {message or reason}",
             hint=f"the image is {_image(pod)}; another one: --image; a private registry: --image-pull-secret",
         )
-    if reason in _START_REASONS:
+    if reason in START_REASONS:
         raise ManagerError(f"the manager's pod {name} cannot start: {message or reason}")
     if reason == "CrashLoopBackOff":
         last = (container.get("lastState") or {}).get("terminated") or {}
@@ -121,6 +121,13 @@ def examine_deployment(deployment: Object) -> Waiting | None:
             f"the manager in namespace {meta['namespace']} is scaled to zero",
             hint=f"kubectl -n {meta['namespace']} scale deployment {meta['name']} --replicas 1",
         )
+    return replica_failure(deployment, _POD_SECURITY_HINT)
+
+
+def replica_failure(deployment: Object, hint: str | None = None) -> Waiting | None:
+    """Why its pods cannot be created. Raises AdmissionError verbatim where they are refused, with *hint* for Pod
+    Security.
+    """
     status = deployment.get("status") or {}
     if status.get("observedGeneration") != deployment["metadata"].get("generation"):
         return None  # the conditions speak of what was before

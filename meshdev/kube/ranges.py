@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote
 
 from meshdev.errors import ForbiddenError, MeshdevError
-from meshdev.kube.client import KubeApi, Object
+from meshdev.kube.client import KubeApi, Object, services_path
 from meshdev.kube.errors import NotFoundError
 from meshdev.kube.watching import State, follow, listed, merged
 
@@ -75,7 +75,7 @@ async def watch_addresses(
     set. *trouble* hears of interruptions, during which the last set stands. Close it (``contextlib.aclosing``).
     """
     sources = (
-        _where_allowed(follow(api, _services(namespace), {}, _service_addresses, trouble), note),
+        _where_allowed(follow(api, services_path(namespace), {}, _service_addresses, trouble), note),
         _where_allowed(follow(api, _endpoint_slices(namespace), {}, _slice_addresses, trouble), note),
     )
     known: dict[int, frozenset[IPv4Address]] = {}
@@ -99,10 +99,6 @@ async def _where_allowed(
     except (ForbiddenError, NotFoundError) as error:
         note(error.message)
         yield frozenset()
-
-
-def _services(namespace: str) -> str:
-    return f"/api/v1/namespaces/{quote(namespace)}/services"
 
 
 def _endpoint_slices(namespace: str) -> str:

@@ -11,6 +11,8 @@ from meshdev.config import MANAGER_NAME
 from meshdev.kube.access import Access
 
 Persona = Literal["developer", "installer"]
+#: How sidecars shall enter pods: two ways that need different rights, or not at all.
+Intercepting = Literal["ephemeral", "patch", "none"]
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,49 @@ SEE_SERVICES: Final = (
     Rule("", "services", ("list", "watch"), "route the addresses of Services"),
     Rule("discovery.k8s.io", "endpointslices", ("list", "watch"), "route the addresses of pods behind them"),
 )
+#: In the namespace of the workloads that are intercepted, whichever way.
+INTERCEPT: Final = (
+    Rule("", "pods", ("get", "list", "watch"), "find all pods of a workload, and those that come"),
+    Rule("apps", "deployments", ("get",), "find the workload of a pod or Service"),
+    Rule("apps", "statefulsets", ("get",), "the same"),
+    Rule("apps", "daemonsets", ("get",), "the same"),
+    Rule("apps", "replicasets", ("get",), "the same"),
+    Rule(
+        "coordination.k8s.io",
+        "leases",
+        ("get", "list", "watch", "create", "update", "delete"),
+        "say who intercepts what, and see it",
+    ),
+    Rule(
+        "",
+        "secrets",
+        ("get", "create", "delete"),
+        "the token of an intercepted workload (who may add containers to pods can use their Secrets anyway)",
+    ),
+)
+INTERCEPT_EPHEMERAL: Final = (
+    Rule("", "pods/ephemeralcontainers", ("patch",), "put the sidecar into running pods, without a restart"),
+)
+INTERCEPT_PATCH: Final = (
+    Rule("apps", "deployments", ("list", "watch", "patch"), "put the sidecar into a template, watch the rollout"),
+    Rule("apps", "statefulsets", ("list", "watch", "patch"), "the same"),
+    Rule("apps", "daemonsets", ("list", "watch", "patch"), "the same"),
+    Rule("", "pods", ("create",), "ask (by dry run only) whether pods with the sidecar would be admitted"),
+)
+_INTERCEPTING: Final[dict[Intercepting, tuple[Rule, ...]]] = {
+    "none": (),
+    "ephemeral": INTERCEPT + INTERCEPT_EPHEMERAL,
+    "patch": INTERCEPT + INTERCEPT_PATCH,
+}
 
 
 def rules(
-    persona: Persona, namespace: str, manager_namespace: str | None = None, *, preinstalled: bool = False
+    persona: Persona,
+    namespace: str,
+    manager_namespace: str | None = None,
+    *,
+    preinstalled: bool = False,
+    intercepting: Intercepting = "ephemeral",
 ) -> dict[str, tuple[Rule, ...]]:
     """Rules by namespace. *preinstalled*: somebody else installs the manager, the developer only uses it."""
     manager = manager_namespace or namespace
@@ -91,7 +132,7 @@ def rules(
         return {manager: INSTALL_MANAGER}
     install = () if preinstalled else tuple(rule for rule in INSTALL_MANAGER if rule.resource != "pods")
     needed = {manager: USE_MANAGER + install}
-    needed[namespace] = needed.get(namespace, ()) + SEE_SERVICES
+    needed[namespace] = needed.get(namespace, ()) + SEE_SERVICES + _INTERCEPTING[intercepting]
     return needed
 
 
@@ -102,11 +143,13 @@ def manifest(
     *,
     subjects: Iterable[Subject] = (),
     preinstalled: bool = False,
+    intercepting: Intercepting = "ephemeral",
 ) -> str:
     """Roles, and RoleBindings for *subjects*, for ``kubectl apply -f -``. Without subjects the Roles alone."""
     bound = tuple(subjects)
     documents = []
-    for where, needed in rules(persona, namespace, manager_namespace, preinstalled=preinstalled).items():
+    everything = rules(persona, namespace, manager_namespace, preinstalled=preinstalled, intercepting=intercepting)
+    for where, needed in everything.items():
         documents.append(_role(persona, where, needed))
         if bound:
             documents.append(_binding(persona, where, bound))

@@ -147,8 +147,19 @@ def link_forwarding(index: int) -> Message:
 
     IFLA_AF_SPEC, AF_INET, IFLA_INET_CONF, IPV4_DEVCONF_FORWARDING (linux/if_link.h, linux/ip.h).
     """
-    forwarding = attribute(1, struct.pack("<i", 1))
-    spec = nested(26, nested(_AF_INET, nested(1, forwarding)))
+    return _link_configured(index, 1)
+
+
+def link_route_localnet(index: int) -> Message:
+    """Let a translation of addresses lead packets from the device to 127.0.0.0/8: IPV4_DEVCONF_ROUTE_LOCALNET.
+
+    Whoever sets it has to keep out what was sent there.
+    """
+    return _link_configured(index, 26)
+
+
+def _link_configured(index: int, setting: int) -> Message:
+    spec = nested(26, nested(_AF_INET, nested(1, attribute(setting, struct.pack("<i", 1)))))
     return Message(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
 
 

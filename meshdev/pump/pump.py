@@ -105,6 +105,16 @@ class Pump:
         self._control.append(frame)
         self._flush()
 
+    @property
+    def waiting(self) -> int:
+        """Control frames that the stream had no room for yet."""
+        return len(self._control)
+
+    def ask(self) -> None:
+        """Send a heartbeat out of turn, unless one would only wait behind others."""
+        if not self._control:
+            self.send(self._question())
+
     def end(self, error: MeshdevError) -> None:
         """Stop, close the transport, let go of the queue, say *error* to *on_end*. A second call does nothing."""
         if self._ended:
@@ -127,9 +137,12 @@ class Pump:
             self.end(TunnelError(f"nothing came through the carrier for {SILENCE_SECONDS:.0f} seconds"))
             return
         if ping:
-            self.send(frames.frame(frames.PING, int(now * 1e9).to_bytes(frames.PING_SIZE, "big")))
+            self.send(self._question())
         if not self._ended:
             self._heartbeat = self._loop.call_later(HEARTBEAT_SECONDS, lambda: self._beat(ping))
+
+    def _question(self) -> bytes:
+        return frames.frame(frames.PING, int(self._loop.clock() * 1e9).to_bytes(frames.PING_SIZE, "big"))
 
     def _late_news(self) -> bool:
         """Read what waits before judging: this process may have been stopped, not the peer."""

@@ -24,9 +24,11 @@ from meshdev.wire.helper.requests import (
     DnsSockets,
     Heartbeat,
     OpenTun,
+    RelayTarget,
     Request,
     SetAddress,
     SetDns,
+    SetRelays,
     SetRoutes,
     UpstreamTcp,
 )
@@ -139,6 +141,10 @@ class HelperClient:
     async def set_dns(self, search: Iterable[str], domains: Iterable[str]) -> None:
         """Send the laptop's DNS to the forwarder. Send :meth:`heartbeat` each BEAT_SECONDS from then on."""
         await self._call(SetDns(tuple(search), tuple(domains)), Done)
+
+    async def set_relays(self, relays: Iterable[RelayTarget]) -> None:
+        """Lead these relays to programs of this machine, and no others. Raises FirewallError where nftables cannot."""
+        await self._call(SetRelays(tuple(relays)), Done)
 
     async def heartbeat(self) -> Beat:
         """One sign of life."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
+from meshdev.config import gateway_of
 from meshdev.errors import UsageError
 from meshdev.host.plan import Laptop, Wish, may_route, plan
 from meshdev.session.helper_client import HelperClient
@@ -38,6 +39,8 @@ class Routing:
         self._wish = Wish(also=_networks("--also", also), never=_networks("--never", never))
         self._seen: frozenset[IPv4Address] = frozenset()
         self._manager: frozenset[IPv4Address] = frozenset()
+        self._gateway: IPv4Address | None = None
+        self._relayed = False
         self._named: dict[IPv4Address, None] = {}
         self._laptop = Laptop()
         self._routes: tuple[IPv4Network, ...] = ()
@@ -69,6 +72,7 @@ class Routing:
     async def moved(self, welcome: Welcome) -> None:
         """The device has the address of *welcome*: apply everything, from that address on."""
         self._manager = frozenset({welcome.pod_address, *welcome.nameservers})
+        self._gateway = gateway_of(welcome.address)
         self._planned = None
         await self._apply()
 
@@ -81,6 +85,12 @@ class Routing:
         if hosts is not None:
             self._seen = hosts
         await self._apply()
+
+    async def relayed(self) -> None:
+        """From now on relays are used: what they bring comes from the manager's own address in the session's pool."""
+        if not self._relayed:
+            self._relayed = True
+            await self._apply()
 
     async def name(self, addresses: frozenset[IPv4Address]) -> None:
         """Route what cluster DNS answered, before the answer is handed out."""
@@ -109,7 +119,8 @@ class Routing:
             return
         async with self._lock:
             self._laptop = self._look()
-            hosts = dict.fromkeys((*sorted(self._manager), *self._named, *sorted(self._seen)))
+            gateway = (self._gateway,) if self._relayed and self._gateway else ()
+            hosts = dict.fromkeys((*gateway, *sorted(self._manager), *self._named, *sorted(self._seen)))
             made = plan(self._laptop, replace(self._wish, hosts=tuple(hosts)))
             if made.routes != self._planned:
                 refused = await self._tell(made.routes)

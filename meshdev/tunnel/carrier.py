@@ -5,6 +5,7 @@ A carrier is made and awaited by asyncio code; what touches packets runs in the 
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -18,6 +19,7 @@ from meshdev.tun.linux import set_offload
 from meshdev.tunnel.thread import packet_thread
 from meshdev.wire.control import Close, Hello, Message, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import Framing
+from meshdev.wire.intercepts import Relays, Report
 
 #: Time for WELCOME after the port-forward stands, in seconds.
 WELCOME_SECONDS: Final = 5.0
@@ -52,11 +54,19 @@ class Carrier:
     ``ended`` completes with the reason once the carrier is over; its transport is closed by then.
     """
 
-    def __init__(self, loop: Loop, dialled: Dialled, queue: TunQueue | None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        dialled: Dialled,
+        queue: TunQueue | None,
+        on_intercept: Callable[[Relays | Report], None] | None = None,
+    ) -> None:
+        """*on_intercept* gets what the manager says of intercepts, in the event loop of whoever makes the carrier."""
         self._main = asyncio.get_running_loop()
         self._loop = loop
         self._dialled = dialled
         self._queue = queue
+        self._on_intercept = on_intercept
         self._welcome: asyncio.Future[Message] = self._main.create_future()
         self._greeted = False
         self._attached = False
@@ -87,6 +97,11 @@ class Carrier:
         up = self._silence() < DOUBTFUL_SECONDS
         return CarrierState(self._dialled.kind, up, round_trip, pump.counters if pump else Counters())
 
+    @property
+    def greeted(self) -> bool:
+        """The manager answered HELLO."""
+        return self._welcome.done()
+
     def doubtful(self) -> bool:
         """From any thread: it was agreed on, has not ended, and the manager was not heard of for DOUBTFUL_SECONDS."""
         return DOUBTFUL_SECONDS <= self._silence() < math.inf
@@ -96,6 +111,16 @@ class Carrier:
         if self._pump is None or self.ended.done() or not self._welcome.done():
             return math.inf
         return self._loop.clock() - self._pump.last_received
+
+    def send(self, message: Message) -> None:
+        """From any thread: one control message, in order. Lost when the carrier ends meanwhile."""
+        frame = encode(message)
+
+        def send() -> None:
+            if self._pump is not None:
+                self._pump.send(frame)
+
+        self._loop.post(send)
 
     def end(self, reason: MeshdevError, goodbye: Close | None = None) -> None:
         """From any thread: say *goodbye* if given, and end."""
@@ -136,6 +161,8 @@ class Carrier:
                 raise PeerClosed(message.reason)
             case Sessions() if self._queue is None and not self._greeted:
                 self._answer(message)
+            case Relays() | Report() if self._greeted and self._on_intercept is not None:
+                self._main.call_soon_threadsafe(self._on_intercept, message)
             case None:
                 pass
             case _:

@@ -11,8 +11,10 @@ from meshdev.errors import LaptopError, MeshdevError, PeerClosed, ProtocolError,
 from meshdev.pump.loop import Loop
 from meshdev.tun.device import TunQueue
 from meshdev.tunnel.carrier import Carrier, CarrierState, Dialled
+from meshdev.tunnel.claims import Claims
 from meshdev.tunnel.thread import packet_thread
 from meshdev.wire.control import Close, Hello, Sessions, Welcome
+from meshdev.wire.intercepts import Relays, Report
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,8 @@ class Pool:
 
     Inside :meth:`running`, :meth:`start` brings up the first carrier and :meth:`run` keeps all of them up until it is
     cancelled. *on_welcome* is awaited with each WELCOME that differs from the one before (a new manager pod may have
-    another address for us). The queues stay their owner's.
+    another address for us); *on_intercept* is called with what it says of :attr:`claims`. The queues stay
+    their owner's.
     """
 
     def __init__(
@@ -43,11 +46,16 @@ class Pool:
         dial: Dial,
         hello: Hello,
         on_welcome: Callable[[Welcome], Awaitable[None]],
+        on_intercept: Callable[[Relays | Report], None] | None = None,
     ) -> None:
         self._queues = queues
         self._dial = dial
         self._hello = replace(hello, carriers=len(queues))
         self._on_welcome = on_welcome
+        self._on_intercept = on_intercept
+        self.claims = Claims()
+        """What this session wants of relays; told to every manager that it meets."""
+        self._voice: Carrier | None = None
         self._loop = Loop()
         self._carriers: dict[int, Carrier] = {}
         self._welcome: Welcome | None = None
@@ -180,7 +188,7 @@ class Pool:
         if self._closed:
             dialled.transport.close()
             raise TunnelError("the tunnel was closed meanwhile")
-        carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index])
+        carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self._heard)
         wanted = self._welcome.address if self._welcome else self._hello.wanted
         try:
             answer = await carrier.greet(replace(self._hello, carrier=index, wanted=wanted))
@@ -189,7 +197,31 @@ class Pool:
             carrier.end(PeerClosed("not needed"))
             self._carriers.pop(index, None)
             raise
+        if self._voice is None or self._voice.ended.done():
+            self._speak(carrier)
         return carrier, welcome
+
+    def _speak(self, carrier: Carrier) -> None:
+        """Tell claims over this one, and over another one when it ends."""
+        self._voice = carrier
+        carrier.ended.add_done_callback(lambda _: self._fall_silent(carrier))
+        self.claims.speak(carrier.send)
+
+    def _fall_silent(self, carrier: Carrier) -> None:
+        if self._voice is not carrier:
+            return
+        self._voice = None
+        self.claims.speak(None)
+        # One that is not up yet speaks for itself when it is.
+        others = (other for other in self._carriers.values() if other.greeted and not other.ended.done())
+        if not self._closed and (other := next(others, None)):
+            self._speak(other)
+
+    def _heard(self, message: Relays | Report) -> None:
+        if isinstance(message, Relays):
+            self.claims.answered(message)
+        if self._on_intercept is not None:
+            self._on_intercept(message)
 
     async def _tell(self, welcome: Welcome | Sessions) -> Welcome:
         if not isinstance(welcome, Welcome):

@@ -1,13 +1,14 @@
 """Control messages of the tunnel: frozen values and their JSON.
 
 The first frame of a carrier is the client's HELLO; the manager answers WELCOME or CLOSE. A carrier whose HELLO says
-``observer`` gets SESSIONS and is closed. Unknown keys are skipped, so that a message can grow without a new version;
-missing keys and wrong types raise ProtocolError. Words for people (holder, reason) are made printable and cut to their
-limit when they are encoded: whoever says them has them from a kernel or another program.
+``observer`` gets SESSIONS and is closed. What intercepts need is in :mod:`meshdev.wire.intercepts`.
+
+Unknown keys are skipped, so that a message can grow without a new version; missing keys and wrong types raise
+ProtocolError. Words for people (holder, reason) are made printable and cut to their limit when they are encoded:
+whoever says them has them from a kernel or another program.
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -15,15 +16,16 @@ from typing import Final
 
 from meshdev.config import MAX_CARRIERS
 from meshdev.errors import ProtocolError
-from meshdev.wire import frames
-from meshdev.wire.fields import Fields, parse, plain
+from meshdev.wire import frames, intercepts
+from meshdev.wire.fields import parse, plain
+from meshdev.wire.intercepts import Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.objects import Object, for_people
 
 MAX_TEXT: Final = 1024
 #: Characters of a holder's name, so that SESSIONS with every session a manager takes fits one frame:
 #: 60 x (4 x 128 bytes of UTF-8 and 80 around them) < 64 KiB.
 MAX_HOLDER: Final = 128
 
-_HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 _OFFLOAD_BITS: Final = 0xFF
 
 
@@ -91,81 +93,41 @@ class Sessions:
     sessions: tuple[SessionInfo, ...]
 
 
-Message = Hello | Welcome | Close | Sessions
+Message = Hello | Welcome | Close | Sessions | Intercept | Withdraw | Local | Relays | Report
 
 
 def encode(message: Message) -> bytes:
     """The whole frame of *message*."""
+    kind = next(kind for kind, (of, _) in _KINDS.items() if isinstance(message, of))
+    body = json.dumps(plain(_printable(message)), separators=(",", ":"), ensure_ascii=False)
+    return frames.frame(kind, body.encode())
+
+
+def _printable(message: Message) -> Message:
     match message:
         case Hello():
-            return _frame(frames.HELLO, replace(message, holder=_for_people(message.holder, MAX_HOLDER)))
-        case Welcome():
-            return _frame(frames.WELCOME, message)
+            return replace(message, holder=for_people(message.holder, MAX_HOLDER))
         case Close():
-            return _frame(frames.CLOSE, replace(message, reason=_for_people(message.reason, MAX_TEXT)))
-        case Sessions():
-            return _frame(frames.SESSIONS, message)
-
-
-def _frame(kind: int, message: Message) -> bytes:
-    return frames.frame(kind, json.dumps(plain(message), separators=(",", ":"), ensure_ascii=False).encode())
-
-
-def _for_people(text: str, limit: int) -> str:
-    """One printable line of at most *limit* characters."""
-    line = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "?" for letter in line[:limit])
+            return replace(message, reason=for_people(message.reason))
+        case Relays():
+            return intercepts.relays_for_people(message)
+        case Report():
+            return intercepts.report_for_people(message)
+        case _:
+            return message
 
 
 def decode(kind: int, body: bytes) -> Message | None:
     """The message of a frame; None for an unknown kind that may be skipped. Raises ProtocolError."""
-    reader = _READERS.get(kind)
-    if reader is None:
+    if kind not in _KINDS:
         if kind & frames.OPTIONAL:
             return None
         raise ProtocolError(f"a tunnel frame of unknown kind {kind}")
     what = f"a tunnel message of kind {kind}"
-    return reader(_Object(parse(body, what), what))
+    return _KINDS[kind][1](Object(parse(body, what), what))
 
 
-class _Object(Fields):
-    """An object of a message: unknown keys are skipped, texts are short and printable, addresses are IPv4."""
-
-    def word(self, key: str, limit: int = MAX_TEXT) -> str:
-        return self.parsed(key, _printable, limit)
-
-    def words(self, key: str) -> tuple[str, ...]:
-        return self.all_parsed(key, _printable, limit=MAX_TEXT)
-
-    def identity(self, key: str) -> str:
-        return self.parsed(key, _identity, MAX_TEXT)
-
-    def address(self, key: str) -> IPv4Address:
-        return self.parsed(key, IPv4Address, MAX_TEXT)
-
-    def optional_address(self, key: str) -> IPv4Address | None:
-        return None if key not in self or self._null(key) else self.address(key)
-
-    def addresses(self, key: str) -> tuple[IPv4Address, ...]:
-        return self.all_parsed(key, IPv4Address, limit=MAX_TEXT)
-
-    def networks(self, key: str) -> tuple[IPv4Network, ...]:
-        return self.all_parsed(key, IPv4Network, limit=MAX_TEXT)
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("not printable")
-    return text
-
-
-def _identity(text: str) -> str:
-    if not _HEX_ID.fullmatch(text):
-        raise ValueError("not 32 hexadecimal digits")
-    return text
-
-
-def _hello(fields: _Object) -> Hello:
+def _hello(fields: Object) -> Hello:
     carriers = fields.integer("carriers", 1, MAX_CARRIERS)
     return Hello(
         oldest=fields.integer("oldest", 0, 1 << 16),
@@ -182,7 +144,7 @@ def _hello(fields: _Object) -> Hello:
     )
 
 
-def _welcome(fields: _Object) -> Welcome:
+def _welcome(fields: Object) -> Welcome:
     return Welcome(
         version=fields.integer("version", 0, 1 << 16),
         address=fields.address("address"),
@@ -197,17 +159,17 @@ def _welcome(fields: _Object) -> Welcome:
     )
 
 
-def _close(fields: _Object) -> Close:
+def _close(fields: Object) -> Close:
     return Close(
         code=fields.word("code"), reason=fields.word("reason"), sessions=fields.integer("sessions", 0, 1 << 20)
     )
 
 
-def _sessions(fields: _Object) -> Sessions:
+def _sessions(fields: Object) -> Sessions:
     return Sessions(fields.inners("sessions", _session_info))
 
 
-def _session_info(fields: _Object) -> SessionInfo:
+def _session_info(fields: Object) -> SessionInfo:
     return SessionInfo(
         holder=fields.word("holder", MAX_HOLDER),
         address=fields.address("address"),
@@ -215,9 +177,14 @@ def _session_info(fields: _Object) -> SessionInfo:
     )
 
 
-_READERS: Final[dict[int, Callable[[_Object], Message]]] = {
-    frames.HELLO: _hello,
-    frames.WELCOME: _welcome,
-    frames.CLOSE: _close,
-    frames.SESSIONS: _sessions,
+_KINDS: Final[dict[int, tuple[type[Message], Callable[[Object], Message]]]] = {
+    frames.HELLO: (Hello, _hello),
+    frames.WELCOME: (Welcome, _welcome),
+    frames.CLOSE: (Close, _close),
+    frames.SESSIONS: (Sessions, _sessions),
+    frames.INTERCEPT: (Intercept, intercepts.read_intercept),
+    frames.WITHDRAW: (Withdraw, intercepts.read_withdraw),
+    frames.LOCAL: (Local, intercepts.read_local),
+    frames.RELAYS: (Relays, intercepts.read_relays),
+    frames.REPORT: (Report, intercepts.read_report),
 }

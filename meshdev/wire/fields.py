@@ -81,6 +81,10 @@ class Fields:
         """A string as *load* understands it; *load* raises ValueError."""
         return self._loaded(key, load, self.text(key, limit))
 
+    def parsed_or_none(self, key: str, load: Callable[[str], T], limit: int = MAX_VALUE) -> T | None:
+        """The same, or null."""
+        return None if self._null(key) else self.parsed(key, load, limit)
+
     def all_parsed(
         self, key: str, load: Callable[[str], T], most: int = MAX_ITEMS, limit: int = MAX_VALUE
     ) -> tuple[T, ...]:
@@ -139,6 +143,10 @@ class Fields:
         """An object inside."""
         return type(self)(self._take(key), f"{key} of {self._what}")
 
+    def inner_or_none(self, key: str) -> Self | None:
+        """The same, or null."""
+        return None if self._null(key) else self.inner(key)
+
     def inners(self, key: str, read: Callable[[Self], T], most: int = MAX_ITEMS) -> tuple[T, ...]:
         """A list of at most *most* objects, each read by *read*."""
         return tuple(read(type(self)(item, f"{key} of {self._what}")) for item in self._list(key, most))
@@ -152,6 +160,11 @@ class Fields:
         value = read(self)
         self.end()
         return value
+
+    def check(self, key: str, holds: bool) -> None:
+        """What *key* must be beside the others."""
+        if not holds:
+            raise self._wrong(key)
 
     def _list(self, key: str, most: int = MAX_ITEMS) -> list[object]:
         value = self._take(key)

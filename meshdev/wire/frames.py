@@ -24,6 +24,11 @@ PING: Final = 4
 PONG: Final = 5
 CLOSE: Final = 6
 SESSIONS: Final = 7
+INTERCEPT: Final = 8
+RELAYS: Final = 9
+WITHDRAW: Final = 10
+LOCAL: Final = 11
+REPORT: Final = 12
 
 #: Set in the kind of a frame that its receiver may skip when it does not know it.
 OPTIONAL: Final = 0x80

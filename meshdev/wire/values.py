@@ -47,6 +47,14 @@ def route(text: str) -> IPv4Network:
     return found
 
 
+def local_address(text: str) -> IPv4Address:
+    """Where a program of this machine may listen: IPv4, because what comes through the tunnel is."""
+    found = IPv4Address(text)
+    if found.is_multicast or found.is_unspecified or found.is_reserved:
+        raise ValueError(f"{text!r} is no address that a program listens at")
+    return found
+
+
 def name(text: str) -> str:
     """A DNS name as search lists hold it, or "." for the root."""
     if text != "." and (len(text) > 253 or not all(_LABEL.fullmatch(label) for label in text.split("."))):

@@ -97,7 +97,8 @@ def manager_dockerfile() -> Path:
 def manager_requirements() -> tuple[str, ...]:
     """What pyproject.toml lists for the image."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    return tuple(project["optional-dependencies"]["manager"])
+    extras = project["optional-dependencies"]
+    return (*extras["manager"], *extras["cluster"])
 
 
 def build_base() -> None:
@@ -167,7 +168,7 @@ def build_manager() -> Image | None:
             _stage_tree(manager_dockerfile().parent, stage)
             _stage_tree(wheels, stage / "wheels")
             _stage_tree(CHECKOUT / "meshdev", stage / "meshdev")
-            _build(image, stage, stage / "Dockerfile")
+            _build(image, stage, stage / "Dockerfile", f"WHEELS={wheels.name}")
             _push(image)
             shutil.rmtree(stage)
     return image
@@ -209,9 +210,10 @@ def _buildah(*argv: str | Path) -> str:
     return run("buildah", *storage, *argv, env=env)
 
 
-def _build(image: Image, context: Path, dockerfile: Path) -> None:
+def _build(image: Image, context: Path, dockerfile: Path, *arguments: str) -> None:
     _buildah(
         *("bud", "--layers", "--quiet", "--network=none", "--build-arg", f"BASE={BASE_IMAGE}", "--pull-never"),
+        *(word for argument in arguments for word in ("--build-arg", argument)),
         *("-t", image.reference, "-f", dockerfile, context),
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from meshdev.kube.access import Access, access
+from tests.kube.fake_patches import Patches
 
 Object = dict[str, Any]
 
@@ -32,10 +33,14 @@ class FakeApi:
     authenticate: Callable[[str], bool] = lambda _: True
     created: Callable[[str, Object], None] = lambda _resource, _item: None  # controllers: what a create sets off
     deleted: Callable[[str], None] = lambda _resource: None
-    refuse: dict[str, tuple[int, str]] = field(default_factory=dict)  # by verb: an admission plugin's answer
+    #: An admission plugin's answer, by verb or by verb and resource: "patch", "patch pods/ephemeralcontainers".
+    refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
     advertised: list[dict[str, str]] = field(default_factory=list)  # what /api says of the server's own addresses
+    patches: Patches = field(default_factory=Patches)
+    writing: Callable[[Access, Object], None] = lambda _asked, _item: None  # what others do just before a patch
     oldest: int = 0  # watches from before this version are gone (410)
     version: int = 100
+    created_at: str = "2026-01-01T00:00:00Z"  # the server's clock
     log: list[tuple[int, str, tuple[str, str], Object]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     epoch: int = 0  # a watch ends when it changes
@@ -49,6 +54,9 @@ class FakeApi:
         self.version += 1
         meta = {**item["metadata"], "namespace": namespace, "resourceVersion": str(self.version)}
         meta.setdefault("uid", there[key]["metadata"]["uid"] if key in there else f"uid-{self.version}")
+        if key in there:
+            meta.setdefault("creationTimestamp", there[key]["metadata"]["creationTimestamp"])
+        meta.setdefault("creationTimestamp", self.created_at)
         event = "MODIFIED" if key in there else "ADDED"
         there[key] = {**deepcopy(item), "metadata": meta}
         self._emit(event, kind, there[key])
@@ -104,9 +112,10 @@ class FakeApi:
                 f'{asked.resource} is forbidden: User "dev" cannot {asked.verb} resource "{asked.resource}" '
                 f'in API group "{asked.group}" {where}',
             )
-        if asked.verb in self.refuse:
-            return _status(*self.refuse[asked.verb])
-        if "/" in asked.resource:
+        refused = self.refuse.get(asked.verb) or self.refuse.get(f"{asked.verb} {asked.resource}")
+        if refused:
+            return _status(*refused)
+        if "/" in asked.resource and asked.verb != "patch":
             versions = {"kind": "APIVersions", "serverAddressByClientCIDRs": self.advertised}
             is_root = asked.resource == "/api"
             return web.json_response(versions) if is_root else _status(400, "Upgrade request required")
@@ -116,9 +125,9 @@ class FakeApi:
                 await self._watch(request, asked, response)
             return response
         body = await request.json() if request.can_read_body else {}
-        return {"get": self._get, "list": self._list, "create": self._create, "update": self._update}.get(
-            asked.verb, self._delete
-        )(asked, dict(request.query), body)
+        self._content = request.content_type
+        verbs = {"get": self._get, "list": self._list, "create": self._create, "update": self._update}
+        return (verbs | {"patch": self._patch, "delete": self._delete})[asked.verb](asked, dict(request.query), body)
 
     def _kind(self, asked: Access) -> dict[tuple[str, str], Object]:
         return self.objects.setdefault((asked.group, asked.resource), {})
@@ -135,10 +144,12 @@ class FakeApi:
             meta["continue"] = str(start + limit)
         return web.json_response({"metadata": meta, "items": items[start : start + limit]})
 
-    def _create(self, asked: Access, _query: dict[str, str], body: Object) -> web.Response:
-        name = body["metadata"]["name"]
+    def _create(self, asked: Access, query: dict[str, str], body: Object) -> web.Response:
         if asked.namespace not in self.namespaces:
             return _status(404, f'namespaces "{asked.namespace}" not found')
+        if query.get("dryRun") == "All":
+            return web.json_response(body, status=201)
+        name = body["metadata"]["name"]
         if (asked.namespace, name) in self._kind(asked):
             return _status(409, f'{asked.resource} "{name}" already exists')
         item = self.put(asked.resource, body, asked.namespace, asked.group)
@@ -153,6 +164,23 @@ class FakeApi:
             return _status(409, "the object has been modified")
         item = self.put(asked.resource, body, asked.namespace, asked.group)
         self.created(asked.resource, item)
+        return web.json_response(item)
+
+    def _patch(self, asked: Access, query: dict[str, str], body: Object) -> web.Response:
+        resource, key = asked.resource.partition("/")[0], (asked.namespace, asked.name)
+        kind = self.objects.setdefault((asked.group, resource), {})
+        if key not in kind:
+            return _status(404, f'{resource} "{asked.name}" not found')
+        self.writing(asked, kind[key])
+        there, wanted = kind[key], body.get("metadata") or {}
+        for name in ("uid", "resourceVersion"):
+            if wanted.get(name, there["metadata"][name]) != there["metadata"][name]:
+                return _status(409, f"the object has been modified: {name}")
+        dry_run = query.get("dryRun") == "All"
+        item = self.patches.patched(there, body, self._content, query["fieldManager"], dry_run=dry_run)
+        if not dry_run and item != there:
+            item = self.put(resource, item, asked.namespace, asked.group)
+            self.created(resource, item)
         return web.json_response(item)
 
     def _delete(self, asked: Access, _query: dict[str, str], body: Object) -> web.Response:

@@ -19,9 +19,10 @@ def test_no_token_no_host_no_privilege() -> None:
         assert security["allowPrivilegeEscalation"] is False
         assert security["readOnlyRootFilesystem"] is True
         assert security["capabilities"]["drop"] == ["ALL"]
-        assert "ports" not in container
         assert "memory" in container["resources"]["limits"]
         assert "cpu" not in container["resources"]["limits"]
+    assert "ports" not in CONTAINERS["tunnel"]
+    assert [port["containerPort"] for port in CONTAINERS["control"]["ports"]] == [15010]
     assert POD["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
 
 

@@ -1,16 +1,19 @@
 """`meshdev rbac` prints what the code asks, no more and no less."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 
 from meshdev.errors import ManagerError, MeshdevError
-from meshdev.kube import manager
+from meshdev.intercept.lease import Status
+from meshdev.intercept.target import parse_target
+from meshdev.kube import leases, manager, tokens
 from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
@@ -18,8 +21,16 @@ from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.portforward import dial
 from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
+from meshdev.kube.replicas import Replica
+from meshdev.kube.workloads import Resolved, pods_of, resolve
+from meshdev.sidecar.join import patch
+from meshdev.sidecar.join.choice import choose
+from meshdev.sidecar.join.container import SidecarSpec
+from meshdev.sidecar.join.ephemeral import keep_joined
+from tests.intercept.values import mesh
 from tests.kube.conftest import write_kubeconfig
 from tests.kube.fake_api import FakeApi
+from tests.kube.objects import put_workload, workload
 from tests.kube.test_manager import RUNNING, controller, pod
 
 SPEC = ManagerSpec("default", "image:1")
@@ -95,7 +106,7 @@ async def test_the_installers_rules_are_what_installing_asks(fake: FakeApi, tmp_
 
 
 async def test_the_developers_rules_are_what_connecting_asks(fake: FakeApi, tmp_path: Path) -> None:
-    needed = rules("developer", "default")
+    needed = rules("developer", "default", intercepting="none")
     fake.allow = allowed(needed)
 
     async def flow(api: KubeApi) -> None:
@@ -110,7 +121,7 @@ async def test_the_developers_rules_are_what_connecting_asks(fake: FakeApi, tmp_
 
 
 async def test_with_a_manager_there_no_deployment_right_is_needed(fake: FakeApi, tmp_path: Path) -> None:
-    needed = rules("developer", "default", preinstalled=True)
+    needed = rules("developer", "default", preinstalled=True, intercepting="none")
     fake.allow = allowed(needed)
     fake.put("pods", pod("m", {"state": RUNNING}))
 
@@ -128,7 +139,7 @@ async def test_with_a_manager_there_no_deployment_right_is_needed(fake: FakeApi,
 
 
 def test_two_namespaces_get_a_role_each() -> None:
-    needed = rules("developer", "team", "tools")
+    needed = rules("developer", "team", "tools", intercepting="none")
     assert {rule.resource for rule in needed["team"]} == {"services", "endpointslices"}
     assert {rule.resource for rule in needed["tools"]} == {"pods", "pods/portforward", "deployments"}
 
@@ -157,3 +168,72 @@ def test_the_yaml_says_what_the_rules_say(persona: Any) -> None:
 
 def test_without_subjects_there_is_no_binding() -> None:
     assert [document["kind"] for document in yaml.safe_load_all(manifest("developer", "a", "b"))] == ["Role", "Role"]
+
+
+@pytest.mark.parametrize("intercepting", ["ephemeral", "patch"])
+async def test_the_developers_rules_are_what_intercepting_asks(
+    fake: FakeApi, tmp_path: Path, intercepting: Literal["ephemeral", "patch"]
+) -> None:
+    """With connecting's own rules left out: what is in both is asked for by both."""
+    needed = rules("developer", "default", "tools", intercepting=intercepting)
+    fake.allow = allowed(needed)
+    asked = await recorded(fake, tmp_path, lambda api: intercept_everything(fake, api, intercepting))
+    slices = {(verb, "discovery.k8s.io", "endpointslices") for verb in ("list", "watch")}
+    assert {each for each in asked if not fake.allow(each)} == set()
+    assert unused({"default": needed["default"]}, asked) == slices | {("watch", "", "services")}
+
+
+async def test_without_the_right_to_dry_run_a_pod_a_patch_is_tried_all_the_same(fake: FakeApi, tmp_path: Path) -> None:
+    needed = rules("developer", "default", intercepting="patch")
+    fake.allow = lambda asked: allowed(needed)(asked) and (asked.verb, asked.resource) != ("create", "pods")
+    await recorded(fake, tmp_path, lambda api: intercept_everything(fake, api, "patch"))
+
+
+async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["ephemeral", "patch"]) -> None:
+    """All that is done to a workload between proxy and leave, of each kind."""
+    for kind in ("Deployment", "StatefulSet", "DaemonSet"):
+        put_workload(fake, workload(kind, "b"), "b-1")
+        found = await resolve(api, parse_target("pod/b-1"), "default")
+        token = await tokens.ensure(api, found.workload)
+        spec = SidecarSpec("image:1", "m:15010", "tools", token.secret)
+        assert await choose(api, found, await pods_of(api, found), spec, strategy) == strategy
+        held = await leases.take(api, mesh(workload=found.workload), "jane@pc", "tools")
+        async with aclosing(leases.watch_workload(api, found.workload)) as changes:
+            await anext(changes)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):  # until the watch is asked for
+                    await anext(changes)
+        await leases.renew(api, held, Status("active"), lambda: 0)
+        if strategy == "ephemeral":
+            await join_one(api, found, spec)
+        else:
+            with suppress(MeshdevError):  # nobody rolls out here
+                await patch.enter(api, found, spec, held.spec.id, progress=lambda _: None, seconds=0.2)
+        stale = fake.objects["coordination.k8s.io", "leases"]["default", held.object["metadata"]["name"]]
+        fake.put("leases", stale, group="coordination.k8s.io")  # somebody wrote into it
+        await leases.renew(api, held, Status("active"), lambda: 0)
+        await leases.release(api, held)
+        await patch.leave(api, found, partial(leases.anyone_on, api, found.workload))
+        await tokens.undo(api, token)
+        fake.remove("pods", "b-1")
+
+
+async def join_one(api: KubeApi, found: Resolved, spec: SidecarSpec) -> None:
+    """Until the first pod has its sidecar."""
+    joined = asyncio.Event()
+
+    def changed(state: Mapping[str, Replica]) -> None:
+        if any(each.sidecars for each in state.values()):
+            joined.set()
+
+    async def before() -> None:
+        await tokens.ensure(api, found.workload)
+
+    keeping = asyncio.ensure_future(
+        keep_joined(api, found, spec, before=before, changed=changed, failed=lambda *_: None)
+    )
+    async with asyncio.timeout(5):
+        await joined.wait()
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping

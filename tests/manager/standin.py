@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -12,7 +12,8 @@ from typing import Any, Self, TypeVar
 
 from meshdev.config import ADDRESS_POOLS
 from meshdev.errors import MeshdevError
-from meshdev.manager.tunnel.events import Events
+from meshdev.manager.tunnel.firewall import RelayPort
+from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import PodNetwork
 from meshdev.manager.tunnel.server import TunnelServer
 from meshdev.pump.loop import Loop
@@ -49,6 +50,9 @@ class FakeNetwork:
     def __init__(self) -> None:
         self.devices: dict[IPv4Address, tuple[TunDevice, TunDevice]] = {}
         self.refusal: MeshdevError | None = None
+        self.relays: dict[RelayPort, tuple[IPv4Address, set[IPv4Address]]] = {}
+        self.silent: set[IPv4Address] = set()
+        self.cuts: list[IPv4Address] = []
 
     def open_device(self, address: IPv4Address, pool: IPv4Network, queues: int, offload: int) -> tuple[TunDevice, int]:
         assert address in pool
@@ -67,6 +71,30 @@ class FakeNetwork:
         device.close()
         far.close()
 
+    def open_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        for relay in relays:
+            assert relay not in self.relays
+            self.relays[relay] = address, set()
+
+    def close_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
+        for relay in relays:
+            assert self.relays.pop(relay)[0] == address
+
+    def allow(self, relay: RelayPort, sources: Iterable[IPv4Address], *, keep: bool) -> None:
+        allowed = self.relays[relay][1]
+        if not keep:
+            allowed.clear()
+        allowed |= set(sources)
+
+    def silence(self, address: IPv4Address, silent: bool) -> None:
+        assert (address in self.silent) != silent
+        self.silent ^= {address}
+
+    def cut(self, address: IPv4Address) -> None:
+        self.cuts.append(address)
+
     def cluster_side(self, address: IPv4Address, queue: int = 0) -> int:
         return self.devices[address][1].queues[queue].fileno()
 
@@ -78,15 +106,15 @@ class FakeNetwork:
 class Manager:
     """Owns a listener, a loop and its thread. A bug that ends the thread is raised by :meth:`close`."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, pod: PodNetwork = POD) -> None:
         self.network = FakeNetwork()
         self.clock = clock
         self.loop = Loop(clock) if clock else Loop()
-        self.events = Events(self.loop, folder / "tunnel.sock")
+        self.link = Link(self.loop, folder / "tunnel.sock")
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address: tuple[str, int] = listener.getsockname()
         self.server = TunnelServer(
-            self.loop, listener, self.network, POD, name="manager-1", namespace="default", events=self.events
+            self.loop, listener, self.network, pod, name="manager-1", namespace="default", link=self.link
         )
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
@@ -142,7 +170,7 @@ class Manager:
     def close(self) -> None:
         if self._thread.is_alive():
             self.ask(self.server.close)
-            self.ask(self.events.close)
+            self.ask(self.link.close)
         self.loop.stop()
         self._thread.join(DEADLINE_SECONDS)
         assert not self._thread.is_alive()
@@ -152,8 +180,8 @@ class Manager:
 
 
 @contextmanager
-def running(folder: Path, clock: Clock | None = None) -> Iterator[Manager]:
-    manager = Manager(folder, clock)
+def running(folder: Path, clock: Clock | None = None, pod: PodNetwork = POD) -> Iterator[Manager]:
+    manager = Manager(folder, clock, pod)
     try:
         yield manager
     finally:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.config import ADDRESS_POOLS
+from meshdev.config import ADDRESS_POOLS, gateway
 from meshdev.errors import TunnelError
-from meshdev.manager.tunnel.leases import gateway, lease
+from meshdev.manager.tunnel.leases import lease
 
 FIRST, SECOND, THIRD = ADDRESS_POOLS
 

@@ -1,6 +1,5 @@
 """The tunnel server with real TCP: who is let in, what each may do, and when a session ends."""
 
-import json
 import os
 import socket
 from pathlib import Path
@@ -13,7 +12,8 @@ from meshdev.manager.tunnel import server
 from meshdev.manager.tunnel.server import HELLO_SECONDS, MAX_STRANGERS
 from meshdev.wire.control import Close, Sessions
 from meshdev.wire.frames import HELLO, OPTIONAL, PACKET, PING, PONG, frame
-from tests.manager.standin import Manager, Visitor, hello
+from meshdev.wire.manager import Pod, Seen, Synced, decode_to_control
+from tests.manager.standin import POD, Manager, Visitor, hello
 from tests.pump.ends import numbers, packet, take
 
 BYE = Close("bye", "the laptop disconnects")
@@ -241,7 +241,7 @@ def test_a_stranger_who_says_nothing_is_ended(timed: Manager) -> None:
 
 
 def test_frames_out_of_turn_end_the_carrier(manager: Manager) -> None:
-    for words in ([frame(PACKET, packet(1))], [frame(8, b"{}")], [Sessions(())], [frame(HELLO, b"[]")]):
+    for words in ([frame(PACKET, packet(1))], [frame(99, b"{}")], [Sessions(())], [frame(HELLO, b"[]")]):
         with Visitor(manager) as stranger:
             stranger.say(*words)
             assert stranger.gone()
@@ -271,25 +271,22 @@ def test_events_tell_who_comes_and_goes(manager: Manager, tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, Visitor(manager) as ann:
         listener.settimeout(10)
         listener.connect(str(tmp_path / "tunnel.sock"))
-        manager.until(lambda: manager.events._listeners)
-        address = str(ann.say(hello("ann")).welcome().address)
+        manager.until(lambda: manager.link._listeners)
+        address = ann.say(hello("ann")).welcome().address
         ann.say(BYE)
-        said = [json.loads(listener.recv(4096)) for _ in range(2)]
-    assert said == [
-        {"event": "joined", "holder": "ann", "address": address},
-        {"event": "left", "holder": "ann", "address": address},
-    ]
+        said = [decode_to_control(listener.recv(4096)) for _ in range(4)]
+    assert said == [Pod(POD.address), Synced(), Seen("joined", "ann", address), Seen("left", "ann", address)]
 
 
 def test_a_listener_that_goes_or_stalls_costs_the_tunnel_nothing(manager: Manager, tmp_path: Path) -> None:
     stalled = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(6)]
     for listener in stalled:
         listener.connect(str(tmp_path / "tunnel.sock"))
-    manager.until(lambda: len(manager.events._listeners) == 4)
+    manager.until(lambda: len(manager.link._listeners) == 4)
     for listener in stalled[:4]:
         listener.close()
     for _ in range(300):
-        manager.ask(lambda: manager.events.publish({"event": "joined", "holder": "x" * 1000, "address": ""}))
-    assert manager.ask(lambda: len(manager.events._listeners)) == 2
+        manager.ask(lambda: manager.link.seen(Seen("joined", "x" * 1000, POD.address)))
+    assert manager.ask(lambda: len(manager.link._listeners)) == 2
     for listener in stalled:
         listener.close()

@@ -20,6 +20,24 @@ from tests.waiting import until
 ROUTED = ("10.244.0.0/24", "169.254.169.254/32")
 
 
+async def _connect(cluster: Cluster) -> socket.socket:
+    with cluster.manager.inside():
+        sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", TUNNEL_PORT))
+    except OSError as error:
+        sock.close()
+        raise PortForwardError(str(error)) from error
+    return sock
+
+
+async def dial_plain(cluster: Cluster) -> Connection:
+    """A carrier to the manager's loopback."""
+    return Connection(SocketTransport(await _connect(cluster)), PlainFraming())
+
+
 class Carried:
     """A session: the laptop's device, the pool, and the sockets of its carriers in the order they were dialled."""
 
@@ -42,15 +60,7 @@ class Carried:
         self.pool = Pool(self.device.queues, self._dial, hello, self._configure)
 
     async def _dial(self) -> Connection:
-        with self.cluster.manager.inside():
-            sock = socket.socket()
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", TUNNEL_PORT))
-        except OSError as error:
-            sock.close()
-            raise PortForwardError(str(error)) from error
+        sock = await _connect(self.cluster)
         self.dialled.append(sock)
         return Connection(SocketTransport(sock), PlainFraming())
 

@@ -97,6 +97,7 @@ class Cluster:
         ).replace("netns $P", f"netns {self.pod.pid}")
         subprocess.run(["sh", "-ec", script], check=True)
         self._process: subprocess.Popen[str] | None = None
+        self._control: subprocess.Popen[str] | None = None
 
     def start_manager(self) -> None:
         """Start the container *tunnel*; returns when it listens."""
@@ -115,6 +116,41 @@ class Cluster:
             if f"listens on 127.0.0.1:{TUNNEL_PORT}" in line:
                 return
         raise AssertionError("the manager did not start:\n" + "".join(lines))
+
+    def start_control(self) -> None:
+        """Start the container *control* beside it: the same network and folder, no capability."""
+        inside = ["nsenter", f"--target={self.manager_pid}", "--net", "--mount", f"--wd={_ROOT}", "--"]
+        powerless = [
+            "setpriv",
+            "--reuid=65532",
+            "--regid=65532",
+            "--clear-groups",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+        ]
+        self._control = subprocess.Popen(
+            [*inside, *powerless, "--", sys.executable, "-m", "meshdev.manager.control"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=_ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert self._control.stdout is not None
+        lines = []
+        for line in self._control.stdout:
+            lines.append(line)
+            if "following the tunnel container" in line:
+                return
+        raise AssertionError("control did not start:\n" + "".join(lines))
+
+    def stop_control(self) -> None:
+        """SIGKILL: it owes nobody a goodbye."""
+        if self._control is not None:
+            self._control.kill()
+            self._control.wait()
+            assert self._control.stdout is not None
+            self._control.stdout.close()
+            self._control = None
 
     @property
     def manager_pid(self) -> int:
@@ -138,6 +174,7 @@ class Cluster:
         return int(line.split()[1]) // 1024
 
     def close(self) -> None:
+        self.stop_control()
         if self._process is not None:
             self.stop_manager()
         self.manager.close()

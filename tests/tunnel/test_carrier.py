@@ -63,7 +63,7 @@ async def test_what_the_manager_refuses(manager: Manager, laptop: Laptop, monkey
     [
         (b"\xff" * 40, "claims"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "claims"),
-        (frame(9, b"{}"), "unknown kind 9"),
+        (frame(99, b"{}"), "unknown kind 99"),
         (frame(PACKET, packet(1)), "before the session was agreed"),
         (encode(Sessions(())), "out of turn"),
         (encode(WELCOME).replace(b'"version":1', b'"version":9'), "chose protocol 9"),

@@ -40,9 +40,11 @@ from meshdev.wire.helper.requests import (
     DnsSockets,
     Heartbeat,
     OpenTun,
+    RelayTarget,
     Request,
     SetAddress,
     SetDns,
+    SetRelays,
     SetRoutes,
     UpstreamTcp,
 )
@@ -60,6 +62,10 @@ REQUEST_LINES: list[tuple[Request, str]] = [
     ),
     (UpstreamTcp(IPv4Address("192.0.2.1")), '"op":"upstream_tcp","server":"192.0.2.1"'),
     (SetDns(("ns.svc.cluster.local",), (".",)), '"op":"set_dns","search":["ns.svc.cluster.local"],"domains":["."]'),
+    (
+        SetRelays((RelayTarget(20001, "udp", IPv4Address("127.0.0.1"), 8080),)),
+        '"op":"set_relays","relays":[{"relay":20001,"protocol":"udp","address":"127.0.0.1","port":8080}]',
+    ),
     (Heartbeat(), '"op":"heartbeat"'),
     (Close(), '"op":"close"'),
 ]
@@ -132,6 +138,17 @@ _routes = st.lists(
 _session = st.sampled_from(ADDRESS_POOLS).flatmap(
     lambda pool: st.integers(1, pool.num_addresses - 2).map(lambda number: pool[number])
 )
+_relays = st.lists(
+    st.builds(
+        RelayTarget,
+        st.integers(20000, 29999),
+        st.sampled_from(("tcp", "udp")),
+        st.ip_addresses(v=4, network="127.0.0.0/8") | st.ip_addresses(v=4, network="192.168.0.0/16"),
+        st.integers(1, 65535),
+    ),
+    max_size=8,
+    unique_by=lambda each: (each.relay, each.protocol),
+).map(tuple)
 _requests: st.SearchStrategy[Request] = st.one_of(
     st.builds(OpenTun, st.integers(1, 8)),
     st.builds(SetAddress, _session, st.integers(576, 65535)),
@@ -140,6 +157,7 @@ _requests: st.SearchStrategy[Request] = st.one_of(
     st.builds(DnsSockets, st.lists(_addresses, max_size=8, unique=True).map(tuple)),
     st.builds(UpstreamTcp, _addresses),
     st.builds(SetDns, _names.map(tuple), _names.map(tuple)),
+    st.builds(SetRelays, _relays),
     st.just(Heartbeat()),
     st.just(Close()),
 )
@@ -157,6 +175,37 @@ def test_as_many_routes_as_are_allowed_fit_in_a_line() -> None:
     assert parse_request(line)[1] == SetRoutes(routes)
     assert len(encode_answer(Answer(1, RoutesSet(routes, ())))) < LINE_LIMIT
 
+
+RELAY: dict[str, Any] = {"relay": 20000, "protocol": "tcp", "address": "127.0.0.1", "port": 80}
+HOSTILE_RELAYS: list[Any] = [
+    None,
+    {},
+    [7],
+    [[20000, "127.0.0.1", 80, "tcp"]],
+    [RELAY, RELAY],
+    [RELAY, RELAY | {"address": "127.0.0.2"}],
+    [RELAY | {"relay": number} for number in range(20000, 20257)],
+    *(
+        [RELAY | {key: value}]
+        for key, value in (
+            ("relay", 22),
+            ("relay", 30000),
+            ("relay", "20000"),
+            ("protocol", "icmp"),
+            ("protocol", "tcp; flush ruleset"),
+            ("address", "::1"),
+            ("address", "0.0.0.0"),
+            ("address", "224.0.0.1"),
+            ("address", "255.255.255.255"),
+            ("address", "127.0.0.1 . 22"),
+            ("address", "localhost"),
+            ("port", 0),
+            ("port", 65536),
+            ("port", True),
+            ("more", 1),
+        )
+    ),
+]
 
 REFUSED: list[dict[str, Any]] = [
     {},
@@ -188,6 +237,7 @@ REFUSED: list[dict[str, Any]] = [
     {"id": 1, "op": "dns_sockets", "upstreams": ["fe80::1%eth0;rm"]},
     {"id": 1, "op": "dns_sockets", "upstreams": ["fe80::1%" + "x" * 16]},
     {"id": 1, "op": "dns_sockets", "upstreams": [f"192.0.2.{n}" for n in range(1, 10)]},
+    *({"id": 1, "op": "set_relays", "relays": relays} for relays in HOSTILE_RELAYS),
     {"id": 1, "op": "set_dns", "search": ["UPPER"], "domains": []},
     {"id": 1, "op": "set_dns", "search": ["a..b"], "domains": []},
     {"id": 1, "op": "set_dns", "search": ["a."], "domains": []},

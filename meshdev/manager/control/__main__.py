@@ -1,50 +1,43 @@
-"""Entry point of the container *control*: ``python3 -m meshdev.manager.control``.
+"""Entry point of the container *control*: ``python3 -m meshdev.manager.control``. It has no capability and no token.
 
-It has no capability and no permission. Today it writes down who comes and goes, so that ``kubectl logs -c control``
-answers who uses the manager.
+``kubectl logs -c control`` answers who uses the manager, what is intercepted, and which sidecars are there.
 """
 
 import asyncio
-import json
 import logging
+import resource
 import signal
-import socket
 import sys
 from pathlib import Path
-from typing import Final
+
+from meshdev.config import CONTROL_PORT
+from meshdev.manager.control.core import Core
+from meshdev.manager.control.link import TUNNEL_SOCKET, Link
+from meshdev.manager.control.service import serve
+from meshdev.wire.manager import ToTunnel
 
 log = logging.getLogger("meshdev.manager.control")
 
-#: The other container's socket, in the folder both mount (its own side: meshdev.manager.tunnel.events).
-TUNNEL_SOCKET: Final = Path("/run/meshdev/tunnel.sock")
-RETRY_SECONDS: Final = 1.0
-_MAX_EVENT: Final = 65536
 
-
-async def follow(path: Path) -> None:
-    """Log every event until the other container closes. Raises OSError when it is not there."""
+async def run(path: Path, address: str) -> None:
+    """Serve until cancelled."""
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as sock:
-        await loop.sock_connect(sock, str(path))
-        log.info("following the tunnel container")
-        while line := await loop.sock_recv(sock, _MAX_EVENT):
-            event = json.loads(line)
-            log.info("%s %s %s", event["event"], event["holder"], event["address"])
+
+    def tell(key: str, message: ToTunnel) -> None:
+        link.tell(key, message)
+
+    core = Core(tell, loop.call_later, loop.time)
+    link = Link(path, core.met, core.told, core.everything)
+    server, port = await serve(core, address)
+    log.info("sidecars are served at port %d", port)
+    try:
+        await link.run()
+    finally:
+        await server.stop(0)
 
 
-async def follow_always(path: Path) -> None:
-    """Follow again whenever the other container came back."""
-    while True:
-        try:
-            await follow(path)
-        except OSError as error:
-            log.debug("the tunnel container is not there: %s", error)
-        await asyncio.sleep(RETRY_SECONDS)
-
-
-async def serve() -> None:
-    """Run until SIGTERM."""
-    task = asyncio.ensure_future(follow_always(TUNNEL_SOCKET))
+async def _until_told() -> None:
+    task = asyncio.ensure_future(run(TUNNEL_SOCKET, f"0.0.0.0:{CONTROL_PORT}"))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     await task
@@ -53,8 +46,10 @@ async def serve() -> None:
 def main() -> int:
     """Log to stdout until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    _soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard_limit, 16384), hard_limit))
     try:
-        asyncio.run(serve())
+        asyncio.run(_until_told())
     except asyncio.CancelledError:
         log.info("stopped")
     return 0

@@ -11,7 +11,7 @@ from typing import Final
 
 from meshdev.config import TUNNEL_PORT
 from meshdev.errors import MeshdevError
-from meshdev.manager.tunnel.events import Events
+from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import KernelNetwork
 from meshdev.manager.tunnel.server import TunnelServer
 from meshdev.pump.loop import Loop
@@ -38,7 +38,7 @@ def main() -> int:
         log.critical("%s", error.message)
         return error.exit_code
     listener = socket.create_server(("127.0.0.1", TUNNEL_PORT), backlog=128)
-    events = Events(loop)
+    link = Link(loop)
     server = TunnelServer(
         loop,
         listener,
@@ -46,7 +46,7 @@ def main() -> int:
         pod,
         name=os.environ.get("POD_NAME", socket.gethostname()),
         namespace=os.environ.get("POD_NAMESPACE", ""),
-        events=events,
+        link=link,
     )
 
     def drain() -> None:
@@ -60,7 +60,7 @@ def main() -> int:
     log.info("the tunnel listens on 127.0.0.1:%d; pod %s, MTU %d", TUNNEL_PORT, pod.address, pod.mtu)
     loop.run()
     server.close()
-    events.close()
+    link.close()
     loop.close()
     return 0
 

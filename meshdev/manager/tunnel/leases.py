@@ -4,13 +4,8 @@ from collections.abc import Collection, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 
-from meshdev.config import ADDRESS_POOLS
+from meshdev.config import ADDRESS_POOLS, gateway
 from meshdev.errors import TunnelError
-
-
-def gateway(pool: IPv4Network) -> IPv4Address:
-    """The manager's own address in *pool*: its first host, never leased."""
-    return pool[1]
 
 
 def lease(

@@ -1,10 +1,12 @@
-"""The pod's network as the manager changes it: one TUN device a session, forwarding, masquerade, source check.
+"""The pod's network as the manager changes it: one TUN device a session, forwarding, relays, source check.
 
 All of it lives in the pod's own network namespace and goes with the pod.
 """
 
 import logging
 import socket
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Final, Protocol
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from meshdev.config import gateway
 from meshdev.errors import DeviceError, FirewallError, RouteError
-from meshdev.manager.tunnel.leases import gateway
-from meshdev.netlink.messages import link_forwarding
+from meshdev.manager.tunnel.firewall import Firewall, RelayPort
+from meshdev.netlink.flows import forget_flows
+from meshdev.netlink.messages import Flow, link_forwarding
 from meshdev.netlink.sock import Netlink
-from meshdev.nft import Nftables
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import ensure_node, open_tun, set_offload
 
@@ -25,32 +28,6 @@ log = logging.getLogger(__name__)
 
 #: Devices of sessions; the firewall knows them by this name.
 DEVICE_PATTERN: Final = "mesh%d"
-
-RULES: Final = """\
-table inet meshdev
-delete table inet meshdev
-table inet meshdev {
-  set sessions { type ifname . ipv4_addr; }
-  set addresses { type ipv4_addr; }
-  chain source {
-    type filter hook prerouting priority raw; policy accept;
-    iifname != "mesh*" accept
-    meta nfproto != ipv4 drop
-    iifname . ip saddr != @sessions drop
-    ip daddr 169.254.0.0/16 drop
-  }
-  chain forward {
-    type filter hook forward priority filter; policy accept;
-    iifname "mesh*" oifname "mesh*" drop
-    oifname "mesh*" ct state established,related accept
-    oifname "mesh*" drop
-  }
-  chain postrouting {
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr @addresses oifname != "mesh*" masquerade
-  }
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +51,26 @@ class Network(Protocol):
         """Close the device and forget its address."""
         ...
 
+    def open_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
+        """Lead these ports of the pod to the same ports of *address*, for nobody yet. Raises FirewallError."""
+        ...
+
+    def close_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
+        """Lead them nowhere; what is under way through them is cut."""
+        ...
+
+    def allow(self, relay: RelayPort, sources: Iterable[IPv4Address], *, keep: bool) -> None:
+        """Only *sources* may use the relay; *keep*: and who may already."""
+        ...
+
+    def silence(self, address: IPv4Address, silent: bool) -> None:
+        """Refuse new flows to *address* at once, or do not."""
+        ...
+
+    def cut(self, address: IPv4Address) -> None:
+        """End what is under way through relays to *address*: the next packet of each flow is answered with a reset."""
+        ...
+
 
 class KernelNetwork:
     """The real one. Needs CAP_NET_ADMIN, and CAP_MKNOD where /dev/net/tun is missing."""
@@ -82,20 +79,21 @@ class KernelNetwork:
         ensure_node()
         self._netlink = IPRoute()
         uplink = self._uplink()
-        self._mtu: int = uplink.get_attr("IFLA_MTU")
-        self._uplink_index: int = uplink["index"]
-        self._nft = Nftables()
-        self._nft.run(RULES)
-        self._forward(self._uplink_index)
+        self._mtu = int(uplink.get_attr("IFLA_MTU"))
+        index = uplink["index"]
+        addresses = list(self._netlink.get_addr(family=socket.AF_INET, index=index))
+        if not addresses:
+            raise RouteError("the pod has no IPv4 address")
+        self._address = IPv4Address(addresses[0].get_attr("IFA_LOCAL"))
+        self._firewall = Firewall(str(uplink.get_attr("IFLA_IFNAME")), self._address)
+        self._allowed: dict[RelayPort, set[IPv4Address]] = {}
+        self._cutting = ThreadPoolExecutor(1, "cut")
+        self._forward(index)
 
     def pod(self) -> PodNetwork:
         """The pod's address, MTU and resolver."""
-        addresses = list(self._netlink.get_addr(family=socket.AF_INET, index=self._uplink_index))
-        if not addresses:
-            raise RouteError("the pod has no IPv4 address")
-        address = IPv4Address(addresses[0].get_attr("IFA_LOCAL"))
         nameservers, search = parse_resolv_conf(Path("/etc/resolv.conf").read_text())
-        return PodNetwork(address, self._mtu, nameservers, search)
+        return PodNetwork(self._address, self._mtu, nameservers, search)
 
     def open_device(self, address: IPv4Address, pool: IPv4Network, queues: int, offload: int) -> tuple[TunDevice, int]:
         """Open, agree on offloads, set address, route, forwarding and source check. Raises LaptopError's kinds."""
@@ -109,10 +107,7 @@ class KernelNetwork:
             for queue in device.queues:
                 queue.detach()
             self._configure(device.name, address, pool)
-            self._nft.run(
-                f'add element inet meshdev sessions {{ "{device.name}" . {address} }}\n'
-                f"add element inet meshdev addresses {{ {address} }}\n"
-            )
+            self._firewall.add_session(device.name, address)
         except BaseException:
             device.close()
             raise
@@ -121,14 +116,47 @@ class KernelNetwork:
     def close_device(self, device: TunDevice, address: IPv4Address) -> None:
         """Forget the address in the firewall, then close the device, which takes address and route with it."""
         try:
-            self._nft.run(
-                f'delete element inet meshdev sessions {{ "{device.name}" . {address} }}\n'
-                f"delete element inet meshdev addresses {{ {address} }}\n"
-            )
+            self._firewall.delete_session(device.name, address)
         except FirewallError as error:
             # The next device of that name could also send from the old address, until that is leased again.
             log.warning("%s", error.message)
         device.close()
+
+    def open_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
+        """See :class:`Network`."""
+        self._firewall.add_relays(relays, address)
+        self._allowed.update((relay, set()) for relay in relays)
+
+    def close_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
+        """See :class:`Network`. What cannot be taken back leads to an address that no device has."""
+        try:
+            for relay in relays:
+                self._firewall.allow(relay, (), self._allowed.pop(relay))
+            self._firewall.delete_relays(relays)
+        except FirewallError as error:
+            log.warning("%s", error.message)
+        ports = {port for _, port in relays}
+        self._forget(lambda flow: flow.went_to[0] == address.packed and flow.sent_to[1] in ports)
+
+    def allow(self, relay: RelayPort, sources: Iterable[IPv4Address], *, keep: bool) -> None:
+        """See :class:`Network`."""
+        before, after = self._allowed[relay], set(sources)
+        if keep:
+            after |= before
+        self._firewall.allow(relay, sorted(after - before), sorted(before - after))
+        self._allowed[relay] = after
+
+    def silence(self, address: IPv4Address, silent: bool) -> None:
+        """See :class:`Network`."""
+        self._firewall.silence(address, silent)
+
+    def cut(self, address: IPv4Address) -> None:
+        """See :class:`Network`. Nothing else leads to a session's address, only replies come from it."""
+        self._forget(lambda flow: flow.went_to[0] == address.packed)
+
+    def _forget(self, chosen: Callable[[Flow], bool]) -> None:
+        """In a thread of its own: a table of many flows takes a while to read."""
+        self._cutting.submit(forget_flows, chosen)
 
     def _configure(self, name: str, address: IPv4Address, pool: IPv4Network) -> None:
         try:
@@ -155,7 +183,7 @@ class KernelNetwork:
 
 
 class _Link(Protocol):
-    def get_attr(self, name: str) -> int: ...
+    def get_attr(self, name: str) -> int | str: ...
     def __getitem__(self, name: str) -> int: ...
 
 

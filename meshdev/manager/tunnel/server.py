@@ -11,8 +11,9 @@ from typing import Final
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError
-from meshdev.manager.tunnel.events import Events
+from meshdev.manager.tunnel.intercepts import Intercepts
 from meshdev.manager.tunnel.leases import lease
+from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import Network, PodNetwork
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import READABLE, Loop
@@ -20,6 +21,8 @@ from meshdev.pump.pump import Pump
 from meshdev.pump.transport import SocketTransport
 from meshdev.wire.control import Close, Hello, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import PlainFraming
+from meshdev.wire.intercepts import Intercept, Local, Withdraw
+from meshdev.wire.manager import Seen
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class TunnelServer:
         *,
         name: str,
         namespace: str,
-        events: Events,
+        link: Link,
     ) -> None:
         self._loop = loop
         self._listener = listener
@@ -63,7 +66,8 @@ class TunnelServer:
         self._pod = pod
         self._name = name
         self._namespace = namespace
-        self._events = events
+        self._link = link
+        self._intercepts = Intercepts(loop, network, link, pod.address)
         self._sessions: dict[str, Session] = {}
         self._strangers: dict[int, _Connection] = {}
         self._last_lease: IPv4Address | None = None
@@ -124,6 +128,10 @@ class TunnelServer:
         session.end(PeerClosed("the laptop disconnected"))
         self._gone(session)
 
+    def claim(self, session: Session, message: Intercept | Withdraw | Local) -> None:
+        """A session's word about its intercepts."""
+        self._intercepts.take(session, message)
+
     def greeted(self, connection: "_Connection") -> None:
         """The connection is no stranger any more."""
         self._strangers.pop(id(connection), None)
@@ -138,18 +146,19 @@ class TunnelServer:
         except MeshdevError as error:
             raise Refusal(Close("address", error.message, len(self._sessions))) from error
         self._last_lease = address
-        session = Session(self._loop, hello, address, device, offload, self._gone)
+        session = Session(self._loop, hello, address, device, offload, self._gone, self._intercepts.retell)
         self._sessions[session.id] = session
         log.info("session of %s has %s on %s", session.holder, address, device.name)
-        self._events.publish({"event": "joined", "holder": session.holder, "address": str(address)})
+        self._link.seen(Seen("joined", session.holder, address))
         return session
 
     def _gone(self, session: Session) -> None:
         session.forget()
         del self._sessions[session.id]
+        self._intercepts.forget(session)
         self._network.close_device(session.device, session.address)
         log.info("session of %s is gone, %s is free", session.holder, session.address)
-        self._events.publish({"event": "left", "holder": session.holder, "address": str(session.address)})
+        self._link.seen(Seen("left", session.holder, session.address))
 
     def _on_accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -191,6 +200,8 @@ class _Connection:
                 if self._session is not None and message.code == "bye":
                     self._server.dismiss(self._session)
                 raise PeerClosed(message.reason)
+            case Intercept() | Withdraw() | Local() if self._session is not None:
+                self._server.claim(self._session, message)
             case None:
                 pass
             case _:

@@ -1,10 +1,15 @@
-"""One session at the manager: an address, a TUN device, and the carriers that are up."""
+"""One session at the manager: an address, a TUN device, and the carriers that are up.
+
+What it is told of its intercepts goes over one carrier, its voice, as long as that lives: so nothing overtakes. When
+the voice ends, *on_voice* has everything told again on the next: nobody knows what arrived.
+"""
 
 import hashlib
 import hmac
 import logging
 from collections.abc import Callable
 from ipaddress import IPv4Address
+from typing import Final
 
 from meshdev.config import GRACE_SECONDS
 from meshdev.errors import DeviceError, MeshdevError, TunnelError
@@ -14,6 +19,11 @@ from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Hello, SessionInfo
 
 log = logging.getLogger(__name__)
+
+#: Frames that may wait in the voice's carrier, a quarter of what it bears; the others wait here and are replaced by
+#: newer ones of the same key.
+_MAX_WAITING: Final = 64
+_RETRY_SECONDS: Final = 0.05
 
 
 class Session:
@@ -30,6 +40,7 @@ class Session:
         device: TunDevice,
         offload: int,
         on_gone: Callable[["Session"], None],
+        on_voice: Callable[["Session"], None],
     ) -> None:
         self.id = hello.session
         self.holder = hello.holder
@@ -42,6 +53,13 @@ class Session:
         self._since = loop.clock()
         self._carriers: dict[int, Pump] = {}
         self._grace: Timer | None = None
+        self._on_voice = on_voice
+        self._voice: int | None = None
+        self._outbox: dict[str, bytes] = {}
+        self._retry: Timer | None = None
+        self._heard = loop.clock()
+        self.last_order = 0
+        """The newest of its control messages."""
         self._begin_grace()
 
     @property
@@ -70,12 +88,15 @@ class Session:
         queue = self.device.queues[index]
         queue.attach()
         pump.attach(queue.fileno())
+        if self._voice in {None, index}:
+            self._speak(index)
 
     def leave(self, index: int, pump: Pump, error: MeshdevError) -> None:
         """The carrier ended; its flows go to the others, and with the last one the grace begins."""
         if self._carriers.get(index) is not pump:
             return
         del self._carriers[index]
+        self._heard = max(self._heard, pump.last_received)
         try:
             self.device.queues[index].detach()
         except DeviceError as error_too:  # the device was taken away: this session's trouble, not everybody's
@@ -83,6 +104,45 @@ class Session:
         log.info("carrier %d of %s ended: %s", index, self.holder, error.message)
         if not self._carriers:
             self._begin_grace()
+        if self._voice == index:
+            self._speak(next(iter(self._carriers), None))
+
+    @property
+    def heard(self) -> float:
+        """When the laptop was last heard of, on the loop's clock."""
+        return max(self._heard, *(pump.last_received for pump in self._carriers.values()), 0.0)
+
+    def ask(self) -> None:
+        """Ask the laptop for a sign of life on every carrier."""
+        for pump in list(self._carriers.values()):
+            pump.ask()
+
+    def tell(self, key: str, frame: bytes) -> None:
+        """Send *frame* over the voice when there is room; a newer one of the same key replaces one that waits."""
+        self._outbox[key] = frame
+        self._flush()
+
+    def _speak(self, index: int | None) -> None:
+        self._voice = index
+        self._outbox.clear()
+        if index is not None:
+            self._on_voice(self)
+
+    def _flush(self) -> None:
+        while self._outbox and self._voice is not None and (pump := self._carriers.get(self._voice)):
+            if pump.waiting >= _MAX_WAITING:
+                self._flush_later()
+                return
+            key = next(iter(self._outbox))
+            pump.send(self._outbox.pop(key))
+
+    def _flush_later(self) -> None:
+        def retry() -> None:
+            self._retry = None
+            self._flush()
+
+        if self._retry is None:
+            self._retry = self._loop.call_later(_RETRY_SECONDS, retry)
 
     def send(self, frame: bytes) -> None:
         """A control frame to every carrier."""
@@ -99,6 +159,8 @@ class Session:
 
     def forget(self) -> None:
         """Stop the grace: whoever calls this knows that the session is over."""
+        if self._retry is not None:
+            self._retry.cancel()
         if self._grace is not None:
             self._grace.cancel()
 

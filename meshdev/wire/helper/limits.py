@@ -8,6 +8,8 @@ MAX_ROUTES: Final = 8192
 MAX_REFUSED: Final = 64
 MAX_NAMES: Final = 32
 MAX_UPSTREAMS: Final = 8
+#: Relay ports that lead to programs of this machine: more than a manager gives one session.
+MAX_RELAYS: Final = 256
 #: SCM_MAX_FD of Linux include/net/scm.h is 253; no answer of ours comes near it.
 MAX_FDS: Final = 64
 #: Characters of what is said to people.

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import ClassVar, Final
 
-from meshdev.config import MAX_CARRIERS
+from meshdev.config import MAX_CARRIERS, RELAY_PORTS
 from meshdev.wire import values
 from meshdev.wire.fields import Fields
 from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, RoutesSet, TunOpened
-from meshdev.wire.helper.limits import MAX_NAMES, MAX_ROUTES, MAX_UPSTREAMS
+from meshdev.wire.helper.limits import MAX_NAMES, MAX_RELAYS, MAX_ROUTES, MAX_UPSTREAMS
+from meshdev.wire.intercepts import TRANSPORTS, Transport
 from meshdev.wire.values import IPAddress
 
 
@@ -116,6 +117,40 @@ class SetDns:
 
 
 @dataclass(frozen=True, slots=True)
+class RelayTarget:
+    """A relay's port at the session's address, and the program of this machine that it leads to."""
+
+    relay: int
+    protocol: Transport
+    address: IPv4Address
+    port: int
+
+    @classmethod
+    def read(cls, found: Fields) -> "RelayTarget":
+        return cls(
+            found.integer("relay", RELAY_PORTS.start, RELAY_PORTS.stop - 1),
+            found.choice("protocol", TRANSPORTS),
+            found.parsed("address", values.local_address),
+            found.integer("port", 1, 65535),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetRelays:
+    """The relays that shall lead to this machine's programs, all of them; everything else stays out."""
+
+    op: ClassVar[str] = "set_relays"
+    answer: ClassVar[type[Result]] = Done
+    relays: tuple[RelayTarget, ...]
+
+    @classmethod
+    def read(cls, found: Fields) -> "SetRelays":
+        relays = found.wholes("relays", RelayTarget.read, MAX_RELAYS)
+        found.check("relays", len({(each.relay, each.protocol) for each in relays}) == len(relays))
+        return cls(relays)
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The session is alive: without one for BEAT_LIMIT_SECONDS the laptop's DNS goes back, until the next."""
 
@@ -139,7 +174,9 @@ class Close:
         return cls()
 
 
-Request = OpenTun | SetAddress | SetRoutes | AddRoutes | DnsSockets | UpstreamTcp | SetDns | Heartbeat | Close
+Request = (
+    OpenTun | SetAddress | SetRoutes | AddRoutes | DnsSockets | UpstreamTcp | SetDns | SetRelays | Heartbeat | Close
+)
 REQUESTS: Final[tuple[type[Request], ...]] = (
     OpenTun,
     SetAddress,
@@ -148,6 +185,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     DnsSockets,
     UpstreamTcp,
     SetDns,
+    SetRelays,
     Heartbeat,
     Close,
 )

@@ -1,0 +1,72 @@
+"""Who may intercept what: two claims on one workload that cannot both be, and which of them goes.
+
+* A proxy takes everything: while it is there nothing else may be on the workload, and the other way round.
+* Equal matches exclude each other where they have a port in common.
+* Different matches live together; :func:`meshdev.intercept.match.specificity` decides request by request.
+"""
+
+from collections.abc import Iterable
+
+from meshdev.errors import InterceptError
+from meshdev.intercept import match
+from meshdev.intercept.lease import Record, rank
+from meshdev.intercept.spec import Spec
+
+
+def exclude(one: Spec, other: Spec) -> bool:
+    """Whether they cannot both be."""
+    if one.workload.uid != other.workload.uid:
+        return False
+    if one.mode == "proxy" or other.mode == "proxy":
+        return True
+    ports = ({(port.remote, port.transport) for port in spec.ports} for spec in (one, other))
+    return one.match == other.match and bool(set.intersection(*ports))
+
+
+def in_the_way(spec: Spec, records: Iterable[Record], now: float) -> tuple[Record, ...]:
+    """The records of others that a claim meets, the oldest first; those that anybody may delete do not count."""
+    others = (each for each in records if each.spec != spec and not each.stale(now))
+    return tuple(sorted((each for each in others if exclude(spec, each.spec)), key=rank))
+
+
+def losers(records: Iterable[Record]) -> frozenset[str]:
+    """The names of Leases that must withdraw: going from the oldest on, each that a kept one excludes.
+
+    Sessions that created at the same moment all come to the same answer from the same list.
+    """
+    kept: list[Record] = []
+    lost: set[str] = set()
+    for each in sorted(records, key=rank):
+        if any(exclude(each.spec, other.spec) for other in kept):
+            lost.add(each.name)
+        else:
+            kept.append(each)
+    return frozenset(lost)
+
+
+def conflict_error(spec: Spec, others: Iterable[Record], now: float) -> InterceptError:
+    """The refusal, naming each holder with host, age and match."""
+    told = "; ".join(f"{_who(each)} has {_what(each)} for {_age(now - each.created)}" for each in others)
+    silent = [each for each in others if each.expired(now)]
+    hint = "--takeover replaces it"
+    if silent:
+        hint = f"not renewed for {_age(silent[0].silent(now))}, so most probably dead: {hint}"
+    return InterceptError(f"{spec.workload} in namespace {spec.workload.namespace} is taken: {told}", hint=hint)
+
+
+def _who(each: Record) -> str:
+    user, at, host = each.holder.rpartition("@")
+    return f"{user} on {host}" if at else each.holder
+
+
+def _what(each: Record) -> str:
+    ports = ", ".join(str(port.remote) for port in each.spec.ports)
+    return f"{match.text(each.spec.match)} ({each.spec.mode}, {'ports' if ',' in ports else 'port'} {ports})"
+
+
+def _age(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if whole >= 2 * size:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"

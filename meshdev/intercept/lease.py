@@ -1,0 +1,229 @@
+"""A Spec as a Lease and back (design: D7): the record of an intercept for people and other sessions, and its lock.
+
+The name is a hash of the workload's uid, the ports and the canonical match, so that creating it is the lock. A Lease
+can be written by anybody who may write Leases in that namespace: whatever is wrong with one raises ProtocolError, and
+one that claims a workload other than the one that owns it is not believed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from meshdev.config import FIELD_MANAGER
+from meshdev.errors import ProtocolError
+from meshdev.intercept import spec as specs
+from meshdev.intercept.spec import Spec
+from meshdev.wire.fields import Fields, parse
+
+Object = dict[str, Any]
+State = Literal["pending", "active", "refused"]
+
+LABELS: Final = {"app.kubernetes.io/managed-by": FIELD_MANAGER, "app.kubernetes.io/component": "intercept"}
+UID_LABEL: Final = "meshdev.dev/workload-uid"
+SPEC_ANNOTATION: Final = "meshdev.dev/spec"
+STATUS_ANNOTATION: Final = "meshdev.dev/status"
+#: The namespace of the manager that serves it.
+MANAGER_ANNOTATION: Final = "meshdev.dev/manager-namespace"
+
+#: A session renews every RENEW_SECONDS; without that for EXPIRED_SECONDS it counts as dead; any session may delete
+#: the Lease when it is that for STALE_SECONDS, so that clocks which differ by minutes do no harm (design: D7).
+RENEW_SECONDS: Final = 10.0
+EXPIRED_SECONDS: Final = 30.0
+STALE_SECONDS: Final = 600.0
+
+_STATES: Final[tuple[State, ...]] = ("pending", "active", "refused")
+#: Kubernetes' own limit for a name of this kind is 253; all annotations together have 256 KiB.
+_MAX_HOLDER: Final = 256
+_MAX_STATUS: Final = 2048
+_API_VERSIONS: Final = {"pod": "v1"}
+_KINDS: Final = {
+    "deployment": "Deployment",
+    "statefulset": "StatefulSet",
+    "daemonset": "DaemonSet",
+    "replicaset": "ReplicaSet",
+    "pod": "Pod",
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the session knows of its pods; it is told with each renewal."""
+
+    state: State = "pending"
+    acked: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One Lease, read. Times are seconds since the epoch: *created* by the server's clock, *renewed* by the holder's.
+
+    *holder* is ``user@host``. *uid* and *version* are the Lease object's own, for preconditions.
+    """
+
+    spec: Spec
+    holder: str
+    manager_namespace: str
+    status: Status
+    created: float
+    renewed: float
+    name: str
+    uid: str
+    version: str
+
+    def silent(self, now: float) -> float:
+        """Seconds since the last renewal, never negative."""
+        return max(0.0, now - self.renewed)
+
+    def expired(self, now: float) -> bool:
+        """Its session did not renew it: most probably dead."""
+        return self.silent(now) > EXPIRED_SECONDS
+
+    def stale(self, now: float) -> bool:
+        """Expired for so long that any session may delete it."""
+        return self.silent(now) > EXPIRED_SECONDS + STALE_SECONDS
+
+
+def name_of(spec: Spec) -> str:
+    """The Lease's name; two intercepts of the same requests at the same ports have the same."""
+    ports = ",".join(f"{port.remote}/{port.transport}" for port in spec.ports)
+    claimed = "\n".join((spec.workload.uid, ports, specs.canonical_json(spec.match)))
+    return f"meshdev-{hashlib.sha256(claimed.encode()).hexdigest()[:40]}"
+
+
+def owner(workload: specs.Workload) -> Object:
+    """The reference that makes an object go with its workload (blockOwnerDeletion is another permission)."""
+    return {
+        "apiVersion": _API_VERSIONS.get(workload.kind, "apps/v1"),
+        "kind": _KINDS[workload.kind],
+        "name": workload.name,
+        "uid": workload.uid,
+    }
+
+
+def lease(spec: Spec, holder: str, manager_namespace: str, now: float, status: Status | None = None) -> Object:
+    """The Lease to create."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": name_of(spec),
+            "namespace": spec.workload.namespace,
+            "labels": {**LABELS, UID_LABEL: spec.workload.uid},
+            "annotations": {
+                SPEC_ANNOTATION: specs.encode(spec),
+                STATUS_ANNOTATION: _status_text(status or Status()),
+                MANAGER_ANNOTATION: manager_namespace,
+            },
+            "ownerReferences": [owner(spec.workload)],
+        },
+        "spec": {
+            "holderIdentity": holder[:_MAX_HOLDER],
+            "leaseDurationSeconds": round(EXPIRED_SECONDS),
+            "acquireTime": _micro_time(now),
+            "renewTime": _micro_time(now),
+        },
+    }
+
+
+def renewed(there: Object, status: Status, now: float) -> Object:
+    """The same Lease, alive *now*; what others wrote into it stays."""
+    metadata = there["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), STATUS_ANNOTATION: _status_text(status)}
+    return {
+        **there,
+        "metadata": {**metadata, "annotations": annotations},
+        "spec": {**there["spec"], "renewTime": _micro_time(now)},
+    }
+
+
+def record(there: Object) -> Record:
+    """The intercept that a Lease stands for. Raises ProtocolError."""
+    try:
+        return _record(there)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ProtocolError(f"the Lease {_name(there)} cannot be read: {error!s:.200}") from None
+    except ProtocolError as error:
+        raise ProtocolError(f"the Lease {_name(there)} cannot be read: {error.message:.300}") from None
+
+
+def records(leases: Iterable[Object]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """The intercepts, the oldest first, and what is wrong with the Leases that are none."""
+    found, troubles = [], []
+    for there in leases:
+        try:
+            found.append(record(there))
+        except ProtocolError as error:
+            troubles.append(error.message)
+    return tuple(sorted(found, key=rank)), tuple(troubles)
+
+
+def rank(one: Record) -> tuple[float, str]:
+    """Who was first: the server's clock counts whole seconds, the name decides within one."""
+    return one.created, one.name
+
+
+def _record(there: Object) -> Record:
+    metadata, body = there["metadata"], there["spec"]
+    annotations = metadata["annotations"]
+    holder = _text(body["holderIdentity"], _MAX_HOLDER)
+    spec = specs.decode(_text(annotations[SPEC_ANNOTATION], specs.MAX_SPEC))
+    owners = [_text(each["uid"], 63) for each in metadata["ownerReferences"]]
+    if spec.workload.uid not in owners or spec.workload.namespace != metadata["namespace"]:
+        raise ValueError("it speaks of a workload that does not own it")
+    if metadata["name"] != name_of(spec):
+        raise ValueError("it does not have the name of what it claims")
+    return Record(
+        spec=spec,
+        holder="".join(letter if letter.isprintable() else "?" for letter in holder),
+        manager_namespace=_text(annotations.get(MANAGER_ANNOTATION, ""), 63),
+        status=_status(_text(annotations.get(STATUS_ANNOTATION, "{}"), _MAX_STATUS)),
+        created=_seconds(metadata["creationTimestamp"]),
+        renewed=_seconds(body["renewTime"]),
+        name=_text(metadata["name"], 253),
+        uid=_text(metadata["uid"], 63),
+        version=_text(metadata["resourceVersion"], 63),
+    )
+
+
+def _status_text(status: Status) -> str:
+    return json.dumps({"state": status.state, "acked": status.acked, "total": status.total})
+
+
+def _status(text: str) -> Status:
+    fields = Fields(parse(text.encode("utf-8", "surrogatepass"), "its status"), "its status")
+    found = Status()
+    if "state" in fields:
+        found = replace(found, state=fields.choice("state", _STATES))
+    if "acked" in fields:
+        found = replace(found, acked=fields.integer("acked", 0, 1 << 20))
+    if "total" in fields:
+        found = replace(found, total=fields.integer("total", 0, 1 << 20))
+    return found  # a later version may say more
+
+
+def _text(value: object, limit: int) -> str:
+    if not isinstance(value, str) or len(value) > limit or "\0" in value:
+        raise ValueError("a text is missing, too long or none")
+    return value
+
+
+def _micro_time(seconds: float) -> str:
+    """As metav1.MicroTime is written."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _seconds(text: object) -> float:
+    moment = datetime.fromisoformat(_text(text, 64))
+    if moment.tzinfo is None:
+        raise ValueError("a time has no zone")
+    return moment.timestamp()
+
+
+def _name(there: object) -> str:
+    metadata = there.get("metadata") if isinstance(there, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return repr(name[:253]) if isinstance(name, str) else "without a name"

@@ -1,0 +1,45 @@
+"""What users type for a target: ``deployment/b``, ``deploy/b``, ``svc/b``; which workload that is, is found in kube."""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from meshdev.errors import UsageError
+from meshdev.intercept.spec import KINDS, Kind
+
+#: As kubectl takes them (``kubectl api-resources``), singular, plural and short.
+_SHORT: Final[dict[str, Kind]] = {
+    "deploy": "deployment",
+    "sts": "statefulset",
+    "ds": "daemonset",
+    "rs": "replicaset",
+    "po": "pod",
+}
+_WORKLOADS: Final[dict[str, Kind]] = _SHORT | {name: kind for kind in KINDS for name in (kind, f"{kind}s")}
+_SERVICES: Final = ("service", "services", "svc")
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_HINT: Final = "KIND/NAME, for instance deployment/b, deploy/b, sts/db, svc/b or pod/b-1"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind and a name; "service" stands for what it selects."""
+
+    kind: Kind | Literal["service"]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+def parse_target(text: str) -> Target:
+    """The target that *text* names. Raises UsageError."""
+    kind, slash, name = text.partition("/")
+    if not slash:
+        raise UsageError(f"the target {text!r} has no kind", hint=_HINT)
+    short = kind.lower().removesuffix(".apps")  # deployments.apps/b is what `kubectl get -o name` prints
+    if short not in _WORKLOADS and short not in _SERVICES:
+        raise UsageError(f"{kind!r} is no kind that can be intercepted", hint=_HINT)
+    if _NAME.fullmatch(name) is None:
+        raise UsageError(f"{name!r} is no name of a {_WORKLOADS.get(short, 'service')}", hint=_HINT)
+    return Target(_WORKLOADS.get(short, "service"), name)

@@ -1,0 +1,199 @@
+"""Intercepts as Leases in the cluster: take one, keep it, give it back; see everybody's (design: D7).
+
+Creating the Lease is the lock for equal claims; what cannot be together otherwise (a proxy and anything) is found by
+listing after the create: of those the oldest stays, and every session comes to the same answer.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from meshdev.errors import ClusterError, InterceptError, MeshdevError, ProtocolError
+from meshdev.intercept import lease as codec
+from meshdev.intercept.conflict import conflict_error, in_the_way, losers
+from meshdev.intercept.lease import LABELS, UID_LABEL, Record, Status
+from meshdev.intercept.spec import Spec, Workload
+from meshdev.kube.client import KubeApi, Object, leases_path
+from meshdev.kube.errors import ConflictError, NotFoundError
+from meshdev.kube.watching import follow, listed
+
+_SELECTOR: Final = ",".join(f"{name}={value}" for name, value in sorted(LABELS.items()))
+#: How often somebody else may be quicker before that is an error.
+_ATTEMPTS: Final = 5
+
+Clock = Callable[[], float]
+
+
+class LostError(InterceptError):
+    """The Lease is somebody else's by now, or gone: the session must withdraw."""
+
+
+@dataclass(frozen=True)
+class Leases:
+    """What there is: the intercepts, the oldest first, and what is wrong with Leases that cannot be read."""
+
+    records: tuple[Record, ...]
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Held:
+    """A Lease of this session, as the server has it."""
+
+    spec: Spec
+    object: Object
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return leases_path(self.spec.workload.namespace, codec.name_of(self.spec))
+
+
+async def take(
+    api: KubeApi, spec: Spec, holder: str, manager_namespace: str, *, takeover: bool = False, clock: Clock = time.time
+) -> Held:
+    """The Lease for *spec*. Raises InterceptError naming who is in the way; *takeover* deletes theirs instead.
+
+    What is expired for long enough is deleted on the way, as is an expired one of the same *holder*.
+    """
+    for _ in range(_ATTEMPTS):
+        await _make_room(api, spec, holder, manager_namespace, takeover, clock())
+        body = codec.lease(spec, holder, manager_namespace, clock())
+        try:
+            made = await api.create(leases_path(spec.workload.namespace), body)
+        except ConflictError:
+            await _unreadable(api, spec, takeover)
+            continue  # somebody else was quicker: who it is, the next look tells
+        held = Held(spec, made)
+        there = await of_workload(api, spec.workload)
+        if made["metadata"]["name"] not in losers(there.records):
+            return held
+        await release(api, held)
+        if not takeover:
+            raise conflict_error(spec, in_the_way(spec, there.records, clock()), clock())
+    raise InterceptError(f"others intercept {spec.workload} at this very moment", hint="try again")
+
+
+async def renew(api: KubeApi, held: Held, status: Status, clock: Clock = time.time) -> Held:
+    """Alive now, and *status* told. Raises LostError where it is not ours any more."""
+    current = held
+    for _ in range(_ATTEMPTS):
+        try:
+            made = await api.replace(held.path, codec.renewed(current.object, status, clock()))
+        except NotFoundError:
+            raise _lost(held, "it was deleted") from None
+        except ConflictError:
+            current = await _read_again(api, held)
+        else:
+            return replace(held, object=made)
+    raise ClusterError(f"the Lease of {held.spec.workload} changes all the time")
+
+
+async def release(api: KubeApi, held: Held) -> None:
+    """Delete it; nothing where it is gone or somebody else's."""
+    with suppress(NotFoundError, ConflictError):
+        await api.delete(held.path, uid=held.object["metadata"]["uid"])
+
+
+async def all_of(api: KubeApi, namespace: str = "") -> Leases:
+    """Everybody's intercepts in a namespace, or in all."""
+    return await _list(api, namespace, _SELECTOR)
+
+
+async def of_workload(api: KubeApi, workload: Workload) -> Leases:
+    """Everybody's intercepts of one workload."""
+    return await _list(api, workload.namespace, _selector(workload))
+
+
+async def anyone_on(api: KubeApi, workload: Workload, clock: Clock = time.time) -> bool:
+    """Whether a session that lives intercepts the workload; ask after the own Lease was given back."""
+    there = await of_workload(api, workload)
+    return any(not each.expired(clock()) for each in there.records)
+
+
+async def watch_workload(
+    api: KubeApi, workload: Workload, trouble: Callable[[MeshdevError], None] = lambda _: None
+) -> AsyncGenerator[Leases]:
+    """The same at once and after each change, for ever; close it to end it. A renewal is a change, too."""
+    query = {"labelSelector": _selector(workload)}
+    async with aclosing(follow(api, leases_path(workload.namespace), query, _as_is, trouble)) as states:
+        async for state in states:
+            yield Leases(*codec.records(state.values()))
+
+
+async def delete_stale(api: KubeApi, records: tuple[Record, ...], now: float) -> tuple[Record, ...]:
+    """Delete those that anybody may; the others."""
+    for each in records:
+        if each.stale(now):
+            await _delete(api, each)
+    return tuple(each for each in records if not each.stale(now))
+
+
+async def _make_room(api: KubeApi, spec: Spec, holder: str, manager_namespace: str, takeover: bool, now: float) -> None:
+    there = await of_workload(api, spec.workload)
+    left = await delete_stale(api, there.records, now)
+    elsewhere = [each for each in left if each.manager_namespace != manager_namespace and not each.expired(now)]
+    if elsewhere:
+        other = elsewhere[0].manager_namespace
+        raise InterceptError(
+            f"{spec.workload} is served by the manager in namespace {other} already ({elsewhere[0].holder} uses it), "
+            f"not by the one in {manager_namespace}",
+            hint=f"meshdev disconnect, then meshdev connect --manager-namespace {other}",
+        )
+    others = in_the_way(spec, left, now)
+    dead = [each for each in others if each.holder == holder and each.expired(now)]
+    for each in others if takeover else dead:
+        await _delete(api, each)
+    if not takeover and len(dead) < len(others):
+        raise conflict_error(spec, [each for each in others if each not in dead], now)
+
+
+async def _unreadable(api: KubeApi, spec: Spec, takeover: bool) -> None:
+    """The name is taken, by something that is no intercept of this workload: the look before the create missed it."""
+    path = leases_path(spec.workload.namespace, codec.name_of(spec))
+    try:
+        there = await api.get(path)
+        codec.record(there)
+    except NotFoundError:
+        return
+    except ProtocolError as error:
+        if not takeover:
+            raise InterceptError(f"{spec.workload} is locked: {error.message}", hint="--takeover deletes it") from None
+        with suppress(NotFoundError, ConflictError):
+            await api.delete(path, uid=there["metadata"]["uid"])
+
+
+async def _read_again(api: KubeApi, held: Held) -> Held:
+    try:
+        there = await api.get(held.path)
+    except NotFoundError:
+        raise _lost(held, "it was deleted") from None
+    if there["metadata"]["uid"] != held.object["metadata"]["uid"]:
+        with suppress(ProtocolError):
+            raise _lost(held, f"{codec.record(there).holder} took it over")
+        raise _lost(held, "somebody took it over")
+    return replace(held, object=there)
+
+
+def _lost(held: Held, why: str) -> LostError:
+    return LostError(f"the intercept of {held.spec.workload} is not yours any more: {why}")
+
+
+async def _delete(api: KubeApi, one: Record) -> None:
+    with suppress(NotFoundError, ConflictError):
+        await api.delete(leases_path(one.spec.workload.namespace, one.name), uid=one.uid)
+
+
+async def _list(api: KubeApi, namespace: str, selector: str) -> Leases:
+    found, _ = await listed(api, leases_path(namespace), {"labelSelector": selector}, _as_is)
+    return Leases(*codec.records(found.values()))
+
+
+def _selector(workload: Workload) -> str:
+    return f"{_SELECTOR},{UID_LABEL}={workload.uid}"
+
+
+def _as_is(item: Object) -> Object:
+    return item

@@ -1,0 +1,182 @@
+"""The ports of a workload: what containers declare, where Services lead, and which one a ``--port`` means. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from meshdev.errors import InterceptError, UsageError
+from meshdev.intercept.ports import PortRequest
+from meshdev.intercept.spec import MAX_PORTS, Mode, Port, Protocol
+
+Object = Mapping[str, Any]
+Transport = Literal["tcp", "udp"]
+
+_TRANSPORTS: Final[dict[str, Transport]] = {"TCP": "tcp", "UDP": "udp"}
+#: Service.spec.ports.appProtocol: IANA names, Kubernetes' own (KEP-3726) and those that meshes read. TLS is not HTTP.
+_HTTP: Final = frozenset({"http", "http2", "h2c", "grpc", "grpc-web", "ws", "websocket"})
+_KUBERNETES_HTTP: Final = frozenset({"kubernetes.io/h2c", "kubernetes.io/ws"})
+
+
+@dataclass(frozen=True)
+class TargetPort:
+    """One port of the pods: *number* is what the app listens on, *names* are the containers' and Services' for it."""
+
+    number: int
+    protocol: Protocol
+    names: frozenset[str] = frozenset()
+
+    @property
+    def transport(self) -> Transport:
+        """What of the kernel's two it is."""
+        return "udp" if self.protocol == "udp" else "tcp"
+
+
+@dataclass(frozen=True)
+class ServicePort:
+    """A port of the Service that was asked for, and the pods' port that it leads to."""
+
+    port: int
+    name: str
+    target: int
+    transport: Transport
+
+
+@dataclass(frozen=True)
+class Ports:
+    """All that is known. *service* holds the ports of the Service that is the target, none for another target."""
+
+    known: tuple[TargetPort, ...]
+    service: tuple[ServicePort, ...] = ()
+
+    def by_default(self, mode: Mode) -> tuple[TargetPort, ...]:
+        """Those of the Service that is the target, else all; UDP for a proxy only."""
+        led = {(each.target, each.transport) for each in self.service}
+        chosen = (port for port in self.known if not led or (port.number, port.transport) in led)
+        return tuple(port for port in chosen if mode == "proxy" or port.transport == "tcp")
+
+
+def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) -> Ports:
+    """The ports of a pod spec, and of the *services* that select it; *asked* is the name of the target's own."""
+    names: dict[tuple[int, Transport], set[str]] = {}
+    said: dict[tuple[int, Transport], list[bool | None]] = {}
+    led: list[ServicePort] = []
+    declared = tuple(_declared(pod))
+    for service in services:
+        for port in service["spec"].get("ports") or []:
+            target = _target(port, declared)
+            if target is None:
+                continue
+            name = port.get("name") or ""
+            names.setdefault(target, set()).add(name)
+            said.setdefault(target, []).append(_is_http(port.get("appProtocol"), name))
+            if service["metadata"]["name"] == asked:
+                led.append(ServicePort(port["port"], name, *target))
+    for number, transport, name in declared:
+        names.setdefault((number, transport), set()).add(name)
+        said.setdefault((number, transport), []).append(_is_http(None, name))
+    known = tuple(
+        TargetPort(number, _protocol(transport, said[number, transport]), frozenset(filter(None, found)))
+        for (number, transport), found in sorted(names.items())
+    )
+    return Ports(known, tuple(led))
+
+
+def resolve_ports(requests: Sequence[PortRequest], ports: Ports, mode: Mode, what: str) -> tuple[Port, ...]:
+    """The ports to intercept; *what* names the target. Raises InterceptError for ports that cannot be meant."""
+    found = [_resolved(request, ports, mode, what) for request in requests]
+    if not requests:
+        found = [Port(port.number, port.protocol, port.number) for port in ports.by_default(mode)]
+    if not found:
+        raise InterceptError(
+            f"{what} declares no {'TCP ' if mode == 'mesh' else ''}port", hint="name one: --port LOCAL:REMOTE"
+        )
+    if len(found) > MAX_PORTS:
+        raise InterceptError(f"{what} has {len(found)} ports, at most {MAX_PORTS} are possible", hint="choose: --port")
+    seen: set[tuple[int, str]] = set()
+    for port in found:
+        if (port.remote, port.transport) in seen:
+            raise UsageError(f"--port names port {port.remote}/{port.transport} of {what} twice")
+        seen.add((port.remote, port.transport))
+    return tuple(sorted(found))
+
+
+def _resolved(request: PortRequest, ports: Ports, mode: Mode, what: str) -> Port:
+    wanted: Transport | None = "udp" if request.protocol == "udp" else "tcp" if request.protocol else None
+    number, transport = _remote(request, ports, wanted, mode, what)
+    known = next((port for port in ports.known if (port.number, port.transport) == (number, transport)), None)
+    protocol = request.protocol or (known.protocol if known else transport)
+    if protocol == "udp" and mode == "mesh":
+        raise InterceptError(
+            f"--port {request}: UDP has no headers to tell requests apart", hint="meshdev proxy takes UDP, too"
+        )
+    return Port(number, protocol, request.local)
+
+
+def _remote(
+    request: PortRequest, ports: Ports, wanted: Transport | None, mode: Mode, what: str
+) -> tuple[int, Transport]:
+    remote = request.remote
+    if remote is None:
+        by_default = ports.by_default("proxy" if wanted == "udp" else mode)
+        only = [port for port in by_default if wanted in {None, port.transport}]
+        if len(only) != 1:
+            raise InterceptError(
+                f"--port {request}: {what} has {_listed(only)}", hint=f"say which one: --port {request.local}:REMOTE"
+            )
+        return only[0].number, only[0].transport
+    candidates: list[tuple[int, Transport]] = [
+        (each.target, each.transport) for each in ports.service if remote in {each.port, each.name}
+    ]
+    candidates += [(port.number, port.transport) for port in ports.known if remote in {port.number, *port.names}]
+    for number, transport in candidates:
+        if wanted in {None, transport}:
+            return number, transport
+    if isinstance(remote, int):
+        return remote, wanted or "tcp"  # containers need not declare what they listen on
+    raise InterceptError(
+        f"--port {request}: {what} has no port named {remote}; it has {_listed(ports.known)}",
+        hint="a number can be given, too",
+    )
+
+
+def _listed(ports: Iterable[TargetPort]) -> str:
+    told = [f"{port.number}/{port.transport}{_named(port)}" for port in ports]
+    return f"the ports {', '.join(told)}" if len(told) > 1 else f"the port {told[0]}" if told else "no declared port"
+
+
+def _named(port: TargetPort) -> str:
+    return f" ({', '.join(sorted(port.names))})" if port.names else ""
+
+
+def _declared(pod: Object) -> Iterator[tuple[int, Transport, str]]:
+    """Ports of containers that run as long as the pod: sidecars among the init containers, too (KEP-753)."""
+    sidecars = [each for each in pod.get("initContainers") or [] if each.get("restartPolicy") == "Always"]
+    for container in [*(pod.get("containers") or []), *sidecars]:
+        for port in container.get("ports") or []:
+            transport = _TRANSPORTS.get(port.get("protocol") or "TCP")
+            if transport is not None:
+                yield port["containerPort"], transport, port.get("name") or ""
+
+
+def _target(port: Object, declared: Iterable[tuple[int, Transport, str]]) -> tuple[int, Transport] | None:
+    transport = _TRANSPORTS.get(port.get("protocol") or "TCP")
+    target = port.get("targetPort") or port["port"]
+    if transport is None:
+        return None
+    if isinstance(target, int):
+        return target, transport
+    return next(((number, kind) for number, kind, name in declared if (kind, name) == (transport, target)), None)
+
+
+def _is_http(app_protocol: str | None, name: str) -> bool | None:
+    """None: nothing is said."""
+    if app_protocol:
+        return app_protocol.lower() in _HTTP | _KUBERNETES_HTTP
+    return True if any(name == word or name.startswith(f"{word}-") for word in _HTTP) else None
+
+
+def _protocol(transport: Transport, said: Sequence[bool | None]) -> Protocol:
+    """Services come first in what is *said*: one that says HTTP is believed unless another says it is not."""
+    if transport == "udp":
+        return "udp"
+    return "http" if True in said and False not in said else "tcp"

@@ -1,0 +1,137 @@
+"""What a pod of a workload says about itself, and about a sidecar of ours in it. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from meshdev.kube.podstate import IMAGE_REASONS, START_REASONS
+
+Object = Mapping[str, Any]
+
+#: Ephemeral containers are ``meshdev-1``, ``meshdev-2``, …; in a template it is the one ``meshdev``.
+TEMPLATE_CONTAINER: Final = "meshdev"
+EPHEMERAL_NAME: Final = re.compile(r"meshdev-([1-9][0-9]{0,5})")
+#: The variables that tell a sidecar of ours where its manager is.
+MANAGER_VARIABLE: Final = "MESHDEV_MANAGER"
+NAMESPACE_VARIABLE: Final = "MESHDEV_MANAGER_NAMESPACE"
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """One of ours. *reason* is the pod's own word on why it does not run.
+
+    *failed*: it could not be started, for its image or what it refers to; the kubelet goes on trying.
+    """
+
+    name: str
+    how: Literal["ephemeral", "patch"]
+    state: Literal["starting", "running", "ended"]
+    manager: str
+    manager_namespace: str
+    image: str
+    reason: str = ""
+    failed: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """It runs, or may: a Secret that the kubelet does not see yet passes."""
+        return self.state != "ended"
+
+    def serves(self, manager: str, image: str) -> bool:
+        """It is for this manager; one that could not be started does not stand in the way of another *image*."""
+        return self.alive and self.manager == manager and not (self.failed and self.image != image)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One pod. *ready* is its Ready condition; *leaving* means that it is being deleted; *sidecars* are ours, alive.
+
+    *ended* counts the ones that are not: they stay in the pod for good.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    address: str
+    node: str
+    ready: bool
+    leaving: bool
+    sidecars: tuple[Sidecar, ...] = ()
+    ended: int = 0
+
+    def to_join(self, manager: str, image: str) -> bool:
+        """It is on a node, stays, and no sidecar serves this manager. It need not run yet."""
+        served = any(each.serves(manager, image) for each in self.sidecars)
+        return bool(self.node) and not self.leaving and not served
+
+
+def replica(pod: Object) -> Replica:
+    """What *pod* says."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    conditions = {each.get("type"): each.get("status") for each in status.get("conditions") or []}
+    ours = tuple(sidecars(pod))
+    return Replica(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        address=status.get("podIP") or "",
+        node=pod["spec"].get("nodeName") or "",
+        ready=conditions.get("Ready") == "True",
+        leaving=bool(metadata.get("deletionTimestamp")),
+        sidecars=tuple(each for each in ours if each.alive),
+        ended=sum(not each.alive for each in ours),
+    )
+
+
+def sidecars(pod: Object) -> Iterator[Sidecar]:
+    """All of ours, the newest ephemeral one first; ended ones among them, which stay in the pod for good."""
+    spec, status = pod["spec"], pod.get("status") or {}
+    states = _states(status.get("initContainerStatuses"))
+    for container in spec.get("initContainers") or []:
+        if container["name"] == TEMPLATE_CONTAINER and container.get("restartPolicy") == "Always":
+            yield _sidecar(container, "patch", states.get(TEMPLATE_CONTAINER, {}))
+    states = _states(status.get("ephemeralContainerStatuses"))
+    for container in reversed(spec.get("ephemeralContainers") or []):
+        if EPHEMERAL_NAME.fullmatch(container["name"]) and _variable(container, MANAGER_VARIABLE):
+            yield _sidecar(container, "ephemeral", states.get(container["name"], {}))
+
+
+def finished(pod: Object) -> bool:
+    """It ran to its end: nobody will serve from it any more."""
+    return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def free_name(pod: Object) -> str:
+    """The first ``meshdev-N`` that no container of the pod has."""
+    lists = ("containers", "initContainers", "ephemeralContainers")
+    taken = {container["name"] for each in lists for container in pod["spec"].get(each) or []}
+    number = 1
+    while f"meshdev-{number}" in taken:
+        number += 1
+    return f"meshdev-{number}"
+
+
+def _sidecar(container: Object, how: Literal["ephemeral", "patch"], state: Object) -> Sidecar:
+    waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
+    reason = waiting.get("reason") or ""
+    words = waiting.get("message") or terminated.get("message") or reason or terminated.get("reason") or ""
+    ended = bool(terminated) and how == "ephemeral"  # the kubelet starts one of a template again
+    return Sidecar(
+        name=container["name"],
+        how=how,
+        state="running" if "running" in state else "ended" if ended else "starting",
+        manager=_variable(container, MANAGER_VARIABLE),
+        manager_namespace=_variable(container, NAMESPACE_VARIABLE),
+        image=container.get("image") or "",
+        reason=words.strip(),
+        failed=reason in IMAGE_REASONS | START_REASONS,
+    )
+
+
+def _states(statuses: list[Object] | None) -> dict[str, Object]:
+    return {each["name"]: each.get("state") or {} for each in statuses or []}
+
+
+def _variable(container: Object, name: str) -> str:
+    return next((each.get("value") or "" for each in container.get("env") or [] if each["name"] == name), "")

@@ -1,0 +1,246 @@
+"""What the container *control* knows and decides: claims from the tunnel container, pods from sidecars.
+
+Both meet under the sha256 of a workload's token. No I/O: what is to be said goes through what it was made with.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.errors import ProtocolError
+from meshdev.intercept import spec as specs
+from meshdev.manager.control.pods import Held, Pod
+from meshdev.manager.control.xds import Answer, Stream
+from meshdev.sidecar.envoy.claims import Claim
+from meshdev.wire.agent import FromControl, Hello, Listen, PodPort, State
+from meshdev.wire.intercepts import Report
+from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, Synced, ToTunnel, Withdrawn
+from meshdev.wire.manager import Pod as ManagerPod
+
+log = logging.getLogger(__name__)
+
+#: After this process or the tunnel container began anew, sessions and sidecars come again within this time: until
+#: then nobody who was allowed is shut out, and no sidecar is told to leave.
+SETTLE_SECONDS: Final = 3.0
+REJOIN_SECONDS: Final = 15.0
+#: An Envoy that lost its stream still has its routes: its address stays allowed for so long.
+ADDRESS_SECONDS: Final = 10.0
+#: Sidecars of keys that no session claims: those that wait for the next intercept.
+MAX_WAITING: Final = 256
+#: Sidecars of one key.
+MAX_PODS: Final = MAX_ADDRESSES
+
+Later = Callable[[float, Callable[[], None]], object]
+
+
+class Refused(Exception):  # noqa: N818 -- an answer, not a fault
+    """There is no room for this sidecar."""
+
+
+class Core:
+    """Belongs to one event loop. *tell* takes a key and the newest message for it, *later* calls back in so many
+    seconds, *clock* is in seconds."""
+
+    def __init__(self, tell: Callable[[str, ToTunnel], None], later: Later, clock: Callable[[], float]) -> None:
+        self._tell = tell
+        self._later = later
+        self._clock = clock
+        self._manager: IPv4Address | None = None
+        self._held: dict[str, Held] = {}
+        self._keys: dict[str, str] = {}
+        self._heard: set[str] | None = set()
+        """Aliases told since the tunnel container was met; None once it said that these are all."""
+        self._order = 0
+        self._synced_at: float | None = None
+        self._pods: dict[tuple[str, str], Pod] = {}
+        self._sources: dict[str, dict[IPv4Address, int]] = {}
+        self._allowed: dict[int, Allow] = {}
+
+    # -- the tunnel container --------------------------------------------------------------------------------------
+
+    def met(self) -> None:
+        """The tunnel container was met, for the first time or again: it tells everything now."""
+        self._heard = set()
+
+    def told(self, message: ManagerPod | Claimed | Withdrawn | Synced) -> None:
+        """Its word."""
+        match message:
+            case ManagerPod(address):
+                self._manager = address
+            case Claimed():
+                self._claimed(message)
+            case Withdrawn(alias):
+                self._withdrawn(alias)
+            case Synced():
+                self._synced()
+
+    def everything(self) -> Iterator[tuple[str, ToTunnel]]:
+        """What a tunnel container that begins anew has to hear."""
+        for allow in self._allowed.values():
+            yield f"allow {allow.relay}", allow
+        for pod in self._pods.values():
+            for report in pod.told():
+                yield _key(report), report
+
+    def _claimed(self, message: Claimed) -> None:
+        if self._heard is not None:
+            self._heard.add(message.id)
+        before = self._held.get(message.id)
+        try:
+            spec = specs.decode(message.spec)
+        except ProtocolError as error:  # the tunnel container has looked at it already
+            log.warning("a claim of %s cannot be read: %s", message.holder, error.message)
+            self._withdrawn(message.id)
+            return
+        up = frozenset(PodPort(each.remote, each.protocol) for each in message.up)
+        claim = Claim(spec, message.holder, message.relays, up)
+        if before is not None and (before.claim, before.reset_older) == (claim, message.reset_older):
+            return
+        if before is None:
+            log.info("%s claims %s in %s (%s)", message.holder, spec.workload, spec.workload.namespace, spec.mode)
+        # Which port is up changes nothing that Envoy could have refused, but it is another state of its routes.
+        self._order += 1
+        self._held[message.id] = Held(message.id, claim, message.reset_older, self._order)
+        self._keys[message.id] = message.key
+        self._allow(message.key)
+        self._follow(message.key)
+
+    def _withdrawn(self, alias: str) -> None:
+        held = self._held.pop(alias, None)
+        if held is None:
+            return
+        log.info("%s leaves %s in %s", held.claim.holder, held.claim.spec.workload, held.claim.spec.workload.namespace)
+        for each in held.claim.relays:
+            self._allowed.pop(each.relay, None)
+        self._follow(self._keys.pop(alias))
+
+    def _synced(self) -> None:
+        missing = set(self._held) - self._heard if self._heard is not None else set()
+        self._heard = None
+        for alias in missing:
+            self._withdrawn(alias)
+        self._synced_at = self._clock()
+        self._later(SETTLE_SECONDS, self._follow_all)
+        self._later(REJOIN_SECONDS, self._allow_all)
+        self._follow_all()
+
+    # -- sidecars --------------------------------------------------------------------------------------------------
+
+    def agent_came(self, key: str, hello: Hello, say: Callable[[FromControl], None]) -> Pod:
+        """An agent proved the key. Raises Refused."""
+        pod = self._pod(key, hello.uid)
+        pod.agent_came(hello, say)
+        self._follow(key)
+        return pod
+
+    def agent_said(self, key: str, pod: Pod, message: Listen | State) -> None:
+        """Its word."""
+        pod.agent_said(message)
+        self._follow_pod(key, pod)
+
+    def agent_went(self, key: str, uid: str, pod: Pod) -> None:
+        """Its stream ended, and no other has taken its place."""
+        pod.agent_went()
+        self._left(key, uid, pod)
+
+    def envoy_came(
+        self, key: str, uid: str, address: IPv4Address, send: Callable[[list[Answer]], None]
+    ) -> tuple[Pod, Stream]:
+        """An Envoy proved the key, from that address. Raises Refused."""
+        pod = self._pod(key, uid)
+        stream = pod.envoy_came(lambda answers: send(list(answers)))
+        sources = self._sources.setdefault(key, {})
+        sources[address] = sources.get(address, 0) + 1
+        self._allow(key)
+        self._follow_pod(key, pod)
+        return pod, stream
+
+    def envoy_said(self, key: str, pod: Pod) -> None:
+        """Its stream moved on."""
+        self._follow_pod(key, pod)
+
+    def envoy_went(self, key: str, uid: str, address: IPv4Address, pod: Pod, stream: Stream) -> None:
+        """Its stream ended."""
+        pod.envoy_went(stream)
+        self._later(ADDRESS_SECONDS, lambda: self._forget_source(key, address))
+        self._left(key, uid, pod)
+
+    def _pod(self, key: str, uid: str) -> Pod:
+        pod = self._pods.get((key, uid))
+        if pod is not None:
+            return pod
+        claimed = set(self._keys.values())
+        if key in claimed:
+            full = sum(one == key for one, _ in self._pods) >= MAX_PODS
+        else:
+            full = sum(one not in claimed for one, _ in self._pods) >= MAX_WAITING
+        if full:
+            raise Refused("the manager takes no more sidecars")
+        pod = self._pods[key, uid] = Pod()
+        return pod
+
+    def _left(self, key: str, uid: str, pod: Pod) -> None:
+        if pod.alone and self._pods.get((key, uid)) is pod:
+            del self._pods[key, uid]
+            for report in pod.last_words():
+                self._tell(_key(report), report)
+        else:
+            self._follow_pod(key, pod)
+
+    # -- what follows ----------------------------------------------------------------------------------------------
+
+    def _follow_all(self) -> None:
+        for key in {key for key, _ in self._pods}:
+            self._follow(key)
+
+    def _follow(self, key: str) -> None:
+        for (one, _), pod in list(self._pods.items()):
+            if one == key:
+                self._follow_pod(key, pod)
+
+    def _follow_pod(self, key: str, pod: Pod) -> None:
+        if self._manager is None or self._synced_at is None:
+            return
+        held = self._held_by(key)
+        pod.follow(held, self._manager, patient=self._clock() - self._synced_at < SETTLE_SECONDS)
+        for report in pod.reports(held):
+            self._tell(_key(report), report)
+
+    def _held_by(self, key: str) -> list[Held]:
+        """The claims of that key, oldest first; an id that two sessions use is the first one's."""
+        found: dict[str, Held] = {}
+        for alias, held in self._held.items():
+            if self._keys[alias] == key:
+                found.setdefault(held.claim.spec.id, held)
+        return list(found.values())
+
+    # -- who may use relays ----------------------------------------------------------------------------------------
+
+    def _forget_source(self, key: str, address: IPv4Address) -> None:
+        sources = self._sources.get(key, {})
+        sources[address] = sources.get(address, 1) - 1
+        if not sources[address]:
+            del sources[address]
+            if not sources:
+                self._sources.pop(key, None)
+            self._allow(key)
+
+    def _allow_all(self) -> None:
+        for key in set(self._keys.values()):
+            self._allow(key)
+
+    def _allow(self, key: str) -> None:
+        sources = tuple(sorted(self._sources.get(key, {})))[:MAX_ADDRESSES]
+        keep = self._synced_at is None or self._clock() - self._synced_at < REJOIN_SECONDS
+        for alias, held in self._held.items():
+            if self._keys[alias] == key:
+                for each in held.claim.relays:
+                    allow = Allow(each.relay, sources, keep)
+                    if self._allowed.get(each.relay) != allow:
+                        self._allowed[each.relay] = allow
+                        self._tell(f"allow {each.relay}", allow)
+
+
+def _key(report: Report) -> str:
+    return f"report {report.id} {report.pod}"

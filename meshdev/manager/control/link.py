@@ -1,0 +1,95 @@
+"""The container *tunnel* as the container *control* sees it: its socket, met again whenever it was gone.
+
+Of what is to be said only the newest under each key waits, so that a tunnel container that is slow or away costs
+nothing, and hears what is true when it is back.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from meshdev.errors import ProtocolError
+from meshdev.wire.manager import (
+    MAX_DATAGRAM,
+    Claimed,
+    Pod,
+    Seen,
+    Synced,
+    ToTunnel,
+    Withdrawn,
+    decode_to_control,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+#: The other container's socket, in the folder both mount (its own side: meshdev.manager.tunnel.link).
+TUNNEL_SOCKET: Final = Path("/run/meshdev/tunnel.sock")
+RETRY_SECONDS: Final = 0.2
+
+
+class Link:
+    """One connection at a time. *met* is called when it stands, *everything* is said first, *told* hears all."""
+
+    def __init__(
+        self,
+        path: Path,
+        met: Callable[[], None],
+        told: Callable[[Pod | Claimed | Withdrawn | Synced], None],
+        everything: Callable[[], Iterable[tuple[str, ToTunnel]]],
+    ) -> None:
+        self._path = path
+        self._met = met
+        self._told = told
+        self._everything = everything
+        self._outbox: dict[str, ToTunnel] = {}
+        self._news = asyncio.Event()
+
+    def tell(self, key: str, message: ToTunnel) -> None:
+        """It replaces what waits under the same *key*."""
+        self._outbox[key] = message
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self._talk()
+            except (OSError, ProtocolError) as error:
+                log.debug("the tunnel container is not there: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _talk(self) -> None:
+        """One connection, until the other container closes it."""
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as sock:
+            await loop.sock_connect(sock, str(self._path))
+            log.info("following the tunnel container")
+            self._met()
+            self._outbox = dict(self._everything())
+            self._news.set()
+            sending = asyncio.create_task(self._send(sock))
+            try:
+                while datagram := await loop.sock_recv(sock, MAX_DATAGRAM):
+                    message = decode_to_control(datagram)
+                    if isinstance(message, Seen):
+                        log.info("%s %s %s", message.event, message.holder, message.address)
+                    else:
+                        self._told(message)
+            finally:
+                sending.cancel()
+                with contextlib.suppress(asyncio.CancelledError, OSError):
+                    await sending
+
+    async def _send(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._outbox:
+                key = next(iter(self._outbox))
+                await loop.sock_sendall(sock, encode(self._outbox.pop(key)))

@@ -1,0 +1,242 @@
+"""One pod as its agent and its Envoy tell of it: what it shall do, in the right order, and what sessions hear.
+
+In: want → the agent listens → Envoy takes listeners and routes → redirect. Out: want without the port → the agent ends
+its redirect. Envoy keeps what it has for a port as long as the pod is known, without claims: connections that are kept
+alive go on to the original. Taking a listener or cluster away would fail their next requests (design record 0009).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.manager.control.xds import Answer, Stream
+from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
+from meshdev.sidecar.envoy.protos import packed
+from meshdev.sidecar.envoy.resources import resources
+from meshdev.wire.agent import Apart, Counts, FromControl, Hello, Listen, PodPort, Redirect, State, Want, Wanted
+from meshdev.wire.intercepts import Report
+
+#: A port that is not redirected for these reasons is as it shall be.
+_RIGHTLY_APART: Final[frozenset[Apart]] = frozenset({"no-listener", "speaks-first"})
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claim as control has it: *alias* is its name at the tunnel container, *order* grows with every change."""
+
+    alias: str
+    claim: Claim
+    reset_older: bool
+    order: int
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What Envoy is asked for: which state of each claim (alias, order), which listeners."""
+
+    orders: frozenset[tuple[str, int]]
+    served: tuple[Served, ...]
+    manager: IPv4Address
+    hello: Hello
+
+
+@dataclass(frozen=True)
+class _Envoy:
+    stream: Stream
+    send: Callable[[Sequence[Answer]], None]
+
+
+class Pod:
+    """A pod of one workload; it exists as long as one of its two streams."""
+
+    def __init__(self) -> None:
+        self._hello: Hello | None = None
+        self._say: Callable[[FromControl], None] | None = None
+        self._listen: dict[PodPort, int] = {}
+        self._state: State | None = None
+        self._envoy: _Envoy | None = None
+        self._held: tuple[Held, ...] = ()
+        self._wanted: tuple[Wanted, ...] = ()
+        self._former: dict[PodPort, Wanted] = {}
+        self._told: Want | None = None
+        self._redirected: Redirect | None = None
+        self._goal: _Goal | None = None
+        self._settled: _Goal | None = None
+        self._proven: frozenset[tuple[str, int]] = frozenset()
+        self._refused: dict[str, tuple[int, str]] = {}
+        self._reported: dict[str, Report] = {}
+
+    # -- what comes in ---------------------------------------------------------------------------------------------
+
+    def agent_came(self, hello: Hello, say: Callable[[FromControl], None]) -> None:
+        """The agent is there, or there again: then it says what it still has."""
+        self._hello, self._say, self._state = hello, say, None
+        self._told = self._redirected = None
+
+    def agent_went(self) -> None:
+        """Its rules went with it, or it comes again."""
+        self._say = self._state = None
+
+    def agent_said(self, message: Listen | State) -> None:
+        """Where Envoy shall listen, or what is true now."""
+        if isinstance(message, Listen):
+            taken = set(message.ports.values())
+            kept = {port: number for port, number in self._listen.items() if number not in taken}
+            self._listen = {**kept, **message.ports}
+        else:
+            self._state = message
+
+    def envoy_came(self, send: Callable[[Sequence[Answer]], None]) -> Stream:
+        """A stream that knows nothing of what another one was told."""
+        self._envoy = _Envoy(Stream(), send)
+        self._goal = self._settled = self._redirected = None
+        return self._envoy.stream
+
+    def envoy_went(self, stream: Stream) -> None:
+        """Nothing, when another one has taken its place."""
+        if self._envoy is not None and self._envoy.stream is stream:
+            self._envoy = self._goal = self._settled = None
+
+    @property
+    def alone(self) -> bool:
+        """Neither agent nor Envoy is there."""
+        return self._say is None and self._envoy is None
+
+    # -- what follows ----------------------------------------------------------------------------------------------
+
+    def follow(self, held: Sequence[Held], manager: IPv4Address, *, patient: bool) -> None:
+        """Do what the claims, the agent and Envoy make necessary, all of them as they are now.
+
+        *held* is in the order in which it was claimed; *patient*: claims may be on their way still.
+        """
+        self._judge(held)
+        self._held = tuple(each for each in held if each.alias not in self._refused)
+        if self._hello is None or (patient and not self._held):
+            return
+        self._want(self._hello)
+        if self._envoy is not None and self._may_serve():
+            self._serve(self._hello, self._envoy, manager)
+        self._redirect()
+
+    def _judge(self, held: Sequence[Held]) -> None:
+        """Envoy's last word. Of a goal that it refused, what is new came last: without it the others go on."""
+        orders = {each.alias: each.order for each in held}
+        self._refused = {alias: why for alias, why in self._refused.items() if orders.get(alias) == why[0]}
+        if self._envoy is None or self._goal is None:
+            return
+        if self._envoy.stream.settled:
+            self._settled, self._proven = self._goal, self._goal.orders
+        elif (why := self._envoy.stream.refused) is not None and (new := self._goal.orders - self._proven):
+            alias, order = max(new, key=lambda each: each[1])
+            if orders.get(alias) == order:
+                self._refused[alias] = order, why
+
+    def _want(self, hello: Hello) -> None:
+        reset = frozenset(each.claim.spec.id for each in self._held if each.reset_older)
+        self._former.update((each.port, each) for each in self._wanted)
+        self._wanted = wanted([each.claim for each in self._held], hello.probes, reset)
+        want = Want(self._wanted)
+        if self._say is not None and want != self._told:
+            self._told = want
+            self._say(want)
+
+    def _may_serve(self) -> bool:
+        """Not before an agent that came again said where Envoy listens for what it redirects: that must stay."""
+        if self._say is not None and self._state is None and not self._listen and self._wanted:
+            return False
+        known = {each.port for each in self._wanted} | self._former.keys()
+        return self._redirected_ports() <= known & self._listen.keys()
+
+    def _serve(self, hello: Hello, envoy: _Envoy, manager: IPv4Address) -> None:
+        every = {**self._former, **{each.port: each for each in self._wanted}}
+        served = (Served(each, self._listen[port]) for port, each in every.items() if port in self._listen)
+        goal = _Goal(
+            frozenset((each.alias, each.order) for each in self._held),
+            tuple(sorted(served, key=lambda one: one.port)),
+            manager,
+            hello,
+        )
+        if goal == self._goal:
+            return
+        self._goal = goal
+        view = PodView(hello.address, goal.served, hello.probes)
+        envoy.send(envoy.stream.aim(packed(resources(view, manager, [each.claim for each in self._held]))))
+
+    def _redirect(self) -> None:
+        if self._settled is None or self._say is None:
+            return
+        listening = {one.port for one in self._settled.served}
+        redirect = Redirect(tuple(each.port for each in self._wanted if each.port in listening))
+        if redirect != self._redirected:
+            self._redirected = redirect
+            self._say(redirect)
+
+    # -- what sessions hear ----------------------------------------------------------------------------------------
+
+    def reports(self, held: Iterable[Held]) -> Iterator[Report]:
+        """What is new, under the aliases of the claims. Of a claim that is over, once: when nothing of it is left."""
+        if self._hello is None:
+            return
+        there = set()
+        for each in held:
+            there.add(each.alias)
+            report = self._report(each, self._hello)
+            if self._reported.get(each.alias) != report:
+                self._reported[each.alias] = report
+                yield report
+        for alias in [alias for alias in self._reported if alias not in there]:
+            if self.alone or self._without(alias):
+                del self._reported[alias]
+                yield Report(alias, self._hello.pod, "gone")
+
+    def last_words(self) -> Iterator[Report]:
+        """The pod is gone for all."""
+        for alias, report in self._reported.items():
+            yield Report(alias, report.pod, "gone")
+        self._reported.clear()
+
+    def told(self) -> Iterator[Report]:
+        """Everything that was said and still holds."""
+        yield from self._reported.values()
+
+    def _report(self, each: Held, hello: Hello) -> Report:
+        state = self._state or State()
+        counts = next((one for name, one in state.intercepts if name == each.claim.spec.id), Counts())
+        ports = {pod_port(port) for port in each.claim.spec.ports}
+        older = sum(count for port, count in state.older if port in ports)
+        if each.claim.spec.mode == "proxy":
+            # Connections and senders of datagrams are those of who claims all of a port.
+            counts = _sum_of(counts, *(flow for port, flow in state.flows if port in ports))
+        told = (counts.matched, counts.fell_back, counts.errors, older)
+        if each.alias in self._refused:
+            return Report(each.alias, hello.pod, "nacked", self._refused[each.alias][1], *told)
+        if self._envoy is not None and self._envoy.stream.refused is not None:
+            return Report(each.alias, hello.pod, "nacked", self._envoy.stream.refused, *told)
+        apart = {port: why for port, why in state.apart if port in ports}
+        taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
+        right = self._redirected_ports() | {port for port, why in apart.items() if why in _RIGHTLY_APART}
+        done = taken and right >= ports & {one.port for one in self._wanted}
+        why = ", ".join(f"{port}: {why}" for port, why in sorted(apart.items()))
+        return Report(each.alias, hello.pod, "acked" if done else "joined", why, *told)
+
+    def _without(self, alias: str) -> bool:
+        """Neither Envoy nor the agent has anything of it."""
+        free = self._envoy is None or (
+            self._settled is not None
+            and self._settled == self._goal
+            and all(alias != one for one, _ in self._settled.orders)
+        )
+        return free and self._redirected_ports() <= {each.port for each in self._wanted}
+
+    def _redirected_ports(self) -> set[PodPort]:
+        return set(self._state.redirected) if self._state is not None else set()
+
+
+def _sum_of(*counts: Counts) -> Counts:
+    """All of them together."""
+    return Counts(
+        matched=sum(each.matched for each in counts),
+        fell_back=sum(each.fell_back for each in counts),
+        errors=sum(each.errors for each in counts),
+    )

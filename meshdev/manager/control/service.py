@@ -1,0 +1,221 @@
+"""gRPC for sidecars: ADS for Envoy, a stream of JSON for the agent; both bring the token of their workload.
+
+Who brings none hears nothing. What is sent by strangers is bounded: message sizes, time for the first word, messages a
+second, sidecars that nobody claims.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+import grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+
+from meshdev.errors import ProtocolError
+from meshdev.manager.control.core import Core, Refused
+from meshdev.manager.control.xds import Answer
+from meshdev.wire import agent
+from meshdev.wire.agent import Hello
+
+log = logging.getLogger(__name__)
+
+#: Time for the first message, in seconds.
+FIRST_SECONDS: Final = 5.0
+#: Streams at once, two for each sidecar.
+MAX_STREAMS: Final = 4096
+#: Bytes of one message to us: the first request of an Envoy lists all its extensions (some 100 KiB).
+MAX_RECEIVED: Final = 1 << 20
+#: Messages that one stream may bring in a second, and then at once: what is more is read later.
+_PER_SECOND: Final = 50.0
+_BURST: Final = 200.0
+_MIN_TOKEN: Final = 16
+_MAX_TOKEN: Final = 512
+
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_RECEIVED),
+    ("grpc.max_metadata_size", 16 << 10),
+    ("grpc.max_concurrent_streams", 16),
+    # A pod that vanished is noticed; one that asks often is not thrown out.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.so_reuseport", 0),
+)
+
+Context = Any  # grpc.aio has no types
+
+
+async def serve(core: Core, address: str) -> tuple[Any, int]:
+    """A server that runs, and its port. The caller stops it."""
+    server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
+    ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(_Ads(core), server)
+    handler = grpc.stream_stream_rpc_method_handler(_Agents(core).session)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": handler}),))
+    port = server.add_insecure_port(address)
+    await server.start()
+    return server, port
+
+
+class _Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc] # grpc has no types
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def StreamAggregatedResources(  # noqa: N802 -- gRPC's name
+        self, requests: AsyncIterator[Any], context: Context
+    ) -> None:
+        """One Envoy, from its first request to the end of its stream."""
+        key, address = await _proved(context)
+        first = await _first(requests, context)
+        uid = first.node.id[:63]
+        outgoing = _Outbox()
+
+        def send(answers: list[Answer]) -> None:
+            for answer in answers:
+                outgoing.put(answer.kind, answer)
+
+        try:
+            pod, stream = self._core.envoy_came(key, uid, address, send)
+        except Refused as refused:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
+        try:
+            async with _beside(_write(context, outgoing, _response)):
+                async for request in _paced(requests, first):
+                    error = request.error_detail.message[:4096] if request.HasField("error_detail") else None
+                    names = frozenset(request.resource_names)
+                    send(stream.heard(request.type_url, names, request.response_nonce, error))
+                    if error is not None:
+                        log.warning("the Envoy of pod %s refuses: %s", uid, error[:500])
+                    self._core.envoy_said(key, pod)
+        finally:
+            self._core.envoy_went(key, uid, address, pod, stream)
+
+
+class _Agents:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._current: dict[tuple[str, str], object] = {}
+
+    async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        """One agent, from its hello to the end of its stream."""
+        key, _ = await _proved(context)
+        try:
+            hello = agent.decode_from_agent(await _first(requests, context))
+            if not isinstance(hello, Hello):
+                raise _unexpected("the first message is not hello")
+            outgoing = _Outbox()
+            try:
+                pod = self._core.agent_came(key, hello, lambda message: outgoing.put(type(message), message))
+            except Refused as refused:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
+            mine = self._current[key, hello.uid] = object()
+            log.info("the agent of pod %s/%s is there", hello.namespace, hello.pod)
+            try:
+                async with _beside(_write(context, outgoing, agent.encode)):
+                    async for data in _paced(requests):
+                        message = agent.decode_from_agent(data)
+                        if isinstance(message, Hello):
+                            raise _unexpected("a second hello")
+                        if self._current.get((key, hello.uid)) is not mine:
+                            break  # the same pod's newer stream counts
+                        self._core.agent_said(key, pod, message)
+            finally:
+                if self._current.get((key, hello.uid)) is mine:
+                    del self._current[key, hello.uid]
+                    log.info("the agent of pod %s/%s is gone", hello.namespace, hello.pod)
+                    self._core.agent_went(key, hello.uid, pod)
+        except ProtocolError as error:
+            log.warning("an agent at %s is ended: %s", context.peer(), error.message)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+
+
+def _unexpected(what: str) -> ProtocolError:
+    return ProtocolError(what)
+
+
+async def _proved(context: Context) -> tuple[str, IPv4Address]:
+    """The key and address of whoever brings a token; ends the call of whoever does not."""
+    tokens = [value for name, value in context.invocation_metadata() or () if name == agent.METADATA_KEY]
+    address = _address(context.peer())
+    if len(tokens) != 1 or not isinstance(tokens[0], str) or not _MIN_TOKEN <= len(tokens[0]) <= _MAX_TOKEN:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this needs the token of a workload")
+    if address is None:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this needs an IPv4 address")
+    return hashlib.sha256(tokens[0].encode()).hexdigest(), address  # type: ignore[return-value] # abort raises
+
+
+def _address(peer: str) -> IPv4Address | None:
+    """The address in ``ipv4:10.244.0.7:41234``."""
+    kind, _, rest = peer.partition(":")
+    try:
+        return IPv4Address(rest.rpartition(":")[0]) if kind == "ipv4" else None
+    except ValueError:
+        return None
+
+
+async def _first(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401 -- protobuf or bytes
+    try:
+        async with asyncio.timeout(FIRST_SECONDS):
+            return await anext(requests)
+    except (TimeoutError, StopAsyncIteration):
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no message within {FIRST_SECONDS:.0f} seconds")
+
+
+async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any]:  # noqa: ANN401 -- protobuf has no types
+    """*first*, then what comes, no faster than it may: gRPC's flow control holds the sender then."""
+    clock = asyncio.get_running_loop().time
+    credit, since = _BURST, clock()
+    for request in first:
+        yield request
+    async for request in requests:
+        credit, since = min(_BURST, credit + _PER_SECOND * (clock() - since)), clock()
+        if credit < 1:
+            await asyncio.sleep((1 - credit) / _PER_SECOND)
+        credit -= 1
+        yield request
+
+
+def _response(answer: Answer) -> Any:  # noqa: ANN401 -- protobuf has no types
+    return discovery_pb2.DiscoveryResponse(
+        version_info=answer.version, resources=answer.resources, type_url=answer.kind, nonce=answer.nonce
+    )
+
+
+class _Outbox:
+    """What waits for a reader: the newest of each kind, so that one who does not read costs nothing."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[object, object] = {}
+        self._news = asyncio.Event()
+
+    def put(self, kind: object, message: object) -> None:
+        self._waiting[kind] = message
+        self._news.set()
+
+    async def get(self) -> object:
+        while not self._waiting:
+            self._news.clear()
+            await self._news.wait()
+        return self._waiting.pop(next(iter(self._waiting)))
+
+
+async def _write(context: Context, outgoing: _Outbox, form: Callable[[Any], Any]) -> None:
+    while True:
+        await context.write(form(await outgoing.get()))
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Any) -> AsyncIterator[None]:  # noqa: ANN401 -- protobuf has no types
+    """*work* runs as long as the block."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, grpc.RpcError, grpc.aio.BaseError):
+            await task

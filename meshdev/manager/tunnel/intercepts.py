@@ -1,0 +1,308 @@
+"""The intercepts of live sessions at the manager's tunnel: their relays, and what control and sessions hear of them.
+
+A relay lives as long as its session. A session that is silent gets no new flows after SILENT_SECONDS, and those under
+way are cut after CUT_SECONDS: nothing hangs (design: D10). What a withdrawn intercept had stays for LINGER_SECONDS:
+until every sidecar has forgotten the way, it must not end in somebody else's laptop.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.config import RELAY_PORTS
+from meshdev.errors import FirewallError, ProtocolError
+from meshdev.intercept import spec as specs
+from meshdev.intercept.spec import Spec
+from meshdev.manager.tunnel.link import Link
+from meshdev.manager.tunnel.network import Network
+from meshdev.manager.tunnel.session import Session
+from meshdev.pump.loop import Loop, Timer
+from meshdev.wire.control import encode
+from meshdev.wire.intercepts import Intercept, Local, Refusal, Relay, Relays, Report, Transport, Withdraw
+from meshdev.wire.manager import Allow, Claimed, Pod, Synced, ToControl, ToTunnel, Up, Withdrawn
+
+log = logging.getLogger(__name__)
+
+#: Of one session; withdrawn ones that linger count.
+MAX_INTERCEPTS: Final = 32
+MAX_RELAYS: Final = 128
+#: Pods of one intercept whose last report is kept.
+MAX_REPORTS: Final = 1024
+
+#: A laptop with relays is asked for a sign of life so often that one second without any is silence.
+ASK_SECONDS: Final = 0.25
+SILENT_SECONDS: Final = 1.0
+CUT_SECONDS: Final = 5.0
+LINGER_SECONDS: Final = 10.0
+
+
+@dataclass
+class _Held:
+    """One intercept. *alias* names it to control: an id is known to many, and claimed by whoever likes."""
+
+    id: str
+    alias: str
+    spec: str
+    key: str
+    relays: tuple[Relay, ...]
+    reset_older: bool
+    up: set[tuple[int, Transport]] = field(default_factory=set)
+    reports: dict[str, Report] = field(default_factory=dict)
+    lingering: Timer | None = None
+
+
+@dataclass
+class _Holder:
+    """What one session has."""
+
+    session: Session
+    held: dict[str, _Held] = field(default_factory=dict)
+    silent: bool = False
+    cut: bool = False
+
+
+class Intercepts:
+    """All of them; belongs to the loop's thread."""
+
+    def __init__(self, loop: Loop, network: Network, link: Link, pod: IPv4Address) -> None:
+        self._loop = loop
+        self._network = network
+        self._link = link
+        self._pod = pod
+        self._holders: dict[str, _Holder] = {}
+        self._by_alias: dict[str, tuple[_Holder, _Held]] = {}
+        self._by_relay: dict[int, Relay] = {}
+        self._last_relay = RELAY_PORTS.start - 1
+        self._watch: Timer | None = None
+        self._watched = 0.0
+        link.attach(self._snapshot, self._take)
+
+    def take(self, session: Session, message: Intercept | Withdraw | Local) -> None:
+        """A session's word. What was overtaken by a newer one is skipped."""
+        if message.order <= session.last_order:
+            return
+        session.last_order = message.order
+        match message:
+            case Intercept():
+                self._declare(session, message)
+            case Withdraw():
+                self._withdraw(session, message.id)
+            case Local():
+                self._set_local(session, message)
+
+    def retell(self, session: Session) -> None:
+        """Everything that the session was told, once more."""
+        holder = self._holders.get(session.id)
+        for held in holder.held.values() if holder else ():
+            if held.lingering is None:
+                _tell_relays(session, Relays(held.id, held.relays))
+            for report in held.reports.values():
+                _tell_report(session, report)
+
+    def forget(self, session: Session) -> None:
+        """The session is gone, and its relays with it."""
+        holder = self._holders.get(session.id)
+        if holder is None:
+            return
+        for held in list(holder.held.values()):
+            self._drop(holder, held)
+        if holder.silent:
+            self._silence(holder, False)
+        del self._holders[session.id]
+
+    # -- from sessions ---------------------------------------------------------------------------------------------
+
+    def _declare(self, session: Session, message: Intercept) -> None:
+        holder = self._holders.setdefault(session.id, _Holder(session))
+        try:
+            held = self._held(holder, message, _read_spec(message))
+        except (ProtocolError, FirewallError, _Full) as error:
+            log.warning("an intercept of %s is refused: %s", session.holder, error)
+            code = "limit" if isinstance(error, _Full) else error.code
+            _tell_relays(session, Relays(message.id, (), Refusal(code, str(error))))
+            self._withdraw(session, message.id, answer=False)
+            return
+        _tell_relays(session, Relays(held.id, held.relays))
+        self._watch_over()
+
+    def _held(self, holder: _Holder, message: Intercept, spec: Spec) -> _Held:
+        """The intercept with its relays: the one there is, changed or not, or a new one."""
+        held = holder.held.get(message.id)
+        wanted = tuple((port.remote, port.transport) for port in spec.ports)
+        if held and (held.key != message.key or {(one.remote, one.protocol) for one in held.relays} != set(wanted)):
+            self._drop(holder, held)
+            held = None
+        if held is None:
+            return self._new(holder, message, wanted)
+        if held.lingering is not None:
+            held.lingering.cancel()
+            held.lingering = None
+        elif (held.spec, held.reset_older) == (message.spec, message.reset_older):
+            return held
+        held.spec, held.reset_older = message.spec, message.reset_older
+        self._tell_claim(holder, held)
+        return held
+
+    def _new(self, holder: _Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> _Held:
+        relays = self._free_relays(holder, wanted)
+        self._network.open_relays([(one.protocol, one.relay) for one in relays], holder.session.address)
+        alias = hashlib.sha256(f"{holder.session.id} {message.id}".encode()).hexdigest()[:32]
+        held = _Held(message.id, alias, message.spec, message.key, relays, message.reset_older)
+        holder.held[held.id] = held
+        self._by_alias[alias] = holder, held
+        self._by_relay.update((one.relay, one) for one in relays)
+        self._tell_claim(holder, held)
+        return held
+
+    def _free_relays(self, holder: _Holder, wanted: Sequence[tuple[int, Transport]]) -> tuple[Relay, ...]:
+        """The next free ports: a freed one rests as long as possible."""
+        if len(holder.held) >= MAX_INTERCEPTS:
+            raise _Full(f"a session has at most {MAX_INTERCEPTS} intercepts at a time")
+        if sum(len(held.relays) for held in holder.held.values()) + len(wanted) > MAX_RELAYS:
+            raise _Full(f"a session has at most {MAX_RELAYS} intercepted ports at a time")
+        if len(self._by_relay) + len(wanted) > len(RELAY_PORTS):
+            raise _Full("every relay port of the manager is taken")
+        relays = []
+        for remote, protocol in wanted:
+            port = self._next(self._last_relay)
+            while port in self._by_relay:
+                port = self._next(port)
+            self._last_relay = port
+            relays.append(Relay(remote, protocol, port))
+        return tuple(relays)
+
+    @staticmethod
+    def _next(port: int) -> int:
+        return port + 1 if port + 1 in RELAY_PORTS else RELAY_PORTS.start
+
+    def _withdraw(self, session: Session, id_: str, *, answer: bool = True) -> None:
+        holder = self._holders.get(session.id)
+        held = holder.held.get(id_) if holder else None
+        if holder and held and held.lingering is None:
+            held.lingering = self._loop.call_later(LINGER_SECONDS, lambda: self._drop(holder, held))
+            held.up.clear()
+            self._link.tell(held.alias, Withdrawn(held.alias))
+        if answer:
+            _tell_relays(session, Relays(id_))
+
+    def _set_local(self, session: Session, message: Local) -> None:
+        holder = self._holders.get(session.id)
+        held = holder.held.get(message.id) if holder else None
+        port = message.remote, message.protocol
+        if not (holder and held) or held.lingering or port not in {(one.remote, one.protocol) for one in held.relays}:
+            return
+        if (port in held.up) != message.up:
+            held.up ^= {port}
+            self._tell_claim(holder, held)
+
+    def _drop(self, holder: _Holder, held: _Held) -> None:
+        """Take its relays away at once."""
+        if held.lingering is None:
+            self._link.tell(held.alias, Withdrawn(held.alias))
+        else:
+            held.lingering.cancel()
+        del holder.held[held.id], self._by_alias[held.alias]
+        for one in held.relays:
+            del self._by_relay[one.relay]
+        self._network.close_relays([(one.protocol, one.relay) for one in held.relays], holder.session.address)
+
+    # -- silence ---------------------------------------------------------------------------------------------------
+
+    def _watch_over(self) -> None:
+        if self._watch is None:
+            self._watched = self._loop.clock()
+            self._watch = self._loop.call_later(ASK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.clock()
+        # Where this process itself was stopped, everybody seems silent: ask first.
+        late, self._watched, self._watch = now - self._watched > SILENT_SECONDS / 2, now, None
+        for holder in list(self._holders.values()):
+            if holder.held:
+                if not late:
+                    self._judge(holder, now - holder.session.heard)
+                holder.session.ask()
+        if self._by_alias:
+            self._watch_over()
+
+    def _judge(self, holder: _Holder, silence: float) -> None:
+        if holder.silent != (silence > SILENT_SECONDS):
+            self._silence(holder, not holder.silent)
+            for held in holder.held.values():
+                if held.lingering is None:
+                    self._tell_claim(holder, held)
+        if holder.cut != (silence > CUT_SECONDS):
+            holder.cut = not holder.cut
+            if holder.cut:
+                self._network.cut(holder.session.address)
+
+    def _silence(self, holder: _Holder, silent: bool) -> None:
+        holder.silent = silent
+        log.info("the session of %s is %s", holder.session.holder, "silent" if silent else "heard of again")
+        try:
+            self._network.silence(holder.session.address, silent)
+        except FirewallError as error:
+            log.warning("%s", error.message)
+
+    # -- control ---------------------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> Iterator[tuple[str, ToControl]]:
+        yield "pod", Pod(self._pod)
+        for holder, held in self._by_alias.values():
+            if held.lingering is None:
+                yield held.alias, _claim(holder, held)
+        yield "synced", Synced()
+
+    def _tell_claim(self, holder: _Holder, held: _Held) -> None:
+        self._link.tell(held.alias, _claim(holder, held))
+
+    def _take(self, message: ToTunnel) -> None:
+        match message:
+            case Allow():
+                relay = self._by_relay.get(message.relay)
+                if relay is not None:
+                    self._allow(relay, message)
+            case Report() if message.id in self._by_alias:
+                holder, held = self._by_alias[message.id]
+                self._report(holder, held, replace(message, id=held.id))
+
+    def _allow(self, relay: Relay, message: Allow) -> None:
+        try:
+            self._network.allow((relay.protocol, relay.relay), message.addresses, keep=message.keep)
+        except FirewallError as error:
+            log.warning("%s", error.message)
+
+    def _report(self, holder: _Holder, held: _Held, report: Report) -> None:
+        held.reports.pop(report.pod, None)
+        held.reports[report.pod] = report
+        if len(held.reports) > MAX_REPORTS:
+            over = (pod for pod, one in held.reports.items() if one.state == "gone")
+            del held.reports[next(over, next(iter(held.reports)))]
+        _tell_report(holder.session, report)
+
+
+class _Full(Exception):  # noqa: N818 -- an answer, not a fault
+    """There is no room for another intercept."""
+
+
+def _read_spec(message: Intercept) -> Spec:
+    spec = specs.decode(message.spec)
+    if spec.id != message.id:
+        raise ProtocolError("the spec has another id")
+    return spec
+
+
+def _claim(holder: _Holder, held: _Held) -> Claimed:
+    up = () if holder.silent else tuple(Up(*port) for port in sorted(held.up))
+    return Claimed(held.alias, held.spec, held.key, holder.session.holder, held.relays, up, held.reset_older)
+
+
+def _tell_relays(session: Session, message: Relays) -> None:
+    session.tell(message.id, encode(message))
+
+
+def _tell_report(session: Session, message: Report) -> None:
+    session.tell(f"{message.id} {message.pod}", encode(message))

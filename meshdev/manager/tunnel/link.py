@@ -1,0 +1,153 @@
+"""The container *control* as the container *tunnel* sees it: a SEQPACKET unix socket in their shared folder.
+
+Whoever connects is told everything there is, then every change; what waits for a slow reader is replaced by what is
+newer (its key is the same). Nobody in there holds up the tunnel, and nothing grows without bound.
+"""
+
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from meshdev.errors import ProtocolError
+from meshdev.pump.loop import READABLE, WRITABLE, Loop
+from meshdev.wire.manager import MAX_DATAGRAM, Seen, ToControl, ToTunnel, decode_to_tunnel, encode
+
+log = logging.getLogger(__name__)
+
+SOCKET_PATH: Final = Path("/run/meshdev/tunnel.sock")
+#: The container *control* has another uid and this one no CAP_CHOWN: who may connect is said by the folder, an
+#: emptyDir that only these two containers mount.
+SOCKET_MODE: Final = 0o666
+MAX_LISTENERS: Final = 4
+#: Keys that may wait for one listener; one more ends it, and it learns all anew.
+MAX_WAITING: Final = 8192
+#: Datagrams taken from one listener in one turn of the loop.
+_TURN: Final = 32
+
+Snapshot = Callable[[], Iterable[tuple[str, ToControl]]]
+
+
+class Link:
+    """Talks to whoever is connected; belongs to the loop's thread."""
+
+    def __init__(self, loop: Loop, path: Path = SOCKET_PATH) -> None:
+        path.unlink(missing_ok=True)
+        self._loop = loop
+        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._server.bind(str(path))
+        path.chmod(SOCKET_MODE)
+        self._server.listen(MAX_LISTENERS)
+        self._server.setblocking(False)
+        self._listeners: list[_Listener] = []
+        self._snapshot: Snapshot = lambda: ()
+        self._take: Callable[[ToTunnel], None] = lambda _: None
+        self._events = 0
+        loop.register(self._server.fileno(), READABLE, self._on_accept)
+
+    def attach(self, snapshot: Snapshot, take: Callable[[ToTunnel], None]) -> None:
+        """*snapshot* is everything a newcomer is told, *take* gets what the listeners say."""
+        self._snapshot, self._take = snapshot, take
+
+    def tell(self, key: str, message: ToControl) -> None:
+        """To every listener; it replaces what waits under the same *key*."""
+        for listener in list(self._listeners):
+            listener.tell(key, message)
+
+    def seen(self, event: Seen) -> None:
+        """For the log of every listener."""
+        self._events += 1
+        self.tell(f"seen {self._events % 256}", event)
+
+    def close(self) -> None:
+        """End every listener and take no more."""
+        if self._server.fileno() >= 0:
+            self._loop.unregister(self._server.fileno())
+            self._server.close()
+        while self._listeners:
+            self._listeners[0].close()
+
+    def _on_accept(self, _events: int) -> None:
+        try:
+            sock, _peer = self._server.accept()
+        except OSError as error:
+            log.warning("a listener could not be accepted: %s", error)
+            return
+        sock.setblocking(False)
+        if len(self._listeners) >= MAX_LISTENERS:
+            self._listeners[0].close()
+        listener = _Listener(self._loop, sock, self._take, self._listeners.remove)
+        self._listeners.append(listener)
+        for key, message in self._snapshot():
+            listener.tell(key, message)
+
+
+class _Listener:
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        take: Callable[[ToTunnel], None],
+        on_end: Callable[["_Listener"], None],
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._take = take
+        self._on_end = on_end
+        self._outbox: dict[str, bytes] = {}
+        self._full = False
+        loop.register(sock.fileno(), READABLE, self._on_event)
+
+    def tell(self, key: str, message: ToControl) -> None:
+        if self._sock.fileno() < 0:
+            return
+        self._outbox[key] = encode(message)
+        if len(self._outbox) > MAX_WAITING:
+            log.warning("a listener does not keep up and has to begin anew")
+            self.close()
+        elif not self._full:
+            self._flush()
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.unregister(self._sock.fileno())
+            self._sock.close()
+            self._outbox.clear()
+            self._on_end(self)
+
+    def _on_event(self, events: int) -> None:
+        if events & WRITABLE:
+            self._flush()
+        if events & ~WRITABLE and self._sock.fileno() >= 0:
+            self._receive()
+
+    def _flush(self) -> None:
+        full = False
+        try:
+            while self._outbox:
+                key = next(iter(self._outbox))
+                self._sock.send(self._outbox[key])
+                del self._outbox[key]
+        except BlockingIOError:
+            full = True
+        except OSError:
+            self.close()
+            return
+        if full != self._full:
+            self._full = full
+            self._loop.modify(self._sock.fileno(), READABLE | WRITABLE if full else READABLE)
+
+    def _receive(self) -> None:
+        try:
+            for _ in range(_TURN):
+                size = self._sock.recv_into(self._loop.scratch, MAX_DATAGRAM + 1)
+                if not 0 < size <= MAX_DATAGRAM:
+                    self.close()
+                    return
+                self._take(decode_to_tunnel(bytes(self._loop.scratch[:size])))
+        except BlockingIOError:
+            pass
+        except (OSError, ProtocolError) as error:
+            log.warning("a listener is ended: %s", error)
+            self.close()

@@ -1,0 +1,75 @@
+"""Sockets of this network namespace as the kernel tells them (NETLINK_SOCK_DIAG). Pure.
+
+Sources: Linux ``include/uapi/linux/sock_diag.h``, ``inet_diag.h``; addresses and ports are in network order.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from meshdev.netlink.messages import NLM_F_ACK, NLM_F_DUMP, Message
+
+NETLINK_SOCK_DIAG: Final = 4
+
+AF_INET: Final = 2
+AF_INET6: Final = 10
+TCP: Final = 6
+UDP: Final = 17
+
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_SOCK_DESTROY: Final = 21
+
+# include/net/tcp_states.h
+ESTABLISHED: Final = 1
+UNCONNECTED: Final = 7  # what a UDP socket that is bound is in
+CLOSE_WAIT: Final = 8
+LISTEN: Final = 10
+
+_REQUEST: Final = struct.Struct("<BBBxI48s")  # struct inet_diag_req_v2: family, protocol, ext, states, id
+_SOCKID: Final = struct.Struct(">HH16s16s12s")  # struct inet_diag_sockid: ports, addresses, interface and cookie
+_MESSAGE: Final = struct.Struct("<BBxx48s")  # struct inet_diag_msg up to its id
+
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # an IPv4 peer of an IPv6 socket
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One socket. An IPv4 peer of an IPv6 socket has its IPv4 addresses here."""
+
+    family: int
+    state: int
+    local: IPv4Address | IPv6Address
+    port: int
+    remote: IPv4Address | IPv6Address
+    key: bytes
+    """By what the kernel finds it again."""
+
+
+def sockets_dump(family: int, protocol: int, states: Iterable[int]) -> Message:
+    """All sockets of that family and protocol in one of *states*."""
+    mask = sum(1 << state for state in states)
+    return Message(_SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, _REQUEST.pack(family, protocol, 0, mask, bytes(48)))
+
+
+def socket_destroy(sock: Socket, protocol: int) -> Message:
+    """Abort one as a reset by its peer would; the peer gets a reset. Needs CAP_NET_ADMIN, CONFIG_INET_DIAG_DESTROY."""
+    return Message(_SOCK_DESTROY, NLM_F_ACK, _REQUEST.pack(sock.family, protocol, 0, 1 << sock.state, sock.key))
+
+
+def parse_socket(body: memoryview) -> Socket | None:
+    """A socket of a dump."""
+    if len(body) < _MESSAGE.size:
+        return None
+    family, state, key = _MESSAGE.unpack_from(body)
+    port, _, local, remote, _ = _SOCKID.unpack(key)
+    if family not in {AF_INET, AF_INET6}:
+        return None
+    return Socket(family, state, _address(family, local), port, _address(family, remote), key)
+
+
+def _address(family: int, data: bytes) -> IPv4Address | IPv6Address:
+    if family == AF_INET:
+        return IPv4Address(data[:4])
+    return IPv4Address(data[12:]) if data[:12] == _MAPPED else IPv6Address(data)

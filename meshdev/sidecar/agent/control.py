@@ -1,0 +1,105 @@
+"""The stream to the manager's control container: kept up, states told on it whenever they changed."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+
+from meshdev.errors import ProtocolError
+from meshdev.sidecar.agent.settings import Settings
+from meshdev.wire import agent
+from meshdev.wire.agent import FromAgent, FromControl, Hello
+
+log = logging.getLogger(__name__)
+
+#: A manager that is silent is asked after this time and given up after the other, in milliseconds.
+_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", agent.MAX_MESSAGE),
+    ("grpc.enable_http_proxy", 0),  # what the pod reaches the internet by
+)
+_RETRY_SECONDS: Final = 0.3
+
+
+class Control:
+    """One stream after the other, for ever.
+
+    *said* is called with each message of the manager, *lost* when a stream that carried some has ended; *states* gives
+    all that the manager has to know now, in order.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        said: Callable[[FromControl], None],
+        lost: Callable[[], None],
+        states: Callable[[], list[FromAgent]],
+    ) -> None:
+        self._settings = settings
+        self._said = said
+        self._lost = lost
+        self._states = states
+        self._news = asyncio.Event()
+
+    def tell(self) -> None:
+        """Something that the manager has to know has changed."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        target = f"{self._settings.manager}:{self._settings.port}"
+        async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+            method = channel.stream_stream(agent.METHOD)
+            while True:
+                try:
+                    await self._stream(method)
+                except grpc.aio.AioRpcError as error:
+                    log.info("no stream to the manager: %s %s", error.code().name, error.details())
+                except ProtocolError as error:
+                    log.warning("the manager sent nonsense: %s", error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _stream(self, method: Any) -> None:  # noqa: ANN401 -- grpc has no types
+        call = method(metadata=((agent.METADATA_KEY, self._settings.token),), wait_for_ready=True)
+        writing = asyncio.ensure_future(self._write(call))
+        heard = False
+        try:
+            async for data in call:
+                message = agent.decode_from_control(data)
+                if not heard:
+                    log.info("the manager is there")
+                heard = True
+                self._said(message)
+        finally:
+            writing.cancel()
+            call.cancel()
+            if heard:
+                self._lost()
+
+    async def _write(self, call: Any) -> None:  # noqa: ANN401 -- grpc has no types
+        """What was told on this stream is told again only when it is another."""
+        told: dict[type[FromAgent], FromAgent] = {}
+        try:
+            await call.write(agent.encode(self._hello()))
+            while True:
+                self._news.clear()
+                for state in self._states():
+                    if told.get(type(state)) != state:
+                        told[type(state)] = state
+                        await call.write(agent.encode(state))
+                await self._news.wait()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the reading side tells why
+
+    def _hello(self) -> Hello:
+        it = self._settings
+        return Hello(it.pod, it.uid, it.namespace, it.address, it.probes)

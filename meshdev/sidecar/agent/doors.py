@@ -1,0 +1,42 @@
+"""Free ports for Envoy's listeners, each for as long as the agent lives."""
+
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from meshdev.errors import ClusterError
+from meshdev.wire.agent import PodPort
+
+#: Below what outgoing connections use (32768 and up), above what services usually listen on.
+_RANGE: Final = range(15800, 16200)
+
+
+class Doors:
+    """Where Envoy listens for each port that was ever wanted."""
+
+    def __init__(self) -> None:
+        self._doors: dict[PodPort, int] = {}
+
+    def of(self, ports: Iterable[PodPort]) -> Mapping[PodPort, int]:
+        """The doors of all ports so far and of *ports*. Raises ClusterError when there is none left."""
+        for port in ports:
+            if port not in self._doors:
+                self._doors[port] = self._free(port)
+        return dict(self._doors)
+
+    def _free(self, port: PodPort) -> int:
+        taken = set(self._doors.values())
+        for number in _RANGE:
+            if number not in taken and _can_bind(number, port):
+                return number
+        raise ClusterError(f"no port from {_RANGE.start} to {_RANGE.stop - 1} is free in this pod")
+
+
+def _can_bind(number: int, port: PodPort) -> bool:
+    kind = socket.SOCK_DGRAM if port.transport == "udp" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as sock:
+        try:
+            sock.bind(("0.0.0.0", number))  # noqa: S104 -- as Envoy will
+        except OSError:
+            return False
+        return True

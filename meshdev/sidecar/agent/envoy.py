@@ -1,0 +1,165 @@
+"""Envoy's process: started, heard, asked, ended."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from meshdev.errors import ClusterError
+from meshdev.sidecar.agent.settings import Settings
+from meshdev.sidecar.envoy import stats
+from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
+from meshdev.sidecar.envoy.stats import Stats
+
+log = logging.getLogger(__name__)
+
+BINARY: Final = "envoy"
+#: More workers than that cost memory and win nothing for one pod.
+_MOST_WORKERS: Final = 2
+_ASK_SECONDS: Final = 5.0
+_END_SECONDS: Final = 2.0
+
+
+class Envoy:
+    """One Envoy at a time. *raw* is called when a connection of a sniffed port carried no request."""
+
+    def __init__(self, settings: Settings, raw: Callable[[], None], binary: str = BINARY) -> None:
+        self._settings = settings
+        self._raw = raw
+        self._binary = binary
+        self._folder = Path(tempfile.mkdtemp(prefix="meshdev-"))  # 0700
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that is there."""
+        return self._process.pid if self._process is not None and self.running else None
+
+    async def run(self, started: Callable[[], None], ended: Callable[[], None]) -> None:
+        """Start it and return when it has ended; *ended* is called at once. Cancelling leaves it running."""
+        config = self._folder / "config.json"
+        start = Start(
+            node=self._settings.uid,
+            token=self._settings.token,
+            manager=self._settings.manager,
+            port=self._settings.port,
+            admin=str(self._admin),
+        )
+        config.touch(mode=0o600)
+        config.write_text(json.dumps(bootstrap(start)))
+        workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+        try:
+            # Dies with us even where the pod's containers share one space of processes.
+            self._process = await asyncio.create_subprocess_exec(
+                *("setpriv", "--pdeathsig", "KILL", "--"),
+                *command(self._binary, str(config), workers),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")},
+            )
+        except OSError as error:
+            raise ClusterError(f"Envoy cannot be started: {error}") from error
+        started()
+        listening = asyncio.gather(self._hear(self._process.stdout), self._log(self._process.stderr))
+        try:
+            code = await self._process.wait()
+            ended()
+            log.warning("Envoy ended with %d", code)
+            await listening
+        finally:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+
+    async def stats(self) -> Stats:
+        """What it counted. Raises ClusterError."""
+        return stats.read(await self._ask("GET", stats.TARGET))
+
+    async def drain(self, *, on: bool) -> None:
+        """Ask every client to come again on another connection: Connection: close, GOAWAY. Raises ClusterError."""
+        await self._ask("POST", "/healthcheck/fail" if on else "/healthcheck/ok")
+
+    async def end(self) -> None:
+        """Stop it: connections that are open are closed."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def close(self) -> None:
+        """Forget the files, the token's among them."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _admin(self) -> Path:
+        return self._folder / "admin"
+
+    async def _ask(self, method: str, target: str) -> str:
+        request = f"{method} {target} HTTP/1.1\r\nHost: envoy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(str(self._admin))
+                try:
+                    writer.write(request.encode("ascii"))
+                    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                finally:
+                    writer.close()
+        except OSError as error:  # TimeoutError is one
+            raise ClusterError(f"Envoy does not answer: {error}") from error
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise ClusterError(f"Envoy refused {target}: {head[:100].decode('latin-1')}")
+        return _dechunked(head, body).decode("utf-8", "replace")
+
+    async def _hear(self, stream: asyncio.StreamReader | None) -> None:
+        """Its stdout: a line is a connection without requests on a port where some were looked for."""
+        while stream is not None and await stream.readline():
+            self._raw()
+
+    async def _log(self, stream: asyncio.StreamReader | None) -> None:
+        """Its stderr: what it cannot use it writes down whole, the token with it."""
+        while stream is not None and (line := await stream.readline()):
+            text = line.decode("utf-8", "replace").rstrip()
+            log.warning("envoy: %s", text.replace(self._settings.token, "(token)"))
+
+
+def raise_limits() -> None:
+    """As many descriptors as the kernel lets us have; first to die when the pod's memory is used up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError as error:
+        log.warning("oom_score_adj stays as it is: %s", error)
+
+
+def _dechunked(head: bytes, body: bytes) -> bytes:
+    if b"transfer-encoding: chunked" not in head.lower():
+        return body
+    found = bytearray()
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size, 16)
+        found += rest[:length]
+        body = rest[length + 2 :] if length else b""
+    return bytes(found)

@@ -1,0 +1,79 @@
+"""The nft table that brings new connections to Envoy. It belongs to this process: the kernel removes it with us."""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from meshdev.errors import FirewallError
+from meshdev.nft import Nftables
+from meshdev.wire.agent import PodPort
+
+log = logging.getLogger(__name__)
+
+_TABLE: Final = "inet meshdev"
+_SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
+
+#: Only the first packet of a connection is translated, and only if it is one: after tracking begins, packets of
+#: connections that are older look new to the kernel. The chain stays when nothing is redirected any more: without a
+#: nat chain the kernel would stop to translate the connections that were.
+_RULES: Final = f"""\
+add table {_TABLE} {{ flags owner; }}
+add map {_TABLE} tcp_doors {{ type inet_service : inet_service; }}
+add map {_TABLE} udp_doors {{ type inet_service : inet_service; }}
+add set {_TABLE} doors {{ type inet_service; }}
+add chain {_TABLE} arrivals {{ type nat hook prerouting priority -101; policy accept; }}
+add rule {_TABLE} arrivals iifname "lo" accept
+add rule {_TABLE} arrivals meta nfproto != ipv4 accept
+add rule {_TABLE} arrivals fib daddr type != local accept
+add rule {_TABLE} arrivals {_SYN} redirect to :tcp dport map @tcp_doors
+add rule {_TABLE} arrivals meta l4proto udp redirect to :udp dport map @udp_doors
+add chain {_TABLE} only_redirected {{ type filter hook input priority -1; policy accept; }}
+add rule {_TABLE} only_redirected tcp dport @doors ct status & dnat == 0 reject with tcp reset
+add rule {_TABLE} only_redirected udp dport @doors ct status & dnat == 0 reject
+"""
+#: A client that comes between Envoy's death and the end of the redirect is not refused: its kernel asks again, and
+#: meets the app. Optional, since it needs nft_socket.
+_NOBODY: Final = f"""\
+add rule {_TABLE} only_redirected tcp dport @doors {_SYN} socket wildcard 1 accept
+add rule {_TABLE} only_redirected tcp dport @doors {_SYN} drop
+"""
+
+
+class Firewall:
+    """The table. Needs CAP_NET_ADMIN; raises FirewallError with nft's own words."""
+
+    def __init__(self) -> None:
+        self._nft = Nftables()
+        self._nft.run(_RULES)
+        try:
+            self._nft.run(_NOBODY)
+        except FirewallError as error:
+            log.info("this kernel cannot look for listeners: %s", error.message)
+        self._redirected: dict[PodPort, int] = {}
+
+    @property
+    def redirected(self) -> Mapping[PodPort, int]:
+        """What new connections meet instead."""
+        return dict(self._redirected)
+
+    def redirect(self, wanted: Mapping[PodPort, int]) -> None:
+        """Exactly *wanted* is redirected afterwards, in one step; nothing else changes for anybody."""
+        commands = [
+            f"delete element {_TABLE} {port.transport}_doors {{ {port.number} : {door} }}"
+            for port, door in self._redirected.items()
+            if wanted.get(port) != door
+        ]
+        commands += [
+            f"add element {_TABLE} {port.transport}_doors {{ {port.number} : {door} }}"
+            for port, door in wanted.items()
+            if self._redirected.get(port) != door
+        ]
+        # Once a door, always one: connections that were redirected still come through it.
+        commands += [f"add element {_TABLE} doors {{ {door} }}" for door in sorted(set(wanted.values()))]
+        if wanted != self._redirected:
+            self._nft.run("\n".join(commands) + "\n")
+            self._redirected = dict(wanted)
+
+    def close(self) -> None:
+        """The table goes."""
+        self._nft.close()

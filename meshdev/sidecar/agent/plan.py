@@ -1,0 +1,58 @@
+"""What is redirected: a function of all that is known. Decided anew whenever something changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshdev.wire.agent import Apart, PodPort, Wanted
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the agent knows.
+
+    ``doors`` are the ports where Envoy shall listen, ``asked`` those that the manager wants redirected, ``listening``
+    all ports with a listener in the pod (None: the kernel does not say), ``first`` those whose server speaks first.
+    """
+
+    wanted: Mapping[PodPort, Wanted]
+    doors: Mapping[PodPort, int]
+    asked: frozenset[PodPort]
+    listening: frozenset[PodPort] | None
+    first: frozenset[PodPort] = frozenset()
+    envoy: bool = True
+    cut_off: bool = False
+
+
+def apart(now: Situation) -> dict[PodPort, Apart]:
+    """The wanted ports that must not be redirected now, and why. The order of the reasons is that of what helps."""
+    found: dict[PodPort, Apart] = {}
+    for port, wanted in now.wanted.items():
+        reason = _reason(now, port, wanted)
+        if reason is not None:
+            found[port] = reason
+    return found
+
+
+def redirects(now: Situation) -> dict[PodPort, int]:
+    """The ports to redirect, and to which of Envoy's."""
+    kept = apart(now)
+    return {port: now.doors[port] for port in now.wanted if port not in kept}
+
+
+def _reason(now: Situation, port: PodPort, wanted: Wanted) -> Apart | None:
+    if port not in now.asked or port not in now.doors:
+        return "waiting"
+    if not now.envoy or not _listens(now, PodPort(now.doors[port], port.transport)):
+        return "no-envoy"
+    if not _listens(now, port):
+        return "no-listener"
+    if wanted.mode == "mesh" and port in now.first:
+        return "speaks-first"
+    if now.cut_off and wanted.protocol != "http":
+        # Requests fall back one by one; bytes and datagrams would go to a laptop that may be gone.
+        return "waiting"
+    return None
+
+
+def _listens(now: Situation, port: PodPort) -> bool:
+    return now.listening is None or port in now.listening

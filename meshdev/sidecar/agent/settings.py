@@ -1,0 +1,65 @@
+"""What the container's environment says: who the pod is, where the manager is, what proves the right to be here."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.errors import ConfigError, ProtocolError
+from meshdev.sidecar.probes import PROBES_VARIABLE
+from meshdev.wire.agent import MAX_PROBES, Probe, read_probe
+from meshdev.wire.objects import Object
+
+_TARGET: Final = re.compile(r"([A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the agent was told when it was put here."""
+
+    pod: str
+    uid: str
+    namespace: str
+    address: IPv4Address
+    manager: str
+    port: int
+    token: str = field(repr=False)
+    probes: tuple[Probe, ...] = ()
+
+
+def settings(environment: Mapping[str, str]) -> Settings:
+    """Raises ConfigError that names the variable."""
+    target = _TARGET.fullmatch(_needed(environment, "MESHDEV_MANAGER"))
+    if target is None:
+        raise ConfigError("MESHDEV_MANAGER is not HOST:PORT")
+    try:
+        address = IPv4Address(_needed(environment, "POD_IP"))
+    except ValueError:
+        raise ConfigError(f"POD_IP is no IPv4 address: {environment['POD_IP'][:60]}") from None
+    return Settings(
+        pod=_needed(environment, "POD_NAME"),
+        uid=_needed(environment, "POD_UID"),
+        namespace=_needed(environment, "POD_NAMESPACE"),
+        address=address,
+        manager=target[1],
+        port=int(target[2]),
+        token=_needed(environment, "MESHDEV_TOKEN").strip(),
+        probes=_probes(environment.get(PROBES_VARIABLE) or "[]"),
+    )
+
+
+def _needed(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name)
+    if not value:
+        raise ConfigError(f"{name} is not set")
+    return value
+
+
+def _probes(text: str) -> tuple[Probe, ...]:
+    try:
+        found = Object({"probes": json.loads(text)}, PROBES_VARIABLE)
+        return found.inners("probes", read_probe, MAX_PROBES)
+    except (ValueError, ProtocolError) as error:
+        raise ConfigError(f"{PROBES_VARIABLE}: {error}") from None

@@ -1,0 +1,110 @@
+"""What Envoy is started with: who it is, where the manager is, and how little it keeps for itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from meshdev.sidecar.envoy import stats
+from meshdev.wire.agent import METADATA_KEY
+
+Object = dict[str, Any]
+
+#: Time for requests in flight when a listener goes (design: D8), in seconds.
+DRAIN_SECONDS: Final = 25
+#: A manager that is gone is noticed after this silence, in seconds.
+_KEEPALIVE: Final = {"interval": "10s", "timeout": "5s"}
+_ADS: Final = "ads"
+_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What differs between two sidecars. ``node`` is the pod's uid, ``admin`` the path of a unix socket."""
+
+    node: str
+    token: str
+    manager: str
+    port: int
+    admin: str
+
+
+def bootstrap(start: Start) -> Object:
+    """The configuration as JSON has it. It holds the token: not for a command line or a readable file."""
+    service: Object = {
+        "envoy_grpc": {"cluster_name": _ADS},
+        "initial_metadata": [{"key": METADATA_KEY, "value": start.token}],
+    }
+    dynamic = {"ads": {}, "resource_api_version": "V3"}
+    return {
+        "node": {"id": start.node, "cluster": "meshdev"},
+        "admin": {"address": {"pipe": {"path": start.admin, "mode": 0o600}}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [service],
+            },
+            "cds_config": dynamic,
+            "lds_config": dynamic,
+        },
+        "static_resources": {"clusters": [_ads_cluster(start.manager, start.port)]},
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": stats.PATTERNS}}},
+        "layered_runtime": {"layers": [{"name": "meshdev", "static_layer": runtime()}]},
+    }
+
+
+def runtime() -> Object:
+    """Limits of Envoy itself that a user could meet."""
+    return {
+        # Expressions are checked by meshdev.intercept.re2, whose limits expand to at most this (default: 100).
+        "re2.max_program_size.error_level": 1 << 16,
+        "re2.max_program_size.warn_level": 1 << 16,
+        # A request with # in its path is the app's business.
+        "envoy.reloadable_features.http_reject_path_with_fragment": False,
+    }
+
+
+def command(binary: str, config: str, concurrency: int) -> Sequence[str]:
+    """How Envoy is started; *config* is the path of the bootstrap."""
+    return (
+        binary,
+        *("--config-path", config),
+        *("--concurrency", str(concurrency)),
+        *("--drain-time-s", str(DRAIN_SECONDS)),
+        *("--drain-strategy", "immediate"),
+        *("--log-level", "warning", "--component-log-level", "misc:error,main:error"),
+        # Lines of the access log are news to the agent: it learns which servers speak first (listeners.SNIFF_SECONDS).
+        *("--file-flush-interval-msec", "50"),
+        "--disable-hot-restart",
+    )
+
+
+def _ads_cluster(manager: str, port: int) -> Object:
+    """The manager by its address or, where it has one, by name: a new manager pod is then found again."""
+    address = {"socket_address": {"address": manager, "port_value": port}}
+    return {
+        "name": _ADS,
+        "type": "STATIC" if _is_address(manager) else "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {
+                "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
+                "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": _ADS,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+
+
+def _is_address(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""What the builders are told: who claims what, and the pod they build for."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.intercept.match import specificity
+from meshdev.intercept.spec import Port, Spec
+from meshdev.wire.agent import PodPort, Probe, Protocol, Wanted
+from meshdev.wire.intercepts import Relay
+
+#: Protocols of a port that two claims see differently: who knows most is right.
+_KNOWLEDGE: Final[tuple[Protocol, ...]] = ("http", "tcp")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A live session's intercept. ``up`` are the ports whose local program listens; the others go to the original."""
+
+    spec: Spec
+    holder: str
+    relays: tuple[Relay, ...]
+    up: frozenset[PodPort]
+
+    def relay(self, port: PodPort) -> int | None:
+        """The manager's port that leads to the laptop, None where there is none or nobody listens there."""
+        if port not in self.up:
+            return None
+        return next((each.relay for each in self.relays if PodPort(each.remote, each.protocol) == port), None)
+
+    def has(self, port: PodPort) -> bool:
+        """Whether the claim is on that port."""
+        return any(pod_port(each) == port for each in self.spec.ports)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A wanted port and where Envoy listens for it."""
+
+    wanted: Wanted
+    listener: int
+
+    @property
+    def port(self) -> PodPort:
+        """The pod's port."""
+        return self.wanted.port
+
+    @property
+    def protocol(self) -> Protocol:
+        """What flows there, as far as it is known."""
+        return self.wanted.protocol
+
+
+@dataclass(frozen=True)
+class PodView:
+    """One pod as its agent tells. Every port in ``served`` gets a listener, whether or not somebody claims it still."""
+
+    address: IPv4Address
+    served: tuple[Served, ...]
+    probes: tuple[Probe, ...] = ()
+
+
+def pod_port(port: Port) -> PodPort:
+    """The pod's port of a claim."""
+    return PodPort(port.remote, port.transport)
+
+
+def wanted(
+    claims: Iterable[Claim], probes: Sequence[Probe], reset_older: frozenset[str] = frozenset()
+) -> tuple[Wanted, ...]:
+    """What the claims want of a pod with these probes, by port. *reset_older* are the ids that close connections.
+
+    Datagrams have no requests to look at, so a match takes none of them.
+    """
+    found: dict[PodPort, Wanted] = {}
+    for claim in claims:
+        for port in claim.spec.ports:
+            if port.protocol == "udp" and claim.spec.mode == "mesh":
+                continue
+            each = Wanted(pod_port(port), _known(port, probes), claim.spec.mode, claim.spec.id in reset_older)
+            found[each.port] = _merged(found.get(each.port, each), each)
+    return tuple(found[port] for port in sorted(found))
+
+
+def in_order(claims: Iterable[Claim]) -> list[Claim]:
+    """Most specific first; who wants everything comes last. The id makes the order whole."""
+    return sorted(claims, key=lambda claim: (_rank(claim), claim.spec.id))
+
+
+def _rank(claim: Claim) -> tuple[object, ...]:
+    match = claim.spec.match
+    return (1,) if match is None else (0, *specificity(match))
+
+
+def _known(port: Port, probes: Sequence[Probe]) -> Protocol:
+    """A port that the kubelet asks by HTTP speaks it, whatever it is called."""
+    probed = port.protocol != "udp" and any(probe.port == port.remote for probe in probes)
+    return "http" if probed else port.protocol
+
+
+def _merged(one: Wanted, other: Wanted) -> Wanted:
+    protocol = one.protocol
+    if one.port.transport == "tcp":
+        protocol = min(one.protocol, other.protocol, key=_KNOWLEDGE.index)
+    proxied = "proxy" in {one.mode, other.mode}
+    return Wanted(one.port, protocol, "proxy" if proxied else "mesh", one.reset_older or other.reset_older)

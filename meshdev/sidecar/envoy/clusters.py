@@ -1,0 +1,116 @@
+"""Where traffic can go: the original, a laptop, either of them in this order, or one that the endpoints choose."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from meshdev.sidecar.envoy import http, names
+from meshdev.sidecar.envoy.claims import Claim, PodView, Served
+from meshdev.sidecar.envoy.http import typed
+from meshdev.wire.agent import PodPort
+
+Object = dict[str, Any]
+
+#: The app answers a handshake when it can, as without us: its kernel would go on trying for two minutes.
+_TO_ORIGINAL: Final = "120s"
+#: The way back is up or it is not (design: D9).
+_TO_LAPTOP: Final = "0.5s"
+_UNLIMITED: Final = {
+    "thresholds": [
+        {
+            "priority": priority,
+            "max_connections": http.UNLIMITED,
+            "max_pending_requests": http.UNLIMITED,
+            "max_requests": http.UNLIMITED,
+            "max_retries": http.UNLIMITED,
+        }
+        for priority in ("DEFAULT", "HIGH")
+    ]
+}
+#: A laptop that was closed is noticed within 25 s where no request does it.
+_KEEPALIVE: Final = {"tcp_keepalive": {"keepalive_time": 10, "keepalive_interval": 5, "keepalive_probes": 3}}
+_AGGREGATE: Final = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address and a port."""
+
+    address: IPv4Address
+    port: int
+
+
+def for_requests(pod: PodView, served: Served, manager: IPv4Address, claims: Iterable[Claim]) -> list[Object]:
+    """What the routes of one port name: the original, and two a claim, whether or not its program listens now."""
+    port = served.port
+    found = [_original(port, Endpoint(pod.address, port.number))]
+    for claim in claims:
+        relay = next((each.relay for each in claim.relays if PodPort(each.remote, each.protocol) == port), None)
+        if relay is not None:
+            found.append(_laptop(port, claim, Endpoint(manager, relay)))
+            found.append(_either(port, claim))
+    return found
+
+
+def for_flow(port: PodPort) -> Object:
+    """Where bytes go; which end it is stands in :func:`endpoint`, whose change leaves existing connections alone."""
+    ads = {"ads": {}, "resource_api_version": "V3"}
+    return {
+        **_common(names.flow(port), _TO_ORIGINAL),
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": ads},
+        "upstream_connection_options": _KEEPALIVE,
+    }
+
+
+def endpoint(port: PodPort, to: Endpoint) -> Object:
+    """The endpoints of :func:`for_flow`."""
+    return _assignment(names.flow(port), to, port)
+
+
+def nobody() -> Object:
+    """Where requests go that nobody shall answer."""
+    load = {"cluster_name": names.NOBODY, "endpoints": []}
+    return {**_common(names.NOBODY, _TO_LAPTOP), "type": "STATIC", "load_assignment": load}
+
+
+def _original(port: PodPort, to: Endpoint) -> Object:
+    name = names.original(port)
+    return {
+        **_common(name, _TO_ORIGINAL),
+        "type": "STATIC",
+        "load_assignment": _assignment(name, to),
+        "typed_extension_protocol_options": http.upstream(idle=http.IDLE_TO_ORIGINAL),
+    }
+
+
+def _laptop(port: PodPort, claim: Claim, to: Endpoint) -> Object:
+    """One request a connection: whether it can be had is known before the request is on its way."""
+    name = names.laptop(port, claim.spec.id)
+    return {
+        **_common(name, _TO_LAPTOP),
+        "type": "STATIC",
+        "load_assignment": _assignment(name, to),
+        "upstream_connection_options": _KEEPALIVE,
+        "typed_extension_protocol_options": http.upstream(idle=http.OFF, requests=1),
+    }
+
+
+def _either(port: PodPort, claim: Claim) -> Object:
+    members = [names.laptop(port, claim.spec.id), names.original(port)]
+    return {
+        **_common(names.either(port, claim.spec.id), _TO_LAPTOP),
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": typed(_AGGREGATE, clusters=members)},
+    }
+
+
+def _common(name: str, timeout: str) -> Object:
+    return {"name": name, "connect_timeout": timeout, "circuit_breakers": _UNLIMITED}
+
+
+def _assignment(name: str, to: Endpoint, port: PodPort | None = None) -> Object:
+    protocol = "UDP" if port is not None and port.transport == "udp" else "TCP"
+    address = {"socket_address": {"protocol": protocol, "address": str(to.address), "port_value": to.port}}
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}

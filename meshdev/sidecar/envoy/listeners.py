@@ -1,0 +1,170 @@
+"""Where Envoy listens, and what it makes of what it hears: requests, bytes, or what it takes a moment to tell."""
+
+from typing import Any, Final
+
+from meshdev.sidecar.envoy import http, names
+from meshdev.sidecar.envoy.claims import Served
+from meshdev.sidecar.envoy.http import OFF, typed
+from meshdev.wire.agent import PodPort
+
+Object = dict[str, Any]
+
+#: How long a client of unknown protocol may take to its first byte before the connection is passed on as bytes. The
+#: agent sees that it happened and leaves a port whose server speaks first alone from then on.
+SNIFF_SECONDS: Final = 0.3
+_NETWORK: Final = "envoy.extensions.filters.network"
+_HTTP: Final = "envoy.extensions.filters.http"
+_ANY: Final = "0.0.0.0"  # noqa: S104 -- the pod's: the agent's rules let only redirected connections in
+_DATAGRAM: Final = 65535
+#: Protocols that begin as HTTP/1 and go on as bytes. Of other upgrades (``TLS/1.2`` of Apache's client) the offer is
+#: dropped, as any proxy may do, where Envoy would refuse the request. RE2 has no "not", hence the spelling.
+_UPGRADES: Final = ("websocket", "CONNECT", "tcp", "spdy/3.1")
+_OTHER_UPGRADES: Final = "(?i)[^wts].*|w([^e].*)?|we([^b].*)?|t([^c].*)?|tc([^p].*)?|s([^p].*)?|sp([^d].*)?"
+#: Whoever has an internal address would get x-envoy-internal.
+_NOBODY: Final = {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]}
+
+
+def listener(served: Served) -> Object:
+    """The listener of one port."""
+    port = served.port
+    if port.transport == "udp":
+        return _datagrams(served)
+    found = _listener(served, "TCP")
+    if served.protocol == "http":
+        return {**found, "filter_chains": [{"filters": [_requests(port)]}]}
+    if served.wanted.mode == "proxy":
+        return {**found, "filter_chains": [{"filters": [_bytes(port)]}]}
+    inspector = typed("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector")
+    known = {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}
+    return {
+        **found,
+        "listener_filters": [{"name": "envoy.filters.listener.http_inspector", "typed_config": inspector}],
+        "listener_filters_timeout": f"{SNIFF_SECONDS}s",
+        "continue_on_listener_filters_timeout": True,
+        "filter_chains": [{"filter_chain_match": known, "filters": [_requests(port)]}],
+        "default_filter_chain": {"filters": [_bytes(port, tell=True)]},
+    }
+
+
+def _listener(served: Served, protocol: str) -> Object:
+    name = names.listener(served.port)
+    address = {"protocol": protocol, "address": _ANY, "port_value": served.listener}
+    return {"name": name, "stat_prefix": name, "address": {"socket_address": address}, "traffic_direction": "INBOUND"}
+
+
+def _requests(port: PodPort) -> Object:
+    ads = {"ads": {}, "resource_api_version": "V3"}
+    manager = typed(
+        f"{_NETWORK}.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=names.listener(port),
+        codec_type="AUTO",
+        rds={"config_source": ads, "route_config_name": names.routes(port)},
+        # Nothing is added, taken away or made tidy.
+        server_header_transformation="PASS_THROUGH",
+        use_remote_address=False,
+        skip_xff_append=True,
+        internal_address_config=_NOBODY,
+        generate_request_id=False,
+        preserve_external_request_id=True,
+        normalize_path=False,
+        merge_slashes=False,
+        path_with_escaped_slashes_action="KEEP_UNCHANGED",
+        proxy_100_continue=True,
+        early_header_mutation_extensions=[_note_proto()],
+        http_filters=[_forget_proto(), _router()],
+        upgrade_configs=[{"upgrade_type": each} for each in _UPGRADES],
+        # Nothing is too long or too slow.
+        stream_idle_timeout=OFF,
+        request_timeout=OFF,
+        request_headers_timeout=OFF,
+        max_request_headers_kb=http.MAX_HEADERS_KB,
+        common_http_protocol_options={"idle_timeout": OFF, "max_headers_count": http.MAX_HEADERS_COUNT},
+        http_protocol_options=http.http1(
+            accept_http_10=True,
+            default_host_for_http_10="localhost",
+            ignore_http_11_upgrade=[{"safe_regex": {"regex": _OTHER_UPGRADES}}],
+        ),
+        http2_protocol_options=http.http2(),
+        local_reply_config=_local_replies(),
+    )
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def _note_proto() -> Object:
+    """Put a mark where the client sent no X-Forwarded-Proto: one of the client's own stays where it stands."""
+    value = {"header": {"key": http.PROTO, "value": http.NO_PROTO}, "append_action": "ADD_IF_ABSENT"}
+    name = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    return {"name": "note", "typed_config": typed(name, mutations=[{"append": value}, *http.hide_orders()])}
+
+
+def _forget_proto() -> Object:
+    """Take the mark away again, and nothing else."""
+    remove = typed(
+        f"{_HTTP}.header_mutation.v3.HeaderMutation", mutations={"request_mutations": [{"remove": http.PROTO}]}
+    )
+    header = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=http.PROTO)
+    marked = {
+        "single_predicate": {
+            "input": {"name": "header", "typed_config": header},
+            "value_match": {"exact": http.NO_PROTO},
+        }
+    }
+    skip = {"name": "skip", "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter")}
+    rule = {"predicate": {"not_matcher": marked}, "on_match": {"action": skip}}
+    return {
+        "name": "forget",
+        "typed_config": typed(
+            "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+            extension_config={"name": "envoy.filters.http.header_mutation", "typed_config": remove},
+            xds_matcher={"matcher_list": {"matchers": [rule]}},
+        ),
+    }
+
+
+def _router() -> Object:
+    router = typed(f"{_HTTP}.router.v3.Router", suppress_envoy_headers=True, dynamic_stats=True)
+    return {"name": "envoy.filters.http.router", "typed_config": router}
+
+
+def _local_replies() -> Object:
+    """Answers that Envoy makes itself say so."""
+    text = {"inline_string": f"meshdev: %METADATA(ROUTE:{names.METADATA}:{names.END})%: %LOCAL_REPLY_BODY%\n"}
+    failed = {"response_flag_filter": {"flags": ["UF", "UH"]}}
+    return {"mappers": [{"filter": failed, "body_format_override": {"text_format_source": text}}]}
+
+
+def _bytes(port: PodPort, *, tell: bool = False) -> Object:
+    proxy = typed(
+        f"{_NETWORK}.tcp_proxy.v3.TcpProxy",
+        stat_prefix=names.listener(port),
+        cluster=names.flow(port),
+        idle_timeout=OFF,
+    )
+    if tell:
+        proxy["access_log"] = [_told(port)]
+        proxy["access_log_options"] = {"flush_access_log_on_connected": True}
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}
+
+
+def _told(port: PodPort) -> Object:
+    """A line on Envoy's stdout for each connection without requests: the agent asks why (see SNIFF_SECONDS)."""
+    line = {"text_format_source": {"inline_string": f"{port}\n"}}
+    log = typed("envoy.extensions.access_loggers.stream.v3.StdoutAccessLog", log_format=line)
+    return {"name": "envoy.access_loggers.stdout", "typed_config": log}
+
+
+def _datagrams(served: Served) -> Object:
+    port = served.port
+    route = typed("envoy.extensions.filters.udp.udp_proxy.v3.Route", cluster=names.flow(port))
+    proxy = typed(
+        "envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig",
+        stat_prefix=names.listener(port),
+        matcher={"on_no_match": {"action": {"name": "route", "typed_config": route}}},
+        idle_timeout="60s",
+        upstream_socket_config={"max_rx_datagram_size": _DATAGRAM},
+    )
+    return {
+        **_listener(served, "UDP"),
+        "udp_listener_config": {"downstream_socket_config": {"max_rx_datagram_size": _DATAGRAM}},
+        "listener_filters": [{"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": proxy}],
+    }

@@ -1,0 +1,92 @@
+"""Resources as protobuf: the only module here that needs xds-protos, so that an agent need not load it."""
+
+import json
+from functools import lru_cache
+from typing import Any, Final
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+
+# Types that stand inside others as google.protobuf.Any are known once their modules are loaded.
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2
+from envoy.extensions.clusters.aggregate.v3 import cluster_pb2 as aggregate_pb2
+from envoy.extensions.common.matching.v3 import extension_matcher_pb2
+from envoy.extensions.filters.common.matcher.action.v3 import skip_action_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.http.upstream_codec.v3 import upstream_codec_pb2
+from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.extensions.filters.udp.udp_proxy.v3 import route_pb2 as udp_route_pb2
+from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2 as early_pb2
+from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2
+from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from envoy.type.matcher.v3 import http_inputs_pb2
+from google.protobuf import any_pb2, json_format
+
+from meshdev.sidecar.envoy.resources import Object, Resources
+
+_INSIDE: Final = (
+    stream_pb2,
+    aggregate_pb2,
+    extension_matcher_pb2,
+    skip_action_pb2,
+    header_mutation_pb2,
+    router_pb2,
+    upstream_codec_pb2,
+    http_inspector_pb2,
+    http_connection_manager_pb2,
+    tcp_proxy_pb2,
+    udp_route_pb2,
+    udp_proxy_pb2,
+    early_pb2,
+    preserve_case_pb2,
+    previous_priorities_config_pb2,
+    http_protocol_options_pb2,
+    http_inputs_pb2,
+)
+
+_PREFIX: Final = "type.googleapis.com/"
+CLUSTERS: Final = f"{_PREFIX}envoy.config.cluster.v3.Cluster"
+ENDPOINTS: Final = f"{_PREFIX}envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENERS: Final = f"{_PREFIX}envoy.config.listener.v3.Listener"
+ROUTES: Final = f"{_PREFIX}envoy.config.route.v3.RouteConfiguration"
+#: In this order each names only what was told before.
+ORDER: Final = (CLUSTERS, ENDPOINTS, LISTENERS, ROUTES)
+
+_MESSAGES: Final = {
+    CLUSTERS: cluster_pb2.Cluster,
+    ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
+    LISTENERS: listener_pb2.Listener,
+    ROUTES: route_pb2.RouteConfiguration,
+}
+
+#: By type and name. The same resources are the same bytes.
+Packed = dict[str, dict[str, Any]]
+
+
+def packed(resources: Resources) -> Packed:
+    """*resources* as the answers of ADS carry them."""
+    return {
+        CLUSTERS: {each["name"]: _packed(CLUSTERS, each) for each in resources.clusters},
+        ENDPOINTS: {each["cluster_name"]: _packed(ENDPOINTS, each) for each in resources.endpoints},
+        LISTENERS: {each["name"]: _packed(LISTENERS, each) for each in resources.listeners},
+        ROUTES: {each["name"]: _packed(ROUTES, each) for each in resources.routes},
+    }
+
+
+def _packed(kind: str, value: Object) -> Any:  # noqa: ANN401 -- protobuf has no types here
+    return _parsed(kind, json.dumps(value))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(kind: str, text: str) -> Any:  # noqa: ANN401 -- the same
+    """Parsing takes a millisecond; what changes is mostly one resource of many."""
+    packed = any_pb2.Any()
+    packed.Pack(json_format.Parse(text, _MESSAGES[kind]()), deterministic=True)
+    return packed

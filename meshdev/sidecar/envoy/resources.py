@@ -1,0 +1,60 @@
+"""All that the Envoy of one pod is served, from what is claimed there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+from meshdev.sidecar.envoy import clusters
+from meshdev.sidecar.envoy.claims import Claim, PodView, Served
+from meshdev.sidecar.envoy.clusters import Endpoint
+from meshdev.sidecar.envoy.listeners import listener
+from meshdev.sidecar.envoy.routes import routes
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Envoy's resources in its own JSON form, in the order in which they must be told: a name before its use."""
+
+    clusters: tuple[Object, ...]
+    endpoints: tuple[Object, ...]
+    listeners: tuple[Object, ...]
+    routes: tuple[Object, ...]
+
+
+def resources(pod: PodView, manager: IPv4Address, claims: Sequence[Claim]) -> Resources:
+    """What *pod* is served while *claims* hold; relays are on *manager*'s address."""
+    requests = [served for served in pod.served if _has_requests(served)]
+    flows = [served for served in pod.served if _has_flows(served)]
+    on = {served.port: [claim for claim in claims if claim.has(served.port)] for served in pod.served}
+    return Resources(
+        clusters=(
+            clusters.nobody(),
+            *(each for served in requests for each in clusters.for_requests(pod, served, manager, on[served.port])),
+            *(clusters.for_flow(served.port) for served in flows),
+        ),
+        endpoints=tuple(
+            clusters.endpoint(served.port, _end(pod, served, manager, on[served.port])) for served in flows
+        ),
+        listeners=tuple(listener(served) for served in pod.served),
+        routes=tuple(routes(served.port, on[served.port], pod.probes) for served in requests),
+    )
+
+
+def _has_requests(served: Served) -> bool:
+    return served.protocol == "http" or (served.protocol == "tcp" and served.wanted.mode == "mesh")
+
+
+def _has_flows(served: Served) -> bool:
+    return served.protocol != "http"
+
+
+def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[Claim]) -> Endpoint:
+    """Where bytes and datagrams go: to whoever claims all of them and listens, else to the original."""
+    for claim in claims:
+        relay = claim.relay(served.port)
+        if claim.spec.mode == "proxy" and relay is not None:
+            return Endpoint(manager, relay)
+    return Endpoint(pod.address, served.port.number)

@@ -1,0 +1,134 @@
+"""Which requests go where: probes to the original, then the matches, most specific first, then everything else."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from meshdev.intercept.spec import HeaderMatch, Match
+from meshdev.sidecar.envoy import http, names
+from meshdev.sidecar.envoy.claims import Claim, in_order
+from meshdev.sidecar.envoy.http import OFF, typed
+from meshdev.wire.agent import PodPort, Probe
+
+Object = dict[str, Any]
+
+#: Bodies up to this size wait for the laptop's answer to the connection and go to the original when it refuses.
+FALLBACK_BYTES: Final = 1 << 20
+#: What is kept of a body for the original, in case that its connection has just been closed.
+_AGAIN_BYTES: Final = 1 << 16
+#: Matches every target, ``*`` of OPTIONS and absolute ones, too.
+_ANYTHING: Final = {"prefix": ""}
+_TIMELESS: Final = {"timeout": OFF, "idle_timeout": OFF}
+_ORIGINAL: Final = "the original"
+_AT_ONCE: Final = {"base_interval": "0.001s", "max_interval": "0.001s"}
+_PREVIOUS: Final = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+#: The laptop refused the connection, so nothing was sent: the original gets the whole request.
+_FALL_BACK: Final = {
+    "retry_on": "connect-failure",
+    "num_retries": 1,
+    "retry_back_off": _AT_ONCE,
+    "retry_priority": {
+        "name": "envoy.retry_priorities.previous_priorities",
+        "typed_config": typed(_PREVIOUS, update_frequency=1),
+    },
+}
+#: A request that never left is tried once more: the app had closed the idle connection it was meant for.
+_NEVER_LEFT: Final = {"retry_on": "reset-before-request", "num_retries": 1, "retry_back_off": _AT_ONCE}
+
+
+def routes(port: PodPort, claims: Iterable[Claim], probes: Sequence[Probe]) -> Object:
+    """The routes of one port as Envoy tries them: from the top."""
+    found = [_to_original(_probe(probe), port) for probe in probes if probe.port == port.number]
+    for claim in in_order(claims):
+        found += _claimed(claim, port)
+    found.append(_to_original({"connect_matcher": {}}, port))
+    found.append(_to_original(_ANYTHING, port))
+    return {
+        "name": names.routes(port),
+        "virtual_hosts": [{"name": names.HOST, "domains": ["*"], "routes": found}],
+        # A route may come before its cluster is ready; Envoy then answers 503 for that one alone.
+        "validate_clusters": False,
+    }
+
+
+def _claimed(claim: Claim, port: PodPort) -> list[Object]:
+    match = condition(claim.spec.match)
+    if port.transport == "tcp" and claim.relay(port) is not None:
+        return [_to_laptop(match, claim, port)]
+    if claim.spec.fallback:
+        return [{**_to_original(match, port), "stat_prefix": names.counted(claim.spec.id, fallen=True)}]
+    nobody = {"match": match, "route": {"cluster": names.NOBODY, **_TIMELESS}, "metadata": _end(_absent(claim, port))}
+    return [{**nobody, "stat_prefix": names.counted(claim.spec.id)}]
+
+
+def _to_laptop(match: Object, claim: Claim, port: PodPort) -> Object:
+    route: Object = {"cluster": names.laptop(port, claim.spec.id), **_TIMELESS}
+    found: Object = {"match": match, "route": route, "stat_prefix": names.counted(claim.spec.id)}
+    if not claim.spec.fallback:
+        return {**found, "metadata": _end(_absent(claim, port))}
+    route.update(cluster=names.either(port, claim.spec.id), retry_policy=_FALL_BACK)
+    return {**found, "request_body_buffer_limit": FALLBACK_BYTES, "metadata": _end(_ORIGINAL)}
+
+
+def condition(match: Match | None) -> Object:
+    """A match in Envoy's words: all of it holds at once."""
+    if match is None:
+        return dict(_ANYTHING)
+    headers = [_header(each) for each in match.headers]
+    if any(each.name == http.PROTO for each in match.headers):
+        headers.append({**_exact(http.PROTO, http.NO_PROTO), "invert_match": True})
+    if match.method is not None:
+        headers.append(_exact(":method", match.method))
+    headers += [_regex("baggage", _baggage(key, value)) for key, value in match.baggage]
+    headers += [_regex("tracestate", _tracestate(key, value)) for key, value in match.tracestate]
+    return {"prefix": match.path_prefix or "", "headers": headers}
+
+
+def _header(each: HeaderMatch) -> Object:
+    name = http.carried(each.name)
+    match each.kind:
+        case "exact":
+            return _exact(name, each.value)
+        case "regex":
+            return _regex(name, each.value)
+        case "present":
+            return {"name": name, "present_match": True}
+
+
+def _exact(name: str, value: str) -> Object:
+    return {"name": name, "string_match": {"exact": value}}
+
+
+def _regex(name: str, value: str) -> Object:
+    return {"name": name, "string_match": {"safe_regex": {"regex": value}}}
+
+
+def _baggage(key: str, value: str) -> str:
+    """A member among others, with or without properties (W3C Baggage, 3.3.1)."""
+    return _member(rf"{re.escape(key)}[ \t]*=[ \t]*{re.escape(value)}[ \t]*(?:;[^,]*)?")
+
+
+def _tracestate(key: str, value: str) -> str:
+    """A member among others (W3C Trace Context, 3.3.1.1)."""
+    return _member(rf"{re.escape(key)}={re.escape(value)}")
+
+
+def _member(text: str) -> str:
+    return rf"(?:.*,)?[ \t]*{text}[ \t]*(?:,.*)?"
+
+
+def _probe(probe: Probe) -> Object:
+    return {"path": probe.path, "headers": [{"name": "user-agent", "string_match": {"prefix": probe.agent}}]}
+
+
+def _to_original(match: Object, port: PodPort) -> Object:
+    route = {"cluster": names.original(port), "retry_policy": _NEVER_LEFT, **_TIMELESS}
+    return {"match": match, "route": route, "request_body_buffer_limit": _AGAIN_BYTES, "metadata": _end(_ORIGINAL)}
+
+
+def _end(words: str) -> Object:
+    return {"filter_metadata": {names.METADATA: {names.END: words}}}
+
+
+def _absent(claim: Claim, port: PodPort) -> str:
+    return f"no program of {claim.holder} answers for port {port}, and this intercept has no fallback to the original"

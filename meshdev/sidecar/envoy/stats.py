@@ -1,0 +1,95 @@
+"""Which of Envoy's statistics exist (each costs memory), and what they mean."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from meshdev.sidecar.envoy import names
+from meshdev.wire.agent import Counts, PodPort
+
+K = TypeVar("K")
+
+_PORT: Final = r"(?P<port>[0-9]+)(?P<udp>_udp)?"
+_LISTENER: Final = rf"{names.LISTENER}_{_PORT}"
+_ROUTE: Final = rf"vhost\.{names.HOST}\.route\.(?P<id>[0-9a-f]+)(?P<fallen>_fallen)?"
+_KINDS: Final = {
+    "route": rf"{_ROUTE}\.upstream_rq_(?P<what>completed|5xx|retry)",
+    "requests": rf"http\.{_LISTENER}\.downstream_rq_(?P<what>active|total)",
+    "bytes": rf"tcp\.{_LISTENER}\.downstream_cx_(?P<what>total)",
+    "datagrams": rf"udp\.{_LISTENER}\.downstream_sess_(?P<what>total)",
+    "sniffed": rf"listener\.{_LISTENER}\.downstream_pre_cx_(?P<what>timeout)",
+    "ends": rf"cluster\.{names.FLOW}_{_PORT}\.upstream_cx_(?P<what>active|connect_fail)",
+}
+_READ: Final = {kind: re.compile(pattern) for kind, pattern in _KINDS.items()}
+
+#: For the bootstrap: others are not even made.
+PATTERNS: Final = [{"safe_regex": {"regex": re.sub(r"\?P<\w+>", "", pattern)}} for pattern in _KINDS.values()]
+#: What to ask the admin socket for.
+TARGET: Final = "/stats?usedonly"
+
+
+@dataclass
+class Stats:
+    """What Envoy counted since it started. ``busy`` is how much is under way now: requests, connections of bytes."""
+
+    intercepts: dict[str, Counts] = field(default_factory=dict)
+    flows: dict[PodPort, Counts] = field(default_factory=dict)
+    requests: dict[PodPort, int] = field(default_factory=dict)
+    silent: dict[PodPort, int] = field(default_factory=dict)
+    busy: int = 0
+
+    def speaks_first(self, port: PodPort) -> bool:
+        """Whether clients of that port wait for its server: one was silent, and there never was a request."""
+        return self.silent.get(port, 0) > 0 and self.requests.get(port, 0) == 0
+
+
+def read(text: str) -> Stats:
+    """The admin socket's answer to :data:`TARGET`."""
+    found = Stats()
+    for kind, match, value in _lines(text):
+        what = match["what"]
+        if what == "active":
+            found.busy += value
+        elif kind == "route":
+            _add(found.intercepts, match["id"], _of_route(what, value, fallen=bool(match["fallen"])))
+        else:
+            _count(found, kind, PodPort(int(match["port"]), "udp" if match["udp"] else "tcp"), value)
+    return found
+
+
+def _count(found: Stats, kind: str, port: PodPort, value: int) -> None:
+    match kind:
+        case "requests":
+            found.requests[port] = value
+        case "sniffed":
+            found.silent[port] = value
+        case "ends":
+            _add(found.flows, port, Counts(errors=value))
+        case _:
+            _add(found.flows, port, Counts(matched=value))
+
+
+def _of_route(what: str, value: int, *, fallen: bool) -> Counts:
+    """Requests that fell back were answered by the original; a program's own 5xx is an error, too."""
+    match what:
+        case "completed":
+            return Counts(matched=value, fell_back=value if fallen else 0)
+        case "retry":
+            return Counts() if fallen else Counts(fell_back=value)
+        case _:
+            return Counts() if fallen else Counts(errors=value)
+
+
+def _lines(text: str) -> Iterator[tuple[str, re.Match[str], int]]:
+    for line in text.splitlines():
+        name, _, value = line.partition(": ")
+        for kind, pattern in _READ.items():
+            match = pattern.fullmatch(name)
+            if match is not None and value.isdecimal():
+                yield kind, match, int(value)
+
+
+def _add(counts: dict[K, Counts], key: K, more: Counts) -> None:
+    was = counts.get(key, Counts())
+    counts[key] = Counts(was.matched + more.matched, was.fell_back + more.fell_back, was.errors + more.errors)

@@ -1,0 +1,79 @@
+"""The sidecar's container, the same for an ephemeral one and one of a template. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meshdev.kube.replicas import MANAGER_VARIABLE, NAMESPACE_VARIABLE, TEMPLATE_CONTAINER
+from meshdev.kube.tokens import KEY
+from meshdev.sidecar.probes import PROBES_VARIABLE, encoded, probes
+
+Object = dict[str, Any]
+
+TOKEN_VARIABLE: Final = "MESHDEV_TOKEN"  # noqa: S105 -- the name of the variable
+COMMAND: Final = ("python3", "-m", "meshdev.sidecar.agent")
+
+#: The downward API (core/v1: EnvVarSource.fieldRef); ephemeral containers may use it, too.
+_POD: Final = {
+    "POD_NAME": "metadata.name",
+    "POD_UID": "metadata.uid",
+    "POD_NAMESPACE": "metadata.namespace",
+    "POD_IP": "status.podIP",
+}
+#: NET_ADMIN for the nft table, and nothing else (design: D8). User 0, because a capability that is added to a container
+#: is effective for root only; the pod's own runAsNonRoot would refuse that.
+_SECURITY: Final[Object] = {
+    "runAsUser": 0,
+    "runAsGroup": 0,
+    "runAsNonRoot": False,
+    "privileged": False,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+#: Idle it takes 100 MB (Envoy 67, agent 30). A limit on the CPU only where a quota asks for one: high enough not to
+#: slow requests down.
+_RESOURCES: Final[Object] = {
+    "requests": {"cpu": "50m", "memory": "128Mi"},
+    "limits": {"cpu": "2", "memory": "384Mi"},
+}
+
+
+@dataclass(frozen=True)
+class SidecarSpec:
+    """What sidecars of one manager have in common. *manager* is ``host:port``, *secret* the name of the token's."""
+
+    image: str
+    manager: str
+    manager_namespace: str
+    secret: str
+    command: tuple[str, ...] = COMMAND
+
+
+def container(spec: SidecarSpec, name: str, pod: Mapping[str, Any]) -> Object:
+    """As an ephemeral container: those have neither resources nor ports nor probes.
+
+    Of *pod* (or a template) the sidecar is told the probes: the kubelet's requests go to the original.
+    """
+    found = probes(pod)
+    token = {"secretKeyRef": {"name": spec.secret, "key": KEY}}
+    return {
+        "name": name,
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(spec.command),
+        "env": [
+            {"name": TOKEN_VARIABLE, "valueFrom": token},
+            {"name": MANAGER_VARIABLE, "value": spec.manager},
+            {"name": NAMESPACE_VARIABLE, "value": spec.manager_namespace},
+            *([{"name": PROBES_VARIABLE, "value": encoded(found)}] if found else []),
+            *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in _POD.items()),
+        ],
+        "securityContext": _SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is told in its own words
+    }
+
+
+def native(spec: SidecarSpec, template: Mapping[str, Any]) -> Object:
+    """As a native sidecar of a template (KEP-753: an init container that is restarted always)."""
+    return {**container(spec, TEMPLATE_CONTAINER, template), "restartPolicy": "Always", "resources": _RESOURCES}

@@ -1,0 +1,76 @@
+"""What this session wants of the manager's relays: told once, and again whenever nobody knows what arrived.
+
+A manager keeps a session for a grace of some seconds; a new pod knows nothing. Every message tells a state, so telling
+too much does no harm: all of it goes over one carrier, and over the next one when that ends.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from meshdev.wire.intercepts import Intercept, Local, Relays, Transport, Withdraw
+
+Wish = Intercept | Withdraw | Local
+
+
+@dataclass
+class _Claim:
+    intercept: Intercept
+    up: dict[tuple[int, Transport], bool] = field(default_factory=dict)
+
+
+class Claims:
+    """The intercepts of one session. Belongs to one event loop; the pool says over what they are told."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, _Claim] = {}
+        self._leaving: set[str] = set()
+        self._order = 0
+        self._send: Callable[[Wish], None] | None = None
+
+    def declare(self, id_: str, spec: str, key: str, *, reset_older: bool = False) -> None:
+        """Claim what *spec* (JSON) says, with the sha256 of the workload's token; again: with another spec.
+
+        RELAYS answers. No port counts as up before :meth:`local` says so.
+        """
+        claim = self._claims.setdefault(id_, _Claim(Intercept(id_, spec, key, reset_older)))
+        claim.intercept = Intercept(id_, spec, key, reset_older)
+        self._leaving.discard(id_)
+        self._tell(claim.intercept)
+
+    def withdraw(self, id_: str) -> None:
+        """The claim is over. RELAYS without any answers, and REPORTs that pods are gone may follow."""
+        if self._claims.pop(id_, None) is not None:
+            self._leaving.add(id_)
+            self._tell(Withdraw(id_))
+
+    def local(self, id_: str, remote: int, protocol: Transport, up: bool) -> None:
+        """Whether the local program of that port listens; nothing for an intercept that is not declared."""
+        claim = self._claims.get(id_)
+        if claim is not None and claim.up.get((remote, protocol)) != up:
+            claim.up[remote, protocol] = up
+            self._tell(Local(id_, remote, protocol, up))
+
+    def answered(self, message: Relays) -> None:
+        """The manager's answer: a withdrawn claim is forgotten."""
+        if not message.relays:
+            self._leaving.discard(message.id)
+
+    def speak(self, send: Callable[[Wish], None] | None) -> None:
+        """From now on tell over *send*, beginning with everything; None: there is no way now."""
+        self._send = send
+        if send is not None:
+            for wish in list(self._everything()):
+                self._tell(wish)
+
+    def _everything(self) -> Iterator[Wish]:
+        for id_ in self._leaving:
+            yield Withdraw(id_)
+        for id_, claim in self._claims.items():
+            yield claim.intercept
+            for (remote, protocol), up in claim.up.items():
+                yield Local(id_, remote, protocol, up)
+
+    def _tell(self, wish: Wish) -> None:
+        if self._send is not None:
+            self._order += 1
+            self._send(replace(wish, order=self._order))

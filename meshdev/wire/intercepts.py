@@ -1,0 +1,176 @@
+"""Control messages about intercepts. Session to manager: INTERCEPT, WITHDRAW, LOCAL; back: RELAYS, REPORT.
+
+All of them tell a state, never a change, and may be told again: after a carrier was lost nobody knows what arrived.
+``order`` grows with every message of a session, so that one which was overtaken on another carrier is skipped.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from meshdev.config import RELAY_PORTS
+from meshdev.wire.objects import Object, for_people
+
+Transport = Literal["tcp", "udp"]
+State = Literal["joined", "acked", "nacked", "gone"]
+
+TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
+STATES: Final[tuple[State, ...]] = ("joined", "acked", "nacked", "gone")
+
+#: Characters of an intercept's spec (meshdev.intercept.spec.MAX_SPEC, which is above this folder).
+MAX_SPEC: Final = 12 << 10
+#: Ports of one intercept (meshdev.intercept.spec.MAX_PORTS).
+MAX_RELAYS: Final = 64
+#: A pod's name is a DNS subdomain (RFC 1123).
+MAX_POD: Final = 253
+_MAX_ORDER: Final = 1 << 53
+_MAX_COUNT: Final = 1 << 53
+
+
+@dataclass(frozen=True)
+class Intercept:
+    """A session claims traffic. ``spec`` is JSON (meshdev.intercept.spec), ``key`` the sha256 of the workload's token.
+
+    The manager never sees another identity of a workload: claims and sidecars meet under the key. ``reset_older``:
+    connections that are older than the redirect are closed.
+    """
+
+    id: str
+    spec: str
+    key: str
+    reset_older: bool = False
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """The claim is over. Answered with RELAYS that holds none."""
+
+    id: str
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Local:
+    """Whether the laptop's program listens for that port of an intercept."""
+
+    id: str
+    remote: int
+    protocol: Transport
+    up: bool
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Relay:
+    """A port of the manager's pod, and of the session's address, that leads to the laptop's program."""
+
+    remote: int
+    protocol: Transport
+    relay: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the manager does not take an intercept: ``code`` for programs, ``reason`` for people."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Relays:
+    """The manager took the intercept, or refused, or (none and no error) has it no more."""
+
+    id: str
+    relays: tuple[Relay, ...] = ()
+    error: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """One pod of an intercept. ``text`` says why it is nacked; ``older`` connections keep their way to the original."""
+
+    id: str
+    pod: str
+    state: State
+    text: str = ""
+    matched: int = 0
+    fell_back: int = 0
+    errors: int = 0
+    older: int = 0
+
+
+def read_intercept(fields: Object) -> Intercept:
+    """INTERCEPT; the spec inside is not looked at."""
+    return Intercept(
+        id=fields.identity("id"),
+        spec=fields.text("spec", MAX_SPEC),
+        key=fields.digest("key"),
+        reset_older=fields.flag("reset_older"),
+        order=_order(fields),
+    )
+
+
+def read_withdraw(fields: Object) -> Withdraw:
+    """WITHDRAW."""
+    return Withdraw(id=fields.identity("id"), order=_order(fields))
+
+
+def read_local(fields: Object) -> Local:
+    """LOCAL."""
+    return Local(
+        id=fields.identity("id"),
+        remote=fields.integer("remote", 1, 65535),
+        protocol=fields.choice("protocol", TRANSPORTS),
+        up=fields.flag("up"),
+        order=_order(fields),
+    )
+
+
+def read_relays(fields: Object) -> Relays:
+    """RELAYS."""
+    error = fields.inner_or_none("error")
+    return Relays(
+        id=fields.identity("id"),
+        relays=fields.inners("relays", read_relay, MAX_RELAYS),
+        error=Refusal(error.word("code"), error.word("reason")) if error else None,
+    )
+
+
+def read_relay(fields: Object) -> Relay:
+    """One port of RELAYS."""
+    return Relay(
+        remote=fields.integer("remote", 1, 65535),
+        protocol=fields.choice("protocol", TRANSPORTS),
+        relay=fields.integer("relay", RELAY_PORTS.start, RELAY_PORTS.stop - 1),
+    )
+
+
+def read_report(fields: Object) -> Report:
+    """REPORT."""
+    return Report(
+        id=fields.identity("id"),
+        pod=fields.word("pod", MAX_POD),
+        state=fields.choice("state", STATES),
+        text=fields.word("text"),
+        matched=fields.integer("matched", 0, _MAX_COUNT),
+        fell_back=fields.integer("fell_back", 0, _MAX_COUNT),
+        errors=fields.integer("errors", 0, _MAX_COUNT),
+        older=fields.integer("older", 0, _MAX_COUNT),
+    )
+
+
+def relays_for_people(message: Relays) -> Relays:
+    """Fit to be sent, whoever said the reason."""
+    if message.error is None:
+        return message
+    return replace(message, error=Refusal(message.error.code, for_people(message.error.reason)))
+
+
+def report_for_people(message: Report) -> Report:
+    """Fit to be sent: the text is Envoy's own, the pod's name an agent's."""
+    return replace(message, pod=for_people(message.pod, MAX_POD), text=for_people(message.text))
+
+
+def _order(fields: Object) -> int:
+    return fields.integer("order", 0, _MAX_ORDER)

@@ -1,0 +1,223 @@
+"""A Spec as a Lease: what is written, read, expired; and Leases that somebody else wrote to do harm."""
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdev.errors import ProtocolError
+from meshdev.intercept import lease as codec
+from meshdev.intercept.lease import EXPIRED_SECONDS, STALE_SECONDS, Status, name_of, record, records
+from meshdev.intercept.spec import HeaderMatch, Port, Spec, Workload, encode
+from tests.intercept.values import HTTP, SPECS, B, mesh, proxy
+
+NOW = 1_767_225_600.25  # 2026-01-01T00:00:00.25Z
+
+
+def stored(spec: Spec, holder: str = "jane@laptop", *, created: float = NOW, number: int = 1) -> dict[str, Any]:
+    """As the API server gives it back."""
+    there = codec.lease(spec, holder, "default", created)
+    there["metadata"] |= {
+        "uid": f"lease-{number}",
+        "resourceVersion": str(number),
+        "creationTimestamp": there["spec"]["acquireTime"][:19] + "Z",
+    }
+    return there
+
+
+def test_what_is_written() -> None:
+    spec = mesh()
+    assert codec.lease(spec, "jane@laptop", "tools", NOW) == {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": name_of(spec),
+            "namespace": "default",
+            "labels": {
+                "app.kubernetes.io/managed-by": "meshdev",
+                "app.kubernetes.io/component": "intercept",
+                "meshdev.dev/workload-uid": "uid-b",
+            },
+            "annotations": {
+                "meshdev.dev/spec": encode(spec),
+                "meshdev.dev/status": '{"state": "pending", "acked": 0, "total": 0}',
+                "meshdev.dev/manager-namespace": "tools",
+            },
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "b", "uid": "uid-b"}],
+        },
+        "spec": {
+            "holderIdentity": "jane@laptop",
+            "leaseDurationSeconds": 30,
+            "acquireTime": "2026-01-01T00:00:00.250000Z",
+            "renewTime": "2026-01-01T00:00:00.250000Z",
+        },
+    }
+
+
+@given(SPECS, st.text(max_size=20))
+def test_what_is_written_is_read(spec: Spec, holder: str) -> None:
+    found = record(stored(spec, holder.replace("\0", "")))
+    assert found.spec == spec
+    assert found.holder.isprintable()
+    assert (found.manager_namespace, found.status, found.renewed, found.created) == (
+        "default",
+        Status(),
+        NOW,
+        NOW - 0.25,
+    )
+
+
+def test_the_owner_of_a_bare_pod() -> None:
+    assert codec.owner(Workload("default", "pod", "p", "u")) == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "name": "p",
+        "uid": "u",
+    }
+
+
+def test_renewing_keeps_what_others_wrote() -> None:
+    there = stored(mesh())
+    there["metadata"]["annotations"]["theirs"] = "x"
+    there["metadata"]["labels"]["theirs"] = "x"
+    before = deepcopy(there)
+    again = codec.renewed(there, Status("active", 2, 3), NOW + 10)
+    assert there == before
+    assert (again["metadata"]["annotations"]["theirs"], again["metadata"]["labels"]["theirs"]) == ("x", "x")
+    assert record(again).status == Status("active", 2, 3)
+    assert (record(again).renewed, record(again).created) == (NOW + 10, NOW - 0.25)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expired", "stale"),
+    [
+        (-1000, False, False),  # the holder's clock is ahead
+        (0, False, False),
+        (EXPIRED_SECONDS, False, False),
+        (EXPIRED_SECONDS + 1, True, False),
+        (EXPIRED_SECONDS + STALE_SECONDS, True, False),
+        (EXPIRED_SECONDS + STALE_SECONDS + 1, True, True),
+    ],
+)
+def test_expiry(seconds: float, expired: bool, stale: bool) -> None:
+    found = record(stored(mesh()))
+    assert (found.expired(NOW + seconds), found.stale(NOW + seconds)) == (expired, stale)
+    assert found.silent(NOW + seconds) == max(0, seconds)
+
+
+def test_the_name_is_of_what_is_claimed_and_of_nothing_else() -> None:
+    one = name_of(mesh(number=1))
+    assert name_of(mesh(number=2)) == one  # another session, the same claim
+    others = {
+        name_of(mesh(HeaderMatch("a", "exact", "2"))),
+        name_of(mesh(HeaderMatch("a", "regex", "1"))),
+        name_of(mesh(ports=(Port(8081, "http", 8080),))),
+        name_of(mesh(workload=Workload("default", "deployment", "b", "another"))),
+        name_of(proxy()),
+    }
+    assert len(others | {one}) == 6
+    assert name_of(mesh(ports=(Port(8080, "tcp", 1),))) == one  # neither the local port nor what is said on it
+    assert len(one) < 64
+
+
+def at(there: Any, path: str) -> tuple[Any, str]:
+    *outer, last = path.split("/")
+    for name in outer:
+        there = there[int(name)] if isinstance(there, list) else there[name]
+    return there, last
+
+
+@pytest.mark.parametrize("value", [..., None, 1, [], {}, "", "x", "\0", "x" * 300_000, "{}", "[" * 9000, "\ud800"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "metadata/annotations",
+        "metadata/annotations/meshdev.dev~spec",
+        "metadata/ownerReferences",
+        "metadata/name",
+        "metadata/uid",
+        "metadata/resourceVersion",
+        "metadata/creationTimestamp",
+        "metadata/namespace",
+        "metadata",
+        "spec",
+        "spec/renewTime",
+        "spec/holderIdentity",
+    ],
+)
+def test_a_hostile_lease_is_an_error_and_nothing_else(path: str, value: Any) -> None:
+    there = stored(mesh())
+    inside, last = at(there, path)
+    last = last.replace("~", "/")
+    if value is ...:
+        del inside[last]
+    else:
+        inside[last] = value
+    found, troubles = records([there])
+    if found:  # any short text is a uid, a version, a holder
+        assert path in {"metadata/uid", "metadata/resourceVersion", "spec/holderIdentity"}
+        assert isinstance(value, str)
+    else:
+        assert [len(trouble) < 1000 for trouble in troubles] == [True]
+
+
+@pytest.mark.parametrize("there", [None, 1, "x", [], {}, {"metadata": 1}, {"metadata": {"name": 1}, "spec": []}])
+def test_what_is_no_lease_at_all(there: Any) -> None:
+    with pytest.raises(ProtocolError):
+        record(there)
+
+
+@pytest.mark.parametrize(
+    "status", ['{"state": "boss"}', '{"acked": -1}', '{"total": "x"}', "[]", "nonsense", '{"acked": 1e999}']
+)
+def test_a_hostile_status(status: str) -> None:
+    there = stored(mesh())
+    there["metadata"]["annotations"]["meshdev.dev/status"] = status
+    with pytest.raises(ProtocolError, match="its status"):
+        record(there)
+
+
+def test_a_status_that_says_more_or_less_is_read() -> None:
+    there = stored(mesh())
+    there["metadata"]["annotations"]["meshdev.dev/status"] = json.dumps({"state": "active", "mood": "fine"})
+    assert record(there).status == Status("active")
+    del there["metadata"]["annotations"]["meshdev.dev/status"]
+    assert record(there).status == Status()
+
+
+@pytest.mark.parametrize("time", ["2026-01-01T00:00:00", "9999-99-99T00:00:00Z", "now"])
+def test_times_that_are_none(time: str) -> None:
+    there = stored(mesh())
+    there["spec"]["renewTime"] = time
+    with pytest.raises(ProtocolError):
+        record(there)
+
+
+def test_nobody_claims_a_workload_that_does_not_own_the_lease() -> None:
+    elsewhere = stored(mesh(workload=Workload("team-1", "deployment", "b", "uid-b")))
+    elsewhere["metadata"]["namespace"] = "default"
+    other = stored(mesh())
+    other["metadata"]["ownerReferences"][0]["uid"] = "another"
+    renamed = stored(mesh())
+    renamed["metadata"]["name"] = "meshdev-x"
+    found, troubles = records([elsewhere, stored(mesh()), other, renamed])
+    assert [each.name for each in found] == [name_of(mesh())]
+    assert ["does not own it" in each for each in troubles] == [True, True, False]
+
+
+def test_the_oldest_comes_first() -> None:
+    leases = [
+        stored(mesh(HeaderMatch(name, "present")), created=NOW + age) for age, name in ((2, "a"), (0, "b"), (0, "c"))
+    ]
+    found, _ = records(leases)
+    assert [each.created for each in found] == [NOW - 0.25, NOW - 0.25, NOW + 1.75]
+    assert found[0].name < found[1].name
+
+
+def test_ports_make_the_name() -> None:
+    both = (HTTP, Port(8080, "udp", 8080))
+    assert name_of(proxy(ports=both)) != name_of(proxy())
+    assert proxy().workload == B

@@ -1,0 +1,173 @@
+"""From a target to the workload that owns the pods, and the pods as they come and go."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from meshdev.errors import ForbiddenError, InterceptError
+from meshdev.intercept.target import parse_target
+from meshdev.kube.client import KubeApi
+from meshdev.kube.workloads import Resolved, pods_of, resolve, selector_of, watch_replicas
+from tests.kube.fake_api import FakeApi
+from tests.kube.objects import HTTP, pod, put_pod, put_workload, resolved_b, service, template, workload
+
+
+async def resolved(api: KubeApi, typed: str) -> Resolved:
+    return await resolve(api, parse_target(typed), "default")
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"])
+async def test_a_workload_is_itself(fake: FakeApi, api: KubeApi, kind: str) -> None:
+    put_workload(fake, workload(kind))
+    found = await resolved(api, f"{kind.lower()}/b")
+    assert (str(found.workload), found.workload.uid, found.selector) == (f"{kind.lower()}/b", "uid-b", "app=b")
+    assert [port.number for port in found.ports.known] == [8080]
+    assert found.service is None
+
+
+@pytest.mark.parametrize("typed", ["pod/b-1", "rs/b-5d4f", "svc/b", "deploy/b"])
+async def test_all_ways_lead_to_the_owner(fake: FakeApi, api: KubeApi, typed: str) -> None:
+    put_workload(fake, workload(), "b-1", "b-2")
+    fake.put("services", service("b"))
+    found = await resolved(api, typed)
+    assert str(found.workload) == "deployment/b"
+    assert found.service == ("b" if typed == "svc/b" else None)
+    assert len(found.ports.service) == (1 if typed == "svc/b" else 0)
+
+
+async def test_a_pod_of_a_stateful_set(fake: FakeApi, api: KubeApi) -> None:
+    put_workload(fake, workload("StatefulSet"), "b-0")
+    assert str((await resolved(api, "pod/b-0")).workload) == "statefulset/b"
+
+
+@pytest.mark.parametrize("typed", ["pod/p", "svc/p"])
+async def test_a_bare_pod_is_its_own_workload(fake: FakeApi, api: KubeApi, typed: str) -> None:
+    put_pod(fake, pod("p"))
+    fake.objects["", "pods"]["default", "p"]["kind"] = "Pod"  # a GET says it
+    fake.put("services", service("p"))
+    found = await resolved(api, typed)
+    assert (str(found.workload), found.workload.uid) == ("pod/p", "uid-p")
+    assert [each["metadata"]["name"] for each in await pods_of(api, found)] == ["p"]
+
+
+async def test_an_owner_of_a_kind_that_we_do_not_know(fake: FakeApi, api: KubeApi) -> None:
+    rollout = {"kind": "Rollout", "metadata": {"name": "b", "uid": "u"}}
+    made = workload("ReplicaSet", "b-1")
+    made["metadata"]["ownerReferences"] = [{**rollout["metadata"], "kind": "Rollout", "controller": True}]  # type: ignore[dict-item]  # as JSON has it
+    put_workload(fake, made)
+    assert str((await resolved(api, "rs/b-1")).workload) == "replicaset/b-1"
+
+
+async def test_an_owner_that_is_gone_or_another_by_now(fake: FakeApi, api: KubeApi) -> None:
+    put_pod(fake, pod("b-1", workload()))
+    fake.objects["", "pods"]["default", "b-1"]["kind"] = "Pod"
+    assert str((await resolved(api, "pod/b-1")).workload) == "pod/b-1"
+    other = workload("ReplicaSet", "b-5d4f")
+    other["metadata"]["uid"] = "another"
+    put_workload(fake, other)
+    assert str((await resolved(api, "pod/b-1")).workload) == "pod/b-1"
+
+
+@pytest.mark.parametrize("typed", ["deploy/x", "sts/x", "po/x", "svc/x"])
+async def test_what_is_not_there(api: KubeApi, typed: str) -> None:
+    with pytest.raises(InterceptError, match=f"there is no {parse_target(typed)} in namespace default") as caught:
+        await resolved(api, typed)
+    assert "kubectl -n default get" in (caught.value.hint or "")
+
+
+async def test_services_that_lead_to_no_one_workload(fake: FakeApi, api: KubeApi) -> None:
+    put_workload(fake, workload(), "b-1")
+    put_workload(fake, workload("StatefulSet", "c"))
+    put_pod(fake, pod("c-0", workload("StatefulSet", "c"), labels={"app": "b"}))
+    fake.put("services", service("b"))
+    fake.put("services", service("manual", selector={}))
+    fake.put("services", service("nobody"))
+    with pytest.raises(InterceptError, match="more than one workload: deployment/b, statefulset/c"):
+        await resolved(api, "svc/b")
+    with pytest.raises(InterceptError, match="selects no pods"):
+        await resolved(api, "svc/manual")
+    with pytest.raises(InterceptError, match="selects no pod that runs"):
+        await resolved(api, "svc/nobody")
+
+
+async def test_a_target_that_cannot_be_intercepted_is_refused(fake: FakeApi, api: KubeApi) -> None:
+    put_workload(fake, workload(made_of=template(hostNetwork=True)))
+    with pytest.raises(InterceptError, match="deployment/b cannot be intercepted: its pods use the node's network"):
+        await resolved(api, "deploy/b")
+
+
+async def test_services_that_select_the_pods_tell_of_ports(fake: FakeApi, api: KubeApi) -> None:
+    put_workload(fake, workload(made_of=template(ports=[])), "b-1")
+    fake.put("services", service("front", [{"name": "http", "port": 80, "targetPort": 8080}], {"app": "b"}))
+    fake.put("services", service("other", [{"port": 1}], {"app": "c"}))
+    found = (await resolved(api, "deploy/b")).ports
+    assert [(port.number, port.protocol) for port in found.known] == [(8080, "http")]
+
+
+async def test_who_may_not_see_it_is_told_the_rule(fake: FakeApi, api: KubeApi) -> None:
+    fake.allow = lambda asked: asked.resource != "deployments"
+    with pytest.raises(ForbiddenError, match=r"get deployments\.apps in namespace default"):
+        await resolved(api, "deploy/b")
+
+
+async def test_services_that_may_not_be_seen_are_missed_only_where_they_are_the_target(
+    fake: FakeApi, api: KubeApi
+) -> None:
+    fake.allow = lambda asked: asked.resource != "services"
+    found = await resolved_b(fake, api)
+    assert [(port.number, port.protocol) for port in found.ports.known] == [(8080, "http")]
+    with pytest.raises(ForbiddenError, match="list services"):
+        await resolved(api, "svc/b")
+
+
+def test_selectors_as_queries() -> None:
+    made = workload()
+    made["spec"]["selector"] = {
+        "matchLabels": {"b": "2", "a": "1"},
+        "matchExpressions": [
+            {"key": "c", "operator": "In", "values": ["x", "y"]},
+            {"key": "d", "operator": "NotIn", "values": ["z"]},
+            {"key": "e", "operator": "Exists"},
+            {"key": "f", "operator": "DoesNotExist"},
+        ],
+    }
+    assert selector_of(made) == "a=1,b=2,c in (x,y),d notin (z),e,!f"
+
+
+async def test_its_pods_and_no_others(fake: FakeApi, api: KubeApi) -> None:
+    found = await resolved_b(fake, api, "b-1", "b-2")
+    put_pod(fake, pod("stranger", workload("StatefulSet", "c"), labels={"app": "b"}))
+    put_pod(fake, pod("bare", labels={"app": "b"}))
+    done = pod("done", workload())
+    done["status"]["phase"] = "Failed"
+    put_pod(fake, done)
+    going = pod("going", workload())
+    going["metadata"]["deletionTimestamp"] = "now"
+    put_pod(fake, going)
+    assert sorted(each["metadata"]["name"] for each in await pods_of(api, found)) == ["b-1", "b-2"]
+
+
+async def test_a_workload_without_pods_and_one_with_a_pod_that_a_mesh_has(fake: FakeApi, api: KubeApi) -> None:
+    found = await resolved_b(fake, api)
+    with pytest.raises(InterceptError, match="has no pod that runs") as caught:
+        await pods_of(api, found)
+    assert caught.value.hint == "kubectl -n default scale deployment/b --replicas 1"
+    put_pod(fake, pod("b-1", workload(), containers=[{"name": "istio-proxy", "ports": [HTTP]}]))
+    with pytest.raises(InterceptError, match="Istio"):
+        await pods_of(api, found)
+
+
+async def test_pods_come_change_and_go(fake: FakeApi, api: KubeApi) -> None:
+    found = await resolved_b(fake, api, "b-1")
+    async with asyncio.timeout(5), aclosing(watch_replicas(api, found)) as states:
+        assert [each.name for each in (await anext(states)).values()] == ["b-1"]
+        put_pod(fake, pod("stranger", workload("StatefulSet", "c"), labels={"app": "b"}))
+        put_pod(fake, pod("b-2", workload()))
+        assert [each.name for each in (await anext(states)).values()] == ["b-1", "b-2"]
+        going = pod("b-1", workload())
+        going["metadata"]["deletionTimestamp"] = "now"
+        put_pod(fake, going)
+        assert [each.leaving for each in (await anext(states)).values()] == [True, False]
+        fake.remove("pods", "b-1")
+        assert [each.name for each in (await anext(states)).values()] == ["b-2"]

@@ -1,0 +1,62 @@
+"""Intercepts as sessions claim them, and a listener in place of the container *control*."""
+
+import socket
+from pathlib import Path
+from typing import Self
+
+from meshdev.intercept import spec as specs
+from meshdev.intercept.spec import HeaderMatch, Match, Mode, Port, Spec, Workload
+from meshdev.wire.intercepts import Intercept
+from meshdev.wire.manager import Claimed, Synced, ToControl, ToTunnel, decode_to_control, encode
+from tests.loops import DEADLINE_SECONDS
+
+KEY, OTHER_KEY = "a" * 64, "b" * 64
+WORKLOAD = Workload("default", "deployment", "b", "0f2e2d8c-uid")
+HTTP = Port(8080, "http", 3000)
+
+
+def spec(name: str, *ports: Port, mode: Mode = "mesh", value: str = "1") -> Spec:
+    """The intercept *name* (a letter or more)."""
+    match = None if mode == "proxy" else Match.of((HeaderMatch("a", "exact", value),))
+    return Spec(name.encode().hex().ljust(32, "0")[:32], WORKLOAD, mode, match, tuple(sorted(ports or (HTTP,))))
+
+
+def intercept(one: Spec, order: int, key: str = KEY, *, reset_older: bool = False) -> Intercept:
+    return Intercept(one.id, specs.encode(one), key, reset_older, order)
+
+
+class Listener:
+    """Whoever is at the other end of the tunnel container's socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(DEADLINE_SECONDS)
+        self.sock.connect(str(folder / "tunnel.sock"))
+        self.pod = self.hear()
+        """The first that everybody hears: once it is here, nothing that happens is missed."""
+
+    def hear(self) -> ToControl:
+        return decode_to_control(self.sock.recv(1 << 17))
+
+    def hear_all(self) -> list[ToControl]:
+        """Everything up to the word that this is everything."""
+        said: list[ToControl] = []
+        while not said or said[-1] != Synced():
+            said.append(self.hear())
+        return said
+
+    def claimed(self) -> Claimed:
+        """The next claim that is told, whatever is told before."""
+        while True:
+            message = self.hear()
+            if isinstance(message, Claimed):
+                return message
+
+    def say(self, message: ToTunnel | bytes) -> None:
+        self.sock.send(message if isinstance(message, bytes) else encode(message))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()

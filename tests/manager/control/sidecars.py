@@ -1,0 +1,244 @@
+"""The control container's real gRPC server on loopback, and sidecars that do what the test makes them do."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import grpc
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from google.protobuf import json_format
+
+from meshdev.manager.control.core import Core
+from meshdev.manager.control.link import Link
+from meshdev.manager.control.service import serve
+from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
+from meshdev.wire import agent
+from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Want
+from meshdev.wire.manager import ToTunnel
+from tests.loops import DEADLINE_SECONDS
+from tests.waiting import until
+
+TOKEN, OTHER_TOKEN = "t" * 32, "u" * 32
+KEY, OTHER_KEY = (hashlib.sha256(token.encode()).hexdigest() for token in (TOKEN, OTHER_TOKEN))
+PORT = PodPort(8080)
+DOOR = 15801
+
+
+@dataclass
+class Control:
+    core: Core
+    port: int
+
+
+@asynccontextmanager
+async def control(folder: Path) -> AsyncIterator[Control]:
+    """As ``python3 -m meshdev.manager.control`` puts it together."""
+    loop = asyncio.get_running_loop()
+
+    def tell(key: str, message: ToTunnel) -> None:
+        link.tell(key, message)
+
+    core = Core(tell, loop.call_later, loop.time)
+    link = Link(folder / "tunnel.sock", core.met, core.told, core.everything)
+    server, port = await serve(core, "127.0.0.1:0")
+    task = asyncio.create_task(link.run())
+    try:
+        await until(lambda: core._synced_at is not None)
+        yield Control(core, port)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await server.stop(0)
+
+
+@dataclass
+class Agent:
+    """An agent's stream; ``want`` and ``redirect`` are the last that were told."""
+
+    call: Any
+    want: Want | None = None
+    redirect: Redirect | None = None
+    log: list[str] = field(default_factory=list)
+
+    async def say(self, message: Hello | Listen | State | bytes) -> None:
+        await self.call.write(message if isinstance(message, bytes) else agent.encode(message))
+
+    async def follow(self) -> None:
+        while (data := await self.call.read()) is not grpc.aio.EOF:
+            message = agent.decode_from_control(data)
+            if isinstance(message, Want):
+                self.want = message
+            else:
+                self.redirect = message
+            self.log.append(type(message).__name__)
+
+    def wants(self) -> list[str]:
+        return [str(each.port) for each in self.want.ports] if self.want else []
+
+    def redirects(self) -> list[str]:
+        return [str(port) for port in self.redirect.ports] if self.redirect else []
+
+
+@dataclass
+class Envoy:
+    """An Envoy's stream: it takes what it is told, unless *refuses* occurs in it, and asks for what is named there."""
+
+    call: Any
+    uid: str
+    has: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in ORDER})
+    asked: dict[str, list[str]] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+    refuses: str = ""
+    _told: bool = False
+
+    async def follow(self) -> None:
+        await self._ask(CLUSTERS)
+        await self._ask(LISTENERS)
+        while (answer := await self.call.read()) is not grpc.aio.EOF:
+            await self._take(answer)
+
+    async def _take(self, answer: Any) -> None:
+        kind = answer.type_url
+        found = {}
+        for one in answer.resources:
+            message = _MESSAGES[kind]()
+            message.ParseFromString(one.value)
+            found[message.cluster_name if kind == ENDPOINTS else message.name] = message
+        text = " ".join(json_format.MessageToJson(message, indent=None) for message in found.values())
+        self.log.append(kind.rpartition(".")[2])
+        if self.refuses and self.refuses in text:
+            await self._ask(kind, answer, f"Proto constraint validation failed: {self.refuses}")
+            return
+        self.has[kind] = found if kind in {CLUSTERS, LISTENERS} else {**self.has[kind], **found}
+        await self._ask(kind, answer)
+        if kind == CLUSTERS:
+            wanted = sorted(name for name, one in found.items() if one.type == cluster_pb2.Cluster.EDS)
+            await self._want(ENDPOINTS, wanted)
+        if kind == LISTENERS:
+            wanted = sorted(name.replace("listener", "routes", 1) for name in found)
+            await self._want(ROUTES, wanted)
+
+    async def _want(self, kind: str, wanted: list[str]) -> None:
+        if wanted != self.asked.get(kind, []):
+            self.asked[kind] = wanted
+            self.has[kind] = {name: one for name, one in self.has[kind].items() if name in wanted}
+            await self._ask(kind)
+
+    async def _ask(self, kind: str, answer: Any = None, error: str | None = None) -> None:
+        request = discovery_pb2.DiscoveryRequest(type_url=kind, resource_names=self.asked.get(kind, []))
+        if not self._told:
+            request.node.id, self._told = self.uid, True
+        self._nonces[kind] = answer.nonce if answer is not None else self._nonces.get(kind, "")
+        request.response_nonce = self._nonces[kind]
+        if error is not None:
+            request.error_detail.message = error
+        await self.call.write(request)
+
+    def __post_init__(self) -> None:
+        self._nonces: dict[str, str] = {}
+
+    def routes(self) -> str:
+        """All routes as text."""
+        found = self.has[ROUTES].values()
+        return " ".join(json_format.MessageToJson(one, indent=None) for one in found)
+
+    def listens(self) -> list[str]:
+        return sorted(self.has[LISTENERS])
+
+
+_MESSAGES: dict[str, Any] = {
+    CLUSTERS: cluster_pb2.Cluster,
+    ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
+    LISTENERS: listener_pb2.Listener,
+    ROUTES: route_pb2.RouteConfiguration,
+}
+
+
+def hello(name: str = "b-1", address: str = "10.244.0.7") -> Hello:
+    return Hello(name, f"uid-{name}", "default", IPv4Address(address))
+
+
+@asynccontextmanager
+async def agent_of(
+    control: Control, token: str = TOKEN, name: str = "b-1", address: str = "10.244.0.7"
+) -> AsyncIterator[Agent]:
+    """An agent that has said hello."""
+    async with channel(control) as line:
+        made = Agent(line.stream_stream(agent.METHOD)(metadata=metadata(token)))
+        await made.say(hello(name, address))
+        async with beside(made.follow()):
+            yield made
+
+
+@asynccontextmanager
+async def envoy_of(control: Control, token: str = TOKEN, name: str = "b-1") -> AsyncIterator[Envoy]:
+    """An Envoy that has asked for everything."""
+    async with channel(control) as line:
+        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(metadata=metadata(token))
+        made = Envoy(call, f"uid-{name}")
+        async with beside(made.follow()):
+            yield made
+
+
+@dataclass
+class Sidecar:
+    agent: Agent
+    envoy: Envoy
+
+    async def listen(self) -> None:
+        await self.agent.say(Listen({PORT: DOOR}))
+
+    async def state(self, *redirected: PodPort, **more: Any) -> None:
+        await self.agent.say(State(redirected, **more))
+
+
+@asynccontextmanager
+async def sidecar(control: Control, token: str = TOKEN, name: str = "b-1") -> AsyncIterator[Sidecar]:
+    """Both of them."""
+    async with agent_of(control, token, name) as one, envoy_of(control, token, name) as other:
+        yield Sidecar(one, other)
+
+
+@asynccontextmanager
+async def joined(control: Control, token: str = TOKEN, name: str = "b-1") -> AsyncIterator[Sidecar]:
+    """A sidecar that has redirected :data:`PORT`."""
+    async with sidecar(control, token, name) as made:
+        await until(lambda: made.agent.wants() == ["8080"])
+        await made.listen()
+        await until(lambda: made.agent.redirects() == ["8080"])
+        await made.state(PORT)
+        yield made
+
+
+def metadata(token: str | None) -> list[tuple[str, str]]:
+    return [] if token is None else [(agent.METADATA_KEY, token)]
+
+
+@asynccontextmanager
+async def channel(control: Control) -> AsyncIterator[Any]:
+    async with grpc.aio.insecure_channel(
+        f"127.0.0.1:{control.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+    ) as made:
+        yield made
+
+
+@asynccontextmanager
+async def beside(work: Any) -> AsyncIterator[None]:
+    """*work* runs beside the block; that the stream ended is no failure."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=DEADLINE_SECONDS)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, grpc.RpcError):
+            raise error

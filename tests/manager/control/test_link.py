@@ -1,0 +1,61 @@
+"""The control container's end of the socket: who comes and goes is logged, a tunnel that restarts is met again."""
+
+import asyncio
+import logging
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from meshdev.manager.control import link
+from meshdev.manager.control.link import Link
+from meshdev.wire.control import Close
+from meshdev.wire.intercepts import Report
+from meshdev.wire.manager import Allow, Pod, Synced, ToControl, ToTunnel
+from tests.manager.standin import Visitor, hello, running
+from tests.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "RETRY_SECONDS", 0.01)
+
+
+async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, link.log.name)
+    heard: list[ToControl] = []
+    met: list[bool] = []
+    one = Link(tmp_path / "tunnel.sock", lambda: met.append(True), heard.append, lambda: ())
+    task = asyncio.ensure_future(one.run())
+    for number, name in enumerate(("ann", "bob")):
+        with running(tmp_path) as manager:
+            await until(lambda number=number: len(met) == number + 1)  # type: ignore[misc]  # a default in a lambda
+            await until(lambda number=number: len(heard) == 2 * (number + 1))  # type: ignore[misc]  # a default in a lambda
+            with Visitor(manager) as visitor:
+                visitor.say(hello(name)).welcome()
+                visitor.say(Close("bye", ""))
+                await until(lambda name=name: f"left {name} 198.18.0.2" in caplog.messages)  # type: ignore[misc]  # a default in a lambda
+            assert f"joined {name} 198.18.0.2" in caplog.messages
+    assert heard == [Pod(IPv4Address("10.244.0.9")), Synced()] * 2
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_what_waits_is_the_newest_and_a_new_tunnel_hears_what_holds(tmp_path: Path) -> None:
+    said: list[ToTunnel] = []
+    holds = Allow(20000, (), False)
+    one = Link(tmp_path / "tunnel.sock", lambda: None, lambda _: None, lambda: [("allow 20000", holds)])
+    task = asyncio.ensure_future(one.run())
+    for _ in range(2):
+        with running(tmp_path) as manager:
+            manager.link.attach(tuple, said.append)
+            await until(lambda: holds in said)
+            for number in range(2000):
+                one.tell("report", Report("1" * 32, "b-1", "acked", matched=number))
+            await until(lambda: any(isinstance(each, Report) and each.matched == 1999 for each in said))
+            assert len(said) < 50
+            said.clear()
+    task.cancel()
+    await asyncio.wait([task])

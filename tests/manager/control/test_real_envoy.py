@@ -1,0 +1,159 @@
+"""A real Envoy at the real control container: how soon what a session says counts, and that no request is lost."""
+
+import asyncio
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from meshdev.intercept.spec import HeaderMatch, Match, Port, Spec
+from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
+from meshdev.wire.agent import Listen, PodPort, State
+from tests.manager.claims import WORKLOAD
+from tests.manager.control.sidecars import TOKEN, Agent, Control, agent_of
+from tests.manager.control.words import Words
+from tests.manager.standin import POD, Manager, running
+from tests.sidecar.pod import End
+from tests.sidecar.real_envoy import binary, free_port
+from tests.waiting import until
+
+#: The manager is on loopback here, so the first relay's port is where the laptop's program listens.
+FIRST_RELAY = 20000
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    with running(tmp_path, pod=replace(POD, address=IPv4Address("127.0.0.1"))) as manager:
+        yield manager
+
+
+@asynccontextmanager
+async def ends() -> AsyncIterator[tuple[End, End]]:
+    """The app and the laptop's program."""
+    app, laptop = End("original"), End("laptop")
+    laptop.port = FIRST_RELAY
+    for end in (app, laptop):
+        await end.start()
+    try:
+        yield app, laptop
+    finally:
+        for end in (app, laptop):
+            await end.stop()
+
+
+@asynccontextmanager
+async def real_envoy(mesh: Control) -> AsyncIterator[None]:
+    """As the agent starts it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start = Start("uid-b-1", TOKEN, "127.0.0.1", mesh.port, str(folder / "admin"))
+        (folder / "config.json").write_text(json.dumps(bootstrap(start)))
+        process = _start(folder / "config.json")
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _start(config: Path) -> subprocess.Popen[bytes]:
+    arguments = command(binary(), str(config), 1)
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+class Pod:
+    """Envoy's door to the app, where the agent's redirect would lead."""
+
+    def __init__(self, app: End, one: Agent) -> None:
+        self._number = app.port
+        self._agent = one
+        self.door = free_port()
+
+    def spec(self, value: str) -> Spec:
+        match = Match.of((HeaderMatch("a", "exact", value),))
+        return Spec("b" * 32, WORKLOAD, "mesh", match, (Port(self._number, "http", 3000),))
+
+    async def join(self) -> None:
+        port = PodPort(self._number)
+        await self._agent.say(State())
+        await until(lambda: self._agent.wants() == [str(port)])
+        await self._agent.say(Listen({port: self.door}))
+        await until(lambda: self._agent.redirects() == [str(port)])
+        await self._agent.say(State((port,)))
+
+    async def ask(self, value: str) -> str:
+        """Who answers a request with that header; "status 503" and the like where nobody does."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.door)
+        writer.write(f"GET / HTTP/1.1\r\nHost: b\r\na: {value}\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+        status = head.split()[1]
+        return body if status == "200" else f"status {status}"
+
+    async def seconds_until(self, value: str, who: str) -> float:
+        """Until a request with that header is answered by *who*."""
+        began = time.perf_counter()
+        while await self.ask(value) != who:
+            assert time.perf_counter() - began < 5
+        return time.perf_counter() - began
+
+
+@asynccontextmanager
+async def joined(mesh: Control, app: End) -> AsyncIterator[Pod]:
+    async with agent_of(mesh, address="127.0.0.1") as one, real_envoy(mesh):
+        pod = Pod(app, one)
+        joining = asyncio.create_task(pod.join())
+        yield pod
+        await joining
+
+
+async def test_what_a_session_says_counts_within_a_tenth_of_a_second(mesh: Control, words: Words) -> None:
+    times: dict[str, list[float]] = {"match": [], "down": [], "up": []}
+    async with ends() as (app, _), joined(mesh, app) as pod:
+        words.claim(pod.spec("first"))
+        await words.reported("acked", pod.spec("first"))
+        assert (await pod.ask("first"), await pod.ask("other")) == ("laptop", "original")
+        for number in range(15):
+            value = f"v{number}"
+            one = pod.spec(value)
+            words.claim(one)
+            times["match"].append(await pod.seconds_until(value, "laptop"))
+            words.local(one, False, one.ports[0])
+            times["down"].append(await pod.seconds_until(value, "original"))
+            words.local(one, True, one.ports[0])
+            times["up"].append(await pod.seconds_until(value, "laptop"))
+    print({name: f"p50 {sorted(some)[7] * 1e3:.1f} ms, max {max(some) * 1e3:.1f} ms" for name, some in times.items()})
+    assert max(max(some) for some in times.values()) < 0.1
+
+
+async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, words: Words) -> None:
+    answers: dict[str, int] = {}
+    stop = asyncio.Event()
+
+    async def ask(pod: Pod, value: str) -> None:
+        while not stop.is_set():
+            who = await pod.ask(value)
+            answers[who] = answers.get(who, 0) + 1
+
+    async with ends() as (app, _), joined(mesh, app) as pod:
+        one = pod.spec("1")
+        words.claim(one)
+        await words.reported("acked", one)
+        asking = [asyncio.create_task(ask(pod, value)) for value in ("1", "2")]
+        for _ in range(60):
+            words.withdraw(one)
+            await pod.seconds_until("1", "original")
+            words.claim(one)
+            await pod.seconds_until("1", "laptop")
+        stop.set()
+        await asyncio.gather(*asking)
+    print(f"answers while an intercept came and went: {answers}")
+    assert answers.keys() == {"laptop", "original"}
+    assert sum(answers.values()) > 200

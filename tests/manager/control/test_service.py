@@ -1,0 +1,343 @@
+"""Sidecars, sessions and both containers together, with real gRPC: who gets what, when, and who does not."""
+
+import asyncio
+import time
+from contextlib import suppress
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import grpc
+import pytest
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+
+from meshdev.intercept.spec import Port
+from meshdev.manager.control import service
+from meshdev.sidecar.envoy import names
+from meshdev.sidecar.envoy.protos import CLUSTERS, LISTENERS
+from meshdev.wire import agent
+from meshdev.wire.agent import Counts, Hello, Listen, PodPort, State
+from meshdev.wire.intercepts import Report
+from tests.manager.claims import spec
+from tests.manager.control.sidecars import (
+    DOOR,
+    OTHER_KEY,
+    OTHER_TOKEN,
+    PORT,
+    TOKEN,
+    Control,
+    agent_of,
+    channel,
+    control,
+    envoy_of,
+    hello,
+    joined,
+    metadata,
+    sidecar,
+)
+from tests.manager.control.words import Words
+from tests.manager.standin import Manager
+from tests.manager.test_intercepts import Ann
+from tests.waiting import until
+
+B = spec("b")
+LOOPBACK = IPv4Address("127.0.0.1")
+
+
+def allowed(manager: Manager) -> dict[int, set[IPv4Address]]:
+    return manager.ask(lambda: {port: set(sources) for (_, port), (_, sources) in manager.network.relays.items()})
+
+
+async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, words: Words) -> None:
+    words.claim()
+    async with sidecar(mesh) as made:
+        await until(lambda: made.agent.wants() == ["8080"])
+        assert made.agent.want is not None
+        assert made.agent.want.ports[0].mode == "mesh"
+        assert made.agent.redirect is None
+        assert made.envoy.listens() == []
+        await made.listen()
+        await until(lambda: made.agent.redirects() == ["8080"])
+        assert made.envoy.listens() == ["listener_8080"]
+        assert B.id in made.envoy.routes()
+        assert (await words.reported("joined")).pod == "b-1"
+        await made.state(PORT)
+        assert await words.reported("acked") == Report(B.id, "b-1", "acked")
+        assert allowed(manager) == {20000: {LOOPBACK}}
+        counts = Counts(5, 1, 2)
+        await made.state(PORT, older=((PORT, 3),), intercepts=((B.id, counts), ("x", Counts(9, 9, 9))))
+        assert await words.report(lambda report: report.matched == 5) == Report(B.id, "b-1", "acked", "", 5, 1, 2, 3)
+
+
+async def test_a_pod_leaves_step_by_step(mesh: Control, words: Words) -> None:
+    words.claim()
+    async with joined(mesh) as made:
+        await words.reported("acked")
+        words.withdraw()
+        await until(lambda: made.agent.want is not None and made.agent.wants() == [])
+        await until(lambda: B.id not in made.envoy.routes())
+        await made.state()
+        await words.reported("gone")
+        assert made.envoy.listens() == ["listener_8080"]  # for connections that are kept alive
+
+
+async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
+    words.claim()
+    times: dict[str, list[float]] = {"match": [], "down": [], "up": []}
+    async with joined(mesh) as made:
+        await words.reported("acked")
+        for number in range(20):
+            began = time.perf_counter()
+            words.claim(spec("b", value=f"value-{number}"))
+            await until(lambda number=number: f"value-{number}" in made.envoy.routes())  # type: ignore[misc]  # a default in a lambda
+            times["match"].append(time.perf_counter() - began)
+            for name, up in (("down", False), ("up", True)):
+                began = time.perf_counter()
+                words.local(up=up)
+                await until(lambda up=up: (names.either(PORT, B.id) in made.envoy.routes()) == up)  # type: ignore[misc]  # a default in a lambda
+                times[name].append(time.perf_counter() - began)
+    print({name: f"p50 {sorted(some)[10] * 1e3:.1f} ms, max {max(some) * 1e3:.1f} ms" for name, some in times.items()})
+    assert max(max(some) for some in times.values()) < 0.1
+
+
+@pytest.mark.parametrize("token", [None, "", "short", "x" * 600])
+async def test_without_a_token_nobody_gets_anything(mesh: Control, manager: Manager, words: Words, token: str) -> None:
+    words.claim()
+    async with joined(mesh), channel(mesh) as line:
+        for call, first in (
+            (
+                ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(metadata=metadata(token)),
+                discovery_pb2.DiscoveryRequest(type_url=CLUSTERS),
+            ),
+            (line.stream_stream(agent.METHOD)(metadata=metadata(token)), agent.encode(hello())),
+        ):
+            with suppress(grpc.RpcError, asyncio.InvalidStateError):
+                await call.write(first)
+                assert await call.read() is grpc.aio.EOF
+            assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert await asyncio.to_thread(allowed, manager) == {20000: {LOOPBACK}}
+
+
+async def test_the_token_of_another_workload_gets_nothing_of_this_one(
+    mesh: Control, manager: Manager, words: Words
+) -> None:
+    words.claim()
+    async with sidecar(mesh, OTHER_TOKEN, "b-1") as eve:
+        async with joined(mesh):
+            await eve.listen()
+            await eve.state(PORT)
+            await words.reported("acked")
+        assert eve.agent.wants() == []
+        assert B.id not in str(eve.envoy.has)
+        assert eve.envoy.listens() == []
+        await until(lambda: allowed(manager) == {20000: set()})
+
+
+async def test_a_session_without_the_token_claims_only_what_nobody_has(mesh: Control, manager: Manager) -> None:
+    with Ann(manager) as ann, Ann(manager, "eve") as eve:
+        ours, theirs = Words(ann), Words(eve)
+        ours.claim()
+        theirs.claim(spec("evil", value="2"), OTHER_KEY)
+        async with joined(mesh) as made:
+            await ours.reported("acked")
+            assert spec("evil").id not in made.envoy.routes()
+
+
+async def test_two_sessions_share_a_workload(mesh: Control, manager: Manager) -> None:
+    with Ann(manager) as ann, Ann(manager, "bob") as bob:
+        ours, theirs = Words(ann), Words(bob)
+        other = spec("c", value="2")
+        ours.claim()
+        async with joined(mesh) as made:
+            await ours.reported("acked")
+            theirs.claim(other)
+            await theirs.reported("acked", other)
+            assert all(names.either(PORT, each.id) in made.envoy.routes() for each in (B, other))
+            assert allowed(manager) == {20000: {LOOPBACK}, 20001: {LOOPBACK}}
+            theirs.withdraw(other)
+            await theirs.reported("gone", other)
+            assert B.id in made.envoy.routes()
+
+
+async def test_every_pod_of_a_workload(mesh: Control, words: Words) -> None:
+    words.claim()
+    async with joined(mesh), joined(mesh, name="b-2"):
+        pods = {(await words.reported("acked")).pod for _ in range(2)}
+        assert pods == {"b-1", "b-2"}
+    gone = {(await words.reported("gone")).pod for _ in range(2)}
+    assert gone == {"b-1", "b-2"}
+
+
+async def test_what_envoy_refuses_is_told_and_costs_the_others_nothing(mesh: Control, manager: Manager) -> None:
+    with Ann(manager) as ann, Ann(manager, "eve") as eve:
+        ours, theirs = Words(ann), Words(eve)
+        bad, later = spec("bad", value="poison"), spec("later", value="3")
+        ours.claim()
+        async with joined(mesh) as made:
+            made.envoy.refuses = "poison"
+            await ours.reported("acked")
+            theirs.claim(bad)
+            refused = await theirs.reported("nacked", bad)
+            assert refused.text == "Proto constraint validation failed: poison"
+            ours.claim(later)
+            await ours.reported("acked", later)
+            assert B.id in made.envoy.routes()
+            made.envoy.refuses = ""
+            theirs.claim(spec("bad", value="cured"))
+            await theirs.reported("acked", bad)
+
+
+async def test_ports_that_stay_with_the_original_for_a_reason_are_taken(mesh: Control, words: Words) -> None:
+    words.claim()
+    async with sidecar(mesh) as made:
+        await until(lambda: made.agent.wants() == ["8080"])
+        await made.listen()
+        await until(lambda: made.agent.redirects() == ["8080"])
+        await made.state(apart=((PORT, "no-envoy"),))
+        assert (await words.report(lambda report: bool(report.text))).state == "joined"
+        await made.state(apart=((PORT, "no-listener"),))
+        assert await words.reported("acked") == Report(B.id, "b-1", "acked", "8080: no-listener")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"{}", b"[]", b"\xff", agent.encode(hello()), b'{"state":{}}', b'{"listen":{"x":1}}', b"[" * 100_000],
+)
+async def test_a_hostile_agent_is_ended_and_costs_nothing(mesh: Control, words: Words, message: bytes) -> None:
+    words.claim()
+    async with joined(mesh) as made:
+        await words.reported("acked")
+        async with agent_of(mesh, name="evil") as evil:
+            await until(lambda: evil.wants() == ["8080"])
+            await evil.say(message)
+            assert await evil.call.code() == grpc.StatusCode.INVALID_ARGUMENT
+        words.claim(spec("b", value="again"))
+        await until(lambda: "again" in made.envoy.routes())
+
+
+async def test_a_first_word_that_is_no_hello_or_never_comes(mesh: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "FIRST_SECONDS", 0.1)
+    async with channel(mesh) as line:
+        call = line.stream_stream(agent.METHOD)(metadata=metadata(TOKEN))
+        await call.write(agent.encode(State()))
+        assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
+        call = line.stream_stream(agent.METHOD)(metadata=metadata(TOKEN))
+        await call.wait_for_connection()
+        assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_an_agent_that_floods_is_read_no_faster_than_it_may(mesh: Control, words: Words) -> None:
+    words.claim()
+    async with joined(mesh) as made, joined(mesh, name="flood") as flood:
+        states = [agent.encode(State((PORT,), intercepts=((B.id, Counts(number)),))) for number in range(3000)]
+
+        async def pour() -> None:
+            for state in states:
+                await flood.agent.say(state)
+
+        pouring = asyncio.create_task(pour())
+        for number in range(5):
+            began = time.perf_counter()
+            words.claim(spec("b", value=f"quick-{number}"))
+            await until(lambda number=number: f"quick-{number}" in made.envoy.routes())  # type: ignore[misc]  # a default in a lambda
+            assert time.perf_counter() - began < 0.3
+        pouring.cancel()
+
+
+async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshdev.manager.control.core.MAX_WAITING", 3)
+    async with channel(mesh) as line:
+        calls = []
+        for number in range(4):
+            call = line.stream_stream(agent.METHOD)(metadata=metadata(f"stranger-{number}-" + "x" * 20))
+            await call.write(agent.encode(Hello(f"p{number}", f"u{number}", "default", LOOPBACK)))
+            calls.append(call)
+            await until(lambda number=number, call=call: call.done() or len(mesh.core._pods) == number + 1)  # type: ignore[misc]  # a default in a lambda
+        assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        words.claim()
+        async with joined(mesh):
+            await words.reported("acked")
+        for call in calls:
+            call.cancel()
+
+
+async def test_an_envoy_that_went_is_forgotten_after_a_while(mesh: Control, manager: Manager, words: Words) -> None:
+    words.claim()
+    async with agent_of(mesh):
+        async with envoy_of(mesh):
+            await until(lambda: allowed(manager) == {20000: {LOOPBACK}})
+        assert await asyncio.to_thread(allowed, manager) == {20000: {LOOPBACK}}
+        await until(lambda: allowed(manager) == {20000: set()})
+
+
+async def test_an_envoy_that_begins_anew_is_told_all_before_anything_is_redirected(mesh: Control, words: Words) -> None:
+    words.claim()
+    async with joined(mesh) as made:
+        await words.reported("acked")
+        made.envoy.call.cancel()
+        await words.reported("joined")
+        made.agent.redirect = None
+        async with envoy_of(mesh) as again:
+            await until(lambda: made.agent.redirects() == ["8080"])
+            assert B.id in again.routes()
+            await words.reported("acked")
+
+
+async def test_control_that_begins_anew_learns_everything_and_cuts_nobody(
+    mesh: Control, manager: Manager, words: Words, tmp_path: Path
+) -> None:
+    words.claim()
+    async with joined(mesh):
+        await words.reported("acked")
+    async with control(tmp_path) as second:
+        assert allowed(manager) == {20000: {LOOPBACK}}
+        async with sidecar(second) as made:
+            await until(lambda: made.agent.wants() == ["8080"])
+            await made.state(PORT)
+            await until(lambda: len(manager.link._listeners) == 2)
+            assert made.envoy.log == []  # where Envoy listens is not known yet: what it has stays
+            await made.listen()
+            await until(lambda: made.envoy.listens() == ["listener_8080"])
+            await words.reported("acked")
+
+
+async def test_a_tunnel_that_begins_anew_is_told_what_holds(mesh: Control, manager: Manager, words: Words) -> None:
+    words.claim()
+    async with joined(mesh):
+        await words.reported("acked")
+        manager.ask(manager.network.relays["tcp", 20000][1].clear)
+        manager.ask(manager.link._listeners[0].close)
+        await until(lambda: allowed(manager) == {20000: {LOOPBACK}})
+
+
+async def test_the_session_goes_and_the_pods_are_told_to_leave(mesh: Control, ann: Ann, words: Words) -> None:
+    words.claim()
+    async with joined(mesh) as made:
+        await words.reported("acked")
+        ann.quit()
+        await until(lambda: made.agent.want is not None and made.agent.wants() == [])
+        await until(lambda: B.id not in made.envoy.routes())
+
+
+async def test_existing_connections_are_reset_where_a_claim_says_so(mesh: Control, words: Words) -> None:
+    words.claim(reset_older=True)
+    async with agent_of(mesh) as one:
+        await until(lambda: one.wants() == ["8080"])
+        assert one.want is not None
+        assert one.want.ports[0].reset_older
+
+
+async def test_ports_without_requests(mesh: Control, words: Words) -> None:
+    tcp, udp = Port(7000, "tcp", 1), Port(9090, "udp", 2)
+    one = spec("raw", tcp, udp, mode="proxy")
+    words.claim(one)
+    async with sidecar(mesh) as made:
+        await until(lambda: made.agent.wants() == ["7000", "9090/udp"])
+        await made.agent.say(Listen({PodPort(7000): DOOR, PodPort(9090, "udp"): DOOR + 1}))
+        await until(lambda: made.agent.redirects() == ["7000", "9090/udp"])
+        await made.state(PodPort(7000), PodPort(9090, "udp"))
+        await words.reported("acked", one)
+        assert made.envoy.listens() == ["listener_7000", "listener_9090_udp"]
+        flows = ((PodPort(7000), Counts(2, 0, 1)), (PodPort(9090, "udp"), Counts(3)), (PodPort(1), Counts(9)))
+        await made.state(PodPort(7000), PodPort(9090, "udp"), flows=flows)
+        assert (await words.report(lambda report: report.matched == 5)).errors == 1
+        assert LISTENERS in made.envoy.has

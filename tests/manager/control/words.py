@@ -1,0 +1,50 @@
+"""A session that claims, as its words on a carrier."""
+
+import asyncio
+from collections.abc import Callable
+
+from meshdev.intercept import spec as specs
+from meshdev.intercept.spec import Port, Spec
+from meshdev.wire.intercepts import Intercept, Local, Relays, Report, Withdraw
+from tests.manager.claims import HTTP, spec
+from tests.manager.control.sidecars import KEY
+from tests.manager.test_intercepts import Ann
+
+B = spec("b")
+
+
+class Words:
+    """What a session says, and what it hears meanwhile."""
+
+    def __init__(self, ann: Ann) -> None:
+        self._ann = ann
+        self._order = 0
+
+    def claim(self, one: Spec = B, key: str = KEY, *, up: bool = True, reset_older: bool = False) -> None:
+        self._order += 2
+        self._ann.say(Intercept(one.id, specs.encode(one), key, reset_older, self._order - 1))
+        for port in one.ports:
+            self.local(one, up, port)
+
+    def local(self, one: Spec = B, up: bool = True, port: Port = HTTP) -> None:
+        self._order += 1
+        self._ann.say(Local(one.id, port.remote, port.transport, up, self._order))
+
+    def withdraw(self, one: Spec = B) -> None:
+        self._order += 1
+        self._ann.say(Withdraw(one.id, self._order))
+
+    async def report(self, wanted: Callable[[Report], bool]) -> Report:
+        """The first report that is *wanted*."""
+
+        def hear() -> Report:
+            while True:
+                heard = self._ann.hear()
+                if isinstance(heard, Report) and wanted(heard):
+                    return heard
+                assert not isinstance(heard, Relays) or heard.error is None, heard
+
+        return await asyncio.to_thread(hear)
+
+    async def reported(self, state: str, one: Spec = B) -> Report:
+        return await self.report(lambda report: (report.state, report.id) == (state, one.id))

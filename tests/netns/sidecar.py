@@ -1,0 +1,264 @@
+"""A pod with the real agent and a real Envoy; the test is clients, app, programs on laptops, and the manager."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from meshdev.config import CONTROL_PORT
+from meshdev.intercept.spec import HeaderMatch, Match, Mode, Port, Protocol, Spec
+from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
+from meshdev.sidecar.envoy.resources import resources
+from meshdev.wire import agent
+from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Want, Wanted
+from meshdev.wire.intercepts import Relay
+from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
+from tests.sidecar.ads import Ads
+from tests.sidecar.pod import FIRST, WORKLOAD, End
+from tests.sidecar.real_envoy import TOKEN, binary
+from tests.waiting import until
+
+MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+_ROOT = Path(__file__).parents[2]
+#: As in a container with NET_ADMIN alone.
+_AS_IN_A_POD = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--")
+
+
+class Manager:
+    """The control container's side of both streams, for one agent."""
+
+    def __init__(self, place: Namespace) -> None:
+        self.ads = Ads()
+        self.hello: Hello | None = None
+        self.state = State()
+        self.tokens: list[str] = []
+        self._place = place
+        self._claims: tuple[Claim, ...] = ()
+        self._wanted: tuple[Wanted, ...] = ()
+        self._listen: Listen | None = None
+        self._served: dict[PodPort, Served] = {}
+        self._outgoing: asyncio.Queue[agent.FromControl] | None = None
+        self._server: Any = None
+        self._told = asyncio.Condition()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def start(self) -> None:
+        handler = grpc.stream_stream_rpc_method_handler(self._session)
+        self._server = grpc.aio.server()
+        self.ads.register(self._server)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": handler}),)
+        )
+        with self._place.inside():
+            self._server.add_insecure_port(f"{MANAGER}:{CONTROL_PORT}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(0)
+
+    @property
+    def connected(self) -> bool:
+        return self._outgoing is not None
+
+    async def claim(self, *claims: Claim, reset_older: bool = False) -> None:
+        """As sessions declare and withdraw: the redirect follows what Envoy has taken."""
+        self._claims = claims
+        ids = frozenset(each.spec.id for each in claims) if reset_older else frozenset()
+        self._wanted = wanted(claims, self.hello.probes if self.hello else (), ids)
+        await self._tell()
+
+    async def until(self, condition: Callable[[State], object], seconds: float = 10.0) -> State:
+        """The first state of which *condition* holds."""
+        async with asyncio.timeout(seconds), self._told:
+            await self._told.wait_for(lambda: condition(self.state))
+        return self.state
+
+    async def _tell(self) -> None:
+        async with self._one_at_a_time:
+            if self._outgoing is not None:
+                await self._tell_all(self._outgoing)
+
+    async def _tell_all(self, outgoing: asyncio.Queue[agent.FromControl]) -> None:
+        outgoing.put_nowait(Want(self._wanted))
+        ports = {each.port for each in self._wanted}
+        async with asyncio.timeout(10), self._told:
+            await self._told.wait_for(lambda: self._listen is not None and self._listen.ports.keys() >= ports)
+        await until(lambda: self.ads.connected)
+        assert self._listen is not None
+        assert self.hello is not None
+        self._served |= {each.port: Served(each, self._listen.ports[each.port]) for each in self._wanted}
+        pod = PodView(POD, tuple(self._served.values()), self.hello.probes)
+        await self.ads.serve(resources(pod, MANAGER, self._claims))
+        outgoing.put_nowait(Redirect(tuple(sorted(ports))))
+
+    async def _session(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        self.tokens.append(dict(context.invocation_metadata())[agent.METADATA_KEY])
+        reader = asyncio.ensure_future(self._read(requests))
+        self._outgoing = asyncio.Queue()
+        telling = asyncio.ensure_future(self._tell_when_there())
+        try:
+            while True:
+                yield agent.encode(await self._outgoing.get())
+        finally:
+            self._outgoing = None
+            self._listen = None
+            reader.cancel()
+            telling.cancel()
+
+    async def _tell_when_there(self) -> None:
+        await until(lambda: self.hello is not None)
+        await self._tell()
+
+    async def _read(self, requests: AsyncIterator[bytes]) -> None:
+        async for data in requests:
+            message = agent.decode_from_agent(data)
+            async with self._told:
+                match message:
+                    case Hello():
+                        self.hello = message
+                    case Listen():
+                        self._listen = message
+                    case State():
+                        self.state = message
+                self._told.notify_all()
+
+
+class SidecarPod:
+    """Two networks, the agent's process, and servers in both."""
+
+    def __init__(self) -> None:
+        self._cluster = Cluster()
+        self.pod = self._cluster.pod
+        self.outside = self._cluster.manager
+        self.manager = Manager(self.outside)
+        self._ends: list[End] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def app(self, port: int, answer: Callable[..., Awaitable[None]] | None = None, name: str = "original") -> End:
+        """A server of the app, on every address of the pod."""
+        return await self._serve(End(name, answer), port, self.pod)
+
+    async def laptop(self, relay: int, answer: Callable[..., Awaitable[None]] | None = None) -> End:
+        """A program of a laptop, as it is reached through a relay of the manager."""
+        return await self._serve(End("laptop", answer), relay, self.outside)
+
+    async def _serve(self, end: End, port: int, place: Namespace) -> End:
+        end.port, end.host = port, "0.0.0.0"
+        end.place = place.inside
+        await end.start()
+        self._ends.append(end)
+        return end
+
+    def start_agent(self, probes: str = "[]", **patience: float) -> None:
+        """*patience* is set in place of the agent's own: UNWANTED_SECONDS, LOST_SECONDS, CUT_OFF_SECONDS."""
+        code = "".join(f"life.{name} = {value}; " for name, value in patience.items())
+        code = f"from meshdev.sidecar.agent import __main__, life; {code}raise SystemExit(__main__.main())"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "MESHDEV_ENVOY": binary(),
+            "MESHDEV_TOKEN": TOKEN,
+            "MESHDEV_MANAGER": f"{MANAGER}:{CONTROL_PORT}",
+            "MESHDEV_PROBES": probes,
+            "POD_NAME": "b-1",
+            "POD_UID": "uid-b-1",
+            "POD_NAMESPACE": "default",
+            "POD_IP": str(POD),
+            "PYTHONPATH": str(_ROOT),
+        }
+        self._process = subprocess.Popen(
+            [*self._inside(), *_AS_IN_A_POD, sys.executable, "-c", code],
+            env=environment,
+            cwd="/",
+            stdout=None if os.environ.get("AGENT_LOG") else subprocess.DEVNULL,
+        )
+
+    @property
+    def agent(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def envoy(self) -> int:
+        """The pid of the agent's Envoy; 0 where there is none."""
+        children = Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children")
+        try:
+            pids = children.read_text().split()
+            return next((int(pid) for pid in pids if "envoy" in Path(f"/proc/{pid}/comm").read_text()), 0)
+        except OSError:
+            return 0
+
+    def _inside(self) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self.pod.pid}/ns/net", "--"]
+
+    def rules(self) -> str:
+        return self.pod.run("nft", "list", "ruleset")
+
+    async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client outside of the pod."""
+        with self.outside.inside():
+            connecting = asyncio.open_connection(str(POD), port)
+            return await connecting
+
+    async def get(self, port: int = 8080, path: str = "/", **headers: str) -> str:
+        """Which end answers a new connection."""
+        async with asyncio.timeout(10):
+            reader, writer = await self.connect(port)
+            try:
+                return await ask(reader, writer, path, **headers)
+            finally:
+                writer.close()
+
+    async def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for end in self._ends:
+            await end.stop()
+        await self.manager.stop()
+        self._cluster.close()
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = "/", **headers: str) -> str:
+    """One request on a connection; the body of the answer, and a star where it was asked to close."""
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: b\r\n{lines}\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    if not head.startswith(b"http/1.1 200 "):
+        raise ConnectionError(head.decode())
+    size = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    body = (await reader.readexactly(size)).decode()
+    return body + ("*" if b"connection: close" in head else "")
+
+
+def claim(
+    match: Match | None = None,
+    *,
+    port: int = 8080,
+    protocol: Protocol = "http",
+    relay: int = 20001,
+    up: bool = True,
+    name: str = FIRST,
+) -> Claim:
+    """A claim on a port of the pod; without a match on all of its traffic."""
+    mode: Mode = "proxy" if match is None else "mesh"
+    one = Port(port, protocol, port)
+    spec = Spec(name, WORKLOAD, mode, match, (one,))
+    return Claim(spec, "a@laptop", (Relay(port, one.transport, relay),), frozenset({pod_port(one)} if up else ()))
+
+
+@asynccontextmanager
+async def sidecar(*, probes: str = "[]", **patience: float) -> AsyncIterator[SidecarPod]:
+    """A pod whose agent has said hello."""
+    made = SidecarPod()
+    try:
+        await made.manager.start()
+        made.start_agent(probes, **patience)
+        await until(lambda: made.manager.hello is not None)
+        yield made
+    finally:
+        await made.close()

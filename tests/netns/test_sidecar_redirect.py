@@ -1,0 +1,193 @@
+"""What of a pod's traffic meets Envoy: new connections from outside, on ports that are wanted, while it makes sense."""
+
+import asyncio
+import functools
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
+from meshdev.wire.agent import Counts, PodPort
+from tests.netns.cluster import POD
+from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
+from tests.sidecar.pod import FIRST, End
+from tests.sidecar.real_envoy import TOKEN
+
+WEB = PodPort(8080)
+VOICE = PodPort(9090, "udp")
+RAW = PodPort(7000)
+
+
+async def greet(end: End, reader: Any, writer: Any) -> None:
+    """A server that speaks first."""
+    writer.write(b"220 " + end.name.encode() + b"\n")
+    await reader.read()
+
+
+async def first_line(pod: SidecarPod) -> tuple[str, float]:
+    """What a server says that speaks first, and after how many seconds."""
+    started = time.monotonic()
+    reader, writer = await pod.connect(RAW.number)
+    line = (await reader.readline()).decode().strip()
+    writer.close()
+    return line, time.monotonic() - started
+
+
+async def test_new_connections_meet_envoy_and_older_ones_keep_their_way() -> None:
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await pod.laptop(20001)
+        reader, writer = await pod.connect(8080)
+        assert await ask(reader, writer, a="1") == "original"
+        await pod.manager.claim(claim(MINE))
+        state = await pod.manager.until(lambda state: state.redirected)
+        assert (state.redirected, state.apart, state.older) == ((WEB,), (), ((WEB, 1),))
+        assert [await pod.get(), await pod.get(a="1")] == ["original", "laptop"]
+        assert await ask(reader, writer, a="1") == "original"
+        writer.close()
+        state = await pod.manager.until(lambda state: not state.older and state.intercepts)
+        assert state.intercepts == ((FIRST, Counts(1, 0, 0)),)
+        assert (pod.manager.tokens, pod.manager.ads.tokens) == ([TOKEN], [TOKEN])
+
+
+async def test_older_connections_are_closed_where_that_is_wanted() -> None:
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await pod.laptop(20001)
+        reader, writer = await pod.connect(8080)
+        assert await ask(reader, writer) == "original"
+        await pod.manager.claim(claim(MINE), reset_older=True)
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(5):
+                await reader.read()
+        assert (await pod.manager.until(lambda state: state.redirected)).older == ()
+        assert await pod.get(a="1") == "laptop"
+        writer.close()
+
+
+async def test_envoys_port_can_only_be_reached_redirected() -> None:
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await pod.manager.claim(claim(MINE))
+        await pod.manager.until(lambda state: state.redirected)
+        listening = pod.pod.run("ss", "-ltnH").splitlines()
+        (door,) = {line.split()[3].split(":")[1] for line in listening if ":158" in line}
+        with pytest.raises(ConnectionRefusedError):
+            await pod.connect(int(door))
+        with pod.pod.inside(), pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(door)), timeout=5)
+        with pod.pod.inside():
+            reader, writer = await asyncio.open_connection(str(POD), 8080)
+        assert await ask(reader, writer, a="1") == "original", "the pod's own connections never meet Envoy"
+        writer.close()
+
+
+async def test_the_admin_socket_and_the_token_are_nobodys_business() -> None:
+    async with sidecar() as pod:
+        _holds_its_token_close(pod.envoy())
+        assert pod.pod.run("ss", "-ltnH") == ""
+
+
+def _holds_its_token_close(envoy: int) -> None:
+    arguments = Path(f"/proc/{envoy}/cmdline").read_bytes().split(b"\0")
+    config = Path(arguments[arguments.index(b"--config-path") + 1].decode())
+    assert TOKEN.encode() not in b" ".join(arguments)
+    assert (config.stat().st_mode & 0o077, config.parent.stat().st_mode & 0o077) == (0, 0)
+
+
+async def test_without_a_listener_there_is_no_redirect() -> None:
+    """A tcpSocket probe sees the truth."""
+    async with sidecar() as pod:
+        app = await pod.app(8080)
+        await pod.laptop(20001)
+        await pod.manager.claim(claim())
+        await pod.manager.until(lambda state: state.redirected)
+        assert await pod.get() == "laptop"
+        await app.stop()
+        state = await pod.manager.until(lambda state: not state.redirected)
+        assert state.apart == ((WEB, "no-listener"),)
+        with pytest.raises(ConnectionRefusedError):
+            await pod.connect(8080)
+        await app.start()
+        await pod.manager.until(lambda state: state.redirected)
+        assert await pod.get() == "laptop"
+
+
+async def test_probes_see_the_original() -> None:
+    probes = '[{"port": 8080, "path": "/healthz", "agent": "kube-probe/"}]'
+    async with sidecar(probes=probes) as pod:
+        await pod.app(8080)
+        await pod.laptop(20001)
+        await pod.manager.claim(claim(protocol="tcp"))
+        await pod.manager.until(lambda state: state.redirected)
+        assert await pod.get(path="/healthz", User_Agent="kube-probe/1.35") == "original"
+        assert await pod.get(path="/healthz") == "laptop"
+
+
+async def test_a_server_that_speaks_first_is_left_alone_in_mesh_mode() -> None:
+    async with sidecar() as pod:
+        await pod.app(RAW.number, greet)
+        await pod.manager.claim(claim(MINE, port=RAW.number, protocol="tcp"))
+        await pod.manager.until(lambda state: state.redirected)
+        line, seconds = await first_line(pod)
+        assert (line, seconds < SNIFF_SECONDS + 0.5) == ("220 original", True)
+        state = await pod.manager.until(lambda state: not state.redirected)
+        assert state.apart == ((RAW, "speaks-first"),)
+        line, seconds = await first_line(pod)
+        assert (line, seconds < 0.05) == ("220 original", True)
+
+
+async def test_a_server_that_speaks_first_is_on_the_laptop_in_proxy_mode() -> None:
+    async with sidecar() as pod:
+        await pod.app(RAW.number, greet)
+        await pod.laptop(20001, greet)
+        await pod.manager.claim(claim(port=RAW.number, protocol="tcp"))
+        await pod.manager.until(lambda state: state.redirected)
+        for _ in range(2):
+            assert (await first_line(pod))[0] == "220 laptop"
+        state = await pod.manager.until(lambda state: state.flows)
+        assert state.flows == ((RAW, Counts(2, 0, 0)),)
+
+
+class Echo(asyncio.DatagramProtocol):
+    """Answers each datagram with a letter before it."""
+
+    def __init__(self, letter: bytes) -> None:
+        self._letter = letter
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self._transport.sendto(self._letter + data, address)
+
+
+async def test_datagrams_in_proxy_mode() -> None:
+    loop = asyncio.get_running_loop()
+    async with sidecar() as pod:
+        for place, port, letter in ((pod.pod, 9090, b"o"), (pod.outside, 20001, b"l")):
+            with place.inside():
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sock.bind(("0.0.0.0", port))
+            await loop.create_datagram_endpoint(functools.partial(Echo, letter), sock=sock)
+
+        async def answer() -> bytes:
+            with pod.outside.inside():
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            with sock:
+                sock.setblocking(False)
+                sock.connect((str(POD), 9090))
+                await loop.sock_sendall(sock, b"x")
+                async with asyncio.timeout(5):
+                    return await loop.sock_recv(sock, 100)
+
+        assert await answer() == b"ox"
+        await pod.manager.claim(claim(port=9090, protocol="udp"))
+        await pod.manager.until(lambda state: state.redirected == (VOICE,))
+        assert await answer() == b"lx"
+        await pod.manager.claim()
+        await pod.manager.until(lambda state: not state.redirected)
+        assert await answer() == b"ox"

@@ -1,0 +1,86 @@
+"""A management server in a few lines: one goal for whoever comes, told by the manager's own state machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+
+from meshdev.manager.control.xds import Answer, Stream
+from meshdev.sidecar.envoy import protos
+from meshdev.sidecar.envoy.resources import Resources
+from meshdev.wire.agent import METADATA_KEY
+
+
+class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc] # grpc has no types
+    """Serves what :meth:`serve` was given last; that returns when Envoy has taken all of it."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.tokens: list[str] = []
+        self._goal: protos.Packed | None = None
+        self._streams: dict[Stream, asyncio.Queue[Answer]] = {}
+        self._news = asyncio.Condition()
+        self._server: Any = None
+
+    def register(self, server: Any) -> None:
+        """Serve there."""
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server()
+        self.register(self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(0)
+
+    async def serve(self, resources: Resources) -> None:
+        """Raises AssertionError with Envoy's words when it refuses."""
+        self._goal = protos.packed(resources)
+        for stream, answers in self._streams.items():
+            for answer in stream.aim(self._goal):
+                answers.put_nowait(answer)
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(lambda: all(each.settled or each.refused for each in self._streams))
+        refused = [each.refused for each in self._streams if each.refused]
+        assert refused == []
+
+    @property
+    def connected(self) -> bool:
+        return bool(self._streams)
+
+    async def StreamAggregatedResources(  # noqa: N802 -- gRPC's name
+        self, requests: AsyncIterator[Any], context: Any
+    ) -> AsyncIterator[Any]:
+        self.tokens.append(dict(context.invocation_metadata()).get(METADATA_KEY, ""))
+        stream = Stream()
+        answers = self._streams[stream] = asyncio.Queue()
+        if self._goal is not None:
+            stream.aim(self._goal)
+        reader = asyncio.ensure_future(self._read(stream, requests))
+        try:
+            while True:
+                answer = await answers.get()
+                yield discovery_pb2.DiscoveryResponse(
+                    version_info=answer.version,
+                    resources=answer.resources,
+                    type_url=answer.kind,
+                    nonce=answer.nonce,
+                )
+        finally:
+            reader.cancel()
+            self._streams.pop(stream, None)
+
+    async def _read(self, stream: Stream, requests: AsyncIterator[Any]) -> None:
+        async for request in requests:
+            error = request.error_detail.message if request.HasField("error_detail") else None
+            heard = stream.heard(request.type_url, frozenset(request.resource_names), request.response_nonce, error)
+            for answer in heard:
+                self._streams[stream].put_nowait(answer)
+            async with self._news:
+                self._news.notify_all()

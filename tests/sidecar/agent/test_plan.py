@@ -1,0 +1,48 @@
+"""What is redirected, as a table."""
+
+from dataclasses import replace
+
+import pytest
+
+from meshdev.sidecar.agent.plan import Situation, apart, redirects
+from meshdev.wire.agent import Apart, PodPort, Wanted
+
+WEB, RAW, VOICE = PodPort(8080), PodPort(7000), PodPort(9090, "udp")
+DOORS = {WEB: 15800, RAW: 15801, VOICE: 15802}
+LISTENING = frozenset({WEB, RAW, VOICE, PodPort(15800), PodPort(15801), PodPort(15802, "udp")})
+ALL = Situation(
+    wanted={
+        WEB: Wanted(WEB, "http", "proxy"),
+        RAW: Wanted(RAW, "tcp", "proxy"),
+        VOICE: Wanted(VOICE, "udp", "proxy"),
+    },
+    doors=DOORS,
+    asked=frozenset(DOORS),
+    listening=LISTENING,
+)
+MESH = replace(ALL, wanted={RAW: Wanted(RAW, "tcp", "mesh")})
+
+CASES: dict[str, tuple[Situation, dict[PodPort, Apart]]] = {
+    "all is well": (ALL, {}),
+    "the manager has not asked": (replace(ALL, asked=frozenset({WEB})), {RAW: "waiting", VOICE: "waiting"}),
+    "no door yet": (replace(ALL, doors={WEB: 15800}), {RAW: "waiting", VOICE: "waiting"}),
+    "no Envoy": (replace(ALL, envoy=False), dict.fromkeys(DOORS, "no-envoy")),
+    "Envoy has not opened a door": (replace(ALL, listening=LISTENING - {PodPort(15800)}), {WEB: "no-envoy"}),
+    "a door of the other kind": (
+        replace(ALL, listening=LISTENING - {PodPort(15802, "udp")} | {PodPort(15802)}),
+        {VOICE: "no-envoy"},
+    ),
+    "the app does not listen": (replace(ALL, listening=LISTENING - {WEB}), {WEB: "no-listener"}),
+    "the kernel does not tell": (replace(ALL, listening=None), {}),
+    "the server speaks first": (replace(MESH, first=frozenset({RAW})), {RAW: "speaks-first"}),
+    "but all of it is wanted": (replace(ALL, first=frozenset({RAW})), {}),
+    "the manager is lost": (replace(ALL, cut_off=True), {RAW: "waiting", VOICE: "waiting"}),
+    "nothing is wanted": (replace(ALL, wanted={}), {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_kept_apart(name: str) -> None:
+    situation, expected = CASES[name]
+    assert apart(situation) == expected
+    assert redirects(situation) == {port: DOORS[port] for port in situation.wanted if port not in expected}

@@ -1,0 +1,57 @@
+"""The agent's environment, and its doors."""
+
+import socket
+from ipaddress import IPv4Address
+
+import pytest
+
+from meshdev.errors import ConfigError
+from meshdev.sidecar.agent.doors import Doors
+from meshdev.sidecar.agent.settings import Settings, settings
+from meshdev.wire.agent import PodPort, Probe
+
+GOOD = {
+    "MESHDEV_TOKEN": "secret\n",
+    "MESHDEV_MANAGER": "10.96.0.7:15010",
+    "POD_NAME": "b-1",
+    "POD_UID": "uid",
+    "POD_NAMESPACE": "default",
+    "POD_IP": "10.244.0.7",
+}
+
+
+def test_what_it_is_told() -> None:
+    probes = '[{"port": 8080, "path": "/healthz", "agent": "kube-probe/"}]'
+    expected = Settings("b-1", "uid", "default", IPv4Address("10.244.0.7"), "10.96.0.7", 15010, "secret")
+    assert settings(GOOD) == expected
+    assert settings({**GOOD, "MESHDEV_PROBES": probes}).probes == (Probe(8080, "/healthz"),)
+    assert "secret" not in repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, "") for name in GOOD),
+        ("MESHDEV_MANAGER", "10.96.0.7"),
+        ("MESHDEV_MANAGER", "a b:1"),
+        ("POD_IP", "fd00::1"),
+        ("MESHDEV_PROBES", "["),
+        ("MESHDEV_PROBES", "{}"),
+        ("MESHDEV_PROBES", '[{"port": 0, "path": "/", "agent": ""}]'),
+    ],
+)
+def test_what_it_cannot_use(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        settings({**GOOD, name: value})
+
+
+def test_a_door_is_free_and_stays() -> None:
+    web, voice = PodPort(8080), PodPort(9090, "udp")
+    first = Doors().of([web])[web]
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", first))
+        doors = Doors()
+        found = doors.of([web, voice])
+    assert found[web] != first
+    assert found[web] != found[voice]
+    assert doors.of([web]) == found

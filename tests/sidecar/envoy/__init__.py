@@ -1,0 +1,1 @@
+"""Envoy's resources, and what a real Envoy does with them."""

@@ -1,0 +1,61 @@
+"""What Envoy is started with, as a real Envoy judges it; and what its statistics mean."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from meshdev.sidecar.envoy import stats
+from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
+from meshdev.wire.agent import Counts, PodPort
+from tests.sidecar.real_envoy import binary
+
+
+@pytest.mark.parametrize("manager", ["10.96.0.7", "meshdev-traffic-manager.default.svc.cluster.local"])
+def test_envoy_takes_it(manager: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(bootstrap(Start("uid", "token", manager, 15010, str(tmp_path / "admin")))))
+    arguments = [*command(binary(), str(config), 1), "--mode", "validate"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "OK" in done.stdout + done.stderr
+
+
+def test_the_version_is_the_pinned_one() -> None:
+    said = subprocess.check_output([binary(), "--version"], text=True, timeout=30)
+    assert "/1.40.0/" in said
+
+
+STATS = """\
+cluster.flow_7000.upstream_cx_active: 2
+cluster.flow_7000.upstream_cx_connect_fail: 1
+http.listener_8080.downstream_rq_active: 3
+http.listener_8080.downstream_rq_total: 40
+listener.listener_7000.downstream_pre_cx_timeout: 1
+listener.listener_8080.downstream_pre_cx_timeout: 1
+tcp.listener_7000.downstream_cx_total: 4
+udp.listener_53_udp.downstream_sess_total: 5
+vhost.all.route.aaaa.upstream_rq_5xx: 2
+vhost.all.route.aaaa.upstream_rq_completed: 9
+vhost.all.route.aaaa.upstream_rq_retry: 1
+vhost.all.route.aaaa_fallen.upstream_rq_5xx: 1
+vhost.all.route.aaaa_fallen.upstream_rq_completed: 3
+vhost.all.route.aaaa_fallen.upstream_rq_retry: 1
+vhost.all.route.bbbb.upstream_rq_completed: 1
+something.else: 7
+vhost.all.route.bbbb.upstream_rq_time: P0(nan,1) P25(nan,1)
+"""
+
+
+def test_what_the_statistics_mean() -> None:
+    found = stats.read(STATS)
+    web, raw, names = PodPort(8080), PodPort(7000), PodPort(53, "udp")
+    assert found.intercepts == {"aaaa": Counts(12, 4, 2), "bbbb": Counts(1, 0, 0)}
+    assert found.flows == {raw: Counts(4, 0, 1), names: Counts(5, 0, 0)}
+    assert found.busy == 5
+    assert (found.speaks_first(web), found.speaks_first(raw), found.speaks_first(names)) == (False, True, False)
+
+
+def test_nothing_was_counted_yet() -> None:
+    assert stats.read("") == stats.Stats()

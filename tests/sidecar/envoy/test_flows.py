@@ -1,0 +1,157 @@
+"""Traffic without requests: bytes, servers that speak first, datagrams; and how HTTP is found among them."""
+
+import asyncio
+import functools
+import socket
+import time
+from typing import Any
+
+from meshdev.intercept.spec import HeaderMatch, Match, Mode, Port, Spec
+from meshdev.sidecar.envoy import stats
+from meshdev.sidecar.envoy.claims import Claim, PodView, Served, wanted
+from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
+from meshdev.sidecar.envoy.resources import resources
+from meshdev.wire.agent import Counts, PodPort
+from meshdev.wire.intercepts import Relay
+from tests.sidecar.pod import FIRST, LOOPBACK, WORKLOAD, End, Pod, pod
+from tests.sidecar.real_envoy import free_port, running
+
+MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+#: What begins a TLS connection.
+CLIENT_HELLO = bytes.fromhex("16 03 01 00 05 01 00 00 01 00")
+
+
+async def greet(end: End, reader: Any, writer: Any) -> None:
+    """A server that speaks first and then says everything again."""
+    writer.write(b"220 " + end.name.encode() + b"\n")
+    while data := await reader.read(65536):
+        writer.write(data)
+
+
+async def repeat(end: End, reader: Any, writer: Any) -> None:
+    while data := await reader.read(65536):
+        writer.write(end.name[:1].encode() + data)
+
+
+async def seen(app: Pod) -> stats.Stats:
+    return stats.read(await app.envoy.admin(stats.TARGET))
+
+
+async def test_requests_are_found_on_a_port_of_unknown_protocol() -> None:
+    async with pod() as app:
+        app.claim(MINE, protocol="tcp")
+        await app.serve()
+        assert [await app.get(), await app.get(a="1")] == ["original", "laptop"]
+        assert not (await seen(app)).speaks_first(app.port)
+
+
+async def test_bytes_pass_at_once() -> None:
+    async with pod(End("original", repeat), End("laptop", repeat)) as app:
+        app.claim(MINE, protocol="tcp")
+        await app.serve()
+        for first in (CLIENT_HELLO, b"*1\r\n$4\r\nPING\r\n", b"\0" * 100):
+            reader, writer = await app.connect()
+            started = time.monotonic()
+            writer.write(first)
+            assert await reader.readexactly(len(first) + 1) == b"o" + first
+            assert time.monotonic() - started < SNIFF_SECONDS / 2
+            writer.close()
+        assert not (await seen(app)).speaks_first(app.port)
+
+
+async def test_a_server_that_speaks_first_is_found_out() -> None:
+    async with pod(End("original", greet), End("laptop", greet)) as app:
+        app.claim(MINE, protocol="tcp")
+        await app.serve()
+        started = time.monotonic()
+        reader, writer = await app.connect()
+        assert await reader.readline() == b"220 original\n"
+        assert time.monotonic() - started < 3 * SNIFF_SECONDS
+        writer.write(b"EHLO\n")
+        assert await reader.readline() == b"EHLO\n"
+        assert (await seen(app)).speaks_first(app.port)
+        assert (await seen(app)).busy == 1
+        writer.close()
+
+
+async def test_bytes_go_to_the_laptop_in_proxy_mode() -> None:
+    async with pod(End("original", greet), End("laptop", greet)) as app:
+        app.claim(protocol="tcp")
+        await app.serve()
+        started = time.monotonic()
+        reader, writer = await app.connect()
+        assert await reader.readline() == b"220 laptop\n"
+        assert time.monotonic() - started < SNIFF_SECONDS / 2
+        app.claim(protocol="tcp", up=False)
+        await app.serve()
+        other_reader, other = await app.connect()
+        assert await other_reader.readline() == b"220 original\n"
+        writer.write(b"still there\n")
+        assert await reader.readline() == b"still there\n"
+        app.claim(protocol="tcp", up=True)
+        await app.serve()
+        third_reader, third = await app.connect()
+        assert await third_reader.readline() == b"220 laptop\n"
+        assert (await seen(app)).flows[app.port] == Counts(3, 0, 0)
+        for each in (writer, other, third):
+            each.close()
+
+
+async def test_each_direction_ends_by_itself() -> None:
+    async def count(_: End, reader: Any, writer: Any) -> None:
+        writer.write(b"%d" % len(await reader.read()))
+
+    async with pod(End("original"), End("laptop", count)) as app:
+        app.claim(protocol="tcp")
+        await app.serve()
+        reader, writer = await app.connect()
+        writer.write(b"x" * 1_000_000)
+        writer.write_eof()
+        assert await reader.read() == b"1000000"
+        writer.close()
+
+
+class Echo(asyncio.DatagramProtocol):
+    """Answers each datagram with a letter before it."""
+
+    def __init__(self, letter: bytes) -> None:
+        self._letter = letter
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self._transport.sendto(self._letter + data, address)
+
+
+async def test_datagrams() -> None:
+    loop = asyncio.get_running_loop()
+    ports = {}
+    for name in ("original", "laptop"):
+        echo = functools.partial(Echo, name[:1].encode())
+        transport, _ = await loop.create_datagram_endpoint(echo, local_addr=("127.0.0.1", 0))
+        ports[name] = transport.get_extra_info("sockname")[1]
+    voice = PodPort(ports["original"], "udp")
+    door = free_port(socket.SOCK_DGRAM)
+
+    def claim(mode: Mode, *, up: bool) -> Claim:
+        spec = Spec(FIRST, WORKLOAD, mode, MINE if mode == "mesh" else None, (Port(voice.number, "udp", 9090),))
+        relay = Relay(voice.number, "udp", ports["laptop"])
+        return Claim(spec, "a@laptop", (relay,), frozenset({voice} if up else ()))
+
+    assert wanted([claim("mesh", up=True)], ()) == ()
+    async with running() as envoy:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect(("127.0.0.1", door))
+            sock.setblocking(False)
+            for up, letter in ((True, b"l"), (False, b"o"), (True, b"l")):
+                claims = [claim("proxy", up=up)]
+                served = tuple(Served(each, door) for each in wanted(claims, ()))
+                await envoy.ads.serve(resources(PodView(LOOPBACK, served), LOOPBACK, claims))
+                for size in (0, 1, 1400, 60_000):
+                    await loop.sock_sendall(sock, b"x" * size)
+                    async with asyncio.timeout(5):
+                        assert await loop.sock_recv(sock, 65536) == letter + b"x" * size
+        found = stats.read(await envoy.admin(stats.TARGET))
+        assert found.flows[voice].errors == 0
+        assert found.flows[voice].matched >= 1

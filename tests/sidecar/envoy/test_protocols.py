@@ -1,0 +1,210 @@
+"""gRPC, WebSocket and large bodies through a real Envoy, to both ends."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+import websockets
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection
+
+from meshdev.intercept.spec import HeaderMatch, Match
+from tests.sidecar.pod import End, Pod, length, pod
+
+MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+ENDS = [((), "original"), ((("a", "1"),), "laptop")]
+LARGE = 64 << 20
+
+
+class GrpcEnd(End):
+    """A gRPC server; ``/echo/Unary`` and ``/echo/Stream`` answer what comes, and the end's name as a trailer."""
+
+    async def start(self) -> None:
+        async def unary(message: bytes, context: Any) -> bytes:
+            await self._talk(context)
+            if message == b"fail":
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as you wish")
+            return message
+
+        async def stream(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            await self._talk(context)
+            async for message in messages:
+                yield message
+
+        handlers = {
+            "Unary": grpc.unary_unary_rpc_method_handler(unary),
+            "Stream": grpc.stream_stream_rpc_method_handler(stream),
+        }
+        self._grpc = grpc.aio.server()
+        self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", handlers),))
+        self.port = self._grpc.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._grpc.start()
+
+    async def _talk(self, context: Any) -> None:
+        self.heard += [f"{key}: {value}".encode() for key, value in context.invocation_metadata()]
+        await context.send_initial_metadata((("x-first", "1"),))
+        context.set_trailing_metadata((("name", self.name), ("bytes-bin", b"\0\xff")))
+
+    async def stop(self) -> None:
+        await self._grpc.stop(0)
+
+
+@asynccontextmanager
+async def grpc_pod() -> AsyncIterator[tuple[Pod, Any]]:
+    async with pod(GrpcEnd("original"), GrpcEnd("laptop")) as app:
+        app.claim(MINE)
+        await app.serve()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{app.door}") as channel:
+            yield app, channel
+
+
+@pytest.mark.parametrize(("metadata", "end"), ENDS)
+async def test_a_unary_call(metadata: tuple[tuple[str, str], ...], end: str) -> None:
+    async with grpc_pod() as (_, channel):
+        call = channel.unary_unary("/echo/Unary")(b"hello", metadata=metadata)
+        assert await call == b"hello"
+        assert dict(await call.initial_metadata())["x-first"] == "1"
+        trailers = dict(await call.trailing_metadata())
+        assert (trailers["name"], trailers["bytes-bin"]) == (end, b"\0\xff")
+        failing = channel.unary_unary("/echo/Unary")(b"fail", metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError, match="as you wish") as caught:
+            await failing
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert dict(caught.value.trailing_metadata())["name"] == end
+
+
+@pytest.mark.parametrize(("metadata", "end"), ENDS)
+async def test_a_stream(metadata: tuple[tuple[str, str], ...], end: str) -> None:
+    async with grpc_pod() as (_, channel):
+        call = channel.stream_stream("/echo/Stream")(metadata=metadata)
+        for number in range(100):
+            await call.write(b"%d" % number * 1000)
+            assert await call.read() == b"%d" % number * 1000
+        await call.done_writing()
+        assert await call.read() == grpc.aio.EOF
+        assert dict(await call.trailing_metadata())["name"] == end
+
+
+async def test_calls_of_one_connection_go_to_their_ends() -> None:
+    async with grpc_pod() as (app, channel):
+        unary = channel.unary_unary("/echo/Unary")
+        for _ in range(10):
+            for metadata, end in ENDS:
+                call = unary(b"x", metadata=metadata)
+                await call
+                assert dict(await call.trailing_metadata())["name"] == end
+        await app.laptop.stop()
+        call = unary(b"x", metadata=(("a", "1"),))
+        await call
+        assert dict(await call.trailing_metadata())["name"] == "original"
+
+
+async def test_nothing_is_added_to_a_call() -> None:
+    async with grpc_pod() as (app, channel):
+        await channel.unary_unary("/echo/Unary")(b"x", metadata=(("x-mine", "1"), ("x-mine", "2")))
+        through = list(app.original.heard)
+        app.original.heard.clear()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{app.original.port}") as direct:
+            await direct.unary_unary("/echo/Unary")(b"x", metadata=(("x-mine", "1"), ("x-mine", "2")))
+        assert sorted(through) == sorted(app.original.heard)
+
+
+class WebSocketEnd(End):
+    """A WebSocket server that answers each message with its name before it."""
+
+    async def start(self) -> None:
+        async def echo(connection: ServerConnection) -> None:
+            async for message in connection:
+                await connection.send(
+                    self.name.encode() + b" " + (message.encode() if isinstance(message, str) else message)
+                )
+
+        self._websocket = await websockets.serve(echo, "127.0.0.1", self.port, max_size=None)
+        self.port = next(iter(self._websocket.sockets)).getsockname()[1]
+
+    async def stop(self) -> None:
+        self._websocket.close()
+
+
+@pytest.mark.parametrize(("headers", "end"), ENDS)
+async def test_a_websocket(headers: tuple[tuple[str, str], ...], end: str) -> None:
+    async with pod(WebSocketEnd("original"), WebSocketEnd("laptop")) as app:
+        app.claim(MINE)
+        await app.serve()
+        async with connect(f"ws://127.0.0.1:{app.door}/chat", additional_headers=headers, max_size=None) as socket:
+            for size in (1, 1000, 5 << 20):
+                await socket.send(b"x" * size)
+                assert await socket.recv() == f"{end} ".encode() + b"x" * size
+
+
+async def test_a_websocket_falls_back() -> None:
+    async with pod(WebSocketEnd("original"), WebSocketEnd("laptop")) as app:
+        app.claim(MINE)
+        await app.serve()
+        await app.laptop.stop()
+        async with connect(f"ws://127.0.0.1:{app.door}/", additional_headers={"a": "1"}) as socket:
+            await socket.send("x")
+            assert await socket.recv() == b"original x"
+
+
+async def measured(end: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The digest of the body that came, then a body as large."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    digest, left = hashlib.sha256(), length(head)
+    while left:
+        piece = await reader.read(min(left, 1 << 20))
+        digest.update(piece)
+        left -= len(piece)
+    writer.write(
+        b"HTTP/1.1 200 OK\r\nX-Digest: %s\r\nContent-Length: %d\r\n\r\n" % (digest.hexdigest().encode(), LARGE)
+    )
+    for _ in range(LARGE >> 20):
+        writer.write(end.name[:1].encode() * (1 << 20))
+        await writer.drain()
+
+
+@pytest.mark.parametrize(("headers", "end"), ENDS)
+async def test_large_bodies_both_ways(headers: tuple[tuple[str, str], ...], end: str) -> None:
+    async with pod(End("original", measured), End("laptop", measured)) as app:
+        app.claim(MINE)
+        await app.serve()
+        reader, writer = await app.connect()
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        writer.write(f"PUT / HTTP/1.1\r\nHost: b\r\nContent-Length: {LARGE}\r\n{lines}\r\n".encode())
+        digest = hashlib.sha256()
+        for number in range(LARGE >> 20):
+            piece = bytes([number % 256]) * (1 << 20)
+            digest.update(piece)
+            writer.write(piece)
+            await writer.drain()
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert f"X-Digest: {digest.hexdigest()}".encode() in head
+        assert await reader.readexactly(LARGE) == end[:1].encode() * LARGE
+        writer.close()
+        assert app.envoy.rss() < 110
+
+
+Speak = Callable[[End, asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+async def test_connect_becomes_a_tunnel() -> None:
+    async def proxy(end: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        end.heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.write(await reader.readexactly(3))
+        await writer.drain()
+
+    async with pod(End("original", proxy)) as app:
+        app.claim(MINE)
+        await app.serve()
+        reader, writer = await app.connect()
+        writer.write(b"CONNECT c:443 HTTP/1.1\r\nHost: c:443\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.write(b"\0\1\2")
+        assert await reader.readexactly(3) == b"\0\1\2"
+        assert app.original.heard == [b"CONNECT c:443 HTTP/1.1\r\nHost: c:443\r\n\r\n"]
+        writer.close()

@@ -1,0 +1,157 @@
+"""A pod on loopback: the app and a laptop's program as real servers, a real Envoy between them and the test."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from ipaddress import IPv4Address
+from typing import Any
+
+from meshdev.intercept.spec import Match, Mode, Port, Protocol, Spec, Workload
+from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
+from meshdev.sidecar.envoy.resources import resources
+from meshdev.wire.agent import PodPort, Probe, Wanted
+from meshdev.wire.intercepts import Relay
+from tests.sidecar.real_envoy import RealEnvoy, free_port, running
+
+LOOPBACK = IPv4Address("127.0.0.1")
+WORKLOAD = Workload("default", "deployment", "b", "uid-b")
+FIRST, SECOND, THIRD = (letter * 32 for letter in "abc")
+
+
+class End:
+    """A server that writes down what it reads and answers as *answer* says; without one it is an echo of its name."""
+
+    def __init__(self, name: str, answer: Callable[["End", Any, Any], Awaitable[None]] | None = None) -> None:
+        self.name = name
+        self.port = 0
+        self.host = "127.0.0.1"
+        self.place: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.heard: list[bytes] = []
+        self._answer = answer or speak_http
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        with self.place():
+            listener = socket.create_server((self.host, self.port), backlog=1000)
+        self._server = await asyncio.start_server(self._serve, sock=listener, limit=1 << 24)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Refuse from now on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            await self._answer(self, reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+
+async def speak_http(end: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Requests, one after the other, answered by the name of the end."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        end.heard.append(head)
+        await reader.readexactly(length(head))
+        body = end.name.encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+
+
+def length(head: bytes) -> int:
+    """Content-Length."""
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+class Pod:
+    """What a test holds. Claims are made by :meth:`claim`, and told to Envoy by :meth:`serve`."""
+
+    def __init__(self, envoy: RealEnvoy, original: End, laptop: End) -> None:
+        self.envoy = envoy
+        self.original = original
+        self.laptop = laptop
+        self.door = free_port()
+        self.probes: tuple[Probe, ...] = ()
+        self.claims: dict[str, Claim] = {}
+        self._wanted: tuple[Wanted, ...] = ()
+
+    @property
+    def port(self) -> PodPort:
+        return PodPort(self.original.port)
+
+    @property
+    def wanted(self) -> tuple[Wanted, ...]:
+        """What the claims want; kept for a while when they are gone."""
+        return self._wanted
+
+    def claim(
+        self,
+        match: Match | None = None,
+        *,
+        name: str = FIRST,
+        protocol: Protocol = "http",
+        fallback: bool = True,
+        up: bool = True,
+        to: End | None = None,
+    ) -> None:
+        """A claim on the app's port; without a match it wants everything."""
+        mode: Mode = "proxy" if match is None else "mesh"
+        port = Port(self.original.port, protocol, 8080)
+        relay = Relay(port.remote, port.transport, (to or self.laptop).port)
+        spec = Spec(name, WORKLOAD, mode, match, (port,), fallback)
+        self.claims[name] = Claim(spec, f"{name[0]}@laptop", (relay,), frozenset({pod_port(port)} if up else ()))
+
+    async def serve(self, keep: Sequence[Wanted] = ()) -> None:
+        """Everything is acknowledged when this returns."""
+        claims = tuple(self.claims.values())
+        self._wanted = wanted(claims, self.probes) or tuple(keep)
+        served = tuple(Served(each, self.door) for each in self._wanted)
+        await self.envoy.ads.serve(resources(PodView(LOOPBACK, served, self.probes), LOOPBACK, claims))
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """As the agent's redirect would bring a client."""
+        return await asyncio.open_connection("127.0.0.1", self.door, limit=1 << 24)
+
+    async def ask(self, request: bytes) -> bytes:
+        """The answer to one request, to the end of the connection."""
+        async with asyncio.timeout(20):
+            reader, writer = await self.connect()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = b"" if request.startswith(b"HEAD") else await reader.readexactly(length(head))
+            writer.close()
+            return head + body
+
+    async def get(self, path: str = "/", **headers: str) -> str:
+        """The body of the answer: which end it was."""
+        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        answer = await self.ask(f"GET {path} HTTP/1.1\r\nHost: b\r\n{lines}\r\n".encode())
+        return answer.partition(b"\r\n\r\n")[2].decode()
+
+
+@asynccontextmanager
+async def pod(original: End | None = None, laptop: End | None = None) -> AsyncIterator[Pod]:
+    """A pod whose Envoy has no resources yet."""
+    ends = original or End("original"), laptop or End("laptop")
+    for end in ends:
+        await end.start()
+    try:
+        async with running() as envoy:
+            yield Pod(envoy, *ends)
+    finally:
+        for end in ends:
+            await end.stop()

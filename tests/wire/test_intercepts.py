@@ -1,0 +1,185 @@
+"""Messages about intercepts: literal JSON both ways, limits, hostile values, words of other programs."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdev.errors import ProtocolError
+from meshdev.intercept import spec as specs
+from meshdev.wire import frames
+from meshdev.wire.control import Message, decode, encode
+from meshdev.wire.intercepts import (
+    MAX_RELAYS,
+    MAX_SPEC,
+    STATES,
+    TRANSPORTS,
+    Intercept,
+    Local,
+    Refusal,
+    Relay,
+    Relays,
+    Report,
+    Withdraw,
+)
+from tests.wire.test_control import json_values, travelled
+
+ID, KEY = "1" * 32, "a" * 64
+
+LITERAL: list[tuple[Message, int, str]] = [
+    (
+        Intercept(ID, '{"mode":"proxy"}', KEY, True, 3),
+        frames.INTERCEPT,
+        f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","key":"{KEY}","reset_older":true,"order":3}}',
+    ),
+    (Withdraw(ID, 4), frames.WITHDRAW, f'{{"id":"{ID}","order":4}}'),
+    (
+        Local(ID, 8080, "tcp", True, 5),
+        frames.LOCAL,
+        f'{{"id":"{ID}","remote":8080,"protocol":"tcp","up":true,"order":5}}',
+    ),
+    (
+        Relays(ID, (Relay(8080, "tcp", 20001), Relay(9090, "udp", 20002))),
+        frames.RELAYS,
+        (
+            f'{{"id":"{ID}","relays":[{{"remote":8080,"protocol":"tcp","relay":20001}},'
+            '{"remote":9090,"protocol":"udp","relay":20002}],"error":null}'
+        ),
+    ),
+    (
+        Relays(ID, (), Refusal("limit", "no more")),
+        frames.RELAYS,
+        f'{{"id":"{ID}","relays":[],"error":{{"code":"limit","reason":"no more"}}}}',
+    ),
+    (
+        Report(ID, "b-1", "acked", "", 7, 1, 2, 3),
+        frames.REPORT,
+        f'{{"id":"{ID}","pod":"b-1","state":"acked","text":"","matched":7,"fell_back":1,"errors":2,"older":3}}',
+    ),
+]
+KINDS = [frames.INTERCEPT, frames.WITHDRAW, frames.LOCAL, frames.RELAYS, frames.REPORT]
+
+words = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=100)
+identities = st.text("0123456789abcdef", min_size=32, max_size=32)
+orders = st.integers(0, 1 << 53)
+ports = st.integers(1, 65535)
+counts = st.integers(0, 1 << 53)
+relays = st.builds(Relay, ports, st.sampled_from(TRANSPORTS), st.integers(20000, 29999))
+reports = st.builds(Report, identities, words, st.sampled_from(STATES), words, counts, counts, counts, counts)
+everything = (
+    st.builds(
+        Intercept,
+        identities,
+        st.text(st.characters(exclude_characters="\0", codec="utf-8")),
+        st.just(KEY),
+        st.booleans(),
+        orders,
+    )
+    | st.builds(Withdraw, identities, orders)
+    | st.builds(Local, identities, ports, st.sampled_from(TRANSPORTS), st.booleans(), orders)
+    | st.builds(
+        Relays,
+        identities,
+        st.lists(relays, max_size=4).map(tuple),
+        st.none() | st.builds(Refusal, words, words),
+    )
+    | reports
+)
+
+
+@pytest.mark.parametrize(("message", "kind", "text"), LITERAL)
+def test_literal_json_in_both_directions(message: Message, kind: int, text: str) -> None:
+    assert encode(message) == frames.frame(kind, text.encode())
+    assert decode(kind, text.encode()) == message
+
+
+@given(everything)
+def test_every_message_travels(message: Message) -> None:
+    assert travelled(message) == message
+
+
+@pytest.mark.parametrize(("message", "kind", "text"), LITERAL)
+def test_keys_may_come_but_not_go(message: Message, kind: int, text: str) -> None:
+    whole = json.loads(text)
+    assert decode(kind, json.dumps({**whole, "colour": [1]}).encode()) == message
+    for key in whole:
+        with pytest.raises(ProtocolError, match=key):
+            decode(kind, json.dumps({other: value for other, value in whole.items() if other != key}).encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        (frames.INTERCEPT, "id", "1" * 31),
+        (frames.INTERCEPT, "spec", "x" * (MAX_SPEC + 1)),
+        (frames.INTERCEPT, "spec", {"mode": "proxy"}),
+        (frames.INTERCEPT, "spec", "\0"),
+        (frames.INTERCEPT, "key", "a" * 63),
+        (frames.INTERCEPT, "key", "A" * 64),
+        (frames.INTERCEPT, "order", -1),
+        (frames.INTERCEPT, "order", (1 << 53) + 1),
+        (frames.WITHDRAW, "id", None),
+        (frames.LOCAL, "remote", 0),
+        (frames.LOCAL, "remote", 65536),
+        (frames.LOCAL, "protocol", "http"),
+        (frames.LOCAL, "up", 1),
+        (frames.RELAYS, "relays", [{"remote": 1, "protocol": "tcp", "relay": 22}]),
+        (frames.RELAYS, "relays", [{"remote": 1, "protocol": "tcp", "relay": 20000}] * (MAX_RELAYS + 1)),
+        (frames.RELAYS, "error", "limit"),
+        (frames.RELAYS, "error", {"code": "x"}),
+        (frames.REPORT, "pod", "x" * 254),
+        (frames.REPORT, "pod", "two\nlines"),
+        (frames.REPORT, "state", "fine"),
+        (frames.REPORT, "text", "\x1b[31m"),
+        (frames.REPORT, "matched", -1),
+        (frames.REPORT, "matched", 1.0),
+        (frames.REPORT, "older", True),
+    ],
+)
+def test_wrong_values_are_refused(kind: int, key: str, value: Any) -> None:
+    text = next(text for _, one, text in LITERAL if one == kind)
+    with pytest.raises(ProtocolError):
+        decode(kind, json.dumps({**json.loads(text), key: value}).encode())
+
+
+@given(st.sampled_from(KINDS), st.binary(max_size=100))
+def test_hostile_bodies_raise_protocol_errors_only(kind: int, body: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        decode(kind, body)
+
+
+@given(st.sampled_from(LITERAL), st.data())
+def test_a_message_with_one_hostile_value_raises_protocol_errors_only(
+    literal: tuple[Message, int, str], data: st.DataObject
+) -> None:
+    _, kind, text = literal
+    whole = json.loads(text)
+    whole[data.draw(st.sampled_from(sorted(whole)))] = data.draw(json_values)
+    with contextlib.suppress(ProtocolError):
+        decode(kind, json.dumps(whole).encode())
+
+
+def test_what_envoy_and_agents_say_arrives_as_one_printable_line() -> None:
+    arrived = travelled(Report(ID, "pod\n1", "nacked", "Proto constraint\n\tvalidation \x1b[31mfailed" + "x" * 2000))
+    assert isinstance(arrived, Report)
+    assert arrived.pod == "pod 1"
+    assert arrived.text.startswith("Proto constraint validation ?[31mfailedxxx")
+    refused = travelled(Relays(ID, (), Refusal("firewall", "nft:\n^^^")))
+    assert isinstance(refused, Relays)
+    assert refused.error == Refusal("firewall", "nft: ^^^")
+
+
+def test_the_limits_are_those_of_a_spec() -> None:
+    assert (MAX_SPEC, MAX_RELAYS) == (specs.MAX_SPEC, specs.MAX_PORTS)
+
+
+def test_the_largest_messages_fit_a_frame() -> None:
+    for message in (
+        Intercept(ID, '"' * MAX_SPEC, KEY, False, 1 << 53),
+        Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, Refusal("\U0001f600" * 10, "\U0001f600" * 1024)),
+        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, *[1 << 53] * 4),
+    ):
+        assert travelled(message) == message

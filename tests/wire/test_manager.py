@@ -1,0 +1,127 @@
+"""What the manager's containers say to each other: literal JSON both ways, limits, hostile datagrams."""
+
+import contextlib
+import json
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdev.errors import ProtocolError
+from meshdev.wire.intercepts import MAX_RELAYS, MAX_SPEC, Relay, Report
+from meshdev.wire.manager import (
+    MAX_ADDRESSES,
+    MAX_DATAGRAM,
+    Allow,
+    Claimed,
+    Pod,
+    Seen,
+    Synced,
+    ToControl,
+    ToTunnel,
+    Up,
+    Withdrawn,
+    decode_to_control,
+    decode_to_tunnel,
+    encode,
+)
+from tests.wire.test_control import json_values
+
+ID, KEY = "1" * 32, "a" * 64
+CLAIM = Claimed(ID, '{"x":1}', KEY, "ann@laptop", (Relay(8080, "tcp", 20001),), (Up(8080, "tcp"),))
+
+TO_CONTROL: list[tuple[ToControl, str]] = [
+    (Pod(IPv4Address("10.244.0.9")), '{"pod":"10.244.0.9"}'),
+    (
+        CLAIM,
+        (
+            f'{{"claim":{{"id":"{ID}","spec":"{{\\"x\\":1}}","key":"{KEY}","holder":"ann@laptop",'
+            '"relays":[{"remote":8080,"protocol":"tcp","relay":20001}],"up":[{"remote":8080,"protocol":"tcp"}],"reset_older":false}}'
+        ),
+    ),
+    (Withdrawn(ID), f'{{"withdrawn":"{ID}"}}'),
+    (Synced(), '{"synced":true}'),
+    (
+        Seen("joined", "ann@laptop", IPv4Address("198.18.0.2")),
+        '{"seen":{"event":"joined","holder":"ann@laptop","address":"198.18.0.2"}}',
+    ),
+]
+TO_TUNNEL: list[tuple[ToTunnel, str]] = [
+    (
+        Allow(20001, (IPv4Address("10.244.0.7"),), False),
+        '{"allow":{"relay":20001,"addresses":["10.244.0.7"],"keep":false}}',
+    ),
+    (
+        Report(ID, "b-1", "joined"),
+        (
+            f'{{"report":{{"id":"{ID}","pod":"b-1","state":"joined","text":"","matched":0,"fell_back":0,"errors":0,'
+            '"older":0}}'
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "text"), TO_CONTROL)
+def test_literal_json_to_control(message: ToControl, text: str) -> None:
+    assert encode(message) == text.encode()
+    assert decode_to_control(text.encode()) == message
+    with pytest.raises(ProtocolError):
+        decode_to_tunnel(text.encode())
+
+
+@pytest.mark.parametrize(("message", "text"), TO_TUNNEL)
+def test_literal_json_to_tunnel(message: ToTunnel, text: str) -> None:
+    assert encode(message) == text.encode()
+    assert decode_to_tunnel(text.encode()) == message
+    with pytest.raises(ProtocolError):
+        decode_to_control(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("inner", "key", "value"),
+    [
+        ("allow", "relay", 19999),
+        ("allow", "relay", 30000),
+        ("allow", "addresses", ["10.0.0.1", "10.0.0.1"]),
+        ("allow", "addresses", ["::1"]),
+        ("allow", "addresses", [str(IPv4Address(number)) for number in range(MAX_ADDRESSES + 1)]),
+        ("allow", "addresses", "10.0.0.1"),
+        ("allow", "keep", None),
+        ("report", "state", "well"),
+        ("report", "id", "x"),
+    ],
+)
+def test_wrong_values_are_refused(inner: str, key: str, value: Any) -> None:
+    (text,) = [text for _, text in TO_TUNNEL if text.startswith(f'{{"{inner}"')]
+    whole = json.loads(text)
+    whole[inner][key] = value
+    with pytest.raises(ProtocolError):
+        decode_to_tunnel(json.dumps(whole).encode())
+
+
+@given(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_hostile_datagrams_raise_protocol_errors_only(datagram: bytes) -> None:
+    for decode in (decode_to_control, decode_to_tunnel):
+        with contextlib.suppress(ProtocolError):
+            decode(datagram)
+
+
+@given(st.sampled_from([*TO_CONTROL, *TO_TUNNEL]), json_values)
+def test_hostile_values_raise_protocol_errors_only(literal: tuple[ToControl | ToTunnel, str], value: Any) -> None:
+    (kind,) = json.loads(literal[1])
+    for decode in (decode_to_control, decode_to_tunnel):
+        with contextlib.suppress(ProtocolError):
+            decode(json.dumps({kind: value}).encode())
+
+
+def test_the_largest_fit_a_datagram() -> None:
+    relays = tuple(Relay(65535, "tcp", 29999) for _ in range(MAX_RELAYS))
+    ups = tuple(Up(65535, "tcp") for _ in range(MAX_RELAYS))
+    largest: list[ToControl | ToTunnel] = [
+        Claimed(ID, '"' * MAX_SPEC, KEY, "h" * 128, relays, ups),
+        Allow(20000, tuple(IPv4Address("255.255.252.0") + number for number in range(MAX_ADDRESSES)), True),
+        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024),
+    ]
+    assert max(len(encode(message)) for message in largest) <= MAX_DATAGRAM
