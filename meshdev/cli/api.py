@@ -3,12 +3,21 @@
 import socket
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
 from meshdev.errors import MeshdevError
 from meshdev.state import Paths
 from meshdev.wire.jsonlines import LineSplitter
-from meshdev.wire.session_api import Request, Status, StatusRequest, encode_request, parse_answer
+from meshdev.wire.session_api import (
+    Answer,
+    DisconnectRequest,
+    Question,
+    Status,
+    StatusRequest,
+    encode_request,
+    parse_answer,
+)
+from meshdev.wire.session_intercepts import LeaveRequest
 
 #: A session that is well answers in a millisecond; one that does not in this time hangs.
 PATIENCE_SECONDS: Final = 2.0
@@ -67,7 +76,13 @@ def wait_gone(paths: Paths, seconds: float) -> bool:
     return True
 
 
-def ask(paths: Paths, request: Request, seconds: float | None) -> Status | None:
+@overload
+def ask(paths: Paths, request: StatusRequest, seconds: float | None) -> Status: ...
+@overload
+def ask(paths: Paths, request: LeaveRequest, seconds: float | None) -> tuple[str, ...]: ...
+@overload
+def ask(paths: Paths, request: DisconnectRequest, seconds: float | None) -> None: ...
+def ask(paths: Paths, request: Question, seconds: float | None) -> Answer:
     """The answer to *request*; raises NoAnswer, ProtocolError, or the error that the session answered."""
     deadline = None if seconds is None else time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

@@ -1,25 +1,28 @@
-"""The session API: a unix socket only its user reaches, one request and one answer a connection."""
+"""The session API: a unix socket only its user reaches. A request has one answer, an intercept a stream."""
 
 import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from meshdev.errors import MeshdevError
+from meshdev.errors import InterceptError, MeshdevError
 from meshdev.wire.jsonlines import MAX_LINE
-from meshdev.wire.session_api import Failed, Request, Status, encode_answer, parse_request
+from meshdev.wire.session_api import Answer, Event, Failed, Question, encode_answer, encode_event, parse_request
+from meshdev.wire.session_intercepts import InterceptRequest, Live
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Request], Awaitable[Status | None]]
+Handler = Callable[[Question], Awaitable[Answer]]
 
 #: Time for a client to say what it wants, in seconds.
 REQUEST_SECONDS: Final = 5.0
 #: Time for the last answers to leave, in seconds.
 LAST_ANSWERS_SECONDS: Final = 1.0
+#: What a client may leave unread before it is spared what the next event tells anew.
+UNREAD_BYTES: Final = 1 << 16
 
 
 def _listen(path: Path) -> socket.socket:
@@ -31,9 +34,49 @@ def _listen(path: Path) -> socket.socket:
     return sock
 
 
+class Exchange:
+    """The stream of one intercept, from the session's side. Made for one :data:`Streamer` call."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._closed = asyncio.Event()
+
+    def send(self, event: Event) -> None:
+        """Tell the client. Never blocks and never fails: a client that is gone is not told, :meth:`closed` says so.
+
+        To one that does not read, no more Live is sent until it does; the others are few.
+        """
+        transport = self._writer.transport
+        late = transport.get_write_buffer_size() > UNREAD_BYTES
+        if not transport.is_closing() and not (late and isinstance(event, Live)):
+            self._writer.write(encode_event(event))
+
+    async def closed(self) -> None:
+        """Return when the client has half-closed the stream, or is gone. Any number of tasks may wait."""
+        await self._closed.wait()
+
+    async def watch(self) -> None:
+        """What makes :meth:`closed` return. A client says nothing after its request; what it says is passed over."""
+        with suppress(OSError):
+            while await self._reader.read(65536):
+                pass
+        self._closed.set()
+
+
+#: Runs one intercept to its end. What it raises as MeshdevError is the stream's last event; it sends "left" itself.
+Streamer = Callable[[InterceptRequest, Exchange], Awaitable[None]]
+
+
+async def _takes_none(_request: InterceptRequest, _exchange: Exchange) -> None:
+    raise InterceptError("this session takes no intercepts")
+
+
 @asynccontextmanager
-async def serving(path: Path, handle: Handler) -> AsyncIterator[None]:
+async def serving(path: Path, handle: Handler, stream: Streamer = _takes_none) -> AsyncIterator[None]:
     """Answer requests at *path* with what *handle* returns or raises, as long as the context lasts.
+
+    Intercepts are for *stream*; it is cancelled when it does not end soon after the context.
 
     The context ends when the answers under way have left. The socket's file goes with it.
     """
@@ -43,7 +86,10 @@ async def serving(path: Path, handle: Handler) -> AsyncIterator[None]:
         if task := asyncio.current_task():
             answers.add(task)
             task.add_done_callback(answers.discard)
-        await _answer(reader, writer, handle)
+        try:
+            await _serve(reader, writer, handle, stream)
+        finally:
+            writer.close()
 
     server = await asyncio.start_unix_server(answer, sock=_listen(path), limit=MAX_LINE)
     try:
@@ -52,25 +98,47 @@ async def serving(path: Path, handle: Handler) -> AsyncIterator[None]:
         server.close()
         await asyncio.to_thread(path.unlink, missing_ok=True)
         if answers:
-            await asyncio.wait(answers, timeout=LAST_ANSWERS_SECONDS)
+            _, late = await asyncio.wait(answers, timeout=LAST_ANSWERS_SECONDS)
+            for task in late:
+                task.cancel()
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
-    answer: Status | Failed | None
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, stream: Streamer) -> None:
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
-            line = await reader.readline()
-        answer = await handle(parse_request(line))
+            request = parse_request(await reader.readline())
     except MeshdevError as error:
-        answer = Failed.of(error)
+        await _say(writer, encode_answer(Failed.of(error)))
     except (TimeoutError, ValueError, OSError) as error:
         log.info("a request to the session API failed: %s", error)
-        writer.close()
-        return
+    else:
+        if isinstance(request, InterceptRequest):
+            await _stream(request, Exchange(reader, writer), stream)
+        else:
+            await _say(writer, encode_answer(await _answered(request, handle)))
+
+
+async def _answered(request: Question, handle: Handler) -> Answer | Failed:
     try:
-        writer.write(encode_answer(answer))
+        return await handle(request)
+    except MeshdevError as error:
+        return Failed.of(error)
+
+
+async def _say(writer: asyncio.StreamWriter, line: bytes) -> None:
+    try:
+        writer.write(line)
         await writer.drain()
     except OSError as error:
         log.info("nobody waits for the answer: %s", error)
-    finally:
-        writer.close()
+
+
+async def _stream(request: InterceptRequest, exchange: Exchange, stream: Streamer) -> None:
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(exchange.watch())
+        try:
+            await stream(request, exchange)
+        except MeshdevError as error:
+            exchange.send(Failed.of(error))
+        finally:
+            watch.cancel()

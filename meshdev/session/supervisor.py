@@ -29,14 +29,16 @@ from meshdev.tunnel.carrier import Dialled
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.session_api import (
+    Answer,
     CarrierStatus,
     ConnectOptions,
     DisconnectRequest,
-    Request,
+    Question,
     State,
     Status,
     StatusRequest,
 )
+from meshdev.wire.session_intercepts import LeaveRequest
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +190,7 @@ class Supervisor:
 
     # -- what others ask -------------------------------------------------------------------------------------------
 
-    async def _answer(self, request: Request) -> Status | None:
+    async def _answer(self, request: Question) -> Answer:
         match request:
             case StatusRequest(settled):
                 if settled:
@@ -200,6 +202,8 @@ class Supervisor:
                 self._stop.set()
                 await self._undone.wait()
                 return None
+            case LeaveRequest():
+                return ()  # this session takes no intercepts yet
 
     def status(self) -> Status:
         """As it is now."""

@@ -11,17 +11,19 @@ Session API (``session.sock``, one request and one answer a connection)::
     {"op": "status", "settled": false}  →  {"ok": {…Status…}}
     {"op": "disconnect"}                →  {"ok": {}}         after everything is undone
                                         or {"error": {…}, "exit_code": n}
+
+``leave`` and the stream ``intercept`` are described in :mod:`meshdev.wire.session_intercepts`.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Final, Literal
+from typing import Final, Literal, overload
 
 from meshdev.config import MAX_CARRIERS
 from meshdev.errors import MeshdevError, ProtocolError, by_code
 from meshdev.wire.fields import Fields
 from meshdev.wire.jsonlines import decode, encode
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
 State = Literal["connected", "connecting", "reconnecting", "disconnected"]
 STATES: Final[tuple[State, ...]] = ("connected", "connecting", "reconnecting", "disconnected")
@@ -120,7 +122,7 @@ class Status:
     manager_pod: str | None = None
     session_pid: int | None = None
     helper_pid: int | None = None
-    intercepts: tuple[Mapping[str, object], ...] = ()
+    intercepts: tuple[InterceptStatus, ...] = ()
     leftovers: tuple[str, ...] = ()
     since_s: float | None = None
     """Seconds since the state last changed."""
@@ -141,7 +143,7 @@ class Status:
             "dns": asdict(self.dns) if self.dns else {},
             "manager": {"namespace": self.manager_namespace, "pod": self.manager_pod},
             "pids": {"session": self.session_pid, "helper": self.helper_pid},
-            "intercepts": [dict(intercept) for intercept in self.intercepts],
+            "intercepts": [intercept.as_json() for intercept in self.intercepts],
             "leftovers": list(self.leftovers),
             "since_s": self.since_s,
             "notes": list(self.notes),
@@ -165,7 +167,7 @@ class Status:
             manager_pod=manager.text_or_none("pod"),
             session_pid=pids.integer_or_none("session", 1, _MAX_PID),
             helper_pid=pids.integer_or_none("helper", 1, _MAX_PID),
-            intercepts=fields.inners("intercepts", Fields.rest),
+            intercepts=fields.inners("intercepts", InterceptStatus.read),
             leftovers=fields.texts("leftovers"),
             since_s=fields.number_or_none("since_s", 0, _MAX_SECONDS),
             notes=fields.texts("notes"),
@@ -274,11 +276,14 @@ class Failed:
         return failed
 
 
-Event = Step | Note | Wait | Done | Failed
+#: Done comes on the progress socket only; Up, Live and Left in the stream of an intercept only.
+Event = Step | Note | Wait | Done | Up | Live | Left | Failed
+
+_EVENTS: Final = ("step", "note", "wait", "done", "up", "live", "left", "error")
 
 
 def encode_event(event: Event) -> bytes:
-    """One line of progress."""
+    """One line of progress, or of an intercept's stream."""
     return encode(event.as_json())
 
 
@@ -286,7 +291,7 @@ def parse_event(line: bytes) -> Event:
     """The event in one line."""
     fields = decode(line, "An event")
     event: Event
-    match fields.choice("event", ("step", "note", "wait", "done", "error")):
+    match fields.choice("event", _EVENTS):
         case "step":
             event = Step(fields.text("name", 64), fields.text("text"), fields.number("seconds", 0, _MAX_SECONDS))
         case "note":
@@ -295,6 +300,12 @@ def parse_event(line: bytes) -> Event:
             event = Wait(fields.text("text"))
         case "done":
             event = Done(Status.read(fields.inner("status")))
+        case "up":
+            event = Up(InterceptStatus.read(fields.inner("intercept")))
+        case "live":
+            event = Live(InterceptStatus.read(fields.inner("intercept")))
+        case "left":
+            event = Left()
         case _:
             event = Failed.read(fields)
     fields.end()
@@ -324,7 +335,13 @@ class DisconnectRequest:
         return {"op": "disconnect"}
 
 
-Request = StatusRequest | DisconnectRequest
+#: Requests with one answer.
+Question = StatusRequest | DisconnectRequest | LeaveRequest
+Request = Question | InterceptRequest
+#: To ``status``; to ``leave``, what was left; to ``disconnect``.
+Answer = Status | tuple[str, ...] | None
+
+_OPS: Final = ("status", "disconnect", "leave", "intercept")
 
 
 def encode_request(request: Request) -> bytes:
@@ -336,28 +353,43 @@ def parse_request(line: bytes) -> Request:
     """The request in one line."""
     fields = decode(line, "The request")
     request: Request
-    if fields.choice("op", ("status", "disconnect")) == "status":
-        request = StatusRequest(fields.flag("settled") if "settled" in fields else False)
-    else:
-        request = DisconnectRequest()
+    match fields.choice("op", _OPS):
+        case "status":
+            request = StatusRequest(fields.flag("settled") if "settled" in fields else False)
+        case "disconnect":
+            request = DisconnectRequest()
+        case "leave":
+            request = LeaveRequest.read(fields)
+        case _:
+            request = InterceptRequest.read(fields)
     fields.end()
     return request
 
 
-def encode_answer(answer: Status | Failed | None) -> bytes:
-    """One line from the session API; None is the empty answer of ``disconnect``."""
+def encode_answer(answer: Answer | Failed) -> bytes:
+    """One line from the session API."""
     if isinstance(answer, Failed):
         return encode(answer.as_answer())
+    if isinstance(answer, tuple):
+        return encode({"ok": {"left": list(answer)}})
     return encode({"ok": answer.as_json() if answer else {}})
 
 
-def parse_answer(request: Request, line: bytes) -> Status | None:
+@overload
+def parse_answer(request: StatusRequest, line: bytes) -> Status: ...
+@overload
+def parse_answer(request: LeaveRequest, line: bytes) -> tuple[str, ...]: ...
+@overload
+def parse_answer(request: DisconnectRequest, line: bytes) -> None: ...
+def parse_answer(request: Question, line: bytes) -> Answer:
     """What the session answered to *request*; raises the error it answered."""
     fields = decode(line, "The session's answer")
     if "error" in fields:
         raise Failed.read(fields).as_error()
     ok = fields.inner("ok")
-    return Status.read(ok) if isinstance(request, StatusRequest) else None
+    if isinstance(request, StatusRequest):
+        return Status.read(ok)
+    return ok.texts("left") if isinstance(request, LeaveRequest) else None
 
 
 def _absolute(path: str | None) -> str | None:

@@ -24,6 +24,7 @@ from meshdev.wire.session_api import (
     Event,
     Failed,
     Status,
+    StatusRequest,
     Step,
     Wait,
     encode_answer,
@@ -169,7 +170,7 @@ class FakeSession:
             self.undo_only()
             client.sendall(encode_answer(None))
             sys.exit(0)
-        if request.settled and self.state == "connecting":
+        if isinstance(request, StatusRequest) and request.settled and self.state == "connecting":
             self.waiting.append(client)
             return
         client.sendall(encode_answer(self.status()))

@@ -1,28 +1,21 @@
-"""The progress channel and the session API over real sockets."""
+"""The progress channel over a real socket."""
 
 import asyncio
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from meshdev.errors import Cancelled, ProtocolError, TunnelError, VersionError
-from meshdev.session.api import serving
+from meshdev.errors import Cancelled, ProtocolError, TunnelError
 from meshdev.session.progress import Progress
 from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.session_api import (
     ConnectOptions,
-    DisconnectRequest,
     Done,
     Failed,
     Note,
-    Request,
     Status,
-    StatusRequest,
     Step,
-    encode_request,
-    parse_answer,
     parse_event,
 )
 
@@ -81,57 +74,3 @@ async def test_gone_returns_when_the_caller_half_closes(ends: tuple[socket.socke
     await asyncio.wait_for(waiting, 5)
     await progress.failed(TunnelError("too bad"))
     assert parse_event(caller.recv(65536)) == Failed("tunnel", "too bad", None, 40)
-
-
-async def ask(path: Path, request: Request) -> Status | None:
-    reader, writer = await asyncio.open_unix_connection(path)
-    writer.write(encode_request(request))
-    line = await asyncio.wait_for(reader.readline(), 5)
-    writer.close()
-    return parse_answer(request, line)
-
-
-async def test_the_api_answers_and_hands_on_errors(tmp_path: Path) -> None:
-    path = tmp_path / "session.sock"
-
-    async def handle(request: Request) -> Status | None:
-        if isinstance(request, StatusRequest):
-            return Status(state="connected", context="dev")
-        raise VersionError("no")
-
-    async with serving(path, handle):
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert await ask(path, StatusRequest()) == Status(state="connected", context="dev")
-        with pytest.raises(VersionError, match="no"):
-            await ask(path, DisconnectRequest())
-    assert not path.exists()
-
-
-async def test_the_api_ends_only_when_its_last_answer_has_left(tmp_path: Path) -> None:
-    path = tmp_path / "session.sock"
-    asked, undone = asyncio.Event(), asyncio.Event()
-
-    async def handle(_request: Request) -> None:
-        asked.set()
-        await undone.wait()
-
-    async with serving(path, handle):
-        asking = asyncio.create_task(ask(path, DisconnectRequest()))
-        await asyncio.wait_for(asked.wait(), 5)
-        undone.set()
-    assert await asyncio.wait_for(asking, 5) is None
-
-
-async def test_a_client_that_says_nonsense_hurts_nobody(tmp_path: Path) -> None:
-    path = tmp_path / "session.sock"
-
-    async def handle(_request: Request) -> Status:
-        return Status(state="connected")
-
-    async with serving(path, handle):
-        for nonsense in (b"\n", b"{}\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n"):
-            reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(nonsense)
-            assert b"error" in await asyncio.wait_for(reader.readline(), 5)
-            writer.close()
-        assert await ask(path, StatusRequest()) == Status(state="connected")

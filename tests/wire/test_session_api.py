@@ -31,6 +31,7 @@ from meshdev.wire.session_api import (
     parse_request,
 )
 from tests.error_tree import every_kind, told_as
+from tests.wire.test_session_intercepts import INTERCEPT
 
 CONNECTED = Status(
     state="connected",
@@ -46,7 +47,7 @@ CONNECTED = Status(
     manager_pod="meshdev-traffic-manager-1",
     session_pid=100,
     helper_pid=101,
-    intercepts=({"target": "deployment/b"},),
+    intercepts=(INTERCEPT,),
     leftovers=("route 10.0.0.0/8",),
     since_s=12.5,
     notes=("10.0.0.0/8 is yours",),
@@ -231,7 +232,6 @@ def test_a_status_with_one_wrong_value_is_read_or_refused(key: str, value: objec
         status = parse_answer(StatusRequest(), line)
     except ProtocolError:
         return
-    assert status is not None
     assert parse_answer(StatusRequest(), encode_answer(status)) == status
 
 
