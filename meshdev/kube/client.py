@@ -288,9 +288,9 @@ def workloads_path(namespace: str, kind: str, name: str = "") -> str:
     return f"/apis/apps/v1/namespaces/{quote(namespace)}/{quote(kind)}s{f'/{quote(name)}' if name else ''}"
 
 
-def services_path(namespace: str) -> str:
-    """Services of a namespace."""
-    return f"/api/v1/namespaces/{quote(namespace)}/services"
+def services_path(namespace: str, name: str = "") -> str:
+    """Services of a namespace, or one of them."""
+    return f"/api/v1/namespaces/{quote(namespace)}/services{f'/{quote(name)}' if name else ''}"
 
 
 def secrets_path(namespace: str, name: str = "") -> str:

@@ -5,21 +5,26 @@ done only for a Deployment whose pod cannot run, which therefore serves nobody.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from meshdev.config import MANAGER_LABELS, MANAGER_NAME
+from meshdev.config import CONTROL_PORT, MANAGER_LABELS, MANAGER_NAME
 from meshdev.errors import AdmissionError, ClusterError, ForbiddenError, ImageError, ManagerError, MeshdevError
-from meshdev.kube.client import KubeApi, Object, deployments_path, pods_path
+from meshdev.kube.client import KubeApi, Object, deployments_path, pods_path, services_path
 from meshdev.kube.errors import ConflictError, NotFoundError
-from meshdev.kube.manifest import ManagerSpec, deployment, differs
+from meshdev.kube.manifest import ManagerSpec, deployment, differs, is_ours, is_owned, service
 from meshdev.kube.podstate import ManagerPod, Waiting, examine, examine_deployment
 from meshdev.kube.watching import State, follow, listed, merged
 
+log = logging.getLogger(__name__)
+
 START_SECONDS: Final = 60.0
 _REMOVE_SECONDS: Final = 30.0
+#: How often somebody else may take the Service away while it is made.
+_ATTEMPTS: Final = 5
 _SELECTOR: Final = {"labelSelector": ",".join(f"{name}={value}" for name, value in sorted(MANAGER_LABELS.items()))}
 _BY_NAME: Final = {"fieldSelector": f"metadata.name={MANAGER_NAME}"}
 
@@ -31,8 +36,16 @@ class _LateError(ManagerError):
 
 
 @dataclass(frozen=True)
+class SidecarTerms:
+    """What sidecars of a manager need: where it is (``address:port``, as long as it is installed), what they run."""
+
+    manager: str
+    image: str
+
+
+@dataclass(frozen=True)
 class Created:
-    """An object that this very run created; :func:`undo` deletes it and no other."""
+    """The Deployment that this very run created; :func:`undo` deletes it, with its Service, and no other."""
 
     namespace: str
     name: str
@@ -92,6 +105,24 @@ async def find_pod(api: KubeApi, namespace: str) -> ManagerPod | None:
     return _running(pods)
 
 
+async def sidecar_terms(api: KubeApi, namespace: str) -> SidecarTerms:
+    """What sidecars of that namespace's manager are told; its Service is made where there is none.
+
+    Raises ManagerError where no manager runs, ClusterError where the Service is somebody else's, ForbiddenError.
+    """
+    pod = await find_pod(api, namespace)
+    if pod is None:
+        raise ManagerError(f"no manager runs in namespace {namespace}")
+    try:
+        there = await api.get(services_path(namespace, MANAGER_NAME))
+    except NotFoundError:
+        made_by = await api.get_deployment(namespace, MANAGER_NAME)
+        there = await _ensure_service(api, namespace, made_by["metadata"]["uid"])
+    if not is_ours(there):
+        raise _foreign("service", namespace)
+    return SidecarTerms(f"{there['spec']['clusterIP']}:{CONTROL_PORT}", pod.image)
+
+
 async def wait(
     api: KubeApi,
     namespace: str,
@@ -134,6 +165,10 @@ async def undo(api: KubeApi, created: Created) -> None:
     """Delete what this run created; nothing where it is gone or somebody else's by now."""
     with suppress(NotFoundError, ConflictError):
         await api.delete_deployment(created.namespace, created.name, uid=created.uid)
+    with suppress(NotFoundError, ConflictError, ForbiddenError):  # the cluster deletes what was owned, a moment later
+        there = await api.get(services_path(created.namespace, MANAGER_NAME))
+        if is_owned(there, created.uid):
+            await api.delete(services_path(created.namespace, MANAGER_NAME), uid=there["metadata"]["uid"])
 
 
 async def uninstall(api: KubeApi, namespace: str) -> list[str]:
@@ -141,12 +176,8 @@ async def uninstall(api: KubeApi, namespace: str) -> list[str]:
     existing = await _find_deployment(api, namespace)
     if existing is None:
         return []
-    labels = existing["metadata"].get("labels") or {}
-    if any(labels.get(name) != value for name, value in MANAGER_LABELS.items()):
-        raise ClusterError(
-            f"deployment {MANAGER_NAME} in namespace {namespace} is not meshdev's: its labels say otherwise",
-            hint="remove it with kubectl if it is yours",
-        )
+    if not is_ours(existing):
+        raise _foreign("deployment", namespace)
     await undo(api, Created(namespace, MANAGER_NAME, existing["metadata"]["uid"]))
     with suppress(TimeoutError):
         async with (
@@ -199,6 +230,7 @@ async def _create(api: KubeApi, spec: ManagerSpec, on_created: Callable[[Created
     async def create() -> None:
         made = await api.create_deployment(spec.namespace, deployment(spec))
         on_created(Created(spec.namespace, MANAGER_NAME, made["metadata"]["uid"]))
+        await _try_service(api, spec.namespace, made["metadata"]["uid"])
 
     task = asyncio.ensure_future(create())
     try:
@@ -216,6 +248,35 @@ async def _put(api: KubeApi, spec: ManagerSpec, existing: Object) -> None:
     body = deployment(spec)
     body["metadata"]["resourceVersion"] = existing["metadata"]["resourceVersion"]
     await api.replace_deployment(spec.namespace, MANAGER_NAME, body)
+    await _try_service(api, spec.namespace, existing["metadata"]["uid"])
+
+
+async def _try_service(api: KubeApi, namespace: str, owner: str) -> None:
+    """Make the Service where that is allowed: to be connected needs none, and who intercepts asks for it again."""
+    try:
+        await _ensure_service(api, namespace, owner)
+    except (ForbiddenError, AdmissionError) as error:
+        log.info("the manager has no Service, so nothing can be intercepted: %s", error.message)
+
+
+async def _ensure_service(api: KubeApi, namespace: str, owner: str) -> Object:
+    """The Service of the Deployment *owner*; a former Deployment's is about to be deleted, so it is replaced."""
+    for _ in range(_ATTEMPTS):
+        with suppress(ConflictError):
+            return await api.create(services_path(namespace), service(namespace, owner))
+        with suppress(NotFoundError, ConflictError):
+            there = await api.get(services_path(namespace, MANAGER_NAME))
+            if is_owned(there, owner) or not is_ours(there):
+                return there
+            await api.delete(services_path(namespace, MANAGER_NAME), uid=there["metadata"]["uid"])
+    raise ClusterError(f"service {MANAGER_NAME} in namespace {namespace} comes and goes", hint="try again")
+
+
+def _foreign(kind: str, namespace: str) -> ClusterError:
+    return ClusterError(
+        f"{kind} {MANAGER_NAME} in namespace {namespace} is not meshdev's: its labels say otherwise",
+        hint="remove it with kubectl if it is yours",
+    )
 
 
 async def _find_deployment(api: KubeApi, namespace: str) -> Object | None:

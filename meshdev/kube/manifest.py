@@ -1,4 +1,4 @@
-"""The manager's Deployment (design: D5), and what its annotations say. Pure."""
+"""The manager's Deployment and Service (design: D5), and what their annotations and owners say. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,6 +125,43 @@ def _container(spec: ManagerSpec, name: str) -> Object:
         "volumeMounts": [{"name": _RUN_VOLUME, "mountPath": RUN_DIRECTORY}],
         "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is told in its own words
     }
+
+
+def service(namespace: str, owner: str) -> Object:
+    """The Service by which sidecars find control, owned by the Deployment with the uid *owner*.
+
+    A sidecar's environment never changes, while each new manager pod has another address. IPv4, as relays are; before
+    the pod is ready, since a sidecar that has lost its manager ends after a minute.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": MANAGER_NAME,
+            "namespace": namespace,
+            "labels": dict(MANAGER_LABELS),
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": MANAGER_NAME, "uid": owner}],
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "selector": dict(MANAGER_LABELS),
+            "ipFamilyPolicy": "SingleStack",
+            "ipFamilies": ["IPv4"],
+            "publishNotReadyAddresses": True,
+            "ports": [{"name": CONTROL_CONTAINER, "port": CONTROL_PORT, "targetPort": CONTROL_PORT}],
+        },
+    }
+
+
+def is_ours(item: Mapping[str, Any]) -> bool:
+    """Whether an object of the manager's name is the manager's."""
+    labels = item["metadata"].get("labels") or {}
+    return all(labels.get(name) == value for name, value in MANAGER_LABELS.items())
+
+
+def is_owned(item: Mapping[str, Any], owner: str) -> bool:
+    """Whether the object goes when the one with the uid *owner* goes."""
+    return any(each.get("uid") == owner for each in item["metadata"].get("ownerReferences") or [])
 
 
 def protocol_of(item: Mapping[str, Any]) -> int | None:

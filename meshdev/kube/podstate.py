@@ -30,7 +30,7 @@ _ELSEWHERE_HINT: Final = "ask who runs the cluster, or put the manager into anot
 
 @dataclass(frozen=True)
 class ManagerPod:
-    """A running manager pod. *image* is the digest the node resolved, for sidecars to run the same."""
+    """A running manager pod. *image* is what sidecars run to be the same: its digest, where a registry has it."""
 
     namespace: str
     name: str
@@ -68,7 +68,7 @@ def examine(pod: Object) -> ManagerPod | Waiting:
             pod["spec"].get("nodeName") or "",
             protocol_of(pod),
             version_of(pod),
-            container.get("imageID") or "",
+            _runs(pod, container),
         )
     if "terminated" in state:
         return Waiting(f"pod {name} ended and is started again: {_end(state['terminated'])}")
@@ -102,6 +102,16 @@ def _container(status: Object) -> Object:
             found: Object = container
             return found
     return {}
+
+
+def _runs(pod: Object, status: Object) -> str:
+    """``repository@sha256:…`` as the node resolved it. An image that was put on the node by hand has no repository,
+    only an id by which nobody can ask for it; there it is what the pod's spec says.
+    """
+    resolved = str(status.get("imageID") or "").removeprefix("docker-pullable://")
+    if "@sha256:" in resolved:
+        return resolved
+    return next((each["image"] for each in pod["spec"]["containers"] if each["name"] == TUNNEL_CONTAINER), "")
 
 
 def _image(pod: Object) -> str:

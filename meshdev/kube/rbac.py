@@ -76,7 +76,11 @@ INSTALL_MANAGER: Final = (
         "see why it does not start, replace it, and undo what was created",
         (MANAGER_NAME,),
     ),
+    Rule("", "services", ("create",), "give it the address by which sidecars find it"),
+    Rule("", "services", ("get", "delete"), "see whether it has one, and undo it", (MANAGER_NAME,)),
 )
+#: In the manager's namespace: to intercept with a manager that somebody else installed.
+MEET_SIDECARS: Final = (Rule("", "services", ("get",), "tell sidecars where the manager is", (MANAGER_NAME,)),)
 #: In the namespace that is connected to.
 SEE_SERVICES: Final = (
     Rule("", "services", ("list", "watch"), "route the addresses of Services"),
@@ -131,7 +135,8 @@ def rules(
     if persona == "installer":
         return {manager: INSTALL_MANAGER}
     install = () if preinstalled else tuple(rule for rule in INSTALL_MANAGER if rule.resource != "pods")
-    needed = {manager: USE_MANAGER + install}
+    meet = MEET_SIDECARS if preinstalled and intercepting != "none" else ()
+    needed = {manager: USE_MANAGER + install + meet}
     needed[namespace] = needed.get(namespace, ()) + SEE_SERVICES + _INTERCEPTING[intercepting]
     return needed
 

@@ -152,6 +152,8 @@ class FakeApi:
         name = body["metadata"]["name"]
         if (asked.namespace, name) in self._kind(asked):
             return _status(409, f'{asked.resource} "{name}" already exists')
+        if asked.resource == "services":
+            body["spec"].setdefault("clusterIP", f"10.96.{self.version >> 8 & 255}.{self.version & 255}")
         item = self.put(asked.resource, body, asked.namespace, asked.group)
         self.created(asked.resource, item)
         return web.json_response(item, status=201)

@@ -11,8 +11,8 @@ from meshdev.errors import AdmissionError, ClusterError, ForbiddenError, ImageEr
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
 from meshdev.kube.errors import NotFoundError
-from meshdev.kube.manager import Created, ensure, find_pod, undo, uninstall
-from meshdev.kube.manifest import ManagerSpec, deployment
+from meshdev.kube.manager import Created, SidecarTerms, ensure, find_pod, sidecar_terms, undo, uninstall
+from meshdev.kube.manifest import ManagerSpec, deployment, service
 from meshdev.kube.podstate import ManagerPod
 from tests.kube.fake_api import FakeApi, Object
 from tests.waiting import until
@@ -40,6 +40,12 @@ def pod(name: str, state: Object, *, age: int = 0, **meta: str) -> Object:
         "spec": {"nodeName": "n", "containers": [{"name": "tunnel", "image": "image:1"}]},
         "status": {"podIP": "10.0.0.1", "containerStatuses": [container]},
     }
+
+
+def put_service(fake: FakeApi, owner: str) -> Object:
+    """The manager's Service, with an address."""
+    made = service("default", owner)
+    return fake.put("services", {**made, "spec": {**made["spec"], "clusterIP": "10.96.0.7"}})
 
 
 def controller(fake: FakeApi, *pods: Object) -> Callable[[str, Object], None]:
@@ -72,7 +78,7 @@ async def test_a_running_manager_is_used_as_it_is(fake: FakeApi, api: KubeApi) -
         "10.0.0.1",
         "n",
         1,
-        "sha256:1",
+        "image:1",
     )
     assert len(fake.asked) == 1
 
@@ -101,14 +107,18 @@ async def test_created_where_there_is_none_and_waited_for(fake: FakeApi, api: Ku
     assert found.name == "m"
     assert run.told == ["creating the manager in namespace default", "pod m starts (ContainerCreating)"]
     assert [created.name for created in run.created] == [MANAGER_NAME]
+    assert fake.names("services") == [f"default/{MANAGER_NAME}"]
     await undo(api, run.created[0])
     assert fake.names("deployments", "apps") == []
+    assert fake.names("services") == []
 
 
 async def test_undo_deletes_only_its_own(fake: FakeApi, api: KubeApi) -> None:
     fake.put("deployments", deployment(SPEC), group="apps")
+    fake.put("services", service("default", "mine"))
     await undo(api, Created("default", MANAGER_NAME, "another"))
     assert fake.names("deployments", "apps") == [f"default/{MANAGER_NAME}"]
+    assert fake.names("services") == [f"default/{MANAGER_NAME}"]
     await undo(api, Created("default", "gone", "x"))
 
 
@@ -268,3 +278,74 @@ async def test_upgrade_replaces_another_version_and_leaves_the_same_alone(fake: 
     found = await manager.upgrade(api, replace(SPEC, protocol=SPEC.protocol + 1), progress=lambda _: None, seconds=5)
     assert found is not None
     assert found.name == "new"
+
+
+DIGEST = "ghcr.io/meshdev/traffic-manager@sha256:" + "ab" * 32
+
+
+async def test_sidecars_are_told_the_services_address_and_the_image_that_runs(fake: FakeApi, api: KubeApi) -> None:
+    put_service(fake, "uid")
+    fake.put("pods", pod("m", {"state": RUNNING, "imageID": DIGEST}))
+    assert await sidecar_terms(api, "default") == SidecarTerms("10.96.0.7:15010", DIGEST)
+    assert [(asked.verb, asked.resource) for asked in fake.asked] == [("list", "pods"), ("get", "services")]
+
+
+@pytest.mark.parametrize(
+    ("resolved", "runs"),
+    [
+        (DIGEST, DIGEST),
+        (f"docker-pullable://{DIGEST}", DIGEST),
+        ("sha256:" + "ab" * 32, "image:1"),
+        ("", "image:1"),
+    ],
+)
+async def test_an_image_without_a_repository_is_asked_for_by_its_name(
+    fake: FakeApi, api: KubeApi, resolved: str, runs: str
+) -> None:
+    fake.put("pods", pod("m", {"state": RUNNING, "imageID": resolved}))
+    found = await find_pod(api, "default")
+    assert found is not None
+    assert found.image == runs
+
+
+async def test_a_service_that_is_missing_is_made(fake: FakeApi, api: KubeApi) -> None:
+    owner = fake.put("deployments", deployment(SPEC), group="apps")["metadata"]["uid"]
+    fake.put("pods", pod("m", {"state": RUNNING}))
+    terms = await sidecar_terms(api, "default")
+    made = fake.objects["", "services"]["default", MANAGER_NAME]
+    assert terms.manager == f"{made['spec']['clusterIP']}:15010"
+    assert made["metadata"]["ownerReferences"][0]["uid"] == owner
+    assert await sidecar_terms(api, "default") == terms
+
+
+async def test_a_service_of_a_former_deployment_is_replaced(fake: FakeApi, api: KubeApi) -> None:
+    fake.put("services", service("default", "former"))
+    fake.created = controller(fake, pod("m", {"state": RUNNING}))
+    run = Run()
+    await run.ensure(api)
+    made = fake.objects["", "services"]["default", MANAGER_NAME]
+    assert made["metadata"]["ownerReferences"][0]["uid"] == run.created[0].uid
+
+
+async def test_who_may_not_make_a_service_is_connected_all_the_same(fake: FakeApi, api: KubeApi) -> None:
+    fake.allow = lambda asked: asked.resource != "services"
+    fake.created = controller(fake, pod("m", {"state": RUNNING}))
+    assert (await Run().ensure(api)).name == "m"
+    with pytest.raises(ForbiddenError, match="may not get services in namespace default"):
+        await sidecar_terms(api, "default")
+
+
+async def test_a_service_of_somebody_else_is_left_alone(fake: FakeApi, api: KubeApi) -> None:
+    foreign = service("default", "uid")
+    foreign["metadata"]["labels"] = {}
+    kept = fake.put("services", foreign)
+    fake.created = controller(fake, pod("m", {"state": RUNNING}))
+    await Run().ensure(api)
+    with pytest.raises(ClusterError, match="service meshdev-traffic-manager in namespace default is not meshdev's"):
+        await sidecar_terms(api, "default")
+    assert fake.objects["", "services"]["default", MANAGER_NAME] == kept
+
+
+async def test_without_a_manager_there_are_no_terms(api: KubeApi) -> None:
+    with pytest.raises(ManagerError, match="no manager runs in namespace default"):
+        await sidecar_terms(api, "default")

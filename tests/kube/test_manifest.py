@@ -2,7 +2,7 @@
 
 import json
 
-from meshdev.kube.manifest import ManagerSpec, deployment, differs, protocol_of, version_of
+from meshdev.kube.manifest import ManagerSpec, deployment, differs, is_owned, protocol_of, service, version_of
 
 SPEC = ManagerSpec("team", "image:1", ("registry",), version="1.2.3", protocol=7)
 POD = deployment(SPEC)["spec"]["template"]["spec"]
@@ -67,3 +67,14 @@ def test_what_counts_as_a_difference() -> None:
         ManagerSpec("team", "image:1", ("registry",), "1.2.4", 7),
     ):
         assert differs(made, other)
+
+
+def test_the_service_leads_to_control_and_goes_with_the_deployment() -> None:
+    made = service("team", "uid-1")
+    template = deployment(SPEC)["spec"]["template"]["metadata"]
+    assert made["spec"]["selector"].items() <= template["labels"].items()
+    assert made["spec"]["publishNotReadyAddresses"] is True
+    assert made["spec"]["ports"] == [{"name": "control", "port": 15010, "targetPort": 15010}]
+    assert is_owned(made, "uid-1")
+    assert not is_owned(made, "uid-2")
+    assert "blockOwnerDeletion" not in made["metadata"]["ownerReferences"][0]

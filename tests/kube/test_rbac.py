@@ -17,7 +17,7 @@ from meshdev.kube import leases, manager, tokens
 from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
-from meshdev.kube.manifest import ManagerSpec
+from meshdev.kube.manifest import ManagerSpec, deployment
 from meshdev.kube.portforward import dial
 from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
@@ -31,7 +31,7 @@ from tests.intercept.values import mesh
 from tests.kube.conftest import write_kubeconfig
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import put_workload, workload
-from tests.kube.test_manager import RUNNING, controller, pod
+from tests.kube.test_manager import RUNNING, controller, pod, put_service
 
 SPEC = ManagerSpec("default", "image:1")
 
@@ -48,11 +48,11 @@ async def install(api: KubeApi) -> None:
 def cluster(fake: FakeApi) -> Callable[[str, dict[str, Any]], None]:
     """A pod runs only after the Deployment was replaced, and goes with it."""
 
-    def created(_resource: str, _item: dict[str, Any]) -> None:
-        if fake.asked[-1].verb == "update":
+    def created(resource: str, _item: dict[str, Any]) -> None:
+        if resource == "deployments" and fake.asked[-1].verb == "update":
             fake.put("pods", pod("m", {"state": RUNNING}))
 
-    fake.deleted = lambda _: fake.remove("pods", "m")
+    fake.deleted = lambda resource: fake.remove("pods", "m") if resource == "deployments" else None
     return created
 
 
@@ -141,7 +141,7 @@ async def test_with_a_manager_there_no_deployment_right_is_needed(fake: FakeApi,
 def test_two_namespaces_get_a_role_each() -> None:
     needed = rules("developer", "team", "tools", intercepting="none")
     assert {rule.resource for rule in needed["team"]} == {"services", "endpointslices"}
-    assert {rule.resource for rule in needed["tools"]} == {"pods", "pods/portforward", "deployments"}
+    assert {rule.resource for rule in needed["tools"]} == {"pods", "pods/portforward", "deployments", "services"}
 
 
 @pytest.mark.parametrize("persona", ["developer", "installer"])
@@ -168,6 +168,25 @@ def test_the_yaml_says_what_the_rules_say(persona: Any) -> None:
 
 def test_without_subjects_there_is_no_binding() -> None:
     assert [document["kind"] for document in yaml.safe_load_all(manifest("developer", "a", "b"))] == ["Role", "Role"]
+
+
+@pytest.mark.parametrize("preinstalled", [True, False])
+async def test_telling_sidecars_where_the_manager_is_needs_no_more(
+    fake: FakeApi, tmp_path: Path, preinstalled: bool
+) -> None:
+    needed = rules("developer", "team", "default", preinstalled=preinstalled)
+    fake.allow = allowed(needed)
+    fake.put("pods", pod("m", {"state": RUNNING}))
+    owner = fake.put("deployments", deployment(SPEC), group="apps")["metadata"]["uid"]
+    if preinstalled:
+        put_service(fake, owner)
+
+    async def flow(api: KubeApi) -> None:
+        await manager.sidecar_terms(api, "default")
+
+    asked = await recorded(fake, tmp_path, flow)
+    assert {each for each in asked if not fake.allow(each)} == set()
+    assert ("get", "services") in {(each.verb, each.resource) for each in asked}
 
 
 @pytest.mark.parametrize("intercepting", ["ephemeral", "patch"])
