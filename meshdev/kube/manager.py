@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from meshdev.config import CONTROL_PORT, MANAGER_LABELS, MANAGER_NAME
+from meshdev.config import MANAGER_LABELS, MANAGER_NAME
 from meshdev.errors import AdmissionError, ClusterError, ForbiddenError, ImageError, ManagerError, MeshdevError
 from meshdev.kube.client import KubeApi, Object, deployments_path, pods_path, services_path
 from meshdev.kube.errors import ConflictError, NotFoundError
@@ -33,14 +33,6 @@ Progress = Callable[[str], None]
 
 class _LateError(ManagerError):
     """Time is up; another Deployment would not have been quicker."""
-
-
-@dataclass(frozen=True)
-class SidecarTerms:
-    """What sidecars of a manager need: where it is (``address:port``, as long as it is installed), what they run."""
-
-    manager: str
-    image: str
 
 
 @dataclass(frozen=True)
@@ -105,24 +97,6 @@ async def find_pod(api: KubeApi, namespace: str) -> ManagerPod | None:
     return _running(pods)
 
 
-async def sidecar_terms(api: KubeApi, namespace: str) -> SidecarTerms:
-    """What sidecars of that namespace's manager are told; its Service is made where there is none.
-
-    Raises ManagerError where no manager runs, ClusterError where the Service is somebody else's, ForbiddenError.
-    """
-    pod = await find_pod(api, namespace)
-    if pod is None:
-        raise ManagerError(f"no manager runs in namespace {namespace}")
-    try:
-        there = await api.get(services_path(namespace, MANAGER_NAME))
-    except NotFoundError:
-        made_by = await api.get_deployment(namespace, MANAGER_NAME)
-        there = await _ensure_service(api, namespace, made_by["metadata"]["uid"])
-    if not is_ours(there):
-        raise _foreign("service", namespace)
-    return SidecarTerms(f"{there['spec']['clusterIP']}:{CONTROL_PORT}", pod.image)
-
-
 async def wait(
     api: KubeApi,
     namespace: str,
@@ -177,7 +151,7 @@ async def uninstall(api: KubeApi, namespace: str) -> list[str]:
     if existing is None:
         return []
     if not is_ours(existing):
-        raise _foreign("deployment", namespace)
+        raise foreign("deployment", namespace)
     await undo(api, Created(namespace, MANAGER_NAME, existing["metadata"]["uid"]))
     with suppress(TimeoutError):
         async with (
@@ -254,12 +228,12 @@ async def _put(api: KubeApi, spec: ManagerSpec, existing: Object) -> None:
 async def _try_service(api: KubeApi, namespace: str, owner: str) -> None:
     """Make the Service where that is allowed: to be connected needs none, and who intercepts asks for it again."""
     try:
-        await _ensure_service(api, namespace, owner)
+        await ensure_service(api, namespace, owner)
     except (ForbiddenError, AdmissionError) as error:
         log.info("the manager has no Service, so nothing can be intercepted: %s", error.message)
 
 
-async def _ensure_service(api: KubeApi, namespace: str, owner: str) -> Object:
+async def ensure_service(api: KubeApi, namespace: str, owner: str) -> Object:
     """The Service of the Deployment *owner*; a former Deployment's is about to be deleted, so it is replaced."""
     for _ in range(_ATTEMPTS):
         with suppress(ConflictError):
@@ -272,7 +246,8 @@ async def _ensure_service(api: KubeApi, namespace: str, owner: str) -> Object:
     raise ClusterError(f"service {MANAGER_NAME} in namespace {namespace} comes and goes", hint="try again")
 
 
-def _foreign(kind: str, namespace: str) -> ClusterError:
+def foreign(kind: str, namespace: str) -> ClusterError:
+    """Somebody else's object has the manager's name."""
     return ClusterError(
         f"{kind} {MANAGER_NAME} in namespace {namespace} is not meshdev's: its labels say otherwise",
         hint="remove it with kubectl if it is yours",

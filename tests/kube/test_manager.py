@@ -11,7 +11,7 @@ from meshdev.errors import AdmissionError, ClusterError, ForbiddenError, ImageEr
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
 from meshdev.kube.errors import NotFoundError
-from meshdev.kube.manager import Created, SidecarTerms, ensure, find_pod, sidecar_terms, undo, uninstall
+from meshdev.kube.manager import Created, ensure, find_pod, undo, uninstall
 from meshdev.kube.manifest import ManagerSpec, deployment, service
 from meshdev.kube.podstate import ManagerPod
 from tests.kube.fake_api import FakeApi, Object
@@ -283,13 +283,6 @@ async def test_upgrade_replaces_another_version_and_leaves_the_same_alone(fake: 
 DIGEST = "ghcr.io/meshdev/traffic-manager@sha256:" + "ab" * 32
 
 
-async def test_sidecars_are_told_the_services_address_and_the_image_that_runs(fake: FakeApi, api: KubeApi) -> None:
-    put_service(fake, "uid")
-    fake.put("pods", pod("m", {"state": RUNNING, "imageID": DIGEST}))
-    assert await sidecar_terms(api, "default") == SidecarTerms("10.96.0.7:15010", DIGEST)
-    assert [(asked.verb, asked.resource) for asked in fake.asked] == [("list", "pods"), ("get", "services")]
-
-
 @pytest.mark.parametrize(
     ("resolved", "runs"),
     [
@@ -308,16 +301,6 @@ async def test_an_image_without_a_repository_is_asked_for_by_its_name(
     assert found.image == runs
 
 
-async def test_a_service_that_is_missing_is_made(fake: FakeApi, api: KubeApi) -> None:
-    owner = fake.put("deployments", deployment(SPEC), group="apps")["metadata"]["uid"]
-    fake.put("pods", pod("m", {"state": RUNNING}))
-    terms = await sidecar_terms(api, "default")
-    made = fake.objects["", "services"]["default", MANAGER_NAME]
-    assert terms.manager == f"{made['spec']['clusterIP']}:15010"
-    assert made["metadata"]["ownerReferences"][0]["uid"] == owner
-    assert await sidecar_terms(api, "default") == terms
-
-
 async def test_a_service_of_a_former_deployment_is_replaced(fake: FakeApi, api: KubeApi) -> None:
     fake.put("services", service("default", "former"))
     fake.created = controller(fake, pod("m", {"state": RUNNING}))
@@ -325,27 +308,3 @@ async def test_a_service_of_a_former_deployment_is_replaced(fake: FakeApi, api: 
     await run.ensure(api)
     made = fake.objects["", "services"]["default", MANAGER_NAME]
     assert made["metadata"]["ownerReferences"][0]["uid"] == run.created[0].uid
-
-
-async def test_who_may_not_make_a_service_is_connected_all_the_same(fake: FakeApi, api: KubeApi) -> None:
-    fake.allow = lambda asked: asked.resource != "services"
-    fake.created = controller(fake, pod("m", {"state": RUNNING}))
-    assert (await Run().ensure(api)).name == "m"
-    with pytest.raises(ForbiddenError, match="may not get services in namespace default"):
-        await sidecar_terms(api, "default")
-
-
-async def test_a_service_of_somebody_else_is_left_alone(fake: FakeApi, api: KubeApi) -> None:
-    foreign = service("default", "uid")
-    foreign["metadata"]["labels"] = {}
-    kept = fake.put("services", foreign)
-    fake.created = controller(fake, pod("m", {"state": RUNNING}))
-    await Run().ensure(api)
-    with pytest.raises(ClusterError, match="service meshdev-traffic-manager in namespace default is not meshdev's"):
-        await sidecar_terms(api, "default")
-    assert fake.objects["", "services"]["default", MANAGER_NAME] == kept
-
-
-async def test_without_a_manager_there_are_no_terms(api: KubeApi) -> None:
-    with pytest.raises(ManagerError, match="no manager runs in namespace default"):
-        await sidecar_terms(api, "default")

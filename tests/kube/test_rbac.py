@@ -22,6 +22,7 @@ from meshdev.kube.portforward import dial
 from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
 from meshdev.kube.replicas import Replica
+from meshdev.kube.sidecars import sidecar_terms
 from meshdev.kube.workloads import Resolved, pods_of, resolve
 from meshdev.sidecar.join import patch
 from meshdev.sidecar.join.choice import choose
@@ -182,7 +183,7 @@ async def test_telling_sidecars_where_the_manager_is_needs_no_more(
         put_service(fake, owner)
 
     async def flow(api: KubeApi) -> None:
-        await manager.sidecar_terms(api, "default")
+        await sidecar_terms(api, "default")
 
     asked = await recorded(fake, tmp_path, flow)
     assert {each for each in asked if not fake.allow(each)} == set()
