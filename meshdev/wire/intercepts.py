@@ -88,7 +88,11 @@ class Relays:
 
 @dataclass(frozen=True)
 class Report:
-    """One pod of an intercept. ``text`` says why it is nacked; ``older`` connections keep their way to the original."""
+    """One pod of an intercept. ``text`` says why it is nacked; ``older`` connections keep their way to the original.
+
+    ``up`` is how many ports have their local program up in the very state of the claim that ``state`` is about: a
+    session that told LOCAL sees by it whether "acked" means that word already. 0 when the pod is gone.
+    """
 
     id: str
     pod: str
@@ -98,6 +102,7 @@ class Report:
     fell_back: int = 0
     errors: int = 0
     older: int = 0
+    up: int = 0
 
 
 def read_intercept(fields: Object) -> Intercept:
@@ -157,6 +162,7 @@ def read_report(fields: Object) -> Report:
         fell_back=fields.integer("fell_back", 0, _MAX_COUNT),
         errors=fields.integer("errors", 0, _MAX_COUNT),
         older=fields.integer("older", 0, _MAX_COUNT),
+        up=fields.integer("up", 0, MAX_RELAYS),
     )
 
 

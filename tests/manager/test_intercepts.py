@@ -193,8 +193,8 @@ def test_reports_reach_the_session_under_its_own_name_for_it(manager: Manager, t
         ann.relays(intercept(B, 1))
         claim = control.claimed()
         control.say(Report("f" * 32, "stranger", "joined"))
-        control.say(Report(claim.id, "b-1", "acked", matched=3))
-        assert ann.hear() == Report(B.id, "b-1", "acked", matched=3)
+        control.say(Report(claim.id, "b-1", "acked", matched=3, up=1))
+        assert ann.hear() == Report(B.id, "b-1", "acked", matched=3, up=1)
 
 
 def test_everything_is_told_again_when_the_carrier_that_heard_it_is_lost(manager: Manager, tmp_path: Path) -> None:

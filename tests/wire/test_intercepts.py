@@ -55,9 +55,9 @@ LITERAL: list[tuple[Message, int, str]] = [
         f'{{"id":"{ID}","relays":[],"error":{{"code":"limit","reason":"no more"}}}}',
     ),
     (
-        Report(ID, "b-1", "acked", "", 7, 1, 2, 3),
+        Report(ID, "b-1", "acked", "", 7, 1, 2, 3, 4),
         frames.REPORT,
-        f'{{"id":"{ID}","pod":"b-1","state":"acked","text":"","matched":7,"fell_back":1,"errors":2,"older":3}}',
+        f'{{"id":"{ID}","pod":"b-1","state":"acked","text":"","matched":7,"fell_back":1,"errors":2,"older":3,"up":4}}',
     ),
 ]
 KINDS = [frames.INTERCEPT, frames.WITHDRAW, frames.LOCAL, frames.RELAYS, frames.REPORT]
@@ -68,7 +68,8 @@ orders = st.integers(0, 1 << 53)
 ports = st.integers(1, 65535)
 counts = st.integers(0, 1 << 53)
 relays = st.builds(Relay, ports, st.sampled_from(TRANSPORTS), st.integers(20000, 29999))
-reports = st.builds(Report, identities, words, st.sampled_from(STATES), words, counts, counts, counts, counts)
+ups = st.integers(0, MAX_RELAYS)
+reports = st.builds(Report, identities, words, st.sampled_from(STATES), words, counts, counts, counts, counts, ups)
 everything = (
     st.builds(
         Intercept,
@@ -137,6 +138,9 @@ def test_keys_may_come_but_not_go(message: Message, kind: int, text: str) -> Non
         (frames.REPORT, "matched", -1),
         (frames.REPORT, "matched", 1.0),
         (frames.REPORT, "older", True),
+        (frames.REPORT, "up", -1),
+        (frames.REPORT, "up", MAX_RELAYS + 1),
+        (frames.REPORT, "up", True),
     ],
 )
 def test_wrong_values_are_refused(kind: int, key: str, value: Any) -> None:
@@ -180,6 +184,6 @@ def test_the_largest_messages_fit_a_frame() -> None:
     for message in (
         Intercept(ID, '"' * MAX_SPEC, KEY, False, 1 << 53),
         Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, Refusal("\U0001f600" * 10, "\U0001f600" * 1024)),
-        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, *[1 << 53] * 4),
+        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, 1 << 53, 1 << 53, 1 << 53, 1 << 53, MAX_RELAYS),
     ):
         assert travelled(message) == message

@@ -54,10 +54,10 @@ TO_TUNNEL: list[tuple[ToTunnel, str]] = [
         '{"allow":{"relay":20001,"addresses":["10.244.0.7"],"keep":false}}',
     ),
     (
-        Report(ID, "b-1", "joined"),
+        Report(ID, "b-1", "joined", up=1),
         (
             f'{{"report":{{"id":"{ID}","pod":"b-1","state":"joined","text":"","matched":0,"fell_back":0,"errors":0,'
-            '"older":0}}'
+            '"older":0,"up":1}}'
         ),
     ),
 ]
@@ -91,6 +91,7 @@ def test_literal_json_to_tunnel(message: ToTunnel, text: str) -> None:
         ("allow", "keep", None),
         ("report", "state", "well"),
         ("report", "id", "x"),
+        ("report", "up", MAX_RELAYS + 1),
     ],
 )
 def test_wrong_values_are_refused(inner: str, key: str, value: Any) -> None:

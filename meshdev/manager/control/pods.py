@@ -208,7 +208,7 @@ class Pod:
         if each.claim.spec.mode == "proxy":
             # Connections and senders of datagrams are those of who claims all of a port.
             counts = _sum_of(counts, *(flow for port, flow in state.flows if port in ports))
-        told = (counts.matched, counts.fell_back, counts.errors, older)
+        told = (counts.matched, counts.fell_back, counts.errors, older, len(each.claim.up))
         if each.alias in self._refused:
             return Report(each.alias, hello.pod, "nacked", self._refused[each.alias][1], *told)
         if self._envoy is not None and self._envoy.stream.refused is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -61,11 +62,11 @@ async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, words: 
         assert B.id in made.envoy.routes()
         assert (await words.reported("joined")).pod == "b-1"
         await made.state(PORT)
-        assert await words.reported("acked") == Report(B.id, "b-1", "acked")
+        assert await words.reported("acked") == Report(B.id, "b-1", "acked", up=1)
         assert allowed(manager) == {20000: {LOOPBACK}}
         counts = Counts(5, 1, 2)
         await made.state(PORT, older=((PORT, 3),), intercepts=((B.id, counts), ("x", Counts(9, 9, 9))))
-        assert await words.report(lambda report: report.matched == 5) == Report(B.id, "b-1", "acked", "", 5, 1, 2, 3)
+        assert await words.report(lambda report: report.matched == 5) == Report(B.id, "b-1", "acked", "", 5, 1, 2, 3, 1)
 
 
 async def test_a_pod_leaves_step_by_step(mesh: Control, words: Words) -> None:
@@ -78,6 +79,24 @@ async def test_a_pod_leaves_step_by_step(mesh: Control, words: Words) -> None:
         await made.state()
         await words.reported("gone")
         assert made.envoy.listens() == ["listener_8080"]  # for connections that are kept alive
+
+
+async def test_a_report_says_how_many_programs_were_up_in_the_state_it_is_about(mesh: Control, words: Words) -> None:
+    words.claim(up=False)
+    async with joined(mesh) as made:
+        assert (await words.reported("acked")).up == 0
+        words.local(up=True)
+        acked = await words.report(lambda report: report.up == 1 and report.state == "acked")
+        assert acked == Report(B.id, "b-1", "acked", up=1)
+        assert names.either(PORT, B.id) in made.envoy.routes()
+        words.local(up=False)
+        assert await words.report(lambda report: report.up == 0 and report.state == "acked") == replace(acked, up=0)
+        assert names.either(PORT, B.id) not in made.envoy.routes()
+        words.local(up=True)
+        await words.report(lambda report: report.up == 1)
+        words.withdraw()
+        await made.state()
+        assert await words.reported("gone") == Report(B.id, "b-1", "gone")
 
 
 async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
@@ -195,7 +214,7 @@ async def test_ports_that_stay_with_the_original_for_a_reason_are_taken(mesh: Co
         await made.state(apart=((PORT, "no-envoy"),))
         assert (await words.report(lambda report: bool(report.text))).state == "joined"
         await made.state(apart=((PORT, "no-listener"),))
-        assert await words.reported("acked") == Report(B.id, "b-1", "acked", "8080: no-listener")
+        assert await words.reported("acked") == Report(B.id, "b-1", "acked", "8080: no-listener", up=1)
 
 
 @pytest.mark.parametrize(
