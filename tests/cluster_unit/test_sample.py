@@ -144,19 +144,24 @@ def test_two_hundred_connections_at_once(service: Service) -> None:
         assert all(answer.endswith(b"\r\n\r\nx") for answer in pool.map(one, range(200)))
 
 
-def test_drain_answers_what_runs_and_closes_what_waits(service: Service) -> None:
-    with service.connect() as idle, service.connect() as busy:
-        idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        read_answer(idle)
+def test_drain_tells_who_asks_and_closes_who_waits(service: Service) -> None:
+    with service.connect() as idle, service.connect() as asks, service.connect() as busy:
+        for waiting in (idle, asks):
+            waiting.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            read_answer(waiting)
         busy.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         busy.recv(100)
         service.listener.stop_accepting()
+        with pytest.raises(ConnectionRefusedError):
+            service.connect()
         service.server.drain()
+        asks.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"connection: close" in read_all(asks)
+        assert not service.listener.wait_idle(0)
+        service.server.close_waiting()
         assert idle.recv(1) == b""
         busy.sendall(b"ab")
         assert b"connection: close" in read_all(busy)
-        with pytest.raises(ConnectionRefusedError):
-            service.connect()
     assert service.listener.wait_idle(5)
 
 

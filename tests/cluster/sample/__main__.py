@@ -4,6 +4,7 @@ import argparse
 import signal
 import socket
 import threading
+import time
 
 from tests.cluster.sample import bulk, udp
 from tests.cluster.sample.app import App
@@ -11,7 +12,9 @@ from tests.cluster.sample.grpc_echo import GrpcServer
 from tests.cluster.sample.http1 import Server
 from tests.cluster.sample.listeners import Listener
 
-_DRAIN_SECONDS = 5.0
+#: So long a client that keeps its connection has to ask once more and be told that it ends.
+_LAST_REQUEST_SECONDS = 2.5
+_DRAIN_SECONDS = 3.5
 
 
 def _arguments() -> argparse.Namespace:
@@ -55,8 +58,17 @@ def main() -> None:
     server.drain()
     if grpc_server is not None:
         grpc_server.drain(_DRAIN_SECONDS)
-    for listener in listeners:
-        listener.wait_idle(_DRAIN_SECONDS)
+    if not _idle(listeners, _LAST_REQUEST_SECONDS):
+        server.close_waiting()
+        _idle(listeners, _DRAIN_SECONDS)
+    if grpc_server is not None:
+        grpc_server.wait()
+
+
+def _idle(listeners: list[Listener], seconds: float) -> bool:
+    """Wait until there are no connections."""
+    end = time.monotonic() + seconds
+    return all(listener.wait_idle(max(0.0, end - time.monotonic())) for listener in listeners)
 
 
 if __name__ == "__main__":

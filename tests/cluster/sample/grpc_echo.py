@@ -30,8 +30,12 @@ class GrpcServer:
         self._server.start()
 
     def drain(self, seconds: float) -> None:
-        """Refuse new calls and wait for running ones."""
-        self._server.stop(seconds).wait(seconds)
+        """Refuse new calls; running ones may take so long."""
+        self._stopped = self._server.stop(seconds)
+
+    def wait(self) -> None:
+        """Until it is drained."""
+        self._stopped.wait()
 
 
 def _named(behaviour: Any, name: str) -> Any:

@@ -69,11 +69,16 @@ class Server:
         self._lock = threading.Lock()
         self._waiting: set[socket.socket] = set()  # connections between two requests
         self._draining = False
+        self._closed = False
 
     def drain(self) -> None:
-        """Close what is between two requests; a running request is answered with `Connection: close`."""
+        """From now on every answer says `Connection: close`; what is between two requests may still ask once."""
+        self._draining = True
+
+    def close_waiting(self) -> None:
+        """Close what is between two requests: who asks at this very moment gets no answer, so it comes last."""
         with self._lock:
-            self._draining = True
+            self._closed = True
             for connection in self._waiting:
                 # Reading side only: a request that is already here is still read and answered.
                 connection.shutdown(socket.SHUT_RD)
@@ -112,7 +117,7 @@ class Server:
     def _wait(self, connection: socket.socket, stream: BufferedReader) -> bytes:
         """The next request line; b"" at the end of the connection or while draining."""
         with self._lock:
-            if self._draining:
+            if self._closed:
                 connection.shutdown(socket.SHUT_RD)
             self._waiting.add(connection)
         try:

@@ -1,6 +1,7 @@
 """TCP listeners that can be drained: accept in a thread, serve each connection in its own."""
 
-import contextlib
+import os
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -18,19 +19,32 @@ class Listener:
         self._handler = handler
         self._connections: set[socket.socket] = set()
         self._idle = threading.Condition()
+        self._stopping, self._stop = os.pipe()
         self._socket = _bind(host, port)
+        self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return  # closed by drain()
-            with self._idle:
-                self._connections.add(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        stopping, either = False, (self._socket.fileno(), self._stopping)
+        while not stopping:
+            ready, _, _ = select.select(either, [], [])
+            stopping = self._stopping in ready
+            while self._accept_one():
+                pass
+        self._socket.close()
+
+    def _accept_one(self) -> bool:
+        try:
+            connection, _ = self._socket.accept()
+        except OSError:
+            return False  # none is left (or it went away meanwhile: select tells of others)
+        connection.setblocking(True)
+        with self._idle:
+            self._connections.add(connection)
+        threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        return True
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -45,10 +59,9 @@ class Listener:
                 self._idle.notify_all()
 
     def stop_accepting(self) -> None:
-        """New connections are refused from now on; those that exist go on."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._socket.close()
+        """New connections are refused from now on; those that the kernel has taken are served."""
+        os.write(self._stop, b".")
+        self._accepting.join()
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until no connection is left; False when some are after SECONDS."""

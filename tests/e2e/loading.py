@@ -1,0 +1,137 @@
+"""The test's side of :mod:`tests.e2e.load`: it runs in a pod while things happen, and what came of it."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.e2e import load
+from tests.e2e.conftest import CHECKOUT, until
+
+_CODE: Final = Path(load.__file__).read_text()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much, and of which kind (a second); *matched* of *of* requests carry ``a: 1``."""
+
+    host: str
+    port: int = 80
+    new: float = 60
+    kept: float = 60
+    connections: int = 20
+    pool: float = 60
+    grpc: float = 20
+    grpc_port: int = 50051
+    matched: int = 1
+    of: int = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request, from *start* to *end*; *said* is the name that answered, or ``!`` and what went wrong."""
+
+    kind: str
+    connection: str
+    matched: bool
+    start: float
+    end: float
+    said: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.said.startswith("!")
+
+    def spans(self, moment: float, slack: float = 0.1) -> bool:
+        """Whether it was on its way then."""
+        return self.start - slack <= moment <= self.end + slack
+
+
+class Load:
+    """A running load."""
+
+    def __init__(self, client: str, namespace: str, plan: Plan) -> None:
+        command = ("kubectl", "-n", namespace, "exec", "-i", client, "--", "python3", "-c", _CODE)
+        self.rows: list[Row] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cluster", *command, json.dumps(plan.__dict__)],
+            cwd=CHECKOUT,
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.rows.append(Row(*json.loads(line)))
+
+    def since(self, moment: float) -> list[Row]:
+        """The requests that began after *moment*, as far as they are known."""
+        return [row for row in list(self.rows) if row.start > moment]
+
+    def renew(self) -> None:
+        """Every connection is made anew; what was on its way is answered before."""
+        self._write("renew\n")
+
+    def _write(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
+    def answered(self, name: str, *, matched: bool, since: float, count: int = 10, seconds: float = 20) -> float:
+        """Wait until the last *count* such requests of each kind were all answered by *name*; when the last ended."""
+
+        def condition() -> list[Row]:
+            asked = [row for row in self.since(since) if row.matched == matched]
+            kinds = {kind: [row for row in asked if row.kind == kind][-count:] for kind in ("new", "kept", "pool")}
+            fits = all(len(rows) == count and all(row.said == name for row in rows) for rows in kinds.values())
+            return asked if fits else []
+
+        what = f"matched={matched} requests are answered by {name}"
+        rows: list[Row] = until(what, condition, seconds)
+        return max(row.end for row in rows)
+
+    def close(self) -> None:
+        """No new requests; those that are on their way are waited for."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        finally:
+            self._process.kill()
+            self._reader.join(10)
+
+    @property
+    def failures(self) -> list[Row]:
+        return [row for row in list(self.rows) if not row.ok]
+
+    def summary(self) -> str:
+        """Counts by kind and who answered, for people who read a failed test."""
+        return summary(self.rows)
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """Counts by kind and who answered."""
+    counts = Counter((row.kind, "a=1" if row.matched else "", row.said[:60]) for row in rows)
+    return "\n".join(f"{count:6} {' '.join(key)}" for key, count in sorted(counts.items()))
+
+
+@contextmanager
+def loading(client: str, namespace: str, plan: Plan) -> Iterator[Load]:
+    """A load while the block runs; it has begun when that begins."""
+    running = Load(client, namespace, plan)
+    try:
+        until("the first requests", lambda: len(running.rows) > 20)
+        yield running
+    finally:
+        running.close()

@@ -1,0 +1,101 @@
+"""Workloads for intercepts, beside the sample's: every kind, every shape of Service, with and without rights.
+
+They live in a namespace of their own that goes with the tests, because ended sidecars stay in the status of pods.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+from tests.cluster.images import SAMPLE_IMAGE
+from tests.cluster.manifests import HTTP, SAMPLE, App, Manifest, Port, service, workload
+from tests.e2e.accounts import apply
+from tests.e2e.conftest import kubectl
+
+#: A pod that asks: a client inside the cluster.
+CLIENT: Final = "client"
+_BY_NAME: Final = {app.name: app for app in SAMPLE}
+GRPC: Final = Port("grpc", 50051, app_protocol="grpc")
+
+
+def sample(name: str, **changes: Any) -> App:
+    """One of the testbed's own, with changes."""
+    return replace(_BY_NAME[name], **changes)
+
+
+def of(app: App, namespace: str, **pod: Any) -> list[Manifest]:
+    """Workload and Service of *app* there, with changes to its pods' spec."""
+    made = [workload(app, "sha256:0"), service(app)]
+    for each in made:
+        each["metadata"]["namespace"] = namespace
+    made[0]["spec"]["template"]["spec"] |= pod
+    return made
+
+
+def container(manifest: Manifest) -> Manifest:
+    """The only container of a workload's pods."""
+    found: Manifest = manifest["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def as_daemonset(manifest: Manifest) -> Manifest:
+    """The same pods on every node."""
+    spec = {key: manifest["spec"][key] for key in ("selector", "template")}
+    return {**manifest, "kind": "DaemonSet", "spec": spec}
+
+
+def as_replicaset(manifest: Manifest) -> Manifest:
+    """The same without a Deployment."""
+    spec = {key: manifest["spec"][key] for key in ("selector", "template", "replicas")}
+    return {**manifest, "kind": "ReplicaSet", "spec": spec}
+
+
+def as_pod(manifest: Manifest) -> Manifest:
+    """A pod that nothing looks after."""
+    template, meta = manifest["spec"]["template"], manifest["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**meta, "labels": template["metadata"]["labels"]},
+        "spec": template["spec"],
+    }
+
+
+def client(namespace: str) -> Manifest:
+    """A bare pod that asks others."""
+    run = {"name": CLIENT, "image": SAMPLE_IMAGE, "imagePullPolicy": "Never", "args": ["--name=client", "--port=8080"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": CLIENT, "namespace": namespace},
+        "spec": {"enableServiceLinks": False, "terminationGracePeriodSeconds": 1, "containers": [run]},
+    }
+
+
+def http(name: str, replicas: int = 1, **changes: Any) -> App:
+    """A program that answers its name, port 80 → 8080."""
+    return App(name, (f"--name={name}", "--port=8080"), (HTTP,), replicas, **changes)
+
+
+@contextmanager
+def namespace(name: str, *manifests: Manifest, labels: dict[str, str] | None = None) -> Iterator[str]:
+    """A namespace with these and a client, all of them ready; it goes at the end, and nobody waits for that."""
+    kubectl("delete", "namespace", name, "--ignore-not-found")
+    meta = {"name": name, "labels": labels or {}}
+    apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": meta}))
+    try:
+        apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": [client(name), *manifests]}))
+        ready(name)
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
+
+
+def ready(namespace: str, seconds: int = 60) -> None:
+    """Every pod there is ready."""
+    rolled = ("deployments", "statefulsets", "daemonsets")
+    for each in kubectl("-n", namespace, "get", ",".join(rolled), "-o", "name").split():
+        kubectl("-n", namespace, "rollout", "status", each, f"--timeout={seconds}s")
+    kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod", "--all", f"--timeout={seconds}s")
