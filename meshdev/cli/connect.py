@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -12,7 +13,7 @@ from meshdev.cli.follow import Follower
 from meshdev.cli.launch import Processes
 from meshdev.cli.options import Format
 from meshdev.cli.signals import ENDING, Signals
-from meshdev.config import IMAGE_VARIABLE, MAX_CARRIERS
+from meshdev.config import MAX_CARRIERS
 from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError
 from meshdev.state import Paths
 from meshdev.wire.session_api import Carrier, ConnectOptions, Status, StatusRequest
@@ -36,12 +37,8 @@ def command(
     as_user: options.AsUser = None,
     request_timeout: options.RequestTimeout = None,
     manager_namespace: options.ManagerNamespace = None,
-    image: Annotated[
-        str | None, typer.Option("--image", metavar="IMAGE", envvar=IMAGE_VARIABLE, help="The traffic-manager's image.")
-    ] = None,
-    image_pull_secret: Annotated[
-        str | None, typer.Option("--image-pull-secret", metavar="NAME", help="The Secret to pull that image with.")
-    ] = None,
+    image: options.Image = None,
+    image_pull_secret: options.ImagePullSecret = None,
     carrier: Annotated[Carrier, typer.Option("--carrier", help="How packets travel through the API server.")] = "auto",
     carriers: Annotated[int, typer.Option("--carriers", min=1, max=MAX_CARRIERS, hidden=True)] = 2,
     also: Annotated[
@@ -62,15 +59,18 @@ def command(
 
     Root is needed for the helper alone; sudo asks for it.
     """
-    wanted = ConnectOptions(
-        kubeconfig=options.kubeconfig_file(kubeconfig_file),
-        context=options.not_empty("--context", context),
-        namespace=options.not_empty("--namespace", namespace),
-        as_user=options.not_empty("--as", as_user),
-        request_timeout=options.seconds(request_timeout),
-        manager_namespace=options.not_empty("--manager-namespace", manager_namespace),
-        image=image or None,
-        image_pull_secret=options.not_empty("--image-pull-secret", image_pull_secret),
+    cluster = options.connection(
+        kubeconfig=kubeconfig_file,
+        context=context,
+        namespace=namespace,
+        as_user=as_user,
+        request_timeout=request_timeout,
+        manager_namespace=manager_namespace,
+        image=image,
+        image_pull_secret=image_pull_secret,
+    )
+    wanted = replace(
+        cluster,
         carrier=carrier,
         carriers=carriers,
         also=options.ranges("--also", also or []),
@@ -83,27 +83,34 @@ def command(
 
 def connect(paths: Paths, wanted: ConnectOptions, output: Format) -> None:
     """Make the connection that is wanted, or find it made, and say so. Raises AlreadyConnectedError for another one."""
-    paths.prepare()
-    while (lock := paths.take_lock()) is None:
-        existing = _existing(paths)
-        if existing is not None:
-            _check_same(existing, wanted)
-            _answer(existing, output, _already(existing))
-            return
-    with Signals() as signals:
-        status = _start(paths, lock, wanted, signals)
+    found = lock_or_status(paths)
+    if isinstance(found, Status):
+        _check_same(found, wanted)
+        _answer(found, output, _already(found))
+        return
+    with Signals() as signals, contextlib.closing(render.story()) as story:
+        status = start(paths, found, wanted, signals, story)
+        story.close()
         if signals.take() & ENDING:
             disconnect(paths)
             raise Cancelled("interrupted; everything is undone")
         _answer(status, output, render.status_text(status))
 
 
-def _start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals) -> Status:
+def lock_or_status(paths: Paths) -> int | Status:
+    """The lock, taken for :func:`start`; or the status of the connection that there is, once it is not connecting."""
+    paths.prepare()
+    while (lock := paths.take_lock()) is None:
+        existing = _existing(paths)
+        if existing is not None:
+            return existing
+    return lock
+
+
+def start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals, story: render.Story) -> Status:
+    """Connect. *lock* is closed in any case. Raises what went wrong, or Cancelled; then everything is undone."""
     try:
-        with (
-            contextlib.closing(Processes(paths, lock)) as processes,
-            contextlib.closing(render.story()) as story,
-        ):
+        with contextlib.closing(Processes(paths, lock)) as processes:
             return Follower(paths, processes, signals, story).run(wanted)
     finally:
         os.close(lock)
@@ -137,6 +144,15 @@ def _existing(paths: Paths) -> Status | None:
         raise MeshdevError(f"another connect was under way and did not succeed ({error})", hint="try again") from error
 
 
+def check_cluster(status: Status, wanted: ConnectOptions) -> None:
+    """Whether the connection is to the cluster that flags name; without such flags any connection is right.
+
+    Raises AlreadyConnectedError.
+    """
+    if wanted.kubeconfig or wanted.context:
+        _check_same(replace(status, namespace=None), wanted)
+
+
 def _check_same(status: Status, wanted: ConnectOptions) -> None:
     from meshdev.kube import kubeconfig  # noqa: PLC0415 -- YAML is needed in this case only
 
@@ -148,12 +164,14 @@ def _check_same(status: Status, wanted: ConnectOptions) -> None:
     there = {"context": status.context, "namespace": status.namespace, "server": status.server}
     if any(value and there[key] and value != there[key] for key, value in asked.items()):
         raise AlreadyConnectedError(
-            f"connected to {status.context}, namespace {status.namespace} ({status.server})",
+            f"connected to {_where(status)} ({status.server})",
             hint="`meshdev disconnect` ends that connection",
         )
 
 
 def _already(status: Status) -> str:
-    return f"Already connected to {status.context}, namespace {status.namespace}" + (
-        "" if status.state == "connected" else f" ({status.state})"
-    )
+    return f"Already connected to {_where(status)}" + ("" if status.state == "connected" else f" ({status.state})")
+
+
+def _where(status: Status) -> str:
+    return f"{status.context}" + (f", namespace {status.namespace}" if status.namespace else "")

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from pathlib import Path
-from typing import Annotated, Final, overload
+from typing import Annotated, Final, Literal, overload
 
 import typer
 
+from meshdev.config import IMAGE_VARIABLE
 from meshdev.errors import UsageError
+from meshdev.wire.session_api import ConnectOptions
+from meshdev.wire.session_intercepts import Strategy
 
 
 class Format(StrEnum):
@@ -39,6 +42,56 @@ ManagerNamespace = Annotated[
     str | None,
     typer.Option("--manager-namespace", metavar="NAME", help="Where the traffic-manager runs. Default: the namespace."),
 ]
+Image = Annotated[
+    str | None, typer.Option("--image", metavar="IMAGE", envvar=IMAGE_VARIABLE, help="The traffic-manager's image.")
+]
+ImagePullSecret = Annotated[
+    str | None, typer.Option("--image-pull-secret", metavar="NAME", help="The Secret to pull that image with.")
+]
+
+TargetNamespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="The target's namespace. Default: the connection's."),
+]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header", "-H", metavar="NAME=VALUE", help="Requests with this header; also NAME~REGEX, NAME. Repeatable."
+    ),
+]
+PathPrefix = Annotated[
+    str | None, typer.Option("--path-prefix", metavar="PATH", help="Requests whose path begins like this.")
+]
+Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="Requests of this method.")]
+Baggage = Annotated[
+    list[str] | None,
+    typer.Option("--baggage", metavar="KEY=VALUE", help="Requests with this member of baggage. Repeatable."),
+]
+Tracestate = Annotated[
+    list[str] | None,
+    typer.Option("--tracestate", metavar="KEY=VALUE", help="Requests with this member of tracestate. Repeatable."),
+]
+Ports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--port",
+        metavar="LOCAL[:REMOTE][/tcp|/udp|/http]",
+        help="Where it listens here, and which port of the target that is. Default: every port at the same number. "
+        "Repeatable.",
+    ),
+]
+HowToEnter = Annotated[
+    Strategy, typer.Option("--strategy", help="How the sidecar enters the pods: patch replaces them.")
+]
+Takeover = Annotated[bool, typer.Option("--takeover", help="Replace somebody else's intercept that is in the way.")]
+Existing = Annotated[
+    Literal["keep", "reset"],
+    typer.Option("--existing", help="What becomes of connections that were open before: reset closes them."),
+]
+NoFallback = Annotated[
+    bool, typer.Option("--no-fallback", help="Answer 503 while nothing listens here, instead of the original.")
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Return when it is up; `meshdev leave` ends it.")]
 
 _NO_LIMIT: Final = 86400.0
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -64,6 +117,30 @@ def seconds(text: str | None) -> float | None:
     if not text or at < len(text):
         raise UsageError(f"--request-timeout cannot be {text!r}", hint="write it like 10s, 1m30s or 0.")
     return total or _NO_LIMIT
+
+
+def connection(
+    *,
+    kubeconfig: str | None,
+    context: str | None,
+    as_user: str | None,
+    request_timeout: str | None,
+    manager_namespace: str | None,
+    image: str | None,
+    image_pull_secret: str | None,
+    namespace: str | None = None,
+) -> ConnectOptions:
+    """What to connect with, from the flags that every command has which may have to connect. Raises UsageError."""
+    return ConnectOptions(
+        kubeconfig=kubeconfig_file(kubeconfig),
+        context=not_empty("--context", context),
+        namespace=not_empty("--namespace", namespace),
+        as_user=not_empty("--as", as_user),
+        request_timeout=seconds(request_timeout),
+        manager_namespace=not_empty("--manager-namespace", manager_namespace),
+        image=image or None,
+        image_pull_secret=not_empty("--image-pull-secret", image_pull_secret),
+    )
 
 
 def kubeconfig_file(flag: str | None) -> str | None:
