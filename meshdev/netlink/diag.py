@@ -31,6 +31,8 @@ _REQUEST: Final = struct.Struct("<BBBxI48s")  # struct inet_diag_req_v2: family,
 _SOCKID: Final = struct.Struct(">HH16s16s12s")  # struct inet_diag_sockid: ports, addresses, interface and cookie
 _MESSAGE: Final = struct.Struct("<BBxx48s")  # struct inet_diag_msg up to its id
 
+_ANY_COOKIE: Final = bytes(4) + 8 * b"\xff"  # no interface, INET_DIAG_NOCOOKIE twice
+
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # an IPv4 peer of an IPv6 socket
 
 
@@ -51,6 +53,19 @@ def sockets_dump(family: int, protocol: int, states: Iterable[int]) -> Message:
     """All sockets of that family and protocol in one of *states*."""
     mask = sum(1 << state for state in states)
     return Message(_SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, _REQUEST.pack(family, protocol, 0, mask, bytes(48)))
+
+
+def socket_at(address: IPv4Address | IPv6Address, port: int, protocol: int) -> Message:
+    """The one socket that takes what anybody sends to that place: a listener, or one of UDP that is bound alone.
+
+    Answered by what the kernel itself finds for a packet, in one step, so ``::`` counts for IPv4 where it does. An
+    error ENOENT where nobody is, and also where the kernel tells nothing of that protocol (an empty dump tells which).
+    For UDP the kernel reads the two ends the wrong way round (``udp_dump_one``): they are equal here.
+    """
+    family = AF_INET if address.version == 4 else AF_INET6
+    ends = 2 * (address.packed.ljust(16, b"\0"),)
+    key = _SOCKID.pack(port, port, *ends, _ANY_COOKIE)
+    return Message(_SOCK_DIAG_BY_FAMILY, NLM_F_ACK, _REQUEST.pack(family, protocol, 0, 0, key))
 
 
 def socket_destroy(sock: Socket, protocol: int) -> Message:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from meshdev.netlink import diag
-from meshdev.netlink.diag import Socket, parse_socket, socket_destroy, sockets_dump
+from meshdev.netlink.diag import Socket, parse_socket, socket_at, socket_destroy, sockets_dump
 from meshdev.netlink.sock import Netlink
 
 #: 10.0.0.7:8080 ← 10.0.0.9:40000, established, on interface 0, cookie 0102030405060708.
@@ -49,3 +49,61 @@ def test_the_kernel_tells_of_a_listener(family: int, host: str) -> None:
         found = {(each.local, each.port) for each in map(parse_socket, bodies) if each is not None}
         local = IPv4Address(host) if family == diag.AF_INET else IPv6Address(host)
         assert (local, listener.getsockname()[1]) in found
+
+
+LOCALHOST = IPv4Address("127.0.0.1")
+
+
+def holder(protocol: int, address: IPv4Address | IPv6Address, port: int) -> Socket | None:
+    """Who takes what is sent there."""
+    with Netlink(diag.NETLINK_SOCK_DIAG) as netlink:
+        try:
+            (body,) = netlink.dump(socket_at(address, port, protocol))
+        except FileNotFoundError:  # ENOENT
+            return None
+    return parse_socket(body)
+
+
+def bound(protocol: int, host: str, *, v6only: bool = False) -> socket.socket:
+    kind = socket.SOCK_STREAM if protocol == diag.TCP else socket.SOCK_DGRAM
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+    if ":" in host:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+    sock.bind((host, 0))
+    if protocol == diag.TCP:
+        sock.listen()
+    return sock
+
+
+def test_the_question_who_is_there() -> None:
+    asked = socket_at(LOCALHOST, 8080, diag.TCP).pack(7)
+    ends = "1f901f90" + 2 * ("7f000001" + 24 * "0")
+    assert asked.hex() == "4800000014000500" + "0700000000000000" + "0206000000000000" + ends + 8 * "0" + 16 * "f"
+
+
+@pytest.mark.parametrize("protocol", [diag.TCP, diag.UDP])
+@pytest.mark.parametrize(
+    ("host", "v6only", "by_ipv4", "by_ipv6"),
+    [
+        ("127.0.0.1", False, True, False),
+        ("0.0.0.0", False, True, False),
+        ("127.0.0.2", False, False, False),
+        ("::", False, True, True),
+        ("::", True, False, True),
+        ("::1", False, False, True),
+        ("::ffff:127.0.0.1", False, True, False),
+    ],
+)
+def test_the_kernel_tells_who_takes_it(protocol: int, host: str, v6only: bool, by_ipv4: bool, by_ipv6: bool) -> None:
+    with bound(protocol, host, v6only=v6only) as sock:
+        port = sock.getsockname()[1]
+        found = [holder(protocol, address, port) for address in (LOCALHOST, IPv6Address("::1"))]
+    assert [each is not None for each in found] == [by_ipv4, by_ipv6]
+    state = diag.LISTEN if protocol == diag.TCP else diag.UNCONNECTED
+    assert {each.state for each in found if each} <= {state}
+
+
+def test_nobody_is_where_a_socket_is_connected_only() -> None:
+    with bound(diag.UDP, "127.0.0.1") as sock, bound(diag.UDP, "127.0.0.1") as other:
+        sock.connect(other.getsockname())
+        assert holder(diag.UDP, LOCALHOST, sock.getsockname()[1]) is None

@@ -1,0 +1,217 @@
+"""Ways from 127.0.0.1 to a program that listens on ::1 only: a relay's connections come by IPv4."""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+
+from meshdev.wire.intercepts import Transport
+
+log = logging.getLogger(__name__)
+
+_HERE: Final = "127.0.0.1"
+_THERE: Final = "::1"
+
+#: Connections of one port at a time, and clients by UDP: two and one descriptors each, of the usual 1024.
+MAX_FLOWS: Final = 256
+#: A client by UDP that is silent for so long is forgotten, as connection tracking does it.
+IDLE_SECONDS: Final = 120.0
+
+_CHUNK: Final = 1 << 16
+_CONNECT_SECONDS: Final = 5.0
+#: Datagrams of one socket before others have their turn.
+_TURN: Final = 64
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: a close sends a reset
+
+
+class Copier(Protocol):
+    """Listens on ``port`` of 127.0.0.1 and copies to the same kind of socket on ::1."""
+
+    @property
+    def port(self) -> int:
+        """Its own port, not the program's."""
+        ...
+
+    def close(self) -> None:
+        """Listen no longer. Connections by TCP go on until their ends end them, or their task group is cancelled."""
+        ...
+
+
+async def open_copier(port: int, transport: Transport, group: asyncio.TaskGroup) -> Copier:
+    """A copier to that port of ::1. Its connections live in *group*. Raises OSError where no socket is to be had."""
+    if transport == "udp":
+        return _Datagrams(port)
+    return await _Streams.open(port, group)
+
+
+class _Streams:
+    """Half-closes and resets are handed on; at most two chunks of each direction are held."""
+
+    def __init__(self, target: int, group: asyncio.TaskGroup) -> None:
+        self._target = target
+        self._group = group
+        self._open = 0
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    @classmethod
+    async def open(cls, target: int, group: asyncio.TaskGroup) -> Self:
+        made = cls(target, group)
+        made._server = await asyncio.start_server(made._accept, _HERE, 0, limit=_CHUNK)
+        made.port = made._server.sockets[0].getsockname()[1]
+        return made
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._open >= MAX_FLOWS:
+            log.warning("more than %d connections to port %d on ::1", MAX_FLOWS, self._target)
+            _reset(writer)
+            return
+        self._open += 1
+        self._group.create_task(self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                answers, program = await asyncio.open_connection(_THERE, self._target, limit=_CHUNK)
+            ends.append(program)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_copy(reader, program))
+                both.create_task(_copy(answers, writer))
+            for end in ends:
+                end.close()
+                await end.wait_closed()
+            ends.clear()
+        except* OSError as error:
+            log.debug("a connection to port %d on ::1 ended: %s", self._target, error.exceptions[0])
+        finally:
+            self._open -= 1
+            for end in ends:
+                _reset(end)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_CHUNK):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """A peer must not take what was cut off for the whole."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    if sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
+
+
+@dataclass
+class _Client:
+    """A client's own socket to the program, so that each answer finds its way back."""
+
+    sock: socket.socket
+    heard: float
+
+
+class _Datagrams:
+    """Whatever a full socket does not take is lost, as on the way of any datagram."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._loop = asyncio.get_running_loop()
+        self._clients: OrderedDict[tuple[str, int], _Client] = OrderedDict()
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.setblocking(False)
+        try:
+            self._sock.bind((_HERE, 0))
+        except OSError:
+            self._sock.close()
+            raise
+        self.port: int = self._sock.getsockname()[1]
+        self._loop.add_reader(self._sock, self._asked)
+
+    def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for peer in list(self._clients):
+            self._forget(peer)
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+
+    def _asked(self) -> None:
+        for _ in range(_TURN):
+            try:
+                data, peer = self._sock.recvfrom(_CHUNK)
+            except OSError:
+                return
+            try:
+                client = self._client(peer)
+                client.sock.send(data)
+            except BlockingIOError:
+                continue
+            except OSError as error:  # what the program's machine said of an earlier datagram counts too
+                log.debug("a datagram to port %d on ::1: %s", self._target, error)
+                self._forget(peer)
+
+    def _client(self, peer: tuple[str, int]) -> _Client:
+        client = self._clients.get(peer)
+        if client is None:
+            while len(self._clients) >= MAX_FLOWS:
+                self._forget(next(iter(self._clients)))
+            sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            try:
+                sock.setblocking(False)
+                sock.connect((_THERE, self._target))
+            except OSError:
+                sock.close()
+                raise
+            client = self._clients[peer] = _Client(sock, 0.0)
+            self._loop.add_reader(sock, self._answered, peer, client)
+        self._used(peer, client)
+        return client
+
+    def _answered(self, peer: tuple[str, int], client: _Client) -> None:
+        for _ in range(_TURN):
+            try:
+                data = client.sock.recv(_CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._forget(peer)
+                return
+            self._used(peer, client)
+            try:
+                self._sock.sendto(data, peer)
+            except OSError as error:
+                log.debug("an answer of port %d on ::1: %s", self._target, error)
+
+    def _used(self, peer: tuple[str, int], client: _Client) -> None:
+        client.heard = self._loop.time()
+        self._clients.move_to_end(peer)
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(IDLE_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Forget who was silent; look again when the next one can be."""
+        self._sweeping = None
+        now = self._loop.time()
+        for peer, client in list(self._clients.items()):
+            left = client.heard + IDLE_SECONDS - now
+            if left > 0:
+                self._sweeping = self._loop.call_later(left, self._sweep)
+                return
+            self._forget(peer)
+
+    def _forget(self, peer: tuple[str, int]) -> None:
+        client = self._clients.pop(peer, None)
+        if client is not None:
+            self._loop.remove_reader(client.sock)
+            client.sock.close()

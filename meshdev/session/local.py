@@ -1,0 +1,178 @@
+"""Whether a program listens on this machine's ports that intercepts lead to, and where connections are led then."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, Literal
+
+from meshdev.netlink import diag
+from meshdev.netlink.sock import Netlink
+from meshdev.session.copier import Copier, open_copier
+from meshdev.wire.intercepts import TRANSPORTS, Transport
+
+log = logging.getLogger(__name__)
+
+#: The kernel tells nobody of sockets that come and go: it is asked. One question takes some 50 µs.
+LOOK_SECONDS: Final = 0.05
+
+_IPV4: Final = IPv4Address("127.0.0.1")
+_IPV6: Final = IPv6Address("::1")
+_PROTOCOLS: Final[dict[Transport, int]] = {"tcp": diag.TCP, "udp": diag.UDP}
+#: A listener, or a socket of UDP that is bound and not connected.
+_OPEN: Final[dict[Transport, int]] = {"tcp": diag.LISTEN, "udp": diag.UNCONNECTED}
+#: Nobody is there; a kernel without IPv6.
+_NOBODY: Final = frozenset({errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT})
+
+Family = Literal["ipv4", "ipv6"]
+#: By what the loopback of this machine is answered at a port; IPv4 first. Raises OSError where the kernel fails.
+Look = Callable[[int, Transport], Family | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the helper leads connections."""
+
+    address: IPv4Address
+    port: int
+
+
+Changed = Callable[[Target | None], None]
+
+
+@dataclass(eq=False, slots=True)
+class _Watcher:
+    changed: Changed
+    told: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Port:
+    number: int
+    transport: Transport
+    target: Target | None = None
+    copier: Copier | None = None
+    watchers: list[_Watcher] = field(default_factory=list)
+
+
+class LocalPorts:
+    """The watched ports of one session. Nothing is asked while nothing is watched. Needs no privilege.
+
+    Listeners count that take what is sent to 127.0.0.1 in this network namespace; one of ``::1`` only gets a copier in
+    front, which lives as long as that listener does.
+    """
+
+    def __init__(self, look: Callable[[], AbstractContextManager[Look]] | None = None) -> None:
+        self._look = look or kernel_look
+        self._ports: dict[tuple[int, Transport], _Port] = {}
+        self._some = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look until cancelled; connections through copiers are reset then."""
+        with self._look() as look:
+            async with asyncio.TaskGroup() as connections:
+                try:
+                    while True:
+                        await self._some.wait()
+                        for port in list(self._ports.values()):
+                            await self._refresh(port, look, connections)
+                        await asyncio.sleep(LOOK_SECONDS)
+                finally:
+                    for port in self._ports.values():
+                        _close(port)
+
+    def watch(self, port: int, transport: Transport, changed: Changed) -> Callable[[], None]:
+        """Have *changed* called at the next look and whenever its argument changes; None: nobody listens.
+
+        Returns what ends that; a second call of it does nothing.
+        """
+        watched = self._ports.setdefault((port, transport), _Port(port, transport))
+        watcher = _Watcher(changed)
+        watched.watchers.append(watcher)
+        self._some.set()
+
+        def stop() -> None:
+            with contextlib.suppress(ValueError):
+                watched.watchers.remove(watcher)
+            if not watched.watchers and self._ports.get((port, transport)) is watched:
+                del self._ports[port, transport]
+                _close(watched)
+            if not self._ports:
+                self._some.clear()
+
+        return stop
+
+    async def _refresh(self, port: _Port, look: Look, connections: asyncio.TaskGroup) -> None:
+        before = port.target
+        try:
+            port.target = await self._find(port, look(port.number, port.transport), connections)
+        except OSError as error:
+            log.debug("nobody knows who listens on %d/%s: %s", port.number, port.transport, error)
+        for watcher in list(port.watchers):
+            if watcher in port.watchers and (not watcher.told or port.target != before):
+                watcher.told = True
+                watcher.changed(port.target)
+
+    async def _find(self, port: _Port, family: Family | None, connections: asyncio.TaskGroup) -> Target | None:
+        if family != "ipv6":
+            _close(port)
+            return Target(_IPV4, port.number) if family else None
+        if port.copier is None:
+            port.copier = await open_copier(port.number, port.transport, connections)
+            if not port.watchers:  # stopped meanwhile
+                _close(port)
+                return None
+        return Target(_IPV4, port.copier.port)
+
+
+def _close(port: _Port) -> None:
+    if port.copier is not None:
+        port.copier.close()
+        port.copier = None
+
+
+@contextmanager
+def kernel_look() -> Iterator[Look]:
+    """Looks at the sockets of this network namespace.
+
+    Where the kernel does not tell of a protocol everything counts as open: who is led to a closed port is refused.
+    """
+    with contextlib.ExitStack() as undo:
+        netlink: Netlink | None = None
+        try:
+            netlink = undo.enter_context(Netlink(diag.NETLINK_SOCK_DIAG))
+        except OSError as error:
+            log.warning("the kernel does not tell who listens: %s", error)
+        told = {each for each in TRANSPORTS if netlink is not None and _tells(netlink, each)}
+
+        def look(port: int, transport: Transport) -> Family | None:
+            if netlink is None or transport not in told:
+                return "ipv4"
+            if _is_open(netlink, _IPV4, port, transport):
+                return "ipv4"
+            return "ipv6" if _is_open(netlink, _IPV6, port, transport) else None
+
+        yield look
+
+
+def _tells(netlink: Netlink, transport: Transport) -> bool:
+    try:
+        netlink.dump(diag.sockets_dump(diag.AF_INET, _PROTOCOLS[transport], ()))
+    except OSError as error:
+        log.warning("the kernel does not tell who listens by %s: %s", transport, error)
+        return False
+    return True
+
+
+def _is_open(netlink: Netlink, address: IPv4Address | IPv6Address, port: int, transport: Transport) -> bool:
+    try:
+        bodies = netlink.dump(diag.socket_at(address, port, _PROTOCOLS[transport]))
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return False
+        raise
+    return any(found and found.state == _OPEN[transport] for found in map(diag.parse_socket, bodies))

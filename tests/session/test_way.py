@@ -1,0 +1,46 @@
+"""The acceptor and the SYN by hand; the way itself is tried in tests/netns."""
+
+import asyncio
+import socket
+from ipaddress import IPv4Address
+
+import pytest
+
+from meshdev.errors import LaptopError
+from meshdev.session import way
+from meshdev.session.way import acceptor, syn
+from meshdev.tun.linux import LinuxQueue
+from tests.waiting import until
+
+GATEWAY, ADDRESS = IPv4Address("198.18.0.1"), IPv4Address("198.18.0.7")
+
+
+def test_a_syn() -> None:
+    packet = syn(GATEWAY, 40000, ADDRESS, 20001, 0x01020304)
+    ip = "45000028 00004000 4006 aea3 c6120001 c6120007".replace(" ", "")
+    tcp = "9c404e21 01020304 00000000 5002ffff 354e 0000".replace(" ", "")
+    assert packet.hex() == ip + tcp
+
+
+async def test_whoever_connects_is_counted_and_closed() -> None:
+    async with acceptor() as made:
+        for count in (1, 2):
+            _, writer = await asyncio.open_connection(str(made.target.address), made.target.port)
+            await until(lambda: made.came == count)  # noqa: B023 -- awaited within the turn
+            writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", made.target.port)
+
+
+async def test_what_never_comes_in_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(way, "COME_IN_SECONDS", 0.05)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    queue = LinuxQueue(ours.detach())
+    async with acceptor() as made:
+        assert not await made.lets_in(queue, GATEWAY, ADDRESS, 20001)
+        written = theirs.recv(1 << 16)
+        assert written[:10] == bytes(10)
+        assert (written[22:26], written[26:30]) == (GATEWAY.packed, ADDRESS.packed)
+        queue.close()
+        with theirs, pytest.raises(LaptopError, match="takes no packet"):
+            await made.lets_in(queue, GATEWAY, ADDRESS, 20001)
