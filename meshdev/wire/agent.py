@@ -7,9 +7,11 @@ They travel on one bidirectional gRPC stream, :data:`METHOD`, with the workload'
     control → {"want": [{"port": "8080", "protocol": "http", "mode": "mesh", "reset_older": false}]}
     agent   → {"listen": {"8080": 15801, "9090/udp": 15802}}        where Envoy shall listen for them
     control → {"redirect": ["8080"]}                                 after Envoy took the listeners and routes
+    control → {"try": ["20001"], "address": "10.244.0.9"}            ways to laptops that this pod may use now
     agent   → {"state": {"redirected": ["8080"], "apart": {"7000": "speaks-first"}, "older": {"8080": 3},
                          "intercepts": {"<id>": {"matched": 5, "fell_back": 1, "errors": 0}},
-                         "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 0}}}}
+                         "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 0}},
+                         "ways": {"20001": "open"}}}
 
 All of them tell whole states, so a stream that broke is followed by another without history. Two rules:
 
@@ -19,6 +21,10 @@ All of them tell whole states, so a stream that broke is followed by another wit
 * a pod has taken what is wanted when each port is in ``redirected`` or in ``apart``, which says why it is not.
 
 The agent may hold a redirect back for a while: the app does not listen, Envoy has died. It then says so.
+
+A way is tried by a connection that is closed at once: what stands between pod and laptop (a NetworkPolicy, a firewall)
+is found before anything depends on it. It is ``open``, ``refused`` (somebody answered: nobody listens, or it is not
+allowed), or ``silent``: then it is tried again each second.
 """
 
 import json
@@ -28,9 +34,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final, Literal, TypeVar
 
+from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
 from meshdev.wire.fields import parse, plain
-from meshdev.wire.intercepts import MAX_POD, Transport
+from meshdev.wire.intercepts import MAX_POD, Found, Transport
 from meshdev.wire.objects import Object
 
 Mode = Literal["proxy", "mesh"]
@@ -47,6 +54,7 @@ METADATA_KEY: Final = "x-meshdev-token"
 
 MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
+FOUND: Final[tuple[Found, ...]] = ("open", "refused", "silent")
 APART: Final[tuple[Apart, ...]] = ("no-listener", "speaks-first", "no-envoy", "waiting")
 
 #: Bytes of one message: a state with every intercept that a manager takes.
@@ -54,6 +62,8 @@ MAX_MESSAGE: Final = 256 << 10
 MAX_PORTS: Final = 256
 MAX_PROBES: Final = 64
 MAX_INTERCEPTS: Final = 1024
+#: Relays that one agent tries; of more the ways are not told.
+MAX_WAYS: Final = 256
 _MAX_COUNT: Final = 1 << 53
 _MAX_PATH: Final = 1024
 
@@ -118,7 +128,8 @@ class State:
     """What is true in the pod now.
 
     ``intercepts`` are counts of requests by the intercept that they matched; ``flows`` those of connections and of
-    senders of datagrams by port, which belong to whoever claims all of its traffic.
+    senders of datagrams by port, which belong to whoever claims all of its traffic. ``ways`` are those of the last
+    :class:`Try` that were found out, by relay.
     """
 
     redirected: tuple[PodPort, ...] = ()
@@ -126,6 +137,7 @@ class State:
     older: tuple[tuple[PodPort, int], ...] = ()
     intercepts: tuple[tuple[str, Counts], ...] = ()
     flows: tuple[tuple[PodPort, Counts], ...] = ()
+    ways: tuple[tuple[int, Found], ...] = ()
 
 
 @dataclass(frozen=True, order=True)
@@ -152,8 +164,16 @@ class Redirect:
     ports: tuple[PodPort, ...]
 
 
+@dataclass(frozen=True)
+class Try:
+    """The relays (TCP ports of *address*, the manager's pod) by which this pod reaches laptops: all of them."""
+
+    relays: tuple[int, ...]
+    address: IPv4Address
+
+
 FromAgent = Hello | Listen | State
-FromControl = Want | Redirect
+FromControl = Want | Redirect | Try
 
 
 def encode(message: FromAgent | FromControl) -> bytes:
@@ -169,6 +189,8 @@ def encode(message: FromAgent | FromControl) -> bytes:
             value = {"want": [_wanted_plain(each) for each in message.ports]}
         case Redirect():
             value = {"redirect": [str(port) for port in message.ports]}
+        case Try():
+            value = {"try": [str(relay) for relay in message.relays], "address": str(message.address)}
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
@@ -217,6 +239,7 @@ def _state_plain(message: State) -> dict[str, object]:
         "older": {str(port): count for port, count in message.older},
         "intercepts": {name: plain(each) for name, each in message.intercepts},
         "flows": {str(port): plain(each) for port, each in message.flows},
+        "ways": {str(relay): found for relay, found in message.ways},
     }
 
 
@@ -257,7 +280,14 @@ def _state(fields: Object) -> State:
         older=_pairs(inner, "older", pod_port, lambda found, key: found.integer(key, 0, _MAX_COUNT), MAX_PORTS),
         intercepts=_pairs(inner, "intercepts", str, _counts, MAX_INTERCEPTS),
         flows=_pairs(inner, "flows", pod_port, _counts, MAX_PORTS),
+        ways=_pairs(inner, "ways", _relay, lambda found, key: found.choice(key, FOUND), MAX_WAYS),
     )
+
+
+def _relay(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) == 5 and int(text) in RELAY_PORTS):
+        raise ValueError(f"{text[:20]!r} is no relay")
+    return int(text)
 
 
 def _counts(fields: Object, key: str) -> Counts:
@@ -299,5 +329,13 @@ def _redirect(fields: Object) -> Redirect:
     return Redirect(fields.distinct("redirect", pod_port, MAX_PORTS))
 
 
+def _try(fields: Object) -> Try:
+    return Try(fields.distinct("try", _relay, MAX_WAYS), fields.address("address"))
+
+
 _FROM_AGENT: Final[dict[str, Callable[[Object], FromAgent]]] = {"hello": _hello, "listen": _listen, "state": _state}
-_FROM_CONTROL: Final[dict[str, Callable[[Object], FromControl]]] = {"want": _want, "redirect": _redirect}
+_FROM_CONTROL: Final[dict[str, Callable[[Object], FromControl]]] = {
+    "want": _want,
+    "redirect": _redirect,
+    "try": _try,
+}

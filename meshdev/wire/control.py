@@ -21,6 +21,10 @@ from meshdev.wire.fields import parse, plain
 from meshdev.wire.intercepts import Intercept, Local, Relays, Report, Withdraw
 from meshdev.wire.objects import Object, for_people
 
+#: From this version on a manager takes intercepts (INTERCEPT, WITHDRAW, LOCAL); an older one ends the carrier that
+#: brings them. :attr:`Welcome.version` says what is spoken.
+INTERCEPT_PROTOCOL: Final = 2
+
 MAX_TEXT: Final = 1024
 #: Characters of a holder's name, so that SESSIONS with every session a manager takes fits one frame:
 #: 60 x (4 x 128 bytes of UTF-8 and 80 around them) < 64 KiB.

@@ -12,9 +12,13 @@ from meshdev.wire.objects import Object, for_people
 
 Transport = Literal["tcp", "udp"]
 State = Literal["joined", "acked", "nacked", "gone"]
+#: What came of trying the way from a pod to the laptop: somebody listens, somebody says that nobody does, or nothing.
+Found = Literal["open", "refused", "silent"]
+Way = Literal["untried", "open", "refused", "silent"]
 
 TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 STATES: Final[tuple[State, ...]] = ("joined", "acked", "nacked", "gone")
+WAYS: Final[tuple[Way, ...]] = ("untried", "open", "refused", "silent")
 
 #: Characters of an intercept's spec (meshdev.intercept.spec.MAX_SPEC, which is above this folder).
 MAX_SPEC: Final = 12 << 10
@@ -92,6 +96,10 @@ class Report:
 
     ``up`` is how many ports have their local program up in the very state of the claim that ``state`` is about: a
     session that told LOCAL sees by it whether "acked" means that word already. 0 when the pod is gone.
+
+    ``way`` is what came of trying the TCP relays from that pod, the worst of them: "silent", "untried" (one is not
+    tried yet, or there is none), "refused", "open". Only "open" says that the laptop was reached. It is another matter
+    than ``state``.
     """
 
     id: str
@@ -103,6 +111,7 @@ class Report:
     errors: int = 0
     older: int = 0
     up: int = 0
+    way: Way = "untried"
 
 
 def read_intercept(fields: Object) -> Intercept:
@@ -163,6 +172,7 @@ def read_report(fields: Object) -> Report:
         errors=fields.integer("errors", 0, _MAX_COUNT),
         older=fields.integer("older", 0, _MAX_COUNT),
         up=fields.integer("up", 0, MAX_RELAYS),
+        way=fields.choice("way", WAYS),
     )
 
 

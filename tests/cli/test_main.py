@@ -12,7 +12,7 @@ import typer
 from meshdev.cli import options
 from meshdev.cli.commands import app, run, wants_json
 from meshdev.cli.render import printable, status_text
-from meshdev.config import VERSION
+from meshdev.config import OLDEST_PROTOCOL, PROTOCOL, VERSION
 from meshdev.errors import ForbiddenError, UsageError
 from meshdev.wire.session_api import CarrierStatus, DnsStatus, Status
 from tests.cli.conftest import Commands
@@ -34,9 +34,10 @@ def test_every_command_explains_itself_by_an_example(name: str, capsys: pytest.C
 
 def test_versions(meshdev: Commands) -> None:
     assert VERSION in meshdev("--version").out
-    assert meshdev("version", "-o", "json").json() == {"version": VERSION, "protocol": {"oldest": 1, "newest": 1}}
+    spoken = {"oldest": OLDEST_PROTOCOL, "newest": PROTOCOL}
+    assert meshdev("version", "-o", "json").json() == {"version": VERSION, "protocol": spoken}
     ran = subprocess.run([sys.executable, "-m", "meshdev", "version"], check=True, capture_output=True, text=True)
-    assert ran.stdout == f"meshdev {VERSION}, tunnel protocol version 1\n"
+    assert ran.stdout == f"meshdev {VERSION}, tunnel protocol versions {OLDEST_PROTOCOL} to {PROTOCOL}\n"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from meshdev.config import PROTOCOL
 from tests.e2e.conftest import Laptop, control, kubectl
 from tests.e2e.test_portforward import probe
 
@@ -156,7 +157,7 @@ def test_a_manager_comes_and_goes(laptop: Laptop, namespace: str) -> None:
     again = probe(laptop, "ensure", namespace, "localhost/another:1")["ok"]
     assert (again["pod"], again["told"]) == (first["pod"], [])
     assert again["seconds"] < 0.5
-    assert first["protocol"] == again["protocol"] == 1
+    assert first["protocol"] == again["protocol"] == PROTOCOL
     assert probe(laptop, "uninstall", namespace)["ok"] == [
         f"deployment/meshdev-traffic-manager in namespace {namespace}"
     ]
@@ -213,7 +214,7 @@ def test_the_role_that_is_printed_is_enough(laptop: Laptop, files: Files, namesp
     manifest.write_text(role)
     control("kubectl", "apply", "-f", str(manifest))
     files.write({"token": token("dev")})
-    assert probe(laptop, "ensure", namespace, IMAGE, kubeconfig=kubeconfig)["ok"]["protocol"] == 1
+    assert probe(laptop, "ensure", namespace, IMAGE, kubeconfig=kubeconfig)["ok"]["protocol"] == PROTOCOL
     seen = probe(laptop, "addresses", namespace, kubeconfig=kubeconfig)["ok"]
     assert (seen["services"], seen["pods"], seen["seen"], len(seen["notes"])) == ([], [], [], 2)
     assert probe(laptop, "uninstall", namespace, kubeconfig=kubeconfig)["ok"] != []

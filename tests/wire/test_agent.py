@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
 from meshdev.wire import agent
-from meshdev.wire.agent import Counts, Hello, Listen, PodPort, Probe, Redirect, State, Want, Wanted
+from meshdev.wire.agent import Counts, Hello, Listen, PodPort, Probe, Redirect, State, Try, Want, Wanted
 
 WEB = PodPort(8080)
 VOICE = PodPort(9090, "udp")
@@ -30,7 +30,14 @@ FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
     ),
     (Listen({WEB: 15801, VOICE: 15802}), {"listen": {"8080": 15801, "9090/udp": 15802}}),
     (
-        State((WEB,), ((VOICE, "waiting"),), ((WEB, 3),), ((IDENTITY, Counts(5, 1, 0)),), ((VOICE, Counts(2, 0, 1)),)),
+        State(
+            redirected=(WEB,),
+            apart=((VOICE, "waiting"),),
+            older=((WEB, 3),),
+            intercepts=((IDENTITY, Counts(5, 1, 0)),),
+            flows=((VOICE, Counts(2, 0, 1)),),
+            ways=((20001, "open"), (20002, "silent")),
+        ),
         {
             "state": {
                 "redirected": ["8080"],
@@ -38,6 +45,7 @@ FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
                 "older": {"8080": 3},
                 "intercepts": {IDENTITY: {"matched": 5, "fell_back": 1, "errors": 0}},
                 "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 1}},
+                "ways": {"20001": "open", "20002": "silent"},
             }
         },
     ),
@@ -54,6 +62,8 @@ FROM_CONTROL: list[tuple[agent.FromControl, object]] = [
     ),
     (Want(()), {"want": []}),
     (Redirect((WEB, VOICE)), {"redirect": ["8080", "9090/udp"]}),
+    (Try((20001, 29999), IPv4Address("10.244.0.9")), {"try": ["20001", "29999"], "address": "10.244.0.9"}),
+    (Try((), IPv4Address("10.244.0.9")), {"try": [], "address": "10.244.0.9"}),
 ]
 
 
@@ -78,10 +88,6 @@ def test_what_the_manager_says(message: agent.FromControl, value: object) -> Non
         '{"listen": {"8080/tcp": 1}}',
         '{"listen": []}',
         '{"listen": {' + ",".join(f'"{port}": 1' for port in range(1, 300)) + "}}",
-        '{"state": {"redirected": ["8080", "8080"], "apart": {}, "older": {}, "intercepts": {}}}',
-        '{"state": {"redirected": [], "apart": {"1": "because"}, "older": {}, "intercepts": {}}}',
-        '{"state": {"redirected": [], "apart": {}, "older": {"1": -1}, "intercepts": {}}}',
-        '{"state": {"redirected": [], "apart": {}, "older": {}}}',
         '{"hello": {"pod": "b\\n", "uid": "", "namespace": "", "address": "10.0.0.1", "probes": []}}',
         '{"redirect": ["8080"]}',
         "{}",
@@ -93,6 +99,46 @@ def test_what_the_manager_says(message: agent.FromControl, value: object) -> Non
 def test_what_an_agent_must_not_say(text: str) -> None:
     with pytest.raises(ProtocolError):
         agent.decode_from_agent(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("redirected", ["8080", "8080"]),
+        ("apart", {"1": "because"}),
+        ("older", {"1": -1}),
+        ("intercepts", None),
+        ("flows", []),
+        ("ways", {"20001": "untried"}),
+        ("ways", {"19999": "open"}),
+        ("ways", {"020001": "open"}),
+        ("ways", {"²0001": "open"}),
+        ("ways", {str(relay): "open" for relay in range(20000, 20001 + agent.MAX_WAYS)}),
+    ],
+)
+def test_states_that_cannot_be(key: str, value: object) -> None:
+    whole: dict[str, object] = {"redirected": [], "apart": {}, "older": {}, "intercepts": {}, "flows": {}, "ways": {}}
+    assert agent.decode_from_agent(json.dumps({"state": whole}).encode()) == State()
+    with pytest.raises(ProtocolError, match=key):
+        agent.decode_from_agent(json.dumps({"state": {**whole, key: value}}).encode())
+    del whole[key]
+    with pytest.raises(ProtocolError, match=key):
+        agent.decode_from_agent(json.dumps({"state": whole}).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"try": ["20001", "20001"], "address": "10.244.0.9"}',
+        '{"try": ["22"], "address": "10.244.0.9"}',
+        '{"try": [20001], "address": "10.244.0.9"}',
+        '{"try": ["20001"]}',
+        '{"try": ["20001"], "address": "example.test"}',
+    ],
+)
+def test_what_the_manager_must_not_say(text: str) -> None:
+    with pytest.raises(ProtocolError):
+        agent.decode_from_control(text.encode())
 
 
 @given(st.binary(max_size=200))

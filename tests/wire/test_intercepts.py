@@ -17,6 +17,7 @@ from meshdev.wire.intercepts import (
     MAX_SPEC,
     STATES,
     TRANSPORTS,
+    WAYS,
     Intercept,
     Local,
     Refusal,
@@ -55,9 +56,12 @@ LITERAL: list[tuple[Message, int, str]] = [
         f'{{"id":"{ID}","relays":[],"error":{{"code":"limit","reason":"no more"}}}}',
     ),
     (
-        Report(ID, "b-1", "acked", "", 7, 1, 2, 3, 4),
+        Report(ID, "b-1", "acked", "", 7, 1, 2, 3, 4, "open"),
         frames.REPORT,
-        f'{{"id":"{ID}","pod":"b-1","state":"acked","text":"","matched":7,"fell_back":1,"errors":2,"older":3,"up":4}}',
+        (
+            f'{{"id":"{ID}","pod":"b-1","state":"acked","text":"","matched":7,"fell_back":1,"errors":2,"older":3,'
+            '"up":4,"way":"open"}'
+        ),
     ),
 ]
 KINDS = [frames.INTERCEPT, frames.WITHDRAW, frames.LOCAL, frames.RELAYS, frames.REPORT]
@@ -69,7 +73,10 @@ ports = st.integers(1, 65535)
 counts = st.integers(0, 1 << 53)
 relays = st.builds(Relay, ports, st.sampled_from(TRANSPORTS), st.integers(20000, 29999))
 ups = st.integers(0, MAX_RELAYS)
-reports = st.builds(Report, identities, words, st.sampled_from(STATES), words, counts, counts, counts, counts, ups)
+ways = st.sampled_from(WAYS)
+reports = st.builds(
+    Report, identities, words, st.sampled_from(STATES), words, counts, counts, counts, counts, ups, ways
+)
 everything = (
     st.builds(
         Intercept,
@@ -141,6 +148,8 @@ def test_keys_may_come_but_not_go(message: Message, kind: int, text: str) -> Non
         (frames.REPORT, "up", -1),
         (frames.REPORT, "up", MAX_RELAYS + 1),
         (frames.REPORT, "up", True),
+        (frames.REPORT, "way", "long"),
+        (frames.REPORT, "way", None),
     ],
 )
 def test_wrong_values_are_refused(kind: int, key: str, value: Any) -> None:
@@ -184,6 +193,6 @@ def test_the_largest_messages_fit_a_frame() -> None:
     for message in (
         Intercept(ID, '"' * MAX_SPEC, KEY, False, 1 << 53),
         Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, Refusal("\U0001f600" * 10, "\U0001f600" * 1024)),
-        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, 1 << 53, 1 << 53, 1 << 53, 1 << 53, MAX_RELAYS),
+        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, 1 << 53, 1 << 53, 1 << 53, 1 << 53, MAX_RELAYS, "untried"),
     ):
         assert travelled(message) == message

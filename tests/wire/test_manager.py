@@ -57,7 +57,7 @@ TO_TUNNEL: list[tuple[ToTunnel, str]] = [
         Report(ID, "b-1", "joined", up=1),
         (
             f'{{"report":{{"id":"{ID}","pod":"b-1","state":"joined","text":"","matched":0,"fell_back":0,"errors":0,'
-            '"older":0,"up":1}}'
+            '"older":0,"up":1,"way":"untried"}}'
         ),
     ),
 ]
@@ -92,6 +92,7 @@ def test_literal_json_to_tunnel(message: ToTunnel, text: str) -> None:
         ("report", "state", "well"),
         ("report", "id", "x"),
         ("report", "up", MAX_RELAYS + 1),
+        ("report", "way", "long"),
     ],
 )
 def test_wrong_values_are_refused(inner: str, key: str, value: Any) -> None:
