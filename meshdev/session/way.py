@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import ctypes
+import itertools
 import os
 import secrets
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
 from typing import Final
@@ -25,30 +25,29 @@ _PATIENCE: Final = 20
 
 _SOURCE_PORTS: Final = range(40000, 60000)
 _SYN: Final = 0x02
+_DONT_FRAGMENT: Final = 0x4000
 _TCP: Final = 6
 
-# Linux include/uapi/asm-generic/socket.h, sock_diag.h
-_SO_ATTACH_FILTER: Final = 26
+# Linux include/uapi/linux/in.h, asm-generic/socket.h, linux/sock_diag.h (SK_MEMINFO_*)
+_IP_MINTTL: Final = 21
 _SO_MEMINFO: Final = 55
 _MEMINFO: Final = struct.Struct("=9I")
 _DROPS: Final = 8
-
-# Linux include/uapi/linux/filter.h: struct sock_filter is code, jump if true, if false, operand.
-_INSTRUCTION: Final = struct.Struct("=HBBI")
-_LOAD_WORD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_SEQUENCE_OFFSET: Final = 4  # in a TCP header (RFC 9293, 3.1), where a socket's filter begins to count
+#: What :meth:`Acceptor.lets_in` sends has one hop left: enough to arrive, too few for the socket.
+_TTL: Final = 1
 
 
 class Acceptor:
     """A listener on 127.0.0.1 that closes whatever connects. Made by :func:`acceptor`.
 
-    Its SYNs of :meth:`lets_in` bear a secret sequence number, by which the socket itself drops and counts them: they
-    came through every packet filter, and nothing is answered to the cluster.
+    The socket itself drops the SYNs of :meth:`lets_in`, because few hops are left to them (IP_MINTTL, RFC 5082), and
+    counts them: they came through every packet filter then, and nothing is answered to the cluster. To wait for one in
+    SYN_RECV instead would be a race with the cluster's reset; a filter on the socket takes a privilege where kernels
+    are hardened.
     """
 
     def __init__(self) -> None:
         """Raises OSError."""
-        self._sequence = secrets.randbits(32)
         self._one_at_a_time = asyncio.Lock()
         self._sock = socket.create_server(("127.0.0.1", 0))
         self._sock.setblocking(False)
@@ -57,7 +56,8 @@ class Acceptor:
         self.came = 0
         """Connections that came so far."""
         try:
-            _drop(self._sock, self._sequence)
+            self._sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, _TTL + 1)
+            self._dropped()
         except OSError:
             self._sock.close()
             raise
@@ -75,15 +75,27 @@ class Acceptor:
         when the device takes no packet.
         """
         async with self._one_at_a_time:
-            before, looks = self._dropped(), 0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(COME_IN_SECONDS):
-                    while self._dropped() == before:
-                        if looks % _PATIENCE == 0:
-                            _write(queue, syn(gateway, secrets.choice(_SOURCE_PORTS), address, relay, self._sequence))
-                        looks += 1
-                        await asyncio.sleep(_LOOK_SECONDS)
-            return self._dropped() != before
+            # False is said only where the kernel counts such a packet when nothing is in its way.
+            return await self._drops(_by_device(queue, gateway, address, relay)) or not await self._drops(self._by_lo)
+
+    async def _drops(self, send: Callable[[], None]) -> bool:
+        """Whether something that is sent, now and then, makes the socket count."""
+        before = self._dropped()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COME_IN_SECONDS):
+                for look in itertools.count():
+                    if look % _PATIENCE == 0:
+                        send()
+                    if self._dropped() != before:
+                        return True
+                    await asyncio.sleep(_LOOK_SECONDS)
+        return False
+
+    def _by_lo(self) -> None:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, _TTL)
+            sock.connect((str(self.target.address), self.target.port))
 
     def _dropped(self) -> int:
         found = self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
@@ -111,12 +123,12 @@ async def acceptor() -> AsyncIterator[Acceptor]:
         made.close()
 
 
-def syn(source: IPv4Address, source_port: int, to: IPv4Address, port: int, sequence: int) -> bytes:
-    """An IPv4 packet that opens a TCP connection (RFC 791, RFC 9293)."""
-    tcp = struct.pack(">HHIIBBHHH", source_port, port, sequence, 0, 5 << 4, _SYN, 0xFFFF, 0, 0)
+def syn(source: IPv4Address, source_port: int, to: IPv4Address, port: int) -> bytes:
+    """An IPv4 packet that would open a TCP connection (RFC 791, RFC 9293) and has one hop left."""
+    tcp = struct.pack(">HHIIBBHHH", source_port, port, 0, 0, 5 << 4, _SYN, 0xFFFF, 0, 0)
     pseudo = source.packed + to.packed + struct.pack(">HH", _TCP, len(tcp))
     tcp = tcp[:16] + _checksum(pseudo + tcp) + tcp[18:]
-    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0x4000, 64, _TCP, 0) + source.packed + to.packed
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, _DONT_FRAGMENT, _TTL, _TCP, 0) + source.packed + to.packed
     return ip[:10] + _checksum(ip) + ip[12:] + tcp
 
 
@@ -128,27 +140,15 @@ def _checksum(data: bytes) -> bytes:
     return (~total & 0xFFFF).to_bytes(2, "big")
 
 
-def _write(queue: TunQueue, packet: bytes) -> None:
-    """Its checksums are whole and nothing is to be cut: the virtio header is zero."""
-    try:
-        os.writev(queue.fileno(), [bytes(VNET_HEADER_LENGTH), packet])
-    except BlockingIOError:
-        return
-    except OSError as error:
-        raise LaptopError(f"the TUN device takes no packet: {error.strerror}") from error
+def _by_device(queue: TunQueue, gateway: IPv4Address, address: IPv4Address, relay: int) -> Callable[[], None]:
+    def send() -> None:
+        packet = syn(gateway, secrets.choice(_SOURCE_PORTS), address, relay)
+        try:
+            # The checksums are whole and nothing is to be cut: the virtio header is zero.
+            os.writev(queue.fileno(), [bytes(VNET_HEADER_LENGTH), packet])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise LaptopError(f"the TUN device takes no packet: {error.strerror}") from error
 
-
-def _drop(sock: socket.socket, sequence: int) -> None:
-    """Have *sock* drop TCP segments with that number; all others are taken whole."""
-    program = b"".join(
-        _INSTRUCTION.pack(*each)
-        for each in (
-            (_LOAD_WORD, 0, 0, _SEQUENCE_OFFSET),
-            (_JUMP_EQUAL, 0, 1, sequence),
-            (_RETURN, 0, 0, 0),
-            (_RETURN, 0, 0, 0xFFFFFFFF),
-        )
-    )
-    code = ctypes.create_string_buffer(program, len(program))
-    length = len(program) // _INSTRUCTION.size
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", length, ctypes.addressof(code)))
+    return send

@@ -16,9 +16,9 @@ GATEWAY, ADDRESS = IPv4Address("198.18.0.1"), IPv4Address("198.18.0.7")
 
 
 def test_a_syn() -> None:
-    packet = syn(GATEWAY, 40000, ADDRESS, 20001, 0x01020304)
-    ip = "45000028 00004000 4006 aea3 c6120001 c6120007".replace(" ", "")
-    tcp = "9c404e21 01020304 00000000 5002ffff 354e 0000".replace(" ", "")
+    packet = syn(GATEWAY, 40000, ADDRESS, 20001)
+    ip = "45000028 00004000 0106 eda3 c6120001 c6120007".replace(" ", "")
+    tcp = "9c404e21 00000000 00000000 5002ffff 3954 0000".replace(" ", "")
     assert packet.hex() == ip + tcp
 
 
@@ -30,6 +30,18 @@ async def test_whoever_connects_is_counted_and_closed() -> None:
             writer.close()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", made.target.port)
+
+
+async def test_a_kernel_that_does_not_count_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(way, "COME_IN_SECONDS", 0.05)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    queue = LinuxQueue(ours.detach())
+    with theirs:
+        async with acceptor() as made:
+            assert not await made.lets_in(queue, GATEWAY, ADDRESS, 20001)
+            made._sock.setsockopt(socket.IPPROTO_IP, way._IP_MINTTL, 0)
+            assert await made.lets_in(queue, GATEWAY, ADDRESS, 20001)
+        queue.close()
 
 
 async def test_what_never_comes_in_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
