@@ -157,6 +157,7 @@ def test_every_suppression_has_its_reason_beside_it() -> None:
 EDGES = {
     "meshdev/cli/commands.py": "a command: a person reads it",
     "meshdev/dns/listener.py": "one query: the asker is answered, the log has it, the laptop's DNS goes on",
+    "meshdev/session/intercepts.py": "one intercept: who asked is told, the log has it, the connection goes on",
     "meshdev/session/supervisor.py": "the session: whoever waits is told, the log has it, everything is undone",
 }
 

@@ -127,7 +127,7 @@ async def delete_stale(api: KubeApi, records: tuple[Record, ...], now: float) ->
     """Delete those that anybody may; the others."""
     for each in records:
         if each.stale(now):
-            await _delete(api, each)
+            await delete(api, each)
     return tuple(each for each in records if not each.stale(now))
 
 
@@ -145,7 +145,7 @@ async def _make_room(api: KubeApi, spec: Spec, holder: str, manager_namespace: s
     others = in_the_way(spec, left, now)
     dead = [each for each in others if each.holder == holder and each.expired(now)]
     for each in others if takeover else dead:
-        await _delete(api, each)
+        await delete(api, each)
     if not takeover and len(dead) < len(others):
         raise conflict_error(spec, [each for each in others if each not in dead], now)
 
@@ -181,7 +181,8 @@ def _lost(held: Held, why: str) -> LostError:
     return LostError(f"the intercept of {held.spec.workload} is not yours any more: {why}")
 
 
-async def _delete(api: KubeApi, one: Record) -> None:
+async def delete(api: KubeApi, one: Record) -> None:
+    """Delete that very Lease; nothing where it is gone or another one by now."""
     with suppress(NotFoundError, ConflictError):
         await api.delete(leases_path(one.spec.workload.namespace, one.name), uid=one.uid)
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import Cancelled, MeshdevError, VersionError
-from meshdev.session.api import serving
+from meshdev.errors import Cancelled, InterceptError, MeshdevError, VersionError
+from meshdev.session.api import Exchange, serving
 from meshdev.session.cluster import Cluster
 from meshdev.session.helper_client import HelperClient
+from meshdev.session.intercepts import Intercepts
 from meshdev.session.laptop import Laptop
 from meshdev.session.names import Names
 from meshdev.session.progress import Progress
@@ -38,7 +39,7 @@ from meshdev.wire.session_api import (
     Status,
     StatusRequest,
 )
-from meshdev.wire.session_intercepts import LeaveRequest
+from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Supervisor:
         self._laptop: Laptop | None = None
         self._names: Names | None = None
         self._pool: Pool | None = None
+        self._intercepts: Intercepts | None = None
         self._state: State = "connecting"
         self._since = time.monotonic()
 
@@ -72,7 +74,7 @@ class Supervisor:
 
     async def run(self, api: Path) -> int:
         """Connect, stay, undo. The exit code: 0 after a connection that was ended on purpose."""
-        async with serving(api, self._answer):
+        async with serving(api, self._answer, self._stream):
             connected = False
             try:
                 async with asyncio.TaskGroup() as group:
@@ -121,7 +123,10 @@ class Supervisor:
         async with self._cluster, laptop:
             await self._open_both(laptop)
             dial = partial(self._dial, laptop)
-            pool = self._pool = Pool(laptop.device.queues, dial, self._hello(laptop), laptop.set_address)
+            namespace = self._cluster.manager_namespace or self._cluster.api.namespace
+            intercepts = Intercepts(self._cluster.api, namespace, holder(), laptop)
+            hello = self._hello(laptop)
+            pool = self._pool = Pool(laptop.device.queues, dial, hello, laptop.set_address, intercepts.heard)
             async with pool.running(), asyncio.TaskGroup() as group, laptop.undoing(), _left(pool):
                 group.create_task(laptop.keep_beating())
                 group.create_task(laptop.watch_helper())
@@ -129,7 +134,9 @@ class Supervisor:
                 group.create_task(pool.run())
                 await self._set_up(laptop, pool, welcome, group)
                 group.create_task(self._watch_state())
-                yield
+                async with intercepts.running(pool):
+                    self._intercepts = intercepts
+                    yield
 
     async def _open_both(self, laptop: Laptop) -> None:
         """Laptop and cluster at once: neither needs the other yet."""
@@ -203,7 +210,15 @@ class Supervisor:
                 await self._undone.wait()
                 return None
             case LeaveRequest():
-                return ()  # this session takes no intercepts yet
+                return await self._taken().leave(request)
+
+    async def _stream(self, request: InterceptRequest, exchange: Exchange) -> None:
+        await self._taken().stream(request, exchange)
+
+    def _taken(self) -> Intercepts:
+        if self._intercepts is None:
+            raise InterceptError("the connection is not up yet", hint="try again")
+        return self._intercepts
 
     def status(self) -> Status:
         """As it is now."""
@@ -211,7 +226,7 @@ class Supervisor:
         pool, laptop, names, cluster = self._pool, self._laptop, self._names, self._cluster
         welcome = pool.welcome if pool else None
         carriers = pool.carriers() if pool else ()
-        notes = list(laptop.routing.notes if laptop else ())
+        notes = [*(laptop.routing.notes if laptop else ()), *(self._intercepts.notes if self._intercepts else ())]
         if state == "reconnecting" and pool and pool.last_error:
             notes.append(pool.last_error.message)
         return Status(
@@ -231,6 +246,7 @@ class Supervisor:
             manager_pod=welcome.pod if welcome else None,
             session_pid=os.getpid(),
             helper_pid=laptop.helper_pid if laptop else None,
+            intercepts=self._intercepts.status() if self._intercepts else (),
             since_s=round(time.monotonic() - self._since, 1),
             notes=tuple(notes),
         )

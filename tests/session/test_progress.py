@@ -44,7 +44,7 @@ async def test_a_caller_that_is_gone_cancels(ends: tuple[socket.socket, socket.s
 async def test_a_line_without_an_end_is_refused(ends: tuple[socket.socket, socket.socket]) -> None:
     caller, session = ends
     progress = Progress(session)
-    flood = asyncio.create_task(asyncio.to_thread(caller.sendall, b"x" * (2 << 20)))
+    flood = asyncio.create_task(asyncio.to_thread(caller.sendall, b"x" * (8 << 20)))
     with pytest.raises(ProtocolError, match="too long"):
         await progress.options()
     session.close()

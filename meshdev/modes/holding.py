@@ -1,0 +1,375 @@
+"""One intercept from its first look at the target to its last undo.
+
+What is put into the cluster, and what takes it back, also when the session is killed in the next instruction:
+
+====================  ==============================================  =========================================
+what                  undone by the session                           undone without it
+====================  ==============================================  =========================================
+token (Secret)        deleted where the intercept never came up       goes with its workload
+Lease                 deleted                                         expires, then any session deletes it
+claim at the manager  withdrawn; every pod says that it let go        gone 10 s after the tunnel
+sidecar, ephemeral    ends 30 s after the last claim                  the same
+sidecar, patched      taken out of the template by the last session   idles; by the next session that leaves
+====================  ==============================================  =========================================
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from meshdev.errors import InterceptError, MeshdevError
+from meshdev.intercept import match
+from meshdev.intercept.conflict import losers
+from meshdev.intercept.lease import RENEW_SECONDS, Status
+from meshdev.intercept.spec import Port, Spec
+from meshdev.kube import leases, tokens
+from meshdev.kube.leases import Held, LostError
+from meshdev.kube.ports import resolve_ports
+from meshdev.kube.replicas import Replica
+from meshdev.kube.tokens import Token
+from meshdev.kube.workloads import Resolved, pods_of, resolve, watch_replicas
+from meshdev.modes.intent import Intent
+from meshdev.modes.link import Claim, Link, Story
+from meshdev.modes.pods import Pods
+from meshdev.sidecar.join import ephemeral, patch
+from meshdev.sidecar.join.choice import Strategy, choose
+from meshdev.sidecar.join.container import SidecarSpec
+from meshdev.wire.intercepts import Report
+from meshdev.wire.session_intercepts import Counts, InterceptStatus
+
+log = logging.getLogger(__name__)
+
+#: All pods have a sidecar in seconds where its image is on their nodes; pulling 300 MB may take a while.
+UP_SECONDS: Final = 120.0
+#: How often pods are looked at for what only time makes an error.
+_LOOK_SECONDS: Final = 0.25
+#: Time for each step of the undo, in seconds.
+_UNDO_SECONDS: Final = 8.0
+_MAX_NOTES: Final = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done; nothing of it is yet."""
+
+    resolved: Resolved
+    spec: Spec
+    sidecar: SidecarSpec
+    strategy: Strategy
+
+
+class Holding:
+    """An intercept. :meth:`run` holds it until it is cancelled; ``up`` is set once it works."""
+
+    def __init__(self, link: Link, intent: Intent, story: Story, *, detached: bool) -> None:
+        self._link = link
+        self._intent = intent
+        self._story = story
+        self._plan: Plan | None = None
+        self._pods: Pods | None = None
+        self._claim: Claim | None = None
+        self._since = time.monotonic()
+        self._news = asyncio.Event()
+        self._notes: dict[str, None] = {}
+        self._detached = detached
+        self._failure: MeshdevError | None = None
+        self.up = asyncio.Event()
+        self.changed = asyncio.Event()
+        """Set whenever :meth:`status` may be another."""
+
+    @property
+    def namespace(self) -> str:
+        """The target's."""
+        return self._intent.namespace or self._link.namespace
+
+    def holds(self, workload: str, namespace: str) -> bool:
+        """Whether it is on that workload (``deployment/b``)."""
+        return self._plan is not None and (str(self._plan.spec.workload), self.namespace) == (workload, namespace)
+
+    def status(self) -> InterceptStatus | None:
+        """As it is now; None while nothing is planned yet."""
+        plan, pods, claim = self._plan, self._pods, self._claim
+        if plan is None:
+            return None
+        spec = plan.spec
+        return InterceptStatus(
+            id=spec.id,
+            target=str(spec.workload),
+            namespace=spec.workload.namespace,
+            mode=spec.mode,
+            match=match.text(spec.match),
+            ports=tuple(f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports),
+            strategy=plan.strategy,
+            state="active" if self.up.is_set() else "pending",
+            fallback=spec.fallback,
+            detached=self._detached,
+            acked=pods.acked(claim.up) if pods and claim else 0,
+            total=pods.total if pods else 0,
+            counts=pods.counts if pods else Counts(),
+            local=claim.local if claim else (),
+            notes=tuple(self._notes),
+            age_s=round(time.monotonic() - self._since, 1),
+        )
+
+    async def run(self) -> None:
+        """Intercept until cancelled; everything is undone when this ends.
+
+        Raises what kept it from coming up, and InterceptError when it is somebody else's by now.
+        """
+        plan = self._plan = await self._look()
+        pods = self._pods = Pods(time.monotonic, plan.sidecar.manager, tcp=any(_is_tcp(p) for p in plan.spec.ports))
+        try:
+            async with self._held(plan) as (token, held), self._claimed(plan, token, pods) as claim:
+                self._claim = claim
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._keep_lease(held))
+                    group.create_task(self._watch_leases(held))
+                    await claim.ready()
+                    await self._enter(plan, token, pods, group)
+                    await self._until_up(pods, claim)
+                    await claim.proven()
+                    self.up.set()
+                    self._tell(plan, pods)
+                    await self._follow(pods)
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+
+    # -- before anything is touched --------------------------------------------------------------------------------
+
+    async def _look(self) -> Plan:
+        link, intent = self._link, self._intent
+        resolved = await resolve(link.api, intent.target, self.namespace)
+        ports = resolve_ports(intent.ports, resolved.ports, intent.mode, str(intent.target))
+        pods, terms = await asyncio.gather(pods_of(link.api, resolved), link.sidecars())
+        spec = Spec(
+            id=secrets.token_hex(16),
+            workload=resolved.workload,
+            mode=intent.mode,
+            match=intent.match,
+            ports=ports,
+            fallback=intent.fallback,
+        )
+        sidecar = SidecarSpec(terms.image, terms.manager, link.manager_namespace, tokens.name_of(resolved.workload))
+        strategy = await choose(link.api, resolved, pods, sidecar, intent.strategy)
+        served = ", ".join(f"{port.remote}/{port.protocol} → {port.local}" for port in ports)
+        many = "1 pod" if len(pods) == 1 else f"{len(pods)} pods"
+        self._story.step("target", f"{resolved.workload} in namespace {self.namespace}, {many}, {served}")
+        return Plan(resolved, spec, sidecar, strategy)
+
+    # -- what is put into the cluster, and taken back --------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _held(self, plan: Plan) -> AsyncIterator[tuple[Token, Held]]:
+        """The workload's token and our Lease inside. The undo of each is known before the next step."""
+        link, workload = self._link, plan.spec.workload
+        async with AsyncExitStack() as undo:
+
+            def made(token: Token) -> None:
+                undo.push_async_callback(self._undo, f"Secret {token.secret}", lambda: self._forget(plan, token))
+
+            def taken(held: Held) -> None:
+                if plan.resolved.workload.kind != "pod":
+                    undo.push_async_callback(self._undo, f"the template of {workload}", lambda: self._unpatch(plan))
+                undo.push_async_callback(self._undo, "the Lease", lambda: leases.release(link.api, held))
+
+            token = await _acquired(tokens.ensure(link.api, workload), made)
+            taking = leases.take(
+                link.api, plan.spec, link.holder, link.manager_namespace, takeover=self._intent.takeover
+            )
+            yield token, await _acquired(taking, taken)
+
+    async def _forget(self, plan: Plan, token: Token) -> None:
+        """A Secret that was made for nothing; sidecars that wait, and other sessions, need it."""
+        if not self.up.is_set() and not await leases.anyone_on(self._link.api, plan.spec.workload):
+            await tokens.undo(self._link.api, token)
+
+    async def _unpatch(self, plan: Plan) -> None:
+        """Whoever leaves last has to, whichever way this one had entered."""
+        api, workload = self._link.api, plan.spec.workload
+        if await patch.leave(api, plan.resolved, lambda: leases.anyone_on(api, workload)):
+            log.info("the template of %s in %s is as before", workload, workload.namespace)
+
+    async def _undo(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
+        """One step of the undo; one that fails does not keep the others from theirs."""
+        try:
+            async with asyncio.timeout(_UNDO_SECONDS):
+                await step()
+        except (MeshdevError, TimeoutError) as error:
+            sentence = f"{what} in namespace {self.namespace} is left: {str(error) or 'no answer'}"
+            log.warning("%s", sentence)
+            self._story.note(sentence)
+
+    def _claimed(self, plan: Plan, token: Token, pods: Pods) -> Any:  # noqa: ANN401 -- the link's own context
+        def heard(report: Report) -> None:
+            pods.reported(report)
+            self._wake()
+
+        return self._link.claim(plan.spec, token.key, reset_older=self._intent.reset_existing, heard=heard)
+
+    # -- sidecars --------------------------------------------------------------------------------------------------
+
+    async def _enter(self, plan: Plan, token: Token, pods: Pods, group: asyncio.TaskGroup) -> None:
+        """A sidecar in every pod there is; those that come are joined as long as *group* lives."""
+        api = self._link.api
+
+        def changed(replicas: Mapping[str, Replica]) -> None:
+            pods.watched(replicas)
+            self._wake()
+
+        async def before() -> None:
+            await tokens.ensure(api, plan.spec.workload, token.value)
+
+        if plan.strategy == "ephemeral":
+            group.create_task(
+                ephemeral.keep_joined(
+                    api,
+                    plan.resolved,
+                    plan.sidecar,
+                    before=before,
+                    changed=changed,
+                    failed=self._cannot_join,
+                    trouble=self._trouble,
+                )
+            )
+            return
+        self._story.wait(f"the pods of {plan.spec.workload} are replaced")
+        await patch.enter(api, plan.resolved, plan.sidecar, plan.spec.id, progress=self._story.wait)
+        group.create_task(self._watch(plan, changed))
+
+    async def _watch(self, plan: Plan, changed: Callable[[Mapping[str, Replica]], None]) -> None:
+        async with aclosing(watch_replicas(self._link.api, plan.resolved, self._trouble)) as states:
+            async for state in states:
+                changed(state)
+
+    def _cannot_join(self, pod: Replica, error: MeshdevError) -> None:
+        self._note(f"pod {pod.name} has no sidecar: {error.message}")
+        if not self.up.is_set():
+            self._failure = error
+            self._wake()
+
+    async def _until_up(self, pods: Pods, claim: Claim) -> None:
+        """Every pod that counts has acknowledged the route and reached this machine."""
+        told = None
+        try:
+            async with asyncio.timeout(UP_SECONDS):
+                while (why := pods.waiting(claim.up)) is not None:
+                    if error := self._failure or pods.trouble():
+                        raise error
+                    if why != told:
+                        told = why
+                        self._story.wait(why)
+                    await self._wait_for_news()
+        except TimeoutError:
+            raise InterceptError(f"not up within {UP_SECONDS:.0f} seconds: waiting for {told}") from None
+
+    def _tell(self, plan: Plan, pods: Pods) -> None:
+        how = "as an ephemeral container" if plan.strategy == "ephemeral" else "in the template"
+        self._story.step("sidecar", f"{how}, in {pods.total} of {pods.total} pods")
+        older = pods.counts.older
+        if older:
+            what = "1 older connection still goes" if older == 1 else f"{older} older connections still go"
+            self._story.note(f"{what} to the original; --existing reset closes such")
+        self._story.step("route", f"{match.text(plan.spec.match)} → this machine")
+
+    async def _follow(self, pods: Pods) -> None:
+        """What goes wrong later is told; nothing of it ends the intercept."""
+        while True:
+            if error := pods.trouble():
+                self._note(error.message)
+            await self._wait_for_news()
+
+    async def _wait_for_news(self) -> None:
+        self._news.clear()
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    def _wake(self) -> None:
+        self._news.set()
+        self.changed.set()
+
+    # -- the Lease -------------------------------------------------------------------------------------------------
+
+    async def _keep_lease(self, held: Held) -> None:
+        """Renewed in time, at once when it says something new; an API server that does not answer is asked again."""
+        told: Status | None = None
+        renewed = time.monotonic()
+        while True:
+            status = self._lease_status()
+            if status != told or time.monotonic() - renewed > RENEW_SECONDS:
+                try:
+                    held = await leases.renew(self._link.api, held, status)
+                    told, renewed = status, time.monotonic()
+                except LostError:
+                    raise
+                except MeshdevError as error:
+                    self._trouble(error)
+            await asyncio.sleep(1)
+
+    def _lease_status(self) -> Status:
+        pods, claim = self._pods, self._claim
+        acked, total = (pods.acked(claim.up), pods.total) if pods and claim else (0, 0)
+        return Status("active" if self.up.is_set() else "pending", acked, total)
+
+    async def _watch_leases(self, held: Held) -> None:
+        """Raises InterceptError when it is over: taken over, deleted, or another one was first."""
+        ours, seen = held.object["metadata"], False
+        async with aclosing(leases.watch_workload(self._link.api, held.spec.workload, self._trouble)) as states:
+            async for state in states:
+                for trouble in state.troubles:
+                    self._note(f"not believed: {trouble}")
+                there = any(record.uid == ours["uid"] for record in state.records)
+                if (seen and not there) or ours["name"] in losers(state.records):
+                    raise LostError(_who_has_it(held, state))
+                seen = seen or there
+
+    def _trouble(self, error: MeshdevError) -> None:
+        log.info("intercepting %s: %s", self._intent.target, error.message)
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            log.info("%s: %s", self._intent.target, text)
+            self._story.note(text)
+            self._notes[text] = None
+            while len(self._notes) > _MAX_NOTES:
+                del self._notes[next(iter(self._notes))]
+            self.changed.set()
+
+
+def _who_has_it(held: Held, there: leases.Leases) -> str:
+    others = [record.holder for record in there.records if record.uid != held.object["metadata"]["uid"]]
+    sentence = f"the intercept of {held.spec.workload} is not yours any more"
+    return f"{sentence}: {others[-1]} has it" if others else f"{sentence}: its Lease was deleted"
+
+
+def _is_tcp(port: Port) -> bool:
+    return port.transport == "tcp"
+
+
+async def _acquired(making: Coroutine[Any, Any, T], keep: Callable[[T], None]) -> T:
+    """What *making* gives, told to *keep*. A cancellation waits for it: what was made must be known."""
+    task = asyncio.ensure_future(making)
+    try:
+        made = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            keep(task.result())
+        raise
+    keep(made)
+    return made
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group; later ones are mostly its consequences."""
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,76 @@
+"""What a mode needs of the session, and nothing else of it."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from meshdev.intercept.spec import Spec
+from meshdev.kube.client import KubeApi
+from meshdev.kube.sidecars import SidecarTerms
+from meshdev.wire.intercepts import Report
+from meshdev.wire.session_intercepts import LocalPort
+
+
+class Story(Protocol):
+    """Whoever waits for the intercept hears how far it is."""
+
+    def step(self, name: str, text: str) -> None:
+        """A step is done."""
+
+    def wait(self, text: str) -> None:
+        """What is being waited for."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+
+class Claim(Protocol):
+    """An intercept at the manager, with the way from there to programs of this machine."""
+
+    async def ready(self) -> None:
+        """Return when the manager has relays for it and this machine lets in what they bring.
+
+        Raises InterceptError where the manager refuses, FirewallError where a packet filter of this machine drops it.
+        """
+
+    async def proven(self) -> None:
+        """The whole way was seen to work: from now on a program that does not listen is refused by the kernel."""
+
+    @property
+    def up(self) -> int:
+        """Ports whose local program listens, as the manager was told."""
+
+    @property
+    def local(self) -> tuple[LocalPort, ...]:
+        """The local programs, in the order of the spec's ports."""
+
+
+class Link(Protocol):
+    """A connection to a cluster."""
+
+    @property
+    def api(self) -> KubeApi:
+        """The API server, with the user's own credentials."""
+
+    @property
+    def namespace(self) -> str:
+        """The connection's."""
+
+    @property
+    def manager_namespace(self) -> str:
+        """Where its manager is."""
+
+    @property
+    def holder(self) -> str:
+        """For other people: ``user@host``."""
+
+    async def sidecars(self) -> SidecarTerms:
+        """How sidecars reach the manager, and what they run. Raises ForbiddenError, ClusterError."""
+
+    def claim(
+        self, spec: Spec, key: str, *, reset_older: bool, heard: Callable[[Report], None]
+    ) -> AbstractAsyncContextManager[Claim]:
+        """Claim *spec*'s traffic, with the sha256 of its workload's token; *heard* gets what pods report.
+
+        When the context is left the claim is withdrawn, and each pod that can be reached has said that it let go.
+        """

@@ -1,0 +1,148 @@
+"""All pods of one intercept: what the API server and their sidecars say together. Pure; the clock is an argument."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
+from meshdev.kube.replicas import Replica
+from meshdev.wire.intercepts import Report
+from meshdev.wire.session_intercepts import Counts
+
+#: A sidecar that runs is at the manager within a second. The API server says up to 2.4 s late that it runs.
+MANAGER_SECONDS: Final = 4.0
+#: A pod that said that the relay does not answer may say otherwise for so long: it asks again each second.
+SILENT_SECONDS: Final = 4.0
+#: The kubelet may not see a new Secret at once (its cache: some seconds).
+START_SECONDS: Final = 15.0
+
+
+class Pods:
+    """The replicas that count are those that are ready and stay; until there is one, all that stay."""
+
+    def __init__(self, clock: Callable[[], float], manager: str, *, tcp: bool) -> None:
+        """*manager* is where sidecars look for it; *tcp*: there are relays whose way can be tried."""
+        self._clock = clock
+        self._manager = manager
+        self._tcp = tcp
+        self._replicas: Mapping[str, Replica] = {}
+        self._reports: dict[str, Report] = {}
+        self._gone = Counts()
+        self._since: dict[tuple[str, str], float] = {}
+
+    def watched(self, replicas: Mapping[str, Replica]) -> None:
+        """The pods as they are now, by uid."""
+        self._replicas = replicas
+
+    def reported(self, report: Report) -> None:
+        """A sidecar's word. What a pod has counted stays counted when its Envoy begins anew, or it goes."""
+        before = self._reports.pop(report.pod, None)
+        if before is not None and (report.state == "gone" or report.matched < before.matched):
+            self._gone = _sum(self._gone, _counts(before, older=0))
+        if report.state != "gone":
+            self._reports[report.pod] = report
+
+    @property
+    def counts(self) -> Counts:
+        """Requests of all pods, those that are gone too; connections that are older than the redirects."""
+        total = self._gone
+        for report in self._reports.values():
+            total = _sum(total, _counts(report, older=report.older))
+        return total
+
+    @property
+    def total(self) -> int:
+        """Pods that count."""
+        return len(list(self._counting()))
+
+    def acked(self, up: int) -> int:
+        """Pods of those that have taken the intercept as it is now, with *up* local programs."""
+        return sum(self._why_not(replica, up) is None for replica in self._counting())
+
+    def waiting(self, up: int) -> str | None:
+        """What the first pod waits for; None when all have taken it."""
+        reasons = [why for replica in self._counting() if (why := self._why_not(replica, up)) is not None]
+        if not self.total:
+            return "there is no pod"
+        return reasons[0] if reasons else None
+
+    def trouble(self) -> MeshdevError | None:
+        """Why waiting longer is of no use, if it is of none."""
+        now = self._clock()
+        seen: dict[tuple[str, str], float] = {}
+        found: MeshdevError | None = None
+        for replica in self._counting():
+            for kind, seconds, error in self._troubles(replica):
+                seen[replica.uid, kind] = since = self._since.get((replica.uid, kind), now)
+                if now - since >= seconds:
+                    found = found or error
+        self._since = seen
+        return found
+
+    def _counting(self) -> Iterator[Replica]:
+        stay = [each for each in self._replicas.values() if each.node and not each.leaving]
+        ready = [each for each in stay if each.ready]
+        return iter(ready or stay)
+
+    def _why_not(self, replica: Replica, up: int) -> str | None:
+        report = self._reports.get(replica.name)
+        if report is None:
+            sidecar = next(iter(replica.sidecars), None)
+            if sidecar is None:
+                return f"a sidecar in pod {replica.name}"
+            words = f": {sidecar.reason}" if sidecar.reason else ""
+            return f"the sidecar of pod {replica.name}, which is {sidecar.state}{words}"
+        if report.state != "acked" or report.up != up:
+            return f"pod {replica.name} to take the route{f': {report.text}' if report.text else ''}"
+        if self._tcp and report.way not in {"open", "refused"}:
+            return f"pod {replica.name} to reach this machine"
+        return None
+
+    def _troubles(self, replica: Replica) -> Iterator[tuple[str, float, MeshdevError]]:
+        """What is wrong with it now, and after how many seconds that is an error."""
+        report = self._reports.get(replica.name)
+        if report is None:
+            yield from self._silence(replica)
+        elif report.state == "nacked":
+            yield "nacked", 0.0, InterceptError(f"Envoy in pod {replica.name} refuses the route: {report.text}")
+        elif report.way == "silent":
+            yield (
+                "silent",
+                SILENT_SECONDS,
+                InterceptError(
+                    f"pod {replica.name} reaches the manager but not this machine: "
+                    "connections to the manager's ports 20000-29999 get no answer",
+                    hint="a NetworkPolicy may stop them: allow egress to the traffic-manager pod on these ports",
+                ),
+            )
+
+    def _silence(self, replica: Replica) -> Iterator[tuple[str, float, MeshdevError]]:
+        for sidecar in replica.sidecars:
+            where = f"the sidecar {sidecar.name} of pod {replica.name}"
+            if sidecar.failed:
+                patience = START_SECONDS if "secret" in sidecar.reason.lower() else 0.0
+                kind = ImageError if "image" in sidecar.reason.lower() else ClusterError
+                yield "failed", patience, kind(f"{where} cannot start: {sidecar.reason}", hint="another image: --image")
+            elif sidecar.state == "running":
+                yield (
+                    "unheard",
+                    MANAGER_SECONDS,
+                    InterceptError(
+                        f"{where} runs and does not reach the manager at {self._manager}",
+                        hint="a NetworkPolicy may drop its egress: allow it to the traffic-manager pod, ports 15010 "
+                        f"and 20000-29999; its log: kubectl -n {replica.namespace} logs {replica.name} "
+                        f"-c {sidecar.name}",
+                    ),
+                )
+
+
+def _counts(report: Report, *, older: int) -> Counts:
+    return Counts(report.matched, report.fell_back, report.errors, older)
+
+
+def _sum(one: Counts, other: Counts) -> Counts:
+    return Counts(
+        one.matched + other.matched,
+        one.fell_back + other.fell_back,
+        one.errors + other.errors,
+        one.older + other.older,
+    )

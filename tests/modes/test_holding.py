@@ -1,0 +1,254 @@
+"""One intercept against a cluster that keeps state: what is put there, and that all of it goes again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from meshdev.errors import AdmissionError, FirewallError, InterceptError, MeshdevError
+from meshdev.intercept.spec import Spec
+from meshdev.kube import leases
+from meshdev.kube.client import KubeApi
+from meshdev.kube.sidecars import SidecarTerms
+from meshdev.modes.holding import Holding
+from meshdev.modes.intent import intent
+from meshdev.modes.link import Claim
+from meshdev.wire.intercepts import Report
+from meshdev.wire.session_intercepts import InterceptRequest, LocalPort
+from tests.kube.fake_api import FakeApi
+from tests.kube.objects import pod, put_pod, put_workload, workload
+from tests.waiting import until
+
+LEASES = ("leases", "coordination.k8s.io")
+
+
+class Story:
+    """Everything that was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def step(self, name: str, text: str) -> None:
+        self.told.append(f"{name}: {text}")
+
+    def wait(self, text: str) -> None:
+        self.told.append(f"… {text}")
+
+    def note(self, text: str) -> None:
+        self.told.append(f"! {text}")
+
+
+class FakeClaim:
+    """The manager's side. Pods that have a sidecar report as told."""
+
+    up = 1
+    local = (LocalPort(8080, "tcp", True),)
+
+    def __init__(self, trouble: MeshdevError | None) -> None:
+        self.trouble = trouble
+        self.was_proven = False
+
+    async def ready(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+
+    async def proven(self) -> None:
+        self.was_proven = True
+
+
+class FakeLink:
+    """A session that has one claim at a time."""
+
+    namespace = manager_namespace = "default"
+    holder = "jane@laptop"
+
+    def __init__(self, api: KubeApi, fake: FakeApi) -> None:
+        self.api = api
+        self.fake = fake
+        self.trouble: MeshdevError | None = None
+        self.claims: list[FakeClaim] = []
+        self.spec: Spec | None = None
+        self.hear: Callable[[Report], None] = lambda _: None
+        self.withdrawn_before_the_lease = False
+
+    async def sidecars(self) -> SidecarTerms:
+        return SidecarTerms("10.96.0.5:15010", "sidecar:1")
+
+    def claim(
+        self, spec: Spec, _key: str, *, reset_older: bool, heard: Callable[[Report], None]
+    ) -> AbstractAsyncContextManager[Claim]:
+        assert not reset_older
+
+        @asynccontextmanager
+        async def claimed() -> AsyncIterator[Claim]:
+            self.spec, self.hear = spec, heard
+            self.claims.append(FakeClaim(self.trouble))
+            try:
+                yield self.claims[-1]
+            finally:
+                self.withdrawn_before_the_lease = bool(self.fake.names(*LEASES))
+
+        return claimed()
+
+    def report(self, name: str = "b-1", **more: Any) -> None:
+        assert self.spec is not None
+        self.hear(Report(self.spec.id, name, **{"state": "acked", "way": "open", "up": 1, **more}))
+
+
+class World:
+    """A Deployment with a pod, and one intercept of it."""
+
+    def __init__(self, fake: FakeApi, api: KubeApi, **asked: Any) -> None:
+        put_workload(fake, workload(), "b-1")
+        self.fake, self.api, self.story = fake, api, Story()
+        self.link = FakeLink(api, fake)
+        request = InterceptRequest(**{"target": "deployment/b", "mode": "mesh", "headers": ("a=1",), **asked})
+        self.holding = Holding(self.link, intent(request), self.story, detached=False)
+
+    def sidecars(self, name: str = "b-1") -> list[str]:
+        made = self.fake.objects["", "pods"]["default", name]
+        return [each["name"] for each in made["spec"].get("ephemeralContainers") or []]
+
+    def nothing_left(self) -> None:
+        assert self.fake.names(*LEASES) == []
+        assert self.fake.names("secrets") == []
+
+    @asynccontextmanager
+    async def holding_it(self) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.ensure_future(self.holding.run())
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def comes_up(self) -> None:
+        await until(self.sidecars)
+        self.link.report()
+        await until(self.holding.up.is_set)
+
+
+async def test_it_comes_up_follows_new_pods_and_leaves(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    async with world.holding_it():
+        await world.comes_up()
+        status = world.holding.status()
+        assert status is not None
+        assert (status.target, status.state, status.acked, status.total) == ("deployment/b", "active", 1, 1)
+        assert (status.match, status.ports, status.strategy) == ("a=1", ("8080:8080/http",), "ephemeral")
+        assert world.link.claims[0].was_proven
+        there = await leases.all_of(api)
+        assert [each.holder for each in there.records] == ["jane@laptop"]
+        put_pod(fake, pod("b-2", workload()))
+        await until(lambda: world.sidecars("b-2") == ["meshdev-1"])
+    assert world.link.withdrawn_before_the_lease
+    assert fake.names(*LEASES) == []
+    assert len(fake.names("secrets")) == 1  # for sidecars that wait
+    assert [told.split(":")[0] for told in world.story.told if told[0] not in "…!"] == ["target", "sidecar", "route"]
+
+
+async def test_the_lease_says_that_it_is_active(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    async with world.holding_it():
+        await world.comes_up()
+        async for there in leases.watch_workload(api, world.link.spec.workload):  # type: ignore[union-attr]  # it is up
+            if there.records[0].status.state == "active":
+                break
+
+
+@pytest.mark.parametrize("at", ["claim", "sidecar", "route"])
+async def test_cancelled_on_the_way_nothing_is_left(fake: FakeApi, api: KubeApi, at: str) -> None:
+    world = World(fake, api)
+    async with world.holding_it():
+        await until(lambda: world.link.spec is not None)
+        if at != "claim":
+            await until(world.sidecars)
+        if at == "route":
+            world.link.report(state="joined")
+    world.nothing_left()
+
+
+async def test_cancelled_while_something_is_created_it_is_deleted(fake: FakeApi, api: KubeApi) -> None:
+    for resource in ("secrets", "leases"):
+        world = World(fake, api)
+        task = asyncio.ensure_future(world.holding.run())
+        fake.created = partial(_cancel, task, resource)
+        await asyncio.wait([task])
+        assert task.cancelled()
+        world.nothing_left()
+
+
+def _cancel(task: asyncio.Future[None], resource: str, made: str, _item: dict[str, Any]) -> None:
+    if made == resource:
+        task.cancel()
+
+
+async def test_what_keeps_it_from_coming_up_undoes_it(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    world.link.trouble = FirewallError("dropped")
+    with pytest.raises(FirewallError, match="dropped"):
+        await world.holding.run()
+    world.nothing_left()
+    assert world.sidecars() == []
+
+
+async def test_a_refused_sidecar_is_known_before_anything_is_touched(fake: FakeApi, api: KubeApi) -> None:
+    fake.refuse = {"patch": (403, 'pods "b-1" is forbidden: violates PodSecurity "baseline:latest"')}
+    world = World(fake, api)
+    with pytest.raises(AdmissionError, match="violates PodSecurity"):
+        await world.holding.run()
+    world.nothing_left()
+    assert not any(asked.verb == "create" and asked.resource in ("leases", "secrets") for asked in fake.asked)
+
+
+async def test_a_nack_ends_it_before_it_is_up(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    task = asyncio.ensure_future(world.holding.run())
+    await until(world.sidecars)
+    world.link.report(state="nacked", text="bad regex")
+    with pytest.raises(InterceptError, match="bad regex"):
+        await task
+    world.nothing_left()
+
+
+async def test_who_takes_it_over_ends_it(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    task = asyncio.ensure_future(world.holding.run())
+    await world.comes_up()
+    assert world.link.spec is not None
+    theirs = replace(world.link.spec, id=f"{2:032x}")
+    other = await leases.take(api, theirs, "joe@pc", "default", takeover=True)
+    with pytest.raises(InterceptError, match="not yours any more"):
+        await task
+    assert fake.names(*LEASES) == [f"default/{other.object['metadata']['name']}"]
+
+
+async def test_a_token_that_another_session_uses_stays(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    world.link.trouble = FirewallError("dropped")
+
+    def created(resource: str, _item: dict[str, Any]) -> None:
+        if resource == "leases":
+            fake.created = lambda _made, _item: None
+            other = dict(next(iter(fake.objects["coordination.k8s.io", "leases"].values())))
+            fake.put("leases", other, group="coordination.k8s.io")
+
+    fake.created = created
+    with pytest.raises(FirewallError):
+        await world.holding.run()
+    world.nothing_left()
+
+
+async def test_hostile_leases_are_told_and_change_nothing(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    async with world.holding_it():
+        await world.comes_up()
+        mine = next(iter(fake.objects["coordination.k8s.io", "leases"].values()))
+        labels = mine["metadata"]["labels"]
+        fake.put("leases", {"metadata": {"name": "evil", "labels": labels}, "spec": {}}, group="coordination.k8s.io")
+        await until(lambda: any("evil" in note for note in world.holding.status().notes))  # type: ignore[union-attr]  # it is up
+        assert world.holding.up.is_set()

@@ -1,0 +1,117 @@
+"""When an intercept is up, and when waiting is of no use: watch and reports together."""
+
+from dataclasses import replace
+
+import pytest
+
+from meshdev.errors import ClusterError, ImageError, InterceptError
+from meshdev.kube.replicas import Replica, Sidecar
+from meshdev.modes.pods import MANAGER_SECONDS, SILENT_SECONDS, START_SECONDS, Pods
+from meshdev.wire.intercepts import Report
+from meshdev.wire.session_intercepts import Counts
+
+ID = f"{1:032x}"
+RUNNING = Sidecar("meshdev-1", "ephemeral", "running", "10.96.0.5:15010", "default", "sidecar:1")
+ACKED = Report(ID, "b-1", "acked", way="open", up=1)
+
+
+class World:
+    """Pods, and a clock that is set."""
+
+    def __init__(self, *replicas: Replica, tcp: bool = True) -> None:
+        self.now = 100.0
+        self.pods = Pods(lambda: self.now, "10.96.0.5:15010", tcp=tcp)
+        self.pods.watched({each.uid: each for each in replicas})
+
+
+def pod(name: str = "b-1", *sidecars: Sidecar, ready: bool = True, leaving: bool = False) -> Replica:
+    return Replica("default", name, f"uid-{name}", "10.244.0.9", "node1", ready, leaving, sidecars)
+
+
+def test_it_waits_step_by_step() -> None:
+    world = World(pod())
+    pods = world.pods
+    assert pods.waiting(1) == "a sidecar in pod b-1"
+    pods.watched({"uid-b-1": pod("b-1", replace(RUNNING, state="starting", reason="pulling"))})
+    assert pods.waiting(1) == "the sidecar of pod b-1, which is starting: pulling"
+    pods.reported(Report(ID, "b-1", "joined", "8080: no-envoy"))
+    assert pods.waiting(1) == "pod b-1 to take the route: 8080: no-envoy"
+    pods.reported(replace(ACKED, up=0))
+    assert pods.waiting(1) == "pod b-1 to take the route"
+    pods.reported(replace(ACKED, way="untried"))
+    assert pods.waiting(1) == "pod b-1 to reach this machine"
+    assert (pods.acked(1), pods.total) == (0, 1)
+    pods.reported(ACKED)
+    assert pods.waiting(1) is None
+    assert (pods.acked(1), pods.total) == (1, 1)
+
+
+def test_datagrams_alone_have_no_way_to_try() -> None:
+    world = World(pod(), tcp=False)
+    world.pods.reported(replace(ACKED, way="untried"))
+    assert world.pods.waiting(1) is None
+
+
+def test_ready_pods_count_and_where_there_is_none_those_that_stay() -> None:
+    world = World(pod("b-1"), pod("b-2", ready=False), pod("b-3", leaving=True))
+    world.pods.reported(ACKED)
+    assert (world.pods.waiting(1), world.pods.total) == (None, 1)
+    world.pods.watched({"uid-b-2": pod("b-2", ready=False)})
+    assert world.pods.waiting(1) == "a sidecar in pod b-2"
+    world.pods.watched({})
+    assert world.pods.waiting(1) == "there is no pod"
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "report", "seconds", "kind", "words"),
+    [
+        (RUNNING, None, MANAGER_SECONDS, InterceptError, "does not reach the manager at 10.96.0.5:15010"),
+        (replace(RUNNING, state="starting", failed=True, reason="image not found"), None, 0, ImageError, "not found"),
+        (
+            replace(RUNNING, state="starting", failed=True, reason='secret "x" not found'),
+            None,
+            START_SECONDS,
+            ClusterError,
+            "cannot start",
+        ),
+        (RUNNING, replace(ACKED, state="nacked", text="bad regex"), 0, InterceptError, "refuses the route: bad regex"),
+        (RUNNING, replace(ACKED, way="silent"), SILENT_SECONDS, InterceptError, "reaches the manager but not this"),
+    ],
+)
+def test_what_cannot_come_up_is_told_in_time(
+    sidecar: Sidecar, report: Report | None, seconds: float, kind: type[Exception], words: str
+) -> None:
+    world = World(pod("b-1", sidecar))
+    if report is not None:
+        world.pods.reported(report)
+    first = world.pods.trouble()
+    assert (first is None) == bool(seconds)
+    world.now += max(0.0, seconds - 0.1)
+    assert (world.pods.trouble() is None) == bool(seconds)
+    world.now += 0.2
+    error = world.pods.trouble()
+    assert isinstance(error, kind)
+    assert words in str(error)
+
+
+def test_trouble_that_passes_is_forgotten() -> None:
+    world = World(pod("b-1", RUNNING))
+    assert world.pods.trouble() is None
+    world.now += MANAGER_SECONDS - 1
+    world.pods.reported(ACKED)
+    assert world.pods.trouble() is None
+    world.pods.reported(replace(ACKED, state="gone"))
+    world.now += 2
+    assert world.pods.trouble() is None
+
+
+def test_counts_never_go_back() -> None:
+    world = World(pod("b-1"), pod("b-2"))
+    pods = world.pods
+    pods.reported(replace(ACKED, matched=5, fell_back=1, errors=2, older=3))
+    pods.reported(replace(ACKED, pod="b-2", matched=7))
+    assert pods.counts == Counts(12, 1, 2, 3)
+    pods.reported(replace(ACKED, matched=1))  # its Envoy began anew
+    assert pods.counts == Counts(13, 1, 2, 0)
+    pods.reported(replace(ACKED, pod="b-2", state="gone"))
+    assert pods.counts == Counts(13, 1, 2, 0)
