@@ -131,8 +131,9 @@ async def test_the_kernel_is_asked(transport: Transport) -> None:
             await until(lambda: told == [Target(LOCALHOST, port)])
         await until(lambda: told[1:] == [None])
         with listening("127.0.0.3", transport, port):
-            with listening("0.0.0.0", transport):
-                pass
+            later = list[Target | None]()
+            ports.watch(port, transport, later.append)
+            await until(lambda: later == [None])
             assert told[2:] == []
         with listening("::", transport, port):
             await until(lambda: told[2:] == [Target(LOCALHOST, port)])
