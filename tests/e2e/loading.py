@@ -88,14 +88,21 @@ class Load:
         self._process.stdin.write(text)
         self._process.stdin.flush()
 
-    def answered(self, name: str, *, matched: bool, since: float, count: int = 10, seconds: float = 20) -> float:
-        """Wait until the last *count* such requests of each kind were all answered by *name*; when the last ended."""
+    def answered(
+        self,
+        name: str,
+        *,
+        matched: bool,
+        since: float,
+        kinds: tuple[str, ...] = ("new", "kept", "pool"),
+        seconds: float = 20,
+    ) -> float:
+        """Wait until the last ten such requests of each kind were all answered by *name*; when the last ended."""
 
         def condition() -> list[Row]:
             asked = [row for row in self.since(since) if row.matched == matched]
-            kinds = {kind: [row for row in asked if row.kind == kind][-count:] for kind in ("new", "kept", "pool")}
-            fits = all(len(rows) == count and all(row.said == name for row in rows) for rows in kinds.values())
-            return asked if fits else []
+            last = [row for kind in kinds for row in [row for row in asked if row.kind == kind][-10:]]
+            return last if len(last) == 10 * len(kinds) and all(row.said == name for row in last) else []
 
         what = f"matched={matched} requests are answered by {name}"
         rows: list[Row] = until(what, condition, seconds)

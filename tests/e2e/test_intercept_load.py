@@ -1,0 +1,197 @@
+"""Under load: what comes and goes, is scaled, killed and stopped costs no request but those in its own hands."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from meshdev.config import MANAGER_NAME
+from tests.cluster.manifests import HTTP, App
+from tests.e2e import pods, workloads
+from tests.e2e.conftest import Laptop, kubectl, until
+from tests.e2e.intercepting import LOCAL, counts, intercepted, local, up
+from tests.e2e.loading import Load, Plan, Row, loading, summary
+from tests.e2e.workloads import CLIENT, GRPC
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+NAMESPACE: Final = "intercept-load"
+B: Final = App("b", ("--name=b", "--port=8080", "--grpc-port=50051"), (HTTP, GRPC), replicas=2)
+#: 200 requests a second.
+PLAN: Final = Plan(f"b.{NAMESPACE}", new=60, kept=60, pool=60, grpc=20)
+#: Issue: 50 busy connections, and nothing else.
+BUSY: Final = Plan(f"b.{NAMESPACE}", new=0, kept=100, connections=50, pool=0, grpc=0)
+LOAD_SECONDS: Final = 60.0
+#: What may fail around a death: what was on its way. Its time is known only so well.
+SLACK_SECONDS: Final = 0.2
+
+
+@pytest.fixture(scope="module")
+def there(cluster: None) -> Iterator[str]:  # noqa: ARG001 -- for its effect
+    with workloads.namespace(NAMESPACE, *workloads.of(B, NAMESPACE)) as name:
+        yield name
+
+
+def scale(replicas: int) -> None:
+    kubectl("-n", NAMESPACE, "scale", "deployment/b", "--replicas", str(replicas))
+    kubectl("-n", NAMESPACE, "rollout", "status", "deployment/b", "--timeout=60s")
+    until("as many pods as wanted", lambda: len(pods.identities(NAMESPACE, "app=b")) == replicas)
+
+
+def acked(laptop: Laptop, total: int) -> bool:
+    """All pods there are have the route."""
+    found = [each["pods"] for each in laptop.status()["intercepts"]]
+    return found == [{"acked": total, "total": total}]
+
+
+@pytest.mark.usefixtures("there")
+def test_without_meshdev() -> None:
+    """The same scaling: what fails here is not meshdev's."""
+    scale(2)
+    with loading(CLIENT, NAMESPACE, PLAN) as load:
+        time.sleep(1)
+        scale(4)
+        time.sleep(2)
+        scale(1)
+        time.sleep(8)  # until the pods that go are gone
+    print(load.summary())
+    assert load.failures == []
+
+
+@pytest.mark.usefixtures("there")
+def test_busy_connections_while_a_sidecar_enters_and_leaves(laptop: Laptop) -> None:
+    scale(2)
+    with (
+        laptop.connected(),
+        local(laptop, "--port=8080", "--grpc-port=50051"),
+        loading(CLIENT, NAMESPACE, BUSY) as load,
+    ):
+        with intercepted(laptop, "mesh", "deployment/b", NAMESPACE, "-H", "a=1"):
+            assert counts(laptop, "deployment/b")["older"] >= BUSY.connections
+            assert {row.said for row in load.rows} == {"b"}
+            load.renew()
+            through = time.time()
+            load.answered(LOCAL, matched=True, since=through, kinds=("kept",))
+        load.answered("b", matched=True, since=time.time(), kinds=("kept",))
+        time.sleep(2)
+    print(load.summary())
+    assert load.failures == []
+    assert len({row.connection.partition(".")[0] for row in load.since(through)}) >= BUSY.connections
+
+
+class Story:
+    """What happened when: what was killed at which moment, and whose requests that may cost."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self.begun = time.time()
+        self._deaths: list[tuple[str, float, float, bool]] = []
+
+    def say(self, what: str) -> None:
+        print(f"{time.time() - self.begun:5.1f} s  {what}")
+
+    def died(self, what: str, after: float, before: float, *, matched_only: bool) -> None:
+        """The death of *what* was between these moments."""
+        self.say(f"{what} is dead")
+        self._deaths.append((what, after, before, matched_only))
+
+    def excused(self, row: Row) -> str | None:
+        """The process in whose hands the request was."""
+        for what, after, before, matched_only in self._deaths:
+            on_its_way = row.start < before + SLACK_SECONDS and row.end > after - SLACK_SECONDS
+            if on_its_way and (row.matched or not matched_only):
+                return what
+        return None
+
+    def judge(self) -> None:
+        """Whatever failed was in a dead process's hands."""
+        failures = self._load.failures
+        print(self._load.summary())
+        for what, *_ in self._deaths:
+            print(f"{what}: {sum(self.excused(row) == what for row in failures)} requests were in its hands and failed")
+        unexcused = [row for row in failures if self.excused(row) is None]
+        for row in unexcused[:20]:
+            print(f"{row.start - self.begun:7.2f}–{row.end - self.begun:.2f} s: {row}")
+        assert unexcused == [], summary(unexcused)
+
+
+@pytest.mark.usefixtures("there")
+def test_everything_happens(laptop: Laptop, laptop2: Laptop) -> None:
+    """One minute with 200 requests a second."""
+    scale(2)
+    laptop.meshdev("connect")
+    with (
+        laptop2.connected(),
+        local(laptop, "--port=8080", "--grpc-port=50051") as program,
+        local(laptop2, "--port=8080", "--grpc-port=50051", name="local-2"),
+        loading(CLIENT, NAMESPACE, PLAN) as load,
+    ):
+        story = Story(load)
+        up(laptop, "mesh", "deployment/b", NAMESPACE, "-H", "a=1")
+        story.say("intercepted")
+        load.renew()
+        everybody_is_right(load)
+
+        program.stop()
+        story.say("B' is stopped")
+        load.answered("b", matched=True, since=time.time())
+        program.start()
+        story.say("B' is started")
+        everybody_is_right(load)
+
+        with intercepted(laptop2, "mesh", "deployment/b", NAMESPACE, "-H", "a=1", "-H", "b=2"):
+            story.say("another one came")
+        story.say("the other one left")
+
+        scale(4)
+        until("all four are joined", lambda: acked(laptop, 4))
+        story.say("4 pods")
+
+        there = pods.pods(NAMESPACE, "app=b")
+        killed = time.time()
+        pods.kill(there[0], pods.ENVOY)
+        story.died("Envoy", killed, time.time(), matched_only=False)
+        until("Envoy is back", lambda: pods.redirects(there[0]), 15)
+
+        killed = time.time()
+        pods.kill(there[1], pods.AGENT)
+        story.died("the agent", killed, time.time(), matched_only=False)
+        until("another one has joined", lambda: pods.redirects(there[1]), 20)
+        everybody_is_right(load)
+
+        scale(1)
+        story.say("1 pod")
+
+        kill_manager(story)
+        until("connected again", lambda: laptop.status()["state"] == "connected", 30)
+        until("the pod is joined again", lambda: acked(laptop, 1), 20)
+        story.say("connected again")
+        everybody_is_right(load)
+
+        killed = time.time()
+        os.kill(laptop.status()["pids"]["session"], signal.SIGKILL)
+        story.died("the session", killed, time.time(), matched_only=True)
+        answered = load.answered("b", matched=True, since=killed, seconds=15)
+        story.say(f"all is at the original, after {answered - killed:.1f} s")
+        time.sleep(max(2.0, story.begun + LOAD_SECONDS - time.time()))
+    story.judge()
+    kubectl("-n", NAMESPACE, "delete", "leases", "--all")
+
+
+def everybody_is_right(load: Load) -> None:
+    """Requests that begin now: with the header the laptop, without it the original."""
+    since = time.time()
+    load.answered(LOCAL, matched=True, since=since)
+    load.answered("b", matched=False, since=since)
+
+
+def kill_manager(story: Story) -> None:
+    (pod,) = pods.pods("default", f"app.kubernetes.io/name={MANAGER_NAME}")
+    running = pods.processes(pod)
+    killed = time.time()
+    kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+    until("the manager's processes are gone", lambda: not pods.processes(pod).keys() & running.keys(), 15)
+    story.died("the manager", killed, time.time(), matched_only=True)
