@@ -42,7 +42,11 @@ def program() -> socket.socket:
 def call(copier: Copier, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     sock = socket.socket(socket.AF_INET, kind)
     sock.settimeout(5)
-    sock.connect(("127.0.0.1", copier.port))
+    try:
+        sock.connect(("127.0.0.1", copier.port))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

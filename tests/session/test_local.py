@@ -154,8 +154,9 @@ async def test_one_on_ipv6_only_gets_a_copier(transport: Transport) -> None:
             with socket.socket(socket.AF_INET, sock.type) as client:
                 client.connect(("127.0.0.1", target.port))
                 client.send(b"hello")
-                heard = await asyncio.to_thread(lambda: (sock.accept()[0] if transport == "tcp" else sock).recv(100))
-                assert heard == b"hello"
+                end = (await asyncio.to_thread(sock.accept))[0] if transport == "tcp" else sock
+                with end:
+                    assert await asyncio.to_thread(end.recv, 100) == b"hello"
         await until(lambda: told[1:] == [None])
         with pytest.raises(OSError, match="refused"):
             _try(target.port, transport)
