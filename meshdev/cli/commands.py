@@ -6,11 +6,26 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import connect, disconnect, rbac, render, restore, status, uninstall, version
+from meshdev.cli import (
+    connect,
+    disconnect,
+    leave,
+    mesh,
+    proxy,
+    rbac,
+    render,
+    restore,
+    status,
+    uninstall,
+    version,
+)
+from meshdev.cli import list as everybodys  # `list` is Python's own here
+from meshdev.cli import run as run_program
+from meshdev.cli.ended import Ended
 from meshdev.errors import Cancelled, MeshdevError, UsageError
 
 app = typer.Typer(
@@ -22,8 +37,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for _module in (connect, disconnect, status, restore, uninstall, rbac, version):
-    app.command(name=_module.__name__.rpartition(".")[2], epilog=_module.EXAMPLE)(_module.command)
+_MODULES: Final = (
+    *(connect, proxy, mesh, run_program, leave, everybodys, status, disconnect),
+    *(restore, uninstall, rbac, version),
+)
+for _module in _MODULES:
+    app.command(
+        name=_module.__name__.rpartition(".")[2],
+        epilog=_module.EXAMPLE,
+        # What follows the first word of a program is the program's.
+        context_settings={"allow_interspersed_args": _module is not run_program},
+    )(_module.command)
 
 #: What typer raises for a command line it cannot read. It brings its own copy of click since 0.26, so the class has
 #: no stable name; BadParameter's base has been UsageError's base, ClickException, in click and in the copy.
@@ -54,7 +78,7 @@ def run(words: list[str], call: Callable[[list[str]], object] | None = None) -> 
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.default_int_handler)
         code = (call or _call)(words)
-    except typer.Exit as left:
+    except (typer.Exit, Ended) as left:
         return left.exit_code
     except BrokenPipeError:
         return 1
@@ -71,6 +95,8 @@ def run(words: list[str], call: Callable[[list[str]], object] | None = None) -> 
 def _tell(error: MeshdevError, words: list[str]) -> int:
     with contextlib.suppress(BrokenPipeError):
         render.print_error(error, as_json=wants_json(words))
+    if _runs_program(words) and not isinstance(error, Cancelled):
+        return run_program.FAILED  # every other code is the program's own
     return error.exit_code
 
 
@@ -93,6 +119,8 @@ def _as_ours(error: BaseException) -> MeshdevError:
 
 def wants_json(words: Sequence[str]) -> bool:
     """Whether ``-o json`` stands on the command line, also on one that cannot be read otherwise."""
+    if _runs_program(words):
+        return False
     for at, word in enumerate(words):
         if word == "--":
             return False
@@ -101,6 +129,10 @@ def wants_json(words: Sequence[str]) -> bool:
         if word in ("-o", "--output") and words[at + 1 : at + 2] == ["json"]:
             return True
     return False
+
+
+def _runs_program(words: Sequence[str]) -> bool:
+    return next((word for word in words if not word.startswith("-")), "") == "run"
 
 
 def _one_line(error: Exception) -> str:

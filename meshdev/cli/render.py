@@ -6,7 +6,7 @@ take time have been started. Without a terminal there is a plain line a step.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from meshdev.errors import MeshdevError
@@ -26,14 +26,14 @@ def printable(text: str) -> str:
     )
 
 
-def print_json(value: Mapping[str, object]) -> None:
-    """The answer of ``-o json``."""
-    print(json.dumps(value, indent=2))
+def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+    """The answer of ``-o json``; at once, as the command may stay."""
+    print(json.dumps(value, indent=2), flush=True)
 
 
 def print_text(text: str) -> None:
-    """The answer as text."""
-    print(printable(text))
+    """The answer as text; at once."""
+    print(printable(text), flush=True)
 
 
 def print_error(error: MeshdevError, *, as_json: bool) -> None:
@@ -170,12 +170,21 @@ def status_text(status: Status) -> str:
     """The status for people: what is known, a line each."""
     lines = [_headline(status)]
     lines += [f"  {name:<{_NAME_WIDTH}} {value}" for name, value in _details(status) if value]
+    lines += [f"  {name:<{_NAME_WIDTH}} {value}" for name, value in _intercepts(status)]
     lines += [f"note: {note}" for note in status.notes]
     if status.leftovers:
         lines.append("Left over from a connection that ended the hard way:")
         lines += [f"  {leftover}" for leftover in status.leftovers]
         lines.append("`meshdev restore` removes it.")
     return "\n".join(lines)
+
+
+def _intercepts(status: Status) -> list[tuple[str, str]]:
+    if not status.intercepts:
+        return []
+    from meshdev.cli import intercept_text  # noqa: PLC0415 -- only where there are some
+
+    return [("intercept", intercept_text.line(each)) for each in status.intercepts]
 
 
 def _headline(status: Status) -> str:

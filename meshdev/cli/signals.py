@@ -26,8 +26,7 @@ class Signals:
     def __enter__(self) -> Self:
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         for number in (*ENDING, signal.SIGCHLD):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _nothing)
+            self.catch(number)
         return self
 
     def __exit__(
@@ -39,6 +38,11 @@ class Signals:
         signal.set_wakeup_fd(-1)
         self._receiver.close()
         self._sender.close()
+
+    def catch(self, number: int) -> None:
+        """Catch this one, too, from now on."""
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _nothing)
 
     def take(self) -> set[int]:
         """The signals that arrived since the last call, each once."""

@@ -14,5 +14,6 @@ def command(output: Output = Format.TEXT) -> None:
     if output is Format.JSON:
         render.print_json({"version": VERSION, "protocol": {"oldest": OLDEST_PROTOCOL, "newest": PROTOCOL}})
         return
-    versions = f"version {PROTOCOL}" if PROTOCOL == OLDEST_PROTOCOL else f"versions {OLDEST_PROTOCOL} to {PROTOCOL}"
+    spoken = [str(version) for version in range(OLDEST_PROTOCOL, PROTOCOL + 1)]
+    versions = f"version {spoken[0]}" if len(spoken) == 1 else f"versions {spoken[0]} to {spoken[-1]}"
     render.print_text(f"meshdev {VERSION}, tunnel protocol {versions}")

@@ -154,6 +154,8 @@ class InterceptStatus:
     local: tuple[LocalPort, ...]
     notes: tuple[str, ...]
     age_s: float
+    url: str | None = None
+    """Where requests for it can be sent from this machine, to try it; None where no Service leads to its ports."""
 
     def as_json(self) -> dict[str, object]:
         """An object; what scripts read in ``status -o json`` and from ``mesh -o json``."""
@@ -173,6 +175,7 @@ class InterceptStatus:
             "local": plain(self.local),
             "notes": list(self.notes),
             "age_s": self.age_s,
+            "url": self.url,
         }
 
     @classmethod
@@ -196,6 +199,7 @@ class InterceptStatus:
             local=fields.inners("local", LocalPort.read),
             notes=fields.texts("notes"),
             age_s=fields.number("age_s", 0, _MAX_SECONDS),
+            url=fields.text_or_none("url", _MAX_TYPED) if "url" in fields else None,
         )
 
 

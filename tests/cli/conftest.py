@@ -100,7 +100,11 @@ class Commands:
 
     def go(self) -> None:
         """A session that holds goes on."""
-        (self.paths.directory / "go").touch()
+        self.say("go")
+
+    def say(self, word: str) -> None:
+        """A file that the session looks for."""
+        (self.paths.directory / word).touch()
 
     def pids(self) -> list[int]:
         """The sessions that were started."""

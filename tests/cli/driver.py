@@ -7,7 +7,7 @@ from pathlib import Path
 
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # as main() does first; what is imported here takes time
 
-from meshdev.cli import api, disconnect, follow, launch  # noqa: E402 -- see above
+from meshdev.cli import api, attach, disconnect, follow, launch  # noqa: E402 -- see above
 from meshdev.cli.main import main  # noqa: E402 -- see above
 from meshdev.helper import journal  # noqa: E402 -- see above
 
@@ -22,5 +22,6 @@ if "FAKE_SHORT" in os.environ:
     follow._ASK_SECONDS = 0.5  # type: ignore[misc]  # the same
     follow._REASON_SECONDS = 0.5  # type: ignore[misc]  # the same
     api.PATIENCE_SECONDS = 0.5  # type: ignore[misc]  # the same
+    attach.LEAVE_SECONDS = 1.0  # type: ignore[misc]  # the same
     disconnect._TERM_SECONDS = 1.0  # type: ignore[misc]  # the same
 main()

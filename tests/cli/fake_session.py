@@ -2,6 +2,9 @@
 
 It writes what happens to it, a word a line, to ``trace`` in the connection's folder. Where the plan says ``hold``, it
 stays at that word until the test says ``go`` (a file in that folder), or until somebody ends it.
+
+Intercepts are states of a few words, too: they come up after a step, and the files ``count``, ``lose`` and ``end`` in
+that folder make them tell a count, fail, or go as after somebody else's ``leave``.
 """
 
 import argparse
@@ -12,10 +15,10 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from meshdev.errors import ManagerError, SudoError
+from meshdev.errors import Cancelled, InterceptError, ManagerError, MeshdevError, SudoError
 from meshdev.state import Paths
 from meshdev.wire.session_api import (
     ConnectOptions,
@@ -24,12 +27,21 @@ from meshdev.wire.session_api import (
     Event,
     Failed,
     Status,
-    StatusRequest,
     Step,
     Wait,
     encode_answer,
     encode_event,
     parse_request,
+)
+from meshdev.wire.session_intercepts import (
+    Counts,
+    InterceptRequest,
+    InterceptStatus,
+    LeaveRequest,
+    Left,
+    Live,
+    LocalPort,
+    Up,
 )
 
 
@@ -51,6 +63,22 @@ class Plan:
     #: It fails only when another command waits for it.
     fail_heard: bool = False
     status: dict[str, Any] = field(default_factory=dict)
+    #: Intercepts of this target are refused.
+    refuse: str = ""
+    #: Intercepts stop before they are up, at the trace ``asked``, until the test says ``go``.
+    hold_intercepts: bool = False
+    #: What leaving takes; a negative time is for ever.
+    leave_seconds: float = 0.05
+    leave_fails: bool = False
+
+
+@dataclass
+class Intercept:
+    """One stream."""
+
+    client: socket.socket
+    request: InterceptRequest
+    state: InterceptStatus | None = None
 
 
 class FakeSession:
@@ -66,6 +94,9 @@ class FakeSession:
         self.state = "connecting"
         self.greeted = False
         self.waiting: list[socket.socket] = []
+        self.intercepts: list[Intercept] = []
+        self.detached: list[InterceptStatus] = []
+        self.mute: list[socket.socket] = []
 
     def trace(self, word: str) -> None:
         with (self.paths.directory / "trace").open("a") as file:
@@ -110,7 +141,11 @@ class FakeSession:
             client.close()
 
     def status(self) -> Status:
-        values = {"context": self.options.context or "dev", "namespace": self.options.namespace or "default"}
+        values: dict[str, Any] = {
+            "context": self.options.context or "dev",
+            "namespace": self.options.namespace or "default",
+        }
+        values["intercepts"] = (*self.detached, *(one.state for one in self.intercepts if one.state))
         return Status(**{"state": self.state, **values, "session_pid": os.getpid(), **self.plan.status})
 
     def tell(self, event: Event) -> None:
@@ -133,6 +168,7 @@ class FakeSession:
         """Serve everybody until it is so."""
         while not until():
             sockets = [self.listener, self.helper, *([] if self.state == "connected" else [self.progress])]
+            self.look_after_intercepts()
             for ready in select.select(sockets, [], [], 0.02)[0]:
                 if ready is self.listener:
                     self.serve(self.listener.accept()[0])
@@ -164,17 +200,104 @@ class FakeSession:
             self.greeted = True
 
     def serve(self, client: socket.socket) -> None:
-        request = parse_request(client.recv(4096))
+        request = parse_request(client.recv(1 << 20))
+        if isinstance(request, InterceptRequest):
+            self.intercept(Intercept(client, request))
+            return
+        if isinstance(request, LeaveRequest):
+            client.sendall(encode_answer(self.leave(request)))
+            client.close()
+            return
         if isinstance(request, DisconnectRequest):
             self.trace("disconnect")
+            for one in list(self.intercepts):
+                self.end(one, Failed.of(Cancelled("disconnected")))
             self.undo_only()
             client.sendall(encode_answer(None))
             sys.exit(0)
-        if isinstance(request, StatusRequest) and request.settled and self.state == "connecting":
+        if request.settled and self.state == "connecting":
             self.waiting.append(client)
             return
         client.sendall(encode_answer(self.status()))
         client.close()
+
+    # -- intercepts ------------------------------------------------------------------------------------------------
+
+    def intercept(self, one: Intercept) -> None:
+        self.trace(f"asked {json.dumps(one.request.as_json())}")
+        self.intercepts.append(one)
+        if one.request.target == self.plan.refuse:
+            self.end(one, Failed.of(InterceptError("jane@host has it since 5 min: a=1", hint="--takeover")))
+        else:
+            one.client.sendall(encode_event(Step("target", f"{one.request.target}, 2 pods", 0.01)))
+
+    def look_after_intercepts(self) -> None:
+        for one in list(self.intercepts):
+            if not self.plan.hold_intercepts or self.said("go"):
+                self.bring_up(one)
+            if one in self.intercepts and select.select([one.client], [], [], 0)[0] and not one.client.recv(4096):
+                self.trace("hung up")
+                time.sleep(max(self.plan.leave_seconds, 0))
+                if self.plan.leave_seconds < 0:
+                    self.intercepts.remove(one)
+                    self.mute.append(one.client)
+                elif self.plan.leave_fails:
+                    self.end(one, Failed.of(MeshdevError("the Lease is still there")))
+                else:
+                    self.end(one, Left() if one.state else Failed.of(Cancelled("cancelled")))
+            elif one.state and self.said("lose"):
+                self.end(one, Failed.of(InterceptError("taken over by jane@host")))
+            elif one.state and self.said("end"):
+                self.end(one, Left())
+            elif one.state and self.said("count") and not one.state.counts.matched:
+                one.state = replace(one.state, counts=Counts(matched=3), notes=("1 older connection",))
+                one.client.sendall(encode_event(Live(one.state)))
+
+    def bring_up(self, one: Intercept) -> None:
+        if one.state:
+            return
+        kind, _, name = one.request.target.partition("/")
+        mesh = one.request.mode == "mesh"
+        one.state = InterceptStatus(
+            id="0" * 32,
+            target=f"{'deployment' if kind in ('deploy', 'svc') else kind}/{name}",
+            namespace=one.request.namespace or "default",
+            mode=one.request.mode,
+            match=", ".join(one.request.headers) if mesh else "all traffic",
+            ports=("8080:80/http",),
+            strategy="ephemeral",
+            state="active",
+            fallback=one.request.fallback,
+            detached=one.request.detach,
+            acked=2,
+            total=2,
+            counts=Counts(),
+            local=(LocalPort(8080, "tcp", up=False),),
+            notes=(),
+            age_s=0.5,
+        )
+        self.trace("up")
+        one.client.sendall(encode_event(Up(one.state)))
+        if one.request.detach:
+            self.intercepts.remove(one)
+            self.detached.append(one.state)
+            one.client.close()
+
+    def end(self, one: Intercept, event: Event) -> None:
+        self.trace(f"ended {one.request.target}")
+        self.intercepts.remove(one)
+        one.client.sendall(encode_event(event), socket.MSG_NOSIGNAL)
+        one.client.close()
+
+    def leave(self, request: LeaveRequest) -> tuple[str, ...]:
+        self.trace(f"leave {request.target}")
+        left, self.detached = self.detached, []
+        return tuple(f"{each.target} in namespace {each.namespace}" for each in left)
+
+    def said(self, word: str) -> bool:
+        return (self.paths.directory / word).exists()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     def fail(self, failed: Failed) -> None:
         self.undo_only()

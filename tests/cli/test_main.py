@@ -21,7 +21,10 @@ COMMANDS = sorted(command.name or "" for command in app.registered_commands)
 
 
 def test_the_commands() -> None:
-    assert COMMANDS == ["connect", "disconnect", "rbac", "restore", "status", "uninstall", "version"]
+    assert COMMANDS == [
+        *("connect", "disconnect", "leave", "list", "mesh", "proxy", "rbac", "restore", "run", "status", "uninstall"),
+        "version",
+    ]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -46,6 +46,7 @@ INTERCEPT = InterceptStatus(
     local=(LocalPort(8080, "tcp", up=True), LocalPort(9090, "udp", up=False)),
     notes=("4 older connections still go to the original",),
     age_s=1.5,
+    url="http://b.default/",
 )
 
 AS_JSON = {
@@ -67,6 +68,7 @@ AS_JSON = {
     ],
     "notes": ["4 older connections still go to the original"],
     "age_s": 1.5,
+    "url": "http://b.default/",
 }
 
 FULL = InterceptRequest(

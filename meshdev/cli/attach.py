@@ -1,0 +1,201 @@
+"""A command's intercepts: their streams on the session API, from the first step to the last word."""
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from meshdev.cli.render import Story
+from meshdev.cli.signals import ENDING, Signals
+from meshdev.errors import Cancelled, MeshdevError, TunnelError
+from meshdev.state import Paths
+from meshdev.wire.jsonlines import LineSplitter
+from meshdev.wire.session_api import Event, Failed, Note, Step, Wait, encode_request, parse_event
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Left, Live, Up
+
+#: A sidecar that leaves drains for up to 25 s (design: D8); leaving needs not much more.
+LEAVE_SECONDS: Final = 40.0
+
+_GOES_ON: Final = "the session goes on undoing it; `meshdev status` tells, `meshdev disconnect` ends everything"
+
+
+class Stream:
+    """One intercept. *status* is known once it is up, *error* once something ended it.
+
+    *over*: nothing more comes, because it is no more, or because it is up and detached.
+    """
+
+    def __init__(self, paths: Paths, request: InterceptRequest) -> None:
+        """Ask for it. Raises TunnelError where no session listens."""
+        self.request = request
+        self.status: InterceptStatus | None = None
+        self.error: MeshdevError | None = None
+        self.over = False
+        self._splitter = LineSplitter()
+        self._socket = socket.socket(socket.AF_UNIX)
+        self.fileno = self._socket.fileno
+        try:
+            self._socket.connect(str(paths.socket))
+            self._socket.sendall(encode_request(request))
+        except OSError as error:
+            self._socket.close()
+            raise TunnelError(f"the session is not there ({error.strerror})", hint=f"its log: {paths.log}") from error
+        self._socket.setblocking(False)
+
+    def read(self) -> list[Event]:
+        """What the session says now. Its end without a last word is an error."""
+        try:
+            data = self._socket.recv(65536)
+            events = [parse_event(line) for line in self._splitter.feed(data)]
+        except BlockingIOError:
+            return []
+        except OSError:
+            data, events = b"", []
+        except MeshdevError as error:
+            self._end(error)
+            return []
+        for event in events:
+            self._take(event)
+        if not data and not self.over:
+            self._end(TunnelError("the session ended without a word"))
+        return events
+
+    def leave(self) -> None:
+        """Tell the session that it is not wanted any more; it says when nothing is left."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """To the session, that is the same as :meth:`leave`."""
+        self.over = True
+        self._socket.close()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Up(status) | Live(status):
+                self.status = status
+                self.over = self.request.detach
+            case Left():
+                self._end(None)
+            case Failed():
+                self._end(event.as_error())
+            case _:
+                pass
+
+    def _end(self, error: MeshdevError | None) -> None:
+        self.over, self.error = True, error
+
+
+class Intercepts:
+    """Those of one command, in the order of opening. Use :func:`intercepts`."""
+
+    def __init__(self, paths: Paths, signals: Signals, story: Story) -> None:
+        self._paths = paths
+        self._signals = signals
+        self._story = story
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(signals, selectors.EVENT_READ)
+        self.streams: list[Stream] = []
+        self.interrupted = False
+        """The user wants the end: the next signal does not wait for it."""
+
+    def open(self, request: InterceptRequest) -> InterceptStatus:
+        """One more, once it is up. Raises what kept it, or one before it, from that; Cancelled where a signal came."""
+        stream = Stream(self._paths, request)
+        self.streams.append(stream)
+        self._selector.register(stream, selectors.EVENT_READ)
+        while stream.status is None:
+            signals = self.turn()
+            if error := self.error():
+                raise error
+            if signals & ENDING:
+                self.interrupted = True
+                raise Cancelled("interrupted; everything is undone")
+            if stream.over and stream.status is None:
+                raise TunnelError("the session gave up the intercept before it was up")
+        return stream.status
+
+    def error(self) -> MeshdevError | None:
+        """What ended one of them."""
+        return next((stream.error for stream in self.streams if stream.error), None)
+
+    def over(self) -> bool:
+        """Whether none is left."""
+        return all(stream.over for stream in self.streams)
+
+    def turn(self, seconds: float | None = None, live: Callable[[InterceptStatus], None] | None = None) -> set[int]:
+        """Wait for what comes next, and take it in; *live* hears of news. The signals that came."""
+        for key, _ in self._selector.select(seconds):
+            if isinstance(key.fileobj, Stream):
+                self._read(key.fileobj, live)
+        return self._signals.take()
+
+    def leave(self) -> None:
+        """All are left when this returns. Raises what went wrong with that; a second signal does not wait for it."""
+        started = time.monotonic()
+        deadline = started + LEAVE_SECONDS
+        waiting = [stream for stream in self.streams if not stream.over]
+        for stream in waiting:
+            stream.leave()
+            if stream.status:
+                self._story.show(Wait(f"{_named(stream.status)} goes back to the original"))
+        while not self.over():
+            if self.turn(max(0.0, deadline - time.monotonic())) & ENDING:
+                if self.interrupted:
+                    raise Cancelled("interrupted before everything was undone", hint=_GOES_ON)
+                self.interrupted = True
+                self._story.cancelling()
+            if time.monotonic() > deadline:
+                raise TunnelError(f"the session did not undo it in {LEAVE_SECONDS:.0f} s", hint=_GOES_ON)
+        for stream in waiting:
+            if stream.error and not isinstance(stream.error, Cancelled):
+                raise stream.error
+            if stream.status:
+                self._story.show(Step("left", _named(stream.status), time.monotonic() - started))
+
+    def close(self) -> None:
+        """Let go of everything; what was not left yet is left by the session."""
+        for stream in self.streams:
+            stream.close()
+        self._selector.close()
+
+    def _read(self, stream: Stream, live: Callable[[InterceptStatus], None] | None) -> None:
+        for event in stream.read():
+            if isinstance(event, Step | Note | Wait):
+                self._story.show(event)
+            elif isinstance(event, Live) and live:
+                live(event.intercept)
+        if stream.over:
+            self._selector.unregister(stream)
+
+
+def _named(status: InterceptStatus) -> str:
+    return f"{status.target} in namespace {status.namespace}"
+
+
+@contextmanager
+def intercepts(paths: Paths, signals: Signals, story: Story) -> Iterator[Intercepts]:
+    """Intercepts inside; those that are not over are left at its end, whatever ended it."""
+    them = Intercepts(paths, signals, story)
+    with contextlib.closing(them):
+        try:
+            yield them
+        except BaseException as first:
+            _leave_after(first, them, story)
+            raise
+        them.leave()
+
+
+def _leave_after(first: BaseException, them: Intercepts, story: Story) -> None:
+    """What goes wrong with leaving is no more than a note when something else had gone wrong before."""
+    if isinstance(first, Cancelled):
+        story.cancelling()
+    try:
+        them.leave()
+    except MeshdevError as error:
+        if isinstance(first, Cancelled):
+            raise error from first
+        story.show(Note(error.message))

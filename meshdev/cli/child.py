@@ -1,0 +1,62 @@
+"""A program that ``run`` runs: found, started with our own stdio, given the signals, its end as a shell tells it."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from meshdev.cli.signals import ENDING
+
+#: As in a shell (POSIX, 2.8.2).
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+
+#: The terminal's driver sends these to everybody in its foreground, so the program has them already.
+_BY_KEYBOARD: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
+
+
+def why_not(program: str) -> tuple[int, str] | None:
+    """The exit code and the reason where *program* cannot be run; looked at before anything is touched."""
+    if shutil.which(program):
+        return None
+    if os.sep in program and Path(program).exists():
+        return NOT_EXECUTABLE, "is a folder" if Path(program).is_dir() else "is not executable"
+    return NOT_FOUND, "not found"
+
+
+class Child:
+    """The running program. It is in our process group, so it has the terminal's foreground where we have it."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """Start it; what was caught here has its default there. Raises OSError."""
+        self._process = subprocess.Popen(words)
+
+    def code(self) -> int | None:
+        """Its exit code, 128 + n after signal n; None while it runs."""
+        code = self._process.poll()
+        return 128 - code if code is not None and code < 0 else code
+
+    def give(self, signals: set[int]) -> None:
+        """Hand on what asks a command to end, except what it got from the terminal."""
+        ending = signals & (ENDING | {signal.SIGQUIT})
+        for number in ending - _BY_KEYBOARD if ending & _BY_KEYBOARD and _in_foreground() else ending:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # a program that got other rights (sudo)
+                self._process.send_signal(number)
+
+
+def _in_foreground() -> bool:
+    """Whether the keys of a terminal reach this process group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

@@ -1,0 +1,62 @@
+"""For commands that need a connection: the one there is, or one of their own that goes when they go."""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from meshdev.cli import connect, render
+from meshdev.cli.disconnect import disconnect
+from meshdev.cli.signals import Signals
+from meshdev.errors import MeshdevError
+from meshdev.state import Paths
+from meshdev.wire.session_api import ConnectOptions, Note, Status, Wait
+
+
+@dataclass
+class Here:
+    """What a command has while it is connected. *ours*: it goes with the command; set it to False to keep it."""
+
+    paths: Paths
+    signals: Signals
+    story: render.Story
+    ours: bool
+    lost: bool = False
+    """The connection, which was ours, was gone before the command was done."""
+
+
+@contextmanager
+def connected(paths: Paths, wanted: ConnectOptions) -> Iterator[Here]:
+    """Connected inside. Who connects also disconnects; the story of both is told on stderr.
+
+    Signals are caught inside and ignored afterwards. Raises what connecting raises.
+    """
+    found = connect.lock_or_status(paths)
+    if isinstance(found, Status):
+        connect.check_cluster(found, wanted)
+    with Signals() as signals, contextlib.closing(render.story()) as story:
+        if not isinstance(found, Status):
+            connect.start(paths, found, wanted, signals, story)
+        here = Here(paths, signals, story, ours=not isinstance(found, Status))
+        try:
+            yield here
+        except BaseException:
+            with _told(story):
+                _disconnect(here)
+            raise
+        _disconnect(here)
+
+
+def _disconnect(here: Here) -> None:
+    if here.ours:
+        here.story.show(Wait("disconnecting"))
+        here.lost = not disconnect(here.paths)
+
+
+@contextmanager
+def _told(story: render.Story) -> Iterator[None]:
+    """An error inside is no more than a note: something else had gone wrong before."""
+    try:
+        yield
+    except MeshdevError as error:
+        story.show(Note(error.message))

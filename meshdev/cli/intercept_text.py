@@ -1,0 +1,87 @@
+"""Intercepts in words: that one is up and how to try it, its counts, a line of ``status``."""
+
+import shlex
+
+from meshdev.intercept.match import parse_header
+from meshdev.intercept.target import parse_target
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus
+
+
+def up(status: InterceptStatus, asked: InterceptRequest) -> str:
+    """It is up, and how to try it."""
+    what = "all traffic" if status.mode == "proxy" else f"requests with {status.match}"
+    lines = [f"{status.target} in namespace {status.namespace}: {what} → this machine ({_ports(status)})"]
+    if missing := _missing(status):
+        lines.append(f"Nothing listens on {missing} yet: {_instead(status)}")
+    if any(not port.endswith("/udp") for port in status.ports):
+        lines.append(f"Try it: {curl(status, asked)}")
+    lines.append("`meshdev leave` ends it" if status.detached else "Ctrl-C ends it")
+    return "\n".join(lines)
+
+
+def curl(status: InterceptStatus, asked: InterceptRequest) -> str:
+    """A command whose request is intercepted, as far as that can be said: of expressions the user knows an example."""
+    words = ["curl"]
+    if asked.mode == "mesh":
+        if asked.method is not None:
+            words += ["-X", asked.method.upper()]
+        words += [word for header in asked.headers for word in ("-H", _header(header))]
+        for name, members in (("baggage", asked.baggage), ("tracestate", asked.tracestate)):
+            if members:
+                words += ["-H", f"{name}: {','.join(members)}"]
+    return shlex.join([*words, _url(status, asked) + (asked.path_prefix or "/").removeprefix("/")])
+
+
+def counts(status: InterceptStatus) -> str:
+    """The live line."""
+    numbers = status.counts
+    parts = [
+        f"{numbers.matched} matched",
+        f"{numbers.fell_back} fell back",
+        f"{numbers.errors} error{'' if numbers.errors == 1 else 's'}",
+        _pods(status),
+    ]
+    if missing := _missing(status):
+        parts.append(f"nothing listens on {missing}: {_instead(status)}")
+    return ", ".join(parts)
+
+
+def line(status: InterceptStatus) -> str:
+    """For ``status``."""
+    where = f"{status.target} in namespace {status.namespace}"
+    state = "" if status.state == "active" else f" ({status.state})"
+    return f"{where}: {status.mode} of {status.match}{state}, {_ports(status)}, {counts(status)}"
+
+
+def _ports(status: InterceptStatus) -> str:
+    """``port 80 → 8080`` for "8080:80/http"."""
+    words = []
+    for port in status.ports:
+        local, _, remote = port.partition(":")
+        words.append(f"{remote.removesuffix('/http').removesuffix('/tcp')} → {local}")
+    return ("port " if len(words) == 1 else "ports ") + ", ".join(words)
+
+
+def _pods(status: InterceptStatus) -> str:
+    return f"{status.acked} of {status.total} pod{'' if status.total == 1 else 's'}"
+
+
+def _missing(status: InterceptStatus) -> str:
+    return ", ".join(f"{port.port}/{port.transport}" for port in status.local if not port.up)
+
+
+def _instead(status: InterceptStatus) -> str:
+    return "the original answers" if status.fallback else "the answer is 503"
+
+
+def _header(typed: str) -> str:
+    header = parse_header(typed)
+    value = {"exact": header.value, "present": "1", "regex": "…"}[header.kind]
+    return f"{header.name}: {value}" if value else f"{header.name};"  # curl's way to send an empty one
+
+
+def _url(status: InterceptStatus, asked: InterceptRequest) -> str:
+    """With a slash at its end."""
+    target = parse_target(asked.target)
+    name = target.name if target.kind == "service" else status.target.partition("/")[2]
+    return (status.url or f"http://{name}.{status.namespace}/").removesuffix("/") + "/"

@@ -1,0 +1,125 @@
+"""What ``proxy`` and ``mesh`` have in common: from the flags to an intercept, and staying with it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from meshdev.cli import intercept_text, options, render
+from meshdev.cli.attach import Intercepts, intercepts
+from meshdev.cli.connected import connected
+from meshdev.cli.counting import Counting
+from meshdev.cli.ended import Ended
+from meshdev.cli.options import Format
+from meshdev.cli.signals import ENDING
+from meshdev.errors import Cancelled
+from meshdev.intercept.match import parse_match
+from meshdev.intercept.ports import parse_port
+from meshdev.intercept.target import parse_target
+from meshdev.state import Paths
+from meshdev.wire.session_api import ConnectOptions, Note
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Mode, Strategy
+
+
+def request(
+    mode: Mode,
+    target: str,
+    *,
+    namespace: str | None,
+    headers: Sequence[str] | None = None,
+    path_prefix: str | None = None,
+    method: str | None = None,
+    baggage: Sequence[str] | None = None,
+    tracestate: Sequence[str] | None = None,
+    ports: Sequence[str] | None,
+    strategy: Strategy,
+    takeover: bool,
+    existing: Literal["keep", "reset"],
+    no_fallback: bool,
+    detach: bool = False,
+) -> InterceptRequest:
+    """What to ask the session for; conditions are mesh's alone. The values stay as typed.
+
+    Raises UsageError for what cannot be meant.
+    """
+    parse_target(target)
+    for port in ports or ():
+        parse_port(port)
+    asked = InterceptRequest(
+        target=target,
+        namespace=options.not_empty("--namespace", namespace),
+        mode=mode,
+        ports=tuple(ports or ()),
+        strategy=strategy,
+        takeover=takeover,
+        reset_existing=existing == "reset",
+        fallback=not no_fallback,
+        detach=detach,
+    )
+    if mode == "proxy":
+        return asked
+    asked = replace(
+        asked,
+        headers=tuple(headers or ()),
+        path_prefix=path_prefix,
+        method=method,
+        baggage=tuple(baggage or ()),
+        tracestate=tuple(tracestate or ()),
+    )
+    parse_match(
+        headers=asked.headers,
+        path_prefix=asked.path_prefix,
+        method=asked.method,
+        baggage=asked.baggage,
+        tracestate=asked.tracestate,
+    )
+    return asked
+
+
+def intercept(wanted: ConnectOptions, asked: InterceptRequest, output: Format) -> None:
+    """Connect where needed, intercept, say so, and stay until a signal comes; detached, return instead.
+
+    Raises Ended where the user ended it: nothing is left then.
+    """
+    paths = Paths.locate()
+    with connected(paths, wanted) as here:
+        with intercepts(paths, here.signals, here.story) as them:
+            status = them.open(asked)
+            here.story.close()
+            _say_up(status, asked, output)
+            if asked.detach:
+                here.ours = False
+                return
+            _stay(them, here.story)
+        here.story.close()
+    if them.interrupted:
+        raise Ended(Cancelled.exit_code)
+
+
+def _say_up(status: InterceptStatus, asked: InterceptRequest, output: Format) -> None:
+    if output is Format.JSON:
+        render.print_json(status.as_json())
+    else:
+        render.print_text(intercept_text.up(status, asked))
+
+
+def _stay(them: Intercepts, story: render.Story) -> None:
+    """Until a signal comes, or somebody leaves it from elsewhere. Raises what else ends it."""
+    stream, counting = them.streams[0], Counting()
+    told = set(stream.status.notes if stream.status else ())
+
+    def live(status: InterceptStatus) -> None:
+        for note in status.notes:
+            if note not in told:
+                told.add(note)
+                counting.end()
+                story.show(Note(note))
+        counting.show(intercept_text.counts(status))
+
+    while not (stream.over or them.interrupted):
+        them.interrupted = bool(them.turn(counting.due(), live) & ENDING)
+        counting.tick()
+    counting.end()
+    if stream.error:
+        raise stream.error
+    if not them.interrupted:
+        story.show(Note("another command has ended it"))

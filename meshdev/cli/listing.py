@@ -1,0 +1,100 @@
+"""What ``list`` does in the cluster: read everybody's Leases; and how it looks."""
+
+import time
+from dataclasses import dataclass
+
+from meshdev.intercept import match
+from meshdev.intercept.lease import Record
+from meshdev.kube import leases
+from meshdev.kube.client import KubeApi
+from meshdev.kube.kubeconfig import Options
+from meshdev.session.supervisor import holder
+
+_GAP = "   "
+
+
+@dataclass(frozen=True)
+class Row:
+    """One intercept, whoever's. *state* is the Lease's, or "expired" for one that nobody renews."""
+
+    record: Record
+    state: str
+    age_s: float
+    mine: bool
+
+    def as_json(self) -> dict[str, object]:
+        """The keys that scripts rely on."""
+        spec, status = self.record.spec, self.record.status
+        return {
+            "target": str(spec.workload),
+            "namespace": spec.workload.namespace,
+            "mode": spec.mode,
+            "match": match.text(spec.match),
+            "ports": [f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports],
+            "holder": self.record.holder,
+            "age_s": round(self.age_s, 1),
+            "state": self.state,
+            "mine": self.mine,
+            "pods": {"acked": status.acked, "total": status.total},
+        }
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All there are, the oldest first, and what is wrong with Leases that cannot be read."""
+
+    rows: tuple[Row, ...]
+    troubles: tuple[str, ...]
+    namespace: str
+
+
+async def find(options: Options, own: frozenset[str] | None, *, everywhere: bool) -> Listed:
+    """Everybody's intercepts. *own* are the ids of this machine's session, None where there is none."""
+    async with await KubeApi.open(options) as api:
+        found = await leases.all_of(api, "" if everywhere else api.namespace)
+        rows = (row(record, own, holder(), time.time()) for record in found.records)
+        return Listed(tuple(rows), found.troubles, api.namespace)
+
+
+def row(record: Record, own: frozenset[str] | None, me: str, now: float) -> Row:
+    """The row of one Lease. Mine is what has my name, and no other session of that name renews it."""
+    expired = record.expired(now)
+    ours = own is None or record.spec.id in own or expired
+    state = "expired" if expired else record.status.state
+    return Row(record, state, max(0.0, now - record.created), mine=record.holder == me and ours)
+
+
+def table(found: Listed, *, everywhere: bool) -> str:
+    """As kubectl prints such: columns as wide as they need to be, no lines."""
+    if not found.rows:
+        return "No intercepts" if everywhere else f"No intercepts in namespace {found.namespace}"
+    head = ("NAMESPACE", "TARGET", "MODE", "MATCH", "PORTS", "STATE", "PODS", "AGE", "HOLDER")
+    lines = [head, *map(_cells, found.rows)]
+    shown = [line if everywhere else line[1:] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return "\n".join(
+        _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in shown
+    )
+
+
+def _cells(one: Row) -> tuple[str, ...]:
+    spec, status = one.record.spec, one.record.status
+    return (
+        spec.workload.namespace,
+        str(spec.workload),
+        spec.mode,
+        match.text(spec.match),
+        ",".join(f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports),
+        one.state,
+        f"{status.acked}/{status.total}",
+        _age(one.age_s),
+        one.record.holder + (" (you)" if one.mine else ""),
+    )
+
+
+def _age(seconds: float) -> str:
+    """kubectl's way: 45s, 12m, 3h, 2d."""
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * unit:
+            return f"{seconds // unit:.0f}{name}"
+    return f"{seconds:.0f}s"

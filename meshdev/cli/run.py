@@ -1,0 +1,150 @@
+"""``meshdev run``: connect and intercept for the time of one program, and end with its exit code."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+
+from meshdev.cli import options, render
+from meshdev.cli.attach import Intercepts, intercepts
+from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
+from meshdev.cli.connected import connected
+from meshdev.cli.ended import Ended
+from meshdev.cli.signals import Signals
+from meshdev.errors import MeshdevError, UsageError
+from meshdev.state import Paths
+from meshdev.wire.session_api import ConnectOptions
+from meshdev.wire.session_intercepts import InterceptRequest, Mode
+
+EXAMPLE: Final = """\b
+Examples:
+  meshdev run -- curl http://b/
+  meshdev run --mesh deployment/b --header a=1 --port 8080:http -- ./test.sh
+"""
+
+#: meshdev itself failed; the other codes are the program's.
+FAILED: Final = 125
+
+
+def command(
+    program: Annotated[list[str], typer.Argument(metavar="-- CMD ARGS...", help="What to run.")],
+    *,
+    proxy: Annotated[
+        list[str] | None, typer.Option("--proxy", metavar="TARGET", help="All of its traffic. Repeatable.")
+    ] = None,
+    mesh: Annotated[
+        list[str] | None, typer.Option("--mesh", metavar="TARGET", help="Its requests that match. Repeatable.")
+    ] = None,
+    namespace: options.TargetNamespace = None,
+    headers: options.Headers = None,
+    path_prefix: options.PathPrefix = None,
+    method: options.Method = None,
+    baggage: options.Baggage = None,
+    tracestate: options.Tracestate = None,
+    ports: options.Ports = None,
+    strategy: options.HowToEnter = "auto",
+    takeover: options.Takeover = False,
+    existing: options.Existing = "keep",
+    no_fallback: options.NoFallback = False,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    as_user: options.AsUser = None,
+    request_timeout: options.RequestTimeout = None,
+    manager_namespace: options.ManagerNamespace = None,
+    image: options.Image = None,
+    image_pull_secret: options.ImagePullSecret = None,
+) -> None:
+    """Run a program, connected and with intercepts, and undo all of it afterwards.
+
+    The exit code is the program's; 125 where meshdev failed, 126 and 127 where the program cannot be run.
+
+    Its input and output are untouched; meshdev tells its story on standard error. No terminal is needed.
+    """
+    from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
+
+    if not mesh and (headers or path_prefix or method or baggage or tracestate):
+        raise UsageError("a match is for --mesh, and there is none", hint="for instance: --mesh deployment/b")
+    if not (proxy or mesh) and ports:
+        raise UsageError("--port is for --proxy and --mesh, and there is none")
+    targets: list[tuple[Mode, str]] = [("proxy", target) for target in proxy or ()]
+    targets += [("mesh", target) for target in mesh or ()]
+    asked = [
+        intercepting.request(
+            mode,
+            target,
+            namespace=namespace,
+            headers=headers,
+            path_prefix=path_prefix,
+            method=method,
+            baggage=baggage,
+            tracestate=tracestate,
+            ports=ports,
+            strategy=strategy,
+            takeover=takeover,
+            existing=existing,
+            no_fallback=no_fallback,
+        )
+        for mode, target in targets
+    ]
+    wanted = options.connection(
+        kubeconfig=kubeconfig,
+        context=context,
+        as_user=as_user,
+        request_timeout=request_timeout,
+        manager_namespace=manager_namespace,
+        image=image,
+        image_pull_secret=image_pull_secret,
+    )
+    raise Ended(run(Paths.locate(), wanted, asked, program))
+
+
+def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest], program: Sequence[str]) -> int:
+    """The exit code of *program*, after everything has been undone. Raises what went wrong before it was started."""
+    if reason := why_not(program[0]):
+        _say(f"cannot run {program[0]}: {reason[1]}")
+        return reason[0]
+    code: int | None = None
+    try:
+        with connected(paths, wanted) as here:
+            with intercepts(paths, here.signals, here.story) as them:
+                for request in asked:
+                    them.open(request)
+                here.story.close()
+                code, lost = _run(program, them, here.signals)
+            here.story.close()
+    except MeshdevError as error:
+        if code is None:
+            raise
+        _say(error.message, error.hint)  # the program has run: whatever could not be undone after it is told
+        return code or FAILED
+    if here.lost:
+        _say("the connection was lost while the program ran")
+    return code or (FAILED if lost or here.lost else 0)
+
+
+def _run(program: Sequence[str], them: Intercepts, signals: Signals) -> tuple[int, bool]:
+    """The program's exit code, and whether an intercept was lost meanwhile."""
+    signals.catch(signal.SIGQUIT)
+    try:
+        child = Child(program)
+    except OSError as error:
+        _say(f"cannot run {program[0]}: {error.strerror}")
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, False
+    told: set[int] = set()
+    while (code := child.code()) is None:
+        child.give(them.turn())
+        for number, stream in enumerate(them.streams):
+            if stream.over and number not in told:
+                told.add(number)
+                why = stream.error.message if stream.error else "it was left"
+                _say(f"the intercept of {stream.request.target} is lost: {why}")
+    return code, bool(told)
+
+
+def _say(message: str, hint: str | None = None) -> None:
+    """On stderr, as errors are told; the program's own output is none of ours."""
+    print(f"meshdev: {render.printable(message)}", file=sys.stderr, flush=True)
+    if hint:
+        print(render.printable(hint), file=sys.stderr, flush=True)
