@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from meshdev.intercept.spec import HeaderMatch, Match, Mode, Port, Protocol, Spe
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Want, Wanted
+from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Try, Want, Wanted
 from meshdev.wire.intercepts import Relay
 from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
 from tests.sidecar.ads import Ads
@@ -72,6 +73,12 @@ class Manager:
         ids = frozenset(each.spec.id for each in claims) if reset_older else frozenset()
         self._wanted = wanted(claims, self.hello.probes if self.hello else (), ids)
         await self._tell()
+
+    async def tries(self, *relays: int, address: IPv4Address = MANAGER) -> None:
+        """Have these ways tried."""
+        async with self._one_at_a_time:
+            assert self._outgoing is not None
+            self._outgoing.put_nowait(Try(relays, address))
 
     async def until(self, condition: Callable[[State], object], seconds: float = 10.0) -> State:
         """The first state of which *condition* holds."""

@@ -62,6 +62,10 @@ def state(session: Session) -> str:
     return reports[-1].state if reports else ""
 
 
+def ways(session: Session) -> list[str]:
+    return [one.way for one in session.heard if isinstance(one, Report)]
+
+
 @asynccontextmanager
 async def intercepted(world: World) -> AsyncIterator[Session]:
     """Every part is there and the pod has taken the route."""
@@ -94,6 +98,8 @@ async def test_a_matched_request_reaches_the_laptop_and_no_other(world: World) -
             times.append(time.perf_counter() - began)
         print(f"agent and session to acked {joined:.2f} s; matched request p50 {sorted(times)[25] * 1e3:.1f} ms")
         await until(lambda: any(isinstance(one, Report) and one.matched >= 51 for one in session.heard))
+        await until(lambda: ways(session)[-1] == "open")
+        assert set(ways(session)) <= {"untried", "open"}
         await program.stop()
         assert await world.pod.get(a="1") == "original"
 

@@ -3,6 +3,7 @@
 In: want → the agent listens → Envoy takes listeners and routes → redirect. Out: want without the port → the agent ends
 its redirect. Envoy keeps what it has for a port as long as the pod is known, without claims: connections that are kept
 alive go on to the original. Taking a listener or cluster away would fail their next requests (design record 0009).
+The ways to laptops are tried as soon as Envoy is there: from its address relays may be used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,11 +15,25 @@ from meshdev.manager.control.xds import Answer, Stream
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.protos import packed
 from meshdev.sidecar.envoy.resources import resources
-from meshdev.wire.agent import Apart, Counts, FromControl, Hello, Listen, PodPort, Redirect, State, Want, Wanted
-from meshdev.wire.intercepts import Report
+from meshdev.wire.agent import (
+    MAX_WAYS,
+    Apart,
+    Counts,
+    FromControl,
+    Hello,
+    Listen,
+    PodPort,
+    Redirect,
+    State,
+    Try,
+    Want,
+    Wanted,
+)
+from meshdev.wire.intercepts import Report, Way
 
 #: A port that is not redirected for these reasons is as it shall be.
 _RIGHTLY_APART: Final[frozenset[Apart]] = frozenset({"no-listener", "speaks-first"})
+_WORST_FIRST: Final[tuple[Way, ...]] = ("silent", "untried", "refused", "open")
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class Pod:
         self._former: dict[PodPort, Wanted] = {}
         self._told: Want | None = None
         self._redirected: Redirect | None = None
+        self._tried: Try | None = None
         self._goal: _Goal | None = None
         self._settled: _Goal | None = None
         self._proven: frozenset[tuple[str, int]] = frozenset()
@@ -72,7 +88,7 @@ class Pod:
     def agent_came(self, hello: Hello, say: Callable[[FromControl], None]) -> None:
         """The agent is there, or there again: then it says what it still has."""
         self._hello, self._say, self._state = hello, say, None
-        self._told = self._redirected = None
+        self._told = self._redirected = self._tried = None
 
     def agent_went(self) -> None:
         """Its rules went with it, or it comes again."""
@@ -115,6 +131,8 @@ class Pod:
         if self._hello is None or (patient and not self._held):
             return
         self._want(self._hello)
+        if self._envoy is not None:
+            self._try(manager)
         if self._envoy is not None and self._may_serve():
             self._serve(self._hello, self._envoy, manager)
         self._redirect()
@@ -140,6 +158,13 @@ class Pod:
         if self._say is not None and want != self._told:
             self._told = want
             self._say(want)
+
+    def _try(self, manager: IPv4Address) -> None:
+        relays = sorted(each.relay for held in self._held for each in held.claim.relays if each.protocol == "tcp")
+        message = Try(tuple(relays[:MAX_WAYS]), manager)
+        if self._say is not None and message != self._tried and (message.relays or self._tried is not None):
+            self._tried = message
+            self._say(message)
 
     def _may_serve(self) -> bool:
         """Not before an agent that came again said where Envoy listens for what it redirects: that must stay."""
@@ -208,7 +233,7 @@ class Pod:
         if each.claim.spec.mode == "proxy":
             # Connections and senders of datagrams are those of who claims all of a port.
             counts = _sum_of(counts, *(flow for port, flow in state.flows if port in ports))
-        told = (counts.matched, counts.fell_back, counts.errors, older, len(each.claim.up))
+        told = (counts.matched, counts.fell_back, counts.errors, older, len(each.claim.up), _way(each.claim, state))
         if each.alias in self._refused:
             return Report(each.alias, hello.pod, "nacked", self._refused[each.alias][1], *told)
         if self._envoy is not None and self._envoy.stream.refused is not None:
@@ -231,6 +256,13 @@ class Pod:
 
     def _redirected_ports(self) -> set[PodPort]:
         return set(self._state.redirected) if self._state is not None else set()
+
+
+def _way(claim: Claim, state: State) -> Way:
+    """The worst of its ways."""
+    found: dict[int, Way] = dict(state.ways)
+    ways: set[Way] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
+    return next((way for way in _WORST_FIRST if way in ways), "untried")
 
 
 def _sum_of(*counts: Counts) -> Counts:

@@ -14,9 +14,10 @@ from meshdev.sidecar.agent.envoy import Envoy
 from meshdev.sidecar.agent.firewall import Firewall
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.sockets import Sockets
+from meshdev.sidecar.agent.ways import Ways
 from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
 from meshdev.sidecar.envoy.stats import Stats
-from meshdev.wire.agent import FromAgent, FromControl, Listen, PodPort, Redirect, State, Want, Wanted
+from meshdev.wire.agent import FromAgent, FromControl, Listen, PodPort, Redirect, State, Try, Want, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Agent:
         self._raw = asyncio.Event()
         self._envoy = Envoy(settings, self._raw.set, envoy)
         self._control = Control(settings, said=self._said, lost=self._lost, states=self._states)
+        self._ways = Ways(self._control.tell)
         self._doors = Doors()
         self._wanted: dict[PodPort, Wanted] = {}
         self._listen: Listen | None = None
@@ -75,6 +77,7 @@ class Agent:
                 self._keep_envoy(),
                 self._every(COUNT_SECONDS, self._count),
                 self._find_first(),
+                self._ways.run(),
                 self._look_always(),
             )
         ]
@@ -103,6 +106,8 @@ class Agent:
                 self._want(message)
             case Redirect():
                 self._asked = frozenset(message.ports)
+            case Try():
+                self._ways.ask(message)
         self._look()
         self._news.set()
 
@@ -123,6 +128,7 @@ class Agent:
     def _lost(self) -> None:
         log.warning("the stream to the manager is lost")
         self._lost_since = time.monotonic()
+        self._ways.forget()
         self._news.set()
 
     def _states(self) -> list[FromAgent]:
@@ -136,6 +142,7 @@ class Agent:
             older=tuple(sorted(self._older.items())),
             intercepts=tuple(sorted(self._stats.intercepts.items())),
             flows=tuple(sorted(self._stats.flows.items())),
+            ways=self._ways.found,
         )
 
     # What it does

@@ -84,8 +84,11 @@ def wanted(
 
 
 def in_order(claims: Iterable[Claim]) -> list[Claim]:
-    """Most specific first; who wants everything comes last. The id makes the order whole."""
-    return sorted(claims, key=lambda claim: (_rank(claim), claim.spec.id))
+    """Most specific first; who wants everything comes last. *claims* are in the order in which they were made: of equal
+    ones, which meet while one takes over from another, the newest is first.
+    """
+    ordered = sorted(enumerate(claims), key=lambda each: (_rank(each[1]), -each[0]))
+    return [claim for _, claim in ordered]
 
 
 def _rank(claim: Claim) -> tuple[object, ...]:

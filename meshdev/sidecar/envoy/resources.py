@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from meshdev.sidecar.envoy import clusters
-from meshdev.sidecar.envoy.claims import Claim, PodView, Served
+from meshdev.sidecar.envoy.claims import Claim, PodView, Served, in_order
 from meshdev.sidecar.envoy.clusters import Endpoint
 from meshdev.sidecar.envoy.listeners import listener
 from meshdev.sidecar.envoy.routes import routes
@@ -25,7 +25,7 @@ class Resources:
 
 
 def resources(pod: PodView, manager: IPv4Address, claims: Sequence[Claim]) -> Resources:
-    """What *pod* is served while *claims* hold; relays are on *manager*'s address."""
+    """What *pod* is served while *claims* hold, oldest first; relays are on *manager*'s address."""
     requests = [served for served in pod.served if _has_requests(served)]
     flows = [served for served in pod.served if _has_flows(served)]
     on = {served.port: [claim for claim in claims if claim.has(served.port)] for served in pod.served}
@@ -52,9 +52,7 @@ def _has_flows(served: Served) -> bool:
 
 
 def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[Claim]) -> Endpoint:
-    """Where bytes and datagrams go: to whoever claims all of them and listens, else to the original."""
-    for claim in claims:
-        relay = claim.relay(served.port)
-        if claim.spec.mode == "proxy" and relay is not None:
-            return Endpoint(manager, relay)
-    return Endpoint(pod.address, served.port.number)
+    """Where bytes and datagrams go: to whoever claims all of them, if he listens, else to the original."""
+    newest = next((claim for claim in in_order(claims) if claim.spec.mode == "proxy"), None)
+    relay = newest.relay(served.port) if newest is not None else None
+    return Endpoint(pod.address, served.port.number) if relay is None else Endpoint(manager, relay)

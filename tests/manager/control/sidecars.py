@@ -22,7 +22,7 @@ from meshdev.manager.control.link import Link
 from meshdev.manager.control.service import serve
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Want
+from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Try, Want
 from meshdev.wire.manager import ToTunnel
 from tests.loops import DEADLINE_SECONDS
 from tests.waiting import until
@@ -62,11 +62,12 @@ async def control(folder: Path) -> AsyncIterator[Control]:
 
 @dataclass
 class Agent:
-    """An agent's stream; ``want`` and ``redirect`` are the last that were told."""
+    """An agent's stream; ``want``, ``redirect`` and ``tries`` are the last that were told."""
 
     call: Any
     want: Want | None = None
     redirect: Redirect | None = None
+    tries: Try | None = None
     log: list[str] = field(default_factory=list)
 
     async def say(self, message: Hello | Listen | State | bytes) -> None:
@@ -75,10 +76,13 @@ class Agent:
     async def follow(self) -> None:
         while (data := await self.call.read()) is not grpc.aio.EOF:
             message = agent.decode_from_control(data)
-            if isinstance(message, Want):
-                self.want = message
-            else:
-                self.redirect = message
+            match message:
+                case Want():
+                    self.want = message
+                case Redirect():
+                    self.redirect = message
+                case Try():
+                    self.tries = message
             self.log.append(type(message).__name__)
 
     def wants(self) -> list[str]:

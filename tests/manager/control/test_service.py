@@ -99,6 +99,23 @@ async def test_a_report_says_how_many_programs_were_up_in_the_state_it_is_about(
         assert await words.reported("gone") == Report(B.id, "b-1", "gone")
 
 
+async def test_of_two_equal_claims_the_newest_has_the_requests(mesh: Control, manager: Manager) -> None:
+    with Ann(manager) as ann, Ann(manager, "bob") as bob:
+        ours, theirs = Words(ann), Words(bob)
+        taking_over = spec("a")  # whatever the order of their ids
+        ours.claim()
+        async with joined(mesh) as made:
+            await ours.reported("acked")
+            theirs.claim(taking_over)
+            await theirs.reported("acked", taking_over)
+            routes = made.envoy.routes()
+            assert routes.index(names.either(PORT, taking_over.id)) < routes.index(names.either(PORT, B.id))
+            ours.claim(spec("b", value="1"))  # told again: it stays the older one
+            theirs.withdraw(taking_over)
+            await theirs.reported("gone", taking_over)
+            assert names.either(PORT, B.id) in made.envoy.routes()
+
+
 async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
     words.claim()
     times: dict[str, list[float]] = {"match": [], "down": [], "up": []}

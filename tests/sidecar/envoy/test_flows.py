@@ -13,7 +13,7 @@ from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import Counts, PodPort
 from meshdev.wire.intercepts import Relay
-from tests.sidecar.pod import FIRST, LOOPBACK, WORKLOAD, End, Pod, pod
+from tests.sidecar.pod import FIRST, LOOPBACK, SECOND, WORKLOAD, End, Pod, pod
 from tests.sidecar.real_envoy import free_port, running
 
 MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
@@ -95,6 +95,21 @@ async def test_bytes_go_to_the_laptop_in_proxy_mode() -> None:
         assert (await seen(app)).flows[app.port] == Counts(3, 0, 0)
         for each in (writer, other, third):
             each.close()
+
+
+async def test_bytes_go_to_the_newest_of_two_who_want_them() -> None:
+    """While one takes over from another; and when he does not listen they go to the original, not to the former one."""
+    second = End("second", greet)
+    await second.start()
+    async with pod(End("original", greet), End("laptop", greet)) as app:
+        app.claim(protocol="tcp", name=SECOND)
+        for up, end in ((True, b"220 second\n"), (False, b"220 original\n")):
+            app.claim(protocol="tcp", name=FIRST, to=second, up=up)
+            await app.serve()
+            reader, writer = await app.connect()
+            assert await reader.readline() == end
+            writer.close()
+    await second.stop()
 
 
 async def test_each_direction_ends_by_itself() -> None:

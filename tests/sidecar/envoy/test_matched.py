@@ -104,6 +104,24 @@ async def test_the_most_specific_match_wins() -> None:
     await third.stop()
 
 
+@pytest.mark.parametrize("match", [MINE, None])
+async def test_while_one_takes_over_from_another_the_newest_is_right(match: Match | None) -> None:
+    second = End("second")
+    await second.start()
+    async with pod() as app:
+        app.claim(match, name=THIRD)
+        app.claim(match, name=FIRST, to=second)
+        await app.serve()
+        assert await app.get(a="1") == "second"
+        app.claim(match, name=FIRST, to=second, up=False)
+        await app.serve()
+        assert await app.get(a="1") == "original"
+        del app.claims[FIRST]
+        await app.serve()
+        assert await app.get(a="1") == "laptop"
+    await second.stop()
+
+
 async def test_a_match_that_changes_takes_effect_at_once() -> None:
     async with pod() as app:
         app.claim(MINE)

@@ -1,0 +1,95 @@
+"""Whether this pod reaches the laptops: each relay is tried by a connection that is closed at once.
+
+That the pod may use a relay, that the laptop leads it on, and the word to try it are told apart from each other, so a
+refusal counts only when it lasts.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev.wire.agent import Try
+from meshdev.wire.intercepts import Found
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS: Final = 2.0
+#: What got no answer is tried again after this time, for as long as it is asked for.
+AGAIN_SECONDS: Final = 1.0
+#: A refusal is believed after so many, so long after each other. All who have to agree do so in milliseconds.
+REFUSALS: Final = 15
+REFUSED_SECONDS: Final = 0.1
+
+
+class Ways:
+    """*news* is called whenever :attr:`found` has changed. :meth:`run` does the work."""
+
+    def __init__(self, news: Callable[[], None]) -> None:
+        self._news = news
+        self._asked: frozenset[tuple[IPv4Address, int]] = frozenset()
+        self._found: dict[tuple[IPv4Address, int], Found] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def found(self) -> tuple[tuple[int, Found], ...]:
+        """By relay, what came of those that are asked for and were tried."""
+        return tuple(sorted((relay, found) for (_, relay), found in self._found.items()))
+
+    def ask(self, message: Try) -> None:
+        """From now on these are asked for and no others; what is known of them stays."""
+        self._set(frozenset((message.address, relay) for relay in message.relays))
+
+    def forget(self) -> None:
+        """The manager is lost: its ways mean nothing to the next one."""
+        self._set(frozenset())
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        trying: dict[tuple[IPv4Address, int], asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                for way in trying.keys() - self._asked:
+                    trying.pop(way).cancel()
+                for way in self._asked - trying.keys():
+                    trying[way] = tasks.create_task(self._try(*way))
+
+    def _set(self, asked: frozenset[tuple[IPv4Address, int]]) -> None:
+        self._asked = asked
+        self._found = {way: found for way, found in self._found.items() if way in asked}
+        self._changed.set()
+
+    async def _try(self, address: IPv4Address, relay: int) -> None:
+        """Until somebody answers."""
+        refusals = 0
+        while True:
+            found = await _knock(address, relay)
+            refusals += found == "refused"
+            if found == "refused" and refusals < REFUSALS:
+                await asyncio.sleep(REFUSED_SECONDS)
+                continue
+            self._tell((address, relay), found)
+            if found != "silent":
+                return
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    def _tell(self, way: tuple[IPv4Address, int], found: Found) -> None:
+        if way in self._asked and self._found.get(way) != found:
+            log.info("the way by %s:%d is %s", *way, found)
+            self._found[way] = found
+            self._news()
+
+
+async def _knock(address: IPv4Address, relay: int) -> Found:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(str(address), relay)
+    except ConnectionError:
+        return "refused"
+    except OSError:  # TimeoutError is one, and so is what a router says that has no way
+        return "silent"
+    writer.close()
+    return "open"

@@ -1,0 +1,59 @@
+"""The agent finds out which ways to laptops are open, and which are not."""
+
+from tests.netns.cluster import MANAGER
+from tests.netns.sidecar import SidecarPod, sidecar
+from tests.waiting import until
+
+#: As a NetworkPolicy without egress to the manager's relays does it.
+_DROPPED = """\
+add table inet closed
+add chain inet closed egress { type filter hook output priority 0; policy accept; }
+add rule inet closed egress tcp dport 20000-29999 drop
+"""
+
+
+async def connected(pod: SidecarPod) -> None:
+    await until(lambda: pod.manager.connected)
+
+
+async def test_open_and_refused() -> None:
+    async with sidecar() as pod:
+        await connected(pod)
+        laptop = await pod.laptop(20001)
+        await pod.manager.tries(20001, 20002)
+        state = await pod.manager.until(lambda state: len(state.ways) == 2)
+        assert state.ways == ((20001, "open"), (20002, "refused"))
+        assert laptop.heard == []
+        await pod.manager.tries(20001)
+        await pod.manager.until(lambda state: state.ways == ((20001, "open"),))
+        await pod.manager.tries()
+        await pod.manager.until(lambda state: state.ways == ())
+
+
+async def test_a_refusal_that_passes_is_none() -> None:
+    async with sidecar() as pod:
+        await connected(pod)
+        await pod.manager.tries(20001, 20002)
+        await pod.laptop(20001)
+        state = await pod.manager.until(lambda state: len(state.ways) == 2)
+        assert state.ways == ((20001, "open"), (20002, "refused"))
+
+
+async def test_what_is_dropped_is_silent_until_it_is_not() -> None:
+    async with sidecar() as pod:
+        await connected(pod)
+        await pod.laptop(20001)
+        pod.pod.run("nft", _DROPPED)
+        await pod.manager.tries(20001)
+        state = await pod.manager.until(lambda state: state.ways)
+        assert state.ways == ((20001, "silent"),)
+        pod.pod.run("nft", "delete table inet closed")
+        await pod.manager.until(lambda state: state.ways == ((20001, "open"),))
+
+
+async def test_an_address_without_a_way_is_silent() -> None:
+    async with sidecar() as pod:
+        await connected(pod)
+        pod.pod.run("ip", "route", "add", "unreachable", str(MANAGER + 100))
+        await pod.manager.tries(20001, address=MANAGER + 100)
+        await pod.manager.until(lambda state: state.ways == ((20001, "silent"),))
