@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 UP_SECONDS: Final = 120.0
 #: How often pods are looked at for what only time makes an error.
 _LOOK_SECONDS: Final = 0.25
+#: Mostly it is up before anybody would ask why it is not.
+_PATIENCE_SECONDS: Final = 1.0
 #: Time for each step of the undo, in seconds.
 _UNDO_SECONDS: Final = 8.0
 _MAX_NOTES: Final = 8
@@ -256,18 +258,18 @@ class Holding:
 
     async def _until_up(self, pods: Pods, claim: Claim) -> None:
         """Every pod that counts has acknowledged the route and reached this machine."""
-        told = None
+        since, told, why = time.monotonic(), None, None
         try:
             async with asyncio.timeout(UP_SECONDS):
                 while (why := pods.waiting(claim.up)) is not None:
                     if error := self._failure or pods.trouble():
                         raise error
-                    if why != told:
+                    if why != told and time.monotonic() - since > _PATIENCE_SECONDS:
                         told = why
                         self._story.wait(why)
                     await self._wait_for_news()
         except TimeoutError:
-            raise InterceptError(f"not up within {UP_SECONDS:.0f} seconds: waiting for {told}") from None
+            raise InterceptError(f"not up within {UP_SECONDS:.0f} seconds: waiting for {why}") from None
 
     def _tell(self, plan: Plan, pods: Pods) -> None:
         how = "as an ephemeral container" if plan.strategy == "ephemeral" else "in the template"
