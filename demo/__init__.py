@@ -1,1 +1,4 @@
-"""``make demo``: the story of one connection, told with the commands a user would type."""
+"""``make demo``: a developer's day with meshdev, told with the commands a user would type.
+
+The story stands in :mod:`demo.story`; how it is shown, and how the commands run, in :mod:`demo.stage`.
+"""
