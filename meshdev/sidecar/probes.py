@@ -1,5 +1,6 @@
 """Which requests of a pod are the kubelet's: probes see the original and never a laptop (design: D9). Pure.
 
+So do the HTTP requests of its hooks: a preStop is meant for the container that ends, not for a program on a laptop.
 exec probes run inside the app; tcpSocket probes see whether the app listens, since the agent withdraws a redirect
 without a listener.
 """
@@ -15,8 +16,11 @@ from meshdev.wire.fields import plain
 PROBES_VARIABLE: Final = "MESHDEV_PROBES"
 
 _KINDS: Final = ("startupProbe", "readinessProbe", "livenessProbe")
-#: What kubelets call themselves (k8s.io/kubernetes, pkg/probe/http and grpc: ``kube-probe/1.35``).
+_HOOKS: Final = ("postStart", "preStop")
+#: What kubelets call themselves (k8s.io/kubernetes, pkg/probe/http and grpc: ``kube-probe/1.35``; since 1.26
+#: pkg/kubelet/lifecycle: ``kube-lifecycle/1.35``).
 _AGENT: Final = "kube-probe/"
+_HOOK_AGENT: Final = "kube-lifecycle/"
 _GRPC_PATH: Final = "/grpc.health.v1.Health/Check"
 
 Object = Mapping[str, Any]
@@ -41,14 +45,21 @@ def _containers(pod: Object) -> Iterator[Object]:
 
 
 def _of(container: Object) -> Iterator[Probe]:
-    for kind in _KINDS:
-        probe = container.get(kind) or {}
-        if (http := probe.get("httpGet")) is not None and (http.get("scheme") or "HTTP") == "HTTP":
-            number = _number(container, http.get("port"))
-            if number is not None and not http.get("host"):
-                yield Probe(number, _path(http), _agent(http))
+    hooks = container.get("lifecycle") or {}
+    for probe in (container.get(kind) or {} for kind in _KINDS):
+        yield from _http(container, probe.get("httpGet"), _AGENT)
         if (grpc := probe.get("grpc")) is not None and isinstance(grpc.get("port"), int):
             yield Probe(grpc["port"], _GRPC_PATH, _AGENT)
+    for hook in (hooks.get(kind) or {} for kind in _HOOKS):
+        yield from _http(container, hook.get("httpGet"), _HOOK_AGENT)
+
+
+def _http(container: Object, http: Object | None, agent: str) -> Iterator[Probe]:
+    if http is None or (http.get("scheme") or "HTTP") != "HTTP" or http.get("host"):
+        return
+    number = _number(container, http.get("port"))
+    if number is not None:
+        yield Probe(number, _path(http), _agent(http, agent))
 
 
 def _number(container: Object, port: object) -> int | None:
@@ -64,7 +75,7 @@ def _path(http: Object) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
-def _agent(http: Object) -> str:
+def _agent(http: Object, usual: str) -> str:
     """A probe may bring a User-Agent of its own."""
     headers = http.get("httpHeaders") or []
-    return next((each.get("value") or "" for each in headers if each["name"].lower() == "user-agent"), _AGENT)
+    return next((each.get("value") or "" for each in headers if each["name"].lower() == "user-agent"), usual)

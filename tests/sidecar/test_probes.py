@@ -30,6 +30,13 @@ POD: dict[str, Any] = {
             {"name": "third", "livenessProbe": {"exec": {"command": ["true"]}}},
             {"name": "fourth", "livenessProbe": {"httpGet": {"port": "nowhere", "path": "/"}}},
             {"name": "fifth", "livenessProbe": {"httpGet": {"port": 8084, "host": "10.0.0.1"}}},
+            {
+                "name": "sixth",
+                "lifecycle": {
+                    "preStop": {"httpGet": {"port": 8087, "path": "/quit"}},
+                    "postStart": {"exec": {"command": ["true"]}},
+                },
+            },
         ],
         "initContainers": [
             {"name": "native", "restartPolicy": "Always", "startupProbe": {"httpGet": {"port": 8085, "path": "/n"}}},
@@ -41,6 +48,7 @@ FOUND = (
     Probe(8080, "/live"),
     Probe(8082, "/ok", "mine"),
     Probe(8085, "/n"),
+    Probe(8087, "/quit", "kube-lifecycle/"),
     Probe(9090, "/"),
     Probe(50051, "/grpc.health.v1.Health/Check"),
 )

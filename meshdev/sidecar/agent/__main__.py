@@ -5,10 +5,12 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from meshdev.errors import MeshdevError
+from meshdev.sidecar.agent import firewall as firewalls
 from meshdev.sidecar.agent.envoy import BINARY, raise_limits
-from meshdev.sidecar.agent.firewall import Firewall
+from meshdev.sidecar.agent.idle import wanted_again
 from meshdev.sidecar.agent.life import Agent
 from meshdev.sidecar.agent.settings import Settings, settings
 from meshdev.sidecar.agent.sockets import Sockets
@@ -17,18 +19,36 @@ log = logging.getLogger("meshdev.sidecar.agent")
 
 
 async def serve(told: Settings, envoy: str) -> None:
-    """Run until nobody needs the sidecar any more."""
+    """Run until nobody needs the sidecar any more; one of a template, which would be started again, until it is ended."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    await _serve_once(told, envoy, ended)
+    while told.stays and not ended.is_set():
+        await wanted_again(told, ended)
+        if not ended.is_set():
+            await _serve_once(told, envoy, ended)
+
+
+async def _serve_once(told: Settings, envoy: str, ended: asyncio.Event) -> None:
     firewall = Firewall()
     try:
         sockets = Sockets(told.address)
         agent = Agent(told, firewall, sockets, envoy)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, agent.terminate)
-        await agent.run()
+        telling = asyncio.ensure_future(_tell(agent, ended))
+        try:
+            await agent.run()
+        finally:
+            telling.cancel()
         sockets.close()
     finally:
         firewall.close()
+
+
+async def _tell(agent: Agent, ended: asyncio.Event) -> None:
+    await ended.wait()
+    agent.terminate()
 
 
 def main() -> int:

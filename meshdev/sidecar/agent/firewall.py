@@ -1,6 +1,8 @@
 """The nft table that brings new connections to Envoy. It belongs to this process: the kernel removes it with us."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -9,6 +11,10 @@ from meshdev.nft import Nftables
 from meshdev.wire.agent import PodPort
 
 log = logging.getLogger(__name__)
+
+#: A sidecar that lost its manager leaves within 60 s and takes 25 s for that.
+TAKE_SECONDS: Final = 100.0
+_TAKE_AGAIN_SECONDS: Final = 0.25
 
 _TABLE: Final = "inet meshdev"
 _SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
@@ -77,3 +83,31 @@ class Firewall:
     def close(self) -> None:
         """The table goes."""
         self._nft.close()
+
+
+async def take() -> Firewall:
+    """The table, as soon as no other sidecar in this pod has it: one of another manager may be about to leave."""
+    until, told = time.monotonic() + TAKE_SECONDS, False
+    while True:
+        try:
+            return Firewall()
+        except FirewallError:
+            if time.monotonic() > until or not _may():
+                raise
+        if not told:
+            log.info("another sidecar is in this pod; waiting for it to leave")
+            told = True
+        await asyncio.sleep(_TAKE_AGAIN_SECONDS)
+
+
+def _may() -> bool:
+    """Whether this process can have a table at all: then another one has ours."""
+    nft = Nftables()
+    try:
+        nft.run(f"add table {_TABLE}_waits {{ flags owner; }}\ndelete table {_TABLE}_waits\n")
+    except FirewallError:
+        return False
+    else:
+        return True
+    finally:
+        nft.close()

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 #: Without an intercept, and without the manager, the sidecar goes after these times.
 UNWANTED_SECONDS: Final = 30.0
 LOST_SECONDS: Final = 60.0
+#: Without both it waits for nobody; it would be in the way of another manager's.
+IDLE_SECONDS: Final = 5.0
 #: A manager that comes back within this time changes nothing for bytes and datagrams.
 CUT_OFF_SECONDS: Final = 3.0
 #: How soon a listener that came or went is seen; the kernel has no event for it.
@@ -250,6 +252,8 @@ class Agent:
             return "the app has ended"
         if self._away(self._unwanted_since) > UNWANTED_SECONDS:
             return f"nobody intercepted anything for {UNWANTED_SECONDS:.0f} s"
+        if self._unwanted_since is not None and self._away(self._lost_since) > IDLE_SECONDS:
+            return f"nobody intercepts anything, and the manager is lost for {IDLE_SECONDS:.0f} s"
         if self._away(self._lost_since) > LOST_SECONDS:
             return f"the manager is lost for {LOST_SECONDS:.0f} s"
         return None

@@ -12,6 +12,9 @@ from meshdev.sidecar.probes import PROBES_VARIABLE
 from meshdev.wire.agent import MAX_PROBES, Probe, read_probe
 from meshdev.wire.objects import Object
 
+#: Set where the sidecar is one of a template.
+STAYS_VARIABLE: Final = "MESHDEV_STAYS"
+
 _TARGET: Final = re.compile(r"([A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
 
 
@@ -27,6 +30,8 @@ class Settings:
     port: int
     token: str = field(repr=False)
     probes: tuple[Probe, ...] = ()
+    stays: bool = False
+    """The kubelet would start it again: it waits instead of ending."""
 
 
 def settings(environment: Mapping[str, str]) -> Settings:
@@ -47,6 +52,7 @@ def settings(environment: Mapping[str, str]) -> Settings:
         port=int(target[2]),
         token=_needed(environment, "MESHDEV_TOKEN").strip(),
         probes=_probes(environment.get(PROBES_VARIABLE) or "[]"),
+        stays=bool(environment.get(STAYS_VARIABLE)),
     )
 
 

@@ -11,6 +11,7 @@ from meshdev.sidecar.probes import PROBES_VARIABLE, encoded, probes
 Object = dict[str, Any]
 
 TOKEN_VARIABLE: Final = "MESHDEV_TOKEN"  # noqa: S105 -- the name of the variable
+STAYS_VARIABLE: Final = "MESHDEV_STAYS"
 COMMAND: Final = ("python3", "-m", "meshdev.sidecar.agent")
 
 #: The downward API (core/v1: EnvVarSource.fieldRef); ephemeral containers may use it, too.
@@ -76,4 +77,6 @@ def container(spec: SidecarSpec, name: str, pod: Mapping[str, Any]) -> Object:
 
 def native(spec: SidecarSpec, template: Mapping[str, Any]) -> Object:
     """As a native sidecar of a template (KEP-753: an init container that is restarted always)."""
-    return {**container(spec, TEMPLATE_CONTAINER, template), "restartPolicy": "Always", "resources": _RESOURCES}
+    made = container(spec, TEMPLATE_CONTAINER, template)
+    stays = {"name": STAYS_VARIABLE, "value": "1"}
+    return {**made, "env": [*made["env"], stays], "restartPolicy": "Always", "resources": _RESOURCES}
