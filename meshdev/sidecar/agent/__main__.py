@@ -5,11 +5,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Coroutine
+from typing import Any
 
 from meshdev.errors import MeshdevError
-from meshdev.sidecar.agent import firewall as firewalls
 from meshdev.sidecar.agent.envoy import BINARY, raise_limits
+from meshdev.sidecar.agent.firewall import Firewall, take
+from meshdev.sidecar.agent.firewall import Firewall, take
 from meshdev.sidecar.agent.idle import wanted_again
 from meshdev.sidecar.agent.life import Agent
 from meshdev.sidecar.agent.settings import Settings, settings
@@ -19,7 +21,7 @@ log = logging.getLogger("meshdev.sidecar.agent")
 
 
 async def serve(told: Settings, envoy: str) -> None:
-    """Run until nobody needs the sidecar any more; one of a template, which would be started again, until it is ended."""
+    """Run until nobody needs the sidecar any more; one of a template, which would start again, until it is ended."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -32,7 +34,9 @@ async def serve(told: Settings, envoy: str) -> None:
 
 
 async def _serve_once(told: Settings, envoy: str, ended: asyncio.Event) -> None:
-    firewall = Firewall()
+    firewall = await _taken(ended)
+    if firewall is None:
+        return
     try:
         sockets = Sockets(told.address)
         agent = Agent(told, firewall, sockets, envoy)
@@ -44,6 +48,17 @@ async def _serve_once(told: Settings, envoy: str, ended: asyncio.Event) -> None:
         sockets.close()
     finally:
         firewall.close()
+
+
+async def _taken(ended: asyncio.Event) -> Firewall | None:
+    """The table; None where *ended* came first."""
+    taking, ending = asyncio.ensure_future(take()), asyncio.ensure_future(ended.wait())
+    try:
+        await asyncio.wait((taking, ending), return_when=asyncio.FIRST_COMPLETED)
+        return taking.result() if taking.done() else None
+    finally:
+        taking.cancel()
+        ending.cancel()
 
 
 async def _tell(agent: Agent, ended: asyncio.Event) -> None:
