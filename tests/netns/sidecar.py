@@ -162,8 +162,11 @@ class SidecarPod:
         self._ends.append(end)
         return end
 
-    def start_agent(self, probes: str = "[]", **patience: float) -> None:
-        """*patience* is set in place of the agent's own: UNWANTED_SECONDS, LOST_SECONDS, CUT_OFF_SECONDS."""
+    def start_agent(self, probes: str = "[]", stays: str = "", **patience: float) -> None:
+        """*stays* is not empty for one of a template.
+
+        *patience* is set in place of the agent's own: UNWANTED_SECONDS, LOST_SECONDS, CUT_OFF_SECONDS.
+        """
         code = "".join(f"life.{name} = {value}; " for name, value in patience.items())
         code = f"from meshdev.sidecar.agent import __main__, life; {code}raise SystemExit(__main__.main())"
         environment = {
@@ -172,6 +175,7 @@ class SidecarPod:
             "MESHDEV_TOKEN": TOKEN,
             "MESHDEV_MANAGER": f"{MANAGER}:{CONTROL_PORT}",
             "MESHDEV_PROBES": probes,
+            "MESHDEV_STAYS": stays,
             "POD_NAME": "b-1",
             "POD_UID": "uid-b-1",
             "POD_NAMESPACE": "default",
@@ -259,12 +263,12 @@ def claim(
 
 
 @asynccontextmanager
-async def sidecar(*, probes: str = "[]", **patience: float) -> AsyncIterator[SidecarPod]:
+async def sidecar(*, probes: str = "[]", stays: str = "", **patience: float) -> AsyncIterator[SidecarPod]:
     """A pod whose agent has said hello."""
     made = SidecarPod()
     try:
         await made.manager.start()
-        made.start_agent(probes, **patience)
+        made.start_agent(probes, stays, **patience)
         await until(lambda: made.manager.hello is not None)
         yield made
     finally:

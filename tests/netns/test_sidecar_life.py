@@ -159,6 +159,22 @@ async def test_one_that_waits_is_used_again() -> None:
         assert pod.agent.poll() is None
 
 
+async def test_one_of_a_template_waits_without_envoy_and_without_rules() -> None:
+    async with sidecar(stays="1", UNWANTED_SECONDS=0.5) as pod:
+        await pod.app(8080)
+        await pod.laptop(20001)
+        for _ in range(2):
+            await pod.manager.claim(claim(MINE))
+            await redirected(pod)
+            assert await pod.get(a="1") == "laptop"
+            await pod.manager.claim()
+            await until(lambda: not pod.envoy() and pod.rules() == "")
+            assert await pod.get(a="1") == "original"
+        pod.agent.terminate()
+        await until(lambda: pod.agent.poll() is not None)
+        assert pod.agent.returncode == 0
+
+
 async def test_a_pod_that_ends_is_served_to_its_end() -> None:
     may_answer = asyncio.Event()
 

@@ -5,12 +5,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
-from typing import Any
 
 from meshdev.errors import MeshdevError
 from meshdev.sidecar.agent.envoy import BINARY, raise_limits
-from meshdev.sidecar.agent.firewall import Firewall, take
 from meshdev.sidecar.agent.firewall import Firewall, take
 from meshdev.sidecar.agent.idle import wanted_again
 from meshdev.sidecar.agent.life import Agent

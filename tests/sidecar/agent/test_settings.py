@@ -25,6 +25,7 @@ def test_what_it_is_told() -> None:
     expected = Settings("b-1", "uid", "default", IPv4Address("10.244.0.7"), "10.96.0.7", 15010, "secret")
     assert settings(GOOD) == expected
     assert settings({**GOOD, "MESHDEV_PROBES": probes}).probes == (Probe(8080, "/healthz"),)
+    assert settings({**GOOD, "MESHDEV_STAYS": "1"}).stays
     assert "secret" not in repr(expected)
 
 

@@ -42,6 +42,7 @@ def test_a_native_one_has_requests_and_limits() -> None:
         "requests": {"cpu", "memory"},
         "limits": {"cpu", "memory"},
     }
+    assert made["env"].pop() == {"name": "MESHDEV_STAYS", "value": "1"}
     assert {key: value for key, value in made.items() if key not in {"name", "restartPolicy", "resources"}} == {
         key: value for key, value in container(SPEC, "x", {}).items() if key != "name"
     }
