@@ -34,6 +34,8 @@ class Stream:
         self.status: InterceptStatus | None = None
         self.error: MeshdevError | None = None
         self.over = False
+        self.told: set[str] = set()
+        """Notes that were among the steps."""
         self._splitter = LineSplitter()
         self._socket = socket.socket(socket.AF_UNIX)
         self.fileno = self._socket.fileno
@@ -78,6 +80,8 @@ class Stream:
             case Up(status) | Live(status):
                 self.status = status
                 self.over = self.request.detach
+            case Note(text):
+                self.told.add(text)
             case Left():
                 self._end(None)
             case Failed():
@@ -103,20 +107,23 @@ class Intercepts:
         """The user wants the end: the next signal does not wait for it."""
 
     def open(self, request: InterceptRequest) -> InterceptStatus:
-        """One more, once it is up. Raises what kept it, or one before it, from that; Cancelled where a signal came."""
+        """One more, once it is up. Raises what kept it, or one before it, from that.
+
+        Cancelled where a signal came before; one that comes with the news sets *interrupted* only.
+        """
         stream = Stream(self._paths, request)
         self.streams.append(stream)
         self._selector.register(stream, selectors.EVENT_READ)
-        while stream.status is None:
-            signals = self.turn()
+        while True:
+            self.interrupted |= bool(self.turn() & ENDING)
             if error := self.error():
                 raise error
-            if signals & ENDING:
-                self.interrupted = True
-                raise Cancelled("interrupted; everything is undone")
-            if stream.over and stream.status is None:
+            if stream.status is not None:
+                return stream.status
+            if stream.over:
                 raise TunnelError("the session gave up the intercept before it was up")
-        return stream.status
+            if self.interrupted:
+                raise Cancelled("interrupted; everything is undone")
 
     def error(self) -> MeshdevError | None:
         """What ended one of them."""

@@ -17,7 +17,7 @@ class Counting:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._in_place = sys.stderr.isatty()
+        self.in_place = sys.stderr.isatty()
         self._shown = ""
         self._held: str | None = None
         self._next = 0.0
@@ -36,7 +36,7 @@ class Counting:
         if self._held is None or self._clock() < self._next:
             return
         self._shown, self._held = self._held, None
-        if self._in_place:
+        if self.in_place:
             room = shutil.get_terminal_size().columns - 1
             print(f"\r\x1b[K{self._shown[:room]}", end="", file=sys.stderr, flush=True)
         else:
@@ -45,6 +45,6 @@ class Counting:
 
     def end(self) -> None:
         """What comes next gets a line of its own; so does the next count."""
-        if self._in_place and self._shown:
+        if self.in_place and self._shown:
             print(file=sys.stderr)
         self._shown = ""

@@ -17,7 +17,7 @@ from meshdev.intercept.ports import parse_port
 from meshdev.intercept.target import parse_target
 from meshdev.state import Paths
 from meshdev.wire.session_api import ConnectOptions, Note
-from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Mode, Strategy
+from meshdev.wire.session_intercepts import Counts, InterceptRequest, InterceptStatus, Mode, Strategy
 
 
 def request(
@@ -105,16 +105,17 @@ def _say_up(status: InterceptStatus, asked: InterceptRequest, output: Format) ->
 def _stay(them: Intercepts, story: render.Story) -> None:
     """Until a signal comes, or somebody leaves it from elsewhere. Raises what else ends it."""
     stream, counting = them.streams[0], Counting()
-    told = set(stream.status.notes if stream.status else ())
 
     def live(status: InterceptStatus) -> None:
         for note in status.notes:
-            if note not in told:
-                told.add(note)
+            if note not in stream.told:
+                stream.told.add(note)
                 counting.end()
                 story.show(Note(note))
         counting.show(intercept_text.counts(status))
 
+    if stream.status and (counting.in_place or stream.status.counts != Counts() or stream.status.notes):
+        live(stream.status)
     while not (stream.over or them.interrupted):
         them.interrupted = bool(them.turn(counting.due(), live) & ENDING)
         counting.tick()

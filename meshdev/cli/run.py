@@ -13,7 +13,7 @@ from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
 from meshdev.cli.connected import connected
 from meshdev.cli.ended import Ended
 from meshdev.cli.signals import Signals
-from meshdev.errors import MeshdevError, UsageError
+from meshdev.errors import Cancelled, MeshdevError, UsageError
 from meshdev.state import Paths
 from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.session_intercepts import InterceptRequest, Mode
@@ -111,6 +111,8 @@ def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest],
             with intercepts(paths, here.signals, here.story) as them:
                 for request in asked:
                     them.open(request)
+                    if them.interrupted:
+                        raise Cancelled("interrupted; everything is undone")
                 here.story.close()
                 code, lost = _run(program, them, here.signals)
             here.story.close()

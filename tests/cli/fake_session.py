@@ -8,6 +8,7 @@ that folder make them tell a count, fail, or go as after somebody else's ``leave
 """
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -79,6 +80,10 @@ class Intercept:
     client: socket.socket
     request: InterceptRequest
     state: InterceptStatus | None = None
+
+    def say(self, event: Event) -> None:
+        with contextlib.suppress(OSError):  # it may have been killed
+            self.client.sendall(encode_event(event))
 
 
 class FakeSession:
@@ -229,7 +234,7 @@ class FakeSession:
         if one.request.target == self.plan.refuse:
             self.end(one, Failed.of(InterceptError("jane@host has it since 5 min: a=1", hint="--takeover")))
         else:
-            one.client.sendall(encode_event(Step("target", f"{one.request.target}, 2 pods", 0.01)))
+            one.say(Step("target", f"{one.request.target}, 2 pods", 0.01))
 
     def look_after_intercepts(self) -> None:
         for one in list(self.intercepts):
@@ -251,7 +256,7 @@ class FakeSession:
                 self.end(one, Left())
             elif one.state and self.said("count") and not one.state.counts.matched:
                 one.state = replace(one.state, counts=Counts(matched=3), notes=("1 older connection",))
-                one.client.sendall(encode_event(Live(one.state)))
+                one.say(Live(one.state))
 
     def bring_up(self, one: Intercept) -> None:
         if one.state:
@@ -277,7 +282,7 @@ class FakeSession:
             age_s=0.5,
         )
         self.trace("up")
-        one.client.sendall(encode_event(Up(one.state)))
+        one.say(Up(one.state))
         if one.request.detach:
             self.intercepts.remove(one)
             self.detached.append(one.state)
@@ -286,7 +291,7 @@ class FakeSession:
     def end(self, one: Intercept, event: Event) -> None:
         self.trace(f"ended {one.request.target}")
         self.intercepts.remove(one)
-        one.client.sendall(encode_event(event), socket.MSG_NOSIGNAL)
+        one.say(event)
         one.client.close()
 
     def leave(self, request: LeaveRequest) -> tuple[str, ...]:

@@ -21,10 +21,8 @@ COMMANDS = sorted(command.name or "" for command in app.registered_commands)
 
 
 def test_the_commands() -> None:
-    assert COMMANDS == [
-        *("connect", "disconnect", "leave", "list", "mesh", "proxy", "rbac", "restore", "run", "status", "uninstall"),
-        "version",
-    ]
+    names = "connect disconnect leave list mesh proxy rbac restore run status uninstall version"
+    assert " ".join(COMMANDS) == names
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -57,6 +55,21 @@ def test_versions(meshdev: Commands) -> None:
         ("connect", "--request-timeout", "soon"),
         ("connect", "--kubeconfig", ""),
         ("connect", "-n", ""),
+        ("proxy",),
+        ("proxy", "b"),
+        ("proxy", "cronjob/b"),
+        ("proxy", "deploy/b", "--header", "a=1"),
+        ("proxy", "deploy/b", "--port", "0"),
+        ("proxy", "deploy/b", "--strategy", "best"),
+        ("proxy", "deploy/b", "--existing", "some"),
+        ("proxy", "deploy/b", "-n", ""),
+        ("mesh", "deploy/b"),
+        ("mesh", "deploy/b", "-H", "a~("),
+        ("mesh", "deploy/b", "--path-prefix", "v1"),
+        ("leave",),
+        ("leave", "b"),
+        ("leave", "deploy/b", "--all"),
+        ("list", "-n", ""),
     ],
 )
 def test_what_cannot_be_meant_is_2(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
@@ -69,6 +82,24 @@ def test_what_cannot_be_meant_is_2(capsys: pytest.CaptureFixture[str], words: tu
     out, err = capsys.readouterr()
     assert json.loads(out)["error"]["code"] == "usage"
     assert err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run",),
+        ("run", "--nonsense", "true"),
+        ("run", "--mesh", "deploy/b", "true"),
+        ("run", "--header", "a=1", "true"),
+        ("run", "--proxy", "deploy/b", "--header", "a=1", "true"),
+        ("run", "--port", "80", "true"),
+    ],
+)
+def test_what_cannot_be_run_is_125(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert run([*words]) == 125
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("meshdev: ")
 
 
 def test_the_process_ends_with_that_code(meshdev: Commands) -> None:
@@ -110,6 +141,7 @@ def test_what_errors_become(capsys: pytest.CaptureFixture[str]) -> None:
         ("status -o text", False),
         ("status -o", False),
         ("run -- curl -o json", False),
+        ("--debug run curl -o json", False),
         ("", False),
     ],
 )

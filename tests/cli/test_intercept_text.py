@@ -1,0 +1,98 @@
+"""Intercepts in words, and the counts that change."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from meshdev.cli.counting import LINE_SECONDS, Counting
+from meshdev.cli.intercept_text import counts, curl, line, up
+from meshdev.wire.session_intercepts import Counts, InterceptRequest
+from tests.wire.test_session_intercepts import INTERCEPT
+
+MESH = InterceptRequest(target="svc/front", mode="mesh", headers=("a=1",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (MESH, "-H 'a: 1' http://b.default/"),
+        (replace(MESH, headers=("X-User=jane doe", "b")), "-H 'x-user: jane doe' -H 'b: 1' http://b.default/"),
+        (replace(MESH, headers=("x~[0-9]+", "e=")), "-H 'x: …' -H 'e;' http://b.default/"),
+        (replace(MESH, headers=(), path_prefix="/v1", method="post"), "-X POST http://b.default/v1"),
+        (
+            replace(MESH, headers=(), baggage=("u=1", "v=2"), tracestate=("t=3",)),
+            "-H 'baggage: u=1,v=2' -H 'tracestate: t=3' http://b.default/",
+        ),
+        (InterceptRequest(target="deploy/b", mode="proxy"), "http://b.default/"),
+    ],
+)
+def test_how_to_try_it(asked: InterceptRequest, expected: str) -> None:
+    assert curl(INTERCEPT, asked) == f"curl {expected}"
+
+
+def test_without_the_sessions_word_the_name_is_what_it_most_probably_is() -> None:
+    assert curl(replace(INTERCEPT, url=None), MESH).endswith(" http://front.default/")
+    assert curl(replace(INTERCEPT, url=None), replace(MESH, target="deploy/b")).endswith(" http://b.default/")
+
+
+def test_up() -> None:
+    assert up(INTERCEPT, MESH).splitlines() == [
+        "deployment/b in namespace default: requests with a=1 → this machine (ports 80 → 8080, 9090/udp → 9090)",
+        "Nothing listens on 9090/udp yet: the original answers",
+        "Try it: curl -H 'a: 1' http://b.default/",
+        "Ctrl-C ends it",
+    ]
+    udp = replace(INTERCEPT, mode="proxy", ports=("9090:9090/udp",), fallback=False, detached=True)
+    assert up(udp, MESH).splitlines() == [
+        "deployment/b in namespace default: all traffic → this machine (port 9090/udp → 9090)",
+        "Nothing listens on 9090/udp yet: the answer is 503",
+        "`meshdev leave` ends it",
+    ]
+
+
+def test_counts_and_status() -> None:
+    told = "3 matched, 2 fell back, 1 error, 1 of 2 pods, nothing listens on 9090/udp: the original answers"
+    assert counts(INTERCEPT) == told
+    plain = replace(INTERCEPT, counts=Counts(), local=(), total=1)
+    assert counts(plain) == "0 matched, 0 fell back, 0 errors, 1 of 1 pod"
+    where = "deployment/b in namespace default: mesh of a=1"
+    assert line(INTERCEPT) == f"{where}, ports 80 → 8080, 9090/udp → 9090, {told}"
+    assert line(replace(INTERCEPT, state="pending")).startswith(f"{where} (pending), ")
+
+
+class Clock:
+    """A time that stands still."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_log_gets_a_line_now_and_then_and_the_newest_at_last(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    counting = Counting(clock)
+    for text in ("1", "1", "2", "3"):
+        counting.show(text)
+    assert counting.due() == LINE_SECONDS
+    counting.tick()
+    assert capsys.readouterr().err == "1\n"
+    clock.now += LINE_SECONDS
+    counting.tick()
+    assert counting.due() is None
+    assert capsys.readouterr().err == "3\n"
+    counting.show("4")
+    counting.show("3")
+    assert counting.due() is None, "it is as it was told"
+
+
+def test_on_a_terminal_it_stays_in_place(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "11")
+    counting = Counting()
+    counting.show("one")
+    counting.show("a line that is\x1b too long")
+    counting.end()
+    counting.end()
+    assert capsys.readouterr().err == "\r\x1b[Kone\r\x1b[Ka line tha\n"
