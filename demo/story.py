@@ -26,11 +26,11 @@ _CLUSTER: Final = """\
 _MESH: Final = """\
   [dim]cluster[/]   a ──▶ b ─────────────▶ c      [dim]everybody's requests[/]
                   [green]╲             ▲[/]
-  [dim]laptop[/]            [green]╲▶ your b ──╱[/]        [green]requests with a: 1[/]"""
+  [dim]laptop[/]           [green]╲▶ your b ──╱[/]         [green]requests with a: 1[/]"""
 _PROXY: Final = """\
   [dim]cluster[/]   a ──▶ [dim]b[/]               c
                   [green]╲             ▲[/]
-  [dim]laptop[/]            [green]╲▶ your b ──╱[/]        [green]all of them[/]"""
+  [dim]laptop[/]           [green]╲▶ your b ──╱[/]         [green]all of them[/]"""
 
 
 def tell(stage: Stage, pod_address: Callable[[str], str]) -> None:

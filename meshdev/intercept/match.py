@@ -1,6 +1,6 @@
 """Matches as users write them, as people read them, and in which order they are tried.
 
-Specificity (docs/how-it-works.md has the same table). Of two matches that both fit a request the first difference
+Specificity (docs/intercepts.md has the same table). Of two matches that both fit a request the first difference
 decides:
 
 ====  =======================================================  ==================

@@ -55,7 +55,7 @@ async def test_requests_arrive_as_they_were_sent() -> None:
             assert app.original.heard == [sent.removesuffix(b"abc")], name
 
 
-#: docs/how-it-works.md lists these differences.
+#: docs/intercepts.md lists these differences.
 CHANGED = {
     "version and Host of HTTP/1.0": (
         request("GET / HTTP/1.0", "X-A: 1"),
