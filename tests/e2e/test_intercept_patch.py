@@ -1,0 +1,99 @@
+"""The strategy ``patch``: in by a rollout, out by another, and what others write meanwhile is theirs."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from meshdev.errors import InterceptError
+from tests.e2e import pods, workloads
+from tests.e2e.conftest import Laptop, kubectl, until
+from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, local, refused, up
+from tests.e2e.workloads import http, of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+NAMESPACE: Final = "intercept-patch"
+URL: Final = f"http://b.{NAMESPACE}/"
+MESH: Final = ("-H", "a=1", "--strategy", "patch")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(cluster: None) -> Iterator[None]:  # noqa: ARG001 -- for its effect
+    with workloads.namespace(NAMESPACE, *of(http("b", 2), NAMESPACE)):
+        yield
+
+
+def deployment() -> Any:
+    return json.loads(kubectl("-n", NAMESPACE, "get", "deployment", "b", "--show-managed-fields", "-o", "json"))
+
+
+def no_trace(found: Any) -> None:
+    annotations = found["metadata"]["annotations"]
+    assert [name for name in annotations if "meshdev" in name] == []
+    assert "meshdev" not in {each["manager"] for each in found["metadata"]["managedFields"]}
+
+
+def test_the_template_is_as_before(connected: Laptop) -> None:
+    before = deployment()
+    with local(connected, "--port=8080"):
+        with intercepted(connected, "mesh", "deployment/b", NAMESPACE, *MESH) as told:
+            assert told["strategy"] == "patch"
+            assert ask(NAMESPACE, (URL, A1), (URL, {})) == [(200, LOCAL), (200, "b")]
+            (sidecar,) = deployment()["spec"]["template"]["spec"]["initContainers"]
+            assert sidecar["restartPolicy"] == "Always"
+            assert sidecar["resources"]["requests"].keys() == sidecar["resources"]["limits"].keys()
+            assert [pods.sidecars(pod) for pod in pods.pods(NAMESPACE, "app=b")] == [{"meshdev": "running"}] * 2
+        after = deployment()
+        assert after["spec"] == before["spec"]
+        no_trace(after)
+    kubectl("-n", NAMESPACE, "rollout", "status", "deployment/b", "--timeout=60s")
+
+
+def test_the_last_one_takes_it_out_and_an_edit_survives(connected: Laptop, laptop2: Laptop) -> None:
+    """Two sessions, one rollout; somebody else edits the workload while they are there."""
+    before = deployment()
+    with (
+        local(connected, "--port=8080"),
+        local(laptop2, "--port=8080", name="local-2"),
+        laptop2.connected(),
+    ):
+        up(connected, "mesh", "deployment/b", NAMESPACE, *MESH)
+        generation = deployment()["metadata"]["generation"]
+        with intercepted(laptop2, "mesh", "deployment/b", NAMESPACE, "-H", "b=2", "--strategy", "patch"):
+            assert deployment()["metadata"]["generation"] == generation
+            assert ask(NAMESPACE, (URL, A1), (URL, {"b": "2"})) == [(200, LOCAL), (200, "local-2")]
+        assert deployment()["spec"]["template"]["spec"]["initContainers"]
+        kubectl("-n", NAMESPACE, "label", "deployment", "b", "theirs=kept")
+        kubectl("-n", NAMESPACE, "set", "env", "deployment/b", "THEIRS=kept")
+        kubectl("-n", NAMESPACE, "rollout", "status", "deployment/b", "--timeout=60s")
+        until("the pods that came have it", lambda: ask(NAMESPACE, (URL, A1)) == [(200, LOCAL)], 10)
+        connected.meshdev("leave", "deployment/b", "-n", NAMESPACE)
+    after = deployment()
+    no_trace(after)
+    assert after["metadata"]["labels"].pop("theirs") == "kept"
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+    assert after["spec"]["template"]["spec"]["containers"][0].pop("env") == [{"name": "THEIRS", "value": "kept"}]
+    assert after["spec"] == before["spec"]
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "words"),
+    [
+        (("rollout", "pause", "deployment/b"), ("rollout", "resume", "deployment/b"), "paused"),
+    ],
+    ids=["paused"],
+)
+def test_who_does_not_roll_out_is_refused(
+    connected: Laptop, change: tuple[str, ...], back: tuple[str, ...], words: str
+) -> None:
+    kubectl("-n", NAMESPACE, *change)
+    before = deployment()
+    try:
+        code, error = refused(connected, "mesh", "deployment/b", "-n", NAMESPACE, *MESH, "--detach")
+        assert (code, words in error["message"]) == (InterceptError.exit_code, True), error
+        assert deployment()["spec"] == before["spec"]
+        assert kubectl("-n", NAMESPACE, "get", "leases", "-o", "name") == ""
+    finally:
+        kubectl("-n", NAMESPACE, *back)

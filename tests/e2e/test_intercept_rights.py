@@ -1,0 +1,184 @@
+"""Who may intercept what: the printed Role and no more, and nothing without the workload's token."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from meshdev.errors import ForbiddenError
+from tests.e2e import pods, workloads
+from tests.e2e.accounts import HOME_NAMESPACE, account, kubeconfig
+from tests.e2e.conftest import Laptop, kubectl
+from tests.e2e.intercepting import A1, LOCAL, ask, in_pod, intercepted, listed, local, refused
+from tests.e2e.strangers import as_a_sidecar, at_the_tunnel, manager_pod
+from tests.e2e.workloads import http, of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+
+MINE: Final = "intercept-mine"
+THEIRS: Final = "intercept-theirs"
+RELAYS: Final = range(20000, 30000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(cluster: None) -> Iterator[None]:  # noqa: ARG001 -- for its effect
+    """Deployment b in two namespaces, and a manager that somebody else has installed."""
+    laptop = Laptop(1)
+    laptop.clean()
+    with laptop.connected():
+        pass
+    with (
+        workloads.namespace(MINE, *of(http("b", 2), MINE)),
+        workloads.namespace(THEIRS, *of(http("b"), THEIRS)),
+    ):
+        yield
+
+
+@contextmanager
+def developer(laptop: Laptop, name: str, namespace: str, folder: Path, *flags: str) -> Iterator[str]:
+    """A user with the printed Role for *namespace*, connected; the kubeconfig."""
+    where = ("-n", namespace, "--manager-namespace", "default", "--preinstalled")
+    printed = laptop.meshdev("rbac", *where, "--serviceaccount", f"{HOME_NAMESPACE}:{name}", *flags)
+    with account(name, printed):
+        config = kubeconfig(folder, name, namespace)
+        with laptop.connected("--kubeconfig", config, "--manager-namespace", "default"):
+            yield config
+
+
+def test_each_in_their_own_namespace_only(laptop: Laptop, laptop2: Laptop, tmp_path: Path) -> None:
+    url = f"http://b.{MINE}/"
+    with (
+        developer(laptop, "jane", MINE, tmp_path),
+        developer(laptop2, "joe", THEIRS, tmp_path),
+        local(laptop, "--port=8080"),
+        local(laptop2, "--port=8080", name="local-2"),
+    ):
+        with (
+            intercepted(laptop, "mesh", "deployment/b", MINE, "-H", "a=1") as told,
+            intercepted(laptop2, "proxy", "deployment/b", THEIRS),
+        ):
+            assert told["strategy"] == "ephemeral"
+            assert ask(MINE, (url, A1), (url, {}), (f"http://b.{THEIRS}/", {})) == [
+                (200, LOCAL),
+                (200, "b"),
+                (200, "local-2"),
+            ]
+            for user, elsewhere in ((laptop, THEIRS), (laptop2, MINE)):
+                before = pods.pods(elsewhere, "app=b")
+                code, error = refused(user, "mesh", "deployment/b", "-n", elsewhere, "-H", "c=3", "--detach")
+                assert (code, elsewhere in error["message"]) == (ForbiddenError.exit_code, True)
+                assert [pods.sidecars(pod) for pod in pods.pods(elsewhere, "app=b")] == list(map(pods.sidecars, before))
+            assert ask(MINE, (url, A1)) == [(200, LOCAL)]
+        assert ask(MINE, (url, A1)) == [(200, "b")]
+
+
+_SCAN: Final = """
+import json, socket, sys
+address, ports = sys.argv[1], json.loads(sys.argv[2])
+through = []
+for port in ports:
+    try:
+        with socket.create_connection((address, port), 0.7) as sock:
+            sock.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            if sock.recv(100):
+                through.append(port)
+    except OSError:
+        continue
+print(json.dumps(through))
+"""
+
+
+def relays() -> list[int]:
+    """The manager's, from its nft tables."""
+    ruleset = pods.inside(manager_pod(), "nft", "list", "ruleset")
+    return sorted({int(number) for number in re.findall(r"\b2[0-9]{4}\b", ruleset) if int(number) in RELAYS})
+
+
+def test_another_pod_cannot_use_the_relay(connected: Laptop) -> None:
+    """Not one of the workload's: as if nobody were there. Neither by the Service, nor from the pod's own node."""
+    address = manager_pod()["status"]["podIP"]
+    with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", MINE, "-H", "a=1"):
+        found = relays()
+        assert found
+        for namespace in (MINE, THEIRS):
+            assert json.loads(in_pod(namespace, _SCAN, address, json.dumps(found))) == []
+        assert ask(MINE, (f"http://b.{MINE}/", A1)) == [(200, LOCAL)]
+
+
+_ALL: Final = """
+kinds = ("cluster.v3.Cluster", "listener.v3.Listener", "route.v3.RouteConfiguration",
+         "endpoint.v3.ClusterLoadAssignment", "core.v3.Nonsense")
+told = {}
+for kind in kinds:
+    for name, one in (("none", ""), ("short", "x"), ("wrong", "0" * 64), ("key", arguments["key"])):
+        heard, end = call(ADS, one, [discovery(arguments["uid"], kind)], 1.5)
+        told[f"{kind} {name}"] = [len(heard), end]
+hello = {"pod": arguments["pod"], "uid": arguments["uid"], "namespace": arguments["home"],
+         "address": "10.244.0.1", "probes": []}
+for name, one in (("none", ""), ("wrong", "0" * 64)):
+    heard, end = call(AGENT, one, [json.dumps({"hello": hello}).encode()], 1.5)
+    told[f"agent {name}"] = [[json.loads(each) for each in heard], end]
+print(json.dumps(told))
+"""
+
+
+def test_without_the_token_there_is_nothing_to_hear(connected: Laptop) -> None:
+    with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", MINE, "-H", "a=1"):
+        pod = pods.pods(MINE, "app=b")[0]["metadata"]
+        told: dict[str, Any] = as_a_sidecar(
+            THEIRS, _ALL, key=token_of(MINE)[1], uid=pod["uid"], pod=pod["name"], home=MINE
+        )
+        print(told)
+        for what, (heard, end) in told.items():
+            kind, name = what.split(" ")
+            if name in ("none", "short"):
+                assert (heard, end) == ([] if kind == "agent" else 0, "UNAUTHENTICATED"), what
+            elif kind == "agent":
+                assert [each for each in heard if each != {"want": []}] == [], what
+            else:
+                assert heard == 0 or end == "RESOURCE_EXHAUSTED" or kind != "cluster.v3.Cluster", what
+        assert ask(MINE, (f"http://b.{MINE}/", A1), (f"http://b.{MINE}/", {})) == [(200, LOCAL), (200, "b")]
+
+
+def token_of(namespace: str) -> tuple[str, str]:
+    """The token of the only intercepted workload there, and what the manager knows it by."""
+    (secret,) = json.loads(kubectl("-n", namespace, "get", "secrets", "-o", "json"))["items"]
+    token = base64.b64decode(secret["data"]["token"]).decode()
+    return token, hashlib.sha256(token.encode()).hexdigest()
+
+
+#: Claims the workload with keys that are not its own, in every way there is, and says what it was told.
+_CLAIM: Final = """
+told = []
+for key in ("0" * 64, secrets.token_hex(32), arguments["uid_hash"]):
+    for id in (secrets.token_hex(16), arguments["id"]):
+        stranger = Session()
+        stranger.say(control.encode(Intercept(id=id, spec=arguments["spec"].replace(arguments["id"], id), key=key,
+                                              reset_older=True, order=1)))
+        for order, (remote, transport) in enumerate(((8080, "tcp"),), 2):
+            stranger.say(control.encode(Local(id=id, remote=remote, protocol=transport, up=True, order=order)))
+        heard = stranger.hear(1.5)
+        told += [each.state for each in heard if isinstance(each, control.Report)]
+        stranger.say(control.encode(Withdraw(id=id, order=9)))
+        stranger.hear(0.3)
+print(json.dumps(told))
+"""
+
+
+def test_a_claim_without_the_token_meets_no_pod(connected: Laptop) -> None:
+    """The Lease tells everybody its spec and id; without the key these are worth nothing."""
+    url = f"http://b.{MINE}/"
+    with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", MINE, "-H", "a=1"):
+        (lease,) = json.loads(kubectl("-n", MINE, "get", "leases", "-o", "json"))["items"]
+        spec = next(value for name, value in lease["metadata"]["annotations"].items() if "spec" in name)
+        uid = lease["metadata"]["ownerReferences"][0]["uid"]
+        told = at_the_tunnel(_CLAIM, spec=spec, id=json.loads(spec)["id"], uid_hash=uid.replace("-", "") * 2)
+        assert told == []
+        assert ask(MINE, *[(url, A1), (url, {})] * 5) == [(200, LOCAL), (200, "b")] * 5
+        assert [each["state"] for each in listed(connected, "-n", MINE)] == ["active"]
