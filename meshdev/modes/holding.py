@@ -136,6 +136,7 @@ class Holding:
                     await claim.ready()
                     await self._enter(plan, token, pods, group)
                     await self._until_up(pods, claim)
+                    pods.proven = True
                     await claim.proven()
                     self.up.set()
                     self._tell(plan, pods)

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
-from meshdev.kube.replicas import Replica
+from meshdev.kube.replicas import Replica, Sidecar
 from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import Counts
 
 #: A sidecar that runs is at the manager within a second. The API server says up to 2.4 s late that it runs.
 MANAGER_SECONDS: Final = 4.0
+#: Where a sidecar of a former manager is in the pod, too, ours waits for it to leave (sidecar.agent.firewall).
+FORMER_SECONDS: Final = 100.0
 #: A pod that said that the relay does not answer may say otherwise for so long: it asks again each second.
 SILENT_SECONDS: Final = 4.0
 #: The kubelet may not see a new Secret at once (its cache: some seconds).
@@ -28,6 +30,8 @@ class Pods:
         self._reports: dict[str, Report] = {}
         self._gone = Counts()
         self._since: dict[tuple[str, str], float] = {}
+        self.proven = False
+        """Set once the intercept is up: from then on a program that does not listen is no fault of the way."""
 
     def watched(self, replicas: Mapping[str, Replica]) -> None:
         """The pods as they are now, by uid."""
@@ -86,14 +90,14 @@ class Pods:
     def _why_not(self, replica: Replica, up: int) -> str | None:
         report = self._reports.get(replica.name)
         if report is None:
-            sidecar = next(iter(replica.sidecars), None)
+            sidecar = next(self._ours(replica), None)
             if sidecar is None:
                 return f"a sidecar in pod {replica.name}"
             words = f": {sidecar.reason}" if sidecar.reason else ""
             return f"the sidecar of pod {replica.name}, which is {sidecar.state}{words}"
         if report.state != "acked" or report.up != up:
             return f"pod {replica.name} to take the route{f': {report.text}' if report.text else ''}"
-        if self._tcp and report.way not in {"open", "refused"}:
+        if self._tcp and report.way != "open" and not (self.proven and report.way == "refused"):
             return f"pod {replica.name} to reach this machine"
         return None
 
@@ -104,6 +108,16 @@ class Pods:
             yield from self._silence(replica)
         elif report.state == "nacked":
             yield "nacked", 0.0, InterceptError(f"Envoy in pod {replica.name} refuses the route: {report.text}")
+        elif report.way == "refused" and not self.proven:
+            yield (
+                "refused",
+                SILENT_SECONDS,
+                InterceptError(
+                    f"pod {replica.name} reaches the manager, and its connections to this machine are refused there",
+                    hint="a NetworkPolicy may reject them (ports 20000-29999 of the traffic-manager pod), or the "
+                    "cluster hides the pod's address from it (kube-proxy --masquerade-all)",
+                ),
+            )
         elif report.way == "silent":
             yield (
                 "silent",
@@ -115,17 +129,22 @@ class Pods:
                 ),
             )
 
+    def _ours(self, replica: Replica) -> Iterator[Sidecar]:
+        """Those of this manager. One of a former manager may still be there, and ours waits for its end."""
+        return (each for each in replica.sidecars if each.manager == self._manager)
+
     def _silence(self, replica: Replica) -> Iterator[tuple[str, float, MeshdevError]]:
-        for sidecar in replica.sidecars:
+        for sidecar in self._ours(replica):
             where = f"the sidecar {sidecar.name} of pod {replica.name}"
             if sidecar.failed:
                 patience = START_SECONDS if "secret" in sidecar.reason.lower() else 0.0
                 kind = ImageError if "image" in sidecar.reason.lower() else ClusterError
                 yield "failed", patience, kind(f"{where} cannot start: {sidecar.reason}", hint="another image: --image")
             elif sidecar.state == "running":
+                alone = len(replica.sidecars) == 1
                 yield (
                     "unheard",
-                    MANAGER_SECONDS,
+                    MANAGER_SECONDS if alone else FORMER_SECONDS,
                     InterceptError(
                         f"{where} runs and does not reach the manager at {self._manager}",
                         hint="a NetworkPolicy may drop its egress: allow it to the traffic-manager pod, ports 15010 "

@@ -6,7 +6,7 @@ import pytest
 
 from meshdev.errors import ClusterError, ImageError, InterceptError
 from meshdev.kube.replicas import Replica, Sidecar
-from meshdev.modes.pods import MANAGER_SECONDS, SILENT_SECONDS, START_SECONDS, Pods
+from meshdev.modes.pods import FORMER_SECONDS, MANAGER_SECONDS, SILENT_SECONDS, START_SECONDS, Pods
 from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import Counts
 
@@ -46,6 +46,27 @@ def test_it_waits_step_by_step() -> None:
     assert (pods.acked(1), pods.total) == (1, 1)
 
 
+def test_refused_is_no_proof_and_no_fault_once_it_was_seen_to_work() -> None:
+    world = World(pod())
+    world.pods.reported(replace(ACKED, way="refused"))
+    assert world.pods.waiting(1) == "pod b-1 to reach this machine"
+    world.pods.proven = True
+    assert world.pods.waiting(1) is None
+    assert world.pods.trouble() is None
+
+
+def test_a_sidecar_of_a_former_manager_is_waited_for() -> None:
+    former = replace(RUNNING, name="meshdev-1", manager="10.96.0.4:15010")
+    world = World(pod("b-1", replace(RUNNING, name="meshdev-2"), former))
+    assert world.pods.trouble() is None
+    world.now += FORMER_SECONDS - 1
+    assert world.pods.trouble() is None
+    world.now += 2
+    assert "meshdev-2" in str(world.pods.trouble())
+    world.pods.watched({"uid-b-1": pod("b-1", former)})
+    assert world.pods.waiting(1) == "a sidecar in pod b-1"
+
+
 def test_datagrams_alone_have_no_way_to_try() -> None:
     world = World(pod(), tcp=False)
     world.pods.reported(replace(ACKED, way="untried"))
@@ -75,6 +96,7 @@ def test_ready_pods_count_and_where_there_is_none_those_that_stay() -> None:
             "cannot start",
         ),
         (RUNNING, replace(ACKED, state="nacked", text="bad regex"), 0, InterceptError, "refuses the route: bad regex"),
+        (RUNNING, replace(ACKED, way="refused"), SILENT_SECONDS, InterceptError, "are refused there"),
         (RUNNING, replace(ACKED, way="silent"), SILENT_SECONDS, InterceptError, "reaches the manager but not this"),
     ],
 )
