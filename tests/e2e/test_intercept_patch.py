@@ -10,7 +10,7 @@ from meshdev.errors import InterceptError
 from tests.e2e import pods, workloads
 from tests.e2e.conftest import Laptop, kubectl, until
 from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, local, refused, up
-from tests.e2e.workloads import http, of
+from tests.e2e.workloads import http, of, sample
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -21,7 +21,9 @@ MESH: Final = ("-H", "a=1", "--strategy", "patch")
 
 @pytest.fixture(scope="module", autouse=True)
 def there(cluster: None) -> Iterator[None]:  # noqa: ARG001 -- for its effect
-    with workloads.namespace(NAMESPACE, *of(http("b", 2), NAMESPACE)):
+    by_hand = of(sample("db"), NAMESPACE)
+    by_hand[0]["spec"]["updateStrategy"] = {"type": "OnDelete"}
+    with workloads.namespace(NAMESPACE, *of(http("b", 2), NAMESPACE), *by_hand):
         yield
 
 
@@ -78,22 +80,19 @@ def test_the_last_one_takes_it_out_and_an_edit_survives(connected: Laptop, lapto
     assert after["spec"] == before["spec"]
 
 
-@pytest.mark.parametrize(
-    ("change", "back", "words"),
-    [
-        (("rollout", "pause", "deployment/b"), ("rollout", "resume", "deployment/b"), "paused"),
-    ],
-    ids=["paused"],
-)
-def test_who_does_not_roll_out_is_refused(
-    connected: Laptop, change: tuple[str, ...], back: tuple[str, ...], words: str
-) -> None:
-    kubectl("-n", NAMESPACE, *change)
-    before = deployment()
+def test_who_does_not_roll_out_is_refused(connected: Laptop) -> None:
+    kubectl("-n", NAMESPACE, "rollout", "pause", "deployment/b")
+    before = specs()
     try:
-        code, error = refused(connected, "mesh", "deployment/b", "-n", NAMESPACE, *MESH, "--detach")
-        assert (code, words in error["message"]) == (InterceptError.exit_code, True), error
-        assert deployment()["spec"] == before["spec"]
+        for target, words in (("deployment/b", "paused"), ("statefulset/db", "OnDelete")):
+            code, error = refused(connected, "proxy", target, "-n", NAMESPACE, "--strategy", "patch", "--detach")
+            assert (code, words in error["message"]) == (InterceptError.exit_code, True), error
+        assert specs() == before
         assert kubectl("-n", NAMESPACE, "get", "leases", "-o", "name") == ""
     finally:
-        kubectl("-n", NAMESPACE, *back)
+        kubectl("-n", NAMESPACE, "rollout", "resume", "deployment/b")
+
+
+def specs() -> list[Any]:
+    there = json.loads(kubectl("-n", NAMESPACE, "get", "deployments,statefulsets", "-o", "json"))["items"]
+    return [each["spec"] for each in there]

@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.cluster.images import SAMPLE_IMAGE
 from tests.cluster.manifests import HTTP, SAMPLE, App, Manifest, Port, service, workload
 from tests.e2e.accounts import apply
-from tests.e2e.conftest import kubectl
+from tests.e2e.conftest import kubectl, until
 
 #: A pod that asks: a client inside the cluster.
 CLIENT: Final = "client"
@@ -94,8 +94,18 @@ def namespace(name: str, *manifests: Manifest, labels: dict[str, str] | None = N
 
 
 def ready(namespace: str, seconds: int = 60) -> None:
-    """Every pod there is ready."""
-    rolled = ("deployments", "statefulsets", "daemonsets")
-    for each in kubectl("-n", namespace, "get", ",".join(rolled), "-o", "name").split():
-        kubectl("-n", namespace, "rollout", "status", each, f"--timeout={seconds}s")
+    """Every pod there is ready, and there are as many as wanted."""
+    until("all pods are there", lambda: not _missing(namespace), seconds)
     kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod", "--all", f"--timeout={seconds}s")
+
+
+def _missing(namespace: str) -> list[str]:
+    there = json.loads(kubectl("-n", namespace, "get", "deployments,statefulsets,replicasets,daemonsets", "-o", "json"))
+    return [each["metadata"]["name"] for each in there["items"] if not _complete(each)]
+
+
+def _complete(made: Manifest) -> bool:
+    status = made.get("status") or {}
+    if made["kind"] == "DaemonSet":
+        return bool(status.get("desiredNumberScheduled", 0) == status.get("currentNumberScheduled") != 0)
+    return bool(status.get("replicas", 0) == made["spec"]["replicas"])
