@@ -5,7 +5,7 @@ from typing import Final
 
 from demo.stage import Stage
 
-_CURL: Final = "curl --silent --show-error --max-time 5"
+_CURL: Final = "curl -sS -m 5"
 _UDP: Final = (
     """python3 -c "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(5); """
     """s.sendto(b'hello over UDP', ('a', 9090)); print(s.recv(100).decode())\""""
@@ -83,11 +83,11 @@ def _mesh(stage: Stage) -> None:
 
 def _proxy(stage: Stage) -> None:
     stage.chapter("3. Proxy: everything comes to me", _PROXY)
+    stage.say("Your b is started again. This time no header decides.")
     with stage.second_terminal(_LOCAL_B, ": ready"):
         stage.run("meshdev proxy deployment/b --port 8080:http --detach")
-        stage.say("No header this time.")
         stage.ask(f"{_CURL} http://a/", _OURS, ours=_LOCAL)
-        stage.say("What is going on?")
+        stage.say("What is going on? One command tells all of it.")
         stage.run("meshdev status")
         stage.run("meshdev leave --all")
         stage.say("And b is b again.")
