@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.table import Table
 
-from bench import measure, report, ways
+from bench import figures, intercepts, measure, report, ways
 from bench.measure import Endpoint
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -68,21 +69,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=300, help="of each bulk transfer")
+    parser.add_argument("--only", choices=("link", "intercepts"), help="one half of it")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
     progress = Console(stderr=True)
-    with ExitStack() as stack:
-        stack.callback(ways.meshdev, "disconnect")
-        samples = run(arguments.rounds, arguments.megabytes, progress)
-    result = report.as_json(samples, ways.machine())
+    machine = ways.machine()
+    result: dict[str, object] = {"machine": machine}
+    tables: list[Table] = []
+    missed: list[str] = []
+    if arguments.only != "intercepts":
+        with ExitStack() as stack:
+            stack.callback(ways.meshdev, "disconnect")
+            samples = run(arguments.rounds, arguments.megabytes, progress)
+        result |= report.as_json(samples, machine)
+        tables.append(report.table(samples, machine))
+        missed += report.missed(samples)
+    if arguments.only != "link":
+        found = intercepts.run(arguments.rounds, progress)
+        result["intercepts"] = figures.as_json(found)
+        tables.append(figures.table(found, machine))
+        missed += figures.missed(found)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     path.write_text(json.dumps(result, indent=2))
     if arguments.output == "json":
         print(json.dumps(result))
     else:
-        Console(width=None if sys.stdout.isatty() else 180).print(report.table(samples, ways.machine()))
-        for sentence in report.missed(samples):
+        Console(width=None if sys.stdout.isatty() else 180).print(*tables)
+        for sentence in missed:
             progress.print(f"goal missed: {sentence}")
     progress.print(f"written to {path}")
     return 0
