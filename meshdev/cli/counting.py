@@ -44,7 +44,9 @@ class Counting:
             print(self._shown, file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """What comes next gets a line of its own; so does the next count."""
+        """Nothing is held back any more; what comes next gets a line of its own, as does the next count."""
+        self._next = 0.0
+        self.tick()
         if self.in_place and self._shown:
             print(file=sys.stderr)
         self._shown = ""

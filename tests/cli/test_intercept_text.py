@@ -85,6 +85,9 @@ def test_a_log_gets_a_line_now_and_then_and_the_newest_at_last(capsys: pytest.Ca
     counting.show("4")
     counting.show("3")
     assert counting.due() is None, "it is as it was told"
+    counting.show("5")
+    counting.end()
+    assert capsys.readouterr().err == "5\n"
 
 
 def test_on_a_terminal_it_stays_in_place(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
