@@ -197,7 +197,7 @@ def test_one_whose_terminal_is_closed_leaves(there: Laptop) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        (("mesh", "deployment/b"), UsageError, "match"),
+        (("mesh", "deployment/b"), UsageError, "which requests"),
         (("mesh", "deployment/b", "-H", "a~("), UsageError, "column"),
         (("mesh", "deployment/b", "-H", "a b=1"), UsageError, "column"),
         (("mesh", "nonsense/b", "-H", "a=1"), UsageError, "nonsense"),

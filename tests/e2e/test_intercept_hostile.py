@@ -83,6 +83,12 @@ def hostile(good: Any) -> list[Any]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def _no_leases() -> Iterator[None]:
+    yield
+    kubectl("-n", NAMESPACE, "delete", "leases", "--all")
+
+
 def test_leases_of_nonsense(there: Laptop) -> None:
     with intercepted(there, "mesh", "deployment/b", NAMESPACE, "-H", "a=1"):
         (good,) = json.loads(kubectl("-n", NAMESPACE, "get", "leases", "-o", "json"))["items"]
@@ -196,7 +202,7 @@ def drop(rule: str) -> str:
     """What a NetworkPolicy does: new connections out of the pod are dropped."""
     return f"""
 table inet meshdev_test_policy {{
-  chain out {{ type filter hook output priority 0; oifname "lo" accept; ct state established,related accept; {rule} }}
+  chain out {{ type filter hook output priority 0; oifname "lo" accept; ct state established,related accept; {rule}; }}
 }}
 """
 

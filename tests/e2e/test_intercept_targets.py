@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from tests.cluster.manifests import HTTP, Port
+from tests.cluster.manifests import HTTP, App, Port
 from tests.e2e import pods, workloads
 from tests.e2e.conftest import Laptop, kubectl, until
 from tests.e2e.intercepting import A1, LOCAL, ask, curl, in_pod, intercepted, listed, local
@@ -61,7 +61,7 @@ def there(cluster: None) -> Iterator[Laptop]:  # noqa: ARG001 -- for its effect
         *(as_replicaset(copies[0]), copies[1]),
         *(each for app in ("db", "named", "tcp-first") for each in of(sample(app), NAMESPACE)),
         *of(udp, NAMESPACE),
-        *of(http("undeclared", ports=(HTTP, Port("other", 8081))), NAMESPACE),
+        *of(App("undeclared", ("--name=undeclared", "--port=8080", "--port=8081"), (HTTP,)), NAMESPACE),
     ]
     laptop = Laptop(1)
     laptop.clean()
@@ -153,7 +153,9 @@ def counts_of(laptop: Laptop, target: str) -> int:
 
 
 def test_an_undeclared_port_and_another_local_one(there: Laptop) -> None:
-    """The container port's number is enough, wherever B' listens."""
-    url = f"http://undeclared.{NAMESPACE}/"
-    with intercepted(there, "mesh", "deploy/undeclared", NAMESPACE, "-H", "a", "--port", "8080:8080"):
-        assert ask(NAMESPACE, (url, {"A": "anything"}), (url, {})) == [(200, LOCAL), (200, "undeclared")]
+    """The port's number is enough, wherever B' listens; the declared one is left alone."""
+    (address,) = pods.addresses(NAMESPACE, "app=undeclared")
+    other, declared = f"http://{address}:8081/", f"http://undeclared.{NAMESPACE}/"
+    with intercepted(there, "mesh", "deploy/undeclared", NAMESPACE, "-H", "a", "--port", "8080:8081"):
+        asked = ask(NAMESPACE, (other, {"A": "anything"}), (other, {}), (declared, {"A": "anything"}))
+        assert asked == [(200, LOCAL), (200, "undeclared"), (200, "undeclared")]
