@@ -3,6 +3,7 @@
 tests/kube/test_rbac.py runs every flow against a fake API server and compares what was asked with what stands here.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -155,29 +156,36 @@ def manifest(
     documents = []
     everything = rules(persona, namespace, manager_namespace, preinstalled=preinstalled, intercepting=intercepting)
     for where, needed in everything.items():
-        documents.append(_role(persona, where, needed))
+        name = _name(f"meshdev-{persona}", (line for rule in needed for line in rule.lines()))
+        documents.append(_role(name, where, needed))
         if bound:
-            documents.append(_binding(persona, where, bound))
+            documents.append(_binding(name, where, bound))
     return "---\n".join(documents)
 
 
-def _role(persona: Persona, namespace: str, needed: tuple[Rule, ...]) -> str:
-    lines = [*_head("Role", persona, namespace), "rules:", *(line for rule in needed for line in rule.lines())]
+def _name(prefix: str, content: Iterable[str]) -> str:
+    """A name of what is inside: applying a Role for one person takes nothing from those who have another."""
+    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
+    return f"{prefix}-{digest[:8]}"
+
+
+def _role(name: str, namespace: str, needed: tuple[Rule, ...]) -> str:
+    lines = [*_head("Role", name, namespace), "rules:", *(line for rule in needed for line in rule.lines())]
     return "\n".join(lines) + "\n"
 
 
-def _binding(persona: Persona, namespace: str, subjects: tuple[Subject, ...]) -> str:
-    reference = ["roleRef:", "  apiGroup: rbac.authorization.k8s.io", "  kind: Role", f"  name: meshdev-{persona}"]
+def _binding(role: str, namespace: str, subjects: tuple[Subject, ...]) -> str:
+    reference = ["roleRef:", "  apiGroup: rbac.authorization.k8s.io", "  kind: Role", f"  name: {role}"]
     listed = [line for subject in subjects for line in subject.lines()]
-    return "\n".join([*_head("RoleBinding", persona, namespace), *reference, "subjects:", *listed]) + "\n"
+    return "\n".join([*_head("RoleBinding", _name(role, listed), namespace), *reference, "subjects:", *listed]) + "\n"
 
 
-def _head(kind: str, persona: Persona, namespace: str) -> list[str]:
+def _head(kind: str, name: str, namespace: str) -> list[str]:
     return [
         "apiVersion: rbac.authorization.k8s.io/v1",
         f"kind: {kind}",
         "metadata:",
-        f"  name: meshdev-{persona}",
+        f"  name: {name}",
         f"  namespace: {_quoted(namespace)}",
         "  labels: {app.kubernetes.io/managed-by: meshdev}",
     ]

@@ -167,6 +167,22 @@ def test_the_yaml_says_what_the_rules_say(persona: Any) -> None:
     ]
 
 
+def test_what_is_applied_for_one_takes_nothing_from_another() -> None:
+    """Two printed for one namespace: equal rules are one Role, everything else has a name of its own."""
+
+    def named(user: str, **how: Any) -> tuple[set[str], set[str]]:
+        made = list(yaml.safe_load_all(manifest("developer", "team", "ops", subjects=[Subject("User", user)], **how)))
+        kinds = ("Role", "RoleBinding")
+        role, bound = ({each["metadata"]["name"] for each in made if each["kind"] == kind} for kind in kinds)
+        return role, bound
+
+    jane, joe, patching = named("jane"), named("joe"), named("jane", intercepting="patch")
+    assert jane[0] == joe[0]
+    assert jane[1].isdisjoint(joe[1])
+    assert len(jane[0] - patching[0]) == 1
+    assert named("jane") == jane
+
+
 def test_without_subjects_there_is_no_binding() -> None:
     assert [document["kind"] for document in yaml.safe_load_all(manifest("developer", "a", "b"))] == ["Role", "Role"]
 
