@@ -67,7 +67,11 @@ async def take(
             await _unreadable(api, spec, takeover)
             continue  # somebody else was quicker: who it is, the next look tells
         held = Held(spec, made)
-        there = await of_workload(api, spec.workload)
+        try:
+            there = await of_workload(api, spec.workload)
+        except MeshdevError:
+            await _give_back(api, held)
+            raise
         if made["metadata"]["name"] not in losers(there.records):
             return held
         await release(api, held)
@@ -95,6 +99,12 @@ async def release(api: KubeApi, held: Held) -> None:
     """Delete it; nothing where it is gone or somebody else's."""
     with suppress(NotFoundError, ConflictError):
         await api.delete(held.path, uid=held.object["metadata"]["uid"])
+
+
+async def _give_back(api: KubeApi, held: Held) -> None:
+    """Where that fails, too, the Lease expires: nobody renews it."""
+    with suppress(MeshdevError):
+        await release(api, held)
 
 
 async def all_of(api: KubeApi, namespace: str = "") -> Leases:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from meshdev.errors import InterceptError
+from meshdev.errors import ClusterError, InterceptError
 from meshdev.intercept.lease import Status, lease, name_of
 from meshdev.intercept.spec import HeaderMatch, Spec
 from meshdev.kube import leases
@@ -115,6 +115,16 @@ async def test_of_two_at_the_same_moment_one_stays(fake: FakeApi, api: KubeApi) 
     with pytest.raises(InterceptError, match="joe on pc has all traffic"):
         await taken(api, mesh())
     assert names(fake) == [name_of(proxy())]
+
+
+async def test_who_cannot_look_who_else_is_there_leaves_nothing(fake: FakeApi, api: KubeApi) -> None:
+    def created(_resource: str, _item: dict[str, Any]) -> None:
+        fake.refuse = {"list": (500, "etcd is tired")}
+
+    fake.created = created
+    with pytest.raises(ClusterError, match="etcd is tired"):
+        await taken(api, mesh())
+    assert names(fake) == []
 
 
 async def test_many_at_the_same_moment(api: KubeApi) -> None:
