@@ -184,8 +184,16 @@ def relays_for_people(message: Relays) -> Relays:
 
 
 def report_for_people(message: Report) -> Report:
-    """Fit to be sent: the text is Envoy's own, the pod's name an agent's."""
-    return replace(message, pod=for_people(message.pod, MAX_POD), text=for_people(message.text))
+    """Fit to be sent: the text is Envoy's own, the pod's name an agent's, the counts are sums of what agents say."""
+    return replace(
+        message,
+        pod=for_people(message.pod, MAX_POD),
+        text=for_people(message.text),
+        matched=min(message.matched, _MAX_COUNT),
+        fell_back=min(message.fell_back, _MAX_COUNT),
+        errors=min(message.errors, _MAX_COUNT),
+        older=min(message.older, _MAX_COUNT),
+    )
 
 
 def _order(fields: Object) -> int:

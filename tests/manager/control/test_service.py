@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -139,16 +138,13 @@ async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
 async def test_without_a_token_nobody_gets_anything(mesh: Control, manager: Manager, words: Words, token: str) -> None:
     words.claim()
     async with joined(mesh), channel(mesh) as line:
-        for call, first in (
-            (
-                ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(metadata=metadata(token)),
-                discovery_pb2.DiscoveryRequest(type_url=CLUSTERS),
-            ),
-            (line.stream_stream(agent.METHOD)(metadata=metadata(token)), agent.encode(hello())),
+        # Nothing is written: of a write that meets the end of its call grpc.aio makes INTERNAL, whatever the server said.
+        for call in (
+            ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(metadata=metadata(token)),
+            line.stream_stream(agent.METHOD)(metadata=metadata(token)),
         ):
-            with suppress(grpc.RpcError, asyncio.InvalidStateError):
-                await call.write(first)
-                assert await call.read() is grpc.aio.EOF
+            with pytest.raises(grpc.RpcError):
+                await call.read()
             assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
         assert await asyncio.to_thread(allowed, manager) == {20000: {LOOPBACK}}
 
@@ -248,6 +244,25 @@ async def test_a_hostile_agent_is_ended_and_costs_nothing(mesh: Control, words: 
             assert await evil.call.code() == grpc.StatusCode.INVALID_ARGUMENT
         words.claim(spec("b", value="again"))
         await until(lambda: "again" in made.envoy.routes())
+
+
+async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, manager: Manager) -> None:
+    most, other = 1 << 53, PodPort(8081)
+    with Ann(manager) as ann, Ann(manager, "bob") as bob:
+        ours, theirs = Words(ann), Words(bob)
+        one, another = spec("a", Port(8080, "http", 1), Port(8081, "http", 2), mode="proxy"), spec("c")
+        ours.claim(one)
+        theirs.claim(another, OTHER_KEY)
+        async with agent_of(mesh, name="evil") as evil, joined(mesh, OTHER_TOKEN):
+            await theirs.reported("acked", another)
+            counts = Counts(most, most, most)
+            flows, older = ((PORT, counts), (other, counts)), ((PORT, most), (other, most))
+            await evil.say(State(older=older, intercepts=((one.id, counts),), flows=flows))
+            told = await ours.report(lambda report: report.matched > 0)
+            assert (told.matched, told.fell_back, told.errors, told.older) == (most, most, most, most)
+            assert await asyncio.to_thread(manager.ask, lambda: len(manager.link._listeners)) == 1
+            theirs.claim(spec("c", value="2"), OTHER_KEY)
+            assert (await theirs.reported("acked", another)).pod == "b-1"
 
 
 async def test_a_first_word_that_is_no_hello_or_never_comes(mesh: Control, monkeypatch: pytest.MonkeyPatch) -> None:
