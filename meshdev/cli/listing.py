@@ -8,7 +8,7 @@ from meshdev.intercept.lease import Record
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
-from meshdev.session.supervisor import holder
+from meshdev.session.holder import holder
 
 _GAP = "   "
 

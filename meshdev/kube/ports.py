@@ -81,6 +81,19 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
     return Ports(known, tuple(led))
 
 
+def url_of(pod: Object, services: Iterable[Object], remote: int) -> str | None:
+    """Where clients in the cluster ask for that TCP port of the pods; None where no Service leads there."""
+    declared = tuple(_declared(pod))
+    for service in services:
+        for port in service["spec"].get("ports") or []:
+            if _target(port, declared) == (remote, "tcp"):
+                headless = service["spec"].get("clusterIP") == "None"  # its name leads to the pods themselves
+                number = remote if headless else port["port"]
+                host = f"{service['metadata']['name']}.{service['metadata']['namespace']}"
+                return f"http://{host}/" if number == 80 else f"http://{host}:{number}/"
+    return None
+
+
 def resolve_ports(requests: Sequence[PortRequest], ports: Ports, mode: Mode, what: str) -> tuple[Port, ...]:
     """The ports to intercept; *what* names the target. Raises InterceptError for ports that cannot be meant."""
     found = [_resolved(request, ports, mode, what) for request in requests]

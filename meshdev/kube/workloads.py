@@ -27,7 +27,8 @@ class Resolved:
     object: Object
     selector: str
     ports: Ports
-    service: str | None = None
+    services: tuple[Object, ...] = ()
+    """Those that select its pods; the one that was asked for comes first."""
 
     @property
     def template(self) -> Object:
@@ -51,7 +52,9 @@ async def resolve(api: KubeApi, target: Target, namespace: str) -> Resolved:
     labels = template["metadata"].get("labels") or {}
     selecting = [each for each in services.values() if _selects(each["spec"].get("selector"), labels)]
     asked = target.name if target.kind == "service" else None
-    return Resolved(workload, found, selector_of(found), ports_of(template["spec"], selecting, asked), asked)
+    selecting.sort(key=lambda each: (each["metadata"]["name"] != asked, each["metadata"]["name"]))
+    ports = ports_of(template["spec"], selecting, asked)
+    return Resolved(workload, found, selector_of(found), ports, tuple(selecting))
 
 
 async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:

@@ -14,31 +14,27 @@ sidecar, patched      taken out of the template by the last session   idles; by 
 """
 
 import asyncio
+import contextlib
 import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from meshdev.errors import InterceptError, MeshdevError
 from meshdev.intercept import match
 from meshdev.intercept.conflict import losers
 from meshdev.intercept.lease import RENEW_SECONDS, Status
-from meshdev.intercept.spec import Port, Spec
 from meshdev.kube import leases, tokens
 from meshdev.kube.leases import Held, LostError
-from meshdev.kube.ports import resolve_ports
 from meshdev.kube.replicas import Replica
 from meshdev.kube.tokens import Token
-from meshdev.kube.workloads import Resolved, pods_of, resolve, watch_replicas
+from meshdev.kube.workloads import watch_replicas
 from meshdev.modes.intent import Intent
 from meshdev.modes.link import Claim, Link, Story
+from meshdev.modes.plan import Plan, is_tcp, look
 from meshdev.modes.pods import Pods
 from meshdev.sidecar.join import ephemeral, patch
-from meshdev.sidecar.join.choice import Strategy, choose
-from meshdev.sidecar.join.container import SidecarSpec
 from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import Counts, InterceptStatus
 
@@ -52,19 +48,11 @@ _LOOK_SECONDS: Final = 0.25
 _PATIENCE_SECONDS: Final = 1.0
 #: Time for each step of the undo, in seconds.
 _UNDO_SECONDS: Final = 8.0
+#: How often the Lease is compared with what there is to say.
+_LEASE_LOOK_SECONDS: Final = 1.0
 _MAX_NOTES: Final = 8
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be done; nothing of it is yet."""
-
-    resolved: Resolved
-    spec: Spec
-    sidecar: SidecarSpec
-    strategy: Strategy
 
 
 class Holding:
@@ -82,6 +70,8 @@ class Holding:
         self._notes: dict[str, None] = {}
         self._detached = detached
         self._failure: MeshdevError | None = None
+        self._to_tell = asyncio.Event()
+        self._told = asyncio.Event()
         self.up = asyncio.Event()
         self.changed = asyncio.Event()
         """Set whenever :meth:`status` may be another."""
@@ -118,6 +108,7 @@ class Holding:
             local=claim.local if claim else (),
             notes=tuple(self._notes),
             age_s=round(time.monotonic() - self._since, 1),
+            url=plan.url,
         )
 
     async def run(self) -> None:
@@ -125,8 +116,9 @@ class Holding:
 
         Raises what kept it from coming up, and InterceptError when it is somebody else's by now.
         """
-        plan = self._plan = await self._look()
-        pods = self._pods = Pods(time.monotonic, plan.sidecar.manager, tcp=any(_is_tcp(p) for p in plan.spec.ports))
+        plan = self._plan = await look(self._link, self._intent, self.namespace)
+        self._story.step("target", plan.describe())
+        pods = self._pods = Pods(time.monotonic, plan.sidecar.manager, tcp=any(is_tcp(p) for p in plan.spec.ports))
         try:
             async with self._held(plan) as (token, held), self._claimed(plan, token, pods) as claim:
                 self._claim = claim
@@ -138,33 +130,11 @@ class Holding:
                     await self._until_up(pods, claim)
                     pods.proven = True
                     await claim.proven()
-                    self.up.set()
+                    await self._say_it_is_up()
                     self._tell(plan, pods)
                     await self._follow(pods)
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
-
-    # -- before anything is touched --------------------------------------------------------------------------------
-
-    async def _look(self) -> Plan:
-        link, intent = self._link, self._intent
-        resolved = await resolve(link.api, intent.target, self.namespace)
-        ports = resolve_ports(intent.ports, resolved.ports, intent.mode, str(intent.target))
-        pods, terms = await asyncio.gather(pods_of(link.api, resolved), link.sidecars())
-        spec = Spec(
-            id=secrets.token_hex(16),
-            workload=resolved.workload,
-            mode=intent.mode,
-            match=intent.match,
-            ports=ports,
-            fallback=intent.fallback,
-        )
-        sidecar = SidecarSpec(terms.image, terms.manager, link.manager_namespace, tokens.name_of(resolved.workload))
-        strategy = await choose(link.api, resolved, pods, sidecar, intent.strategy)
-        served = ", ".join(f"{port.remote}/{port.protocol} → {port.local}" for port in ports)
-        many = "1 pod" if len(pods) == 1 else f"{len(pods)} pods"
-        self._story.step("target", f"{resolved.workload} in namespace {self.namespace}, {many}, {served}")
-        return Plan(resolved, spec, sidecar, strategy)
 
     # -- what is put into the cluster, and taken back --------------------------------------------------------------
 
@@ -290,11 +260,7 @@ class Holding:
 
     async def _wait_for_news(self) -> None:
         self._news.clear()
-        try:
-            async with asyncio.timeout(_LOOK_SECONDS):
-                await self._news.wait()
-        except TimeoutError:
-            return
+        await _first_of(self._news, _LOOK_SECONDS)
 
     def _wake(self) -> None:
         self._news.set()
@@ -316,12 +282,21 @@ class Holding:
                     raise
                 except MeshdevError as error:
                     self._trouble(error)
-            await asyncio.sleep(1)
+            if told is not None and told.state == "active":
+                self._told.set()
+            await _first_of(self._to_tell, _LEASE_LOOK_SECONDS)
+            self._to_tell.clear()
 
     def _lease_status(self) -> Status:
         pods, claim = self._pods, self._claim
         acked, total = (pods.acked(claim.up), pods.total) if pods and claim else (0, 0)
-        return Status("active" if self.up.is_set() else "pending", acked, total)
+        return Status("active" if pods and pods.proven else "pending", acked, total)
+
+    async def _say_it_is_up(self) -> None:
+        """The Lease says so first: whoever lists intercepts afterwards is told the same as whoever made this one."""
+        self._to_tell.set()
+        await _first_of(self._told, _UNDO_SECONDS)
+        self.up.set()
 
     async def _watch_leases(self, held: Held) -> None:
         """Raises InterceptError when it is over: taken over, deleted, or another one was first."""
@@ -354,8 +329,11 @@ def _who_has_it(held: Held, there: leases.Leases) -> str:
     return f"{sentence}: {others[-1]} has it" if others else f"{sentence}: its Lease was deleted"
 
 
-def _is_tcp(port: Port) -> bool:
-    return port.transport == "tcp"
+async def _first_of(event: asyncio.Event, seconds: float) -> None:
+    """Return when *event* is set, or after so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _acquired(making: Coroutine[Any, Any, T], keep: Callable[[T], None]) -> T:

@@ -22,6 +22,7 @@ from meshdev.errors import Cancelled, InterceptError, MeshdevError, VersionError
 from meshdev.session.api import Exchange, serving
 from meshdev.session.cluster import Cluster
 from meshdev.session.helper_client import HelperClient
+from meshdev.session.holder import holder
 from meshdev.session.intercepts import Intercepts
 from meshdev.session.laptop import Laptop
 from meshdev.session.names import Names
@@ -250,12 +251,6 @@ class Supervisor:
             since_s=round(time.monotonic() - self._since, 1),
             notes=tuple(notes),
         )
-
-
-def holder() -> str:
-    """The one on whose behalf this session runs, for others to read: ``user@host``."""
-    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
-    return f"{user}@{os.uname().nodename}"[:256]
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ async def test_a_workload_is_itself(fake: FakeApi, api: KubeApi, kind: str) -> N
     found = await resolved(api, f"{kind.lower()}/b")
     assert (str(found.workload), found.workload.uid, found.selector) == (f"{kind.lower()}/b", "uid-b", "app=b")
     assert [port.number for port in found.ports.known] == [8080]
-    assert found.service is None
+    assert found.services == ()
 
 
 @pytest.mark.parametrize("typed", ["pod/b-1", "rs/b-5d4f", "svc/b", "deploy/b"])
@@ -32,7 +32,7 @@ async def test_all_ways_lead_to_the_owner(fake: FakeApi, api: KubeApi, typed: st
     fake.put("services", service("b"))
     found = await resolved(api, typed)
     assert str(found.workload) == "deployment/b"
-    assert found.service == ("b" if typed == "svc/b" else None)
+    assert [each["metadata"]["name"] for each in found.services] == ["b"]
     assert len(found.ports.service) == (1 if typed == "svc/b" else 0)
 
 

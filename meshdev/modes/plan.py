@@ -1,0 +1,61 @@
+"""What an intercept will do, found out without touching anything."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+
+from meshdev.intercept.spec import Port, Spec
+from meshdev.kube import tokens
+from meshdev.kube.ports import resolve_ports, url_of
+from meshdev.kube.workloads import Resolved, pods_of, resolve
+from meshdev.modes.intent import Intent
+from meshdev.modes.link import Link
+from meshdev.sidecar.join.choice import Strategy, choose
+from meshdev.sidecar.join.container import SidecarSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done; nothing of it is yet."""
+
+    resolved: Resolved
+    spec: Spec
+    sidecar: SidecarSpec
+    strategy: Strategy
+    pods: int
+    """How many there are now."""
+
+    @property
+    def url(self) -> str | None:
+        """Where the first of its TCP ports is asked for in the cluster."""
+        first = next((port.remote for port in self.spec.ports if is_tcp(port)), None)
+        return url_of(self.resolved.template["spec"], self.resolved.services, first) if first is not None else None
+
+    def describe(self) -> str:
+        """For people."""
+        served = ", ".join(f"{port.remote}/{port.protocol} → {port.local}" for port in self.spec.ports)
+        many = "1 pod" if self.pods == 1 else f"{self.pods} pods"
+        return f"{self.spec.workload} in namespace {self.spec.workload.namespace}, {many}, {served}"
+
+
+async def look(link: Link, intent: Intent, namespace: str) -> Plan:
+    """Raises InterceptError, AdmissionError, ForbiddenError, ClusterError: what would keep it from coming up."""
+    resolved = await resolve(link.api, intent.target, namespace)
+    ports = resolve_ports(intent.ports, resolved.ports, intent.mode, str(intent.target))
+    pods, terms = await asyncio.gather(pods_of(link.api, resolved), link.sidecars())
+    spec = Spec(
+        id=secrets.token_hex(16),
+        workload=resolved.workload,
+        mode=intent.mode,
+        match=intent.match,
+        ports=ports,
+        fallback=intent.fallback,
+    )
+    sidecar = SidecarSpec(terms.image, terms.manager, link.manager_namespace, tokens.name_of(resolved.workload))
+    strategy = await choose(link.api, resolved, pods, sidecar, intent.strategy)
+    return Plan(resolved, spec, sidecar, strategy, len(pods))
+
+
+def is_tcp(port: Port) -> bool:
+    """Whether its way can be tried by connecting."""
+    return port.transport == "tcp"
