@@ -51,8 +51,10 @@ bench: cluster ## meshdev against kubectl port-forward, as ratios
 
 image: setup ## the traffic-manager's image (IMAGE=name, BUILDER='podman build')
 	@rm -rf build/image && mkdir -p build/image
-	@$(PYTHON) -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
-		--python-version $(IMAGE_PYTHON) --dest build/image/wheels pyroute2 python-pytun
+	@$(PYTHON) -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+		print(*extras['manager'], *extras['cluster'], sep='\n')" > build/image/requirements
+	@$(PYTHON) -m pip download -q --disable-pip-version-check --only-binary=:all: \
+		--python-version $(IMAGE_PYTHON) --dest build/image/wheels --requirement build/image/requirements
 	@cp -r meshdev images/traffic-manager/Dockerfile build/image/
 	@chmod -R a+rX build/image  # the container control runs as nobody
 	$(BUILDER) --tag $(IMAGE) build/image
