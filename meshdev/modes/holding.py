@@ -14,23 +14,23 @@ sidecar, patched      taken out of the template by the last session   idles; by 
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from meshdev.errors import InterceptError, MeshdevError
+from meshdev.errors import ConfigError, InterceptError, MeshdevError
 from meshdev.intercept import match
-from meshdev.intercept.conflict import losers
-from meshdev.intercept.lease import RENEW_SECONDS, Status
+from meshdev.intercept.lease import Status
 from meshdev.kube import leases, tokens
-from meshdev.kube.leases import Held, LostError
+from meshdev.kube.leases import Held
 from meshdev.kube.replicas import Replica
 from meshdev.kube.tokens import Token
 from meshdev.kube.workloads import watch_replicas
 from meshdev.modes.intent import Intent
+from meshdev.modes.keeping import CREDENTIALS_SECONDS, Renewal, first_of, watched
 from meshdev.modes.link import Claim, Link, Story
 from meshdev.modes.plan import Plan, is_tcp, look
 from meshdev.modes.pods import Pods
@@ -48,8 +48,6 @@ _LOOK_SECONDS: Final = 0.25
 _PATIENCE_SECONDS: Final = 1.0
 #: Time for each step of the undo, in seconds.
 _UNDO_SECONDS: Final = 8.0
-#: How often the Lease is compared with what there is to say.
-_LEASE_LOOK_SECONDS: Final = 1.0
 _MAX_NOTES: Final = 8
 
 T = TypeVar("T")
@@ -70,8 +68,6 @@ class Holding:
         self._notes: dict[str, None] = {}
         self._detached = detached
         self._failure: MeshdevError | None = None
-        self._to_tell = asyncio.Event()
-        self._told = asyncio.Event()
         self.up = asyncio.Event()
         self.changed = asyncio.Event()
         """Set whenever :meth:`status` may be another."""
@@ -123,14 +119,18 @@ class Holding:
             async with self._held(plan) as (token, held), self._claimed(plan, token, pods) as claim:
                 self._claim = claim
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._keep_lease(held))
-                    group.create_task(self._watch_leases(held))
+                    renewal = Renewal(self._link.api, held, self._lease_status, self._trouble)
+                    watching = partial(watched, self._link.api, held, self._note, self._trouble)
+                    group.create_task(renewal.run())
+                    group.create_task(self._patiently(watching))
                     await claim.ready()
                     await self._enter(plan, token, pods, group)
                     await self._until_up(pods, claim)
                     pods.proven = True
                     await claim.proven()
-                    await self._say_it_is_up()
+                    # The Lease says so first: who lists intercepts afterwards is told the same as who made this one.
+                    await renewal.said_active()
+                    self.up.set()
                     self._tell(plan, pods)
                     await self._follow(pods)
         except BaseExceptionGroup as errors:
@@ -172,8 +172,9 @@ class Holding:
     async def _undo(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
         """One step of the undo; one that fails does not keep the others from theirs."""
         try:
-            async with asyncio.timeout(_UNDO_SECONDS):
-                await step()
+            # Not asyncio.timeout: before Python 3.11.3 (gh-102780) that raises no TimeoutError in a task that was
+            # cancelled, as whoever leaves was.
+            await asyncio.wait_for(_awaited(step()), _UNDO_SECONDS)
         except (MeshdevError, TimeoutError) as error:
             sentence = f"{what} in namespace {self.namespace} is left: {str(error) or 'no answer'}"
             log.warning("%s", sentence)
@@ -197,24 +198,28 @@ class Holding:
             self._wake()
 
         async def before() -> None:
-            await tokens.ensure(api, plan.spec.workload, token.value)
+            there = await tokens.ensure(api, plan.spec.workload, token.value)
+            if there.value != token.value:
+                raise InterceptError(
+                    f"the Secret {there.secret} has another token by now", hint="leave, and come again"
+                )
 
         if plan.strategy == "ephemeral":
-            group.create_task(
-                ephemeral.keep_joined(
-                    api,
-                    plan.resolved,
-                    plan.sidecar,
-                    before=before,
-                    changed=changed,
-                    failed=self._cannot_join,
-                    trouble=self._trouble,
-                )
+            joining = partial(
+                ephemeral.keep_joined,
+                api,
+                plan.resolved,
+                plan.sidecar,
+                before=before,
+                changed=changed,
+                failed=self._cannot_join,
+                trouble=self._trouble,
             )
+            group.create_task(self._patiently(joining))
             return
         self._story.wait(f"the pods of {plan.spec.workload} are replaced")
         await patch.enter(api, plan.resolved, plan.sidecar, plan.spec.id, progress=self._story.wait)
-        group.create_task(self._watch(plan, changed))
+        group.create_task(self._patiently(partial(self._watch, plan, changed)))
 
     async def _watch(self, plan: Plan, changed: Callable[[Mapping[str, Replica]], None]) -> None:
         async with aclosing(watch_replicas(self._link.api, plan.resolved, self._trouble)) as states:
@@ -260,7 +265,7 @@ class Holding:
 
     async def _wait_for_news(self) -> None:
         self._news.clear()
-        await _first_of(self._news, _LOOK_SECONDS)
+        await first_of(self._news, _LOOK_SECONDS)
 
     def _wake(self) -> None:
         self._news.set()
@@ -268,47 +273,21 @@ class Holding:
 
     # -- the Lease -------------------------------------------------------------------------------------------------
 
-    async def _keep_lease(self, held: Held) -> None:
-        """Renewed in time, at once when it says something new; an API server that does not answer is asked again."""
-        told: Status | None = None
-        renewed = time.monotonic()
-        while True:
-            status = self._lease_status()
-            if status != told or time.monotonic() - renewed > RENEW_SECONDS:
-                try:
-                    held = await leases.renew(self._link.api, held, status)
-                    told, renewed = status, time.monotonic()
-                except LostError:
-                    raise
-                except MeshdevError as error:
-                    self._trouble(error)
-            if told is not None and told.state == "active":
-                self._told.set()
-            await _first_of(self._to_tell, _LEASE_LOOK_SECONDS)
-            self._to_tell.clear()
-
     def _lease_status(self) -> Status:
         pods, claim = self._pods, self._claim
         acked, total = (pods.acked(claim.up), pods.total) if pods and claim else (0, 0)
         return Status("active" if pods and pods.proven else "pending", acked, total)
 
-    async def _say_it_is_up(self) -> None:
-        """The Lease says so first: whoever lists intercepts afterwards is told the same as whoever made this one."""
-        self._to_tell.set()
-        await _first_of(self._told, _UNDO_SECONDS)
-        self.up.set()
-
-    async def _watch_leases(self, held: Held) -> None:
-        """Raises InterceptError when it is over: taken over, deleted, or another one was first."""
-        ours, seen = held.object["metadata"], False
-        async with aclosing(leases.watch_workload(self._link.api, held.spec.workload, self._trouble)) as states:
-            async for state in states:
-                for trouble in state.troubles:
-                    self._note(f"not believed: {trouble}")
-                there = any(record.uid == ours["uid"] for record in state.records)
-                if (seen and not there) or ours["name"] in losers(state.records):
-                    raise LostError(_who_has_it(held, state))
-                seen = seen or there
+    async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Credentials that run out later end nothing: the claim is the tunnel's, and there may be others soon."""
+        while True:
+            try:
+                await work()
+            except* ConfigError as errors:  # CredentialError is its kind
+                if not self.up.is_set():
+                    raise
+                self._note(str(_first(errors)))
+            await asyncio.sleep(CREDENTIALS_SECONDS)
 
     def _trouble(self, error: MeshdevError) -> None:
         log.info("intercepting %s: %s", self._intent.target, error.message)
@@ -323,17 +302,8 @@ class Holding:
             self.changed.set()
 
 
-def _who_has_it(held: Held, there: leases.Leases) -> str:
-    others = [record.holder for record in there.records if record.uid != held.object["metadata"]["uid"]]
-    sentence = f"the intercept of {held.spec.workload} is not yours any more"
-    return f"{sentence}: {others[-1]} has it" if others else f"{sentence}: its Lease was deleted"
-
-
-async def _first_of(event: asyncio.Event, seconds: float) -> None:
-    """Return when *event* is set, or after so many seconds."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
+async def _awaited(step: Awaitable[object]) -> None:
+    await step
 
 
 async def _acquired(making: Coroutine[Any, Any, T], keep: Callable[[T], None]) -> T:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from meshdev.errors import ConfigError, MeshdevError
@@ -18,28 +18,57 @@ from meshdev.kube.leases import Held, Leases, LostError
 CREDENTIALS_SECONDS: Final = 30.0
 #: Who takes over deletes first and creates then; that takes milliseconds.
 SUCCESSOR_SECONDS: Final = 1.0
+#: How often the Lease is compared with what there is to say.
 _LOOK_SECONDS: Final = 1.0
+_ACTIVE_SECONDS: Final = 8.0
 
 Trouble = Callable[[MeshdevError], None]
 
 
-async def renewed(api: KubeApi, held: Held, status: Callable[[], Status], trouble: Trouble) -> None:
-    """Renewed in time, at once when *status* says something new. Raises LostError; tells all else and tries again."""
-    told: Status | None = None
-    last = _now()
-    while True:
-        pause, wanted = _LOOK_SECONDS, status()
-        if wanted != told or _now() - last > RENEW_SECONDS:
-            try:
-                held = await leases.renew(api, held, wanted)
-                told, last = wanted, _now()
-            except LostError:
-                await asyncio.sleep(2 * SUCCESSOR_SECONDS)  # mostly the watch is there sooner, and knows who has it
-                raise
-            except MeshdevError as error:
-                trouble(error)
-                pause = CREDENTIALS_SECONDS if isinstance(error, ConfigError) else pause  # CredentialError is its kind
-        await asyncio.sleep(pause)
+class Renewal:
+    """Keeps one Lease alive by :meth:`run`, and says in it what *status* says."""
+
+    def __init__(self, api: KubeApi, held: Held, status: Callable[[], Status], trouble: Trouble) -> None:
+        self._api = api
+        self._held = held
+        self._status = status
+        self._trouble = trouble
+        self._soon = asyncio.Event()
+        self._active = asyncio.Event()
+
+    async def run(self) -> None:
+        """Renewed in time, at once when it says something new. Raises LostError; tells all else and tries again."""
+        told: Status | None = None
+        last = _now()
+        while True:
+            pause, wanted = _LOOK_SECONDS, self._status()
+            if wanted != told or _now() - last > RENEW_SECONDS:
+                try:
+                    self._held = await leases.renew(self._api, self._held, wanted)
+                    told, last = wanted, _now()
+                except LostError:
+                    await asyncio.sleep(2 * SUCCESSOR_SECONDS)  # mostly the watch knows sooner, and who has it
+                    raise
+                except MeshdevError as error:
+                    self._trouble(error)
+                    if isinstance(error, ConfigError):  # CredentialError is its kind
+                        pause = CREDENTIALS_SECONDS
+            if told is not None and told.state == "active":
+                self._active.set()
+            await first_of(self._soon, pause)
+            self._soon.clear()
+
+    async def said_active(self) -> None:
+        """Return when the Lease says so, or when that takes too long."""
+        self._soon.set()
+        await first_of(self._active, _ACTIVE_SECONDS)
+
+
+async def first_of(event: asyncio.Event, seconds: float) -> None:
+    """Return when *event* is set, or after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def watched(api: KubeApi, held: Held, note: Callable[[str], None], trouble: Trouble) -> None:

@@ -1,6 +1,7 @@
 """One intercept against a cluster that keeps state: what is put there, and that all of it goes again."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from meshdev.errors import AdmissionError, FirewallError, InterceptError, MeshdevError
-from meshdev.intercept.spec import Spec
+from meshdev.errors import AdmissionError, CredentialError, FirewallError, InterceptError, MeshdevError
+from meshdev.intercept.lease import name_of
+from meshdev.intercept.spec import HeaderMatch, Match, Spec
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.sidecars import SidecarTerms
+from meshdev.modes import holding, keeping
 from meshdev.modes.holding import Holding
 from meshdev.modes.intent import intent
 from meshdev.modes.link import Claim
@@ -222,7 +225,7 @@ async def test_who_takes_it_over_ends_it(fake: FakeApi, api: KubeApi) -> None:
     assert world.link.spec is not None
     theirs = replace(world.link.spec, id=f"{2:032x}")
     other = await leases.take(api, theirs, "joe@pc", "default", takeover=True)
-    with pytest.raises(InterceptError, match="not yours any more"):
+    with pytest.raises(InterceptError, match="not yours any more: joe@pc has it"):
         await task
     assert fake.names(*LEASES) == [f"default/{other.object['metadata']['name']}"]
 
@@ -252,3 +255,96 @@ async def test_hostile_leases_are_told_and_change_nothing(fake: FakeApi, api: Ku
         fake.put("leases", {"metadata": {"name": "evil", "labels": labels}, "spec": {}}, group="coordination.k8s.io")
         await until(lambda: any("evil" in note for note in world.holding.status().notes))  # type: ignore[union-attr]  # it is up
         assert world.holding.up.is_set()
+
+
+def _delete_lease_of(world: World) -> None:
+    assert world.link.spec is not None
+    world.fake.remove("leases", name_of(world.link.spec), group="coordination.k8s.io")
+
+
+async def test_a_lease_that_somebody_deleted_ends_it_and_names_nobody_else(
+    fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SUCCESSOR_SECONDS", 0.05)
+    world = World(fake, api)
+    task = asyncio.ensure_future(world.holding.run())
+    await world.comes_up()
+    assert world.link.spec is not None
+    another = replace(world.link.spec, id=f"{2:032x}", match=Match.of((HeaderMatch("a", "exact", "2"),)))
+    await leases.take(api, another, "joe@pc", "default")
+    _delete_lease_of(world)
+    with pytest.raises(InterceptError, match="not yours any more: its Lease was deleted"):
+        await task
+
+
+async def test_a_workload_that_is_deleted_takes_it_along(
+    fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SUCCESSOR_SECONDS", 0.05)
+    world = World(fake, api)
+    task = asyncio.ensure_future(world.holding.run())
+    await world.comes_up()
+    fake.remove("deployments", "b", group="apps")
+    _delete_lease_of(world)
+    with pytest.raises(InterceptError, match="deployment/b in namespace default was deleted, and the intercept with"):
+        await task
+    assert fake.names(*LEASES) == []
+
+
+async def test_credentials_that_run_out_later_end_nothing(
+    fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "CREDENTIALS_SECONDS", 0.02)
+    monkeypatch.setattr(keeping, "CREDENTIALS_SECONDS", 0.02)
+    world = World(fake, api)
+    async with world.holding_it() as task:
+        await world.comes_up()
+        fake.authenticate = lambda _: False
+        fake.end_watches()
+        await until(lambda: any("credentials" in note for note in world.holding.status().notes))  # type: ignore[union-attr]  # it is up
+        fake.authenticate = lambda _: True
+        put_pod(fake, pod("b-2", workload()))
+        await until(lambda: world.sidecars("b-2"))
+        assert not task.done()
+    assert fake.names(*LEASES) == []
+
+
+async def test_credentials_that_do_not_last_until_it_is_up_are_an_error(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    task = asyncio.ensure_future(world.holding.run())
+    await until(world.sidecars)
+    fake.authenticate = lambda _: False
+    fake.end_watches()
+    with pytest.raises(CredentialError):
+        await task
+
+
+async def test_an_undo_without_an_answer_is_told_and_the_others_are_done(
+    fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def released(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(holding, "_UNDO_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "release", released)
+    monkeypatch.setattr(leases, "anyone_on", nobody)
+    world = World(fake, api)
+    async with world.holding_it():
+        await until(lambda: world.link.spec is not None)
+    assert "! the Lease in namespace default is left: no answer" in world.story.told
+    assert fake.names("secrets") == []
+
+
+async def nobody(*_: object) -> bool:
+    return False
+
+
+async def test_a_token_that_is_another_one_by_now_is_told(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    async with world.holding_it() as task:
+        await world.comes_up()
+        (secret,) = fake.objects["", "secrets"].values()
+        fake.put("secrets", {**secret, "data": {"token": base64.b64encode(b"0" * 64).decode()}})
+        put_pod(fake, pod("b-2", workload()))
+        await until(lambda: any("another token" in note for note in world.holding.status().notes))  # type: ignore[union-attr]  # it is up
+        assert (world.sidecars("b-2"), task.done()) == ([], False)
