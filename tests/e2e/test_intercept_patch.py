@@ -31,6 +31,16 @@ def deployment() -> Any:
     return json.loads(kubectl("-n", NAMESPACE, "get", "deployment", "b", "--show-managed-fields", "-o", "json"))
 
 
+def right() -> None:
+    """At every pod; and at the Service, once the node has heard that the former pods are gone."""
+    each = [f"http://{address}:8080/" for address in pods.addresses(NAMESPACE, "app=b")]
+    assert (
+        ask(NAMESPACE, *[(url, A1) for url in each], *[(url, {}) for url in each])
+        == [(200, LOCAL)] * 2 + [(200, "b")] * 2
+    )
+    until("the Service leads to them", lambda: ask(NAMESPACE, *[(URL, A1)] * 6) == [(200, LOCAL)] * 6, 5)
+
+
 def no_trace(found: Any) -> None:
     annotations = found["metadata"]["annotations"]
     assert [name for name in annotations if "meshdev" in name] == []
@@ -42,7 +52,7 @@ def test_the_template_is_as_before(connected: Laptop) -> None:
     with local(connected, "--port=8080"):
         with intercepted(connected, "mesh", "deployment/b", NAMESPACE, *MESH) as told:
             assert told["strategy"] == "patch"
-            assert ask(NAMESPACE, (URL, A1), (URL, {})) == [(200, LOCAL), (200, "b")]
+            right()
             (sidecar,) = deployment()["spec"]["template"]["spec"]["initContainers"]
             assert sidecar["restartPolicy"] == "Always"
             assert sidecar["resources"]["requests"].keys() == sidecar["resources"]["limits"].keys()
@@ -62,9 +72,10 @@ def test_the_last_one_takes_it_out_and_an_edit_survives(connected: Laptop, lapto
         laptop2.connected(),
     ):
         up(connected, "mesh", "deployment/b", NAMESPACE, *MESH)
-        generation = deployment()["metadata"]["generation"]
+        right()
+        spec, there = deployment()["spec"], pods.identities(NAMESPACE)
         with intercepted(laptop2, "mesh", "deployment/b", NAMESPACE, "-H", "b=2", "--strategy", "patch"):
-            assert deployment()["metadata"]["generation"] == generation
+            assert (deployment()["spec"], pods.identities(NAMESPACE)) == (spec, there)
             assert ask(NAMESPACE, (URL, A1), (URL, {"b": "2"})) == [(200, LOCAL), (200, "local-2")]
         assert deployment()["spec"]["template"]["spec"]["initContainers"]
         kubectl("-n", NAMESPACE, "label", "deployment", "b", "theirs=kept")
