@@ -14,6 +14,8 @@ Object = dict[str, Any]
 DRAIN_SECONDS: Final = 25
 #: A manager that is gone is noticed after this silence, in seconds.
 _KEEPALIVE: Final = {"interval": "10s", "timeout": "5s"}
+#: A new manager is asked at once: until then routes lead to relays of the old one. By itself Envoy waits up to 30 s.
+_AGAIN: Final = {"base_interval": "0.1s", "max_interval": "1s"}
 _ADS: Final = "ads"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -32,7 +34,7 @@ class Start:
 def bootstrap(start: Start) -> Object:
     """The configuration as JSON has it. It holds the token: not for a command line or a readable file."""
     service: Object = {
-        "envoy_grpc": {"cluster_name": _ADS},
+        "envoy_grpc": {"cluster_name": _ADS, "retry_policy": {"retry_back_off": _AGAIN}},
         "initial_metadata": [{"key": METADATA_KEY, "value": start.token}],
     }
     dynamic = {"ads": {}, "resource_api_version": "V3"}

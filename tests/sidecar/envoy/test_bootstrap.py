@@ -1,8 +1,11 @@
 """What Envoy is started with, as a real Envoy judges it; and what its statistics mean."""
 
 import json
+import socket
 import subprocess
+from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -25,6 +28,23 @@ def test_envoy_takes_it(manager: str, tmp_path: Path) -> None:
 def test_the_version_is_the_pinned_one() -> None:
     said = subprocess.check_output([binary(), "--version"], text=True, timeout=30)
     assert "/1.40.0/" in said
+
+
+def test_a_manager_that_is_gone_is_asked_for_each_second(tmp_path: Path) -> None:
+    config, asked = tmp_path / "config.json", []
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        gone.settimeout(20)
+        port = gone.getsockname()[1]
+        config.write_text(json.dumps(bootstrap(Start("uid", "token", "127.0.0.1", port, str(tmp_path / "admin")))))
+        envoy = subprocess.Popen(command(binary(), str(config), 1), stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(12):
+                gone.accept()[0].close()
+                asked.append(monotonic())
+        finally:
+            envoy.kill()
+            envoy.wait()
+    assert max(later - earlier for earlier, later in pairwise(asked)) < 1.8
 
 
 STATS = """\
