@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 from typing import Final
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 RELAYS_SECONDS: Final = 10.0
 #: Envoys take a withdrawal in milliseconds. Pods that are lost at this very moment are not waited for longer.
 GONE_SECONDS: Final = 5.0
+#: After the helper could not lead a relay.
+LEAD_AGAIN_SECONDS: Final = 1.0
 
 _LOOPBACK: Final = IPv4Address("127.0.0.1")
 
@@ -36,35 +39,49 @@ class Leading:
     def __init__(self, laptop: Laptop) -> None:
         self._laptop = laptop
         self._targets: dict[str, tuple[RelayTarget, ...]] = {}
+        self._known = True  # that the helper has these
         self._lock = asyncio.Lock()
 
     async def set(self, id_: str, targets: tuple[RelayTarget, ...]) -> None:
         """All of one intercept; none: it is over. Raises FirewallError, RouteError, LaptopError."""
         async with self._lock:
-            if self._targets.get(id_, ()) == targets:
+            if self._known and self._targets.get(id_, ()) == targets:
                 return
+            self._known = False
             self._targets[id_] = targets
             if not targets:
                 del self._targets[id_]
             await self._laptop.routing.relayed()
             await self._laptop.helper.set_relays(each for some in self._targets.values() for each in some)
+            self._known = True
 
 
 class SessionClaim:
     """The session's :class:`meshdev.modes.link.Claim`. Made by :func:`claimed`."""
 
-    def __init__(self, spec: Spec, pool: Pool, laptop: Laptop, leading: Leading, trial: Acceptor) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        pool: Pool,
+        laptop: Laptop,
+        leading: Leading,
+        trial: Acceptor,
+        reported: Callable[[Report], None],
+    ) -> None:
         self._spec = spec
         self._pool = pool
         self._laptop = laptop
         self._leading = leading
         self._trial: Acceptor | None = trial
+        self._reported = reported
         self._relays: Relays | None = None
-        self._answered: asyncio.Future[Relays] = asyncio.get_running_loop().create_future()
+        self._pod: str | None = None
+        self._answered = asyncio.Event()
         self._looked: dict[Port, Target | None] = {}
         self._all_looked = asyncio.Event()
         self._dirty = asyncio.Event()
-        self._there: set[str] = set()
+        self._tried = False
+        self._there: dict[str, Report] = {}
         self._nobody = asyncio.Event()
         self._nobody.set()
 
@@ -72,15 +89,13 @@ class SessionClaim:
         """Relays are there, and a connection that they bring comes in here."""
         try:
             async with asyncio.timeout(RELAYS_SECONDS):
-                relays = await self._answered
+                await self._answered.wait()
                 await self._all_looked.wait()
         except TimeoutError:
             raise TunnelError(f"the manager did not answer within {RELAYS_SECONDS:.0f} seconds") from None
-        if relays.error is not None:
-            raise InterceptError(f"the manager refuses the intercept: {relays.error.reason}")
-        await self._try_the_way_in(relays)
+        await self._try_the_way_in(self._taken())
+        self._tried = True
         await self._lead()
-        self._tell()
 
     async def proven(self) -> None:
         """A program that does not listen is refused from now on."""
@@ -89,7 +104,7 @@ class SessionClaim:
 
     @property
     def up(self) -> int:
-        """As the manager was told."""
+        """As the manager was told, or is about to be."""
         return sum(target is not None for target in self._looked.values())
 
     @property
@@ -102,13 +117,27 @@ class SessionClaim:
     def heard(self, message: Relays | Report) -> None:
         """What the manager says of this intercept; after a lost carrier, and from a new manager, once more."""
         if isinstance(message, Report):
-            (self._there.discard if message.state == "gone" else self._there.add)(message.pod)
+            self._there.pop(message.pod, None)
+            if message.state != "gone":
+                self._there[message.pod] = message
             (self._nobody.clear if self._there else self._nobody.set)()
+            self._reported(message)
         elif message.relays or message.error:
+            self._meet(message)
             self._relays = message
-            if not self._answered.done():
-                self._answered.set_result(message)
+            self._answered.set()
             self._dirty.set()
+
+    def _meet(self, message: Relays) -> None:
+        """A manager that made relays anew: which pods have the route, and which are gone since, only it can say."""
+        welcome = self._pool.welcome
+        pod = welcome.pod if welcome is not None else None
+        if self._relays is not None and (self._pod, self._relays.relays) != (pod, message.relays):
+            former, self._there = self._there, {}
+            self._nobody.set()
+            for each in former.values():  # what was counted stays counted
+                self._reported(replace(each, state="joined", text="", up=0, way="untried"))
+        self._pod = pod
 
     def looked(self, port: Port, target: Target | None) -> None:
         """What listens at the port of this machine now."""
@@ -117,40 +146,56 @@ class SessionClaim:
         if len(self._looked) == len(self._spec.ports):
             self._all_looked.set()
         if before is not None and target is None:
-            self._tell()  # the route first: what is refused meanwhile falls back
+            self._tell(port, up=False)  # the route first: what is refused meanwhile falls back
         self._dirty.set()
 
     async def follow(self) -> None:
-        """Lead to where programs listen, whenever that has changed; the manager is told afterwards."""
+        """Lead to where programs listen, whenever that has changed; the manager is told afterwards.
+
+        Raises InterceptError when a manager does not take the intercept any more.
+        """
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            if self._relays is None or self._relays.error is not None or not self._all_looked.is_set():
-                continue
+            if not self._tried:
+                continue  # nothing may lead elsewhere while the way is tried
             try:
+                self._taken()
                 await self._lead()
+            except InterceptError:
+                raise
             except MeshdevError as error:
                 log.warning("relays of %s: %s", self._spec.workload, error.message)
-            self._tell()
+                await asyncio.sleep(LEAD_AGAIN_SECONDS)
+                self._dirty.set()
 
     async def gone(self) -> None:
         """Return when every pod that knew of it has let go, or cannot be asked."""
         if self._pool.connected():
             try:
-                async with asyncio.timeout(GONE_SECONDS):
-                    await self._nobody.wait()
+                # Not asyncio.timeout: see modes/holding.py, whoever leaves was cancelled.
+                await asyncio.wait_for(self._nobody.wait(), GONE_SECONDS)
             except TimeoutError:
                 log.warning("%s: no word from %s", self._spec.workload, ", ".join(sorted(self._there)))
 
-    def _tell(self) -> None:
-        for port, target in self._looked.items():
-            self._pool.claims.local(self._spec.id, port.remote, port.transport, target is not None)
+    def _taken(self) -> Relays:
+        relays = self._relays or Relays(self._spec.id)
+        if relays.error is not None:
+            raise InterceptError(f"the manager refuses the intercept: {relays.error.reason}")
+        return relays
+
+    def _tell(self, port: Port, *, up: bool) -> None:
+        self._pool.claims.local(self._spec.id, port.remote, port.transport, up)
 
     async def _lead(self) -> None:
+        """Lead every relay to its program, then tell the manager which are up."""
         ports = {(port.remote, port.transport): port for port in self._spec.ports}
-        relays = self._relays.relays if self._relays is not None else ()
-        led = ((each, ports.get((each.remote, each.protocol))) for each in relays)
+        looked = dict(self._looked)
+        led = ((each, ports.get((each.remote, each.protocol))) for each in self._taken().relays)
         await self._leading.set(self._spec.id, tuple(self._target(each, port) for each, port in led if port))
+        for port, target in looked.items():
+            if self._looked[port] == target:  # what has changed meanwhile is led to next
+                self._tell(port, up=target is not None)
 
     def _target(self, relay: Relay, port: Port) -> RelayTarget:
         target = self._looked.get(port)
@@ -194,27 +239,20 @@ async def claimed(
 ) -> AsyncIterator[SessionClaim]:
     """Claimed inside; withdrawn, and let go by every pod that can be asked, when the context is left."""
     async with acceptor() as trial, asyncio.TaskGroup() as group:
-        claim = SessionClaim(spec, pool, laptop, leading, trial)
-
-        def hear(message: Relays | Report) -> None:
-            claim.heard(message)
-            if isinstance(message, Report):
-                heard(message)
-
-        with ExitStack() as watches:
-            subscribe(spec.id, hear)
-            watches.callback(subscribe, spec.id, None)
+        claim = SessionClaim(spec, pool, laptop, leading, trial, heard)
+        subscribe(spec.id, claim.heard)
+        try:
+            pool.claims.declare(spec.id, specs.encode(spec), key, reset_older=reset_older)
+            following = group.create_task(claim.follow())
+            with ExitStack() as watches:
+                watches.callback(following.cancel)
+                for port in spec.ports:
+                    watches.callback(ports.watch(port.local, port.transport, partial(claim.looked, port)))
+                yield claim
+        finally:
+            pool.claims.withdraw(spec.id)
             try:
-                pool.claims.declare(spec.id, specs.encode(spec), key, reset_older=reset_older)
-                following = group.create_task(claim.follow())
-                stops = [ports.watch(port.local, port.transport, partial(claim.looked, port)) for port in spec.ports]
-                try:
-                    yield claim
-                finally:
-                    for stop in stops:
-                        stop()
-                    following.cancel()
-            finally:
-                pool.claims.withdraw(spec.id)
                 await claim.gone()
+            finally:
+                subscribe(spec.id, None)
                 await leading.set(spec.id, ())
