@@ -64,9 +64,10 @@ def for_flow(port: PodPort) -> Object:
     }
 
 
-def endpoint(port: PodPort, to: Endpoint) -> Object:
-    """The endpoints of :func:`for_flow`."""
-    return _assignment(names.flow(port), to, port)
+def endpoint(port: PodPort, to: Endpoint | None) -> Object:
+    """The endpoints of :func:`for_flow`; where there is none, connections are closed and datagrams dropped."""
+    name = names.flow(port)
+    return _assignment(name, to, port) if to is not None else {"cluster_name": name, "endpoints": []}
 
 
 def nobody() -> Object:

@@ -51,8 +51,15 @@ def _has_flows(served: Served) -> bool:
     return served.protocol != "http"
 
 
-def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[Claim]) -> Endpoint:
-    """Where bytes and datagrams go: to whoever claims all of them, if he listens, else to the original."""
+def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[Claim]) -> Endpoint | None:
+    """Where bytes and datagrams go: to whoever claims all of them, if he listens, else to the original.
+
+    None where he does not listen and wants nobody else to answer.
+    """
     newest = next((claim for claim in in_order(claims) if claim.spec.mode == "proxy"), None)
     relay = newest.relay(served.port) if newest is not None else None
-    return Endpoint(pod.address, served.port.number) if relay is None else Endpoint(manager, relay)
+    if relay is not None:
+        return Endpoint(manager, relay)
+    if newest is not None and not newest.spec.fallback:
+        return None
+    return Endpoint(pod.address, served.port.number)

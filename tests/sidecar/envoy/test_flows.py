@@ -1,6 +1,7 @@
 """Traffic without requests: bytes, servers that speak first, datagrams; and how HTTP is found among them."""
 
 import asyncio
+import contextlib
 import functools
 import socket
 import time
@@ -95,6 +96,17 @@ async def test_bytes_go_to_the_laptop_in_proxy_mode() -> None:
         assert (await seen(app)).flows[app.port] == Counts(3, 0, 0)
         for each in (writer, other, third):
             each.close()
+
+
+async def test_bytes_without_fallback_go_to_nobody_while_nobody_listens() -> None:
+    async with pod(End("original", greet), End("laptop", greet)) as app:
+        for up, line in ((True, b"220 laptop\n"), (False, b""), (True, b"220 laptop\n")):
+            app.claim(protocol="tcp", fallback=False, up=up)
+            await app.serve()
+            reader, writer = await app.connect()
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.readline() == line
+            writer.close()
 
 
 async def test_bytes_go_to_the_newest_of_two_who_want_them() -> None:
