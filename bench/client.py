@@ -4,7 +4,8 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.target import CLIENT, NAMESPACE, until
 Headers = Sequence[tuple[str, str]]
 
 _END_SECONDS: Final = 15.0
+_MOST_SAID: Final = 120
 
 
 @contextmanager
@@ -43,11 +45,7 @@ class Row:
     start: float
     end: float
     said: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether it was answered with 200."""
-        return not self.said.startswith("!")
+    """Who answered; ``!`` begins what went wrong."""
 
 
 class Asking:
@@ -71,11 +69,6 @@ class Asking:
 
         until(f"every pod's requests are answered by {said}", everywhere)
 
-    @property
-    def errors(self) -> int:
-        """Requests that were not answered with 200."""
-        return failed(self.rows)
-
 
 @contextmanager
 def asked(addresses: Sequence[tuple[str, int]], headers: Headers, *, keep: bool, pause: float) -> Iterator[Asking]:
@@ -93,19 +86,24 @@ def asked(addresses: Sequence[tuple[str, int]], headers: Headers, *, keep: bool,
             reader.join(_END_SECONDS)
 
 
-def failed(rows: Sequence[Row]) -> int:
-    """How many were not answered with 200."""
-    return sum(not row.ok for row in rows)
+def wrong(rows: Iterable[Row]) -> Counter[str]:
+    """What was said by those that were not answered with 200."""
+    return Counter(row.said[1:_MOST_SAID] for row in rows if row.said.startswith("!"))
 
 
 def effect(rows: Sequence[Row], to: int, since: float, before: float, wanted: str) -> float | None:
     """Seconds from *since* until an address is answered by *wanted* and goes on so until *before*; None: never.
 
-    It ends with the answer to the first request after the last wrong one.
+    It ends with the answer to the first request after the last wrong one. Requests that were under way at one of the
+    two moments say nothing.
     """
-    then = sorted((row for row in rows if row.to == to and since <= row.start < before), key=lambda row: row.start)
-    wrong = max((number for number, row in enumerate(then) if row.said != wanted), default=-1)
-    return then[wrong + 1].end - since if wrong + 1 < len(then) else None
+    then = sorted((row for row in rows if row.to == to and row.start >= since and row.end < before), key=_start)
+    last = max((number for number, row in enumerate(then) if row.said != wanted), default=-1)
+    return then[last + 1].end - since if last + 1 < len(then) else None
+
+
+def _start(row: Row) -> float:
+    return row.start
 
 
 @dataclass(frozen=True)
@@ -129,9 +127,11 @@ class Pressing:
         self._input = input_
         self._output = output
 
-    def press(self, address: tuple[str, int], headers: Headers, connections: int, seconds: float) -> Pressed:
-        """One piece of work."""
-        plan = {"to": address, "headers": headers, "connections": connections, "seconds": seconds}
+    def press(
+        self, address: tuple[str, int], headers: Headers, connections: int, seconds: float, rate: float
+    ) -> Pressed:
+        """One piece of work; *rate* 0 is as many requests as possible."""
+        plan = {"to": address, "headers": headers, "connections": connections, "seconds": seconds, "rate": rate}
         self._input.write(json.dumps(plan) + "\n")
         self._input.flush()
         line = self._output.readline()

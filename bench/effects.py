@@ -11,13 +11,14 @@ import select
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Queue
 from typing import Final, Literal
 
 from bench import target
-from bench.client import Asking, asked, effect, failed, now
+from bench.client import Asking, asked, effect, now, wrong
 from bench.figures import Figure
 from bench.target import INTERCEPTED, LOCAL, NAMESPACE, ORIGINAL, PORT_FLAG
 from bench.ways import meshdev
@@ -33,6 +34,10 @@ _PAUSE_SECONDS: Final = 0.004
 _APART_SECONDS: Final = 0.35
 _CHANCE_SECONDS: Final = 0.1
 _UP_SECONDS: Final = 20.0
+
+#: A connection that the kernel has taken and the program has not, when it closes its port, is reset: so it is with
+#: every server that stops, and nobody knows whether the request was read. Such failures are told apart.
+_CAUGHT: Final = "failed of those under way when it went down"
 
 #: (when, until when, who answers then)
 Change = tuple[float, float, str]
@@ -75,9 +80,12 @@ def of_local_program(workload: str, program: LocalProgram, times: int) -> dict[s
         end = now()
     meshdev("leave", f"deployment/{workload}", "-n", NAMESPACE)
     changes = _changes(moments, end)
+    ends = [since for since, _, wanted in changes if wanted == ORIGINAL]
+    caught = [row for row in asking.rows if any(row.start < moment < row.end for moment in ends)]
     return {
-        "local program down, ms": _figure(asking, [each for each in changes if each[2] == ORIGINAL]),
-        "local program up, ms": _figure(asking, [each for each in changes if each[2] == LOCAL]),
+        "local program down, ms": _figure(asking, changes, ORIGINAL),
+        "local program up, ms": _figure(asking, changes, LOCAL),
+        _CAUGHT: Figure([wrong(caught).total()], len(caught)),
     }
 
 
@@ -113,8 +121,8 @@ def of_matches(workload: str, times: int) -> dict[str, Figure]:
     meshdev("leave", f"deployment/{workload}", "-n", NAMESPACE)
     changes = _changes(moments, end)
     return {
-        "match added, ms": _figure(asking, [each for each in changes if each[2] == LOCAL]),
-        "match withdrawn, ms": _figure(asking, [each for each in changes if each[2] == ORIGINAL]),
+        "match added, ms": _figure(asking, changes, LOCAL),
+        "match withdrawn, ms": _figure(asking, changes, ORIGINAL),
         "match added, all of it, s": Figure(took),
     }
 
@@ -128,15 +136,20 @@ def _changes(moments: Sequence[tuple[float, str]], end: float) -> list[Change]:
     return [(since, until, wanted) for (since, wanted), until in zip(moments, ends, strict=True)]
 
 
-def _figure(asking: Asking, changes: Sequence[Change]) -> Figure:
-    """The slowest pod of each change; one that took no effect counts with all the time it had, and as an error."""
+def _figure(asking: Asking, changes: Sequence[Change], wanted: str) -> Figure:
+    """The slowest pod of each change to *wanted*. One without an effect counts with all the time it had, and as wrong.
+
+    Requests that meet the next change are told there.
+    """
     figure = Figure()
-    for since, until, wanted in changes:
+    for since, until, now_wanted in changes:
+        if now_wanted != wanted:
+            continue
         taken = [effect(asking.rows, to, since, until, wanted) for to in range(asking.addresses)]
         figure.values.append(max((until - since if each is None else each) * 1e3 for each in taken))
-        rows = [row for row in asking.rows if since <= row.start < until]
+        rows = [row for row in asking.rows if since <= row.start and row.end < until]
         figure.requests += len(rows)
-        figure.errors += failed(rows) + sum(each is None for each in taken)
+        figure.wrong += wrong(rows) + Counter({"no effect": taken.count(None)})
     return figure
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench import target
-from bench.client import Asking, asked, failed, now
+from bench.client import Asking, asked, now, wrong
 from bench.figures import Figure
 from bench.target import INTERCEPTED, LOCAL, NAMESPACE, ORIGINAL, PORT_FLAG
 from bench.ways import meshdev
@@ -29,7 +29,7 @@ def measure(workloads: Sequence[str]) -> dict[str, Figure]:
         entered = {(pod.uid, pod.restarts) for pod in target.pods(workload)}
         figures["restarts"].values.append(len(entered ^ {(pod.uid, pod.restarts) for pod in before}))
         figures["restarts"].requests += len(asking.rows)
-        figures["restarts"].errors += asking.errors
+        figures["restarts"].wrong += wrong(asking.rows)
     return dict(figures)
 
 
@@ -48,4 +48,4 @@ def _intercept(workload: str, kind: str, asking: Asking, figures: dict[str, Figu
     ):
         figures[name].values.append(value)
         figures[name].requests += len(rows)
-        figures[name].errors += failed(rows)
+        figures[name].wrong += wrong(rows)

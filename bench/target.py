@@ -110,6 +110,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / _TICKS
 
 
+def busy_seconds() -> float:
+    """What everybody has used of this machine, its kernel too (proc(5), "cpu": all but idle, iowait and guest)."""
+    words = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    return sum(int(word) for number, word in enumerate(words) if number not in {3, 4}) / _TICKS
+
+
 def image_mb() -> float:
     """The files of the image that manager and sidecars run, in MB."""
     where = ["-n", manager_namespace(), "exec", "deployment/meshdev-traffic-manager", "-c", "tunnel", "--"]
