@@ -65,6 +65,7 @@ MAX_INTERCEPTS: Final = 1024
 #: Relays that one agent tries; of more the ways are not told.
 MAX_WAYS: Final = 256
 _MAX_COUNT: Final = 1 << 53
+_MAX_ID: Final = 32
 _MAX_PATH: Final = 1024
 
 _PORT: Final = re.compile(r"([1-9][0-9]{0,4})(/udp)?", re.ASCII)
@@ -114,7 +115,7 @@ class Listen:
     ports: Mapping[PodPort, int]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Counts:
     """Requests (or connections) of one intercept in this pod since its Envoy started."""
 
@@ -278,10 +279,16 @@ def _state(fields: Object) -> State:
         redirected=inner.distinct("redirected", pod_port, MAX_PORTS),
         apart=_pairs(inner, "apart", pod_port, lambda found, key: found.choice(key, APART), MAX_PORTS),
         older=_pairs(inner, "older", pod_port, lambda found, key: found.integer(key, 0, _MAX_COUNT), MAX_PORTS),
-        intercepts=_pairs(inner, "intercepts", str, _counts, MAX_INTERCEPTS),
+        intercepts=_pairs(inner, "intercepts", _intercept, _counts, MAX_INTERCEPTS),
         flows=_pairs(inner, "flows", pod_port, _counts, MAX_PORTS),
         ways=_pairs(inner, "ways", _relay, lambda found, key: found.choice(key, FOUND), MAX_WAYS),
     )
+
+
+def _intercept(text: str) -> str:
+    if len(text) > _MAX_ID:
+        raise ValueError("the id of an intercept is longer than any")
+    return text
 
 
 def _relay(text: str) -> int:

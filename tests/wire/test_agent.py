@@ -108,6 +108,7 @@ def test_what_an_agent_must_not_say(text: str) -> None:
         ("apart", {"1": "because"}),
         ("older", {"1": -1}),
         ("intercepts", None),
+        ("intercepts", {"a" * 33: {"matched": 0, "fell_back": 0, "errors": 0}}),
         ("flows", []),
         ("ways", {"20001": "untried"}),
         ("ways", {"19999": "open"}),

@@ -125,13 +125,17 @@ class Core:
         self._later(REJOIN_SECONDS, self._allow_all)
         self._follow_all()
 
+    def claimed(self) -> set[str]:
+        """The keys of all claims."""
+        return set(self._keys.values())
+
     # -- sidecars --------------------------------------------------------------------------------------------------
 
     def agent_came(self, key: str, hello: Hello, say: Callable[[FromControl], None]) -> Pod:
         """An agent proved the key. Raises Refused."""
         pod = self._pod(key, hello.uid)
         pod.agent_came(hello, say)
-        self._follow(key)
+        self._follow_pod(key, pod)
         return pod
 
     def agent_said(self, key: str, pod: Pod, message: Listen | State) -> None:
@@ -170,7 +174,7 @@ class Core:
         pod = self._pods.get((key, uid))
         if pod is not None:
             return pod
-        claimed = set(self._keys.values())
+        claimed = self.claimed()
         if key in claimed:
             full = sum(one == key for one, _ in self._pods) >= MAX_PODS
         else:

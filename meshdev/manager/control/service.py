@@ -8,18 +8,22 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Final
 
 import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from envoy.service.discovery.v3 import discovery_pb2
 
 from meshdev.errors import ProtocolError
-from meshdev.manager.control.core import Core, Refused
-from meshdev.manager.control.xds import Answer
+from meshdev.manager.control.core import MAX_WAITING, Core, Refused
+from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, Answer
+from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
 from meshdev.wire.agent import Hello
+from meshdev.wire.objects import for_people
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +31,14 @@ log = logging.getLogger(__name__)
 FIRST_SECONDS: Final = 5.0
 #: Streams at once, two for each sidecar.
 MAX_STREAMS: Final = 4096
-#: Bytes of one message to us: the first request of an Envoy lists all its extensions (some 100 KiB).
-MAX_RECEIVED: Final = 1 << 20
+#: Of them those of keys that no session claims: any text is such a key. Two for each sidecar that waits.
+MAX_STRANGERS: Final = 2 * MAX_WAITING + 64
+#: Connections at once; one takes 20 KiB. Who does not speak HTTP/2, or has no stream, is closed after the other times.
+MAX_CONNECTIONS: Final = 4096
+HANDSHAKE_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 10.0
+#: Bytes of one message to us: the first request of an Envoy lists all its extensions (60 KiB).
+MAX_RECEIVED: Final = agent.MAX_MESSAGE
 #: Messages that one stream may bring in a second, and then at once: what is more is read later.
 _PER_SECOND: Final = 50.0
 _BURST: Final = 200.0
@@ -46,7 +56,11 @@ OPTIONS: Final = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.so_reuseport", 0),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
+    ("grpc.max_connection_idle_ms", int(IDLE_SECONDS * 1000)),
 )
+_ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 Context = Any  # grpc.aio has no types
 
@@ -54,84 +68,139 @@ Context = Any  # grpc.aio has no types
 async def serve(core: Core, address: str) -> tuple[Any, int]:
     """A server that runs, and its port. The caller stops it."""
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
-    ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(_Ads(core), server)
-    handler = grpc.stream_stream_rpc_method_handler(_Agents(core).session)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": handler}),))
+    gate = _Gate(core)
+    envoys = grpc.stream_stream_rpc_method_handler(
+        _Envoys(core, gate).stream, _asked, discovery_pb2.DiscoveryResponse.SerializeToString
+    )
+    agents = grpc.stream_stream_rpc_method_handler(_Agents(core, gate).session)
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(_ADS, {"StreamAggregatedResources": envoys}),
+            grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": agents}),
+        )
+    )
     port = server.add_insecure_port(address)
     await server.start()
     return server, port
 
 
-class _Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc] # grpc has no types
+class _Gate:
+    """Who may come in."""
+
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._streams: Counter[str] = Counter()
 
-    async def StreamAggregatedResources(  # noqa: N802 -- gRPC's name
-        self, requests: AsyncIterator[Any], context: Context
-    ) -> None:
-        """One Envoy, from its first request to the end of its stream."""
+    @contextlib.asynccontextmanager
+    async def passed(self, context: Context) -> AsyncIterator[tuple[str, IPv4Address]]:
+        """The key and address of whoever brings a token, as long as the block; ends the call of whoever does not."""
         key, address = await _proved(context)
-        first = await _first(requests, context)
-        uid = first.node.id[:63]
-        outgoing = _Outbox()
-
-        def send(answers: list[Answer]) -> None:
-            for answer in answers:
-                outgoing.put(answer.kind, answer)
-
+        claimed = self._core.claimed()
+        if key not in claimed and sum(self._streams[one] for one in self._streams.keys() - claimed) >= MAX_STRANGERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the manager takes no more sidecars")
+        self._streams[key] += 1
         try:
-            pod, stream = self._core.envoy_came(key, uid, address, send)
-        except Refused as refused:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
-        try:
-            async with _beside(_write(context, outgoing, _response)):
-                async for request in _paced(requests, first):
-                    error = request.error_detail.message[:4096] if request.HasField("error_detail") else None
-                    names = frozenset(request.resource_names)
-                    send(stream.heard(request.type_url, names, request.response_nonce, error))
-                    if error is not None:
-                        log.warning("the Envoy of pod %s refuses: %s", uid, error[:500])
-                    self._core.envoy_said(key, pod)
+            yield key, address
         finally:
-            self._core.envoy_went(key, uid, address, pod, stream)
+            self._streams[key] -= 1
+            if not self._streams[key]:
+                del self._streams[key]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What counts of a DiscoveryRequest. All else is not kept: an Envoy's first one is long, a stranger's longer."""
+
+    node: str
+    kind: str
+    names: frozenset[str]
+    nonce: str
+    error: str | None
+
+
+def _asked(data: bytes) -> _Asked:
+    request = discovery_pb2.DiscoveryRequest.FromString(data)
+    names = request.resource_names[: MAX_NAMES + 1]
+    return _Asked(
+        node=for_people(request.node.id, 63),
+        kind=next((kind for kind in ORDER if kind == request.type_url), ""),
+        names=frozenset(name for name in names if len(name) <= MAX_NAME),
+        nonce=request.response_nonce[:63],
+        error=for_people(request.error_detail.message) if request.HasField("error_detail") else None,
+    )
+
+
+class _Envoys:
+    def __init__(self, core: Core, gate: _Gate) -> None:
+        self._core = core
+        self._gate = gate
+
+    async def stream(self, requests: AsyncIterator[_Asked], context: Context) -> None:
+        """One Envoy, from its first request to the end of its stream."""
+        async with self._gate.passed(context) as (key, address):
+            first = await _first(requests, context)
+            uid, outgoing = first.node, _Outbox()
+
+            def send(answers: list[Answer]) -> None:
+                for answer in answers:
+                    outgoing.put(answer.kind, answer)
+
+            try:
+                pod, stream = self._core.envoy_came(key, uid, address, send)
+            except Refused as refused:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
+            try:
+                async with _beside(_write(context, outgoing, _response)):
+                    async for request in _paced(requests, first):
+                        send(stream.heard(request.kind, request.names, request.nonce, request.error))
+                        if request.error is not None:
+                            log.warning("the Envoy of pod %s refuses: %s", uid, request.error[:500])
+                        self._core.envoy_said(key, pod)
+            finally:
+                self._core.envoy_went(key, uid, address, pod, stream)
 
 
 class _Agents:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, gate: _Gate) -> None:
         self._core = core
+        self._gate = gate
         self._current: dict[tuple[str, str], object] = {}
 
     async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One agent, from its hello to the end of its stream."""
-        key, _ = await _proved(context)
+        async with self._gate.passed(context) as (key, _):
+            try:
+                await self._follow(key, requests, context)
+            except ProtocolError as error:
+                log.warning("an agent at %s is ended: %s", context.peer(), error.message)
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+
+    async def _follow(self, key: str, requests: AsyncIterator[bytes], context: Context) -> None:
+        hello = agent.decode_from_agent(await _first(requests, context))
+        if not isinstance(hello, Hello):
+            raise _unexpected("the first message is not hello")
+        outgoing = _Outbox()
         try:
-            hello = agent.decode_from_agent(await _first(requests, context))
-            if not isinstance(hello, Hello):
-                raise _unexpected("the first message is not hello")
-            outgoing = _Outbox()
-            try:
-                pod = self._core.agent_came(key, hello, lambda message: outgoing.put(type(message), message))
-            except Refused as refused:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
-            mine = self._current[key, hello.uid] = object()
-            log.info("the agent of pod %s/%s is there", hello.namespace, hello.pod)
-            try:
-                async with _beside(_write(context, outgoing, agent.encode)):
-                    async for data in _paced(requests):
-                        message = agent.decode_from_agent(data)
-                        if isinstance(message, Hello):
-                            raise _unexpected("a second hello")
-                        if self._current.get((key, hello.uid)) is not mine:
-                            break  # the same pod's newer stream counts
-                        self._core.agent_said(key, pod, message)
-            finally:
-                if self._current.get((key, hello.uid)) is mine:
-                    del self._current[key, hello.uid]
-                    log.info("the agent of pod %s/%s is gone", hello.namespace, hello.pod)
-                    self._core.agent_went(key, hello.uid, pod)
-        except ProtocolError as error:
-            log.warning("an agent at %s is ended: %s", context.peer(), error.message)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+            pod = self._core.agent_came(key, hello, lambda message: outgoing.put(type(message), message))
+        except Refused as refused:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
+        mine = self._current[key, hello.uid] = object()
+        log.info("the agent of pod %s/%s is there", hello.namespace, hello.pod)
+        try:
+            async with _beside(_write(context, outgoing, agent.encode)):
+                async for data in _paced(requests):
+                    message = agent.decode_from_agent(data)
+                    del data  # as long as nothing follows
+                    if isinstance(message, Hello):
+                        raise _unexpected("a second hello")
+                    if self._current.get((key, hello.uid)) is not mine:
+                        break  # the same pod's newer stream counts
+                    self._core.agent_said(key, pod, message)
+        finally:
+            if self._current.get((key, hello.uid)) is mine:
+                del self._current[key, hello.uid]
+                log.info("the agent of pod %s/%s is gone", hello.namespace, hello.pod)
+                self._core.agent_went(key, hello.uid, pod)
 
 
 def _unexpected(what: str) -> ProtocolError:
@@ -170,14 +239,15 @@ async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any
     """*first*, then what comes, no faster than it may: gRPC's flow control holds the sender then."""
     clock = asyncio.get_running_loop().time
     credit, since = _BURST, clock()
-    for request in first:
-        yield request
+    for each in first:
+        yield each
     async for request in requests:
         credit, since = min(_BURST, credit + _PER_SECOND * (clock() - since)), clock()
         if credit < 1:
             await asyncio.sleep((1 - credit) / _PER_SECOND)
         credit -= 1
         yield request
+        del request  # nothing of it is kept while the next is awaited
 
 
 def _response(answer: Answer) -> Any:  # noqa: ANN401 -- protobuf has no types

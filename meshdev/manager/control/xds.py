@@ -15,8 +15,9 @@ from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, 
 
 #: Kinds that Envoy asks for as a whole; of the others it names what it needs.
 _WHOLE: Final = frozenset({CLUSTERS, LISTENERS})
-#: Names that one Envoy may ask for.
-MAX_NAMES: Final = 4096
+#: Names that one Envoy may ask for, and characters of one: twice the ports of a pod, and what names.py makes of them.
+MAX_NAMES: Final = 512
+MAX_NAME: Final = 64
 
 Resources = Mapping[str, Any]
 
@@ -77,7 +78,8 @@ class Stream:
                 watch.sent = None
                 if self._goal is watch.goal:
                     self.refused, self.settled = error or "refused without a word", False
-        watch.names = names - {"*"}
+        if kind not in _WHOLE:
+            watch.names = names
         if watch.sent is not None and kind not in _WHOLE:
             watch.sent = {name: one for name, one in watch.sent.items() if name in watch.names}
         return self._next()

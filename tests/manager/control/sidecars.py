@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from envoy.config.cluster.v3 import cluster_pb2
@@ -227,8 +227,14 @@ def metadata(token: str | None) -> list[tuple[str, str]]:
     return [] if token is None else [(agent.METADATA_KEY, token)]
 
 
+class Place(Protocol):
+    """Where control is served on loopback."""
+
+    port: int
+
+
 @asynccontextmanager
-async def channel(control: Control) -> AsyncIterator[Any]:
+async def channel(control: Place) -> AsyncIterator[Any]:
     async with grpc.aio.insecure_channel(
         f"127.0.0.1:{control.port}", options=[("grpc.use_local_subchannel_pool", 1)]
     ) as made:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from meshdev.intercept.spec import Port
 from meshdev.manager.control import service
 from meshdev.sidecar.envoy import names
-from meshdev.sidecar.envoy.protos import CLUSTERS, LISTENERS
+from meshdev.sidecar.envoy.protos import LISTENERS
 from meshdev.wire import agent
 from meshdev.wire.agent import Counts, Hello, Listen, PodPort, State
 from meshdev.wire.intercepts import Report
@@ -138,7 +138,7 @@ async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
 async def test_without_a_token_nobody_gets_anything(mesh: Control, manager: Manager, words: Words, token: str) -> None:
     words.claim()
     async with joined(mesh), channel(mesh) as line:
-        # Nothing is written: of a write that meets the end of its call grpc.aio makes INTERNAL, whatever the server said.
+        # Nothing is written: a write that meets the end of its call makes INTERNAL of it in grpc.aio, whatever was said.
         for call in (
             ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(metadata=metadata(token)),
             line.stream_stream(agent.METHOD)(metadata=metadata(token)),
