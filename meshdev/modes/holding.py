@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 from meshdev.errors import ConfigError, InterceptError, MeshdevError
 from meshdev.intercept import match
 from meshdev.intercept.lease import Status
+from meshdev.intercept.target import Target
 from meshdev.kube import leases, tokens
 from meshdev.kube.leases import Held
 from meshdev.kube.replicas import Replica
@@ -80,6 +81,10 @@ class Holding:
     def holds(self, workload: str, namespace: str) -> bool:
         """Whether it is on that workload (``deployment/b``)."""
         return self._plan is not None and (str(self._plan.spec.workload), self.namespace) == (workload, namespace)
+
+    def looks_for(self, target: Target, namespace: str) -> bool:
+        """Whether it was asked for by that name, and nobody knows yet which workload that is."""
+        return self._plan is None and (self._intent.target, self.namespace) == (target, namespace)
 
     def status(self) -> InterceptStatus | None:
         """As it is now; None while nothing is planned yet."""

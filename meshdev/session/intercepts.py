@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -102,14 +102,18 @@ class Intercepts:
     async def running(self, pool: Pool) -> AsyncIterator[None]:
         """Intercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
         self._pool = pool
-        async with asyncio.TaskGroup() as group:
-            looking = group.create_task(self._ports.run())
-            self._group = group
+        # Two groups: should the looking break, intercepts are ended by _end, and not once more by their group.
+        async with asyncio.TaskGroup() as around:
+            looking = around.create_task(self._ports.run())
             try:
-                yield
+                async with asyncio.TaskGroup() as group:
+                    self._group = group
+                    try:
+                        yield
+                    finally:
+                        self._group = None
+                        await _whole(self._end(self._running))
             finally:
-                self._group = None
-                await self._end(self._running)
                 looking.cancel()
 
     # -- what modes need of the session ----------------------------------------------------------------------------
@@ -186,14 +190,16 @@ class Intercepts:
             chosen = [each for each in self._running if request.namespace in (None, each.holding.namespace)]
             return await self._end(chosen)
         target, namespace = parse_target(request.target), request.namespace or self.namespace
+        starting = [each for each in self._running if each.holding.looks_for(target, namespace)]
         chosen = [each for each in self._running if each.holding.holds(str(target), namespace)]
+        if chosen:  # what is known needs no API server
+            return await self._end(chosen + starting)
+        if starting:
+            await self._end(starting)
         resolved = await resolve(self.api, target, namespace)
-        chosen += [
-            each
-            for each in self._running
-            if each not in chosen and each.holding.holds(str(resolved.workload), namespace)
-        ]
-        left = await self._end(chosen)
+        left = await self._end(
+            [each for each in self._running if each.holding.holds(str(resolved.workload), namespace)]
+        )
         return left or await clear(self.api, resolved, self.holder)
 
     def _start(self, request: InterceptRequest, exchange: Exchange) -> _Running:
@@ -250,3 +256,16 @@ class Intercepts:
             await asyncio.wait((*ends, changed), return_when=asyncio.FIRST_COMPLETED, timeout=2)
             changed.cancel()
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=LIVE_SECONDS)
+
+
+async def _whole(work: Coroutine[Any, Any, object]) -> None:
+    """All of *work*, whatever cancels meanwhile: undoing has its own limits, and what ends the session may be two."""
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
