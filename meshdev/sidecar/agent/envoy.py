@@ -8,7 +8,7 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ BINARY: Final = "envoy"
 _MOST_WORKERS: Final = 2
 _ASK_SECONDS: Final = 5.0
 _END_SECONDS: Final = 2.0
+_LONGEST_LINE: Final = 1 << 16
 
 
 class Envoy:
@@ -133,14 +134,27 @@ class Envoy:
 
     async def _hear(self, stream: asyncio.StreamReader | None) -> None:
         """Its stdout: a line is a connection without requests on a port where some were looked for."""
-        while stream is not None and await stream.readline():
+        async for _ in _lines(stream):
             self._raw()
 
     async def _log(self, stream: asyncio.StreamReader | None) -> None:
         """Its stderr: what it cannot use it writes down whole, the token with it."""
-        while stream is not None and (line := await stream.readline()):
+        async for line in _lines(stream):
             text = line.decode("utf-8", "replace").rstrip()
             log.warning("envoy: %s", text.replace(self._settings.token, "(token)"))
+
+
+async def _lines(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
+    """All but those that are too long. The stream is always read: Envoy stands still where it is not."""
+    rest, whole = b"", True
+    while stream is not None and (piece := await stream.read(_LONGEST_LINE)):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if whole:
+                yield line
+            whole = True
+        if len(rest) > _LONGEST_LINE:
+            rest, whole = b"", False
 
 
 def raise_limits() -> None:

@@ -138,7 +138,7 @@ async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
 async def test_without_a_token_nobody_gets_anything(mesh: Control, manager: Manager, words: Words, token: str) -> None:
     words.claim()
     async with joined(mesh), channel(mesh) as line:
-        # Nothing is written: a write that meets the end of its call makes INTERNAL of it in grpc.aio, whatever was said.
+        # Nothing is written: a write that met the end of its call would make INTERNAL of it, whatever is said.
         for call in (
             ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(metadata=metadata(token)),
             line.stream_stream(agent.METHOD)(metadata=metadata(token)),

@@ -1,0 +1,48 @@
+"""What the agent hears of its Envoy's process; the program here is a script."""
+
+import asyncio
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from meshdev.sidecar.agent.envoy import Envoy
+from meshdev.sidecar.agent.settings import Settings
+
+TOKEN = "t" * 32
+SETTINGS = Settings("b-1", "uid", "default", IPv4Address("127.0.0.1"), "127.0.0.1", 15010, TOKEN)
+
+
+def script(folder: Path, *commands: str) -> str:
+    path = folder / "envoy"
+    path.write_text("#!/bin/sh\n" + "\n".join(commands) + "\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+async def heard(folder: Path, *commands: str) -> int:
+    """How often its stdout was heard, when it has ended."""
+    raws: list[None] = []
+    envoy = Envoy(SETTINGS, lambda: raws.append(None), script(folder, *commands))
+    try:
+        async with asyncio.timeout(20):
+            await envoy.run(started=lambda: None, ended=lambda: None)
+    finally:
+        await envoy.end()
+        envoy.close()
+    return len(raws)
+
+
+async def test_its_words_are_logged_without_the_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert await heard(tmp_path, "echo 8080; echo 8080", f"echo one {TOKEN} two >&2", "echo three >&2") == 2
+    assert "envoy: one (token) two" in caplog.text
+    assert "envoy: three" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+async def test_a_line_without_end_holds_up_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    long = f"head -c 300000 /dev/zero | tr '\\0' x; echo {TOKEN[:-1]}"
+    assert await heard(tmp_path, f"{{ echo one; {long}; echo two; }} >&2", long, "echo 8080") == 1
+    assert "envoy: one" in caplog.text
+    assert "envoy: two" in caplog.text
+    assert TOKEN[:-1] not in caplog.text
