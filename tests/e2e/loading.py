@@ -97,12 +97,19 @@ class Load:
         kinds: tuple[str, ...] = ("new", "kept", "pool"),
         seconds: float = 20,
     ) -> float:
-        """Wait until the last ten such requests of each kind were all answered by *name*; when the last ended."""
+        """Wait until the last ten such requests of each kind were all answered by *name*; when the last ended.
+
+        Pods say their whole names; that of their Deployment is enough.
+        """
 
         def condition() -> list[Row]:
             asked = [row for row in self.since(since) if row.matched == matched]
             last = [row for kind in kinds for row in [row for row in asked if row.kind == kind][-10:]]
-            return last if len(last) == 10 * len(kinds) and all(row.said == name for row in last) else []
+            return (
+                last
+                if len(last) == 10 * len(kinds) and all(f"{row.said}-".startswith(f"{name}-") for row in last)
+                else []
+            )
 
         what = f"matched={matched} requests are answered by {name}"
         rows: list[Row] = until(what, condition, seconds)
@@ -129,7 +136,7 @@ class Load:
 
 def summary(rows: Iterable[Row]) -> str:
     """Counts by kind and who answered."""
-    counts = Counter((row.kind, "a=1" if row.matched else "", row.said[:60]) for row in rows)
+    counts = Counter((row.kind, "a=1" if row.matched else "", row.said[:70]) for row in rows)
     return "\n".join(f"{count:6} {' '.join(key)}" for key, count in sorted(counts.items()))
 
 

@@ -40,6 +40,14 @@ def container(manifest: Manifest) -> Manifest:
     return found
 
 
+def says_its_pod(manifest: Manifest) -> Manifest:
+    """The pods answer their own name."""
+    made = container(manifest)
+    made["env"] = [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+    made["args"] = ["--name=$(POD)" if word.startswith("--name=") else word for word in made["args"]]
+    return manifest
+
+
 def as_daemonset(manifest: Manifest) -> Manifest:
     """The same pods on every node."""
     spec = {key: manifest["spec"][key] for key in ("selector", "template")}
