@@ -12,9 +12,10 @@ from meshdev.errors import Cancelled, ClusterError, InterceptError, MeshdevError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.lease import name_of
 from meshdev.intercept.spec import Spec
+from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
+from meshdev.kube.leases import Held
 from meshdev.kube.sidecars import SidecarTerms
-from meshdev.session import claim as claims
 from meshdev.session import intercepts as module
 from meshdev.session.api import Exchange
 from meshdev.session.intercepts import Intercepts
@@ -59,7 +60,6 @@ class World:
         self.here, self.fake = here, fake
         self.intercepts = Intercepts(api, "default", "jane@laptop", cast("Laptop", here))
         self.refusal: Refusal | None = None
-        self.lets_go = True
         self.specs: list[Spec] = []
         self.streams: list[asyncio.Task[None]] = []
         here.claims.speak(self._asked)
@@ -75,7 +75,7 @@ class World:
                 self.specs.append(spec)
                 relays = (Relay(port.remote, port.transport, 20000 + len(self.specs)) for port in spec.ports)
                 answers = [Relays(wish.id, tuple(relays)), Report(wish.id, "b-1", "acked", way="open")]
-            case Withdraw() if self.lets_go:
+            case Withdraw():
                 answers = [Report(wish.id, "b-1", "gone")]
         for answer in answers:
             asyncio.get_running_loop().call_soon(self.intercepts.heard, answer)
@@ -275,31 +275,37 @@ async def test_the_end_of_the_connection_leaves_all(world: World) -> None:
 
 
 async def test_a_second_end_does_not_cut_the_undo_short(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "GONE_SECONDS", 0.1)
-    world.lets_go = False
-    told = asyncio.Event()
+    connected, releasing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    release = leases.release
+
+    async def slowly(api: KubeApi, held: Held) -> None:
+        releasing.set()
+        await go_on.wait()
+        await release(api, held)
+
+    monkeypatch.setattr(leases, "release", slowly)
 
     async def session() -> None:
         async with world.connected():
             await world.up()
-            told.set()
+            connected.set()
             await asyncio.Event().wait()
 
     task = asyncio.ensure_future(session())
-    await told.wait()
+    await connected.wait()
     task.cancel()
-    await until(lambda: "withdrawn" in world.here.story)
+    await releasing.wait()
     task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert (world.fake.names(*LEASES), world.here.led) == ([], {})
+    assert world.fake.names(*LEASES) == []
 
 
 async def test_looking_at_ports_that_breaks_ends_the_connection_and_undoes_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "GONE_SECONDS", 0.1)
-    world.lets_go = False
     breaks = asyncio.Event()
 
     async def run(ports: LocalPorts) -> None:
