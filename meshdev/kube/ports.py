@@ -137,13 +137,16 @@ def _remote(
                 f"--port {request}: {what} has {_listed(only)}", hint=f"say which one: --port {request.local}:REMOTE"
             )
         return only[0].number, only[0].transport
-    candidates: list[tuple[int, Transport]] = [
-        (each.target, each.transport) for each in ports.service if remote in {each.port, each.name}
-    ]
-    candidates += [(port.number, port.transport) for port in ports.known if remote in {port.number, *port.names}]
-    for number, transport in candidates:
-        if wanted in {None, transport}:
-            return number, transport
+    led = [each for each in ports.service if remote in {each.port, each.name} and wanted in {None, each.transport}]
+    named = [port for port in ports.known if remote in {port.number, *port.names} and wanted in {None, port.transport}]
+    if not led and len({port.number for port in named}) > 1:
+        raise InterceptError(
+            f"--port {request}: {what} has more than one port named {remote}: {_listed(named)}", hint="give its number"
+        )
+    found = [(each.target, each.transport) for each in led] or [(each.number, each.transport) for each in named]
+    if found:
+        # In a mesh one name of both transports means that of requests.
+        return min(found, key=lambda each: mode == "mesh" and each[1] == "udp")
     if isinstance(remote, int):
         return remote, wanted or "tcp"  # containers need not declare what they listen on
     raise InterceptError(

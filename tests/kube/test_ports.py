@@ -131,6 +131,25 @@ def test_what_cannot_be_meant(typed: list[str], mode: Mode, kind: type[Exception
     assert words in str(caught.value)
 
 
+def test_a_name_of_several_ports_is_asked_about_and_one_of_both_transports_is_that_of_requests() -> None:
+    ports = Ports(
+        (
+            TargetPort(53, "tcp", frozenset({"dns"})),
+            TargetPort(53, "udp", frozenset({"dns"})),
+            TargetPort(8080, "http", frozenset({"http"})),
+            TargetPort(8081, "http", frozenset({"http"})),
+        ),
+        (
+            ServicePort(53, "dns", 53, "udp"),
+            ServicePort(53, "dns2", 53, "tcp"),
+        ),
+    )
+    with pytest.raises(InterceptError, match=r"more than one port named http: the ports 8080/tcp .*, 8081/tcp"):
+        resolve_ports([parse_port("3000:http")], ports, "mesh", "deployment/b")
+    assert resolve_ports([parse_port("3000:53")], ports, "mesh", "deployment/b") == (Port(53, "tcp", 3000),)
+    assert resolve_ports([parse_port("3000:53")], ports, "proxy", "deployment/b") == (Port(53, "udp", 3000),)
+
+
 def test_a_workload_without_ports() -> None:
     with pytest.raises(InterceptError, match="declares no TCP port"):
         resolve_ports([], Ports(()), "mesh", "deployment/b")
