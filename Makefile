@@ -46,7 +46,7 @@ lint: setup ## ruff, mypy --strict, the arrows between packages
 test: lint ## everything: lint, unit tests, tests in namespaces, tests on the cluster
 	@$(PYTHON) -m pytest
 
-bench: cluster ## meshdev against kubectl port-forward, as ratios
+bench: cluster ## meshdev against kubectl port-forward, sidecars against bare apps, as ratios
 	@$(PYTHON) -m tests.cluster exec -- $(PYTHON) -m bench
 
 image: setup ## the traffic-manager's image (IMAGE=name, BUILDER='podman build')

@@ -116,7 +116,7 @@ def of_matches(workload: str, times: int) -> dict[str, Figure]:
             stream.leave()
             _read_until("over", stream, LEAVE_SECONDS)
             stream.close()
-        _some_time()
+            _some_time()
         end = now()
     meshdev("leave", f"deployment/{workload}", "-n", NAMESPACE)
     changes = _changes(moments, end)
@@ -149,7 +149,11 @@ def _figure(asking: Asking, changes: Sequence[Change], wanted: str) -> Figure:
         figure.values.append(max((until - since if each is None else each) * 1e3 for each in taken))
         rows = [row for row in asking.rows if since <= row.start and row.end < until]
         figure.requests += len(rows)
-        figure.wrong += wrong(rows) + Counter({"no effect": taken.count(None)})
+        figure.wrong += wrong(rows)
+        for to, seconds in enumerate(taken):
+            if seconds is None:
+                answers = Counter(row.said[:40] for row in rows if row.to == to)
+                figure.wrong[f"no effect, answers were {dict(answers)}"] += 1
     return figure
 
 
