@@ -1,6 +1,8 @@
 """Relays, the whole way: a pod, the manager's process, the tunnel, the laptop's real helper, a local program."""
 
 import asyncio
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -331,3 +333,15 @@ async def test_a_killed_session_is_refused_soon_and_its_relays_go(laptop: Laptop
                 pass
             print(f"a killed session's relays are gone after {time.monotonic() - began:.1f} s")
             assert "198.18" not in cluster.manager.run("nft", "list", "table", "inet", "meshdev")
+
+
+async def test_without_the_tunnels_process_relays_refuse_and_lead_nowhere(laptop: Laptop, cluster: Cluster) -> None:
+    with local_program(laptop), control(cluster) as listener:
+        async with connected(laptop, cluster) as session:
+            await session.lead()
+            allow(listener, session.tcp, POD)
+            await reaches(cluster, session.tcp)
+            os.kill(cluster.manager_pid, signal.SIGKILL)
+            await asyncio.to_thread(os.waitid, os.P_PID, cluster.manager_pid, os.WEXITED | os.WNOWAIT)
+            assert "@relays" in cluster.manager.run("nft", "list", "table", "inet", "meshdev")
+            assert await refused(cluster, session.tcp) < 0.2

@@ -3,6 +3,9 @@
 A relay is a port of the pod's address that leads to the same port of a session's address, for the sources that are
 allowed alone; for everybody else nobody listens there. What arrives at the laptop comes from the manager's address on
 that session's device, so the laptop answers into the tunnel, whatever it routes there.
+
+The table outlives the process, while devices go with it. What would then leave by the uplink that it came by is
+refused, so that relays of a tunnel that is gone lead nowhere and keep nobody waiting.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,6 +45,8 @@ table inet meshdev {
     oifname "mesh*" ct state established,related accept
     oifname "mesh*" ct status dnat jump relayed
     oifname "mesh*" drop
+    iifname UPLINK meta l4proto tcp reject with tcp reset
+    iifname UPLINK reject
   }
   chain relayed {
     meta l4proto tcp tcp flags & (fin|syn|rst|ack) != syn reject with tcp reset
