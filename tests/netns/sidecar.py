@@ -206,6 +206,11 @@ class SidecarPod:
     def _inside(self) -> list[str]:
         return ["nsenter", f"--net=/proc/{self.pod.pid}/ns/net", "--"]
 
+    def doors(self) -> set[int]:
+        """Where Envoy listens."""
+        listening = self.pod.run("ss", "-ltnH").splitlines()
+        return {int(line.split()[3].split(":")[1]) for line in listening if ":158" in line}
+
     def rules(self) -> str:
         return self.pod.run("nft", "list", "ruleset")
 

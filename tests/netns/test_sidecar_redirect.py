@@ -11,9 +11,9 @@ import pytest
 
 from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
 from meshdev.wire.agent import Counts, PodPort
-from tests.netns.cluster import POD
+from tests.netns.cluster import MANAGER, POD
 from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
-from tests.sidecar.pod import FIRST, End
+from tests.sidecar.pod import FIRST, SECOND, End
 from tests.sidecar.real_envoy import TOKEN
 
 WEB = PodPort(8080)
@@ -73,12 +73,11 @@ async def test_envoys_port_can_only_be_reached_redirected() -> None:
         await pod.app(8080)
         await pod.manager.claim(claim(MINE))
         await pod.manager.until(lambda state: state.redirected)
-        listening = pod.pod.run("ss", "-ltnH").splitlines()
-        (door,) = {line.split()[3].split(":")[1] for line in listening if ":158" in line}
+        (door,) = pod.doors()
         with pytest.raises(ConnectionRefusedError):
-            await pod.connect(int(door))
+            await pod.connect(door)
         with pod.pod.inside(), pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", int(door)), timeout=5)
+            socket.create_connection(("127.0.0.1", door), timeout=5)
         with pod.pod.inside():
             reader, writer = await asyncio.open_connection(str(POD), 8080)
         assert await ask(reader, writer, a="1") == "original", "the pod's own connections never meet Envoy"
@@ -191,3 +190,57 @@ async def test_datagrams_in_proxy_mode() -> None:
         await pod.manager.claim()
         await pod.manager.until(lambda state: not state.redirected)
         assert await answer() == b"ox"
+
+
+async def test_a_sender_of_datagrams_that_goes_on_is_redirected_and_back() -> None:
+    loop = asyncio.get_running_loop()
+    async with sidecar() as pod:
+        for place, port, letter in ((pod.pod, 9090, b"o"), (pod.outside, 20001, b"l")):
+            with place.inside():
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sock.bind(("0.0.0.0", port))
+            await loop.create_datagram_endpoint(functools.partial(Echo, letter), sock=sock)
+        await pod.app(8080)
+        await pod.manager.claim(claim())  # now connections are tracked
+        await pod.manager.until(lambda state: state.redirected == (WEB,))
+        with pod.outside.inside():
+            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sender:
+            sender.setblocking(False)
+            sender.connect((str(POD), 9090))
+
+            async def answer() -> bytes:
+                await loop.sock_sendall(sender, b"x")
+                async with asyncio.timeout(5):
+                    return await loop.sock_recv(sender, 100)
+
+            for _ in range(2):
+                assert await answer() == b"ox"
+                await pod.manager.claim(claim(), claim(port=9090, protocol="udp", name=SECOND))
+                await pod.manager.until(lambda state: state.redirected == (WEB, VOICE))
+                assert await answer() == b"lx"
+                await pod.manager.claim(claim())
+                await pod.manager.until(lambda state: state.redirected == (WEB,))
+            assert await answer() == b"ox"
+
+
+async def test_the_pods_own_flows_may_begin_at_the_number_of_a_door() -> None:
+    loop = asyncio.get_running_loop()
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await pod.manager.claim(claim())
+        await pod.manager.until(lambda state: state.redirected)
+        (door,) = pod.doors()
+        with pod.outside.inside():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.bind((str(MANAGER), 53))
+        await loop.create_datagram_endpoint(functools.partial(Echo, b"a"), sock=sock)
+        with pod.pod.inside():
+            asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with asking:
+            asking.setblocking(False)
+            asking.bind((str(POD), door))
+            asking.connect((str(MANAGER), 53))
+            await loop.sock_sendall(asking, b"q")
+            async with asyncio.timeout(5):
+                assert await loop.sock_recv(asking, 100) == b"aq"

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Final
 
 from meshdev.errors import FirewallError
+from meshdev.netlink.flows import forget_flows
 from meshdev.nft import Nftables
 from meshdev.wire.agent import PodPort
 
@@ -20,7 +22,8 @@ _TABLE: Final = "inet meshdev"
 _SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 
 #: Only the first packet of a connection is translated, and only if it is one: after tracking begins, packets of
-#: connections that are older look new to the kernel. The chain stays when nothing is redirected any more: without a
+#: connections that are older look new to the kernel. What answers the pod's own flows passes: of another transport
+#: they may begin at the number of a door. The chain stays when nothing is redirected any more: without a
 #: nat chain the kernel would stop to translate the connections that were.
 _RULES: Final = f"""\
 add table {_TABLE} {{ flags owner; }}
@@ -34,6 +37,7 @@ add rule {_TABLE} arrivals fib daddr type != local accept
 add rule {_TABLE} arrivals {_SYN} redirect to :tcp dport map @tcp_doors
 add rule {_TABLE} arrivals meta l4proto udp redirect to :udp dport map @udp_doors
 add chain {_TABLE} only_redirected {{ type filter hook input priority -1; policy accept; }}
+add rule {_TABLE} only_redirected ct direction reply accept
 add rule {_TABLE} only_redirected tcp dport @doors ct status & dnat == 0 reject with tcp reset
 add rule {_TABLE} only_redirected udp dport @doors ct status & dnat == 0 reject
 """
@@ -78,11 +82,19 @@ class Firewall:
         commands += [f"add element {_TABLE} doors {{ {door} }}" for door in sorted(set(wanted.values()))]
         if wanted != self._redirected:
             self._nft.run("\n".join(commands) + "\n")
+            changed = dict(wanted.items() ^ self._redirected.items()).keys()
             self._redirected = dict(wanted)
+            _forget_senders({port.number for port in changed if port.transport == "udp"})
 
     def close(self) -> None:
         """The table goes."""
         self._nft.close()
+
+
+def _forget_senders(ports: Set[int]) -> None:
+    """Who sends datagrams from one socket all the time is one flow to the kernel: the next datagram begins another."""
+    if ports:
+        forget_flows(lambda flow: flow.protocol == socket.IPPROTO_UDP and flow.sent_to[1] in ports)
 
 
 async def take() -> Firewall:
