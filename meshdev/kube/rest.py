@@ -78,9 +78,14 @@ class Rest:
         self.context: ssl.SSLContext = self._client.rest_client.ssl_context
         self.context.set_alpn_protocols(["http/1.1"])
         _load_client_certificate(self.context, credentials)
-        self._connector = _SocksConnector(socks, self.context) if socks else None
-        if self._connector:
-            configuration.client_session_kwargs["connector"] = self._connector
+        self._connector = (
+            _SocksConnector(socks, self.context)
+            if socks
+            else aiohttp.TCPConnector(
+                limit=configuration.connection_pool_maxsize, ssl=self.context, socket_factory=_kept_alive
+            )
+        )
+        configuration.client_session_kwargs["connector"] = self._connector
 
     async def send(
         self,
@@ -109,8 +114,7 @@ class Rest:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
-        if self._connector:
-            await self._connector.close()  # the session does not own it
+        await self._connector.close()  # the session does not own it
 
 
 def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) -> None:
@@ -130,6 +134,16 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
     finally:
         for file in files:
             os.close(file)
+
+
+def _kept_alive(info: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices within 25 s that its peer is gone: after a sleep, a watch would be silent for minutes."""
+    family, kind, protocol, _, _ = info
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    return sock
 
 
 class _SocksConnector(aiohttp.TCPConnector):

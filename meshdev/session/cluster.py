@@ -158,8 +158,8 @@ class Cluster:
         if not self.connected:
             for created in self._created:
                 try:
-                    async with asyncio.timeout(UNDO_SECONDS):
-                        await manager.undo(self._api, created)
+                    # Not asyncio.timeout: in a task that was cancelled, Python before 3.11.3 raises no TimeoutError.
+                    await asyncio.wait_for(manager.undo(self._api, created), UNDO_SECONDS)
                 except (MeshdevError, TimeoutError) as error:  # the connections below are closed all the same
                     why = str(error) or "no answer"
                     log.warning("%s in namespace %s is left: %s", created.name, created.namespace, why)

@@ -1,7 +1,11 @@
 """KubeApi against the fake server: credentials, renewal, impersonation, watches."""
 
 import asyncio
+import contextlib
+import os
+import socket
 import sys
+from collections.abc import Iterator
 from contextlib import aclosing
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 import pytest
 
 from meshdev.errors import ClusterError, CredentialError, ForbiddenError, UnreachableError
-from meshdev.kube.client import KubeApi, pods_path
+from meshdev.kube.client import KubeApi, pods_path, secrets_path
 from meshdev.kube.errors import ConflictError, GoneError, NotFoundError
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.watching import follow, listed
@@ -162,3 +166,23 @@ async def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
         with pytest.raises(UnreachableError, match="no answer in time"):
             await listed(api, PODS, {}, name_of)
     server.close()
+
+
+async def test_a_peer_that_is_gone_is_noticed_while_nothing_is_said(fake: FakeApi, api: KubeApi) -> None:
+    """Else a watch would be blind for minutes after the laptop slept."""
+    seen: list[int] = []
+
+    def created(_resource: str, _item: object) -> None:
+        seen.extend(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) for sock in _sockets_to(fake.url))
+
+    fake.created = created
+    await api.create(secrets_path("default"), {"kind": "Secret", "metadata": {"name": "s"}})
+    assert 10 in seen
+
+
+def _sockets_to(url: str) -> Iterator[socket.socket]:
+    """This process's connections to there."""
+    for file in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as sock:
+            if sock.family == socket.AF_INET and url.endswith(f":{sock.getpeername()[1]}"):
+                yield sock
