@@ -84,6 +84,34 @@ async def test_envoys_port_can_only_be_reached_redirected() -> None:
         writer.close()
 
 
+async def test_a_client_may_use_its_port_again() -> None:
+    """Envoy closes first, so TIME_WAIT is on its side: for a minute that client's SYN meets it, not the listener."""
+
+    async def once(pod: SidecarPod) -> str:
+        with pod.outside.inside():
+            client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setblocking(False)
+        client.bind((str(MANAGER), 40000))
+        async with asyncio.timeout(5):
+            await asyncio.get_running_loop().sock_connect(client, (str(POD), 8080))
+            reader, writer = await asyncio.open_connection(sock=client)
+            answer = await ask(reader, writer, Connection="close")
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+        return answer
+
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await pod.manager.claim(claim(MINE))
+        await pod.manager.until(lambda state: state.redirected)
+        (door,) = pod.doors()
+        for _ in range(3):
+            assert (await once(pod)).startswith("original")
+            assert f":{door}" in pod.pod.run("ss", "-tanH", "state", "time-wait")
+
+
 async def test_the_admin_socket_and_the_token_are_nobodys_business() -> None:
     async with sidecar() as pod:
         _holds_its_token_close(pod.envoy())

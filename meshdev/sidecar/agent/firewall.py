@@ -4,7 +4,8 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from meshdev.errors import FirewallError
@@ -42,9 +43,11 @@ add rule {_TABLE} only_redirected tcp dport @doors ct status & dnat == 0 reject 
 add rule {_TABLE} only_redirected udp dport @doors ct status & dnat == 0 reject
 """
 #: A client that comes between Envoy's death and the end of the redirect is not refused: its kernel asks again, and
-#: meets the app. Optional, since it needs nft_socket.
+#: meets the app. Any socket will do ("transparent 0" is true of each): a client that uses a port again meets one in
+#: TIME_WAIT, of which nothing else can be asked ("wildcard" fails), and the kernel finds the listener from there (seen
+#: on Linux 6.18). Optional, since it needs nft_socket.
 _NOBODY: Final = f"""\
-add rule {_TABLE} only_redirected tcp dport @doors {_SYN} socket wildcard 1 accept
+add rule {_TABLE} only_redirected tcp dport @doors {_SYN} socket transparent 0 accept
 add rule {_TABLE} only_redirected tcp dport @doors {_SYN} drop
 """
 
@@ -91,7 +94,7 @@ class Firewall:
         self._nft.close()
 
 
-def _forget_senders(ports: Set[int]) -> None:
+def _forget_senders(ports: AbstractSet[int]) -> None:
     """Who sends datagrams from one socket all the time is one flow to the kernel: the next datagram begins another."""
     if ports:
         forget_flows(lambda flow: flow.protocol == socket.IPPROTO_UDP and flow.sent_to[1] in ports)
