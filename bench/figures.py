@@ -52,6 +52,10 @@ GOALS: Final[Mapping[str, Goal]] = {
 }
 
 
+#: Parts of names: these figures explain others, and stand in the JSON only.
+_DETAILS: Final = (", p99 ", ", cores of ")
+
+
 def counted(name: str, figure: Figure) -> float:
     """The value that is compared with the goal."""
     return max(figure.values) if name in WORST else figure.median
@@ -90,11 +94,13 @@ def as_json(figures: Figures) -> dict[str, object]:
 
 
 def table(figures: Figures, machine: str) -> Table:
-    """One row a figure."""
+    """One row a figure, less those that only explain others."""
     result = Table(title=f"intercepts ({machine})", title_justify="left")
     for column in ("figure", "median", "min to max", "of", "requests", "errors", "goal"):
         result.add_column(column, justify="left" if column == "figure" else "right")
     for name, figure in figures.items():
+        if any(detail in name for detail in _DETAILS):
+            continue
         spread = f"{_shown(min(figure.values))} to {_shown(max(figure.values))}" if len(figure.values) > 1 else ""
         counts = (f"{figure.requests:,}", f"{figure.errors:,}") if figure.requests else ("", "")
         goal = GOALS.get(name)

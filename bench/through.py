@@ -106,6 +106,9 @@ class _Measured:
         self._note(f"{what}, p99 ms", came.p99_ms, came)
         for name, value in {**cores, "generator": came.cores}.items():
             self._note(f"{what}, cores of {name}", value)
+        self._note("load generator, cores", came.cores)
+        if way is not _TO_LAPTOP:
+            self._note("other programs of the machine, cores", cores["others"])
         for name, count in came.said.items():
             if name != way.answered_by:
                 self.figures[f"{what}, p50 ms"].wrong[f"answered by {name}"] += count
