@@ -4,6 +4,9 @@ Source: libnftables(3). Used by the helper on the laptop and by the manager's tu
 """
 
 import ctypes
+import os
+import socket
+from pathlib import Path
 from typing import Final
 
 from meshdev.errors import FirewallError
@@ -35,9 +38,13 @@ class Nftables:
         library.nft_ctx_set_dry_run.restype = None
         library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
         self._library = library
+        before = _netlink_sockets()
         self._context: int | None = library.nft_ctx_new(0)
         if self._context is None:
             raise FirewallError("libnftables gives no context")
+        #: The netlink socket, found in /proc, since libnftables does not tell it: tables that it owns live as long as
+        #: any copy of it.
+        self.descriptor = min(_netlink_sockets() - before, default=None)
         library.nft_ctx_buffer_error(self._context)
 
     def run(self, commands: str, *, dry: bool = False) -> None:
@@ -53,3 +60,15 @@ class Nftables:
         if self._context is not None:
             self._library.nft_ctx_free(self._context)
             self._context = None
+
+
+def _netlink_sockets() -> set[int]:
+    return {int(path.name) for path in Path("/proc/self/fd").glob("*") if _is_netlink(int(path.name))}
+
+
+def _is_netlink(descriptor: int) -> bool:
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as one:
+            return one.family == socket.AF_NETLINK
+    except OSError:
+        return False

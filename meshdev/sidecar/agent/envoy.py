@@ -29,10 +29,16 @@ _LONGEST_LINE: Final = 1 << 16
 
 
 class Envoy:
-    """One Envoy at a time. *raw* is called when a connection of a sniffed port carried no request."""
+    """One Envoy at a time. *raw* is called when a connection of a sniffed port carried no request.
 
-    def __init__(self, settings: Settings, raw: Callable[[], None], binary: str = BINARY) -> None:
+    *hold* are descriptors that it inherits, for nothing but to keep them open as long as it lives.
+    """
+
+    def __init__(
+        self, settings: Settings, raw: Callable[[], None], binary: str = BINARY, hold: tuple[int, ...] = ()
+    ) -> None:
         self._settings = settings
+        self._hold = hold
         self._raw = raw
         self._binary = binary
         self._folder = Path(tempfile.mkdtemp(prefix="meshdev-"))  # 0700
@@ -70,6 +76,7 @@ class Envoy:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env={"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")},
+                pass_fds=self._hold,
             )
         except OSError as error:
             raise ClusterError(f"Envoy cannot be started: {error}") from error

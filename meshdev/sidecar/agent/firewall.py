@@ -63,6 +63,11 @@ class Firewall:
         except FirewallError as error:
             log.info("this kernel cannot look for listeners: %s", error.message)
         self._redirected: dict[PodPort, int] = {}
+        #: What owns the table, for Envoy to inherit. When this process is killed, Envoy is, too, and the table lives
+        #: until Envoy's copy is closed: after its connections, because the kernel lets go of what a dead process had
+        #: from the newest descriptor to the oldest (task_work_run; seen on Linux 6.18). So their ends are still
+        #: translated, and clients that keep one hear of it, instead of asking the app on a connection it never had.
+        self.hold: Final = () if self._nft.descriptor is None else (self._nft.descriptor,)
 
     @property
     def redirected(self) -> Mapping[PodPort, int]:
@@ -90,7 +95,7 @@ class Firewall:
             _forget_senders({port.number for port in changed if port.transport == "udp"})
 
     def close(self) -> None:
-        """The table goes."""
+        """The table goes, once Envoy has ended, too."""
         self._nft.close()
 
 

@@ -45,7 +45,7 @@ class Agent:
         self._firewall = firewall
         self._sockets = sockets
         self._raw = asyncio.Event()
-        self._envoy = Envoy(settings, self._raw.set, envoy)
+        self._envoy = Envoy(settings, self._raw.set, envoy, firewall.hold)
         self._control = Control(settings, said=self._said, lost=self._lost, states=self._states)
         self._ways = Ways(self._control.tell)
         self._doors = Doors()
