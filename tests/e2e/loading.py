@@ -79,6 +79,11 @@ class Load:
         """The requests that began after *moment*, as far as they are known."""
         return [row for row in list(self.rows) if row.start > moment]
 
+    def until_asked(self, count: int) -> None:
+        """Wait until so many more requests were answered, or have failed."""
+        known = len(self.rows)
+        until(f"{count} more requests", lambda: len(self.rows) >= known + count, 60)
+
     def renew(self) -> None:
         """Every connection is made anew; what was on its way is answered before."""
         self._write("renew\n")

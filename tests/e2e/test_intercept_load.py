@@ -26,7 +26,7 @@ PLAN: Final = Plan(f"b.{NAMESPACE}", new=60, kept=60, pool=60, grpc=20)
 BUSY: Final = Plan(f"b.{NAMESPACE}", new=0, kept=100, connections=50, pool=0, grpc=0)
 LOAD_SECONDS: Final = 60.0
 #: What may fail around a death: what was on its way. Its time is known only so well.
-SLACK_SECONDS: Final = 0.2
+SLACK_SECONDS: Final = 0.1
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,11 @@ def scale(replicas: int) -> None:
     until("as many pods as wanted", lambda: len(pods.identities(NAMESPACE, "app=b")) == replicas)
 
 
+def everybody() -> list[str]:
+    """Those that are on their way out, too."""
+    return kubectl("-n", NAMESPACE, "get", "pods", "-l", "app=b", "-o", "name").split()
+
+
 def acked(laptop: Laptop, total: int) -> bool:
     """All pods there are have the route."""
     found = [each["pods"] for each in laptop.status()["intercepts"]]
@@ -53,11 +58,12 @@ def test_without_meshdev() -> None:
     """The same scaling: what fails here is not meshdev's."""
     scale(2)
     with loading(CLIENT, NAMESPACE, PLAN) as load:
-        time.sleep(1)
+        load.until_asked(200)
         scale(4)
-        time.sleep(2)
+        load.until_asked(400)
         scale(1)
-        time.sleep(8)  # until the pods that go are gone
+        until("the others are gone", lambda: len(everybody()) == 1)
+        load.until_asked(200)
     print(load.summary())
     assert load.failures == []
 
@@ -77,7 +83,7 @@ def test_busy_connections_while_a_sidecar_enters_and_leaves(laptop: Laptop) -> N
             through = time.time()
             load.answered(LOCAL, matched=True, since=through, kinds=("kept",))
         load.answered("b", matched=True, since=time.time(), kinds=("kept",))
-        time.sleep(2)
+        load.until_asked(200)
     print(load.summary())
     assert load.failures == []
     assert len({row.connection.partition(".")[0] for row in load.since(through)}) >= BUSY.connections
@@ -176,7 +182,8 @@ def test_everything_happens(laptop: Laptop, laptop2: Laptop) -> None:
         story.died("the session", killed, time.time(), matched_only=True)
         answered = load.answered("b", matched=True, since=killed, seconds=15)
         story.say(f"all is at the original, after {answered - killed:.1f} s")
-        time.sleep(max(2.0, story.begun + LOAD_SECONDS - time.time()))
+        load.until_asked(400)
+        until("it has been long enough", lambda: time.time() > story.begun + LOAD_SECONDS, LOAD_SECONDS)
     story.judge()
     kubectl("-n", NAMESPACE, "delete", "leases", "--all")
 
