@@ -15,7 +15,11 @@ from meshdev.wire.intercepts import Found
 
 log = logging.getLogger(__name__)
 
+#: Without an answer for so long it is silent.
 CONNECT_SECONDS: Final = 2.0
+#: The first SYN may come to a laptop that leads the relay nowhere yet, which drops it; the kernel would send the next
+#: one a second later. So a new connection is begun after this time, and after twice as long each time.
+FIRST_SECONDS: Final = 0.1
 #: What got no answer is tried again after this time, for as long as it is asked for.
 AGAIN_SECONDS: Final = 1.0
 #: A refusal is believed after so many, so long after each other. All who have to agree do so in milliseconds.
@@ -66,7 +70,7 @@ class Ways:
         """Until somebody answers."""
         refusals = 0
         while True:
-            found = await _knock(address, relay)
+            found = await _knock_again(address, relay)
             refusals += found == "refused"
             if found == "refused" and refusals < REFUSALS:
                 await asyncio.sleep(REFUSED_SECONDS)
@@ -83,9 +87,17 @@ class Ways:
             self._news()
 
 
-async def _knock(address: IPv4Address, relay: int) -> Found:
+async def _knock_again(address: IPv4Address, relay: int) -> Found:
+    left, patience = CONNECT_SECONDS, FIRST_SECONDS
+    while (found := await _knock(address, relay, patience)) == "silent" and left > patience:
+        left -= patience
+        patience = min(2 * patience, left)
+    return found
+
+
+async def _knock(address: IPv4Address, relay: int, patience: float) -> Found:
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(patience):
             _, writer = await asyncio.open_connection(str(address), relay)
     except ConnectionError:
         return "refused"
