@@ -10,7 +10,7 @@ import pytest
 from meshdev.errors import FirewallError
 from meshdev.intercept.spec import Port
 from meshdev.manager.tunnel import link
-from meshdev.manager.tunnel.intercepts import LINGER_SECONDS, MAX_INTERCEPTS, MAX_RELAYS
+from meshdev.manager.tunnel.intercepts import LINGER_SECONDS, MAX_CHANGES, MAX_INTERCEPTS, MAX_RELAYS
 from meshdev.wire.control import Close, decode, encode
 from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
@@ -107,6 +107,16 @@ def test_a_changed_match_keeps_its_relay_changed_ports_get_new_ones(manager: Man
         manager.until(lambda: ("tcp", 20001) in manager.network.relays)
         with_other_key = ann.relays(intercept(spec("b", Port(8081, "tcp", 1)), 4, OTHER_KEY))
         assert with_other_key.relays == (Relay(8081, "tcp", 20002),)
+
+
+def test_a_session_that_changes_its_claims_all_the_time_is_refused(manager: Manager) -> None:
+    with Ann(manager) as ann, Ann(manager, "bob") as bob:
+        heard = [ann.relays(intercept(B, number + 1, f"{number:064x}")) for number in range(MAX_CHANGES + 50)]
+        refused = [each.error.code for each in heard if each.error]
+        assert len(refused) > 20
+        assert set(refused) == {"limit"}
+        assert len(relays_of(manager)) <= 1
+        assert bob.relays(intercept(B, 1)).error is None
 
 
 def test_what_was_overtaken_is_skipped(manager: Manager, tmp_path: Path) -> None:

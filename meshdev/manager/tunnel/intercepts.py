@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 #: Of one session; withdrawn ones that linger count.
 MAX_INTERCEPTS: Final = 32
 MAX_RELAYS: Final = 128
+#: Times that one session may have relays made, at once and then a second: each takes the kernel a millisecond, in
+#: which nobody's packets pass.
+MAX_CHANGES: Final = 2 * MAX_INTERCEPTS
+CHANGES_PER_SECOND: Final = 8.0
 #: Pods of one intercept whose last report is kept.
 MAX_REPORTS: Final = 1024
 
@@ -62,6 +66,17 @@ class _Holder:
     held: dict[str, _Held] = field(default_factory=dict)
     silent: bool = False
     cut: bool = False
+    changes: float = MAX_CHANGES
+    counted: float = 0.0
+
+    def may_change(self, now: float) -> bool:
+        """Count one more change; False where it is one too many."""
+        self.changes = min(MAX_CHANGES, self.changes + CHANGES_PER_SECOND * (now - self.counted))
+        self.counted = now
+        if self.changes < 1:
+            return False
+        self.changes -= 1
+        return True
 
 
 class Intercepts:
@@ -120,7 +135,8 @@ class Intercepts:
         try:
             held = self._held(holder, message, _read_spec(message))
         except (ProtocolError, FirewallError, _Full) as error:
-            log.warning("an intercept of %s is refused: %s", session.holder, error)
+            if holder.may_change(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
+                log.warning("an intercept of %s is refused: %s", session.holder, error)
             code = "limit" if isinstance(error, _Full) else error.code
             _tell_relays(session, Relays(message.id, (), Refusal(code, str(error))))
             self._withdraw(session, message.id, answer=False)
@@ -147,6 +163,8 @@ class Intercepts:
         return held
 
     def _new(self, holder: _Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> _Held:
+        if not holder.may_change(self._loop.clock()):
+            raise _Full("this session changes its intercepts too often")
         relays = self._free_relays(holder, wanted)
         self._network.open_relays([(one.protocol, one.relay) for one in relays], holder.session.address)
         alias = hashlib.sha256(f"{holder.session.id} {message.id}".encode()).hexdigest()[:32]
