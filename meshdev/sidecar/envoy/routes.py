@@ -118,7 +118,9 @@ def _member(text: str) -> str:
 
 
 def _probe(probe: Probe) -> Object:
-    return {"path": probe.path, "headers": [{"name": "user-agent", "string_match": {"prefix": probe.agent}}]}
+    """A probe whose spec has an empty User-Agent comes without one (Envoy takes no empty prefix)."""
+    told = {"string_match": {"prefix": probe.agent}} if probe.agent else {"present_match": True, "invert_match": True}
+    return {"path": probe.path, "headers": [{"name": "user-agent", **told}]}
 
 
 def _to_original(match: Object, port: PodPort) -> Object:

@@ -147,6 +147,15 @@ async def test_probes_see_the_original() -> None:
         assert await app.get("/", **probe) == "laptop"
 
 
+async def test_a_probe_may_come_without_a_user_agent() -> None:
+    async with pod() as app:
+        app.probes = (Probe(app.port.number, "/healthz", ""),)
+        app.claim()
+        await app.serve()
+        assert await app.get("/healthz") == "original"
+        assert await app.get("/healthz", User_Agent="curl") == "laptop"
+
+
 @pytest.mark.parametrize("size", [0, 1, 100_000, FALLBACK_BYTES])
 async def test_a_program_that_just_went_costs_no_request(size: int) -> None:
     async with pod() as app:
