@@ -26,6 +26,8 @@ SETTLE_SECONDS: Final = 3.0
 REJOIN_SECONDS: Final = 15.0
 #: An Envoy that lost its stream still has its routes: its address stays allowed for so long.
 ADDRESS_SECONDS: Final = 10.0
+#: A request that took its way just before the route changed may be connecting still (0.5 s, then to the original).
+PRUNE_SECONDS: Final = 5.0
 #: Sidecars of keys that no session claims: those that wait for the next intercept.
 MAX_WAITING: Final = 256
 #: Sidecars of one key.
@@ -163,6 +165,8 @@ class Core:
     def envoy_said(self, key: str, pod: Pod) -> None:
         """Its stream moved on."""
         self._follow_pod(key, pod)
+        if pod.begin_to_prune():
+            self._later(PRUNE_SECONDS, pod.prune)
 
     def envoy_went(self, key: str, uid: str, address: IPv4Address, pod: Pod, stream: Stream) -> None:
         """Its stream ended."""

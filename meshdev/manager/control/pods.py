@@ -82,6 +82,7 @@ class Pod:
         self._proven: frozenset[tuple[str, int]] = frozenset()
         self._refused: dict[str, tuple[int, str]] = {}
         self._reported: dict[str, Report] = {}
+        self._pruning = False
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -113,6 +114,19 @@ class Pod:
         """Nothing, when another one has taken its place."""
         if self._envoy is not None and self._envoy.stream is stream:
             self._envoy = self._goal = self._settled = None
+
+    def begin_to_prune(self) -> bool:
+        """Whether Envoy has clusters that it does not need any more, and nobody asked that before."""
+        if self._pruning or self._envoy is None or not self._envoy.stream.unused:
+            return False
+        self._pruning = True
+        return True
+
+    def prune(self) -> None:
+        """Take them away; those that are in use again by now stay."""
+        self._pruning = False
+        if self._envoy is not None:
+            self._envoy.send(self._envoy.stream.prune())
 
     @property
     def alone(self) -> bool:

@@ -1,8 +1,9 @@
 """One Envoy's stream of ADS, state of the world, as a state machine: what it asked, what it took, what is next.
 
 A goal is told in the order of ORDER, each kind after the one before was acknowledged, so that Envoy never hears a name
-before what it means. A cluster that is no longer used goes last, when no route leads there any more: requests in
-between would find neither. What Envoy refuses ends the goal: it goes on with what it had.
+before what it means. A cluster that is no longer used goes last, by :meth:`Stream.prune`, when no route has led there
+for a while: a request that is still on its way finds neither otherwise. What Envoy refuses ends the goal: it goes on
+with what it had.
 Source: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol (eventual consistency considerations).
 """
 
@@ -57,12 +58,23 @@ class Stream:
         self.refused: str | None = None
         """Envoy's own words about the goal, which goes no further then."""
         self.settled = False
-        """Envoy has taken all of the goal."""
+        """Envoy has taken all of the goal. Clusters of former ones may be there still: :attr:`unused`."""
+        self._pruning = False
+
+    @property
+    def unused(self) -> bool:
+        """Whether Envoy has clusters that the goal, which it has taken, does not need."""
+        return self.settled and self._goal is not None and self._watches[CLUSTERS].sent != self._goal[CLUSTERS]
+
+    def prune(self) -> list[Answer]:
+        """Take away the clusters that the goal does not need; nothing while Envoy has not taken it."""
+        self._pruning = self.unused
+        return self._next()
 
     def aim(self, goal: Packed) -> list[Answer]:
         """From now on *goal* is what Envoy shall have."""
         self._goal = goal
-        self.refused, self.settled = None, False
+        self.refused, self.settled, self._pruning = None, False, False
         return self._next()
 
     def heard(self, kind: str, names: frozenset[str], nonce: str, error: str | None) -> list[Answer]:
@@ -93,7 +105,7 @@ class Stream:
             if step is not None:
                 return step
         clusters = self._watches[CLUSTERS]
-        if clusters.sent != self._goal[CLUSTERS]:
+        if self._pruning and clusters.sent != self._goal[CLUSTERS]:
             clusters.known = {}
             return [self._answer(CLUSTERS, clusters, self._goal[CLUSTERS])]
         self.settled = True

@@ -1,7 +1,9 @@
 """A real Envoy at the real control container: how soon what a session says counts, and that no request is lost."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import subprocess
 import tempfile
 import time
@@ -157,3 +159,40 @@ async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, 
     print(f"answers while an intercept came and went: {answers}")
     assert answers.keys() == {"laptop", "original"}
     assert sum(answers.values()) > 200
+
+
+async def test_a_request_that_is_on_its_way_when_its_intercept_ends_goes_to_the_original(
+    mesh: Control, words: Words
+) -> None:
+    """Its laptop has gone, and nobody answers the SYN."""
+    app = End("original")
+    await app.start()
+    with socket.create_server(("127.0.0.1", FIRST_RELAY), backlog=0), contextlib.ExitStack() as others:
+        for _ in range(3):  # the kernel drops SYNs when the queue is full
+            others.enter_context(_caller())
+        unanswered = len(_unanswered())
+        assert unanswered
+        async with joined(mesh, app) as pod:
+            one = pod.spec("1")
+            words.claim(one)
+            await words.reported("acked", one)
+            asking = asyncio.create_task(pod.ask("1"))
+            await until(lambda: len(_unanswered()) > unanswered)
+            words.withdraw(one)
+            await pod.seconds_until("1", "original")
+            assert not asking.done()
+            assert await asking == "original"
+    await app.stop()
+
+
+def _caller() -> socket.socket:
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.connect_ex(("127.0.0.1", FIRST_RELAY))
+    return sock
+
+
+def _unanswered() -> list[str]:
+    """Connections to the relay in SYN_SENT, as the kernel lists them (proc(5): /proc/net/tcp)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[2].endswith(f":{FIRST_RELAY:04X}") and row[3] == "02"]

@@ -141,11 +141,25 @@ def test_a_cluster_goes_when_no_route_leads_there(stream: Stream, envoy: Envoy) 
     envoy.take(stream.aim(goal(p80="a old")))
     envoy.log.clear()
     envoy.take(stream.aim(goal(p80="a new")))
+    assert (stream.settled, stream.unused) == (True, True)
+    envoy.take(stream.prune())
     assert envoy.log == [
         ("Cluster", ["a", "new", "old"]),
         ("RouteConfiguration", ["Rp80"]),
         ("Cluster", ["a", "new"]),
     ]
+    assert not stream.unused
+    assert stream.prune() == []
+
+
+def test_nothing_is_taken_away_before_the_goal_is_reached(stream: Stream, envoy: Envoy) -> None:
+    envoy.start()
+    envoy.take(stream.aim(goal(p80="a old")))
+    waiting = stream.aim(goal(p80="a new"))
+    assert stream.prune() == []
+    envoy.take(waiting)
+    assert stream.unused
+    assert "old" in envoy.has[CLUSTERS]
 
 
 def test_a_cluster_with_endpoints_that_comes_back_gets_them_again(stream: Stream, envoy: Envoy) -> None:
@@ -154,8 +168,10 @@ def test_a_cluster_with_endpoints_that_comes_back_gets_them_again(stream: Stream
         envoy.take(stream.aim(goal(p80="A b")))
         assert envoy.holds(goal(p80="A b"))
         envoy.take(stream.aim(goal(p80="b")))
+        envoy.take(stream.prune())
         assert envoy.holds(goal(p80="b"))
         envoy.take(stream.aim(goal()))
+        envoy.take(stream.prune())
         assert envoy.holds(goal())
         assert stream.settled
 
@@ -171,6 +187,7 @@ def test_a_refused_goal_goes_no_further_and_the_next_one_is_told_whole(stream: S
     assert envoy.has[ROUTES]["Rp80"].text == "a"
     envoy.take(stream.aim(goal(p80="a b")))
     assert stream.refused is None
+    envoy.take(stream.prune())
     assert envoy.holds(goal(p80="a b"))
 
 
@@ -225,8 +242,8 @@ def test_whatever_comes_in_whatever_moment_requests_find_their_way(steps: list[t
     for wanted, patience in steps:
         waiting += stream.aim(wanted)
         for _ in range(patience):
-            if waiting:
-                waiting += envoy.take_one(waiting.pop(0))
+            waiting += envoy.take_one(waiting.pop(0)) if waiting else stream.prune()
     envoy.take(waiting)
     assert stream.settled
+    envoy.take(stream.prune())
     assert envoy.holds(steps[-1][0])
