@@ -16,6 +16,8 @@ from tests.e2e.conftest import kubectl, until
 Pod = dict[str, Any]
 
 _OURS: Final = re.compile(r"meshdev(-[0-9]+)?")
+_DOORS: Final = re.compile(r"map (tcp|udp)_doors {.*?elements = {(.*?)}", re.DOTALL)
+_DOOR: Final = re.compile(r"(\d+) : (\d+)")
 AGENT: Final = re.compile(r"meshdev\.sidecar\.agent")
 ENVOY: Final = re.compile(r"^\S*envoy ")
 
@@ -103,11 +105,8 @@ def inside(pod: Pod, *command: str, stdin: str | None = None) -> str:
 
 def redirects(pod: Pod) -> dict[str, int]:
     """``8080/tcp`` → the port of Envoy to which new connections are led; none without a sidecar."""
-    ruleset = json.loads(inside(pod, "nft", "-j", "list", "ruleset"))["nftables"]
-    maps = [each["map"] for each in ruleset if "map" in each and each["map"]["table"] == "meshdev"]
-    return {
-        f"{port}/{each['name'].removesuffix('_doors')}": door for each in maps for port, door in each.get("elem", ())
-    }
+    found = _DOORS.findall(inside(pod, "nft", "list", "ruleset"))
+    return {f"{port}/{kind}": int(door) for kind, doors in found for port, door in _DOOR.findall(doors)}
 
 
 def tables(pod: Pod) -> list[str]:
