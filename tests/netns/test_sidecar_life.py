@@ -154,6 +154,7 @@ async def test_one_that_waits_is_used_again() -> None:
             assert answers[-1] == "laptop"
             writer.close()
             await pod.manager.claim()
+            await pod.manager.until(lambda state: not state.redirected)
         assert pod.agent.poll() is None
 
 

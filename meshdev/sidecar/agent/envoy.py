@@ -100,6 +100,12 @@ class Envoy:
         """Ask every client to come again on another connection: Connection: close, GOAWAY. Raises ClusterError."""
         await self._ask("POST", "/healthcheck/fail" if on else "/healthcheck/ok")
 
+    def kill(self) -> None:
+        """Without a word; :meth:`run` ends then. Nothing where it is not there."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
     async def end(self) -> None:
         """Stop it: connections that are open are closed."""
         process = self._process
@@ -111,8 +117,7 @@ class Envoy:
             async with asyncio.timeout(_END_SECONDS):
                 await process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            self.kill()
             await process.wait()
 
     def close(self) -> None:

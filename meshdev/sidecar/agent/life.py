@@ -32,6 +32,8 @@ CUT_OFF_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.25
 LOOK_SECONDS_ENDING: Final = 0.05
 COUNT_SECONDS: Final = 1.0
+#: An Envoy that answers nothing for so long serves nothing either: the app gets its traffic, and another Envoy starts.
+HUNG_SECONDS: Final = 10.0
 #: Between two questions about connections without requests.
 _RAW_SECONDS: Final = 0.05
 _RESTART_SECONDS: Final = 0.1
@@ -55,6 +57,7 @@ class Agent:
         self._listening: frozenset[PodPort] | None = frozenset()
         self._first: frozenset[PodPort] = frozenset()
         self._stats = Stats()
+        self._heard_of_envoy: float | None = None
         self._older: dict[PodPort, int] = {}
         self._unwanted_since: float | None = None  # the manager's word counts, not its silence
         self._lost_since: float | None = time.monotonic()
@@ -197,7 +200,11 @@ class Agent:
             self._stats = await self._envoy.stats()
         except ClusterError as error:
             log.info("%s", error.message)
+            if self._away(self._heard_of_envoy) > HUNG_SECONDS:
+                log.error("Envoy is silent for %.0f s and is killed", HUNG_SECONDS)  # noqa: TRY400 -- said above
+                self._envoy.kill()
             return
+        self._heard_of_envoy = time.monotonic()
         self._first = frozenset(port for port in self._wanted if self._stats.speaks_first(port))
 
     async def _find_first(self) -> None:
@@ -231,6 +238,7 @@ class Agent:
 
     def _envoy_started(self) -> None:
         self._draining = False
+        self._heard_of_envoy = time.monotonic()
         self._news.set()
 
     async def _every(self, seconds: float, do: Callable[[], Awaitable[None]]) -> None:
