@@ -203,7 +203,10 @@ class SessionClaim:
             # Nobody listens. As long as pods still have to prove the way, somebody answers them.
             trial = self._trial if relay.protocol == "tcp" else None
             target = trial.target if trial is not None else Target(_LOOPBACK, port.local)
-        return RelayTarget(relay.relay, relay.protocol, target.address, target.port)
+        address = target.address
+        if address.is_unspecified and self._pool.welcome is not None:
+            address = self._pool.welcome.address
+        return RelayTarget(relay.relay, relay.protocol, address, target.port)
 
     async def _try_the_way_in(self, relays: Relays) -> None:
         """A packet as a relay brings it, handed to this machine's kernel."""

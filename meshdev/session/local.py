@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 #: The kernel tells nobody of sockets that come and go: it is asked. One question takes some 50 µs.
 LOOK_SECONDS: Final = 0.05
 
+_ANY: Final = IPv4Address(0)
 _IPV4: Final = IPv4Address("127.0.0.1")
 _IPV6: Final = IPv6Address("::1")
 _PROTOCOLS: Final[dict[Transport, int]] = {"tcp": diag.TCP, "udp": diag.UDP}
@@ -28,14 +29,15 @@ _OPEN: Final[dict[Transport, int]] = {"tcp": diag.LISTEN, "udp": diag.UNCONNECTE
 #: Nobody is there; a kernel without IPv6.
 _NOBODY: Final = frozenset({errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT})
 
-Family = Literal["ipv4", "ipv6"]
+#: "any": a socket of UDP that is bound to no address. Its answers come from the address that leads back.
+Family = Literal["ipv4", "ipv6", "any"]
 #: By what the loopback of this machine is answered at a port; IPv4 first. Raises OSError where the kernel fails.
 Look = Callable[[int, Transport], Family | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the helper leads connections."""
+    """Where the helper leads connections; 0.0.0.0 stands for the session's own address."""
 
     address: IPv4Address
     port: int
@@ -120,7 +122,7 @@ class LocalPorts:
     async def _find(self, port: _Port, family: Family | None, connections: asyncio.TaskGroup) -> Target | None:
         if family != "ipv6":
             _close(port)
-            return Target(_IPV4, port.number) if family else None
+            return Target(_ANY if family == "any" else _IPV4, port.number) if family else None
         if port.copier is None:
             port.copier = await open_copier(port.number, port.transport, connections)
             if not port.watchers:  # stopped meanwhile
@@ -152,9 +154,10 @@ def kernel_look() -> Iterator[Look]:
         def look(port: int, transport: Transport) -> Family | None:
             if netlink is None or transport not in told:
                 return "ipv4"
-            if _is_open(netlink, _IPV4, port, transport):
-                return "ipv4"
-            return "ipv6" if _is_open(netlink, _IPV6, port, transport) else None
+            found = _open(netlink, _IPV4, port, transport)
+            if found is not None:
+                return "any" if transport == "udp" and found.local.is_unspecified else "ipv4"
+            return "ipv6" if _open(netlink, _IPV6, port, transport) is not None else None
 
         yield look
 
@@ -168,11 +171,14 @@ def _tells(netlink: Netlink, transport: Transport) -> bool:
     return True
 
 
-def _is_open(netlink: Netlink, address: IPv4Address | IPv6Address, port: int, transport: Transport) -> bool:
+def _open(netlink: Netlink, address: IPv4Address | IPv6Address, port: int, transport: Transport) -> diag.Socket | None:
+    """The socket that takes what is sent there."""
     try:
         bodies = netlink.dump(diag.socket_at(address, port, _PROTOCOLS[transport]))
     except OSError as error:
         if error.errno in _NOBODY:
-            return False
+            return None
         raise
-    return any(found and found.state == _OPEN[transport] for found in map(diag.parse_socket, bodies))
+    return next(
+        (found for body in bodies if (found := diag.parse_socket(body)) and found.state == _OPEN[transport]), None
+    )

@@ -197,6 +197,32 @@ async def test_a_pod_reaches_a_program_on_ipv6_only(laptop: Laptop, cluster: Clu
             server.close()
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1"])
+async def test_datagrams_find_back_from_wherever_the_program_listens(
+    laptop: Laptop, cluster: Cluster, host: str
+) -> None:
+    """One that is bound to no address answers from the session's, whatever the datagram was led to."""
+    with laptop.inside(), control(cluster) as listener:
+        async with connected(laptop, cluster) as session, watched() as found:
+            claimed_up(listener, up=True)
+            for relay in session.relays:
+                allow(listener, relay, POD)
+            family = socket.AF_INET6 if host == "::" else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as echo, datagrams(cluster) as client:
+                echo.bind((host, UDP.local))
+                await until(lambda: found.get("udp"))
+                welcome, target = session.pool.welcome, found["udp"]
+                assert welcome is not None
+                assert target is not None
+                address = welcome.address if target.address.is_unspecified else target.address
+                await session.client.set_relays([RelayTarget(session.udp.relay, "udp", address, target.port)])
+                client.connect((str(welcome.pod_address), session.udp.relay))
+                client.send(b"datagram")
+                words, peer = await asyncio.to_thread(echo.recvfrom, 100)
+                echo.sendto(b"re: " + words, peer)
+                assert await asyncio.to_thread(client.recv, 100) == b"re: datagram"
+
+
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"local " + await reader.read(100))
     writer.close()
