@@ -102,6 +102,10 @@ class Stream:
             return []
         for kind in ORDER:
             step = self._step(kind, self._goal[kind])
+            if step == [] and kind == CLUSTERS:
+                # Envoy keeps its word on clusters back until the new ones have their endpoints (cluster_manager_impl.cc:
+                # updateClusterCounts), 15 s at the most.
+                return self._step(ENDPOINTS, self._goal[ENDPOINTS]) or []
             if step is not None:
                 return step
         clusters = self._watches[CLUSTERS]
