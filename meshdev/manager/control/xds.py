@@ -103,8 +103,8 @@ class Stream:
         for kind in ORDER:
             step = self._step(kind, self._goal[kind])
             if step == [] and kind == CLUSTERS:
-                # Envoy keeps its word on clusters back until the new ones have their endpoints (cluster_manager_impl.cc:
-                # updateClusterCounts), 15 s at the most.
+                # Envoy keeps its word on clusters back until the new ones have their endpoints, for up to 15 s
+                # (source/common/upstream/cluster_manager_impl.cc: updateClusterCounts).
                 return self._step(ENDPOINTS, self._goal[ENDPOINTS]) or []
             if step is not None:
                 return step
