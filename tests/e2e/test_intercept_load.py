@@ -96,14 +96,17 @@ class Story:
         self._load = load
         self.begun = time.time()
         self._deaths: list[tuple[str, float, float, bool]] = []
+        self._ended: list[tuple[str, float, str]] = []
 
     def say(self, what: str) -> None:
         print(f"{time.time() - self.begun:5.1f} s  {what}")
 
-    def died(self, what: str, after: float, before: float, *, matched_only: bool) -> None:
-        """The death of *what* was between these moments."""
+    def died(self, what: str, after: float, before: float, *, matched_only: bool, pod: str = "") -> None:
+        """The death of *what* was between these moments; *pod* is where clients' connections ended with it."""
         self.say(f"{what} is dead")
         self._deaths.append((what, after, before, matched_only))
+        if pod:
+            self._ended.append((what, before, pod))
 
     def excused(self, row: Row) -> str | None:
         """The process in whose hands the request was."""
@@ -111,6 +114,12 @@ class Story:
             on_its_way = row.start < before + SLACK_SECONDS and row.end > after - SLACK_SECONDS
             if on_its_way and (row.matched or not matched_only):
                 return what
+        # A connection ends with the process that held it: whoever keeps it learns that once, at the latest by asking.
+        for what, before, pod in self._ended:
+            number = row.connection.partition(".")[0]
+            kept = [each for each in self._load.rows if each.connection.partition(".")[0] == number]
+            if row.start > before and any(each.said == pod and each.start < before for each in kept):
+                return f"{what} ({row.kind} connection)"
         return None
 
     def judge(self) -> None:
@@ -157,12 +166,12 @@ def test_everything_happens(laptop: Laptop, laptop2: Laptop) -> None:
         there = pods.pods(NAMESPACE, "app=b")
         killed = time.time()
         pods.kill(there[0], pods.ENVOY)
-        story.died("Envoy", killed, time.time(), matched_only=False)
+        story.died("Envoy", killed, time.time(), matched_only=False, pod=there[0]["metadata"]["name"])
         until("Envoy is back", lambda: pods.redirects(there[0]), 15)
 
         killed = time.time()
         pods.kill(there[1], pods.AGENT)
-        story.died("the agent", killed, time.time(), matched_only=False)
+        story.died("the agent", killed, time.time(), matched_only=False, pod=there[1]["metadata"]["name"])
         until("another one has joined", lambda: sidecar_is_another(there[1]), 20)
         story.say("another one has joined")
         load.renew()  # what was opened in between stays with the original
