@@ -89,18 +89,19 @@ def kill(pod: Pod, pattern: re.Pattern[str]) -> None:
 
 def inside(pod: Pod, *command: str, stdin: str | None = None) -> str:
     """Run a program of this machine in the pod's network."""
-    pid = next(iter(processes(pod)), None)
-    assert pid is not None, f"{pod['metadata']['name']} has no process"
-    done = subprocess.run(
-        ["nsenter", f"--net=/proc/{pid}/ns/net", *command],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=20,
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
+    for pid in processes(pod):  # one of them may end at this very moment
+        done = subprocess.run(
+            ["nsenter", f"--net=/proc/{pid}/ns/net", *command],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+        if "cannot open /proc" not in done.stderr:
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+            return done.stdout
+    raise AssertionError(f"{pod['metadata']['name']} has no process")
 
 
 def redirects(pod: Pod) -> dict[str, int]:
