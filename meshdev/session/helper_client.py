@@ -166,9 +166,10 @@ class HelperClient:
         answer: asyncio.Future[tuple[Result, list[int]]] = self._loop.create_future()
         self._asked[number] = _Asked(request.answer, answer)
         try:
-            self._send(encode_request(number, request))
-            # Not asyncio.timeout: in a task that was cancelled, Python before 3.11.3 raises no TimeoutError.
-            result, fds = await asyncio.wait_for(answer, _CALL_SECONDS)
+            # Not asyncio.wait_for: before Python 3.12 it forgets a cancellation that comes with the answer.
+            async with asyncio.timeout(_CALL_SECONDS):
+                self._send(encode_request(number, request))
+                result, fds = await answer
         except BaseException as error:
             _give_up(answer)
             if isinstance(error, TimeoutError):

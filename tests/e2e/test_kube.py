@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from meshdev.config import PROTOCOL
+from meshdev.config import MANAGER_NAME, PROTOCOL
 from tests.e2e.conftest import Laptop, control, kubectl
 from tests.e2e.test_portforward import probe
 
@@ -216,7 +216,9 @@ def test_the_role_that_is_printed_is_enough(laptop: Laptop, files: Files, namesp
     files.write({"token": token("dev")})
     assert probe(laptop, "ensure", namespace, IMAGE, kubeconfig=kubeconfig)["ok"]["protocol"] == PROTOCOL
     seen = probe(laptop, "addresses", namespace, kubeconfig=kubeconfig)["ok"]
-    assert (seen["services"], seen["pods"], seen["seen"], len(seen["notes"])) == ([], [], [], 2)
+    assert (seen["services"], seen["pods"], len(seen["notes"])) == ([], [], 2)
+    service = ("get", "service", MANAGER_NAME, "-n", namespace, "-o", "jsonpath={.spec.clusterIP}")
+    assert kubectl(*service) in seen["seen"], "the manager's own Service is the only one here"
     assert probe(laptop, "uninstall", namespace, kubeconfig=kubeconfig)["ok"] != []
 
 
