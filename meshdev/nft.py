@@ -68,7 +68,13 @@ def _netlink_sockets() -> set[int]:
 
 def _is_netlink(descriptor: int) -> bool:
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as one:
-            return one.family == socket.AF_NETLINK
-    except OSError:
+        copy = os.dup(descriptor)
+    except OSError:  # it was that of the listing
         return False
+    try:
+        one = socket.socket(fileno=copy)
+    except OSError:  # no socket
+        os.close(copy)
+        return False
+    with one:
+        return one.family == socket.AF_NETLINK

@@ -57,7 +57,11 @@ class Firewall:
 
     def __init__(self) -> None:
         self._nft = Nftables()
-        self._nft.run(_RULES)
+        try:
+            self._nft.run(_RULES)
+        except FirewallError:
+            self._nft.close()
+            raise
         try:
             self._nft.run(_NOBODY)
         except FirewallError as error:
