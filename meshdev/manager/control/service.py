@@ -150,7 +150,7 @@ class _Envoys:
             except Refused as refused:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
             try:
-                async with _beside(_write(context, outgoing, _response)):
+                async with _written(outgoing, context, _response):
                     async for request in _paced(requests, first):
                         send(stream.heard(request.kind, request.names, request.nonce, request.error))
                         if request.error is not None:
@@ -187,7 +187,7 @@ class _Agents:
         mine = self._current[key, hello.uid] = object()
         log.info("the agent of pod %s/%s is there", hello.namespace, hello.pod)
         try:
-            async with _beside(_write(context, outgoing, agent.encode)):
+            async with _written(outgoing, context, agent.encode):
                 async for data in _paced(requests):
                     message = agent.decode_from_agent(data)
                     del data  # as long as nothing follows
@@ -262,30 +262,41 @@ class _Outbox:
     def __init__(self) -> None:
         self._waiting: dict[object, object] = {}
         self._news = asyncio.Event()
+        self._closed = False
 
     def put(self, kind: object, message: object) -> None:
         self._waiting[kind] = message
         self._news.set()
 
-    async def get(self) -> object:
-        while not self._waiting:
+    def close(self) -> None:
+        """What still waits is dropped."""
+        self._closed = True
+        self._news.set()
+
+    async def get(self) -> object | None:
+        """The next; None when closed."""
+        while not self._waiting and not self._closed:
             self._news.clear()
             await self._news.wait()
-        return self._waiting.pop(next(iter(self._waiting)))
+        return None if self._closed else self._waiting.pop(next(iter(self._waiting)))
 
 
-async def _write(context: Context, outgoing: _Outbox, form: Callable[[Any], Any]) -> None:
-    while True:
-        await context.write(form(await outgoing.get()))
+async def _write(outgoing: _Outbox, context: Context, form: Callable[[Any], Any]) -> None:
+    while (message := await outgoing.get()) is not None:
+        await context.write(form(message))
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: Any) -> AsyncIterator[None]:  # noqa: ANN401 -- protobuf has no types
-    """*work* runs as long as the block."""
-    task = asyncio.ensure_future(work)
+async def _written(outgoing: _Outbox, context: Context, form: Callable[[Any], Any]) -> AsyncIterator[None]:
+    """What comes into *outgoing* is written as long as the block.
+
+    A write that is under way ends by itself: cancelled, it would still be gRPC's, which then takes no status any more
+    (GRPC_CALL_ERROR_TOO_MANY_OPERATIONS), and the peer would never hear that its stream has ended.
+    """
+    task = asyncio.ensure_future(_write(outgoing, context, form))
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, grpc.RpcError, grpc.aio.BaseError):
+        outgoing.close()
+        with contextlib.suppress(grpc.RpcError, grpc.aio.BaseError):
             await task

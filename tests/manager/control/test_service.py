@@ -246,6 +246,19 @@ async def test_a_hostile_agent_is_ended_and_costs_nothing(mesh: Control, words: 
         await until(lambda: "again" in made.envoy.routes())
 
 
+async def test_an_agent_that_is_ended_while_it_is_written_to_hears_why(mesh: Control, words: Words) -> None:
+    words.claim()
+    async with joined(mesh), channel(mesh) as line:
+        for _ in range(20):
+            call = line.stream_stream(agent.METHOD)(metadata=metadata(TOKEN), timeout=5)
+            await call.write(agent.encode(hello("evil")))
+            await call.write(b"{}")
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                async for _ in call:
+                    pass
+            assert ended.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, manager: Manager) -> None:
     most, other = 1 << 53, PodPort(8081)
     with Ann(manager) as ann, Ann(manager, "bob") as bob:
@@ -305,6 +318,7 @@ async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: p
             await until(lambda number=number, call=call: call.done() or len(mesh.core._pods) == number + 1)  # type: ignore[misc]  # a default in a lambda
         assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         words.claim()
+        await until(lambda: len(mesh.core.claimed()) == 1)  # or its sidecar is one stranger more
         async with joined(mesh):
             await words.reported("acked")
         for call in calls:
