@@ -15,7 +15,7 @@ from meshdev.manager.control import service
 from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.protos import LISTENERS
 from meshdev.wire import agent
-from meshdev.wire.agent import Counts, Hello, Listen, PodPort, State
+from meshdev.wire.agent import Counts, Listen, PodPort, State
 from meshdev.wire.intercepts import Report
 from tests.manager.claims import spec
 from tests.manager.control.sidecars import (
@@ -305,24 +305,6 @@ async def test_an_agent_that_floods_is_read_no_faster_than_it_may(mesh: Control,
             await until(lambda number=number: f"quick-{number}" in made.envoy.routes())  # type: ignore[misc]  # a default in a lambda
             assert time.perf_counter() - began < 0.3
         pouring.cancel()
-
-
-async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshdev.manager.control.core.MAX_WAITING", 3)
-    async with channel(mesh) as line:
-        calls = []
-        for number in range(4):
-            call = line.stream_stream(agent.METHOD)(metadata=metadata(f"stranger-{number}-" + "x" * 20))
-            await call.write(agent.encode(Hello(f"p{number}", f"u{number}", "default", LOOPBACK)))
-            calls.append(call)
-            await until(lambda number=number, call=call: call.done() or len(mesh.core._pods) == number + 1)  # type: ignore[misc]  # a default in a lambda
-        assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        words.claim()
-        await until(lambda: len(mesh.core.claimed()) == 1)  # or its sidecar is one stranger more
-        async with joined(mesh):
-            await words.reported("acked")
-        for call in calls:
-            call.cancel()
 
 
 async def test_an_envoy_that_went_is_forgotten_after_a_while(mesh: Control, manager: Manager, words: Words) -> None:

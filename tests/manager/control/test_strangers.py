@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from meshdev.manager.control import service
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
 from meshdev.wire import agent
+from meshdev.wire.agent import Hello
 from tests.manager.control.sidecars import Control, agent_of, channel, control, joined, metadata
 from tests.manager.control.words import Words
 from tests.manager.standin import Manager
@@ -97,6 +99,24 @@ async def test_they_take_no_stream_from_those_who_are_claimed(
             await words.reported("acked")
     async with agent_of(mesh, "c" * 32):  # there is room again
         await until(lambda: len(mesh.core._pods) == 1)
+
+
+async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshdev.manager.control.core.MAX_WAITING", 3)
+    async with channel(mesh) as line:
+        calls = []
+        for number in range(4):
+            call = line.stream_stream(agent.METHOD)(metadata=metadata(f"stranger-{number}-" + "x" * 20))
+            await call.write(agent.encode(Hello(f"p{number}", f"u{number}", "default", IPv4Address("127.0.0.1"))))
+            calls.append(call)
+            await until(lambda number=number, call=call: call.done() or len(mesh.core._pods) == number + 1)  # type: ignore[misc]  # a default in a lambda
+        assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        words.claim()
+        await until(lambda: len(mesh.core.claimed()) == 1)  # or its sidecar is one stranger more
+        async with joined(mesh):
+            await words.reported("acked")
+        for call in calls:
+            call.cancel()
 
 
 @pytest.mark.parametrize("greeting", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))])
