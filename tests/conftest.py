@@ -4,5 +4,6 @@ import signal
 
 
 def pytest_configure() -> None:
-    """Ctrl-C counts: a shell's background job (``make test &``) ignores it, and so would every program under test."""
+    """Keys of a terminal count: a shell's background job (``make test &``) ignores them, and all that it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)

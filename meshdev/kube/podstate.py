@@ -19,7 +19,9 @@ IMAGE_REASONS: Final = {
 }
 #: k8s.io/kubernetes/pkg/kubelet/kuberuntime/kuberuntime_container.go and container/sync_result.go.
 START_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-
+#: k8s.io/kubernetes/pkg/kubelet/util/manager/watch_based_manager.go: the node's authorizer may refuse the kubelet a
+#: Secret because it does not know the new pod yet. The kubelet asks again, 12-16 s later.
+_PASSES: Final = "failed to sync secret cache"
 
 _POD_SECURITY_HINT: Final = (
     "the manager needs the capabilities NET_ADMIN and MKNOD; it can run in a namespace that allows them: "
@@ -75,6 +77,11 @@ def examine(pod: Object) -> ManagerPod | Waiting:
     return _waiting(pod, container, state.get("waiting") or {})
 
 
+def cannot_start(reason: str, message: str) -> bool:
+    """Whether that is why a container waits, and does not pass by itself."""
+    return reason in START_REASONS and not message.startswith(_PASSES)
+
+
 def _waiting(pod: Object, container: Object, waiting: Object) -> Waiting:
     name, reason, message = pod["metadata"]["name"], waiting.get("reason") or "", waiting.get("message") or ""
     if reason in IMAGE_REASONS:
@@ -82,7 +89,7 @@ def _waiting(pod: Object, container: Object, waiting: Object) -> Waiting:
             f"the image of the manager cannot be had: {message or reason}",
             hint=f"the image is {_image(pod)}; another one: --image; a private registry: --image-pull-secret",
         )
-    if reason in START_REASONS:
+    if cannot_start(reason, message):
         raise ManagerError(f"the manager's pod {name} cannot start: {message or reason}")
     if reason == "CrashLoopBackOff":
         last = (container.get("lastState") or {}).get("terminated") or {}

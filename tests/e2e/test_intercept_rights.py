@@ -73,7 +73,8 @@ def test_each_in_their_own_namespace_only(laptop: Laptop, laptop2: Laptop, tmp_p
                 before = pods.pods(elsewhere, "app=b")
                 code, error = refused(user, "mesh", "deployment/b", "-n", elsewhere, "-H", "c=3", "--detach")
                 assert (code, elsewhere in error["message"]) == (ForbiddenError.exit_code, True)
-                assert [pods.sidecars(pod) for pod in pods.pods(elsewhere, "app=b")] == list(map(pods.sidecars, before))
+                after = pods.pods(elsewhere, "app=b")
+                assert [list(pods.sidecars(pod)) for pod in after] == [list(pods.sidecars(pod)) for pod in before]
             assert ask(MINE, (url, A1)) == [(200, LOCAL)]
         assert ask(MINE, (url, A1)) == [(200, "b")]
 

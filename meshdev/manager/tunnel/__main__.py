@@ -1,5 +1,6 @@
 """Entry point of the container *tunnel*: ``python3 -m meshdev.manager.tunnel``."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -14,7 +15,7 @@ from meshdev.errors import MeshdevError
 from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import KernelNetwork
 from meshdev.manager.tunnel.server import TunnelServer
-from meshdev.pump.loop import Loop
+from meshdev.pump.loop import READABLE, Loop
 
 log = logging.getLogger("meshdev.manager.tunnel")
 
@@ -54,8 +55,17 @@ def main() -> int:
         server.drain()
         loop.call_later(DRAIN_SECONDS, loop.stop)
 
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: loop.post(drain))
-    signal.signal(signal.SIGINT, lambda _signal, _frame: loop.post(drain))
+    def ended(_events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(reader, 64)
+            drain()
+
+    # By a descriptor: a handler alone runs when the loop wakes, and a signal just before the poll does not wake it.
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    loop.register(reader, READABLE, ended)
     READY.touch()
     log.info("the tunnel listens on 127.0.0.1:%d; pod %s, MTU %d", TUNNEL_PORT, pod.address, pod.mtu)
     loop.run()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from meshdev.errors import ClusterError, ImageError
-from meshdev.kube.podstate import IMAGE_REASONS, START_REASONS, Waiting, replica_failure
+from meshdev.kube.podstate import IMAGE_REASONS, Waiting, cannot_start, replica_failure
 from meshdev.kube.replicas import TEMPLATE_CONTAINER
 
 Object = Mapping[str, Any]
@@ -55,7 +55,7 @@ def _pod(pod: Object) -> str | None:
         ours = each["name"] == TEMPLATE_CONTAINER
         if ours and reason in IMAGE_REASONS:
             raise ImageError(f"the sidecar's image cannot be had: {words}", hint="another one: --image")
-        if ours and reason in START_REASONS | {"CrashLoopBackOff"}:
+        if ours and (reason == "CrashLoopBackOff" or cannot_start(reason, waiting.get("message") or "")):
             raise ClusterError(f"the sidecar cannot start: {words}")
         if reason and reason not in {"PodInitializing", "ContainerCreating"}:
             return words

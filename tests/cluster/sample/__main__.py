@@ -3,7 +3,6 @@
 import argparse
 import signal
 import socket
-import threading
 import time
 
 from tests.cluster.sample import bulk, udp
@@ -39,9 +38,9 @@ def _greet(connection: socket.socket) -> None:
 def main() -> None:
     """Start, wait for the signal, drain."""
     options = _arguments()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Kept for sigwait: a handler runs in the main thread only, which a signal that another thread took does not wake.
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     server = Server(App(options.name, options.next))
     listeners = [Listener(port, server.serve, options.host) for port in options.port]
     if options.bulk:
@@ -52,7 +51,7 @@ def main() -> None:
         udp.start(options.udp_port, options.name)
     grpc_server = GrpcServer(options.grpc_port, options.name) if options.grpc_port else None
     print(f"{options.name}: ready", flush=True)
-    stop.wait()
+    signal.sigwait(signals)
     for listener in listeners:
         listener.stop_accepting()
     server.drain()
