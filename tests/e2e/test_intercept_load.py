@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from http.client import OK
 from typing import Final
 
 import pytest
@@ -12,7 +13,7 @@ from meshdev.config import MANAGER_NAME
 from tests.cluster.manifests import HTTP, App
 from tests.e2e import pods, workloads
 from tests.e2e.conftest import Laptop, kubectl, until
-from tests.e2e.intercepting import LOCAL, counts, intercepted, local, up
+from tests.e2e.intercepting import LOCAL, ask, counts, intercepted, local, up
 from tests.e2e.loading import Load, Plan, Row, loading
 from tests.e2e.workloads import CLIENT, GRPC
 
@@ -33,6 +34,7 @@ SLACK_SECONDS: Final = 0.1
 def there(cluster: None) -> Iterator[str]:  # noqa: ARG001 -- for its effect
     made = workloads.of(B, NAMESPACE)
     with workloads.namespace(NAMESPACE, workloads.says_its_pod(made[0]), made[1]) as name:
+        until("kube-proxy knows the pods", lambda: ask(name, (f"http://b.{name}/", {}))[0][0] == OK)
         yield name
 
 
