@@ -8,7 +8,7 @@ from meshdev.errors import ClusterError
 from meshdev.wire.agent import PodPort
 
 #: Below what outgoing connections use (32768 and up), above what services usually listen on.
-_RANGE: Final = range(15800, 16200)
+RANGE: Final = range(15800, 16200)
 
 
 class Doors:
@@ -26,16 +26,18 @@ class Doors:
 
     def _free(self, port: PodPort) -> int:
         taken = set(self._doors.values())
-        for number in _RANGE:
+        for number in RANGE:
             if number not in taken and _can_bind(number, port):
                 return number
-        raise ClusterError(f"no port from {_RANGE.start} to {_RANGE.stop - 1} is free in this pod")
+        raise ClusterError(f"no port from {RANGE.start} to {RANGE.stop - 1} is free in this pod")
 
 
 def _can_bind(number: int, port: PodPort) -> bool:
     kind = socket.SOCK_DGRAM if port.transport == "udp" else socket.SOCK_STREAM
     with socket.socket(socket.AF_INET, kind) as sock:
         try:
+            if kind == socket.SOCK_STREAM:  # as Envoy does: what is in TIME_WAIT there does not count
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("0.0.0.0", number))  # noqa: S104 -- as Envoy will
         except OSError:
             return False

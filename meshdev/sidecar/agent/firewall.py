@@ -11,6 +11,7 @@ from typing import Final
 from meshdev.errors import FirewallError
 from meshdev.netlink.flows import forget_flows
 from meshdev.nft import Nftables
+from meshdev.sidecar.agent.doors import RANGE
 from meshdev.wire.agent import PodPort
 
 log = logging.getLogger(__name__)
@@ -109,15 +110,27 @@ def _forget_senders(ports: AbstractSet[int]) -> None:
         forget_flows(lambda flow: flow.protocol == socket.IPPROTO_UDP and flow.sent_to[1] in ports)
 
 
+def _forget_the_dead() -> None:
+    """The connections of a sidecar that was killed. Its table went at once and tracking with it, so to the kernel they
+    go on for days: a client that used a port again would be sent to a door where nobody listens.
+    """
+    forget_flows(
+        lambda flow: flow.protocol == socket.IPPROTO_TCP and flow.went_to[1] in RANGE and flow.sent_to[1] not in RANGE
+    )
+
+
 async def take() -> Firewall:
     """The table, as soon as no other sidecar in this pod has it: one of another manager may be about to leave."""
     until, told = time.monotonic() + TAKE_SECONDS, False
     while True:
         try:
-            return Firewall()
+            taken = Firewall()
         except FirewallError:
             if time.monotonic() > until or not _may():
                 raise
+        else:
+            _forget_the_dead()
+            return taken
         if not told:
             log.info("another sidecar is in this pod; waiting for it to leave")
             told = True
