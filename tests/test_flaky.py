@@ -1,0 +1,113 @@
+"""The run of everything: what happens to a test that fails once, twice, and to many of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.flaky import CHECKOUT, MOST_FLAKY, judge, summary
+
+#: Tests that pass, that pass from their second run on, and that never pass.
+_SUITE: Final = """
+import pathlib, pytest
+
+def first_time(name):
+    mark = pathlib.Path(__file__).with_name(name)
+    try:
+        return not mark.exists()
+    finally:
+        mark.touch()
+
+def test_good():
+    pass
+
+@pytest.mark.parametrize("number", range({flaky}))
+def test_flaky(number):
+    assert not first_time(f"flaky-{{number}}")
+
+@pytest.mark.parametrize("number", range({bad}))
+def test_bad(number):
+    raise AssertionError
+
+@pytest.fixture
+def untidy():
+    yield
+    assert not first_time("untidy")
+
+@pytest.mark.skipif({teardown} == 0, reason="not asked for")
+def test_untidy(untidy):
+    pass
+"""
+
+
+def _run(folder: Path, *, flaky: int = 0, bad: int = 0, teardown: int = 0) -> tuple[int, list[str]]:
+    """The exit code of a run of the suite above, and the lines that it printed."""
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    suite = folder / "test_suite.py"
+    suite.write_text(_SUITE.format(flaky=flaky, bad=bad, teardown=teardown))
+    done = _flaky(folder, "test_suite.py")
+    return done.returncode, done.stdout.splitlines()
+
+
+def _flaky(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.flaky", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_what_passes_is_left_alone(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path)
+    assert code == 0
+    assert not [line for line in lines if line.startswith("once more")]
+
+
+def test_a_flaky_test_is_named_and_fails_nothing(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, flaky=1, teardown=1)
+    assert code == 0
+    assert lines[-3:] == [
+        "flaky: test_suite.py::test_flaky[0] failed, and passed when it ran alone",
+        "flaky: test_suite.py::test_untidy failed, and passed when it ran alone",
+        "3 passed, 0 failed",
+    ]
+
+
+def test_a_test_that_fails_twice_fails_the_run(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, flaky=1, bad=1)
+    assert code == 1
+    assert lines[-3:] == [
+        "flaky: test_suite.py::test_flaky[0] failed, and passed when it ran alone",
+        "failed: test_suite.py::test_bad[0]",
+        "2 passed, 1 failed",
+    ]
+
+
+def test_too_many_fail_the_run_without_another_try(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, flaky=MOST_FLAKY + 1)
+    assert code == 1
+    assert lines[-1] == f"1 passed, {MOST_FLAKY + 1} failed"
+    assert not [line for line in lines if line.startswith("once more")]
+
+
+def test_a_run_without_tests_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text("")
+    assert _flaky(tmp_path, "test_suite.py").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_the_limit() -> None:
+    tests = tuple("abc")
+    assert judge(tests, lambda _: True) == (tests, ())
+    assert judge(tests, lambda test: test == "b") == (("b",), ("a", "c"))
+    assert judge((*tests, "d"), lambda _: True) == ((), (*tests, "d"))
+
+
+def test_summary() -> None:
+    assert summary(5, ["a"], []) == "flaky: a failed, and passed when it ran alone\n6 passed, 0 failed"
