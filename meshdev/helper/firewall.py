@@ -49,6 +49,9 @@ class Firewall:
         # Whatever arrives is for our address. Else a forged packet could be taken for an answer within a connection
         # of another interface (CVE-2019-14899). Before connection tracking, which puts other addresses into answers.
         ours, answers = f"ip daddr {address} accept", "ct state established,related accept"
+        # Linux takes a packet for any of its addresses on any interface (the weak host model, RFC 1122 section
+        # 3.3.4.2): a neighbour on the LAN would reach what listens at our address. This machine's own come by lo.
+        elsewhere = f'iifname != {{ "lo", "{device}" }} ip daddr {address} drop'
         # By the port that it was sent to: somebody else's translation lets nothing in.
         led = "ct status dnat meta l4proto { tcp, udp } ct original proto-dst @led accept"
         # Forwarded packets have a chain of their own: Docker leads what comes to a published port into a container.
@@ -56,6 +59,8 @@ class Firewall:
         lines = []
         for chain, rules in chains.items():
             lines.append(f"flush chain inet {self._table} {chain}")
+            if chain == "arriving":
+                lines.append(self._rule(chain, elsewhere))
             lines += [self._rule(chain, rule) for rule in (f'iifname != "{device}" accept', *rules)]
         self._library.run("\n".join(lines) + "\n")
 

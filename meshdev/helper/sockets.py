@@ -1,7 +1,14 @@
 """Sockets that only root can make: listeners on port 53, and marked ones that escape the redirect."""
 
+import contextlib
+import ctypes
+import errno
+import os
+import random
 import socket
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import DnsError
@@ -13,23 +20,98 @@ DNS_PORT: Final = 53
 #: Each has its own source port, which a forger would have to guess (RFC 5452 section 4.5).
 _SOCKETS_EACH: Final = 4
 _BACKLOG: Final = 64
+_LOOPBACK: Final = b"lo"
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+_NETWORK_HEADER: Final = 0x100000000 - 0x100000  # SKF_NET_OFF of linux/filter.h
+
+#: Each asks once for TCP and once for UDP. One in two fits where half of the range is taken for either.
+_TRIES: Final = 16
+_TRIES_ELSEWHERE: Final = 256
+_UNPRIVILEGED: Final = range(1024, 65536)
 
 
 def listeners(address: IPAddress, port: int) -> list[socket.socket]:
-    """A UDP and a TCP listener at the same port; port 0: any that is free for both. Raises OSError."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    """A UDP and a TCP listener at the same port; port 0: any that is free for both. Raises OSError.
+
+    Only this machine reaches them: Linux answers at any of its addresses on any of its interfaces otherwise (the weak
+    host model of RFC 1122 section 3.3.4.2), so that a neighbour on the LAN could ask here, too.
+    """
+    if port:
+        return _pair(address, port, socket.SOCK_DGRAM)
+    problem = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    for candidate, first in _candidates():
+        try:
+            return _pair(address, candidate, first)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            problem = error
+    raise problem
+
+
+def _candidates() -> Iterator[tuple[int, socket.SocketKind]]:
+    """Ports to try, and the protocol whose bind comes first.
+
+    A port that the kernel gives for one protocol may be taken for the other. Where TCP's are scarce (thousands of
+    listeners) the kernel's choice for TCP fits at once, and likewise for UDP. Where all of
+    net.ipv4.ip_local_port_range is taken there are ports beside it.
+    """
+    for _ in range(_TRIES):
+        yield 0, socket.SOCK_STREAM
+        yield 0, socket.SOCK_DGRAM
+    for _ in range(_TRIES_ELSEWHERE):
+        yield random.choice(_UNPRIVILEGED), socket.SOCK_STREAM  # noqa: S311 -- no secret: any free port will do
+
+
+def _pair(address: IPAddress, port: int, first: socket.SocketKind) -> list[socket.socket]:
+    """UDP, TCP. The port is the kernel's choice for *first* where it is 0."""
     made: list[socket.socket] = []
     try:
-        udp = _socket(family, socket.SOCK_DGRAM, made)
-        udp.bind((str(address), port))
-        tcp = _socket(family, socket.SOCK_STREAM, made)
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tcp.bind((str(address), udp.getsockname()[1]))
+        udp, tcp = _listener(address, socket.SOCK_DGRAM, made), _listener(address, socket.SOCK_STREAM, made)
+        if port:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a former connection's TIME_WAIT may be there
+        one, other = (tcp, udp) if first == socket.SOCK_STREAM else (udp, tcp)
+        one.bind((str(address), port))
+        other.bind((str(address), one.getsockname()[1]))
         tcp.listen(_BACKLOG)
     except OSError:
         close_all(made)
         raise
     return made
+
+
+def _listener(address: IPAddress, kind: socket.SocketKind, made: list[socket.socket]) -> socket.socket:
+    sock = _socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, kind, made)
+    if address.version == 6:
+        pass  # ::1 is taken on no other interface (RFC 4291 section 2.5.3)
+    elif address.is_loopback:
+        # Where route_localnet is on (kube-proxy, Docker) neighbours reach 127.0.0.0/8, too. Before Linux 5.7 this
+        # takes CAP_NET_RAW; a machine of that age answers as every program on it does.
+        with contextlib.suppress(PermissionError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _LOOPBACK)
+    else:
+        _accept_from(sock, address)
+    return sock
+
+
+def _accept_from(sock: socket.socket, address: IPv4Address) -> None:
+    """Take packets from this source alone: the kernel drops the others before the socket sees them.
+
+    What a program here sends to an address of this machine has that address as its source, too, and the kernel takes
+    such a source on no other interface (martian: RFC 1812 section 5.3.7). Classic BPF: linux/filter.h.
+    """
+    program = b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (0x20, 0, 0, _NETWORK_HEADER + 12),  # load the word at the IPv4 header's source
+            (0x15, 0, 1, int(address)),  # our address?
+            (0x06, 0, 0, 0xFFFFFFFF),  # yes: all of the packet
+            (0x06, 0, 0, 0),  # no: nothing
+        )
+    )
+    code = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))  # struct sock_fprog
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
 
 
 def upstream_sockets(server: IPAddress) -> tuple[Upstream, list[socket.socket]]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
@@ -69,6 +70,11 @@ class Laptop:
         text = self.run("sh", "-c", script)
         # The lifetimes of addresses count down, everything else must stay.
         return "\n".join(line for line in text.splitlines() if "valid_lft" not in line)
+
+    def route_to_session(self, address: IPv4Address) -> None:
+        """The neighbour sends what is for the session's *address* to the laptop."""
+        command = ["nsenter", "--target", str(self._neighbour.pid), "--net", "--"]
+        subprocess.run([*command, "ip", "route", "add", f"{address}/32", "via", ADDRESS], check=True, timeout=20)
 
     @contextlib.contextmanager
     def inside(self, *, neighbour: bool = False) -> Iterator[None]:
