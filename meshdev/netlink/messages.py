@@ -263,7 +263,7 @@ def flows_dump(family: int) -> Message:
     return Message(_CT_GET, NLM_F_DUMP, struct.pack(">BBH", family, 0, 0))
 
 
-def flow_delete(flow: Flow) -> Message:
+def flow_delete(flow: "Flow | FlowEnds") -> Message:
     """Forget one."""
     return Message(_CT_DELETE, NLM_F_ACK, struct.pack(">BBH", flow.family, 0, 0) + flow.key)
 
@@ -277,10 +277,40 @@ def parse_flow(body: memoryview) -> Flow | None:
     reply = _tuple(found[_CTA_TUPLE_REPLY])
     if sent is None or reply is None:
         return None
+    return Flow(body[0], sent.protocol, sent.destination, reply.source, _flow_key(found))
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEnds:
+    """Who began a tracked connection and who answers it, whatever its protocol."""
+
+    family: int
+    source: bytes
+    answers: bytes
+    key: bytes
+
+
+def parse_flow_ends(body: memoryview) -> FlowEnds | None:
+    """A connection of a dump; None where its addresses cannot be read."""
+    found = attributes(body[4:])
+    source, answers = _source(found.get(_CTA_TUPLE_ORIG)), _source(found.get(_CTA_TUPLE_REPLY))
+    return FlowEnds(body[0], source, answers, _flow_key(found)) if source and answers else None
+
+
+def _flow_key(found: dict[int, memoryview]) -> bytes:
     key = attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, found[_CTA_TUPLE_ORIG])
     if _CTA_ID in found:
         key += attribute(_CTA_ID, found[_CTA_ID])
-    return Flow(body[0], sent.protocol, sent.destination, reply.source, key)
+    return key
+
+
+def _source(data: memoryview | None) -> bytes | None:
+    """The source address of a tuple: CTA_TUPLE_IP {v4 1 | v6 3}."""
+    if data is None or 1 not in (outer := attributes(data)):
+        return None
+    ip = attributes(outer[1])
+    source = ip.get(1, ip.get(3))
+    return bytes(source) if source is not None else None
 
 
 @dataclass(frozen=True, slots=True)

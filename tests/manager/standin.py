@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -53,6 +54,7 @@ class FakeNetwork:
         self.relays: dict[RelayPort, tuple[IPv4Address, set[IPv4Address]]] = {}
         self.silent: set[IPv4Address] = set()
         self.cuts: list[IPv4Address] = []
+        self.flushed: list[IPv4Address] = []
 
     def open_device(self, address: IPv4Address, pool: IPv4Network, queues: int, offload: int) -> tuple[TunDevice, int]:
         assert address in pool
@@ -95,6 +97,15 @@ class FakeNetwork:
     def cut(self, address: IPv4Address) -> None:
         self.cuts.append(address)
 
+    def flush(self, address: IPv4Address) -> Future[None]:
+        self.flushed.append(address)
+        done: Future[None] = Future()
+        if self.refusal is None:
+            done.set_result(None)
+        else:
+            done.set_exception(self.refusal)
+        return done
+
     def cluster_side(self, address: IPv4Address, queue: int = 0) -> int:
         return self.devices[address][1].queues[queue].fileno()
 
@@ -114,7 +125,14 @@ class Manager:
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address: tuple[str, int] = listener.getsockname()
         self.server = TunnelServer(
-            self.loop, listener, self.network, pod, name="manager-1", namespace="default", link=self.link
+            self.loop,
+            listener,
+            self.network,
+            pod,
+            name="manager-1",
+            namespace="default",
+            link=self.link,
+            addresses=folder / "addresses.json",
         )
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run)

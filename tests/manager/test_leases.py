@@ -1,6 +1,7 @@
-"""Which address a session gets."""
+"""Which address a session gets, and how long it rests afterwards."""
 
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,13 +9,27 @@ from hypothesis import strategies as st
 
 from meshdev.config import ADDRESS_POOLS, gateway
 from meshdev.errors import TunnelError
-from meshdev.manager.tunnel.leases import lease
+from meshdev.manager.tunnel import lease_file, leases
+from meshdev.manager.tunnel.leases import REST_SECONDS, Leases
+from tests.loops import Clock
 
 FIRST, SECOND, THIRD = ADDRESS_POOLS
+ANN, BOB = b"ann", b"bob"
 
 
 def at(text: str) -> IPv4Address:
     return IPv4Address(text)
+
+
+def made(taken: list[str], after: str | None) -> Leases:
+    """Leases with these taken, *after* being the last one given."""
+    found = Leases(Clock())
+    for one in [*taken, *([after] if after else [])]:
+        lease = found.take(ADDRESS_POOLS, at(one), BOB)
+        assert lease.address == at(one)
+    if after and after not in taken:
+        found.cancel(lease)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -27,7 +42,7 @@ def at(text: str) -> IPv4Address:
         ([FIRST], None, [], "198.18.255.254", "198.18.0.2"),
         ([FIRST], None, ["198.18.0.2"], "198.18.255.253", "198.18.255.254"),
         ([FIRST], "198.18.7.7", [], "198.18.0.2", "198.18.7.7"),
-        ([FIRST], "198.18.7.7", ["198.18.7.7"], None, "198.18.0.2"),
+        ([FIRST], "198.18.7.7", ["198.18.7.7"], None, "198.18.7.8"),
         ([FIRST], "198.18.0.1", [], None, "198.18.0.2"),
         ([FIRST], "198.18.0.0", [], None, "198.18.0.2"),
         ([FIRST], "198.18.255.255", [], None, "198.18.0.2"),
@@ -41,51 +56,156 @@ def at(text: str) -> IPv4Address:
 def test_the_table(
     pools: list[IPv4Network], wanted: str | None, taken: list[str], after: str | None, expected: str
 ) -> None:
-    address, pool = lease(
-        pools, at(wanted) if wanted else None, {at(one) for one in taken}, at(after) if after else None
-    )
-    assert address == at(expected)
-    assert address in pool
+    lease = made(taken, after).take(pools, at(wanted) if wanted else None, ANN)
+    assert lease.address == at(expected)
+    assert lease.address in lease.pool
+    assert not lease.stale
 
 
 def test_foreign_ranges_only() -> None:
     with pytest.raises(TunnelError, match="none of the address ranges"):
-        lease([IPv4Network("10.0.0.0/8")], None, set(), None)
+        Leases(Clock()).take([IPv4Network("10.0.0.0/8")], None, ANN)
     with pytest.raises(TunnelError, match="none of the address ranges"):
-        lease([], at("198.18.0.2"), set(), None)
+        Leases(Clock()).take([], at("198.18.0.2"), ANN)
 
 
-class Everything(frozenset[IPv4Address]):
-    """Contains every address."""
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> IPv4Network:
+    """A pool of five addresses: 2 to 6 (1 is the gateway, 7 the broadcast address)."""
+    pool = IPv4Network("198.18.0.0/29")
+    monkeypatch.setattr(leases, "ADDRESS_POOLS", (pool,))
+    return pool
 
-    def __contains__(self, _: object) -> bool:
-        return True
+
+def test_an_address_rests_and_only_its_session_gets_it_back(small: IPv4Network) -> None:
+    clock = Clock()
+    found = Leases(clock)
+    address = found.take([small], None, ANN).address
+    found.release(address)
+    assert found.take([small], address, BOB).address != address
+    again = found.take([small], address, ANN)
+    assert (again.address, again.stale) == (address, False)
 
 
-def test_a_full_pool() -> None:
+def test_after_its_rest_and_a_flush_anybody_gets_it(small: IPv4Network) -> None:
+    clock = Clock()
+    found = Leases(clock)
+    address = found.take([small], None, ANN).address
+    assert found.next_due() is None
+    found.release(address)
+    assert (found.due(), found.next_due()) == ([], REST_SECONDS)
+    clock.now += REST_SECONDS
+    (rest,) = found.due()
+    assert (rest.address, found.due(), found.next_due()) == (address, [], None)
+    assert found.take([small], address, BOB).address != address, "its connections are not forgotten yet"
+    found.free(rest)
+    lease = found.take([small], address, BOB)
+    assert (lease.address, lease.stale) == (address, False)
+
+
+def test_a_failed_flush_begins_the_rest_anew(small: IPv4Network) -> None:
+    clock = Clock()
+    found = Leases(clock)
+    found.release(found.take([small], None, ANN).address)
+    clock.now += REST_SECONDS
+    found.rest_again(found.due()[0])
+    assert (found.due(), found.next_due()) == ([], REST_SECONDS)
+
+
+def test_a_flush_that_ends_late_does_not_free_what_was_taken_and_rests_anew(small: IPv4Network) -> None:
+    clock = Clock()
+    found = Leases(clock)
+    address = found.take([small], None, ANN).address
+    found.release(address)
+    clock.now += REST_SECONDS
+    (rest,) = found.due()
+    assert found.take([small], address, ANN).address == address
+    found.release(address)
+    found.free(rest)
+    assert found.take([small], address, BOB).address != address
+
+
+def test_the_one_that_rested_longest_is_given_where_nothing_else_is_left(small: IPv4Network) -> None:
+    clock = Clock()
+    found = Leases(clock)
+    addresses = [found.take([small], None, ANN).address for _ in range(5)]
     with pytest.raises(TunnelError, match="every session address is taken"):
-        lease([FIRST], None, Everything(), None)
+        found.take([small], None, BOB)
+    for address in (addresses[3], addresses[1]):
+        found.release(address)
+        clock.now += 1
+    lease = found.take([small], None, BOB)
+    assert (lease.address, lease.stale) == (addresses[3], True)
+
+
+def test_who_was_refused_has_no_claim_on_the_address(small: IPv4Network) -> None:
+    found = Leases(Clock())
+    addresses = [found.take([small], None, ANN).address for _ in range(5)]
+    found.release(addresses[0])
+    lease = found.take([small], None, BOB)
+    assert lease.stale
+    found.cancel(lease)
+    assert found.take([small], addresses[0], BOB).stale, "it is still the former session's"
+
+
+def test_a_bounded_number_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "MAX_RESTING", 3)
+    found = Leases(Clock())
+    addresses = [found.take([FIRST], None, ANN).address for _ in range(5)]
+    for address in addresses:
+        found.release(address)
+    assert [rest.address for rest in found.due()] == addresses[:2]
+
+
+def test_the_next_process_of_the_pod_knows_them(tmp_path: Path) -> None:
+    file = tmp_path / "addresses.json"
+    assert lease_file.read(file) == {}
+    found = Leases(Clock())
+    resting, live = (found.take([FIRST], None, proof).address for proof in (ANN, BOB))
+    found.release(resting)
+    lease_file.write(file, found.known())
+    after = Leases(Clock(), lease_file.read(file))
+    assert after.take([FIRST], resting, BOB).address not in {resting, live}
+    assert after.take([FIRST], live, BOB).address == live
+    assert after.take([FIRST], resting, ANN).address == resting
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", '{"a": "b"}', '{"198.18.0.2": 1}', "[" * 100_000, '{"198.18.0.2":"zz"}']
+)
+def test_a_file_that_says_nothing_is_no_harm(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "addresses.json"
+    file.write_text(text)
+    assert lease_file.read(file) == {}
 
 
 near = st.integers(0, 12).map(lambda n: FIRST[n]) | st.integers(1, 12).map(lambda n: FIRST[-n])
 
 
-@given(st.sets(near), st.none() | near, st.none() | near)
+@given(st.sets(near), st.none() | near)
 def test_never_taken_never_the_gateway_and_what_was_wanted_where_possible(
-    taken: set[IPv4Address], wanted: IPv4Address | None, after: IPv4Address | None
+    taken: set[IPv4Address], wanted: IPv4Address | None
 ) -> None:
-    address, pool = lease([FIRST], wanted, taken, after)
-    assert pool == FIRST
-    assert address not in taken
-    assert gateway(FIRST) < address < FIRST.broadcast_address
-    if wanted is not None and wanted not in taken and gateway(FIRST) < wanted < FIRST.broadcast_address:
-        assert address == wanted
+    found = Leases(Clock())
+    held = {found.take([FIRST], one, BOB).address for one in taken}
+    lease = found.take([FIRST], wanted, ANN)
+    assert lease.pool == FIRST
+    assert lease.address not in held
+    assert gateway(FIRST) < lease.address < FIRST.broadcast_address
+    if wanted is not None and wanted not in held and gateway(FIRST) < wanted < FIRST.broadcast_address:
+        assert lease.address == wanted
 
 
 @given(st.integers(1, 40))
 def test_a_freed_address_is_used_again_last(rounds: int) -> None:
-    last, seen = None, set()
+    clock = Clock()
+    found = Leases(clock)
+    seen = set()
     for _ in range(rounds):
-        last, _ = lease([FIRST], None, set(), last)
-        assert last not in seen
-        seen.add(last)
+        clock.now += REST_SECONDS
+        address = found.take([FIRST], None, ANN).address
+        found.release(address)
+        for rest in found.due():
+            found.free(rest)
+        assert address not in seen
+        seen.add(address)

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from meshdev.config import TUNNEL_PORT
+from meshdev.config import GRACE_SECONDS, TUNNEL_PORT
 from meshdev.wire import frames
 from meshdev.wire.control import Close, Hello, Welcome, decode, encode
 from meshdev.wire.frames import PACKET, PING, PONG, frame
@@ -65,6 +66,7 @@ class Session:
 
     def __init__(self, cluster: Cluster, words: Hello) -> None:
         self._cluster = cluster
+        self._holder = words.holder
         self._sock = connect(cluster)
         self._decoder = frames.FrameDecoder()
         self._waiting: list[tuple[int, bytes]] = []
@@ -101,10 +103,29 @@ class Session:
             self.send(encode(Close("bye", "")))
             while self._sock.recv(1 << 17):
                 pass
+        self.observe()
+
+    def vanish(self) -> None:
+        """Cut without a goodbye; gone, its grace too, when this returns."""
+        self._sock.close()
+        self.until_gone()
+
+    def until_gone(self) -> None:
+        """Wait until the manager has no session of this name."""
+        holder = self._holder.encode()
+        deadline = time.monotonic() + 2 * GRACE_SECONDS
+        while holder in self.observe():
+            assert time.monotonic() < deadline, "the session is still there"
+            time.sleep(0.1)
+
+    def observe(self) -> bytes:
+        """What the manager tells an observer."""
+        told = b""
         with connect(self._cluster) as observer:
             observer.sendall(encode(hello("observer", observer=True)))
-            while observer.recv(1 << 17):
-                pass
+            while data := observer.recv(1 << 17):
+                told += data
+        return told
 
 
 @pytest.fixture

@@ -1,33 +1,137 @@
-"""Which address a session gets (pure). A session that comes back asks for the one it had."""
+"""Which address a session gets, and how long an address rests after a session (pure).
 
-from collections.abc import Collection, Iterator, Sequence
+What a session left behind outlives it: tracked connections of the pod, which the cluster may still write to. So an
+address that had a session rests for REST_SECONDS, and the next one gets it only after those connections are forgotten.
+The session itself may have its address back at any time, connections included: it proves itself by its secret.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
+from typing import Final
 
 from meshdev.config import ADDRESS_POOLS, gateway
 from meshdev.errors import TunnelError
 
+#: Longer than a peer waits for an answer, in seconds.
+REST_SECONDS: Final = 300.0
+#: Addresses that may rest; one more shortens the rest of the oldest.
+MAX_RESTING: Final = 4096
 
-def lease(
-    pools: Sequence[IPv4Network], wanted: IPv4Address | None, taken: Collection[IPv4Address], after: IPv4Address | None
-) -> tuple[IPv4Address, IPv4Network]:
-    """A free address and its pool: *wanted* where possible, else the next one behind *after*.
 
-    Going on behind the last lease keeps a freed address out of use as long as possible, so that replies to a session
-    that went do not reach the next one. Raises TunnelError when *pools* holds none of ours or nothing is free.
-    """
-    usable = [pool for pool in pools if pool in ADDRESS_POOLS]
-    if not usable:
-        raise TunnelError("none of the address ranges the laptop can use is one of the manager's")
-    if wanted is not None and wanted not in taken:
+@dataclass(eq=False)
+class Rest:
+    """A resting address. ``proof`` is the digest of its last session's secret, ``until`` on the caller's clock."""
+
+    address: IPv4Address
+    proof: bytes
+    until: float
+    flushing: bool = False
+
+
+@dataclass(frozen=True)
+class Lease:
+    """An address for a session. ``stale``: connections of the session before it are to be forgotten first."""
+
+    address: IPv4Address
+    pool: IPv4Network
+    rest: Rest | None = None
+    stale: bool = False
+
+
+class Leases:
+    """All addresses. *former* are those of sessions that an earlier process of this pod had, with their proofs."""
+
+    def __init__(self, clock: Callable[[], float], former: Mapping[IPv4Address, bytes] | None = None) -> None:
+        self._clock = clock
+        self._taken: dict[IPv4Address, bytes] = {}
+        self._resting: dict[IPv4Address, Rest] = {}  # the oldest first
+        self._last: IPv4Address | None = None
+        for address, proof in (former or {}).items():
+            self._rest(address, proof)
+
+    def take(self, pools: Sequence[IPv4Network], wanted: IPv4Address | None, proof: bytes) -> Lease:
+        """An address of *pools* (the best first): *wanted* where possible, else the next one behind the last lease.
+
+        *wanted* is possible where it is free, or rests and *proof* is its last session's. When all are taken or rest,
+        the one that has rested longest is given. Raises TunnelError when *pools* holds none of ours or every address
+        is taken.
+        """
+        lease = self._choose(pools, wanted, proof)
+        if lease.rest is not None:
+            del self._resting[lease.address]
+        self._taken[lease.address] = proof
+        self._last = lease.address
+        return lease
+
+    def cancel(self, lease: Lease) -> None:
+        """The session did not come about; an address that rested rests on."""
+        del self._taken[lease.address]
+        if lease.rest is not None:
+            self._resting[lease.address] = lease.rest
+
+    def release(self, address: IPv4Address) -> None:
+        """The session is gone: its address rests from now on."""
+        self._rest(address, self._taken.pop(address))
+
+    def next_due(self) -> float | None:
+        """Seconds until one has rested enough; None where none rests."""
+        waiting = [rest.until for rest in self._resting.values() if not rest.flushing]
+        return max(0.0, min(waiting) - self._clock()) if waiting else None
+
+    def due(self) -> list[Rest]:
+        """Those that have rested enough, each told once: flush their connections, then call :meth:`free`."""
+        now, over = self._clock(), len(self._resting) - MAX_RESTING
+        found = [
+            rest
+            for number, rest in enumerate(self._resting.values())
+            if not rest.flushing and (rest.until <= now or number < over)
+        ]
+        for rest in found:
+            rest.flushing = True
+        return found
+
+    def free(self, rest: Rest) -> None:
+        """Its connections are forgotten: anybody may have the address."""
+        if self._resting.get(rest.address) is rest:
+            del self._resting[rest.address]
+
+    def rest_again(self, rest: Rest) -> None:
+        """Its connections could not be forgotten."""
+        if self._resting.get(rest.address) is rest:
+            self._rest(rest.address, rest.proof)
+
+    def known(self) -> dict[IPv4Address, bytes]:
+        """Every address that may have connections, with the proof of its session: for the next process of this pod."""
+        return {**{rest.address: rest.proof for rest in self._resting.values()}, **self._taken}
+
+    def _rest(self, address: IPv4Address, proof: bytes) -> None:
+        self._resting.pop(address, None)
+        self._resting[address] = Rest(address, proof, self._clock() + REST_SECONDS)
+
+    def _choose(self, pools: Sequence[IPv4Network], wanted: IPv4Address | None, proof: bytes) -> Lease:
+        usable = [pool for pool in pools if pool in ADDRESS_POOLS]
+        if not usable:
+            raise TunnelError("none of the address ranges the laptop can use is one of the manager's")
+        if wanted is not None and (pool := _pool_of(wanted, usable)) and self._may_have(wanted, proof):
+            return Lease(wanted, pool, self._resting.get(wanted))
         for pool in usable:
-            if wanted in pool and gateway(pool) < wanted < pool.broadcast_address:
-                return wanted, pool
-    for pool in usable:
-        for address in _from(pool, after):
-            if address not in taken:
-                return address, pool
-    raise TunnelError("every session address is taken")
+            for address in _from(pool, self._last):
+                if address not in self._taken and address not in self._resting:
+                    return Lease(address, pool)
+        for rest in self._resting.values():
+            if pool := _pool_of(rest.address, usable):
+                return Lease(rest.address, pool, rest, stale=True)
+        raise TunnelError("every session address is taken")
+
+    def _may_have(self, address: IPv4Address, proof: bytes) -> bool:
+        rest = self._resting.get(address)
+        return address not in self._taken and (rest is None or rest.proof == proof)
+
+
+def _pool_of(address: IPv4Address, pools: Collection[IPv4Network]) -> IPv4Network | None:
+    return next((pool for pool in pools if gateway(pool) < address < pool.broadcast_address), None)
 
 
 def _from(pool: IPv4Network, after: IPv4Address | None) -> Iterator[IPv4Address]:

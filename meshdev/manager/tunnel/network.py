@@ -6,10 +6,11 @@ All of it lives in the pod's own network namespace and goes with the pod.
 import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from threading import Lock
 from typing import Final, Protocol
 
 from pyroute2.iproute.linux import IPRoute
@@ -18,7 +19,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from meshdev.config import gateway
 from meshdev.errors import DeviceError, FirewallError, RouteError
 from meshdev.manager.tunnel.firewall import Firewall, RelayPort
-from meshdev.netlink.flows import forget_flows
+from meshdev.netlink.flows import forget_addresses, forget_flows
 from meshdev.netlink.messages import Flow, link_forwarding
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunDevice
@@ -71,6 +72,10 @@ class Network(Protocol):
         """End what is under way through relays to *address*: the next packet of each flow is answered with a reset."""
         ...
 
+    def flush(self, address: IPv4Address) -> Future[None]:
+        """Forget every tracked connection from or to *address*; done when there is none any more, or FirewallError."""
+        ...
+
 
 class KernelNetwork:
     """The real one. Needs CAP_NET_ADMIN, and CAP_MKNOD where /dev/net/tun is missing."""
@@ -88,6 +93,8 @@ class KernelNetwork:
         self._firewall = Firewall(str(uplink.get_attr("IFLA_IFNAME")), self._address)
         self._allowed: dict[RelayPort, set[IPv4Address]] = {}
         self._cutting = ThreadPoolExecutor(1, "cut")
+        self._lock = Lock()
+        self._to_flush: dict[IPv4Address, Future[None]] = {}
         self._forward(index)
 
     def pod(self) -> PodNetwork:
@@ -153,6 +160,28 @@ class KernelNetwork:
     def cut(self, address: IPv4Address) -> None:
         """See :class:`Network`. Nothing else leads to a session's address, only replies come from it."""
         self._forget(lambda flow: flow.went_to[0] == address.packed)
+
+    def flush(self, address: IPv4Address) -> Future[None]:
+        """See :class:`Network`."""
+        with self._lock:
+            flushed = self._to_flush.setdefault(address, Future())
+            if len(self._to_flush) == 1:
+                self._cutting.submit(self._flush_waiting)
+        return flushed
+
+    def _flush_waiting(self) -> None:
+        """One look at the table for all who wait: it may be a big one."""
+        with self._lock:
+            waiting, self._to_flush = self._to_flush, {}
+        try:
+            forget_addresses(waiting.keys())
+        except OSError as error:
+            reason = f"tracked connections cannot be forgotten: {error.strerror or error}"
+            for flushed in waiting.values():
+                flushed.set_exception(FirewallError(reason))
+            return
+        for flushed in waiting.values():
+            flushed.set_result(None)
 
     def _forget(self, chosen: Callable[[Flow], bool]) -> None:
         """In a thread of its own: a table of many flows takes a while to read."""

@@ -6,19 +6,24 @@ nobody gets more than a bounded share.
 
 import logging
 import socket
+from concurrent.futures import Future
+from functools import partial
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Final
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError
+from meshdev.manager.tunnel import lease_file
 from meshdev.manager.tunnel.intercepts import Intercepts
-from meshdev.manager.tunnel.leases import lease
+from meshdev.manager.tunnel.leases import Leases, Rest
 from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import Network, PodNetwork
-from meshdev.manager.tunnel.session import Session
-from meshdev.pump.loop import READABLE, Loop
+from meshdev.manager.tunnel.session import Session, digest
+from meshdev.pump.loop import READABLE, Loop, Timer
 from meshdev.pump.pump import Pump
 from meshdev.pump.transport import SocketTransport
+from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Close, Hello, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import PlainFraming
 from meshdev.wire.intercepts import Intercept, Local, Withdraw
@@ -59,6 +64,7 @@ class TunnelServer:
         name: str,
         namespace: str,
         link: Link,
+        addresses: Path = lease_file.PATH,
     ) -> None:
         self._loop = loop
         self._listener = listener
@@ -70,7 +76,10 @@ class TunnelServer:
         self._intercepts = Intercepts(loop, network, link, pod.address)
         self._sessions: dict[str, Session] = {}
         self._strangers: dict[int, _Connection] = {}
-        self._last_lease: IPv4Address | None = None
+        self._addresses = addresses
+        self._leases = Leases(loop.clock, lease_file.read(addresses))
+        self._resting: Timer | None = None
+        self._await_rest()
         listener.setblocking(False)
         loop.register(listener.fileno(), READABLE, self._on_accept)
 
@@ -124,9 +133,14 @@ class TunnelServer:
         )
 
     def dismiss(self, session: Session) -> None:
-        """The laptop disconnects: no grace."""
-        session.end(PeerClosed("the laptop disconnected"))
+        """End it without grace."""
+        session.end(PeerClosed("the session is over"))
         self._gone(session)
+
+    def said_goodbye(self, session: Session) -> None:
+        """The laptop disconnects and does not come back: its connections end now, not after the rest."""
+        self.dismiss(session)
+        self._network.flush(session.address)
 
     def claim(self, session: Session, message: Intercept | Withdraw | Local) -> None:
         """A session's word about its intercepts."""
@@ -139,26 +153,65 @@ class TunnelServer:
     def _new_session(self, hello: Hello) -> Session:
         if len(self._sessions) >= MAX_SESSIONS:
             raise Refusal(Close("full", f"{MAX_SESSIONS} sessions use the manager already", MAX_SESSIONS))
-        taken = {session.address for session in self._sessions.values()}
         try:
-            address, pool = lease(hello.pools, hello.wanted, taken, self._last_lease)
-            device, offload = self._network.open_device(address, pool, hello.carriers, hello.offload)
+            address, device, offload = self._open_device(hello)
         except MeshdevError as error:
             raise Refusal(Close("address", error.message, len(self._sessions))) from error
-        self._last_lease = address
         session = Session(self._loop, hello, address, device, offload, self._gone, self._intercepts.retell)
         self._sessions[session.id] = session
+        lease_file.write(self._addresses, self._leases.known())
         log.info("session of %s has %s on %s", session.holder, address, device.name)
         self._link.seen(Seen("joined", session.holder, address))
         return session
+
+    def _open_device(self, hello: Hello) -> tuple[IPv4Address, TunDevice, int]:
+        lease = self._leases.take(hello.pools, hello.wanted, digest(hello.secret))
+        try:
+            if lease.stale:
+                self._network.flush(lease.address).result()
+            device, offload = self._network.open_device(lease.address, lease.pool, hello.carriers, hello.offload)
+        except BaseException:
+            self._leases.cancel(lease)
+            raise
+        return lease.address, device, offload
 
     def _gone(self, session: Session) -> None:
         session.forget()
         del self._sessions[session.id]
         self._intercepts.forget(session)
         self._network.close_device(session.device, session.address)
-        log.info("session of %s is gone, %s is free", session.holder, session.address)
+        self._leases.release(session.address)
+        self._flush_rested()
+        lease_file.write(self._addresses, self._leases.known())
+        log.info("session of %s is gone, %s rests", session.holder, session.address)
         self._link.seen(Seen("left", session.holder, session.address))
+
+    def _flush_rested(self) -> None:
+        """Forget what the sessions of addresses that have rested enough left behind."""
+        for rest in self._leases.due():
+            flushed = self._network.flush(rest.address)
+            flushed.add_done_callback(partial(self._on_flushed, rest))
+        self._await_rest()
+
+    def _await_rest(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if (seconds := self._leases.next_due()) is not None:
+            self._resting = self._loop.call_later(seconds, self._flush_rested)
+
+    def _on_flushed(self, rest: Rest, done: Future[None]) -> None:
+        """In the thread that flushed."""
+        self._loop.post(lambda: self._flushed(rest, done))
+
+    def _flushed(self, rest: Rest, done: Future[None]) -> None:
+        if (error := done.exception()) is None:
+            self._leases.free(rest)
+            lease_file.write(self._addresses, self._leases.known())
+            return
+        log.warning("%s rests on: %s", rest.address, error)
+        self._leases.rest_again(rest)
+        self._await_rest()
 
     def _on_accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -198,7 +251,7 @@ class _Connection:
                 self._on_hello(message)
             case Close():
                 if self._session is not None and message.code == "bye":
-                    self._server.dismiss(self._session)
+                    self._server.said_goodbye(self._session)
                 raise PeerClosed(message.reason)
             case Intercept() | Withdraw() | Local() if self._session is not None:
                 self._server.claim(self._session, message)

@@ -47,7 +47,8 @@ class Session:
         self.address = address
         self.device = device
         self.offload = offload
-        self._secret = _digest(hello.secret)
+        self.proof = digest(hello.secret)
+        """By which its address knows it again."""
         self._loop = loop
         self._on_gone = on_gone
         self._since = loop.clock()
@@ -69,7 +70,7 @@ class Session:
 
     def proves(self, secret: str) -> bool:
         """Whether *secret* is the one this session began with."""
-        return hmac.compare_digest(self._secret, _digest(secret))
+        return hmac.compare_digest(self.proof, digest(secret))
 
     def info(self) -> SessionInfo:
         """What others may see of it."""
@@ -165,5 +166,6 @@ class Session:
             self._grace.cancel()
 
 
-def _digest(secret: str) -> bytes:
+def digest(secret: str) -> bytes:
+    """What of a secret is kept."""
     return hashlib.sha256(secret.encode()).digest()
