@@ -39,16 +39,38 @@ class ClusterNameserver:
         return with_id(answer, message_id(query.wire))
 
     async def _by_datagram(self, query: Query, request: bytes) -> bytes:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            sock.connect(self._server)
+        sock = self._connected()
+        try:
             for seconds in _WAITS:
                 sock.send(request)
                 try:
                     async with asyncio.timeout(seconds):
                         return await _matching_datagram(sock, query, request)
                 except TimeoutError:
-                    continue
+                    sock = self._moved(sock)
+        finally:
+            sock.close()
         raise TimeoutError
+
+    def _connected(self) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(self._server)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _moved(self, sock: socket.socket) -> socket.socket:
+        """*sock*, or another one in its place where the kernel would choose another source address by now.
+
+        The address stays that of the route at the time of connect(): a question asked in the moment in which the
+        route into the tunnel was away (another program deleted it) would be sent with the wrong one each time.
+        """
+        fresh = self._connected()
+        stale, kept = (fresh, sock) if fresh.getsockname()[0] == sock.getsockname()[0] else (sock, fresh)
+        stale.close()
+        return kept
 
     async def _by_stream(self, query: Query, request: bytes) -> bytes:
         async with asyncio.timeout(_STREAM_SECONDS):

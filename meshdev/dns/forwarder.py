@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
+import dns.opcode
 import dns.rcode
 import dns.rdatatype
 from dns.name import Name
@@ -25,6 +26,7 @@ from meshdev.wire.dns import (
     grafted,
     has_records,
     is_negative,
+    probed,
     rcode,
     read_answer,
     renamed,
@@ -90,6 +92,9 @@ class Forwarder:
                     group.create_task(listener.run())
 
     async def _serve(self, query: Query, client: Client) -> None:
+        if query.name == self._cluster.zone.probe and query.opcode == dns.opcode.QUERY:
+            await client.reply(probed(query))
+            return
         plan = self._cluster.zone.plan(query, self._cluster.inside)
         transfer = client.stream and plan == FORMER_ONLY and query.rdtype in _TRANSFERS
         if transfer and await self._former.transfer(query, client.reply):

@@ -64,6 +64,8 @@ DEFAULT_DOMAIN: Final = "cluster.local"
 _LABEL: Final = re.compile(rb"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.IGNORECASE)
 _SVC: Final = b"svc"
 _POD: Final = b"pod"
+#: No Kubernetes object has such a name: one label below the domain is none of its names.
+_PROBE: Final = b"meshdev-probe"
 _REVERSE: Final = dns.name.from_text("in-addr.arpa.")
 #: RFC 6761: localhost stays on the machine; everything below arpa has a structure of its own.
 _RESERVED: Final = frozenset({b"localhost", b"arpa"})
@@ -124,6 +126,11 @@ class Zone:
     def domains(self) -> tuple[str, ...]:
         """The suffixes that only the cluster is asked for."""
         return self.domain.to_text(omit_final_dot=True), "svc"
+
+    @property
+    def probe(self) -> Name:
+        """A name that the forwarder answers by itself: whoever gets that answer has reached it."""
+        return Name((_PROBE, *self.domain.labels))
 
     def plan(self, query: Query, inside: Callable[[IPv4Address], bool]) -> Plan:
         """What to try for *query*; *inside* tells whether an address lies in one of our routes."""

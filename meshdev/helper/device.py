@@ -1,12 +1,13 @@
 """The TUN device: opened here, used by the session. Only this one device is ever touched."""
 
 import socket
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from meshdev.errors import DeviceError, RouteError
 from meshdev.helper.journal import Journal
 from meshdev.host.journal import DeleteDevice
+from meshdev.host.upkeep import DeviceState
 from meshdev.netlink import messages
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunDevice
@@ -26,6 +27,7 @@ class Device:
         self.name = self.opened.name
         self.index = socket.if_nametoindex(self.name)
         self.address: IPv4Address | None = None
+        self._mtu = 0
         self._deleted = False
         self._entry = DeleteDevice(self.name, self.index)
         # Until the descriptors are passed on, the device dies with this process: the journal is early enough here.
@@ -43,7 +45,21 @@ class Device:
                 raise RouteError(f"{self.name} does not take the address {address}: {error.strerror}") from error
         if self.address not in {None, address}:
             self._netlink.run(messages.address_delete(self.index, self.address))
-        self.address = address
+        self.address, self._mtu = address, mtu
+
+    def desired(self, routes: frozenset[IPv4Network]) -> DeviceState:
+        """What the device shall be, with these routes."""
+        addresses = frozenset() if self.address is None else frozenset({self.address})
+        return DeviceState(True, self._mtu, addresses, routes)
+
+    def put_back_link(self) -> None:
+        """Bring it up again, with its MTU. Raises OSError."""
+        self._netlink.run(messages.link_up(self.index, self._mtu, _QUEUE_LENGTH))
+
+    def put_back_address(self) -> None:
+        """Give it its address again. Raises OSError."""
+        if self.address is not None:
+            self._netlink.run(messages.address_add(self.index, self.address))
 
     def lead_to_loopback(self) -> None:
         """Let a translation lead what comes in here to 127.0.0.1. It goes with the device. Raises RouteError."""

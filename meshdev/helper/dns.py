@@ -24,8 +24,11 @@ class DnsWay(Protocol):
         """From now on the laptop's questions come to the forwarder."""
         ...
 
-    def refresh(self) -> None:
-        """Follow what changed around us since :meth:`activate`: another network has other resolvers."""
+    def refresh(self) -> str | None:
+        """Follow what changed around us since :meth:`activate`: another network has other resolvers.
+
+        What somebody else had taken from us and was put back, for people; else None.
+        """
         ...
 
     def withdraw(self) -> None:

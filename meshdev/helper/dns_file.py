@@ -36,11 +36,13 @@ class FileDns:
         self._search = search
         self._write(again=self._entry is not None)
 
-    def refresh(self) -> None:
+    def refresh(self) -> str | None:
         """Somebody (a DHCP client) wrote another file: that is the former one now."""
-        if self._entry is not None and not _is_ours(self._read()):
-            self.withdraw()  # ours may still stand where the name led before: it may be a link
-            self._write(again=False)
+        if self._entry is None or _is_ours(self._read()):
+            return None
+        self.withdraw()  # ours may still stand where the name led before: it may be a link
+        self._write(again=False)
+        return f"{self._path} was written by another program"
 
     def withdraw(self) -> None:
         """Write the former file back unless somebody else wrote one meanwhile."""

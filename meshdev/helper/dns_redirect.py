@@ -42,9 +42,10 @@ class RedirectDns:
             self._redirected, self._ports = servers, ports
             forget_flows(lambda flow: flow.protocol == 17 and flow.sent_to in {(ip.packed, DNS_PORT) for ip in servers})
 
-    def refresh(self) -> None:
+    def refresh(self) -> str | None:
         """Redirect the nameservers of another network."""
         self.activate((), ())
+        return None
 
     def withdraw(self) -> None:
         """No redirect, also for questions that are on their way: their retry goes to the former resolver."""

@@ -4,6 +4,7 @@ Through busctl, which comes with systemd wherever resolved can run; resolvectl i
 Source: org.freedesktop.resolve1(5).
 """
 
+import socket
 import subprocess
 from collections.abc import Callable
 from ipaddress import IPv4Address
@@ -11,15 +12,19 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.errors import DnsError
+from meshdev.helper.bus import BUS, SystemBus
 from meshdev.helper.dns import Ear, Watched
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.host.dns import STUBS, ResolvConf
+from meshdev.wire.dbus import link_path
 
 #: The servers of all links, for programs that want no stub: systemd-resolved.service(8).
 _UPLINKS: Final = Path("/run/systemd/resolve/resolv.conf")
-_BUS: Final = Path("/run/dbus/system_bus_socket")
 _SECONDS: Final = 2
 _AF_INET: Final = "2"
+_SERVICE: Final = "org.freedesktop.resolve1"
+#: What decides where questions go. resolved announces no change of them: they are asked for.
+_COMPARED: Final = ("DNS", "Domains", "DefaultRoute", "DNSOverTLS", "DNSSEC")
 
 
 class ResolvedDns:
@@ -32,6 +37,9 @@ class ResolvedDns:
         self._told: tuple[IPv4Address, tuple[str, ...], tuple[str, ...]] | None = None
         self._touched: int | None = None
         self._search: tuple[str, ...] = ()
+        self._names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._bus = SystemBus()
+        self._settings: tuple[bytes, ...] = ()
 
     def listen(self) -> list[Ear]:
         """Port 53 of the session's address; another address, another listener."""
@@ -51,6 +59,7 @@ class ResolvedDns:
         index, address = self._link()
         if self._told == (address, search, domains):
             return
+        self._names = (search, domains)
         self._touched, self._search = index, search  # from the first call on there is something to revert
         number = str(index)
         names = [(name, "false") for name in search] + [(name, "true") for name in domains if name not in search]
@@ -63,16 +72,26 @@ class ResolvedDns:
         _call("SetLinkMulticastDNS", "is", number, "no")
         _call("SetLinkDefaultRoute", "ib", number, "true" if "." in domains else "false")
         _call("SetLinkDomains", "ia(sb)", number, str(len(names)), *(word for pair in names for word in pair))
+        self._settings = self._read(index)
         self._told = (address, search, domains)
 
-    def refresh(self) -> None:
-        """resolved follows the network by itself."""
+    def refresh(self) -> str | None:
+        """resolved follows the network by itself; but somebody may have told it else, or started it anew."""
+        if self._touched is None or (self._told is not None and self._read(self._touched) == self._settings):
+            return None
+        self._told = None
+        self.activate(*self._names)
+        return "the settings of our link were changed in systemd-resolved, or lost by it"
 
     def withdraw(self) -> None:
-        """Forget all settings of our link."""
+        """Forget all settings of our link; those of one that is gone are forgotten already."""
         self._told = None
         if self._touched is not None:
-            _call("RevertLink", "i", str(self._touched))
+            try:
+                _call("RevertLink", "i", str(self._touched))
+            except DnsError:
+                if _exists(self._touched):
+                    raise
             self._touched, self._search = None, ()
 
     def former(self) -> ResolvConf:
@@ -88,11 +107,24 @@ class ResolvedDns:
         """Close the listener."""
         if self._ear is not None:
             self._ear.close()
+        self._bus.close()
+
+    def _read(self, index: int) -> tuple[bytes, ...]:
+        """What resolved has for the link, as it stands on the wire: compared with what it said after our calls."""
+        return self._bus.properties(_SERVICE, link_path(index), f"{_SERVICE}.Link", _COMPARED)
+
+
+def _exists(index: int) -> bool:
+    try:
+        socket.if_indextoname(index)
+    except OSError:
+        return False
+    return True
 
 
 def resolved_answers() -> bool:
     """True when systemd-resolved is on the system bus; it is not started for the question."""
-    if not _BUS.is_socket():
+    if not BUS.is_socket():
         return False
     arguments = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameHasOwner")
     try:

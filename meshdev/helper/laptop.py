@@ -4,9 +4,9 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
-from meshdev.errors import DeviceError, DnsError, FirewallError, LaptopError, MeshdevError, RouteError
+from meshdev.errors import DeviceError, FirewallError, LaptopError, MeshdevError, RouteError
 from meshdev.helper.device import Device
 from meshdev.helper.dns import DnsWay, Watched
 from meshdev.helper.dns_file import FileDns
@@ -16,6 +16,7 @@ from meshdev.helper.firewall import Firewall
 from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.routes import add_routes, set_routes
 from meshdev.helper.sockets import upstream_sockets, upstream_tcp
+from meshdev.helper.upkeep import Upkeep
 from meshdev.host import dns as decision
 from meshdev.netlink.flows import forget_flows
 from meshdev.netlink.sock import Netlink
@@ -60,6 +61,7 @@ class Laptop:
         """Look around and decide on the way of DNS; changes nothing."""
         self._journal = journal
         self._netlink = Netlink()
+        self.upkeep = Upkeep(self._netlink)
         self._device: Device | None = None
         self._firewall: Firewall | None = None
         self._no_firewall: str | None = None
@@ -76,6 +78,7 @@ class Laptop:
         )
         self._dns = self._way()
         self._routes = 0  # asked for since the last SetRoutes: no less than there are
+        self._desired: set[IPv4Network] = set()  # of those, what the kernel took
         self._names: SetDns | None = None
         self._dns_active = False
         self._relays: tuple[RelayTarget, ...] = ()
@@ -111,6 +114,20 @@ class Laptop:
             self._dns.withdraw()
             self._dns_active = False
 
+    def take_news(self, now: float) -> None:
+        """The kernel has news: read them."""
+        self.upkeep.take_news(self._device, now)
+
+    def look(self, now: float) -> None:
+        """Put back what others took from the device."""
+        if self._device is not None and self._device.address is not None:
+            self.upkeep.look(self._device, self._desired, now)
+
+    @property
+    def needs_look(self) -> bool:
+        """True while there is a device that somebody could take something from."""
+        return self._device is not None and self._device.address is not None
+
     @property
     def needs_beat(self) -> bool:
         """True while a silent session would leave the laptop without DNS."""
@@ -137,6 +154,7 @@ class Laptop:
                 failures.append(error)
             except OSError as error:
                 failures.append(LaptopError(f"an undo failed: {error}"))
+        self.upkeep.close()
         self._netlink.close()
         return failures
 
@@ -163,6 +181,8 @@ class Laptop:
                 self._firewall.guard(self._device.name, address)
             except FirewallError as error:
                 note = error.message
+        if address != self._device.address:
+            self._desired = set()  # they go with the former address
         self._device.set_address(address, mtu)
         return Outcome(AddressSet(note is None, note))
 
@@ -170,11 +190,15 @@ class Laptop:
         device, address = self._addressed()
         if isinstance(request, SetRoutes):
             self._routes = len(request.routes)
-            return Outcome(set_routes(self._netlink, device.index, address, request.routes))
+            done = set_routes(self._netlink, device.index, address, request.routes)
+            self._desired = set(done.routes)
+            return Outcome(done)
         if self._routes + len(request.routes) > MAX_ROUTES:
             raise RouteError(f"a connection has at most {MAX_ROUTES} routes")
         self._routes += len(request.routes)
-        return Outcome(add_routes(self._netlink, device.index, address, request.routes))
+        done = add_routes(self._netlink, device.index, address, request.routes)
+        self._desired.update(done.routes)
+        return Outcome(done)
 
     def _set_relays(self, relays: Sequence[RelayTarget]) -> None:
         device, address = self._addressed()
@@ -216,10 +240,12 @@ class Laptop:
         self._dns_active = True
 
     def _heartbeat(self) -> Outcome:
-        with contextlib.suppress(DnsError, FirewallError):  # said in the answer; the next beat tries again
-            if self._dns_active:
-                self._dns.refresh()
-            else:
-                self._activate_dns()
+        self.upkeep.names(self._refresh_names)  # what fails is said in the answer; the next beat tries again
         former = self._dns.former()
-        return Outcome(Beat(self._dns_active, former.nameservers, former.search))
+        return Outcome(Beat(self._dns_active, former.nameservers, former.search, *self.upkeep.report()))
+
+    def _refresh_names(self) -> str | None:
+        if self._dns_active:
+            return self._dns.refresh()
+        self._activate_dns()
+        return None

@@ -89,11 +89,12 @@ class Server:
     def _turn(self) -> bool:
         """Wait for something and deal with it; False at the end."""
         poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        poll.register(self._wakeup, select.POLLIN)
+        for descriptor in (self._sock.fileno(), self._wakeup, self._laptop.upkeep.fileno()):
+            poll.register(descriptor, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(self._patience())}
         if self._wakeup in ready:
             return False
+        self._look(news=self._laptop.upkeep.fileno() in ready)
         if self._sock.fileno() in ready:
             data = self._sock.recv(1 << 16)
             if not data:
@@ -108,6 +109,13 @@ class Server:
         elif self._laptop.needs_beat and time.monotonic() - self._last_sign >= BEAT_LIMIT_SECONDS:
             self._silence()
         return True
+
+    def _look(self, *, news: bool) -> None:
+        now = time.monotonic()
+        if news:
+            self._laptop.take_news(now)
+        if self._laptop.needs_look and now >= self._laptop.upkeep.due:
+            self._laptop.look(now)
 
     def _answer(self, number: int, request: Request) -> None:
         try:
@@ -135,10 +143,13 @@ class Server:
             print(f"helper: {error}", file=sys.stderr, flush=True)
 
     def _patience(self) -> int | None:
-        """Milliseconds until the heartbeat is overdue; None without one to wait for."""
-        if not self._laptop.needs_beat:
-            return None
-        return max(0, int((self._last_sign + BEAT_LIMIT_SECONDS - time.monotonic()) * 1000) + 1)
+        """Milliseconds until the heartbeat is overdue or the device is to be looked at; None without either."""
+        deadlines = []
+        if self._laptop.needs_beat:
+            deadlines.append(self._last_sign + BEAT_LIMIT_SECONDS)
+        if self._laptop.needs_look:
+            deadlines.append(self._laptop.upkeep.due)
+        return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1) if deadlines else None
 
 
 def _wake_on_signals() -> int:

@@ -16,8 +16,10 @@ from meshdev.session.helper_client import HelperClient
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
 from meshdev.session.surroundings import look, sources
+from meshdev.session.troubles import Troubles
 from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Welcome
+from meshdev.wire.helper.answers import Beat
 from meshdev.wire.helper.limits import BEAT_SECONDS
 from meshdev.wire.helper.lines import Greeting
 from meshdev.wire.session_api import ConnectOptions
@@ -38,6 +40,8 @@ class Laptop:
     def __init__(self, helper: HelperClient, options: ConnectOptions, progress: Progress) -> None:
         self.helper = helper
         self.routing = Routing(helper, options.also, options.never, self.surroundings)
+        self.troubles = Troubles()
+        """What is not as it should be on this machine."""
         self._greeting: Greeting | None = None
         self._resolvers: tuple[IPAddress, ...] = ()
         self._sources: tuple[str | None, ...] = ()
@@ -125,11 +129,22 @@ class Laptop:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
-                await self._follow((await self.helper.heartbeat()).nameservers)
+                beat = await self.helper.heartbeat()
+                self._hear(beat)
+                await self._follow(beat.nameservers)
             except LaptopError:
                 if self._closing:
                     return
                 raise
+
+    def _hear(self, beat: Beat) -> None:
+        for text in beat.repaired:
+            log.warning("%s; it is put back", text)
+        new, over = self.troubles.found("helper", beat.problems)
+        for text in new:
+            log.warning("%s", text)
+        for text in over:
+            log.info("no longer: %s", text)
 
     async def _follow(self, resolvers: tuple[IPAddress, ...]) -> None:
         found = sources(resolvers)

@@ -7,12 +7,16 @@ import socket
 from ipaddress import IPv4Address, ip_address
 from typing import Final
 
+from dns.name import from_text
+
 from meshdev.dns.cluster import DNS_PORT, ClusterNameserver
 from meshdev.dns.former import FormerResolver
 from meshdev.dns.forwarder import Cluster, Forwarder
 from meshdev.dns.policy import Zone, domain_of
 from meshdev.errors import DnsError, FirewallError
+from meshdev.session.health import Health
 from meshdev.session.laptop import Laptop, Situation
+from meshdev.session.troubles import Troubles
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
 from meshdev.wire.session_api import DnsStatus
@@ -101,6 +105,18 @@ class Names:
                 f"the laptop cannot resolve {self.first_name} through the tunnel",
                 hint=f"is the cluster's DNS {self._nameserver} running, and may the manager's pod reach it?",
             ) from None
+
+    def health(self, troubles: Troubles) -> Health:
+        """The checks that names and ClusterIPs go on working; they find nothing before :meth:`start`."""
+        return Health(
+            troubles,
+            device=self._laptop.device.name,
+            nameserver=self._nameserver,
+            probe=self._zone.probe,
+            service=from_text(self.first_name),
+            routes=lambda: self._laptop.routing.routes,
+            connected=self._pool.connected,
+        )
 
     def describe(self) -> str:
         """For people."""

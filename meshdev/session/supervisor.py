@@ -133,8 +133,9 @@ class Supervisor:
                 group.create_task(laptop.watch_helper())
                 welcome = await self._join(pool)
                 group.create_task(pool.run())
-                await self._set_up(laptop, pool, welcome, group)
+                names = await self._set_up(laptop, pool, welcome, group)
                 group.create_task(self._watch_state())
+                group.create_task(names.health(laptop.troubles).run())
                 async with intercepts.running(pool):
                     self._intercepts = intercepts
                     yield
@@ -172,7 +173,7 @@ class Supervisor:
         self._progress.step("tunnel", f"{welcome.address}, carried by {kind}, to {welcome.namespace}/{welcome.pod}")
         return welcome
 
-    async def _set_up(self, laptop: Laptop, pool: Pool, welcome: Welcome, group: asyncio.TaskGroup) -> None:
+    async def _set_up(self, laptop: Laptop, pool: Pool, welcome: Welcome, group: asyncio.TaskGroup) -> Names:
         await self._cluster.learn_ranges(laptop.routing, group)
         self._progress.step("routes", laptop.routing.describe())
         names = self._names = Names(laptop, pool, welcome, self._cluster.api.namespace)
@@ -181,6 +182,7 @@ class Supervisor:
         address = await names.check()
         self._progress.step("check", f"{names.first_name} is {address}")
         self._cluster.connected = True
+        return names
 
     async def _watch_state(self) -> None:
         while True:
@@ -190,7 +192,9 @@ class Supervisor:
     def _look(self) -> State:
         state = self._state
         if self._settled.is_set() and state != "disconnected" and self._pool is not None:
-            state = "connected" if self._pool.connected() else "reconnecting"
+            state = "reconnecting"
+            if self._pool.connected():
+                state = "degraded" if self._laptop is not None and self._laptop.troubles else "connected"
         if state != self._state:
             log.info("%s → %s", self._state, state)
             self._state, self._since = state, time.monotonic()
@@ -228,6 +232,8 @@ class Supervisor:
         welcome = pool.welcome if pool else None
         carriers = pool.carriers() if pool else ()
         notes = [*(laptop.routing.notes if laptop else ()), *(self._intercepts.notes if self._intercepts else ())]
+        if state == "degraded" and laptop:
+            notes = [*laptop.troubles.notes(), *notes]
         if state == "reconnecting" and pool and pool.last_error:
             notes.append(pool.last_error.message)
         return Status(

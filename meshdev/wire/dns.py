@@ -22,6 +22,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.IN.A
 from dns.name import Name
@@ -54,6 +55,9 @@ OUR_PAYLOAD: Final = 1232
 #: No answer by UDP is longer, whatever a client says: BIND and Unbound draw the same line.
 MAX_PAYLOAD: Final = 4096
 MAX_MESSAGE: Final = 65535
+
+#: What the forwarder answers to a probe, for no time at all: TEST-NET-1, which is nobody's (RFC 5737).
+PROBE_ADDRESS: Final = IPv4Address("192.0.2.1")
 
 #: The longest time-to-live of the alias that :func:`grafted` makes up: what CoreDNS gives its own records.
 _ALIAS_TTL: Final = 5
@@ -147,6 +151,13 @@ def with_id(wire: bytes, message_id: int) -> bytes:
     return message_id.to_bytes(2, "big") + wire[2:]
 
 
+def question(name: Name, message_id: int) -> Query:
+    """A question for the IPv4 addresses of *name*, recursion desired."""
+    header = _HEADER.pack(message_id, _RD, 1, 0, 0, 0)
+    wire = header + encoded(name) + _QUESTION_TAIL.pack(dns.rdatatype.A, dns.rdataclass.IN)
+    return Query(wire, _RD, name, dns.rdatatype.A, dns.rdataclass.IN, len(wire), None, True)
+
+
 def message_id(wire: bytes) -> int:
     """The id of a message of two bytes or more."""
     return int.from_bytes(wire[:2], "big")
@@ -217,6 +228,21 @@ def empty(query: Query, code: int, *, truncated: bool = False) -> bytes:
     flags = _answer_flags(query) | code | (_TC if truncated else 0)
     header = _HEADER.pack(message_id(query.wire), flags, 1, 0, 0, 0 if query.edns is None else 1)
     return header + query.wire[_HEADER.size : query.end] + _our_opt(query)
+
+
+def probed(query: Query) -> bytes:
+    """The answer to a probe: PROBE_ADDRESS, which nobody may keep; NODATA for other types."""
+    if (query.rdtype, query.rdclass) != (dns.rdatatype.A, dns.rdataclass.IN):
+        return empty(query, dns.rcode.NOERROR)
+    record = _pointer(_HEADER.size) + _RECORD.pack(query.rdtype, query.rdclass, 0, 4) + PROBE_ADDRESS.packed
+    header = _HEADER.pack(message_id(query.wire), _answer_flags(query), 1, 1, 0, 0 if query.edns is None else 1)
+    return header + query.wire[_HEADER.size : query.end] + record + _our_opt(query)
+
+
+def has_address(wire: bytes, address: IPv4Address) -> bool:
+    """Whether an answer gives *address*, to whatever name."""
+    answer = read_answer(wire)
+    return answer is not None and address in addresses(answer, dns.name.root)
 
 
 def _our_opt(query: Query) -> bytes:

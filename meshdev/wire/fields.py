@@ -98,9 +98,9 @@ class Fields:
             raise ProtocolError(f"{key} of {self._what} repeats an entry")
         return items
 
-    def texts(self, key: str, limit: int = MAX_TEXT) -> tuple[str, ...]:
-        """A list of strings."""
-        return tuple(self._checked_text(key, item, limit) for item in self._list(key))
+    def texts(self, key: str, limit: int = MAX_TEXT, most: int = MAX_ITEMS) -> tuple[str, ...]:
+        """A list of at most *most* strings."""
+        return tuple(self._checked_text(key, item, limit) for item in self._list(key, most))
 
     def flag(self, key: str) -> bool:
         """True or false."""

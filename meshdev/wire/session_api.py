@@ -25,8 +25,9 @@ from meshdev.wire.fields import Fields
 from meshdev.wire.jsonlines import decode, encode
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
-State = Literal["connected", "connecting", "reconnecting", "disconnected"]
-STATES: Final[tuple[State, ...]] = ("connected", "connecting", "reconnecting", "disconnected")
+#: ``degraded``: the tunnel stands, but something of ours on this machine is not as it should be; the notes say what.
+State = Literal["connected", "degraded", "connecting", "reconnecting", "disconnected"]
+STATES: Final[tuple[State, ...]] = ("connected", "degraded", "connecting", "reconnecting", "disconnected")
 
 Carrier = Literal["auto", "spdy", "websocket"]
 CARRIERS: Final[tuple[Carrier, ...]] = ("auto", "spdy", "websocket")

@@ -13,7 +13,7 @@ usage: python -m tests.cluster COMMAND
   up                                     cluster, images, sample, laptops; idempotent
   down                                   undo everything on this machine; the cache stays
   status [-o json]                       what runs
-  restart COMPONENT                      stop and start one component of the cluster
+  restart COMPONENT                      stop and start one component of the cluster, or laptop2-resolved
   kubectl ARGS…                          kubectl as admin
   node -- CMD                            CMD in the node's network
   exec [--laptop 1|2] [--user dev] -- CMD

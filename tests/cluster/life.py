@@ -19,6 +19,7 @@ from tests.cluster import (
     network,
     packages,
     processes,
+    resolved,
 )
 from tests.cluster.hashing import tree_hash
 from tests.cluster.paths import CHECKOUT, DATA, RUN, SOURCES
@@ -91,8 +92,12 @@ def _wan_daemon() -> processes.Daemon:
 
 
 def restart(name: str) -> None:
-    """One component of the running cluster."""
+    """One component of the running cluster, or a laptop's systemd-resolved."""
     with locked() as state, step(f"restart {name}"):
+        for number in resolved.LAPTOPS:
+            if name == resolved.name(number):
+                resolved.restart(state, number)
+                return
         cluster.restart(state, binaries.kubebox(), name)
 
 

@@ -70,6 +70,18 @@ def ensure(state: State, number: int, holder: int) -> None:
         run(*inside, "resolvectl", "default-route", _UPLINK, "yes")
 
 
+def name(number: int) -> str:
+    """The name of resolved itself."""
+    return names(number)[-1]
+
+
+def restart(state: State, number: int) -> None:
+    """Kill resolved and start it anew, as a package's update or a crash does; its bus goes on."""
+    holder = state.processes[f"laptop{number}"].pid
+    processes.stop(state, name(number), 0)
+    ensure(state, number, holder)
+
+
 def remove(state: State, number: int) -> None:
     """Stop both."""
     if number in LAPTOPS:

@@ -247,3 +247,13 @@ class TestSlowCluster:
         async with connected(Laptop(FakeServer(KUBE, delay=0.6))) as laptop:
             assert B in lines(await laptop.stub.ask("b"))
             assert B in lines(await laptop.stub.ask("b.ns"))
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+@pytest.mark.parametrize("up", [True, False])
+async def test_a_probe_is_answered_here_and_may_not_be_kept(laptop: Laptop, tcp: bool, up: bool) -> None:
+    laptop.up = up
+    name = "meshdev-probe.cluster.local"
+    assert lines(await laptop.stub.ask(name, "A", tcp=tcp)) == ["NOERROR", f"{name}. 0 IN A 192.0.2.1"]
+    assert lines(await laptop.stub.ask(name, "AAAA", tcp=tcp)) == ["NOERROR"]
+    assert (laptop.kube.seen, laptop.world.seen) == ([], [])

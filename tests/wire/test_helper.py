@@ -82,7 +82,13 @@ RESULT_LINES: list[tuple[Result, str]] = [
         DnsOpened((Listener(IPv4Address("127.0.0.1"), 5300),), (Upstream(IPv4Address("192.0.2.1"), 4),)),
         '{"listeners":[{"address":"127.0.0.1","port":5300}],"upstreams":[{"address":"192.0.2.1","sockets":4}]}',
     ),
-    (Beat(True, (IPv4Address("192.0.2.1"),), ("a.b",)), '{"active":true,"nameservers":["192.0.2.1"],"search":["a.b"]}'),
+    (
+        Beat(True, (IPv4Address("192.0.2.1"),), ("a.b",), ("tun was removed",), ("it was set down",)),
+        (
+            '{"active":true,"nameservers":["192.0.2.1"],"search":["a.b"],'
+            '"problems":["tun was removed"],"repaired":["it was set down"]}'
+        ),
+    ),
 ]
 
 

@@ -5,7 +5,15 @@ from ipaddress import IPv4Network
 
 from meshdev.wire import values
 from meshdev.wire.fields import Fields
-from meshdev.wire.helper.limits import MAX_FDS, MAX_NAMES, MAX_REFUSED, MAX_ROUTES, MAX_UPSTREAMS, MAX_WORDS
+from meshdev.wire.helper.limits import (
+    MAX_FDS,
+    MAX_NAMES,
+    MAX_PROBLEMS,
+    MAX_REFUSED,
+    MAX_ROUTES,
+    MAX_UPSTREAMS,
+    MAX_WORDS,
+)
 from meshdev.wire.values import IPAddress
 
 
@@ -111,11 +119,16 @@ class DnsOpened:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """``active``: the laptop's DNS comes to us. The rest is what it would use without us, as it stands now."""
+    """``active``: the laptop's DNS comes to us. ``nameservers`` and ``search`` are what it would use without us, as it
+    stands now. ``problems`` says what of ours on this machine is not as it should be, ``repaired`` what was put back
+    since the last beat.
+    """
 
     active: bool
     nameservers: tuple[IPAddress, ...]
     search: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, found: Fields) -> "Beat":
@@ -123,6 +136,8 @@ class Beat:
             found.flag("active"),
             found.distinct("nameservers", values.address, MAX_UPSTREAMS),
             found.distinct("search", values.name, MAX_NAMES),
+            found.texts("problems", MAX_WORDS, MAX_PROBLEMS),
+            found.texts("repaired", MAX_WORDS, MAX_PROBLEMS),
         )
 
 

@@ -7,6 +7,8 @@ LINE_LIMIT: Final = 256 * 1024
 MAX_ROUTES: Final = 8192
 MAX_REFUSED: Final = 64
 MAX_NAMES: Final = 32
+#: Sentences on what is wrong, or was, in one beat.
+MAX_PROBLEMS: Final = 8
 MAX_UPSTREAMS: Final = 8
 #: Relay ports that lead to programs of this machine: more than a manager gives one session.
 MAX_RELAYS: Final = 256

@@ -1,0 +1,73 @@
+"""The system bus, asked for properties: one call at a time, without a process for each as busctl is."""
+
+import itertools
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+from meshdev.errors import DnsError, ProtocolError
+from meshdev.wire import dbus
+
+BUS: Final = Path("/run/dbus/system_bus_socket")
+_SECONDS: Final = 2
+_BUS_NAME: Final = "org.freedesktop.DBus"
+_READ_BYTES: Final = 1 << 16
+
+
+class SystemBus:
+    """A connection that is made when it is first needed, and again after one that failed. Not thread-safe."""
+
+    def __init__(self, path: Path = BUS) -> None:
+        self._path = path
+        self._sock: socket.socket | None = None
+        self._serials = itertools.count(1)
+        self._data = b""
+
+    def properties(self, service: str, path: str, interface: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
+        """The values as they stand on the wire. Raises DnsError where service or bus do not answer."""
+        try:
+            sock = self._sock or self._connect()
+            return tuple(
+                self._ask(sock, service, path, "org.freedesktop.DBus.Properties", "Get", interface, name)
+                for name in names
+            )
+        except (OSError, ProtocolError) as error:
+            self.close()
+            raise DnsError(f"the system bus does not answer: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+            self._data = b""
+
+    def _connect(self) -> socket.socket:
+        self._sock = sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _SECONDS, 0))
+        sock.connect(str(self._path))
+        sock.sendall(dbus.external(os.geteuid()))
+        if not sock.recv(_READ_BYTES).startswith(b"OK "):
+            raise ProtocolError("it refuses this user")
+        sock.sendall(dbus.begin())
+        self._ask(sock, _BUS_NAME, "/org/freedesktop/DBus", _BUS_NAME, "Hello")
+        return sock
+
+    def _ask(self, sock: socket.socket, service: str, path: str, interface: str, member: str, *arguments: str) -> bytes:
+        sock.sendall(dbus.call(next(self._serials), service, path, interface, member, *arguments))
+        while True:
+            message = dbus.parse(self._data)
+            if message is None:
+                more = sock.recv(_READ_BYTES)
+                if not more:
+                    raise ConnectionResetError("it closed the connection")
+                self._data += more
+                continue
+            self._data = self._data[message.size :]
+            if message.kind == dbus.METHOD_RETURN:
+                return message.body
+            if message.kind == dbus.ERROR:  # signals of the bus itself may come in between
+                raise DnsError(f"{service} does not answer: {message.text[:300]}")

@@ -1,0 +1,130 @@
+"""Keeps what is ours on this machine as it shall be: notices what others took away, puts it back, says what it cannot.
+
+Pure decisions are those of :mod:`meshdev.host.upkeep`; here is the kernel.
+"""
+
+import errno
+from collections.abc import Callable, Iterable
+from functools import partial
+from ipaddress import IPv4Network
+from typing import Final
+
+from meshdev.errors import MeshdevError, RouteError
+from meshdev.helper.device import Device
+from meshdev.helper.routes import add_routes, own_routes
+from meshdev.host.upkeep import Damage, DeviceState, Kind, Repairs, damages
+from meshdev.netlink import lookups
+from meshdev.netlink.changes import Changes
+from meshdev.netlink.sock import Netlink
+from meshdev.wire.helper.limits import MAX_PROBLEMS
+
+#: News come in bursts: what follows within this time is looked at together. In seconds, as all here.
+SETTLE_SECONDS: Final = 0.02
+#: Between two looks, whatever the news: reading thousands of routes takes a while.
+SPACING_SECONDS: Final = 0.25
+#: Without news, too: some may have been lost, and a repair that failed may succeed now.
+LOOK_SECONDS: Final = 5.0
+
+_KINDS: Final[tuple[Kind, ...]] = ("link", "address", "routes", "names")
+
+
+class Upkeep:
+    """The state of one connection. Not thread-safe. Times are those of one monotonic clock, in seconds."""
+
+    def __init__(self, netlink: Netlink) -> None:
+        """Subscribes to the kernel's news. Raises OSError."""
+        self._netlink = netlink
+        self._changes = Changes()
+        self._repairs: dict[Kind, Repairs] = {kind: Repairs() for kind in _KINDS}
+        self._problems: dict[Kind, str] = {}
+        self._repaired: list[str] = []
+        self._looked = 0.0
+        self._due = 0.0
+
+    def fileno(self) -> int:
+        """Readable when the kernel has news; then call :meth:`take_news`."""
+        return self._changes.fileno()
+
+    def take_news(self, device: Device | None, now: float) -> None:
+        """Read the news; what concerns *device* brings the next look forward."""
+        if self._changes.take(device.index if device else None):
+            self._due = min(self._due, max(now + SETTLE_SECONDS, self._looked + SPACING_SECONDS))
+
+    @property
+    def due(self) -> float:
+        """When :meth:`look` shall be called next."""
+        return self._due
+
+    def look(self, device: Device, routes: Iterable[IPv4Network], now: float) -> None:
+        """Compare the device with what it shall be, and put back what is missing. An address is set."""
+        self._looked, self._due = now, now + LOOK_SECONDS
+        for kind in ("link", "address", "routes"):
+            self._problems.pop(kind, None)
+        try:
+            found = damages(device.name, device.desired(frozenset(routes)), self._actual(device))
+        except OSError as error:
+            gone = error.errno == errno.ENODEV
+            self._problems["link"] = f"{device.name} was removed" if gone else f"the kernel does not tell: {error}"
+            return
+        for damage in found:
+            self._put_back(damage, partial(self._repair, device, damage), now)
+
+    def names(self, refresh: Callable[[], str | None]) -> None:
+        """Have DNS put right by *refresh*, which says what it found. It bounds itself: it is called once a beat."""
+        self._problems.pop("names", None)
+        try:
+            found = refresh()
+        except MeshdevError as error:
+            self._problems["names"] = f"names do not come to us: {error.message}"
+        else:
+            if found:
+                self._note(found)
+
+    def report(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What is wrong now, and what was put back since the last call."""
+        repaired, self._repaired = tuple(self._repaired), []
+        return tuple(self._problems[kind] for kind in _KINDS if kind in self._problems), repaired
+
+    def close(self) -> None:
+        """Subscribe no more."""
+        self._changes.close()
+
+    def _put_back(self, damage: Damage, repair: Callable[[], None], now: float) -> None:
+        kind, text = damage.kind, damage.text
+        repairs = self._repairs[kind]
+        if (due := repairs.due(now)) > now:
+            self._due = min(self._due, due)
+            self._problems[kind] = f"{text}, as often before: another program takes away what is put back"
+            return
+        repairs.made(now)
+        try:
+            repair()
+        except (OSError, MeshdevError) as error:
+            self._problems[kind] = f"{text}, and cannot be put back: {error}"
+        else:
+            self._note(text)
+
+    def _note(self, text: str) -> None:
+        if len(self._repaired) < MAX_PROBLEMS:
+            self._repaired.append(text)
+
+    def _repair(self, device: Device, damage: Damage) -> None:
+        match damage.kind:
+            case "link":
+                device.put_back_link()
+            case "address":
+                device.put_back_address()
+            case _ if device.address is not None:
+                added = add_routes(self._netlink, device.index, device.address, damage.routes)
+                if added.refused:
+                    raise RouteError(f"{added.refused[0].route}: {added.refused[0].reason}")
+
+    def _actual(self, device: Device) -> DeviceState:
+        """As the kernel has it. Raises OSError, ENODEV where the device is gone."""
+        found = (lookups.parse_link(body) for body in self._netlink.dump(lookups.link_get(device.index)))
+        link = next((link for link in found if link is not None), None)
+        if link is None:
+            raise OSError(errno.ENODEV, "no such device")
+        addresses = map(lookups.parse_address, self._netlink.dump(lookups.addresses_dump()))
+        ours = frozenset(item.address for item in addresses if item is not None and item.index == device.index)
+        return DeviceState(link.up, link.mtu, ours, frozenset(own_routes(self._netlink, device.index)))

@@ -1,0 +1,212 @@
+"""Whether names and the cluster's addresses work as any program of this machine would find it.
+
+The tunnel's heartbeat says that packets pass between session and manager. It says nothing of what lies before it on
+this machine: routes, policy rules, systemd-resolved, resolv.conf, and whatever nobody thought of. So each second
+
+* the kernel is asked where it would send packets for the cluster's nameserver and for the routes (it costs nothing),
+* the resolver that resolv.conf names is asked for a name that the forwarder answers by itself, uncachable,
+* the cluster's nameserver is asked for a Service, at its ClusterIP, through the tunnel (one packet each way).
+
+What fails is told within 3 s: DETECT_SECONDS and a check's own time.
+"""
+
+import asyncio
+import errno
+import logging
+import secrets
+import socket
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Final
+
+from dns.name import Name
+
+from meshdev.dns.cluster import DNS_PORT
+from meshdev.host.dns import parse_resolv_conf
+from meshdev.netlink.lookups import Lookup, parse_lookup, route_get
+from meshdev.netlink.messages import RT_TABLE_MAIN
+from meshdev.netlink.sock import Netlink
+from meshdev.session.troubles import Source, Troubles
+from meshdev.wire.dns import MAX_MESSAGE, PROBE_ADDRESS, answers, has_address, has_records, question
+from meshdev.wire.values import IPAddress
+
+log = logging.getLogger(__name__)
+
+#: Between the beginnings of two rounds, in seconds.
+DETECT_SECONDS: Final = 1.0
+#: Waits after each sending of a question, in seconds: 1.5 in all.
+_WAITS: Final = (0.4, 0.4, 0.7)
+#: Routes looked at in one round; the others have their turn in the next ones.
+_SAMPLE: Final = 32
+#: What the helper may take to put a route back, in seconds.
+_REPAIR_SECONDS: Final = 0.5
+#: Strayed addresses named at a time.
+_SHOWN: Final = 3
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
+
+
+class Health:
+    """The checks of one connection; what they find goes to *troubles*."""
+
+    def __init__(
+        self,
+        troubles: Troubles,
+        *,
+        device: str,
+        nameserver: IPv4Address,
+        probe: Name,
+        service: Name,
+        routes: Callable[[], tuple[IPv4Network, ...]],
+        connected: Callable[[], bool],
+    ) -> None:
+        """*probe* is the name that the forwarder answers by itself, *service* one that every cluster has."""
+        self._troubles = troubles
+        self._device = device
+        self._nameserver = nameserver
+        self._probe = probe
+        self._service = service
+        self._routes = routes
+        self._connected = connected
+        self._next = 0
+        self._strayed: tuple[IPv4Address, ...] = ()
+
+    async def run(self) -> None:
+        """Check until cancelled. While the tunnel is down nothing is found: that is told otherwise."""
+        loop = asyncio.get_running_loop()
+        while True:
+            start = loop.time()
+            if self._connected():
+                await self.check()
+            else:
+                for source in ("routes", "names", "cluster"):
+                    self._found(source, ())
+            await asyncio.sleep(max(0.1, start + DETECT_SECONDS - loop.time()))
+
+    async def check(self) -> None:
+        """One round."""
+        routes, names, cluster = await asyncio.gather(self._strays(), self._names(), self._cluster())
+        if self._connected():
+            self._found("routes", routes)
+            self._found("names", names)
+            self._found("cluster", cluster)
+
+    def _found(self, source: Source, texts: Iterable[str]) -> None:
+        new, over = self._troubles.found(source, texts)
+        for text in new:
+            log.warning("%s", text)
+        for text in over:
+            log.info("no longer: %s", text)
+
+    # -- routes ----------------------------------------------------------------------------------------------------
+
+    async def _strays(self) -> list[str]:
+        """Where packets to the cluster do not take the device, and why; the helper gets a moment to put it back."""
+        try:
+            found = self._look(self._sample())
+            if found:
+                await asyncio.sleep(_REPAIR_SECONDS)
+                found = self._look(found)
+        except OSError as error:
+            return [f"the kernel does not tell its routes: {error.strerror}"]
+        self._strayed = tuple(found)
+        return list(found.values())[:_SHOWN]
+
+    def _look(self, addresses: Iterable[IPv4Address]) -> dict[IPv4Address, str]:
+        with Netlink() as netlink:
+            found = {address: stray(address, _lookup(netlink, address), self._device) for address in addresses}
+        return {address: text for address, text in found.items() if text}
+
+    def _sample(self) -> list[IPv4Address]:
+        """The nameserver, what strayed in the last round, and some routes, others each time where there are many."""
+        routes = self._routes()
+        first = self._next if self._next < len(routes) else 0
+        self._next = first + _SAMPLE
+        found = (_inside(route) for route in routes[first : first + _SAMPLE])
+        routed = (address for address in (self._nameserver, *self._strayed) if any(address in net for net in routes))
+        return list(dict.fromkeys((*routed, *found)))
+
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    async def _names(self) -> tuple[str, ...]:
+        server = await asyncio.to_thread(_first_nameserver)
+        wire = await _ask(server, self._probe)
+        if wire is not None and has_address(wire, PROBE_ADDRESS):
+            return ()
+        how = "does not answer" if wire is None else "answers without asking us"
+        return (f"names do not work: {server}, which resolv.conf names, {how}",)
+
+    async def _cluster(self) -> tuple[str, ...]:
+        wire = await _ask(self._nameserver, self._service)
+        if wire is not None and has_records(wire):
+            return ()
+        how = "does not answer through the tunnel" if wire is None else f"does not know {self._service}"
+        return (f"the cluster's nameserver {self._nameserver} {how}",)
+
+
+def stray(address: IPv4Address, found: Lookup | None, device: str) -> str | None:
+    """What is wrong with where packets to *address* go, None for nothing."""
+    if found is None:
+        return f"there is no route to {address}"
+    name = _name(found.index)
+    if name == device:
+        return None
+    table = "" if found.table == RT_TABLE_MAIN else f" (table {found.table})"
+    return (
+        f"packets to {address} leave by {name}{table}, not by {device}: a route or policy rule of another program "
+        "comes first"
+    )
+
+
+def _lookup(netlink: Netlink, address: IPv4Address) -> Lookup | None:
+    try:
+        found = [parse_lookup(body) for body in netlink.dump(route_get(address))]
+    except OSError as error:
+        if error.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL}:
+            return None  # no route, or one of type unreachable, prohibit, blackhole
+        raise
+    return found[0] if found else None
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return "nothing"
+
+
+def _inside(network: IPv4Network) -> IPv4Address:
+    """An address that a more specific route of somebody else is likely to catch, too: not the network's first."""
+    return network.network_address + (1 if network.prefixlen < network.max_prefixlen else 0)
+
+
+def _first_nameserver() -> IPAddress:
+    try:
+        return parse_resolv_conf(_RESOLV_CONF.read_text(errors="replace")).asked[0]
+    except OSError:
+        return parse_resolv_conf("").asked[0]
+
+
+async def _ask(server: IPAddress, name: Name) -> bytes | None:
+    """The answer to a question for A, as a program's own resolver would get it; None where there is none in time."""
+    query = question(name, secrets.randbelow(1 << 16))
+    host, _, scope = str(server).partition("%")
+    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
+    loop = asyncio.get_running_loop()
+    for seconds in _WAITS:
+        # A socket each: its source address is that of the route at the time of connect().
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            try:
+                async with asyncio.timeout(seconds):
+                    try:
+                        sock.connect((host, DNS_PORT, 0, socket.if_nametoindex(scope)) if scope else (host, DNS_PORT))
+                        sock.send(query.wire)
+                        while True:
+                            wire = await loop.sock_recv(sock, MAX_MESSAGE)
+                            if wire[:2] == query.wire[:2] and answers(wire, query):
+                                return wire
+                    except OSError:  # refused, unreachable: a moment later it may be otherwise
+                        await asyncio.sleep(seconds)
+            except TimeoutError:
+                continue
+    return None

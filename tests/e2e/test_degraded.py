@@ -1,0 +1,162 @@
+"""What other programs take away is put back within two seconds; what cannot be put back is told, never "connected"."""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import pytest
+
+from tests.e2e.conftest import Laptop, control, until
+
+pytestmark = pytest.mark.cluster
+
+#: Design: so long after something was taken away it is back; and what does not work is told.
+REPAIRED_SECONDS: Final = 2.0
+TOLD_SECONDS: Final = 3.0
+
+#: Tries a name and a ClusterIP until both work, each time anew and briefly, and prints when that was.
+_WORKS: Final = """
+import socket, sys, time
+start, address = time.monotonic(), sys.argv[1]
+while time.monotonic() - start < 20:
+    try:
+        socket.getaddrinfo("c.default.svc.cluster.local", 80, socket.AF_INET)
+        with socket.create_connection((address, 80), 0.5) as sock:
+            sock.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            assert b"service-c" in sock.recv(4096) + sock.recv(4096)
+            sys.exit(print(time.monotonic() - start))
+    except (OSError, AssertionError):
+        time.sleep(0.02)
+"""
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["plain", "resolved"])
+def there(request: pytest.FixtureRequest) -> Iterator[Laptop]:
+    """Connected once for all on each laptop: every test leaves it whole."""
+    laptop = Laptop(request.param)
+    laptop.clean()
+    with laptop.connected():
+        yield laptop
+
+
+@pytest.fixture
+def there2(laptop2: Laptop) -> Iterator[Laptop]:
+    """Laptop 2, connected."""
+    with laptop2.connected():
+        yield laptop2
+
+
+def works_within(laptop: Laptop, seconds: float) -> None:
+    """A name and a ClusterIP work that soon."""
+    address = control("kubectl", "get", "service", "c", "-o", "jsonpath={.spec.clusterIP}")
+    took = float(laptop.ok("python", "-c", _WORKS, address))
+    print(f"works after {took:.2f} s")
+    assert took < seconds
+
+
+def degraded(laptop: Laptop, seconds: float = TOLD_SECONDS) -> dict[str, Any]:
+    """The first status that says so; it must come that soon."""
+
+    def told() -> dict[str, Any] | None:
+        status = laptop.status()
+        return status if status["state"] == "degraded" else None
+
+    found: dict[str, Any] = until("degraded", told, seconds)
+    assert found["notes"]
+    return found
+
+
+def connected(laptop: Laptop) -> None:
+    """And soon it says so again."""
+    until("connected", lambda: laptop.status()["state"] == "connected", TOLD_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ip route del 10.96.0.0/16 dev meshdev0",
+        "ip route flush dev meshdev0",
+        "ip link set meshdev0 down; ip link set meshdev0 up",
+        "ip link set meshdev0 down",
+        "ip addr flush dev meshdev0",
+    ],
+)
+def test_routes_and_links_are_put_back(there: Laptop, harm: str) -> None:
+    there.ok("sh", "-c", harm)
+    works_within(there, REPAIRED_SECONDS)
+    connected(there)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "resolvectl revert meshdev0",
+        "resolvectl dns meshdev0 203.0.113.53",
+        "resolvectl domain meshdev0 office.test",
+        "resolvectl default-route meshdev0 no; resolvectl domain meshdev0 ''",
+    ],
+)
+def test_the_settings_of_our_link_are_put_back(there2: Laptop, harm: str) -> None:
+    there2.ok("sh", "-c", harm)
+    works_within(there2, REPAIRED_SECONDS)
+    connected(there2)
+
+
+def test_a_restarted_resolved_is_told_again(there2: Laptop) -> None:
+    control("restart", "laptop2-resolved")
+    works_within(there2, REPAIRED_SECONDS)
+    connected(there2)
+
+
+def test_a_stopped_resolved_is_told(there2: Laptop) -> None:
+    there2.ok("sh", "-c", "kill -STOP $(pidof systemd-resolved)")
+    try:
+        notes = degraded(there2, TOLD_SECONDS + 1)["notes"]  # the status command itself takes a while
+        assert any("resolv" in note for note in notes), notes
+    finally:
+        there2.ok("sh", "-c", "kill -CONT $(pidof systemd-resolved)")
+    until("connected", lambda: there2.status()["state"] == "connected", 15)
+
+
+def test_a_policy_rule_of_another_program_is_named(there: Laptop) -> None:
+    """It cannot be repaired: it is that program's own."""
+    there.ok("sh", "-c", "ip route add 10.96.0.0/16 dev lo table 77; ip rule add to 10.96.0.0/16 lookup 77 pref 99")
+    try:
+        status = degraded(there)
+        assert any("table 77" in note and "by lo" in note and "since" in note for note in status["notes"]), status
+        assert there.meshdev("status").startswith("Degraded to")
+    finally:
+        there.ok("sh", "-c", "ip rule del pref 99; ip route flush table 77")
+    connected(there)
+    works_within(there, REPAIRED_SECONDS)
+
+
+def test_what_nobody_foresaw_is_told(there: Laptop) -> None:
+    """A packet filter of somebody else's lets no datagrams pass into the device."""
+    there.ok(
+        "sh", "-c", "nft add table inet other; nft add chain inet other out '{ type filter hook output priority 9; }'"
+    )
+    there.ok("nft", "add", "rule", "inet", "other", "out", "oifname", "meshdev0", "drop")
+    try:
+        notes = degraded(there)["notes"]
+        assert any("nameserver" in note for note in notes), notes
+    finally:
+        there.ok("nft", "delete", "table", "inet", "other")
+    connected(there)
+
+
+def _ended(laptop: Laptop) -> bool:
+    return bool(laptop.status()["state"] == "disconnected")
+
+
+def test_a_removed_device_ends_the_connection(laptop: Laptop, laptop2: Laptop) -> None:
+    for one in (laptop, laptop2):
+        before = one.snapshot()
+        one.meshdev("connect")
+        one.ok("ip", "link", "del", "meshdev0")
+        began = time.monotonic()
+        until("disconnected", partial(_ended, one), 5)
+        print(f"ended after {time.monotonic() - began:.1f} s")
+        assert one.status()["leftovers"] == []
+        assert one.snapshot() == before

@@ -1,0 +1,123 @@
+"""What other programs take away from the device is put back by the real helper, and what it cannot put back is said."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Network
+
+import pytest
+
+from meshdev.host.upkeep import MOST_REPAIRS
+from meshdev.wire.helper.answers import Beat
+from tests.netns.helpers import ADDRESS, ROUTES, Connection, helper
+from tests.netns.laptop import Laptop
+from tests.waiting import until
+
+#: Design: so long after something was taken away it is back.
+REPAIRED_SECONDS = 2.0
+
+
+async def state(laptop: Laptop) -> str:
+    """Everything that others may change of the device."""
+    routes = "ip route show dev meshdev0; ip route show table local dev meshdev0"
+    shown = f"ip -d addr show meshdev0 | grep -v valid_lft; {routes}"
+    return await asyncio.to_thread(laptop.run, "sh", "-c", shown)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("ip route del 10.96.0.0/16 dev meshdev0", "the route 10.96.0.0/16 of meshdev0 was deleted"),
+        ("ip route flush dev meshdev0", "of meshdev0 were deleted"),
+        ("ip link set meshdev0 down", "meshdev0 was set down"),
+        ("ip link set meshdev0 down; ip link set meshdev0 up", "of meshdev0 were deleted"),
+        ("ip link set meshdev0 mtu 1280", "the MTU of meshdev0 was changed from 1450 to 1280"),
+        (f"ip addr del {ADDRESS}/32 dev meshdev0", f"the address {ADDRESS} was removed from meshdev0"),
+        ("ip addr flush dev meshdev0", f"the address {ADDRESS} was removed from meshdev0"),
+        (
+            "ip route del 10.96.0.0/16 dev meshdev0; ip route add 10.96.0.0/16 via 192.0.2.1",
+            "the route 10.96.0.0/16 of meshdev0 was deleted",
+        ),
+    ],
+)
+async def test_it_is_put_back(laptop: Laptop, harm: str, said: str) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        before = await state(laptop)
+        await asyncio.to_thread(laptop.run, "sh", "-c", harm)
+        start = time.monotonic()
+        while await state(laptop) != before:
+            assert time.monotonic() - start < REPAIRED_SECONDS, await state(laptop)
+        print(f"put back within {time.monotonic() - start:.2f} s")
+        beat = await connection.client.heartbeat()
+        assert beat.problems == ()
+        assert any(said in text for text in beat.repaired), beat
+        assert (await connection.client.heartbeat()).repaired == ()
+
+
+async def test_what_was_never_ours_is_not_put_back(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        await connection.client.add_routes([IPv4Network("10.7.0.1/32")])
+        await connection.client.set_routes(ROUTES[:1])
+        laptop.run("ip", "route", "del", "10.96.0.0/16", "dev", "meshdev0")
+        await until(lambda: "10.96.0.0/16" in laptop.run("ip", "route"), REPAIRED_SECONDS)
+        assert "10.7.0.1" not in laptop.run("ip", "route")
+        assert "10.244.0.0" not in laptop.run("ip", "route")
+
+
+async def test_a_removed_device_is_told(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        laptop.run("ip", "link", "del", "meshdev0")
+        beat = await _beat_until(connection, lambda beat: beat.problems != ())
+        assert beat.problems == ("meshdev0 was removed",)
+        await connection.client.close()
+
+
+async def test_a_fight_is_given_up_and_told(laptop: Laptop) -> None:
+    """Another program that deletes our route whenever it sees it neither keeps the helper busy nor goes unsaid."""
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        fighter = laptop.command(
+            "sh", "-c", "while :; do ip route del 10.96.0.0/16 dev meshdev0 2>/dev/null || sleep 0.01; done"
+        )
+        process = await asyncio.create_subprocess_exec(*fighter)
+        try:
+            beat = await _beat_until(connection, lambda beat: "another program" in "".join(beat.problems), 30)
+            assert "10.96.0.0/16" in beat.problems[0]
+            assert await _repairs(connection, 2.0) <= 1
+        finally:
+            process.kill()
+            await process.wait()
+        await _beat_until(connection, lambda beat: beat.problems == (), 10)
+        assert "10.96.0.0/16" in laptop.run("ip", "route")
+        assert MOST_REPAIRS > 1
+
+
+async def _repairs(connection: Connection, seconds: float) -> int:
+    """How many were reported in that time."""
+    end, count = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        count += len((await connection.client.heartbeat()).repaired)
+        await asyncio.sleep(0.05)
+    return count
+
+
+async def _beat_until(connection: Connection, holds: Callable[[Beat], bool], seconds: float = 3) -> Beat:
+    """The first beat for which *holds*."""
+    found: list[Beat] = []
+
+    async def asked() -> bool:
+        found.append(await connection.client.heartbeat())
+        return holds(found[-1])
+
+    await _until(asked, seconds)
+    return found[-1]
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s"
+        await asyncio.sleep(0.05)

@@ -1,0 +1,116 @@
+"""Where packets go, judged; and the checks against a kernel and servers of the test."""
+
+import asyncio
+import socket
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from dns.name import from_text
+
+from meshdev.netlink.lookups import Lookup
+from meshdev.session import health
+from meshdev.session.health import Health, stray
+from meshdev.session.troubles import Troubles
+from meshdev.wire.dns import PROBE_ADDRESS, answers, has_address, parse_query, probed, question
+from tests.dns.servers import FakeServer
+
+ADDRESS = IPv4Address("10.96.0.10")
+LOOPBACK = socket.if_nametoindex("lo")
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "said"),
+    [
+        (Lookup(LOOPBACK, 254), "lo", None),
+        (None, "meshdev0", "there is no route to 10.96.0.10"),
+        (Lookup(LOOPBACK, 254), "meshdev0", "packets to 10.96.0.10 leave by lo, not by meshdev0: "),
+        (Lookup(LOOPBACK, 77), "meshdev0", "packets to 10.96.0.10 leave by lo (table 77), not by meshdev0: "),
+        (Lookup(1 << 20, 254), "meshdev0", "packets to 10.96.0.10 leave by nothing, not by meshdev0: "),
+    ],
+)
+def test_where_packets_go(found: Lookup | None, device: str, said: str | None) -> None:
+    text = stray(ADDRESS, found, device)
+    assert text == said or (text is not None and said is not None and text.startswith(said))
+
+
+class World:
+    """Checks whose nameserver and resolver are servers of the test, on loopback."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, server: FakeServer, routes: tuple[IPv4Network, ...]) -> None:
+        monkeypatch.setattr(health, "DNS_PORT", server.port)
+        monkeypatch.setattr(health, "_first_nameserver", lambda: IPv4Address("127.0.0.1"))
+        monkeypatch.setattr(health, "_WAITS", (0.1, 0.1))
+        monkeypatch.setattr(health, "_REPAIR_SECONDS", 0.01)
+        self.troubles = Troubles()
+        self.connected = True
+        self.health = Health(
+            self.troubles,
+            device="lo",
+            nameserver=IPv4Address("127.0.0.1"),
+            probe=from_text("meshdev-probe.cluster.local."),
+            service=from_text("kubernetes.default.svc.cluster.local."),
+            routes=lambda: routes,
+            connected=lambda: self.connected,
+        )
+
+    async def notes(self) -> list[str]:
+        """What one round finds."""
+        await self.health.check()
+        return [note.partition(" (since")[0] for note in self.troubles.notes()]
+
+
+KUBERNETES = {("kubernetes.default.svc.cluster.local.", "A"): ["10.96.0.1"]}
+PROBE = {("meshdev-probe.cluster.local.", "A"): ["192.0.2.1"]}
+
+
+async def test_what_works_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer({**KUBERNETES, **PROBE})
+    async with server.running():
+        world = World(monkeypatch, server, (IPv4Network("127.0.0.0/8"),))
+        assert await world.notes() == []
+
+
+async def test_names_that_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer(KUBERNETES)
+    async with server.running():
+        world = World(monkeypatch, server, ())
+        assert await world.notes() == [
+            "names do not work: 127.0.0.1, which resolv.conf names, answers without asking us"
+        ]
+
+
+async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer({})
+    async with server.running():
+        pass
+    world = World(monkeypatch, server, ())
+    assert await world.notes() == [
+        "names do not work: 127.0.0.1, which resolv.conf names, does not answer",
+        "the cluster's nameserver 127.0.0.1 does not answer through the tunnel",
+    ]
+    world.connected = False  # the tunnel is down: that is told otherwise
+    checking = asyncio.ensure_future(world.health.run())
+    while world.troubles:  # noqa: ASYNC110 -- it is over with the first round
+        await asyncio.sleep(0)
+    checking.cancel()
+
+
+async def test_routes_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = tuple(IPv4Network((0x7F000100 + number, 32)) for number in range(100))
+    foreign = IPv4Network("192.0.2.77/32")
+    server = FakeServer({**KUBERNETES, **PROBE})
+    async with server.running():
+        world = World(monkeypatch, server, (*many, foreign))
+        rounds = [await world.notes() for _ in range(5)]
+    assert [len(notes) for notes in rounds] in ([0, 0, 0, 1, 1], [0, 0, 0, 1, 0])
+    assert "192.0.2.77" in rounds[3][0]
+
+
+def test_the_forwarders_answer_is_what_is_looked_for() -> None:
+    query = question(from_text("meshdev-probe.cluster.local."), 7)
+    parsed = parse_query(query.wire)
+    assert parsed is not None
+    assert parsed.name == query.name
+    assert answers(probed(query), query)
+    assert has_address(probed(query), PROBE_ADDRESS)
+    assert not has_address(probed(query)[:20], PROBE_ADDRESS)
