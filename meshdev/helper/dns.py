@@ -47,9 +47,9 @@ class DnsWay(Protocol):
 class Ear:
     """A UDP and a TCP listener at one address and port. Kept here too: a fresh copy can be handed out again."""
 
-    def __init__(self, address: IPAddress, port: int) -> None:
+    def __init__(self, address: IPAddress, port: int, *, machine_only: bool = True) -> None:
         """Raises OSError when the address is not there or the port is taken."""
-        self._sockets = listeners(address, port)
+        self._sockets = listeners(address, port, machine_only=machine_only)
         self.at = Listener(address, self._sockets[0].getsockname()[1])
 
     def copies(self) -> list[socket.socket]:

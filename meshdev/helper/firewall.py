@@ -6,10 +6,12 @@ the journal knows. Source: libnftables(3).
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import FirewallError
+from meshdev.helper.bridges import Bridge
 from meshdev.helper.journal import Journal
 from meshdev.host.journal import DeleteTable, table_name
 from meshdev.nft import Nftables
@@ -22,6 +24,22 @@ MARK: Final = 0x0D53
 
 #: Before Docker's own translations (of 127.0.0.11, of published ports), which stand at dstnat (-100): the first wins.
 _PRIORITY: Final = -110
+#: Before others' masquerades (srcnat, 100), which may leave an address of theirs.
+_SOURCE_PRIORITY: Final = 90
+_NO_CONTAINERS: Final[dict[str, list[str]]] = {
+    "container_dns": [],
+    "container_questions": [],
+    "container_source": [],
+}
+_KINDS: Final = ("udp", "tcp")
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerDns:
+    """The name servers that containers ask, and the port of the session's address that answers in their place."""
+
+    servers: tuple[IPv4Address, ...]
+    port: int
 
 
 class Firewall:
@@ -54,15 +72,43 @@ class Firewall:
         elsewhere = f'iifname != {{ "lo", "{device}" }} ip daddr {address} drop'
         # By the port that it was sent to: somebody else's translation lets nothing in.
         led = "ct status dnat meta l4proto { tcp, udp } ct original proto-dst @led accept"
-        # Forwarded packets have a chain of their own: Docker leads what comes to a published port into a container.
-        chains = {"arriving": [ours, "drop"], "guard": [answers, led, "drop"], "passing": [answers, "drop"]}
-        lines = []
-        for chain, rules in chains.items():
-            lines.append(f"flush chain inet {self._table} {chain}")
-            if chain == "arriving":
-                lines.append(self._rule(chain, elsewhere))
-            lines += [self._rule(chain, rule) for rule in (f'iifname != "{device}" accept', *rules)]
-        self._library.run("\n".join(lines) + "\n")
+        others = f'iifname != "{device}" accept'
+        chains = {
+            "arriving": ["jump container_questions", elsewhere, others, ours, "drop"],
+            "guard": [others, answers, led, "drop"],
+            # Docker leads what comes to a published port into a container: forwarded packets have a chain of their own.
+            "passing": [others, answers, "drop"],
+            # Whom this machine routes for gets into the tunnel by :meth:`carry` alone.
+            "entering": [f'oifname != "{device}" accept', "drop"],
+            **_NO_CONTAINERS,
+        }
+        self._replace(chains)
+
+    def carry(self, device: str, address: IPv4Address, bridges: Iterable[Bridge], dns: ContainerDns) -> None:
+        """Let what comes from *bridges* into the tunnel, as *address*, and its questions to the forwarder; no others.
+
+        After :meth:`guard`, which takes it back.
+        """
+        entering, source, arriving, questions = [f'oifname != "{device}" accept'], [], [], []
+        for bridge in bridges:
+            behind = f"ip saddr {bridge.network}"
+            entering.append(f'iifname "{bridge.name}" {behind} accept')
+            source.append(f'oifname "{device}" {behind} masquerade')
+            # systemd-resolved names its links' servers, and so our address, to whoever starts a container meanwhile.
+            arriving += [
+                f'iifname "{bridge.name}" {behind} ip daddr {address} {kind} dport 53 accept' for kind in _KINDS
+            ]
+            for server in (*dns.servers, *([address] if dns.servers else ())):
+                asked = f'iifname "{bridge.name}" {behind} ip daddr {server}'
+                questions += [f"{asked} {kind} dport 53 dnat ip to {address}:{dns.port}" for kind in _KINDS]
+        self._replace(
+            {
+                "entering": [*entering, "drop"],
+                "container_source": source,
+                "container_questions": arriving,
+                "container_dns": questions,
+            }
+        )
 
     def redirect_dns(self, nameservers: Iterable[IPAddress], ports: Mapping[int, int]) -> None:
         """Lead questions to *nameservers* to this machine, except those of marked sockets.
@@ -74,7 +120,7 @@ class Firewall:
         for server in nameservers:
             if server.version in ports:
                 target = f"{'ip' if server.version == 4 else 'ip6'} daddr {str(server).partition('%')[0]}"
-                for protocol in ("udp", "tcp"):
+                for protocol in _KINDS:
                     action = f"{protocol} dport 53 redirect to :{ports[server.version]}"
                     rules.append(self._rule("dns", f"{target} {action}"))
         self._library.run("\n".join(rules) + "\n")
@@ -111,6 +157,14 @@ class Firewall:
             self._journal.remove(self._entry)
         self._library.close()
 
+    def _replace(self, chains: Mapping[str, Iterable[str]]) -> None:
+        """Make these the rules of those chains, in one transaction."""
+        lines = []
+        for chain, rules in chains.items():
+            lines.append(f"flush chain inet {self._table} {chain}")
+            lines += [self._rule(chain, rule) for rule in rules]
+        self._library.run("\n".join(lines) + "\n")
+
     def _rule(self, chain: str, rule: str) -> str:
         return f"add rule inet {self._table} {chain} {rule}"
 
@@ -137,9 +191,13 @@ class Firewall:
             f"table inet {self._table} {{\n"
             f"  {'flags owner' if owner else ''}\n"
             "  set led { type inet_service; }\n"
+            "  chain container_questions { }\n"
             "  chain arriving { type filter hook prerouting priority raw; policy accept; }\n"
             "  chain guard { type filter hook input priority filter - 5; policy accept; }\n"
             "  chain passing { type filter hook forward priority filter - 5; policy accept; }\n"
+            "  chain entering { type filter hook forward priority filter - 5; policy accept; }\n"
+            f"  chain container_dns {{ type nat hook prerouting priority {_PRIORITY}; policy accept; }}\n"
+            f"  chain container_source {{ type nat hook postrouting priority {_SOURCE_PRIORITY}; policy accept; }}\n"
             f"  chain dns {{ type nat hook output priority {_PRIORITY}; policy accept; }}\n"
             "}\n"
             f"add rule inet {self._table} dns udp dport 53 redirect to :53\n"

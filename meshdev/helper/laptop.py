@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from meshdev.errors import DeviceError, FirewallError, LaptopError, MeshdevError, RouteError
+from meshdev.helper.containers import Containers
 from meshdev.helper.device import Device
 from meshdev.helper.dns import DnsWay, Watched
 from meshdev.helper.dns_file import FileDns
@@ -77,6 +78,7 @@ class Laptop:
             )
         )
         self._dns = self._way()
+        self._containers = Containers(self._netlink, self._firewall)
         self._routes = 0  # asked for since the last SetRoutes: no less than there are
         self._desired: set[IPv4Network] = set()  # of those, what the kernel took
         self._names: SetDns | None = None
@@ -113,6 +115,7 @@ class Laptop:
         if self._dns_active:
             self._dns.withdraw()
             self._dns_active = False
+            self._silence_containers()
 
     def take_news(self, now: float) -> None:
         """The kernel has news: read them."""
@@ -139,7 +142,12 @@ class Laptop:
 
     def undo(self) -> list[MeshdevError]:
         """Take everything back, newest first; one failure stops nothing. What failed stays in the journal."""
-        steps: list[Callable[[], None]] = [self._dns.withdraw, self._dns.close]
+        steps: list[Callable[[], None]] = [
+            self._silence_containers,
+            self._dns.withdraw,
+            self._dns.close,
+            self._containers.close,
+        ]
         if self._device is not None:
             steps.append(self._device.delete)
         if self._firewall is not None:
@@ -183,6 +191,7 @@ class Laptop:
                 note = error.message
         if address != self._device.address:
             self._desired = set()  # they go with the former address
+        self._containers.forget()
         self._device.set_address(address, mtu)
         return Outcome(AddressSet(note is None, note))
 
@@ -221,10 +230,13 @@ class Laptop:
         return self._device, self._device.address
 
     def _dns_sockets(self, servers: Sequence[IPAddress]) -> Outcome:
-        ears = self._dns.listen()
+        ears = [*self._dns.listen(), *self._containers.listen(self._addressed()[1])]
         upstreams = [upstream_sockets(server) for server in servers]
         passed = [sock for ear in ears for sock in ear.copies()] + [sock for _, some in upstreams for sock in some]
-        return Outcome(DnsOpened(tuple(ear.at for ear in ears), tuple(found for found, _ in upstreams)), passed)
+        opened = DnsOpened(
+            tuple(ear.at for ear in ears), tuple(found for found, _ in upstreams), self._containers.note()
+        )
+        return Outcome(opened, passed)
 
     def _activate_dns(self) -> None:
         if self._names is None:
@@ -238,6 +250,16 @@ class Laptop:
                 self._dns.withdraw()  # half of it would be worse than nothing
             raise
         self._dns_active = True
+        self._follow_containers()
+
+    def _follow_containers(self) -> None:
+        """Containers come and go, and their questions come here while the machine's own do."""
+        if self._device is not None and self._dns_active:
+            self._containers.follow(self._device, self._dns.former().asked)
+
+    def _silence_containers(self) -> None:
+        if self._device is not None:
+            self._containers.follow(self._device, ())
 
     def _heartbeat(self) -> Outcome:
         self.upkeep.names(self._refresh_names)  # what fails is said in the answer; the next beat tries again
@@ -245,7 +267,8 @@ class Laptop:
         return Outcome(Beat(self._dns_active, former.nameservers, former.search, *self.upkeep.report()))
 
     def _refresh_names(self) -> str | None:
-        if self._dns_active:
-            return self._dns.refresh()
-        self._activate_dns()
-        return None
+        if not self._dns_active:
+            self._activate_dns()
+            return None
+        self._follow_containers()
+        return self._dns.refresh()

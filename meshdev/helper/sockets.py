@@ -8,7 +8,7 @@ import random
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from meshdev.errors import DnsError
@@ -30,18 +30,18 @@ _TRIES_ELSEWHERE: Final = 256
 _UNPRIVILEGED: Final = range(1024, 65536)
 
 
-def listeners(address: IPAddress, port: int) -> list[socket.socket]:
+def listeners(address: IPAddress, port: int, *, machine_only: bool = True) -> list[socket.socket]:
     """A UDP and a TCP listener at the same port; port 0: any that is free for both. Raises OSError.
 
-    Only this machine reaches them: Linux answers at any of its addresses on any of its interfaces otherwise (the weak
-    host model of RFC 1122 section 3.3.4.2), so that a neighbour on the LAN could ask here, too.
+    *machine_only*: only this machine reaches them. Otherwise Linux answers at any of its addresses on any of its
+    interfaces (the weak host model of RFC 1122 section 3.3.4.2), so that a neighbour on the LAN could ask here, too.
     """
     if port:
-        return _pair(address, port, socket.SOCK_DGRAM)
+        return _pair(address, port, socket.SOCK_DGRAM, machine_only=machine_only)
     problem = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     for candidate, first in _candidates():
         try:
-            return _pair(address, candidate, first)
+            return _pair(address, candidate, first, machine_only=machine_only)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -63,11 +63,14 @@ def _candidates() -> Iterator[tuple[int, socket.SocketKind]]:
         yield random.choice(_UNPRIVILEGED), socket.SOCK_STREAM  # noqa: S311 -- no secret: any free port will do
 
 
-def _pair(address: IPAddress, port: int, first: socket.SocketKind) -> list[socket.socket]:
+def _pair(address: IPAddress, port: int, first: socket.SocketKind, *, machine_only: bool) -> list[socket.socket]:
     """UDP, TCP. The port is the kernel's choice for *first* where it is 0."""
     made: list[socket.socket] = []
     try:
-        udp, tcp = _listener(address, socket.SOCK_DGRAM, made), _listener(address, socket.SOCK_STREAM, made)
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        udp, tcp = _socket(family, socket.SOCK_DGRAM, made), _socket(family, socket.SOCK_STREAM, made)
+        for sock in (udp, tcp) if machine_only else ():
+            _limit_to_machine(sock, address)
         if port:
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a former connection's TIME_WAIT may be there
         one, other = (tcp, udp) if first == socket.SOCK_STREAM else (udp, tcp)
@@ -80,18 +83,16 @@ def _pair(address: IPAddress, port: int, first: socket.SocketKind) -> list[socke
     return made
 
 
-def _listener(address: IPAddress, kind: socket.SocketKind, made: list[socket.socket]) -> socket.socket:
-    sock = _socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, kind, made)
-    if address.version == 6:
-        pass  # ::1 is taken on no other interface (RFC 4291 section 2.5.3)
-    elif address.is_loopback:
+def _limit_to_machine(sock: socket.socket, address: IPAddress) -> None:
+    if isinstance(address, IPv6Address):
+        return  # ::1 is taken on no other interface (RFC 4291 section 2.5.3)
+    if address.is_loopback:
         # Where route_localnet is on (kube-proxy, Docker) neighbours reach 127.0.0.0/8, too. Before Linux 5.7 this
         # takes CAP_NET_RAW; a machine of that age answers as every program on it does.
         with contextlib.suppress(PermissionError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _LOOPBACK)
     else:
         _accept_from(sock, address)
-    return sock
 
 
 def _accept_from(sock: socket.socket, address: IPv4Address) -> None:

@@ -55,11 +55,13 @@ class DnsEar:
 class DnsEars:
     """The forwarder's sockets: listeners, and for each former resolver marked UDP sockets connected to it (maybe none).
 
-    All non-blocking. The holder closes them.
+    All non-blocking. The holder closes them. ``containers`` says why containers of this machine do not reach the
+    cluster; None where they do or there are none.
     """
 
     ears: tuple[DnsEar, ...]
     upstreams: dict[IPAddress, tuple[socket.socket, ...]]
+    containers: str | None = None
 
     def close(self) -> None:
         """Close every socket."""
@@ -131,6 +133,7 @@ class HelperClient:
         return DnsEars(
             tuple(DnsEar(at, next(sockets), next(sockets)) for at in opened.listeners),
             {found.address: tuple(itertools.islice(sockets, found.sockets)) for found in opened.upstreams},
+            opened.containers,
         )
 
     async def upstream_tcp(self, server: IPAddress) -> socket.socket:

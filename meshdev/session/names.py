@@ -44,6 +44,8 @@ class Names:
         self._pool = pool
         self._zone = Zone.of(domain_of(welcome.search), namespace)
         self._nameserver = welcome.nameservers[0]
+        #: For `connect` and `status`.
+        self.notes: tuple[str, ...] = ()
 
     @property
     def first_name(self) -> str:
@@ -81,6 +83,7 @@ class Names:
     async def _forwarder(self) -> Forwarder:
         helper = self._laptop.helper
         sockets = await helper.dns_sockets(self._laptop.resolvers)
+        self.notes = (sockets.containers,) if sockets.containers else ()
         former = FormerResolver(
             {(str(server), DNS_PORT): some for server, some in sockets.upstreams.items()},
             lambda server: helper.upstream_tcp(ip_address(server)),

@@ -231,7 +231,8 @@ class Supervisor:
         pool, laptop, names, cluster = self._pool, self._laptop, self._names, self._cluster
         welcome = pool.welcome if pool else None
         carriers = pool.carriers() if pool else ()
-        notes = [*(laptop.routing.notes if laptop else ()), *(self._intercepts.notes if self._intercepts else ())]
+        notes = [*(laptop.routing.notes if laptop else ()), *(names.notes if names else ())]
+        notes += self._intercepts.notes if self._intercepts else ()
         if state == "degraded" and laptop:
             notes = [*laptop.troubles.notes(), *notes]
         if state == "reconnecting" and pool and pool.last_error:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
@@ -36,6 +36,16 @@ echo ready
 exec sleep infinity
 """
 
+#: Arguments: a process in the container's network, the bridge's address.
+_CONTAINER = """
+ip link add docker0 type bridge
+ip addr add "$2" dev docker0
+ip link add veth1 type veth peer name eth0 netns "$1"
+ip link set veth1 master docker0 up
+ip link set docker0 up
+sysctl -qw net.ipv4.ip_forward=1
+"""
+
 
 class Laptop:
     """Namespaces held open by two sleeping processes; :meth:`close` ends everything inside."""
@@ -46,8 +56,8 @@ class Laptop:
         (self._folder / "hosts").write_text("127.0.0.1 localhost\n")
         self._neighbour = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         script = ["sh", "-c", _SET_UP, "sh", str(self._neighbour.pid), str(self._folder)]
-        while Path(f"/proc/{self._neighbour.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
-            pass  # unshare has not got there yet: microseconds
+        self._container: subprocess.Popen[bytes] | None = None
+        _wait_for_network(self._neighbour)
         self._holder = subprocess.Popen(["unshare", "--net", "--mount", *script], stdout=subprocess.PIPE, text=True)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n"
@@ -73,13 +83,37 @@ class Laptop:
 
     def route_to_session(self, address: IPv4Address) -> None:
         """The neighbour sends what is for the session's *address* to the laptop."""
-        command = ["nsenter", "--target", str(self._neighbour.pid), "--net", "--"]
-        subprocess.run([*command, "ip", "route", "add", f"{address}/32", "via", ADDRESS], check=True, timeout=20)
+        self.neighbour("ip", "route", "add", f"{address}/32", "via", ADDRESS)
+
+    def neighbour(self, *command: str) -> None:
+        """Run a command in the neighbour's network."""
+        _in_network(self._neighbour, *command)
 
     @contextlib.contextmanager
-    def inside(self, *, neighbour: bool = False) -> Iterator[None]:
-        """Sockets made in here belong to the laptop's network (or its neighbour's)."""
-        pid = self._neighbour.pid if neighbour else self._holder.pid
+    def container(self, address: str, gateway: str) -> Iterator[None]:
+        """A namespace behind a bridge of the laptop, as Docker makes them; the laptop forwards from then on."""
+        process = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        try:
+            _wait_for_network(process)
+            self.run("sh", "-ec", _CONTAINER, "sh", str(process.pid), gateway)
+            interface = IPv4Interface(gateway)
+            _in_network(process, "ip", "addr", "add", f"{address}/{interface.network.prefixlen}", "dev", "eth0")
+            _in_network(process, "ip", "link", "set", "eth0", "up")
+            _in_network(process, "ip", "route", "add", "default", "via", str(interface.ip))
+            self.run("sh", "-c", "until ip link show docker0 | grep -q 'state UP'; do :; done")
+            self._container = process
+            yield
+        finally:
+            self._container = None
+            process.kill()
+            process.wait()
+
+    @contextlib.contextmanager
+    def inside(self, *, neighbour: bool = False, container: bool = False) -> Iterator[None]:
+        """Sockets made in here belong to the laptop's network (or its neighbour's, or its container's)."""
+        process = self._container if container else self._neighbour if neighbour else self._holder
+        assert process is not None
+        pid = process.pid
         libc = ctypes.CDLL(None, use_errno=True)
         with open("/proc/self/ns/net") as home, open(f"/proc/{pid}/ns/net") as there:  # noqa: PTH123 -- no paths
             assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0
@@ -96,3 +130,12 @@ class Laptop:
         assert self._holder.stdout is not None
         self._holder.stdout.close()
         shutil.rmtree(self._folder)
+
+
+def _wait_for_network(process: subprocess.Popen[bytes]) -> None:
+    while Path(f"/proc/{process.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+        pass  # unshare has not got there yet: microseconds
+
+
+def _in_network(process: subprocess.Popen[bytes], *command: str) -> None:
+    subprocess.run(["nsenter", "--target", str(process.pid), "--net", "--", *command], check=True, timeout=20)

@@ -12,7 +12,7 @@ import pytest
 from meshdev.helper.firewall import MARK
 from meshdev.session.helper_client import DnsEars
 from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS
-from tests.netns.helpers import helper, leftovers, restore
+from tests.netns.helpers import ADDRESS, helper, leftovers, restore
 from tests.netns.laptop import GATEWAY, RESOLV_CONF, Laptop
 from tests.netns.resolver import Resolver, ask_tcp, ask_udp, listening
 from tests.waiting import until
@@ -33,8 +33,8 @@ def _former(laptop: Laptop, address: str = GATEWAY) -> Iterator[None]:
 
 @contextmanager
 def _forwarder(ears: DnsEars) -> Iterator[None]:
-    """A stand-in for the forwarder on the helper's first listener."""
-    ear = ears.ears[-1]
+    """A stand-in for the forwarder on the helper's last listener for this machine's own programs."""
+    ear = [ear for ear in ears.ears if ear.at.address.is_loopback][-1]
     ear.udp.setblocking(True)
     ear.tcp.setblocking(True)
     resolver = Resolver("forwarder", ear.udp.dup(), ear.tcp.dup())
@@ -130,7 +130,7 @@ async def test_redirect_of_an_ipv6_nameserver(laptop: Laptop) -> None:
         beat = await connection.client.heartbeat()
         connection.ears = await connection.client.dns_sockets(beat.nameservers)
         await connection.client.set_dns(["default.svc.cluster.local"], ["."])
-        assert [str(ear.at.address) for ear in connection.ears.ears] == ["127.0.0.1", "::1"]
+        assert [str(ear.at.address) for ear in connection.ears.ears] == ["127.0.0.1", "::1", str(ADDRESS)]
         assert len(connection.ears.upstreams[IPv6Address(_GATEWAY6)]) == 4
         with _forwarder(connection.ears):
             assert await asyncio.to_thread(_asked, laptop, _GATEWAY6) == ("forwarder", "forwarder")

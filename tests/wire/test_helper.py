@@ -79,8 +79,11 @@ RESULT_LINES: list[tuple[Result, str]] = [
         '{"routes":["10.96.0.0/16"],"refused":[{"route":"10.1.0.0/24","reason":"no"}]}',
     ),
     (
-        DnsOpened((Listener(IPv4Address("127.0.0.1"), 5300),), (Upstream(IPv4Address("192.0.2.1"), 4),)),
-        '{"listeners":[{"address":"127.0.0.1","port":5300}],"upstreams":[{"address":"192.0.2.1","sockets":4}]}',
+        DnsOpened((Listener(IPv4Address("127.0.0.1"), 5300),), (Upstream(IPv4Address("192.0.2.1"), 4),), "no nft"),
+        (
+            '{"listeners":[{"address":"127.0.0.1","port":5300}],"upstreams":[{"address":"192.0.2.1","sockets":4}],'
+            '"containers":"no nft"}'
+        ),
     ),
     (
         Beat(True, (IPv4Address("192.0.2.1"),), ("a.b",), ("tun was removed",), ("it was set down",)),

@@ -7,6 +7,7 @@ from meshdev.wire import values
 from meshdev.wire.fields import Fields
 from meshdev.wire.helper.limits import (
     MAX_FDS,
+    MAX_LISTENERS,
     MAX_NAMES,
     MAX_PROBLEMS,
     MAX_REFUSED,
@@ -104,16 +105,21 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class DnsOpened:
-    """The descriptors beside it stand in the order of ``listeners``, then of ``upstreams``."""
+    """The descriptors beside it stand in the order of ``listeners``, then of ``upstreams``.
+
+    ``containers`` says why containers of this machine do not reach the cluster; None where they do or there are none.
+    """
 
     listeners: tuple[Listener, ...]
     upstreams: tuple[Upstream, ...]
+    containers: str | None = None
 
     @classmethod
     def read(cls, found: Fields) -> "DnsOpened":
         return cls(
-            found.wholes("listeners", Listener.read, 2),
+            found.wholes("listeners", Listener.read, MAX_LISTENERS),
             found.wholes("upstreams", Upstream.read, MAX_UPSTREAMS),
+            found.text_or_none("containers", MAX_WORDS),
         )
 
 

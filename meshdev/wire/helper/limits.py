@@ -10,6 +10,8 @@ MAX_NAMES: Final = 32
 #: Sentences on what is wrong, or was, in one beat.
 MAX_PROBLEMS: Final = 8
 MAX_UPSTREAMS: Final = 8
+#: One for each IP version, and the containers'.
+MAX_LISTENERS: Final = 3
 #: Relay ports that lead to programs of this machine: more than a manager gives one session.
 MAX_RELAYS: Final = 256
 #: SCM_MAX_FD of Linux include/net/scm.h is 253; no answer of ours comes near it.

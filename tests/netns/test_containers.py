@@ -1,0 +1,234 @@
+"""Containers of the laptop (a namespace behind a bridge) reach cluster names and addresses, and neighbours do not."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from meshdev.session.helper_client import DnsEars
+from meshdev.tun.offload import PACKET_LIMIT, VNET_HEADER_LENGTH
+from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS
+from tests.netns.helpers import ADDRESS, Connection, helper
+from tests.netns.laptop import ADDRESS as OWN
+from tests.netns.laptop import GATEWAY, RESOLV_CONF, Laptop
+from tests.netns.resolver import Resolver, ask_tcp, ask_udp, listening
+from tests.waiting import until
+
+_CLUSTER = "10.96.0.9"
+_CONTAINER = "172.17.0.2"
+
+
+@pytest.fixture
+def container(laptop: Laptop) -> Iterator[None]:
+    """A container behind a bridge, made as Docker makes them; the laptop forwards."""
+    with laptop.container(_CONTAINER, "172.17.0.1/16"):
+        yield
+
+
+@contextlib.contextmanager
+def _names(ears: DnsEars) -> Iterator[None]:
+    """A stand-in for the forwarder at the containers' listener."""
+    (ear,) = [ear for ear in ears.ears if ear.at.address == ADDRESS]
+    ear.udp.setblocking(True)
+    ear.tcp.setblocking(True)
+    resolver = Resolver("forwarder", ear.udp.dup(), ear.tcp.dup())
+    try:
+        yield
+    finally:
+        resolver.close()
+
+
+@contextlib.contextmanager
+def _former(laptop: Laptop) -> Iterator[None]:
+    with laptop.inside(neighbour=True):
+        resolver = Resolver("former", *listening(GATEWAY))
+    try:
+        yield
+    finally:
+        resolver.close()
+
+
+def _udp(laptop: Laptop, who: str = "container") -> socket.socket:
+    with laptop.inside(container=who == "container", neighbour=who == "neighbour"):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(0.5)
+    return sock
+
+
+def _tcp(laptop: Laptop) -> socket.socket:
+    with laptop.inside(container=True):
+        return socket.socket()
+
+
+def _arrived(connection: Connection) -> tuple[str, str, int] | None:
+    """Source, destination and source port of the first UDP packet that comes out at the session's end."""
+    assert connection.device is not None
+    for queue in connection.device.queues:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet = os.read(queue.fileno(), VNET_HEADER_LENGTH + PACKET_LIMIT)[VNET_HEADER_LENGTH:]
+                if packet[9] == socket.IPPROTO_UDP:
+                    source, target = map(socket.inet_ntoa, (packet[12:16], packet[16:20]))
+                    return source, target, struct.unpack(">H", packet[20:22])[0]
+    return None
+
+
+async def _sent(connection: Connection) -> tuple[str, str, int]:
+    found: list[tuple[str, str, int]] = []
+
+    def look() -> bool:
+        if packet := _arrived(connection):
+            found.append(packet)
+        return bool(found)
+
+    await until(look)
+    return found[0]
+
+
+@pytest.mark.usefixtures("container")
+async def test_an_address_of_the_cluster(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert connection.ears is not None
+        assert connection.ears.containers is None
+        assert connection.device is not None
+        with _udp(laptop) as sock:
+            sock.sendto(b"question", (_CLUSTER, 9090))
+            source, target, port = await _sent(connection)
+            assert (source, target) == (str(ADDRESS), _CLUSTER)
+            os.writev(connection.device.queues[0].fileno(), [datagram(_CLUSTER, 9090, port)])
+            assert sock.recv(100) == b"hello"
+            # Nothing but the answer comes in, to the container and to the address of the machine.
+            for stranger in (("10.96.0.10", 9090), (_CLUSTER, 9091)):
+                os.writev(connection.device.queues[0].fileno(), [datagram(*stranger, port)])
+                with pytest.raises(TimeoutError):
+                    sock.recv(100)
+            os.writev(connection.device.queues[0].fileno(), [datagram(_CLUSTER, 9090, port, _CONTAINER)])
+            with pytest.raises(TimeoutError):
+                sock.recv(100)
+
+
+@pytest.mark.usefixtures("container")
+async def test_names(laptop: Laptop) -> None:
+    laptop.neighbour("ip", "route", "add", "172.17.0.0/16", "via", OWN)
+    with _former(laptop), _udp(laptop) as old:
+        assert await asyncio.to_thread(ask_udp, old, GATEWAY) == "former"
+        async with helper(laptop) as connection:
+            await connection.set_up()
+            assert connection.ears is not None
+            with _names(connection.ears), _udp(laptop) as sock:
+                for each in (sock, old):  # the old one's flow was tracked before
+                    assert await asyncio.to_thread(ask_udp, each, GATEWAY) == "forwarder"
+                assert await asyncio.to_thread(ask_tcp, _tcp(laptop), GATEWAY) == "forwarder"
+                # A container that was started meanwhile has our address from systemd-resolved's list.
+                assert await asyncio.to_thread(ask_udp, sock, str(ADDRESS)) == "forwarder"
+                assert await asyncio.to_thread(ask_udp, sock, "192.0.2.99", 0.2) == "nobody"
+            # A session that hangs loses the containers' questions, too.
+            await until(lambda: ask_udp(old, GATEWAY, 0.2) == "former", BEAT_LIMIT_SECONDS + 0.7)
+            await connection.client.heartbeat()
+            last = _udp(laptop)
+            with _names(connection.ears):
+                assert await asyncio.to_thread(ask_udp, last, GATEWAY) == "forwarder"
+        with last:
+            assert await asyncio.to_thread(ask_udp, last, GATEWAY) == "former"
+
+
+@pytest.mark.usefixtures("container")
+async def test_dockers_own_choice_of_servers(laptop: Laptop) -> None:
+    """Where the machine's servers are on its loopback Docker writes 8.8.8.8 into its containers' resolv.conf."""
+    laptop.run("sh", "-c", "printf 'nameserver 127.0.0.1\\n' > /etc/resolv.conf")
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert connection.ears is not None
+        with _names(connection.ears), _udp(laptop) as sock:
+            assert await asyncio.to_thread(ask_udp, sock, "8.8.8.8") == "forwarder"
+
+
+async def test_a_container_that_comes_later(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert connection.ears is not None
+        with laptop.container(_CONTAINER, "172.17.0.1/16"), _names(connection.ears), _udp(laptop) as sock:
+            await connection.client.heartbeat()
+            assert await asyncio.to_thread(ask_udp, sock, GATEWAY) == "forwarder"
+            sock.sendto(b"question", (_CLUSTER, 9090))
+            assert (await _sent(connection))[:2] == (str(ADDRESS), _CLUSTER)
+
+
+@pytest.mark.usefixtures("container")
+async def test_another_address(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        moved = IPv4Address("198.18.0.9")
+        await connection.client.set_address(moved, 1450)
+        await connection.client.set_routes([])
+        fresh = await connection.client.dns_sockets(connection.greeting.nameservers)
+        assert [ear.at.address for ear in fresh.ears][-1] == moved
+        fresh.close()
+        await connection.client.heartbeat()
+        rules = laptop.run("nft", "list", "table", "inet", "meshdev_0")
+        assert f"dnat ip to {moved}:" in rules
+        assert str(ADDRESS) not in rules
+
+
+@pytest.mark.usefixtures("container")
+async def test_a_neighbour_gets_nothing(laptop: Laptop) -> None:
+    """One who uses the laptop as its router, and even bears a container's address."""
+    laptop.neighbour("ip", "route", "add", "10.96.0.0/16", "via", OWN)
+    laptop.neighbour("ip", "route", "add", "198.51.100.53", "via", OWN)
+    laptop.neighbour("ip", "addr", "add", "172.17.0.77/32", "dev", "lo")
+    laptop.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.cable.rp_filter=0")
+    laptop.run("sh", "-c", "printf 'nameserver 198.51.100.53\\n' > /etc/resolv.conf")
+    # A hotspot: the laptop masquerades for everybody.
+    laptop.run("nft", "add table ip nat; add chain ip nat post { type nat hook postrouting priority 100; }")
+    laptop.run("nft", "add rule ip nat post masquerade")
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert connection.ears is not None
+        port = connection.ears.ears[-1].at.port
+        laptop.route_to_session(ADDRESS)
+        with _names(connection.ears), _udp(laptop, "neighbour") as sock, _udp(laptop, "neighbour") as forged:
+            forged.bind(("172.17.0.77", 0))
+            for each in (sock, forged):
+                each.sendto(b"question", (_CLUSTER, 9090))
+                assert await asyncio.to_thread(ask_udp, each, "198.51.100.53", 0.3) == "nobody"
+                each.sendto(b"question", (str(ADDRESS), port))
+            with _udp(laptop) as sign:  # what was sent before it has been dealt with
+                sign.sendto(b"question", ("10.96.0.77", 9090))
+                assert (await _sent(connection))[:2] == (str(ADDRESS), "10.96.0.77")
+
+
+@pytest.mark.usefixtures("container")
+async def test_the_reason_why_not(laptop: Laptop) -> None:
+    laptop.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert connection.ears is not None
+        assert "docker0" in str(connection.ears.containers)
+        assert "does not forward" in str(connection.ears.containers)
+    laptop.run("sh", "-c", f"printf '{RESOLV_CONF}' > /etc/resolv.conf")
+
+
+@pytest.mark.usefixtures("container")
+async def test_nothing_is_left(laptop: Laptop) -> None:
+    before = laptop.snapshot()
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert "docker0" in laptop.run("nft", "list", "table", "inet", "meshdev_0")
+    assert laptop.snapshot() == before
+
+
+def datagram(source: str, source_port: int, port: int, target: str = str(ADDRESS)) -> bytes:
+    """An IPv4 UDP packet "hello" with its virtio-net header."""
+    udp = struct.pack(">HHHH", source_port, port, 13, 0) + b"hello"
+    addresses = socket.inet_aton(source) + socket.inet_aton(target)
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + addresses
+    total = sum(struct.unpack(">10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
+    return bytes(VNET_HEADER_LENGTH) + head + udp
