@@ -16,7 +16,10 @@ _NAME: Final = re.compile(r"(?=[a-z0-9-]*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])
 
 @dataclass(frozen=True)
 class PortRequest:
-    """One ``--port``. *remote* None is the only port of the target; *protocol* None is what the target says."""
+    """One ``--port``. *remote* None: the target's port of the number *local*, or its only one.
+
+    *protocol* None is what the target says.
+    """
 
     local: int
     remote: int | str | None = None

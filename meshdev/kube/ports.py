@@ -130,13 +130,7 @@ def _remote(
 ) -> tuple[int, Transport]:
     remote = request.remote
     if remote is None:
-        by_default = ports.by_default("proxy" if wanted == "udp" else mode)
-        only = [port for port in by_default if wanted in {None, port.transport}]
-        if len(only) != 1:
-            raise InterceptError(
-                f"--port {request}: {what} has {_listed(only)}", hint=f"say which one: --port {request.local}:REMOTE"
-            )
-        return only[0].number, only[0].transport
+        return _for_local(request, ports, wanted, mode, what)
     led = [each for each in ports.service if remote in {each.port, each.name} and wanted in {None, each.transport}]
     named = [port for port in ports.known if remote in {port.number, *port.names} and wanted in {None, port.transport}]
     if not led and len({port.number for port in named}) > 1:
@@ -153,6 +147,25 @@ def _remote(
         f"--port {request}: {what} has no port named {remote}; it has {_listed(ports.known)}",
         hint="a number can be given, too",
     )
+
+
+def _for_local(
+    request: PortRequest, ports: Ports, wanted: Transport | None, mode: Mode, what: str
+) -> tuple[int, Transport]:
+    """LOCAL alone: the target's port of that number, a Service's own first; else the only port there is."""
+    by_default = ports.by_default("proxy" if wanted == "udp" else mode)
+    possible: set[Transport] = {wanted} if wanted else {"tcp", "udp"} if mode == "proxy" else {"tcp"}
+    led = [(each.target, each.transport) for each in ports.service if each.port == request.local]
+    same = [(each.number, each.transport) for each in ports.known if each.number == request.local]
+    for number, transport in led + same:
+        if transport in possible:
+            return number, transport
+    only = [port for port in by_default if wanted in {None, port.transport}]
+    if len(only) != 1:
+        raise InterceptError(
+            f"--port {request}: {what} has {_listed(only)}", hint=f"say which one: --port {request.local}:REMOTE"
+        )
+    return only[0].number, only[0].transport
 
 
 def _listed(ports: Iterable[TargetPort]) -> str:

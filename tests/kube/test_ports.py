@@ -94,6 +94,14 @@ def resolved(typed: list[str], mode: Mode = "mesh", asked: str | None = None) ->
         ([], "proxy", None, [(8080, "http", 8080), (9000, "tcp", 9000), (9090, "udp", 9090)]),
         ([], "mesh", "b", [(8080, "http", 8080)]),
         (["3000"], "mesh", "b", [(8080, "http", 3000)]),
+        (["9000"], "mesh", None, [(9000, "tcp", 9000)]),  # LOCAL alone: the port of that number, of several
+        (["8080"], "mesh", None, [(8080, "http", 8080)]),
+        (["9090"], "proxy", None, [(9090, "udp", 9090)]),
+        (["8080"], "mesh", "b-admin", [(9000, "tcp", 8080)]),  # the Service's own port comes first
+        (["80"], "mesh", "b", [(8080, "http", 80)]),
+        (["9000"], "mesh", "b", [(9000, "tcp", 9000)]),  # no port of the Service, one of the pods
+        (["9090"], "mesh", "b", [(8080, "http", 9090)]),  # a mesh has no use for UDP: the only port
+        (["9000/http"], "mesh", None, [(9000, "http", 9000)]),
         (["3000:80"], "mesh", "b", [(8080, "http", 3000)]),
         (["3000:80"], "mesh", None, [(80, "tcp", 3000)]),  # a container port that is not declared
         (["3000:8080"], "mesh", "b-admin", [(9000, "tcp", 3000)]),  # the Service's own port comes first
