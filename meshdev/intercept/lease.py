@@ -38,13 +38,14 @@ _STATES: Final[tuple[State, ...]] = ("pending", "active", "refused")
 #: Kubernetes' own limit for a name of this kind is 253; all annotations together have 256 KiB.
 _MAX_HOLDER: Final = 256
 _MAX_STATUS: Final = 2048
-_API_VERSIONS: Final = {"pod": "v1"}
+_API_VERSIONS: Final = {"pod": "v1", "service": "v1"}
 _KINDS: Final = {
     "deployment": "Deployment",
     "statefulset": "StatefulSet",
     "daemonset": "DaemonSet",
     "replicaset": "ReplicaSet",
     "pod": "Pod",
+    "service": "Service",
 }
 
 

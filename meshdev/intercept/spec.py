@@ -16,12 +16,13 @@ from meshdev.wire.fields import Fields, parse, plain
 Mode = Literal["proxy", "mesh"]
 Protocol = Literal["tcp", "udp", "http"]
 #: Lower case, singular: ``deployment/b`` is how people name a workload.
-Kind = Literal["deployment", "statefulset", "daemonset", "replicaset", "pod"]
+#: A Service is the workload where its pods have no owner of the other kinds (a Job, a Rollout, nobody).
+Kind = Literal["deployment", "statefulset", "daemonset", "replicaset", "pod", "service"]
 How = Literal["exact", "regex", "present"]
 
 MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
-KINDS: Final[tuple[Kind, ...]] = ("deployment", "statefulset", "daemonset", "replicaset", "pod")
+KINDS: Final[tuple[Kind, ...]] = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "service")
 HOWS: Final[tuple[How, ...]] = ("exact", "regex", "present")
 
 #: Bytes of a Spec as JSON: it fits the annotations of a Lease (16 KiB, design: D7) with room for the others.
@@ -38,7 +39,10 @@ _UID: Final = re.compile(r"[A-Za-z0-9-]{1,63}")  # a UUID; it is used as the val
 
 @dataclass(frozen=True, order=True)
 class Workload:
-    """What a target resolved to: the object that owns the pods. *uid* is the one Kubernetes gave it."""
+    """What a target resolved to: the object that owns the pods, or the Service that selects them.
+
+    *uid* is the one Kubernetes gave it.
+    """
 
     namespace: str
     kind: Kind
@@ -48,6 +52,11 @@ class Workload:
     def __str__(self) -> str:
         """As users name it: ``deployment/b``."""
         return f"{self.kind}/{self.name}"
+
+    @property
+    def has_template(self) -> bool:
+        """Whether its pods are made of a template that it has."""
+        return self.kind not in {"pod", "service"}
 
 
 @dataclass(frozen=True, order=True)

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from meshdev.errors import UsageError
 from meshdev.intercept.spec import KINDS, Kind
@@ -14,18 +14,18 @@ _SHORT: Final[dict[str, Kind]] = {
     "ds": "daemonset",
     "rs": "replicaset",
     "po": "pod",
+    "svc": "service",
 }
 _WORKLOADS: Final[dict[str, Kind]] = _SHORT | {name: kind for kind in KINDS for name in (kind, f"{kind}s")}
-_SERVICES: Final = ("service", "services", "svc")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _HINT: Final = "KIND/NAME, for instance deployment/b, deploy/b, sts/db, svc/b or pod/b-1"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A kind and a name; "service" stands for what it selects."""
+    """A kind and a name; a Service stands for what it selects."""
 
-    kind: Kind | Literal["service"]
+    kind: Kind
     name: str
 
     def __str__(self) -> str:
@@ -38,8 +38,8 @@ def parse_target(text: str) -> Target:
     if not slash:
         raise UsageError(f"the target {text!r} has no kind", hint=_HINT)
     short = kind.lower().removesuffix(".apps")  # deployments.apps/b is what `kubectl get -o name` prints
-    if short not in _WORKLOADS and short not in _SERVICES:
+    if short not in _WORKLOADS:
         raise UsageError(f"{kind!r} is no kind that can be intercepted", hint=_HINT)
     if _NAME.fullmatch(name) is None:
-        raise UsageError(f"{name!r} is no name of a {_WORKLOADS.get(short, 'service')}", hint=_HINT)
-    return Target(_WORKLOADS.get(short, "service"), name)
+        raise UsageError(f"{name!r} is no name of a {_WORKLOADS[short]}", hint=_HINT)
+    return Target(_WORKLOADS[short], name)

@@ -282,9 +282,11 @@ def ephemeral_containers_path(namespace: str, pod: str) -> str:
 
 
 def workloads_path(namespace: str, kind: str, name: str = "") -> str:
-    """Objects of a *kind* of apps/v1 or pods, or one of them; *kind* in lower case and singular."""
+    """Objects of a *kind* of apps/v1, pods or Services, or one of them; *kind* in lower case and singular."""
     if kind == "pod":
         return pods_path(namespace, name)
+    if kind == "service":
+        return services_path(namespace, name)
     return f"/apis/apps/v1/namespaces/{quote(namespace)}/{quote(kind)}s{f'/{quote(name)}' if name else ''}"
 
 

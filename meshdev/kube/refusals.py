@@ -43,6 +43,8 @@ def refuse_patch(what: str, workload: Object) -> None:
     why = None
     if kind == "Pod":
         why = "the containers of a pod cannot be changed"
+    elif kind == "Service":
+        why = "a Service has no template, and the owners of its pods are of kinds that meshdev does not change"
     elif kind == "ReplicaSet":
         why = "a ReplicaSet does not replace its pods when it is changed"
     elif spec.get("paused"):

@@ -15,6 +15,8 @@ EPHEMERAL_NAME: Final = re.compile(r"meshdev-([1-9][0-9]{0,5})")
 #: The variables that tell a sidecar of ours where its manager is.
 MANAGER_VARIABLE: Final = "MESHDEV_MANAGER"
 NAMESPACE_VARIABLE: Final = "MESHDEV_MANAGER_NAMESPACE"
+#: And the one with its workload's token, from a Secret.
+TOKEN_VARIABLE: Final = "MESHDEV_TOKEN"  # noqa: S105 -- the name of the variable
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,18 @@ class Sidecar:
     image: str
     reason: str = ""
     failed: bool = False
+    secret: str = ""
+    """Name of the Secret with its workload's token (:mod:`meshdev.kube.tokens`)."""
 
     @property
     def alive(self) -> bool:
         """It runs, or may: a Secret that the kubelet does not see yet passes."""
         return self.state != "ended"
 
-    def serves(self, manager: str, image: str) -> bool:
-        """It is for this manager; one that could not be started does not stand in the way of another *image*."""
-        return self.alive and self.manager == manager and not (self.failed and self.image != image)
+    def serves(self, manager: str, image: str, secret: str) -> bool:
+        """It is for this manager and workload; one that could not be started does not keep out another *image*."""
+        same = (self.manager, self.secret) == (manager, secret)
+        return self.alive and same and not (self.failed and self.image != image)
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,9 @@ class Replica:
     sidecars: tuple[Sidecar, ...] = ()
     ended: int = 0
 
-    def to_join(self, manager: str, image: str) -> bool:
-        """It is on a node, stays, and no sidecar serves this manager. It need not run yet."""
-        served = any(each.serves(manager, image) for each in self.sidecars)
+    def to_join(self, manager: str, image: str, secret: str) -> bool:
+        """It is on a node, stays, and no sidecar serves this manager and workload. It need not run yet."""
+        served = any(each.serves(manager, image, secret) for each in self.sidecars)
         return bool(self.node) and not self.leaving and not served
 
 
@@ -126,6 +131,7 @@ def _sidecar(container: Object, how: Literal["ephemeral", "patch"], state: Objec
         image=container.get("image") or "",
         reason=words.strip(),
         failed=reason in IMAGE_REASONS | START_REASONS,
+        secret=_secret(container),
     )
 
 
@@ -135,3 +141,8 @@ def _states(statuses: list[Object] | None) -> dict[str, Object]:
 
 def _variable(container: Object, name: str) -> str:
     return next((each.get("value") or "" for each in container.get("env") or [] if each["name"] == name), "")
+
+
+def _secret(container: Object) -> str:
+    sources = (each.get("valueFrom") or {} for each in container.get("env") or [] if each["name"] == TOKEN_VARIABLE)
+    return next(((each.get("secretKeyRef") or {}).get("name") or "" for each in sources), "")

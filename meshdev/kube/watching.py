@@ -11,6 +11,7 @@ from meshdev.kube.client import KubeApi, Object
 from meshdev.kube.errors import ConflictError, GoneError, NotFoundError
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _PAGE: Final = 500
 _FIRST_PAUSE: Final = 0.2
@@ -84,6 +85,46 @@ def _apply(state: dict[str, T], kind: str, item: Object, project: Callable[[Obje
         state[uid] = new
         return changed
     return kind == "DELETED" and state.pop(uid, None) is not None
+
+
+async def switched(source: AsyncGenerator[T], make: Callable[[T], AsyncGenerator[U]]) -> AsyncGenerator[U]:
+    """What the generator that *make* makes of the newest value of *source* yields; the one before is closed.
+
+    Ends with *source*; what either raises is raised. Close it to end both.
+    """
+    inner: AsyncGenerator[U] | None = None
+    newest: asyncio.Future[T] = asyncio.ensure_future(anext(source))
+    coming: asyncio.Future[U] | None = None
+    try:
+        while True:
+            await asyncio.wait([each for each in (newest, coming) if each], return_when=asyncio.FIRST_COMPLETED)
+            if newest.done():
+                try:
+                    value = newest.result()
+                except StopAsyncIteration:
+                    return
+                await _ended(inner, coming)
+                inner = make(value)
+                coming, newest = asyncio.ensure_future(anext(inner)), asyncio.ensure_future(anext(source))
+            elif coming is not None and inner is not None:
+                try:
+                    item = coming.result()
+                except StopAsyncIteration:
+                    coming = None
+                    continue
+                yield item
+                coming = asyncio.ensure_future(anext(inner))
+    finally:
+        await _ended(inner, coming)
+        await _ended(source, newest)
+
+
+async def _ended(source: AsyncGenerator[Any] | None, coming: asyncio.Future[Any] | None) -> None:
+    if coming is not None:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+    if source is not None:
+        await source.aclose()
 
 
 async def merged(*sources: AsyncGenerator[Any]) -> AsyncGenerator[tuple[int, Any]]:

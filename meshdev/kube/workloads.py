@@ -1,6 +1,6 @@
 """From what the user typed to the workload that owns the pods; its pods, all of them, for as long as one watches."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -13,15 +13,26 @@ from meshdev.kube.errors import NotFoundError
 from meshdev.kube.ports import Ports, ports_of
 from meshdev.kube.refusals import refuse_pods
 from meshdev.kube.replicas import Replica, finished, replica
-from meshdev.kube.watching import follow, listed
+from meshdev.kube.watching import State, follow, listed, switched
 
 _BY_NAME: Final[Mapping[str, Kind]] = {kind: kind for kind in KINDS}
+#: Kinds of apps/v1 that own pods, by the name in an ownerReference. Others have kinds of the same names: OpenKruise's
+#: StatefulSet and DaemonSet are apps.kruise.io's.
+_OWNERS: Final[Mapping[str, Kind]] = {
+    "Deployment": "deployment",
+    "StatefulSet": "statefulset",
+    "DaemonSet": "daemonset",
+    "ReplicaSet": "replicaset",
+}
 _OPERATORS: Final = {"In": "in", "NotIn": "notin"}
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A target, resolved. *object* is the workload as it was read, *selector* the labels of its pods."""
+    """A target, resolved. *object* is the workload as it was read, *selector* the labels of its pods.
+
+    *pods* are there for a Service that is the workload itself: those that it selects now.
+    """
 
     workload: Workload
     object: Object
@@ -29,11 +40,12 @@ class Resolved:
     ports: Ports
     services: tuple[Object, ...] = ()
     """Those that select its pods; the one that was asked for comes first."""
+    pods: tuple[Object, ...] = ()
 
     @property
     def template(self) -> Object:
-        """``metadata`` and ``spec`` of its pods; of a bare pod its own."""
-        return self.object if self.workload.kind == "pod" else cast("Object", self.object["spec"]["template"])
+        """``metadata`` and ``spec`` of its pods; of a bare pod its own, of a Service with the containers of all."""
+        return _template(self.object, self.pods)
 
 
 async def resolve(api: KubeApi, target: Target, namespace: str) -> Resolved:
@@ -42,19 +54,20 @@ async def resolve(api: KubeApi, target: Target, namespace: str) -> Resolved:
     Raises InterceptError for what is not there or cannot be intercepted, ForbiddenError.
     """
     services = await _services(api, target, namespace)
+    pods: tuple[Object, ...] = ()
     if target.kind == "service":
-        found = await _selected(api, target, namespace, services)
+        found, pods = await _selected(api, target, namespace, services)
     else:
         found = await _owner(api, await _get(api, namespace, target.kind, target.name))
     workload = Workload(namespace, _kind(found), found["metadata"]["name"], found["metadata"]["uid"])
-    template = found if workload.kind == "pod" else found["spec"]["template"]
-    refuse_pods(str(target), [template])
+    template = _template(found, pods)
+    refuse_pods(str(target), pods or [template])
     labels = template["metadata"].get("labels") or {}
     selecting = [each for each in services.values() if _selects(each["spec"].get("selector"), labels)]
     asked = target.name if target.kind == "service" else None
     selecting.sort(key=lambda each: (each["metadata"]["name"] != asked, each["metadata"]["name"]))
     ports = ports_of(template["spec"], selecting, asked)
-    return Resolved(workload, found, selector_of(found), ports, tuple(selecting))
+    return Resolved(workload, found, selector_of(found), ports, tuple(selecting), pods)
 
 
 async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:
@@ -72,6 +85,19 @@ async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:
     return found
 
 
+async def is_there(api: KubeApi, workload: Workload) -> bool:
+    """Whether that very object still is. A Service is listed, since nobody needs the right to get one."""
+    path = workloads_path(workload.namespace, workload.kind)
+    if workload.kind == "service":
+        found, _ = await listed(api, path, {"fieldSelector": f"metadata.name={workload.name}"}, _as_is)
+        return workload.uid in found
+    try:
+        there = await api.get(workloads_path(workload.namespace, workload.kind, workload.name))
+    except NotFoundError:
+        return False
+    return bool(there["metadata"]["uid"] == workload.uid)
+
+
 async def watch_replicas(
     api: KubeApi, resolved: Resolved, trouble: Callable[[MeshdevError], None] = lambda _: None
 ) -> AsyncGenerator[Mapping[str, Replica]]:
@@ -85,7 +111,11 @@ async def watch_replicas(
         return replica(pod) if is_of(workload, pod) and not finished(pod) else None
 
     told: dict[str, Replica] | None = None
-    states = follow(api, pods_path(workload.namespace), pods_query(resolved), project, trouble)
+    states = (
+        _follow_service(api, workload, project, trouble)
+        if workload.kind == "service"
+        else follow(api, pods_path(workload.namespace), pods_query(resolved), project, trouble)
+    )
     async with aclosing(states):
         async for state in states:
             found = {uid: each for uid, each in state.items() if each is not None}
@@ -98,6 +128,8 @@ def selector_of(workload: Mapping[str, Any]) -> str:
     """The label selector of a workload's pods, as a query takes it; empty for a bare pod."""
     if workload["kind"] == "Pod":
         return ""
+    if workload["kind"] == "Service":
+        return ",".join(f"{key}={value}" for key, value in sorted((workload["spec"].get("selector") or {}).items()))
     selector = workload["spec"]["selector"]
     parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
     for each in selector.get("matchExpressions") or []:
@@ -123,6 +155,8 @@ def is_of(workload: Workload, pod: Object) -> bool:
     metadata = pod["metadata"]
     if workload.kind == "pod":
         return bool(metadata["uid"] == workload.uid)
+    if workload.kind == "service":
+        return True  # whoever made it: what the Service selects is what it stands for
     controller = _controller(metadata)
     if controller is None:
         return False
@@ -143,39 +177,98 @@ async def _services(api: KubeApi, target: Target, namespace: str) -> Mapping[str
     return services
 
 
-async def _selected(api: KubeApi, target: Target, namespace: str, services: Mapping[str, Object]) -> Object:
-    """The one workload whose pods a Service selects."""
+async def _selected(
+    api: KubeApi, target: Target, namespace: str, services: Mapping[str, Object]
+) -> tuple[Object, tuple[Object, ...]]:
+    """The one workload whose pods a Service selects, or the Service itself and its pods.
+
+    It is the Service itself as soon as one of its pods has no owner whose pods can be told for good: a bare one, one
+    of another kind, one of a ReplicaSet that another kind replaces by the next (Argo's Rollout).
+    """
     service = next((each for each in services.values() if each["metadata"]["name"] == target.name), None)
     if service is None:
         raise _missing(target, namespace)
-    selector = service["spec"].get("selector")
-    if not selector:
+    service = {"kind": "Service", **service}  # items of a list do not say their kind
+    if service["spec"].get("type") == "ExternalName":
+        raise InterceptError(
+            f"{target} in namespace {namespace} is another name of {service['spec'].get('externalName')}: "
+            "it selects no pods"
+        )
+    if not (query := selector_of(service)):
         raise InterceptError(f"{target} in namespace {namespace} selects no pods", hint="name the workload itself")
-    query = {"labelSelector": ",".join(f"{name}={value}" for name, value in sorted(selector.items()))}
-    pods, _ = await listed(api, pods_path(namespace), query, _as_is)
-    serving = [{"kind": "Pod", **pod} for pod in pods.values() if _stays(pod)]  # items of a list do not say their kind
+    pods, _ = await listed(api, pods_path(namespace), {"labelSelector": query}, _as_is)
+    serving = tuple({"kind": "Pod", **pod} for pod in pods.values() if _stays(pod))
     # One pod of each controller is enough to find its workload.
     controllers = {(_controller(pod["metadata"]) or pod["metadata"])["uid"]: pod for pod in serving}
     owners = [await _owner(api, pod) for pod in controllers.values()]
-    found = {owner["metadata"]["uid"]: owner for owner in owners}
-    if not found:
+    if not owners:
         raise InterceptError(
             f"{target} in namespace {namespace} selects no pod that runs",
-            hint=f"kubectl -n {namespace} get pods -l {query['labelSelector']}",
+            hint=f"kubectl -n {namespace} get pods -l {query}",
         )
+    if not all(map(_lasts, owners)):
+        return service, serving
+    found = {owner["metadata"]["uid"]: owner for owner in owners}
     if len(found) > 1:
         names = ", ".join(sorted(f"{_kind(each)}/{each['metadata']['name']}" for each in found.values()))
         raise InterceptError(
             f"{target} in namespace {namespace} leads to more than one workload: {names}", hint="name one of them"
         )
-    return next(iter(found.values()))
+    return next(iter(found.values())), ()
+
+
+def _lasts(owner: Object) -> bool:
+    """Whether its pods are its own for as long as it is there, also when they are replaced."""
+    return owner["kind"] != "Pod" and not (owner["kind"] == "ReplicaSet" and _controller(owner["metadata"]))
+
+
+def _template(found: Object, pods: Sequence[Object]) -> Object:
+    if not pods:
+        return found if found["kind"] == "Pod" else cast("Object", found["spec"]["template"])
+    spec = {
+        **pods[0]["spec"],
+        **{
+            key: [container for pod in pods for container in pod["spec"].get(key) or []]
+            for key in ("containers", "initContainers")
+        },
+    }
+    return {"metadata": pods[0]["metadata"], "spec": spec}
+
+
+async def _follow_service(
+    api: KubeApi,
+    workload: Workload,
+    project: Callable[[Object], Replica | None],
+    trouble: Callable[[MeshdevError], None],
+) -> AsyncGenerator[State[Replica | None]]:
+    """The pods that a Service selects; another selector selects others."""
+    by_name = {"fieldSelector": f"metadata.name={workload.name}"}
+
+    def selector(service: Object) -> str:
+        mine = service["metadata"]["uid"] == workload.uid
+        return selector_of({"kind": "Service", **service}) if mine else ""
+
+    def selected(state: State[str]) -> AsyncGenerator[State[Replica | None]]:
+        query = next(iter(state.values()), "")
+        path = pods_path(workload.namespace)
+        return follow(api, path, {"labelSelector": query}, project, trouble) if query else _no_pods()
+
+    services = follow(api, services_path(workload.namespace), by_name, selector, trouble)
+    async with aclosing(switched(services, selected)) as states:
+        async for state in states:
+            yield state
+
+
+async def _no_pods() -> AsyncGenerator[State[Replica | None]]:
+    yield {}
 
 
 async def _owner(api: KubeApi, item: Object) -> Object:
     """The outermost controller of a kind that we know; the object itself where there is none."""
     controller = _controller(item["metadata"])
-    kind = _BY_NAME.get(str(controller["kind"]).lower()) if controller else None
-    if controller is None or kind is None or kind == "pod":
+    known = controller is not None and str(controller.get("apiVersion")).startswith("apps/")
+    kind = _OWNERS.get(str(controller["kind"])) if controller is not None and known else None
+    if controller is None or kind is None:
         return item
     try:
         owner = await _get(api, item["metadata"]["namespace"], kind, controller["name"])

@@ -119,7 +119,8 @@ class Holding:
         """
         plan = self._plan = await look(self._link, self._intent, self.namespace)
         self._story.step("target", plan.describe())
-        pods = self._pods = Pods(time.monotonic, plan.sidecar.manager, tcp=any(is_tcp(p) for p in plan.spec.ports))
+        tcp = any(is_tcp(port) for port in plan.spec.ports)
+        pods = self._pods = Pods(time.monotonic, plan.sidecar.manager, plan.sidecar.secret, tcp=tcp)
         try:
             async with self._held(plan) as (token, held), self._claimed(plan, token, pods) as claim:
                 self._claim = claim
@@ -153,7 +154,7 @@ class Holding:
                 undo.push_async_callback(self._undo, f"Secret {token.secret}", lambda: self._forget(plan, token))
 
             def taken(held: Held) -> None:
-                if plan.resolved.workload.kind != "pod":
+                if workload.has_template:
                     undo.push_async_callback(self._undo, f"the template of {workload}", lambda: self._unpatch(plan))
                 undo.push_async_callback(self._undo, "the Lease", lambda: leases.release(link.api, held))
 
@@ -269,6 +270,8 @@ class Holding:
             await self._wait_for_news()
 
     async def _wait_for_news(self) -> None:
+        if self._pods is not None and self._claim is not None:
+            self._claim.exclude(self._pods.left())
         self._news.clear()
         await first_of(self._news, _LOOK_SECONDS)
 

@@ -10,9 +10,9 @@ from meshdev.errors import ConfigError, MeshdevError
 from meshdev.intercept.conflict import exclude, losers
 from meshdev.intercept.lease import RENEW_SECONDS, Status
 from meshdev.kube import leases
-from meshdev.kube.client import KubeApi, workloads_path
-from meshdev.kube.errors import NotFoundError
+from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held, Leases, LostError
+from meshdev.kube.workloads import is_there
 
 #: Between two tries with credentials that are not accepted, in seconds: a plugin may run each time.
 CREDENTIALS_SECONDS: Final = 30.0
@@ -108,12 +108,10 @@ async def _why(api: KubeApi, held: Held) -> str:
     """Nobody has it: the Lease was deleted, by somebody or with its workload."""
     workload = held.spec.workload
     try:
-        there = await api.get(workloads_path(workload.namespace, workload.kind, workload.name))
-    except NotFoundError:
-        there = None
+        there = await is_there(api, workload)
     except MeshdevError:
         return f"{_sentence(held)}: its Lease was deleted"
-    if there is None or there["metadata"]["uid"] != workload.uid:
+    if not there:
         return f"{workload} in namespace {workload.namespace} was deleted, and the intercept with it"
     return f"{_sentence(held)}: its Lease was deleted"
 

@@ -18,5 +18,5 @@ async def clear(api: KubeApi, resolved: Resolved, holder: str) -> tuple[str, ...
     dead = [each for each in there.records if each.holder == holder and each.expired(time.time())]
     for each in dead:
         await leases.delete(api, each)
-    unpatched = workload.kind != "pod" and await patch.leave(api, resolved, lambda: leases.anyone_on(api, workload))
+    unpatched = workload.has_template and await patch.leave(api, resolved, lambda: leases.anyone_on(api, workload))
     return (f"{workload} in namespace {workload.namespace}",) if dead or unpatched else ()

@@ -36,6 +36,9 @@ class Claim(Protocol):
     async def proven(self) -> None:
         """The whole way was seen to work: from now on a program that does not listen is refused by the kernel."""
 
+    def exclude(self, pods: tuple[str, ...]) -> None:
+        """Leave these pods (by name) out of it: they have a sidecar, and are none of the workload's any more."""
+
     @property
     def up(self) -> int:
         """Ports whose local program listens, as the manager was told."""

@@ -2,11 +2,15 @@
 
 import asyncio
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from meshdev.errors import InterceptError
 from meshdev.intercept.spec import Port, Spec
-from meshdev.kube import tokens
+from meshdev.kube import leases, tokens
+from meshdev.kube.client import KubeApi, Object
 from meshdev.kube.ports import resolve_ports, url_of
+from meshdev.kube.replicas import replica
 from meshdev.kube.workloads import Resolved, pods_of, resolve
 from meshdev.modes.intent import Intent
 from meshdev.modes.link import Link
@@ -51,9 +55,30 @@ async def look(link: Link, intent: Intent, namespace: str) -> Plan:
         ports=ports,
         fallback=intent.fallback,
     )
+    await _refuse_shared(link.api, resolved, pods)
     sidecar = SidecarSpec(terms.image, terms.manager, link.manager_namespace, tokens.name_of(resolved.workload))
     strategy = await choose(link.api, resolved, pods, sidecar, intent.strategy)
     return Plan(resolved, spec, sidecar, strategy, len(pods))
+
+
+async def _refuse_shared(api: KubeApi, resolved: Resolved, pods: Iterable[Object]) -> None:
+    """Raise InterceptError where a pod is intercepted as another workload's: it has one sidecar, with one token.
+
+    A Service that is a workload itself may select pods that another one selects, or that are targets themselves.
+    """
+    own = tokens.name_of(resolved.workload)
+    others = {each.secret: pod for pod in map(replica, pods) for each in pod.sidecars if each.secret not in {"", own}}
+    if not others:
+        return
+    there = await leases.all_of(api, resolved.workload.namespace)
+    for workload in dict.fromkeys(record.spec.workload for record in there.records):
+        pod = others.get(tokens.name_of(workload))
+        if pod is not None and await leases.anyone_on(api, workload):
+            holders = sorted({each.holder for each in there.records if each.spec.workload == workload})
+            raise InterceptError(
+                f"pod {pod.name} is intercepted as a pod of {workload} already, by {', '.join(holders)}",
+                hint=f"name the same target: {workload}",
+            )
 
 
 def is_tcp(port: Port) -> bool:

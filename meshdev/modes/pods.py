@@ -5,7 +5,7 @@ from typing import Final
 
 from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
 from meshdev.kube.replicas import Replica, Sidecar
-from meshdev.wire.intercepts import Report
+from meshdev.wire.intercepts import MAX_EXCLUDED, Report
 from meshdev.wire.session_intercepts import Counts
 
 #: A sidecar that runs is at the manager within a second. The API server says up to 2.4 s late that it runs.
@@ -17,26 +17,33 @@ SILENT_SECONDS: Final = 4.0
 #: The kubelet may ask for the Secret before the API server knows that the pod on its node uses it; it asks again up to
 #: 16 s later (seen once in 22 times).
 START_SECONDS: Final = 40.0
+#: A pod that reports and is none of the workload's; the watch may be late by some of it.
+LEFT_SECONDS: Final = 2.0
 
 
 class Pods:
     """The replicas that count are those that are ready and stay; until there is one, all that stay."""
 
-    def __init__(self, clock: Callable[[], float], manager: str, *, tcp: bool) -> None:
-        """*manager* is where sidecars look for it; *tcp*: there are relays whose way can be tried."""
+    def __init__(self, clock: Callable[[], float], manager: str, secret: str, *, tcp: bool) -> None:
+        """Sidecars look for *manager* with the token in *secret*; *tcp*: there are relays whose way can be tried."""
         self._clock = clock
         self._manager = manager
+        self._secret = secret
         self._tcp = tcp
         self._replicas: Mapping[str, Replica] = {}
         self._reports: dict[str, Report] = {}
         self._gone = Counts()
         self._since: dict[tuple[str, str], float] = {}
+        self._known = False  # whether the watch has told anything
+        self._outside: dict[str, float] = {}
+        self._left: dict[str, None] = {}
         self.proven = False
         """Set once the intercept is up: from then on a program that does not listen is no fault of the way."""
 
     def watched(self, replicas: Mapping[str, Replica]) -> None:
         """The pods as they are now, by uid."""
         self._replicas = replicas
+        self._known = True
 
     def reported(self, report: Report) -> None:
         """A sidecar's word. What a pod has counted stays counted when its Envoy begins anew, or it goes."""
@@ -69,6 +76,21 @@ class Pods:
         if not self.total:
             return "there is no pod"
         return reasons[0] if reasons else None
+
+    def left(self) -> tuple[str, ...]:
+        """Pods that have its sidecar and are none of its own any more: relabelled, or not selected now.
+
+        They stay named here, so that they stay out, until they are its own again.
+        """
+        if not self._known:
+            return ()
+        now, own = self._clock(), {each.name for each in self._replicas.values()}
+        self._outside = {name: self._outside.get(name, now) for name in self._reports if name not in own}
+        for name, since in self._outside.items():
+            if now - since >= LEFT_SECONDS:
+                self._left[name] = None
+        self._left = dict.fromkeys([name for name in self._left if name not in own][-MAX_EXCLUDED:])
+        return tuple(self._left)
 
     def trouble(self) -> MeshdevError | None:
         """Why waiting longer is of no use, if it is of none."""
@@ -131,8 +153,9 @@ class Pods:
             )
 
     def _ours(self, replica: Replica) -> Iterator[Sidecar]:
-        """Those of this manager. One of a former manager may still be there, and ours waits for its end."""
-        return (each for each in replica.sidecars if each.manager == self._manager)
+        """Those of this manager and workload. Another one may still be there, and ours waits for its end."""
+        ours = (self._manager, self._secret)
+        return (each for each in replica.sidecars if (each.manager, each.secret) == ours)
 
     def _silence(self, replica: Replica) -> Iterator[tuple[str, float, MeshdevError]]:
         for sidecar in self._ours(replica):

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.config import gateway_of
-from meshdev.errors import FirewallError, InterceptError, MeshdevError, TunnelError
+from meshdev.errors import FirewallError, InterceptError, MeshdevError, ProtocolError, TunnelError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
 from meshdev.session.laptop import Laptop
@@ -102,6 +102,10 @@ class SessionClaim:
         self._trial = None
         await self._lead()
 
+    def exclude(self, pods: tuple[str, ...]) -> None:
+        """Leave these pods out of it."""
+        self._pool.claims.exclude(self._spec.id, pods)
+
     @property
     def up(self) -> int:
         """As the manager was told, or is about to be."""
@@ -181,7 +185,14 @@ class SessionClaim:
     def _taken(self) -> Relays:
         relays = self._relays or Relays(self._spec.id)
         if relays.error is not None:
-            raise InterceptError(f"the manager refuses the intercept: {relays.error.reason}")
+            # What this meshdev says and a manager cannot read was added since.
+            older = relays.error.code == ProtocolError.code
+            raise InterceptError(
+                f"the manager refuses the intercept: {relays.error.reason}",
+                hint="it may be older than this meshdev: meshdev disconnect, then meshdev connect --upgrade"
+                if older
+                else None,
+            )
         return relays
 
     def _tell(self, port: Port, *, up: bool) -> None:

@@ -37,6 +37,13 @@ class Claims:
         self._leaving.discard(id_)
         self._tell(claim.intercept)
 
+    def exclude(self, id_: str, pods: tuple[str, ...]) -> None:
+        """Leave these pods out of a declared claim: all of them, by name."""
+        claim = self._claims.get(id_)
+        if claim is not None and claim.intercept.excluded != pods:
+            claim.intercept = replace(claim.intercept, excluded=pods)
+            self._tell(claim.intercept)
+
     def withdraw(self, id_: str) -> None:
         """The claim is over. RELAYS without any answers, and REPORTs that pods are gone may follow."""
         if self._claims.pop(id_, None) is not None:

@@ -26,6 +26,8 @@ MAX_SPEC: Final = 12 << 10
 MAX_RELAYS: Final = 64
 #: A pod's name is a DNS subdomain (RFC 1123).
 MAX_POD: Final = 253
+#: Pods that one intercept leaves out.
+MAX_EXCLUDED: Final = 32
 _MAX_ORDER: Final = 1 << 53
 _MAX_COUNT: Final = 1 << 53
 
@@ -35,7 +37,8 @@ class Intercept:
     """A session claims traffic. ``spec`` is JSON (meshdev.intercept.spec), ``key`` the sha256 of the workload's token.
 
     The manager never sees another identity of a workload: claims and sidecars meet under the key. ``reset_older``:
-    connections that are older than the redirect are closed.
+    connections that are older than the redirect are closed. ``excluded`` are the names of pods that have the token and
+    are none of the workload's any more: their labels were changed, or the Service selects others.
     """
 
     id: str
@@ -43,6 +46,7 @@ class Intercept:
     key: str
     reset_older: bool = False
     order: int = 0
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,13 @@ def read_intercept(fields: Object) -> Intercept:
         key=fields.digest("key"),
         reset_older=fields.flag("reset_older"),
         order=_order(fields),
+        excluded=read_excluded(fields),
     )
+
+
+def read_excluded(fields: Object) -> tuple[str, ...]:
+    """Names of pods; an older session has none to say."""
+    return fields.all_parsed("excluded", str, MAX_EXCLUDED, MAX_POD) if "excluded" in fields else ()
 
 
 def read_withdraw(fields: Object) -> Withdraw:

@@ -61,6 +61,7 @@ class Claimed:
     relays: tuple[Relay, ...]
     up: tuple[Up, ...]
     reset_older: bool = False
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def _claim(fields: Object) -> Claimed:
         relays=inner.inners("relays", intercepts.read_relay, MAX_RELAYS),
         up=inner.inners("up", _up, MAX_RELAYS),
         reset_older=inner.flag("reset_older"),
+        excluded=intercepts.read_excluded(inner),
     )
 
 

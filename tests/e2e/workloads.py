@@ -17,6 +17,7 @@ from tests.e2e.conftest import kubectl, until
 #: A pod that asks: a client inside the cluster.
 CLIENT: Final = "client"
 _BY_NAME: Final = {app.name: app for app in SAMPLE}
+_KINDS: Final = "deployments,statefulsets,replicasets,daemonsets,replicationcontrollers,jobs"
 GRPC: Final = Port("grpc", 50051, app_protocol="grpc")
 
 
@@ -58,6 +59,21 @@ def as_replicaset(manifest: Manifest) -> Manifest:
     """The same without a Deployment."""
     spec = {key: manifest["spec"][key] for key in ("selector", "template", "replicas")}
     return {**manifest, "kind": "ReplicaSet", "spec": spec}
+
+
+def as_replicationcontroller(manifest: Manifest) -> Manifest:
+    """The same pods, of an owner whose kind is none of apps/v1."""
+    spec = {key: manifest["spec"][key] for key in ("template", "replicas")}
+    selector = manifest["spec"]["selector"]["matchLabels"]
+    return {**manifest, "apiVersion": "v1", "kind": "ReplicationController", "spec": {**spec, "selector": selector}}
+
+
+def as_job(manifest: Manifest) -> Manifest:
+    """The same program as a Job that does not end."""
+    template = manifest["spec"]["template"]
+    made = {**template, "spec": {**template["spec"], "restartPolicy": "Never"}}
+    spec = {"parallelism": manifest["spec"]["replicas"], "template": made}
+    return {**manifest, "apiVersion": "batch/v1", "kind": "Job", "spec": spec}
 
 
 def as_pod(manifest: Manifest) -> Manifest:
@@ -108,7 +124,7 @@ def ready(namespace: str, seconds: int = 60) -> None:
 
 
 def _missing(namespace: str) -> list[str]:
-    there = json.loads(kubectl("-n", namespace, "get", "deployments,statefulsets,replicasets,daemonsets", "-o", "json"))
+    there = json.loads(kubectl("-n", namespace, "get", _KINDS, "-o", "json"))
     return [each["metadata"]["name"] for each in there["items"] if not _complete(each)]
 
 
@@ -116,4 +132,6 @@ def _complete(made: Manifest) -> bool:
     status = made.get("status") or {}
     if made["kind"] == "DaemonSet":
         return bool(status.get("desiredNumberScheduled", 0) == status.get("currentNumberScheduled") != 0)
+    if made["kind"] == "Job":
+        return bool(status.get("active", 0) == made["spec"]["parallelism"])
     return bool(status.get("replicas", 0) == made["spec"]["replicas"])

@@ -2,137 +2,22 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
-from meshdev.errors import AdmissionError, CredentialError, FirewallError, InterceptError, MeshdevError
+from meshdev.errors import AdmissionError, CredentialError, FirewallError, InterceptError
 from meshdev.intercept.lease import name_of
-from meshdev.intercept.spec import HeaderMatch, Match, Spec
+from meshdev.intercept.spec import HeaderMatch, Match
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
-from meshdev.kube.sidecars import SidecarTerms
 from meshdev.modes import holding, keeping
-from meshdev.modes.holding import Holding
-from meshdev.modes.intent import intent
-from meshdev.modes.link import Claim
-from meshdev.wire.intercepts import Report
-from meshdev.wire.session_intercepts import InterceptRequest, LocalPort
 from tests.kube.fake_api import FakeApi
-from tests.kube.objects import pod, put_pod, put_workload, workload
+from tests.kube.objects import pod, put_pod, workload
+from tests.modes.world import LEASES, World
 from tests.waiting import until
-
-LEASES = ("leases", "coordination.k8s.io")
-
-
-class Story:
-    """Everything that was told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def step(self, name: str, text: str) -> None:
-        self.told.append(f"{name}: {text}")
-
-    def wait(self, text: str) -> None:
-        self.told.append(f"… {text}")
-
-    def note(self, text: str) -> None:
-        self.told.append(f"! {text}")
-
-
-class FakeClaim:
-    """The manager's side. Pods that have a sidecar report as told."""
-
-    up = 1
-    local = (LocalPort(8080, "tcp", True),)
-
-    def __init__(self, trouble: MeshdevError | None) -> None:
-        self.trouble = trouble
-        self.was_proven = False
-
-    async def ready(self) -> None:
-        if self.trouble is not None:
-            raise self.trouble
-
-    async def proven(self) -> None:
-        self.was_proven = True
-
-
-class FakeLink:
-    """A session that has one claim at a time."""
-
-    namespace = manager_namespace = "default"
-    holder = "jane@laptop"
-
-    def __init__(self, api: KubeApi, fake: FakeApi) -> None:
-        self.api = api
-        self.fake = fake
-        self.trouble: MeshdevError | None = None
-        self.claims: list[FakeClaim] = []
-        self.spec: Spec | None = None
-        self.hear: Callable[[Report], None] = lambda _: None
-        self.withdrawn_before_the_lease = False
-
-    async def sidecars(self) -> SidecarTerms:
-        return SidecarTerms("10.96.0.5:15010", "sidecar:1")
-
-    def claim(
-        self, spec: Spec, _key: str, *, reset_older: bool, heard: Callable[[Report], None]
-    ) -> AbstractAsyncContextManager[Claim]:
-        assert not reset_older
-
-        @asynccontextmanager
-        async def claimed() -> AsyncIterator[Claim]:
-            self.spec, self.hear = spec, heard
-            self.claims.append(FakeClaim(self.trouble))
-            try:
-                yield self.claims[-1]
-            finally:
-                self.withdrawn_before_the_lease = bool(self.fake.names(*LEASES))
-
-        return claimed()
-
-    def report(self, name: str = "b-1", **more: Any) -> None:
-        assert self.spec is not None
-        self.hear(Report(self.spec.id, name, **{"state": "acked", "way": "open", "up": 1, **more}))
-
-
-class World:
-    """A Deployment with a pod, and one intercept of it."""
-
-    def __init__(self, fake: FakeApi, api: KubeApi, **asked: Any) -> None:
-        put_workload(fake, workload(), "b-1")
-        self.fake, self.api, self.story = fake, api, Story()
-        self.link = FakeLink(api, fake)
-        request = InterceptRequest(**{"target": "deployment/b", "mode": "mesh", "headers": ("a=1",), **asked})
-        self.holding = Holding(self.link, intent(request), self.story, detached=False)
-
-    def sidecars(self, name: str = "b-1") -> list[str]:
-        made = self.fake.objects["", "pods"]["default", name]
-        return [each["name"] for each in made["spec"].get("ephemeralContainers") or []]
-
-    def nothing_left(self) -> None:
-        assert self.fake.names(*LEASES) == []
-        assert self.fake.names("secrets") == []
-
-    @asynccontextmanager
-    async def holding_it(self) -> AsyncIterator[asyncio.Task[None]]:
-        task = asyncio.ensure_future(self.holding.run())
-        try:
-            yield task
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def comes_up(self) -> None:
-        await until(self.sidecars)
-        self.link.report()
-        await until(self.holding.up.is_set)
 
 
 async def test_it_comes_up_follows_new_pods_and_leaves(fake: FakeApi, api: KubeApi) -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from meshdev.errors import ClusterError, ImageError, InterceptError
 from meshdev.kube.replicas import Replica, Sidecar
-from meshdev.modes.pods import FORMER_SECONDS, MANAGER_SECONDS, SILENT_SECONDS, START_SECONDS, Pods
+from meshdev.modes.pods import FORMER_SECONDS, LEFT_SECONDS, MANAGER_SECONDS, SILENT_SECONDS, START_SECONDS, Pods
 from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import Counts
 
 ID = f"{1:032x}"
-RUNNING = Sidecar("meshdev-1", "ephemeral", "running", "10.96.0.5:15010", "default", "sidecar:1")
+RUNNING = Sidecar("meshdev-1", "ephemeral", "running", "10.96.0.5:15010", "default", "sidecar:1", secret="s")  # noqa: S106 -- a name
 ACKED = Report(ID, "b-1", "acked", way="open", up=1)
 
 
@@ -20,7 +20,7 @@ class World:
 
     def __init__(self, *replicas: Replica, tcp: bool = True) -> None:
         self.now = 100.0
-        self.pods = Pods(lambda: self.now, "10.96.0.5:15010", tcp=tcp)
+        self.pods = Pods(lambda: self.now, "10.96.0.5:15010", "s", tcp=tcp)
         self.pods.watched({each.uid: each for each in replicas})
 
 
@@ -137,3 +137,27 @@ def test_counts_never_go_back() -> None:
     assert pods.counts == Counts(13, 1, 2, 0)
     pods.reported(replace(ACKED, pod="b-2", state="gone"))
     assert pods.counts == Counts(13, 1, 2, 0)
+
+
+def test_a_pod_that_is_none_of_its_own_any_more_is_left_out_until_it_is_again() -> None:
+    world = World(pod(), pod("b-2"))
+    for name in ("b-1", "b-2"):
+        world.pods.reported(replace(ACKED, pod=name))
+    assert world.pods.left() == ()
+    world.pods.watched({"uid-b-1": pod()})
+    assert world.pods.left() == ()
+    world.now += LEFT_SECONDS
+    assert world.pods.left() == ("b-2",)
+    world.pods.reported(replace(ACKED, pod="b-2", state="gone"))
+    assert world.pods.left() == ("b-2",)
+    world.pods.watched({"uid-b-1": pod(), "uid-b-2": pod("b-2")})
+    assert world.pods.left() == ()
+
+
+def test_before_the_watch_has_told_anything_no_pod_is_left_out() -> None:
+    pods = Pods(lambda: now, "10.96.0.5:15010", "s", tcp=True)
+    now = 0.0
+    pods.reported(ACKED)
+    assert pods.left() == ()
+    now = 10 * LEFT_SECONDS
+    assert pods.left() == ()

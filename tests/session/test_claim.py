@@ -84,14 +84,18 @@ async def test_a_helper_that_cannot_is_asked_again_and_nothing_told_before(
         await until(lambda: here.story == ["20001→8080", "8080 is up"])
 
 
-async def test_a_refusal_is_the_error(here: StandIn) -> None:
+@pytest.mark.parametrize(("code", "upgrade"), [("limit", False), ("protocol", True)])
+async def test_a_refusal_is_the_error(here: StandIn, code: str, upgrade: bool) -> None:
+    """A manager that cannot read a claim is older than this meshdev."""
+
     async def refused(claim: SessionClaim) -> None:
         here.looked(HERE)
-        here.tell(Relays(mesh().id, (), Refusal("limit", "full")))
+        here.tell(Relays(mesh().id, (), Refusal(code, "full")))
         await claim.ready()
 
-    with pytest.raises(InterceptError, match="the manager refuses the intercept: full"):
+    with pytest.raises(InterceptError, match="the manager refuses the intercept: full") as caught:
         await here.hold(refused)
+    assert ("--upgrade" in (caught.value.hint or "")) == upgrade
     assert "withdrawn" in here.story
 
 

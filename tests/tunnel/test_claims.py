@@ -56,6 +56,24 @@ async def test_a_claim_gets_its_relays_and_is_withdrawn(
             assert manager.holders() == ["ann@laptop"]
 
 
+async def test_pods_that_are_left_out_are_told_to_control(
+    laptop: Laptop, manager: Manager, relay: Wire, tmp_path: Path
+) -> None:
+    heard: list[Relays | Report] = []
+    with Listener(tmp_path) as control:
+        async with up(laptop, relay, heard) as pool:
+            pool.claims.declare(B.id, TEXT, KEY)
+            await until(lambda: heard)
+            assert control.claimed().excluded == ()
+            pool.claims.exclude(B.id, ("b-2",))
+            assert (await asyncio.to_thread(control.claimed)).excluded == ("b-2",)
+            pool.claims.exclude("another", ("b-2",))
+            relay.cut()  # what is told again on the next carrier is the same
+            pool.claims.local(B.id, 8080, "tcp", True)
+            assert (await asyncio.to_thread(control.claimed)).excluded == ("b-2",)
+            assert manager.holders() == ["ann@laptop"]
+
+
 async def test_a_lost_carrier_loses_no_word(laptop: Laptop, manager: Manager, relay: Wire, tmp_path: Path) -> None:
     heard: list[Relays | Report] = []
     with Listener(tmp_path) as control:

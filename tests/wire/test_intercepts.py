@@ -13,6 +13,8 @@ from meshdev.intercept import spec as specs
 from meshdev.wire import frames
 from meshdev.wire.control import Message, decode, encode
 from meshdev.wire.intercepts import (
+    MAX_EXCLUDED,
+    MAX_POD,
     MAX_RELAYS,
     MAX_SPEC,
     STATES,
@@ -32,9 +34,12 @@ ID, KEY = "1" * 32, "a" * 64
 
 LITERAL: list[tuple[Message, int, str]] = [
     (
-        Intercept(ID, '{"mode":"proxy"}', KEY, True, 3),
+        Intercept(ID, '{"mode":"proxy"}', KEY, True, 3, ("b-1",)),
         frames.INTERCEPT,
-        f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","key":"{KEY}","reset_older":true,"order":3}}',
+        (
+            f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","key":"{KEY}","reset_older":true,"order":3,'
+            '"excluded":["b-1"]}'
+        ),
     ),
     (Withdraw(ID, 4), frames.WITHDRAW, f'{{"id":"{ID}","order":4}}'),
     (
@@ -64,6 +69,8 @@ LITERAL: list[tuple[Message, int, str]] = [
         ),
     ),
 ]
+#: What peers of the same version may not say yet.
+YOUNGER = {"excluded"}
 KINDS = [frames.INTERCEPT, frames.WITHDRAW, frames.LOCAL, frames.RELAYS, frames.REPORT]
 
 words = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=100)
@@ -85,6 +92,7 @@ everything = (
         st.just(KEY),
         st.booleans(),
         orders,
+        st.lists(words.filter(bool), max_size=4).map(tuple),
     )
     | st.builds(Withdraw, identities, orders)
     | st.builds(Local, identities, ports, st.sampled_from(TRANSPORTS), st.booleans(), orders)
@@ -113,9 +121,14 @@ def test_every_message_travels(message: Message) -> None:
 def test_keys_may_come_but_not_go(message: Message, kind: int, text: str) -> None:
     whole = json.loads(text)
     assert decode(kind, json.dumps({**whole, "colour": [1]}).encode()) == message
-    for key in whole:
+    for key in whole.keys() - YOUNGER:
         with pytest.raises(ProtocolError, match=key):
             decode(kind, json.dumps({other: value for other, value in whole.items() if other != key}).encode())
+
+
+def test_an_older_session_excludes_nobody() -> None:
+    text = f'{{"id":"{ID}","spec":"{{}}","key":"{KEY}","reset_older":true,"order":3}}'
+    assert decode(frames.INTERCEPT, text.encode()) == Intercept(ID, "{}", KEY, True, 3)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +142,9 @@ def test_keys_may_come_but_not_go(message: Message, kind: int, text: str) -> Non
         (frames.INTERCEPT, "key", "A" * 64),
         (frames.INTERCEPT, "order", -1),
         (frames.INTERCEPT, "order", (1 << 53) + 1),
+        (frames.INTERCEPT, "excluded", ["b-1"] * (MAX_EXCLUDED + 1)),
+        (frames.INTERCEPT, "excluded", ["b" * (MAX_POD + 1)]),
+        (frames.INTERCEPT, "excluded", "b-1"),
         (frames.WITHDRAW, "id", None),
         (frames.LOCAL, "remote", 0),
         (frames.LOCAL, "remote", 65536),

@@ -30,7 +30,7 @@ from meshdev.wire.manager import (
 from tests.wire.test_control import json_values
 
 ID, KEY = "1" * 32, "a" * 64
-CLAIM = Claimed(ID, '{"x":1}', KEY, "ann@laptop", (Relay(8080, "tcp", 20001),), (Up(8080, "tcp"),))
+CLAIM = Claimed(ID, '{"x":1}', KEY, "ann@laptop", (Relay(8080, "tcp", 20001),), (Up(8080, "tcp"),), False, ("b-1",))
 
 TO_CONTROL: list[tuple[ToControl, str]] = [
     (Pod(IPv4Address("10.244.0.9")), '{"pod":"10.244.0.9"}'),
@@ -38,7 +38,8 @@ TO_CONTROL: list[tuple[ToControl, str]] = [
         CLAIM,
         (
             f'{{"claim":{{"id":"{ID}","spec":"{{\\"x\\":1}}","key":"{KEY}","holder":"ann@laptop",'
-            '"relays":[{"remote":8080,"protocol":"tcp","relay":20001}],"up":[{"remote":8080,"protocol":"tcp"}],"reset_older":false}}'
+            '"relays":[{"remote":8080,"protocol":"tcp","relay":20001}],"up":[{"remote":8080,"protocol":"tcp"}],"reset_older":false,'
+            '"excluded":["b-1"]}}'
         ),
     ),
     (Withdrawn(ID), f'{{"withdrawn":"{ID}"}}'),

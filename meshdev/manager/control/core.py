@@ -97,13 +97,17 @@ class Core:
             return
         up = frozenset(PodPort(each.remote, each.protocol) for each in message.up)
         claim = Claim(spec, message.holder, message.relays, up)
-        if before is not None and (before.claim, before.reset_older) == (claim, message.reset_older):
+        excluded = frozenset(message.excluded)
+        same = before is not None and (before.claim, before.reset_older) == (claim, message.reset_older)
+        if before is not None and same and before.excluded == excluded:
             return
         if before is None:
             log.info("%s claims %s in %s (%s)", message.holder, spec.workload, spec.workload.namespace, spec.mode)
         # Which port is up changes nothing that Envoy could have refused, but it is another state of its routes.
-        self._order += 1
-        self._held[message.id] = Held(message.id, claim, message.reset_older, self._order)
+        # Which pods are left out is not: those that stay have taken what they shall have.
+        self._order += not same
+        order = before.order if before is not None and same else self._order
+        self._held[message.id] = Held(message.id, claim, message.reset_older, order, excluded)
         self._keys[message.id] = message.key
         self._allow(message.key)
         self._follow(message.key)
@@ -210,7 +214,7 @@ class Core:
     def _follow_pod(self, key: str, pod: Pod) -> None:
         if self._manager is None or self._synced_at is None:
             return
-        held = self._held_by(key)
+        held = [each for each in self._held_by(key) if pod.name not in each.excluded]
         pod.follow(held, self._manager, patient=self._clock() - self._synced_at < SETTLE_SECONDS)
         for report in pod.reports(held):
             self._tell(_key(report), report)

@@ -38,12 +38,16 @@ _WORST_FIRST: Final[tuple[Way, ...]] = ("silent", "untried", "refused", "open")
 
 @dataclass(frozen=True)
 class Held:
-    """A claim as control has it: *alias* is its name at the tunnel container, *order* grows with every change."""
+    """A claim as control has it: *alias* is its name at the tunnel container, *order* grows with every change.
+
+    *excluded* are names of pods that it leaves out.
+    """
 
     alias: str
     claim: Claim
     reset_older: bool
     order: int
+    excluded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,11 @@ class Pod:
         self._pruning = False
         if self._envoy is not None:
             self._envoy.send(self._envoy.stream.prune())
+
+    @property
+    def name(self) -> str:
+        """As its agent says; empty before that."""
+        return self._hello.pod if self._hello is not None else ""
 
     @property
     def alone(self) -> bool:

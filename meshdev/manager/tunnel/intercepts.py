@@ -53,6 +53,7 @@ class _Held:
     key: str
     relays: tuple[Relay, ...]
     reset_older: bool
+    excluded: tuple[str, ...] = ()
     up: set[tuple[int, Transport]] = field(default_factory=set)
     reports: dict[str, Report] = field(default_factory=dict)
     lingering: Timer | None = None
@@ -156,9 +157,9 @@ class Intercepts:
         if held.lingering is not None:
             held.lingering.cancel()
             held.lingering = None
-        elif (held.spec, held.reset_older) == (message.spec, message.reset_older):
+        elif (held.spec, held.reset_older, held.excluded) == (message.spec, message.reset_older, message.excluded):
             return held
-        held.spec, held.reset_older = message.spec, message.reset_older
+        held.spec, held.reset_older, held.excluded = message.spec, message.reset_older, message.excluded
         self._tell_claim(holder, held)
         return held
 
@@ -168,7 +169,7 @@ class Intercepts:
         relays = self._free_relays(holder, wanted)
         self._network.open_relays([(one.protocol, one.relay) for one in relays], holder.session.address)
         alias = hashlib.sha256(f"{holder.session.id} {message.id}".encode()).hexdigest()[:32]
-        held = _Held(message.id, alias, message.spec, message.key, relays, message.reset_older)
+        held = _Held(message.id, alias, message.spec, message.key, relays, message.reset_older, message.excluded)
         holder.held[held.id] = held
         self._by_alias[alias] = holder, held
         self._by_relay.update((one.relay, one) for one in relays)
@@ -315,7 +316,8 @@ def _read_spec(message: Intercept) -> Spec:
 
 def _claim(holder: _Holder, held: _Held) -> Claimed:
     up = () if holder.silent else tuple(Up(*port) for port in sorted(held.up))
-    return Claimed(held.alias, held.spec, held.key, holder.session.holder, held.relays, up, held.reset_older)
+    person = holder.session.holder
+    return Claimed(held.alias, held.spec, held.key, person, held.relays, up, held.reset_older, held.excluded)
 
 
 def _tell_relays(session: Session, message: Relays) -> None:

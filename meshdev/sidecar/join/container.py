@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshdev.kube.replicas import MANAGER_VARIABLE, NAMESPACE_VARIABLE, TEMPLATE_CONTAINER
+from meshdev.kube.replicas import MANAGER_VARIABLE, NAMESPACE_VARIABLE, TEMPLATE_CONTAINER, TOKEN_VARIABLE
 from meshdev.kube.tokens import KEY
 from meshdev.sidecar.agent.settings import STAYS_VARIABLE
 from meshdev.sidecar.probes import PROBES_VARIABLE, encoded, probes
 
 Object = dict[str, Any]
 
-TOKEN_VARIABLE: Final = "MESHDEV_TOKEN"  # noqa: S105 -- the name of the variable
 COMMAND: Final = ("python3", "-m", "meshdev.sidecar.agent")
 
 #: The downward API (core/v1: EnvVarSource.fieldRef); ephemeral containers may use it, too.

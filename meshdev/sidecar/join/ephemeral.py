@@ -34,7 +34,7 @@ async def join(api: KubeApi, pod: Replica, spec: SidecarSpec) -> str:
             raise NotFoundError(f"pod {pod.name} in namespace {pod.namespace} is another one by now")
         current = replica(there)
         for sidecar in current.sidecars:
-            if sidecar.serves(spec.manager, spec.image):
+            if sidecar.serves(spec.manager, spec.image, spec.secret):
                 return sidecar.name
         refuse_elsewhere(current, spec)
         name = free_name(there)
@@ -90,7 +90,8 @@ async def keep_joined(
             for uid in [uid for uid in joining if uid not in state or joining[uid].done()]:
                 joining.pop(uid).cancel()
             for uid, pod in state.items():
-                if uid not in joining and pod.to_join(spec.manager, spec.image) and history.due(pod):
+                wanted = pod.to_join(spec.manager, spec.image, spec.secret)
+                if uid not in joining and wanted and history.due(pod):
                     joining[uid] = tasks.create_task(_joined(api, pod, spec, before, failed, history))
             history.forget(state)
 

@@ -99,7 +99,7 @@ async def leave(api: KubeApi, resolved: Resolved, others: Callable[[], Awaitable
 
 def is_patched(workload: Object) -> bool:
     """Whether the sidecar is in its template."""
-    return workload["kind"] != "Pod" and _sidecar_in(workload["spec"]["template"]) is not None
+    return workload["kind"] not in {"Pod", "Service"} and _sidecar_in(workload["spec"]["template"]) is not None
 
 
 async def rolled_out(

@@ -20,9 +20,17 @@ class Words:
         self._ann = ann
         self._order = 0
 
-    def claim(self, one: Spec = B, key: str = KEY, *, up: bool = True, reset_older: bool = False) -> None:
+    def claim(
+        self,
+        one: Spec = B,
+        key: str = KEY,
+        *,
+        up: bool = True,
+        reset_older: bool = False,
+        excluded: tuple[str, ...] = (),
+    ) -> None:
         self._order += 2
-        self._ann.say(Intercept(one.id, specs.encode(one), key, reset_older, self._order - 1))
+        self._ann.say(Intercept(one.id, specs.encode(one), key, reset_older, self._order - 1, excluded))
         for port in one.ports:
             self.local(one, up, port)
 

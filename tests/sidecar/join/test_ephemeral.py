@@ -157,7 +157,11 @@ async def keeping(api: KubeApi, resolved: Resolved) -> AsyncIterator[Kept]:
 
 def joined(kept: Kept, *pods: str) -> Callable[[], bool]:
     return lambda: (
-        {each.name for each in kept.state.values() if not each.to_join(SPEC.manager, SPEC.image) and each.node}
+        {
+            each.name
+            for each in kept.state.values()
+            if not each.to_join(SPEC.manager, SPEC.image, SPEC.secret) and each.node
+        }
         == set(pods)
     )
 

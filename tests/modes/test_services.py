@@ -1,0 +1,98 @@
+"""Intercepts of Services that are the workload themselves: all of their pods, and no others."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from meshdev.errors import InterceptError
+from meshdev.kube.client import KubeApi
+from meshdev.modes import pods
+from meshdev.modes.holding import Holding
+from meshdev.modes.intent import intent
+from meshdev.wire.session_intercepts import InterceptRequest
+from tests.kube.fake_api import FakeApi
+from tests.kube.objects import pod, put_pod, service
+from tests.modes.world import LEASES, FakeLink, Story, World
+from tests.waiting import until
+
+
+class ServiceWorld(World):
+    """A Service in front of two pods that nobody of ours owns."""
+
+    def __init__(self, fake: FakeApi, api: KubeApi, **asked: Any) -> None:
+        super().__init__(fake, api, target="svc/rc", **asked)
+        for name in ("rc-1", "rc-2"):
+            put_pod(fake, pod(name, labels={"app": "rc"}))
+        fake.put("services", service("rc"))
+
+
+async def test_a_service_that_is_the_workload_has_all_of_its_pods(fake: FakeApi, api: KubeApi) -> None:
+    world = ServiceWorld(fake, api)
+    async with world.holding_it():
+        await until(lambda: world.sidecars("rc-1") and world.sidecars("rc-2"))
+        world.link.report("rc-1")
+        assert not world.holding.up.is_set()
+        world.link.report("rc-2")
+        await until(world.holding.up.is_set)
+        status = world.holding.status()
+        assert status is not None
+        assert (status.target, status.acked, status.total, status.strategy) == ("service/rc", 2, 2, "ephemeral")
+        assert status.url == "http://rc.default/"
+        assert world.holding.holds("service/rc", "default")
+        (lease,) = fake.objects["coordination.k8s.io", "leases"].values()
+        (secret,) = fake.objects["", "secrets"].values()
+        uid = fake.objects["", "services"]["default", "rc"]["metadata"]["uid"]
+        for made in (lease, secret):
+            assert made["metadata"]["ownerReferences"] == [
+                {"apiVersion": "v1", "kind": "Service", "name": "rc", "uid": uid}
+            ]
+        put_pod(fake, pod("rc-3", labels={"app": "rc"}))
+        await until(lambda: world.sidecars("rc-3") == ["meshdev-1"])
+    assert fake.names(*LEASES) == []
+    assert not any(asked.resource == "services" and asked.verb not in {"list", "watch"} for asked in fake.asked)
+
+
+async def test_a_service_has_no_template_to_patch(fake: FakeApi, api: KubeApi) -> None:
+    world = ServiceWorld(fake, api, strategy="patch")
+    with pytest.raises(
+        InterceptError, match=r"service/rc cannot be intercepted by a patch: a Service has no"
+    ) as caught:
+        await world.holding.run()
+    assert "--strategy ephemeral" in (caught.value.hint or "")
+    world.nothing_left()
+
+
+async def test_a_pod_that_the_service_does_not_select_any_more_is_left_out(
+    fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pods, "LEFT_SECONDS", 0.0)
+    world = ServiceWorld(fake, api)
+    async with world.holding_it():
+        await until(lambda: world.sidecars("rc-1") and world.sidecars("rc-2"))
+        world.link.report("rc-1")
+        world.link.report("rc-2")
+        await until(world.holding.up.is_set)
+        (claim,) = world.link.claims
+        assert claim.excluded == ()
+        fake.remove("pods", "rc-2")  # to the watch it is the same as another label
+        await until(lambda: claim.excluded == ("rc-2",))
+
+
+async def test_a_pod_that_is_intercepted_as_another_workloads_is_told(fake: FakeApi, api: KubeApi) -> None:
+    """Two Services select the same pods: a pod has one sidecar."""
+    world = ServiceWorld(fake, api)
+    fake.put("services", service("other", selector={"app": "rc"}))
+    request = InterceptRequest(target="svc/other", mode="mesh", headers=("b=1",))
+    other = Holding(FakeLink(api, fake), intent(request), Story(), detached=False)
+    async with world.holding_it():
+        await until(lambda: world.sidecars("rc-1") and world.sidecars("rc-2"))
+        with pytest.raises(
+            InterceptError, match=r"pod rc-\d is intercepted as a pod of service/rc already, by jane@laptop"
+        ) as caught:
+            await other.run()
+        assert caught.value.hint == "name the same target: service/rc"
+    joining = asyncio.ensure_future(other.run())  # the sidecar that is left idles, and another one waits for its end
+    await until(lambda: len(world.sidecars("rc-1")) == len(world.sidecars("rc-2")) == 2)
+    joining.cancel()
+    await asyncio.wait([joining])
