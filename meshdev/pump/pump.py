@@ -4,6 +4,7 @@ Back-pressure needs no buffer of its own: while the stream is full the queue is 
 TUN device fills and TCP slows down. So a pump holds at most one batch to send and one unfinished frame.
 """
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from meshdev.config import HEARTBEAT_SECONDS, SILENCE_SECONDS
 from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, TunnelError
 from meshdev.pump.loop import READABLE, WRITABLE, Loop, Timer
 from meshdev.pump.transport import Transport
+from meshdev.tun.offload import VNET_HEADER_LENGTH, gso_types, is_sound
 from meshdev.wire import frames
 from meshdev.wire.framing import Framing
+
+log = logging.getLogger(__name__)
 
 #: A batch is closed once it holds this much: four full packets. More gains nothing (measured), and costs latency.
 BATCH_BYTES: Final = 256 * 1024
@@ -37,6 +41,8 @@ class Counters:
     packets_in: int = 0
     bytes_in: int = 0
     dropped: int = 0
+    malformed: int = 0
+    """Of the dropped: packets whose header no kernel makes."""
 
 
 class Pump:
@@ -67,6 +73,7 @@ class Pump:
         self._decoder = frames.FrameDecoder()
         self._queue: int | None = None
         self._queue_armed = False
+        self._gso_types: frozenset[int] = frozenset()
         self._batch = bytearray()
         self._batch_view = memoryview(self._batch)
         self._unsent: memoryview | bytes = b""
@@ -87,8 +94,14 @@ class Pump:
         if not self._ended:
             self._beat(ping)
 
-    def attach(self, queue: int) -> None:
-        """Begin to move packets of the TUN queue with descriptor *queue* (non-blocking, vnet header)."""
+    def attach(self, queue: int, offload: int) -> None:
+        """Begin to move packets of the TUN queue with descriptor *queue* (non-blocking, vnet header).
+
+        *offload* is the mask of TUN_F_* that both ends agreed on. Raises TunnelError when the pump has ended.
+        """
+        if self._ended:
+            raise TunnelError("the carrier ended before it was attached")
+        self._gso_types = gso_types(offload)
         self._batch = bytearray(self._framing.headroom + BATCH_BYTES + frames.HEADER_SIZE + frames.MAX_PACKET)
         self._batch_view = memoryview(self._batch)
         self._queue = queue
@@ -104,6 +117,11 @@ class Pump:
             return
         self._control.append(frame)
         self._flush()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is of no further use."""
+        return self._ended
 
     @property
     def waiting(self) -> int:
@@ -276,6 +294,13 @@ class Pump:
     def _deliver(self, packet: memoryview) -> None:
         if self._queue is None:
             raise ProtocolError("a packet came before the session was agreed")
+        if not is_sound(packet, self._gso_types):
+            # Dropped, not a reason to end the carrier: another kernel than those we know may make others.
+            if not self.counters.malformed:
+                log.warning("a packet with a malformed header is dropped: %s", packet[:VNET_HEADER_LENGTH].hex())
+            self.counters.malformed += 1
+            self.counters.dropped += 1
+            return
         try:
             os.write(self._queue, packet)
         except OSError:

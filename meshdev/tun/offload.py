@@ -4,9 +4,12 @@ With them the kernel hands over one TCP super-packet of up to 64 KiB whose check
 and takes one back: Python neither cuts nor sums (design: D2).
 
 Sources: Linux ``include/uapi/linux/if_tun.h`` (TUN_F_*), ``include/uapi/linux/virtio_net.h`` (struct virtio_net_hdr),
-``drivers/net/tun.c`` (``set_offload``: which combinations the kernel takes).
+``include/linux/virtio_net.h`` (what the kernel makes of the header), ``drivers/net/tun.c`` (``set_offload``: which
+combinations the kernel takes). Integers of the header are in the machine's order (little-endian wherever pytun has
+wheels): TUNSETVNETBE is never set.
 """
 
+import struct
 from typing import Final
 
 TUN_F_CSUM: Final = 0x01
@@ -28,3 +31,83 @@ VNET_HEADER_LENGTH: Final = 10
 
 #: One read or write: the header and the longest packet that IPv4's 16-bit total length allows.
 PACKET_LIMIT: Final = VNET_HEADER_LENGTH + 0xFFFF
+
+VIRTIO_NET_HDR_F_NEEDS_CSUM: Final = 1
+VIRTIO_NET_HDR_F_DATA_VALID: Final = 2
+VIRTIO_NET_HDR_GSO_NONE: Final = 0
+VIRTIO_NET_HDR_GSO_TCPV4: Final = 1
+VIRTIO_NET_HDR_GSO_TCPV6: Final = 4
+VIRTIO_NET_HDR_GSO_UDP_L4: Final = 5
+VIRTIO_NET_HDR_GSO_ECN: Final = 0x80
+
+_KNOWN_FLAGS: Final = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID
+_UNKNOWN_FLAGS: Final = 0xFF & ~_KNOWN_FLAGS
+_unpack: Final = struct.Struct("<BBHHHH").unpack_from
+
+_IPV4_HEADER: Final = 20
+_IPV6_HEADER: Final = 40
+#: By segmentation: the transport's protocol number, its header's size and where its checksum lies in that.
+_TRANSPORT: Final = {
+    VIRTIO_NET_HDR_GSO_TCPV4: (6, 20, 16),
+    VIRTIO_NET_HDR_GSO_TCPV6: (6, 20, 16),
+    VIRTIO_NET_HDR_GSO_UDP_L4: (17, 8, 6),
+}
+#: TCP_MIN_SND_MSS (48, include/net/tcp.h) less 40 bytes of options: Linux makes no smaller segments.
+_MIN_TCP_SEGMENT: Final = 8
+#: UDP_MAX_SEGMENTS (include/linux/udp.h; 64 before Linux 6.8).
+_MAX_UDP_SEGMENTS: Final = 128
+
+
+def gso_types(offload: int) -> frozenset[int]:
+    """The values of gso_type that a kernel with this mask of TUN_F_* hands out."""
+    found = {VIRTIO_NET_HDR_GSO_NONE}
+    if offload & TUN_F_TSO4:
+        found |= {VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN}
+    if offload & TUN_F_TSO6:
+        found |= {VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_TCPV6 | VIRTIO_NET_HDR_GSO_ECN}
+    if offload & (TUN_F_USO4 | TUN_F_USO6):
+        found.add(VIRTIO_NET_HDR_GSO_UDP_L4)
+    return frozenset(found)
+
+
+def is_sound(packet: memoryview, allowed: frozenset[int]) -> bool:
+    """Whether the header in front of *packet* is one that a kernel makes; *allowed* is from :func:`gso_types`.
+
+    *packet* holds at least the header and 20 bytes. What a kernel does with another one is its own business: it has
+    had bugs there, and one frame could become tens of thousands of packets. So a peer's header is looked at before it
+    meets a TUN device. Everything that any Linux since 5.10 hands out passes.
+    """
+    flags, gso, header_length, gso_size, start, offset = _unpack(packet)
+    if not (flags or gso or header_length):
+        return True  # most small packets: nothing is left to the kernel
+    length = len(packet) - VNET_HEADER_LENGTH
+    if gso not in allowed or flags & _UNKNOWN_FLAGS or header_length > length:
+        return False
+    if not flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
+        return bool(gso == VIRTIO_NET_HDR_GSO_NONE)  # what is cut into segments needs their checksums
+    if start < _IPV4_HEADER or start + offset + 2 > length:
+        return False
+    return gso == VIRTIO_NET_HDR_GSO_NONE or _is_cut_soundly(packet, gso, gso_size, start, offset)
+
+
+def _is_cut_soundly(packet: memoryview, gso: int, gso_size: int, start: int, offset: int) -> bool:
+    """Segmentation: the transport's header is where it is said to be, and the segments are not too many."""
+    gso &= ~VIRTIO_NET_HDR_GSO_ECN
+    protocol, header, checksum = _TRANSPORT[gso]
+    payload = len(packet) - VNET_HEADER_LENGTH - start - header
+    if offset != checksum or payload < 0 or _transport(packet, gso, start) != protocol:
+        return False
+    if gso == VIRTIO_NET_HDR_GSO_UDP_L4:
+        return payload <= gso_size * _MAX_UDP_SEGMENTS
+    return gso_size >= _MIN_TCP_SEGMENT
+
+
+def _transport(packet: memoryview, gso: int, start: int) -> int:
+    """The protocol of what begins at *start*; -1 where nothing can."""
+    first = packet[VNET_HEADER_LENGTH]
+    if first >> 4 == 4 and gso != VIRTIO_NET_HDR_GSO_TCPV6:
+        return packet[VNET_HEADER_LENGTH + 9] if start == 4 * (first & 15) else -1
+    if first >> 4 == 6 and gso != VIRTIO_NET_HDR_GSO_TCPV4 and start >= _IPV6_HEADER:
+        # Extension headers may lie between; the kernel goes through them itself.
+        return packet[VNET_HEADER_LENGTH + 6] if start == _IPV6_HEADER else _TRANSPORT[gso][0]
+    return -1

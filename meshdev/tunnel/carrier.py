@@ -173,7 +173,7 @@ class Carrier:
         self._attached = True
         set_offload(queue.fileno(), welcome.offload)
         if self._pump is not None:
-            self._pump.attach(queue.fileno())
+            self._pump.attach(queue.fileno(), welcome.offload)
         self._answer(welcome)
 
     def _answer(self, message: Message) -> None:

@@ -1,5 +1,6 @@
 """The tunnel server with real TCP: who is let in, what each may do, and when a session ends."""
 
+import errno
 import os
 import socket
 from ipaddress import IPv4Network
@@ -11,11 +12,12 @@ from meshdev.config import ADDRESS_POOLS, GRACE_SECONDS
 from meshdev.errors import FirewallError
 from meshdev.manager.tunnel import leases, server
 from meshdev.manager.tunnel.server import HELLO_SECONDS, MAX_STRANGERS
+from meshdev.pump.transport import SocketTransport
 from meshdev.wire.control import Close, Sessions
 from meshdev.wire.frames import HELLO, OPTIONAL, PACKET, PING, PONG, frame
 from meshdev.wire.manager import Pod, Seen, Synced, decode_to_control
 from tests.manager.standin import POD, Manager, Visitor, hello
-from tests.pump.ends import numbers, packet, take
+from tests.pump.ends import numbers, packet, put, take
 
 BYE = Close("bye", "the laptop disconnects")
 
@@ -344,3 +346,27 @@ def test_the_last_address_is_flushed_before_it_is_given(manager: Manager, monkey
     with Visitor(manager) as bob:
         assert bob.say(hello("bob", pools=(pool,), secret="c" * 32)).welcome().address == address
     assert manager.network.flushed == [address]
+
+
+def test_a_carrier_that_breaks_while_it_is_welcomed_takes_no_queue(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_send(_data: object, _flags: int = 0) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    class Broken(SocketTransport):
+        def __init__(self, sock: socket.socket) -> None:
+            super().__init__(sock)
+            self.send = broken_send
+
+    with Visitor(manager) as ann:
+        address = ann.say(hello("ann", carriers=2)).welcome().address
+        manager.until(lambda: manager.network.attached(address) == [True, False])
+        monkeypatch.setattr(server, "SocketTransport", Broken)
+        with Visitor(manager) as broken:
+            assert broken.say(hello("ann", carriers=2, carrier=1)).gone()
+        with Visitor(manager) as broken:
+            assert broken.say(hello("ann", carriers=2, carrier=0)).gone()
+        assert manager.network.attached(address) == [True, False]
+        put(manager.network.cluster_side(address), [packet(7)])
+        assert numbers([ann.packet()]) == [7], "the first one was not replaced by one that is of no use"

@@ -97,6 +97,8 @@ class Cluster:
         ).replace("netns $P", f"netns {self.pod.pid}")
         subprocess.run(["sh", "-ec", script], check=True)
         self._process: subprocess.Popen[str] | None = None
+        self.output = ""
+        """What the manager logged, once it was stopped."""
         self._control: subprocess.Popen[str] | None = None
 
     def start_manager(self) -> None:
@@ -163,6 +165,7 @@ class Cluster:
         self._process.terminate()
         code = self._process.wait(10)
         assert self._process.stdout is not None
+        self.output = self._process.stdout.read()
         self._process.stdout.close()
         self._process = None
         return code

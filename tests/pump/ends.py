@@ -75,7 +75,7 @@ class End:
     decoder: frames.FrameDecoder = field(default_factory=frames.FrameDecoder)
 
     def attach(self) -> None:
-        self.pump.attach(self.device.queues[0].fileno())
+        self.pump.attach(self.device.queues[0].fileno(), self.device.offload)
 
     def sent(self) -> list[tuple[int, bytes]]:
         """Frames that came out on the wire since the last call."""

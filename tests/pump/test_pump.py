@@ -114,6 +114,28 @@ def test_a_packet_that_the_queue_refuses_is_dropped_and_counted(loop: Loop, end:
     assert end.ended == []
 
 
+def test_a_packet_with_a_header_that_no_kernel_makes_is_dropped_and_the_others_pass(loop: Loop, end: End) -> None:
+    bad = b"\1\1" + b"\xff" * 8 + packet(2)[10:]
+    end.wire.send(b"".join(frame(PACKET, one) for one in (packet(1), bad, packet(3))))
+    one_round(loop)
+    assert numbers(take(end.kernel)) == [1, 3]
+    counters = end.pump.counters
+    assert (counters.packets_in, counters.dropped, counters.malformed, end.ended) == (2, 1, 1, [])
+
+
+def test_a_pump_that_has_ended_is_not_attached(loop: Loop) -> None:
+    end = make_end(loop)
+    end.pump.start(ping=False)
+    end.wire.close()
+    until(loop, lambda: end.ended)
+    with pytest.raises(TunnelError, match="ended before it was attached"):
+        end.attach()
+    put(end.kernel, [packet(1)])
+    one_round(loop)
+    assert end.pump.counters.packets_out == 0
+    end.close()
+
+
 def test_a_packet_before_the_session_is_agreed_ends_the_carrier(loop: Loop) -> None:
     end = make_end(loop)
     end.pump.start(ping=False)

@@ -77,7 +77,12 @@ class Session:
         return SessionInfo(self.holder, self.address, int(self._loop.clock() - self._since))
 
     def join(self, index: int, pump: Pump) -> None:
-        """Give the carrier its queue; an older carrier of the same number is ended."""
+        """Give the carrier its queue; an older carrier of the same number is ended.
+
+        Raises TunnelError when there is no such number, or when *pump* broke while it was welcomed.
+        """
+        if pump.ended:
+            raise TunnelError("the carrier ended before it was attached")
         if index >= len(self.device.queues):
             raise TunnelError(f"the session has {len(self.device.queues)} carriers, there is no number {index}")
         if old := self._carriers.get(index):
@@ -88,7 +93,7 @@ class Session:
         self._carriers[index] = pump
         queue = self.device.queues[index]
         queue.attach()
-        pump.attach(queue.fileno())
+        pump.attach(queue.fileno(), self.offload)
         if self._voice in {None, index}:
             self._speak(index)
 
