@@ -29,6 +29,9 @@ class Nftables:
         for name, *arguments in (
             ("nft_ctx_free",),
             ("nft_ctx_buffer_error",),
+            ("nft_ctx_buffer_output",),
+            ("nft_ctx_unbuffer_output",),
+            ("nft_ctx_get_output_buffer",),
             ("nft_ctx_set_dry_run", ctypes.c_bool),
             ("nft_ctx_get_error_buffer",),
             ("nft_run_cmd_from_buffer", ctypes.c_char_p),
@@ -37,6 +40,7 @@ class Nftables:
         library.nft_ctx_free.restype = None
         library.nft_ctx_set_dry_run.restype = None
         library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
+        library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
         self._library = library
         before = _netlink_sockets()
         self._context: int | None = library.nft_ctx_new(0)
@@ -54,6 +58,18 @@ class Nftables:
         said: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
         if failed:
             raise FirewallError(f"nftables refused: {said.decode(errors='replace').strip()[:500]}")
+
+    def listing(self, table: str) -> str | None:
+        """The table ``inet`` of that name as commands that make it; None where there is none."""
+        self._library.nft_ctx_buffer_output(self._context)
+        try:
+            self.run(f"list table inet {table}\n")
+        except FirewallError:
+            return None
+        finally:
+            said: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
+            self._library.nft_ctx_unbuffer_output(self._context)
+        return said.decode("ascii", errors="replace")
 
     def close(self) -> None:
         """Close the netlink socket; tables that it owns vanish."""

@@ -13,6 +13,7 @@ from typing import Final
 from meshdev.errors import FirewallError
 from meshdev.helper.bridges import Bridge
 from meshdev.helper.journal import Journal
+from meshdev.helper.kept_table import KeptTable
 from meshdev.host.journal import DeleteTable, table_name
 from meshdev.nft import Nftables
 from meshdev.wire.helper.requests import RelayTarget
@@ -49,7 +50,7 @@ class Firewall:
         """Raises FirewallError when nftables cannot do what is needed; nothing is changed yet."""
         self._journal = journal
         self._table = table_name(journal.uid)
-        self._library = Nftables()
+        self._library: Nftables | KeptTable = Nftables()
         self._entry: DeleteTable | None = None
         self._made = False
         try:
@@ -57,6 +58,8 @@ class Firewall:
         except FirewallError:
             self._library.close()
             raise
+        if not self._owner:
+            self._library = KeptTable(self._library, self._table)
 
     def guard(self, device: str, address: IPv4Address) -> None:
         """Let in at the device only answers to *address*, and what :meth:`lead` led elsewhere.
@@ -142,6 +145,12 @@ class Firewall:
             lines.append(f"add element inet {self._table} relays {{ {pairs} }}")
             lines.append(f"add element inet {self._table} led {{ {', '.join({str(each.relay) for each in relays})} }}")
         self._library.run("\n".join(lines) + "\n")
+
+    def put_back(self) -> str | None:
+        """Make the table again what it shall be, where others could change it; what was found, for people."""
+        if self._made and isinstance(self._library, KeptTable) and self._library.put_back():
+            return "our nftables table was changed or deleted"
+        return None
 
     def leave_dns(self) -> None:
         """No redirect any more."""

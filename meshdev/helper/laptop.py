@@ -262,7 +262,10 @@ class Laptop:
             self._containers.follow(self._device, ())
 
     def _heartbeat(self) -> Outcome:
-        self.upkeep.names(self._refresh_names)  # what fails is said in the answer; the next beat tries again
+        # What fails is said in the answer; the next beat tries again.
+        if self._firewall is not None:
+            self.upkeep.check("filter", self._firewall.put_back)
+        self.upkeep.check("names", self._refresh_names)
         former = self._dns.former()
         return Outcome(Beat(self._dns_active, former.nameservers, former.search, *self.upkeep.report()))
 

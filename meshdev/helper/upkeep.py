@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import IPv4Network
-from typing import Final
+from typing import Final, Literal
 
 from meshdev.errors import MeshdevError, RouteError
 from meshdev.helper.device import Device
@@ -25,7 +25,8 @@ SPACING_SECONDS: Final = 0.25
 #: Without news, too: some may have been lost, and a repair that failed may succeed now.
 LOOK_SECONDS: Final = 5.0
 
-_KINDS: Final[tuple[Kind, ...]] = ("link", "address", "routes", "names")
+_KINDS: Final[tuple[Kind, ...]] = ("link", "address", "routes", "filter", "names")
+_FAILED: Final = {"filter": "the packet filter cannot be put back", "names": "names do not come to us"}
 
 
 class Upkeep:
@@ -69,13 +70,13 @@ class Upkeep:
         for damage in found:
             self._put_back(damage, partial(self._repair, device, damage), now)
 
-    def names(self, refresh: Callable[[], str | None]) -> None:
-        """Have DNS put right by *refresh*, which says what it found. It bounds itself: it is called once a beat."""
-        self._problems.pop("names", None)
+    def check(self, kind: Literal["filter", "names"], refresh: Callable[[], str | None]) -> None:
+        """Have packet filter or DNS put right by *refresh*, which says what it found. To be called once a beat."""
+        self._problems.pop(kind, None)
         try:
             found = refresh()
         except MeshdevError as error:
-            self._problems["names"] = f"names do not come to us: {error.message}"
+            self._problems[kind] = f"{_FAILED[kind]}: {error.message}"
         else:
             if found:
                 self._note(found)

@@ -16,7 +16,7 @@ MOST_REPAIRS: Final = 20
 WINDOW_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 5.0
 
-Kind = Literal["link", "address", "routes", "names"]
+Kind = Literal["link", "address", "routes", "filter", "names"]
 
 _NAMED: Final = 3  # so many routes in a sentence, the others as a number
 

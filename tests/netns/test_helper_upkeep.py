@@ -1,6 +1,7 @@
 """What other programs take away from the device is put back by the real helper, and what it cannot put back is said."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Network
@@ -121,3 +122,39 @@ async def _until(condition: Callable[[], Awaitable[bool]], seconds: float) -> No
     while not await condition():
         assert time.monotonic() < end, f"not within {seconds:g} s"
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "harm", ["nft flush ruleset", "nft flush chain inet meshdev_0 guard", "nft delete table inet meshdev_0"]
+)
+def test_a_table_without_an_owner_is_put_back(laptop: Laptop, harm: str) -> None:
+    """As the service of a packet filter does when it starts; with an owner nobody can (test_helper)."""
+    code = f"""
+import subprocess
+from ipaddress import IPv4Address
+from meshdev.helper.firewall import Firewall
+from meshdev.helper.journal import Journal
+from meshdev.wire.helper.requests import RelayTarget
+class Old(Firewall):  # a kernel before 5.12
+    def _probe(self):
+        return False
+def listed():
+    return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+firewall = Old(Journal(0))
+assert firewall.put_back() is None
+firewall.guard("meshdev0", IPv4Address("198.18.0.7"))
+firewall.redirect_dns([IPv4Address("192.0.2.1")], {{4: 5300}})
+firewall.lead("meshdev0", [RelayTarget(20001, "tcp", IPv4Address("127.0.0.1"), 8080)])
+before = listed()
+assert "20001" in before and "5300" in before
+assert firewall.put_back() is None
+subprocess.run("{harm}", shell=True, check=True)
+assert listed() != before
+assert firewall.put_back() == "our nftables table was changed or deleted"
+assert listed() == before
+assert firewall.put_back() is None
+firewall.close()
+assert listed() == ""
+assert firewall.put_back() is None
+"""
+    assert laptop.run(sys.executable, "-I", "-c", code) == ""
