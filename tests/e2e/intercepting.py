@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from tests.e2e.conftest import CHECKOUT, Laptop, until
 from tests.e2e.workloads import CLIENT
@@ -54,6 +54,26 @@ def in_pod(namespace: str, script: str, *arguments: str, timeout: float = 60) ->
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def begun_in_pod(namespace: str, script: str, *arguments: str) -> Iterator[IO[str]]:
+    """Python in the namespace's client, running; what it prints."""
+    command = ("kubectl", "-n", namespace, "exec", CLIENT, "--", "python3", "-c", script, *arguments)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster", *command],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
 
 
 def curl(laptop: Laptop, url: str, headers: Headers | None = None) -> str:

@@ -10,7 +10,7 @@ import pytest
 from meshdev.errors import InterceptError
 from tests.e2e import pods, workloads
 from tests.e2e.conftest import Laptop, kubectl, until
-from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, listed, local, refused, up
+from tests.e2e.intercepting import A1, LOCAL, ask, begun_in_pod, intercepted, listed, local, refused, up
 from tests.e2e.workloads import http, of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
@@ -22,6 +22,63 @@ NO_REDIRECT_SECONDS: Final = 35.0
 NO_SIDECAR_SECONDS: Final = 90.0
 #: A Lease that was not renewed for so long is expired.
 EXPIRED_SECONDS: Final = 30.0
+
+
+#: docs/intercepts.md: so long after a session fell silent what is under way has ended.
+CUT_SECONDS: Final = 5.0
+
+#: Two matched requests under way: one whose answer has not begun, and one in the middle of its body, read slowly.
+#: Prints "under way", then when each ended and how.
+_UNDER_WAY: Final = """
+import http.client, sys, threading, time
+host = sys.argv[1]
+begun = threading.Barrier(3)
+def ask(path):
+    connection = http.client.HTTPConnection(host, timeout=40)
+    connection.request("GET", path, headers={"a": "1"})
+    if path.startswith("/delay"):
+        begun.wait()
+    try:
+        answer = connection.getresponse()
+        if path.startswith("/bytes"):
+            answer.read(65536)
+            begun.wait()
+        while answer.read(65536):
+            time.sleep(0.02)
+        how = answer.status
+    except (OSError, http.client.HTTPException) as error:
+        how = type(error).__name__
+    print(path, time.monotonic(), how, flush=True)
+asking = [threading.Thread(target=ask, args=[path]) for path in ("/delay/30", "/bytes/67108864")]
+for each in asking:
+    each.start()
+begun.wait()
+print("under way", flush=True)
+"""
+
+
+def test_answers_under_way_end_soon_after_a_session_fell_silent(laptop: Laptop) -> None:
+    made = of(http("one", 1), NAMESPACE)
+    with (
+        workloads.namespace(NAMESPACE, *made),
+        local(laptop, "--port=8080"),
+        laptop.connected(),
+        intercepted(laptop, "mesh", "deploy/one", NAMESPACE, "-H", "a=1"),
+    ):
+        session = laptop.status()["pids"]["session"]
+        with begun_in_pod(NAMESPACE, _UNDER_WAY, f"one.{NAMESPACE}") as said:
+            assert said.readline() == "under way\n"
+            os.kill(session, signal.SIGSTOP)
+            stopped = time.monotonic()
+            try:
+                ends = [said.readline().split() for _ in range(2)]
+            finally:
+                os.kill(session, signal.SIGCONT)
+        for path, ended, how in ends:
+            print(f"{path} ended {how} after {float(ended) - stopped:.2f} s")
+        assert {path for path, _, _ in ends} == {"/delay/30", "/bytes/67108864"}
+        assert all(float(ended) - stopped < CUT_SECONDS + 0.4 for _, ended, _ in ends)
+        until("connected", lambda: laptop.status()["state"] == "connected", 20)
 
 
 def test_a_killed_session_leaves_nothing(laptop: Laptop, laptop2: Laptop) -> None:
