@@ -191,7 +191,8 @@ def _headline(status: Status) -> str:
     where = f" to {status.context}" if status.context else ""
     server = f" ({status.server})" if status.server else ""
     namespace = f", namespace {status.namespace}" if status.namespace else ""
-    return f"{status.state.capitalize()}{where}{server}{namespace}"
+    state = "Connected (degraded)" if status.state == "degraded" else status.state.capitalize()
+    return f"{state}{where}{server}{namespace}"
 
 
 def _details(status: Status) -> list[tuple[str, str]]:

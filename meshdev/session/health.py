@@ -27,6 +27,7 @@ from meshdev.host.dns import parse_resolv_conf
 from meshdev.netlink.lookups import Lookup, parse_lookup, route_get
 from meshdev.netlink.messages import RT_TABLE_MAIN
 from meshdev.netlink.sock import Netlink
+from meshdev.session.surroundings import OURS
 from meshdev.session.troubles import Source, Troubles
 from meshdev.wire.dns import MAX_MESSAGE, PROBE_ADDRESS, answers, has_address, has_records, question
 from meshdev.wire.values import IPAddress
@@ -149,7 +150,7 @@ def stray(address: IPv4Address, found: Lookup | None, device: str) -> str | None
     if found is None:
         return f"there is no route to {address}"
     name = _name(found.index)
-    if name == device:
+    if name == device or OURS.fullmatch(name):  # two connections may route the same range: the older one's is taken
         return None
     table = "" if found.table == RT_TABLE_MAIN else f" (table {found.table})"
     return (

@@ -13,7 +13,7 @@ from meshdev.netlink.sock import Netlink
 from meshdev.wire.values import IPAddress
 
 #: The names the helper gives its devices (tun.linux.NAME_PATTERN).
-_OURS: Final = re.compile(r"meshdev\d+")
+OURS: Final = re.compile(r"meshdev\d+")
 
 
 def look(resolvers: Sequence[IPAddress]) -> Laptop:
@@ -52,7 +52,7 @@ def describe(found: Sequence[KernelRoute], names: dict[int, str], resolvers: Seq
 
     Another user's connection is no network of this machine: both may route the same ranges, each by its own device.
     """
-    devices = {index for index, name in names.items() if _OURS.fullmatch(name)}
+    devices = {index for index, name in names.items() if OURS.fullmatch(name)}
     ours = [route for route in found if route.index in devices]
     routes = [route for route in found if route.index not in devices]
     unicast = [route for route in routes if route.kind == RTN_UNICAST and route.table != RT_TABLE_LOCAL]

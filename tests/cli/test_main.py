@@ -214,6 +214,8 @@ def test_a_status_for_people() -> None:
         "  processes  session 7, helper 8\n"
         "note: 10.0.0.0/8 is also yours"
     )
+    degraded = Status(state="degraded", context="dev", notes=("meshdev0 was set down (since 15:20:31)",))
+    assert status_text(degraded) == "Connected (degraded) to dev\nnote: meshdev0 was set down (since 15:20:31)"
     left = Status(state="disconnected", leftovers=("network device meshdev0",))
     assert status_text(left) == (
         "Disconnected\nLeft over from a connection that ended the hard way:\n"

@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
 
 def test_status_never_lies(laptop: Laptop, laptop2: Laptop) -> None:
     with laptop.connected(), laptop2.connected():
-        stories = unleash_all((laptop, laptop2), seed=20261128, seconds=25)
+        stories = unleash_all((laptop, laptop2), seed=1404, seconds=25)
     assert sorted(stories) == [1, 2]
     for number, story in stories.items():
         print(f"\nlaptop {number}: {story.summary()}")

@@ -125,7 +125,7 @@ def test_a_policy_rule_of_another_program_is_named(there: Laptop) -> None:
     try:
         status = degraded(there)
         assert any("table 77" in note and "by lo" in note and "since" in note for note in status["notes"]), status
-        assert there.meshdev("status").startswith("Degraded to")
+        assert there.meshdev("status").startswith("Connected (degraded) to")
     finally:
         there.ok("sh", "-c", "ip rule del pref 99; ip route flush table 77")
     connected(there)

@@ -22,6 +22,7 @@ LOOPBACK = socket.if_nametoindex("lo")
     ("found", "device", "said"),
     [
         (Lookup(LOOPBACK, 254), "lo", None),
+        (Lookup(LOOPBACK, 254), "lo2", "packets to 10.96.0.10 leave by lo, not by lo2: "),
         (None, "meshdev0", "there is no route to 10.96.0.10"),
         (Lookup(LOOPBACK, 254), "meshdev0", "packets to 10.96.0.10 leave by lo, not by meshdev0: "),
         (Lookup(LOOPBACK, 77), "meshdev0", "packets to 10.96.0.10 leave by lo (table 77), not by meshdev0: "),
