@@ -10,10 +10,11 @@ from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus
 def up(status: InterceptStatus, asked: InterceptRequest) -> str:
     """It is up, and how to try it."""
     what = "all traffic" if status.mode == "proxy" else f"requests with {status.match}"
-    lines = [f"{status.target} in namespace {status.namespace}: {what} → this machine ({_ports(status)})"]
+    pending = f"; pending listener: {_pending(status)}" if status.pending_listeners else ""
+    lines = [f"{status.target} in namespace {status.namespace}: {what} → this machine ({_ports(status)}{pending})"]
     if missing := _missing(status):
         lines.append(f"Nothing listens on {missing} yet: {_instead(status)}")
-    if any(not port.endswith("/udp") for port in status.ports):
+    if status.state == "active" and any(not port.endswith("/udp") for port in status.ports):
         lines.append(f"Try it: {curl(status, asked)}")
     lines.append("`meshdev leave` ends it" if status.detached else "Ctrl-C ends it")
     return "\n".join(lines)
@@ -41,6 +42,8 @@ def counts(status: InterceptStatus) -> str:
         f"{numbers.errors} error{'' if numbers.errors == 1 else 's'}",
         _pods(status),
     ]
+    if status.pending_listeners:
+        parts.append(f"pending listener: {_pending(status)}")
     if missing := _missing(status):
         parts.append(f"nothing listens on {missing}: {_instead(status)}")
     return ", ".join(parts)
@@ -63,11 +66,22 @@ def _ports(status: InterceptStatus) -> str:
 
 
 def _pods(status: InterceptStatus) -> str:
-    return f"{status.acked} of {status.total} pod{'' if status.total == 1 else 's'}"
+    return f"{status.acked} of {_pods_there(status)}"
+
+
+def _pods_there(status: InterceptStatus) -> str:
+    return f"{status.total} pod{'' if status.total == 1 else 's'}"
 
 
 def _missing(status: InterceptStatus) -> str:
     return ", ".join(f"{port.port}/{port.transport}" for port in status.local if not port.up)
+
+
+def _pending(status: InterceptStatus) -> str:
+    """``9999/tcp in 2 of 2 pods``: nothing listens there, so it is refused as without meshdev."""
+    return ", ".join(
+        f"{each.port}/{each.transport} in {each.pods} of {_pods_there(status)}" for each in status.pending_listeners
+    )
 
 
 def _instead(status: InterceptStatus) -> str:

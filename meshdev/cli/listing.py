@@ -36,6 +36,7 @@ class Row:
             "state": self.state,
             "mine": self.mine,
             "pods": {"acked": status.acked, "total": status.total},
+            "pending_listeners": list(status.pending),
         }
 
 
@@ -85,7 +86,7 @@ def _cells(one: Row) -> tuple[str, ...]:
         spec.mode,
         match.text(spec.match),
         ",".join(f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports),
-        one.state,
+        one.state + (f" (pending listener: {','.join(status.pending)})" if status.pending else ""),
         f"{status.acked}/{status.total}",
         _age(one.age_s),
         one.record.holder + (" (you)" if one.mine else ""),

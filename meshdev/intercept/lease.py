@@ -7,6 +7,7 @@ one that claims a workload other than the one that owns it is not believed.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ _STATES: Final[tuple[State, ...]] = ("pending", "active", "refused")
 #: Kubernetes' own limit for a name of this kind is 253; all annotations together have 256 KiB.
 _MAX_HOLDER: Final = 256
 _MAX_STATUS: Final = 2048
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}/(tcp|udp)", re.ASCII)
 _API_VERSIONS: Final = {"pod": "v1", "service": "v1"}
 _KINDS: Final = {
     "deployment": "Deployment",
@@ -51,11 +53,15 @@ _KINDS: Final = {
 
 @dataclass(frozen=True)
 class Status:
-    """What the session knows of its pods; it is told with each renewal."""
+    """What the session knows of its pods; it is told with each renewal.
+
+    *pending* are ports of pods on which nothing listens: ``9999/tcp``.
+    """
 
     state: State = "pending"
     acked: int = 0
     total: int = 0
+    pending: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,8 @@ def _record(there: Object) -> Record:
 
 
 def _status_text(status: Status) -> str:
-    return json.dumps({"state": status.state, "acked": status.acked, "total": status.total})
+    told: Object = {"state": status.state, "acked": status.acked, "total": status.total}
+    return json.dumps(told | ({"pending": status.pending} if status.pending else {}))
 
 
 def _status(text: str) -> Status:
@@ -203,7 +210,15 @@ def _status(text: str) -> Status:
         found = replace(found, acked=fields.integer("acked", 0, 1 << 20))
     if "total" in fields:
         found = replace(found, total=fields.integer("total", 0, 1 << 20))
+    if "pending" in fields:
+        found = replace(found, pending=fields.all_parsed("pending", _port, specs.MAX_PORTS))
     return found  # a later version may say more
+
+
+def _port(text: str) -> str:
+    if _PORT.fullmatch(text) is None:
+        raise ValueError("not a port")
+    return text
 
 
 def _text(value: object, limit: int) -> str:

@@ -33,11 +33,11 @@ from meshdev.kube.workloads import watch_replicas
 from meshdev.modes.intent import Intent
 from meshdev.modes.keeping import CREDENTIALS_SECONDS, Renewal, first_of, watched
 from meshdev.modes.link import Claim, Link, Story
-from meshdev.modes.plan import Plan, is_tcp, look
+from meshdev.modes.plan import Plan, is_tcp, look, pod_port
 from meshdev.modes.pods import Pods
 from meshdev.sidecar.join import ephemeral, patch
 from meshdev.wire.intercepts import Report
-from meshdev.wire.session_intercepts import Counts, InterceptStatus
+from meshdev.wire.session_intercepts import Counts, InterceptStatus, PendingListener
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Holding:
             match=match.text(spec.match),
             ports=tuple(f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports),
             strategy=plan.strategy,
-            state="active" if self.up.is_set() else "pending",
+            state="active" if self.up.is_set() and not self._idles() else "pending",
             fallback=spec.fallback,
             detached=self._detached,
             acked=pods.acked(claim.up) if pods and claim else 0,
@@ -110,6 +110,21 @@ class Holding:
             notes=tuple(self._notes),
             age_s=round(time.monotonic() - self._since, 1),
             url=plan.url,
+            pending_listeners=self._pending_listeners(),
+        )
+
+    def _idles(self) -> bool:
+        """Nothing listens in the pods on any of its ports: they refuse, as without it."""
+        plan, pods = self._plan, self._pods
+        return plan is not None and pods is not None and pods.all_pending({pod_port(port) for port in plan.spec.ports})
+
+    def _pending_listeners(self) -> tuple[PendingListener, ...]:
+        pending = self._pods.pending if self._pods else {}
+        ports = self._plan.spec.ports if self._plan else ()
+        return tuple(
+            PendingListener(port.remote, port.transport, pending[pod_port(port)])
+            for port in ports
+            if pod_port(port) in pending
         )
 
     async def run(self) -> None:
@@ -135,7 +150,7 @@ class Holding:
                     pods.proven = True
                     await claim.proven()
                     # The Lease says so first: who lists intercepts afterwards is told the same as who made this one.
-                    await renewal.said_active()
+                    await renewal.said()
                     self.up.set()
                     self._tell(plan, pods)
                     await self._follow(pods)
@@ -256,6 +271,9 @@ class Holding:
     def _tell(self, plan: Plan, pods: Pods) -> None:
         how = "as an ephemeral container" if plan.strategy == "ephemeral" else "in the template"
         self._story.step("sidecar", f"{how}, in {pods.total} of {pods.total} pods")
+        for port in self._pending_listeners():
+            where = f"{port.pods} of {pods.total} pods"
+            self._story.note(f"pending listener: nothing listens on port {port.port}/{port.transport} in {where}")
         older = pods.counts.older
         if older:
             what = "1 older connection still goes" if older == 1 else f"{older} older connections still go"
@@ -284,7 +302,8 @@ class Holding:
     def _lease_status(self) -> Status:
         pods, claim = self._pods, self._claim
         acked, total = (pods.acked(claim.up), pods.total) if pods and claim else (0, 0)
-        return Status("active" if pods and pods.proven else "pending", acked, total)
+        pending = tuple(f"{each.port}/{each.transport}" for each in self._pending_listeners())
+        return Status("active" if pods and pods.proven and not self._idles() else "pending", acked, total, pending)
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Credentials that run out later end nothing: the claim is the tunnel's, and there may be others soon."""

@@ -20,7 +20,7 @@ CREDENTIALS_SECONDS: Final = 30.0
 SUCCESSOR_SECONDS: Final = 1.0
 #: How often the Lease is compared with what there is to say.
 _LOOK_SECONDS: Final = 1.0
-_ACTIVE_SECONDS: Final = 8.0
+_SAID_SECONDS: Final = 8.0
 
 Trouble = Callable[[MeshdevError], None]
 
@@ -34,7 +34,7 @@ class Renewal:
         self._status = status
         self._trouble = trouble
         self._soon = asyncio.Event()
-        self._active = asyncio.Event()
+        self._said = asyncio.Event()
 
     async def run(self) -> None:
         """Renewed in time, at once when it says something new. Raises LostError; tells all else and tries again."""
@@ -53,15 +53,16 @@ class Renewal:
                     self._trouble(error)
                     if isinstance(error, ConfigError):  # CredentialError is its kind
                         pause = CREDENTIALS_SECONDS
-            if told is not None and told.state == "active":
-                self._active.set()
+            if told == self._status():
+                self._said.set()
             await first_of(self._soon, pause)
             self._soon.clear()
 
-    async def said_active(self) -> None:
-        """Return when the Lease says so, or when that takes too long."""
+    async def said(self) -> None:
+        """Return when the Lease says what is so now, or when that takes too long."""
+        self._said.clear()
         self._soon.set()
-        await first_of(self._active, _ACTIVE_SECONDS)
+        await first_of(self._said, _SAID_SECONDS)
 
 
 async def first_of(event: asyncio.Event, seconds: float) -> None:

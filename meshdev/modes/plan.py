@@ -81,6 +81,11 @@ async def _refuse_shared(api: KubeApi, resolved: Resolved, pods: Iterable[Object
             )
 
 
+def pod_port(port: Port) -> str:
+    """As pods report it: ``8080``, ``9090/udp``."""
+    return f"{port.remote}/udp" if port.transport == "udp" else str(port.remote)
+
+
 def is_tcp(port: Port) -> bool:
     """Whether its way can be tried by connecting."""
     return port.transport == "tcp"

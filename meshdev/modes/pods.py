@@ -1,6 +1,7 @@
 """All pods of one intercept: what the API server and their sidecars say together. Pure; the clock is an argument."""
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
@@ -17,6 +18,8 @@ SILENT_SECONDS: Final = 4.0
 #: The kubelet may ask for the Secret before the API server knows that the pod on its node uses it; it asks again up to
 #: 16 s later (seen once in 22 times).
 START_SECONDS: Final = 40.0
+#: A port without a listener in a pod: a container that is just started again listens within this time.
+LISTENER_SECONDS: Final = 2.0
 #: A pod that reports and is none of the workload's; the watch may be late by some of it.
 LEFT_SECONDS: Final = 2.0
 
@@ -34,6 +37,8 @@ class Pods:
         self._reports: dict[str, Report] = {}
         self._gone = Counts()
         self._since: dict[tuple[str, str], float] = {}
+        self._deaf: dict[tuple[str, str], float] = {}  # (pod, port): since when nothing listens there
+        self._served: set[str] = set()  # pods that had a listener on every port
         self._known = False  # whether the watch has told anything
         self._outside: dict[str, float] = {}
         self._left: dict[str, None] = {}
@@ -52,6 +57,15 @@ class Pods:
             self._gone = _sum(self._gone, _counts(before, older=0))
         if report.state != "gone":
             self._reports[report.pod] = report
+            if report.state == "acked" and not report.pending:
+                self._served.add(report.pod)
+        else:
+            self._served.discard(report.pod)
+        pending = () if report.state == "gone" else report.pending
+        others = {key: since for key, since in self._deaf.items() if key[0] != report.pod}
+        self._deaf = others | {
+            (report.pod, port): self._deaf.get((report.pod, port), self._clock()) for port in pending
+        }
 
     @property
     def counts(self) -> Counts:
@@ -67,12 +81,42 @@ class Pods:
         return len(list(self._counting()))
 
     def acked(self, up: int) -> int:
-        """Pods of those that have taken the intercept as it is now, with *up* local programs."""
-        return sum(self._why_not(replica, up) is None for replica in self._counting())
+        """Pods of those that have taken the intercept as it is now, with *up* local programs and all of its ports."""
+        return sum(
+            self._why_not(replica, up) is None
+            and not self._pending(replica.name)
+            and (replica.name in self._served or not self._young(replica.name))
+            for replica in self._counting()
+        )
+
+    @property
+    def pending(self) -> dict[str, int]:
+        """Ports (``9999``, ``9090/udp``) on which nothing listens, and in how many of the pods that count."""
+        found: dict[str, int] = {}
+        for replica in self._counting():
+            for port in sorted(self._pending(replica.name)):
+                found[port] = found.get(port, 0) + 1
+        return found
+
+    def all_pending(self, ports: AbstractSet[str]) -> bool:
+        """Whether nothing listens on any of *ports*, in all pods that count: it does nothing yet."""
+        return bool(self.total) and all(self._pending(each.name) >= ports for each in self._counting())
+
+    def _pending(self, pod: str) -> set[str]:
+        now = self._clock()
+        return {port for (name, port), since in self._deaf.items() if name == pod and now - since >= LISTENER_SECONDS}
+
+    def _young(self, pod: str) -> set[str]:
+        """Ports that may get their listener at any moment."""
+        return {port for name, port in self._deaf if name == pod} - self._pending(pod)
 
     def waiting(self, up: int) -> str | None:
         """What the first pod waits for; None when all have taken it."""
-        reasons = [why for replica in self._counting() if (why := self._why_not(replica, up)) is not None]
+        reasons = [
+            why
+            for replica in self._counting()
+            if (why := self._why_not(replica, up) or self._listener_wanted(replica)) is not None
+        ]
         if not self.total:
             return "there is no pod"
         return reasons[0] if reasons else None
@@ -123,6 +167,10 @@ class Pods:
         if self._tcp and report.way != "open" and not (self.proven and report.way == "refused"):
             return f"pod {replica.name} to reach this machine"
         return None
+
+    def _listener_wanted(self, replica: Replica) -> str | None:
+        young = sorted(self._young(replica.name))
+        return f"something to listen on port {young[0]} of pod {replica.name}" if young else None
 
     def _troubles(self, replica: Replica) -> Iterator[tuple[str, float, MeshdevError]]:
         """What is wrong with it now, and after how many seconds that is an error."""

@@ -4,6 +4,7 @@ All of them tell a state, never a change, and may be told again: after a carrier
 ``order`` grows with every message of a session, so that one which was overtaken on another carrier is skipped.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -28,6 +29,7 @@ MAX_RELAYS: Final = 64
 MAX_POD: Final = 253
 #: Pods that one intercept leaves out.
 MAX_EXCLUDED: Final = 32
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}(/udp)?", re.ASCII)
 _MAX_ORDER: Final = 1 << 53
 _MAX_COUNT: Final = 1 << 53
 
@@ -104,6 +106,9 @@ class Report:
     ``way`` is what came of trying the TCP relays from that pod, the worst of them: "silent", "untried" (one is not
     tried yet, or there is none), "refused", "open". Only "open" says that the laptop was reached. It is another matter
     than ``state``.
+
+    ``pending`` are ports of it (``8080``, ``9090/udp``) on which nothing listens in the pod, so that nothing is
+    redirected there yet.
     """
 
     id: str
@@ -116,6 +121,7 @@ class Report:
     older: int = 0
     up: int = 0
     way: Way = "untried"
+    pending: tuple[str, ...] = ()
 
 
 def read_intercept(fields: Object) -> Intercept:
@@ -183,6 +189,8 @@ def read_report(fields: Object) -> Report:
         older=fields.integer("older", 0, _MAX_COUNT),
         up=fields.integer("up", 0, MAX_RELAYS),
         way=fields.choice("way", WAYS),
+        # An older manager does not say it.
+        pending=fields.all_parsed("pending", _port, MAX_RELAYS) if "pending" in fields else (),
     )
 
 
@@ -204,6 +212,12 @@ def report_for_people(message: Report) -> Report:
         errors=min(message.errors, _MAX_COUNT),
         older=min(message.older, _MAX_COUNT),
     )
+
+
+def _port(text: str) -> str:
+    if _PORT.fullmatch(text) is None:
+        raise ValueError("not a port")
+    return text
 
 
 def _order(fields: Object) -> int:

@@ -129,6 +129,21 @@ class LocalPort:
         return cls(fields.integer("port", 1, 65535), fields.choice("transport", TRANSPORTS), fields.flag("up"))
 
 
+@dataclass(frozen=True)
+class PendingListener:
+    """A port of the workload on which nothing listens in so many of its *pods*: it is refused there as before."""
+
+    port: int
+    transport: Transport
+    pods: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> "PendingListener":
+        """The port in an object."""
+        number = fields.integer("port", 1, 65535)
+        return cls(number, fields.choice("transport", TRANSPORTS), fields.integer("pods", 1, _MAX_PODS))
+
+
 @dataclass(frozen=True, kw_only=True)
 class InterceptStatus:
     """How one intercept of this session stands."""
@@ -147,7 +162,7 @@ class InterceptStatus:
     fallback: bool
     detached: bool
     acked: int
-    """Pods that have the route."""
+    """Pods that have the route, for each of the ports."""
     total: int
     """Pods."""
     counts: Counts
@@ -156,6 +171,7 @@ class InterceptStatus:
     age_s: float
     url: str | None = None
     """Where requests for it can be sent from this machine, to try it; None where no Service leads to its ports."""
+    pending_listeners: tuple[PendingListener, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """An object; what scripts read in ``status -o json`` and from ``mesh -o json``."""
@@ -176,6 +192,7 @@ class InterceptStatus:
             "notes": list(self.notes),
             "age_s": self.age_s,
             "url": self.url,
+            "pending_listeners": plain(self.pending_listeners),
         }
 
     @classmethod
@@ -200,6 +217,9 @@ class InterceptStatus:
             notes=fields.texts("notes"),
             age_s=fields.number("age_s", 0, _MAX_SECONDS),
             url=fields.text_or_none("url", _MAX_TYPED) if "url" in fields else None,
+            pending_listeners=fields.inners("pending_listeners", PendingListener.read)
+            if "pending_listeners" in fields
+            else (),
         )
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from meshdev.cli.counting import LINE_SECONDS, Counting
 from meshdev.cli.intercept_text import counts, curl, line, up
-from meshdev.wire.session_intercepts import Counts, InterceptRequest
-from tests.wire.test_session_intercepts import INTERCEPT
+from meshdev.wire.session_intercepts import Counts, InterceptRequest, PendingListener
+from tests.wire.test_session_intercepts import INTERCEPT as REPORTED
 
+INTERCEPT = replace(REPORTED, pending_listeners=())
 MESH = InterceptRequest(target="svc/front", mode="mesh", headers=("a=1",))
 
 
@@ -59,6 +60,18 @@ def test_counts_and_status() -> None:
     where = "deployment/b in namespace default: mesh of a=1"
     assert line(INTERCEPT) == f"{where}, ports 80 → 8080, 9090/udp → 9090, {told}"
     assert line(replace(INTERCEPT, state="pending")).startswith(f"{where} (pending), ")
+
+
+def test_a_port_on_which_nothing_listens_in_the_pods() -> None:
+    one = replace(
+        INTERCEPT, local=(), pending_listeners=(PendingListener(9999, "tcp", 2), PendingListener(53, "udp", 1))
+    )
+    told = "pending listener: 9999/tcp in 2 of 2 pods, 53/udp in 1 of 2 pods"
+    assert up(one, MESH).splitlines()[0].endswith(f"(ports 80 → 8080, 9090/udp → 9090; {told})")
+    assert counts(one).endswith(f", 1 of 2 pods, {told}")
+    assert any(each.startswith("Try it: ") for each in up(one, MESH).splitlines())
+    idle = replace(one, state="pending")
+    assert not any(each.startswith("Try it: ") for each in up(idle, MESH).splitlines())
 
 
 class Clock:

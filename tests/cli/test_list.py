@@ -44,7 +44,7 @@ async def test_nobody(meshdev: Commands, cluster: KubeApi) -> None:
 async def test_everybodys(meshdev: Commands, cluster: KubeApi) -> None:
     now = time.time()
     path = leases_path("default")
-    await cluster.create(path, lease(mesh(number=1), ME, "default", now, Status("active", 1, 2)))
+    await cluster.create(path, lease(mesh(number=1), ME, "default", now, Status("active", 1, 2, ("9999/tcp",))))
     await cluster.create(path, lease(proxy(2), "joe@pc", "default", now - 60))
     broken = lease(mesh(number=3), "mal@lory", "default", now)
     broken["metadata"]["name"] = "meshdev-broken"
@@ -64,11 +64,13 @@ async def test_everybodys(meshdev: Commands, cluster: KubeApi) -> None:
         "state": "active",
         "mine": True,
         "pods": {"acked": 1, "total": 2},
+        "pending_listeners": ["9999/tcp"],
     }
     assert (theirs["holder"], theirs["state"], theirs["mine"]) == ("joe@pc", "expired", False)
     ran = await listed(meshdev)
     head, *lines = ran.out.splitlines()
     assert head.split() == ["TARGET", "MODE", "MATCH", "PORTS", "STATE", "PODS", "AGE", "HOLDER"]
+    assert "active (pending listener: 9999/tcp)" in ran.out
     assert sorted(line.split()[1] for line in lines) == ["mesh", "proxy"]
     assert (await listed(meshdev, "-A")).out.startswith("NAMESPACE   TARGET")
 

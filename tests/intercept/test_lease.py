@@ -171,13 +171,28 @@ def test_what_is_no_lease_at_all(there: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "status", ['{"state": "boss"}', '{"acked": -1}', '{"total": "x"}', "[]", "nonsense", '{"acked": 1e999}']
+    "status",
+    [
+        '{"state": "boss"}',
+        '{"acked": -1}',
+        '{"total": "x"}',
+        "[]",
+        "nonsense",
+        '{"pending": ["x"]}',
+        '{"pending": "9/tcp"}',
+        '{"acked": 1e999}',
+    ],
 )
 def test_a_hostile_status(status: str) -> None:
     there = stored(mesh())
     there["metadata"]["annotations"]["meshdev.dev/status"] = status
     with pytest.raises(ProtocolError, match="its status"):
         record(there)
+
+
+def test_ports_without_a_listener_in_the_pods() -> None:
+    status = Status("active", 0, 2, ("9999/tcp", "53/udp"))
+    assert record(codec.renewed(stored(mesh()), status, NOW)).status == status
 
 
 def test_a_status_that_says_more_or_less_is_read() -> None:

@@ -6,7 +6,15 @@ import pytest
 
 from meshdev.errors import ClusterError, ImageError, InterceptError
 from meshdev.kube.replicas import Replica, Sidecar
-from meshdev.modes.pods import FORMER_SECONDS, LEFT_SECONDS, MANAGER_SECONDS, SILENT_SECONDS, START_SECONDS, Pods
+from meshdev.modes.pods import (
+    FORMER_SECONDS,
+    LEFT_SECONDS,
+    LISTENER_SECONDS,
+    MANAGER_SECONDS,
+    SILENT_SECONDS,
+    START_SECONDS,
+    Pods,
+)
 from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import Counts
 
@@ -161,3 +169,39 @@ def test_before_the_watch_has_told_anything_no_pod_is_left_out() -> None:
     assert pods.left() == ()
     now = 10 * LEFT_SECONDS
     assert pods.left() == ()
+
+
+def test_a_port_without_a_listener_is_waited_for_a_moment_and_then_gone_on_without() -> None:
+    world = World(pod(), pod("b-2"))
+    world.pods.reported(replace(ACKED, pending=("9999",)))
+    world.pods.reported(replace(ACKED, pod="b-2"))
+    assert world.pods.waiting(1) == "something to listen on port 9999 of pod b-1"
+    assert (world.pods.acked(1), world.pods.pending) == (1, {})
+    world.now += LISTENER_SECONDS
+    assert world.pods.waiting(1) is None
+    assert (world.pods.acked(1), world.pods.total, world.pods.pending) == (1, 2, {"9999": 1})
+    assert not world.pods.all_pending({"9999"})
+    world.pods.reported(replace(ACKED, pod="b-2", pending=("9999",)))
+    world.now += LISTENER_SECONDS
+    assert (world.pods.acked(1), world.pods.pending) == (0, {"9999": 2})
+    assert world.pods.all_pending({"9999"})
+    assert not world.pods.all_pending({"9999", "8080"})
+    world.pods.reported(ACKED)  # it listens
+    assert (world.pods.acked(1), world.pods.pending) == (1, {"9999": 1})
+
+
+def test_a_container_that_is_started_again_stays_acknowledged_for_a_moment() -> None:
+    world = World(pod())
+    world.pods.reported(ACKED)
+    world.pods.reported(replace(ACKED, pending=("8080",)))
+    world.now += LISTENER_SECONDS / 2
+    world.pods.reported(replace(ACKED, pending=("8080",), matched=1))
+    assert (world.pods.acked(1), world.pods.pending) == (1, {})
+    world.pods.reported(ACKED)
+    world.now += LISTENER_SECONDS
+    assert (world.pods.acked(1), world.pods.pending) == (1, {})
+    world.pods.reported(replace(ACKED, pending=("8080",)))
+    world.now += LISTENER_SECONDS
+    assert (world.pods.acked(1), world.pods.pending) == (0, {"8080": 1})
+    world.pods.reported(replace(ACKED, state="gone", pending=()))
+    assert world.pods.pending == {}

@@ -61,16 +61,16 @@ LITERAL: list[tuple[Message, int, str]] = [
         f'{{"id":"{ID}","relays":[],"error":{{"code":"limit","reason":"no more"}}}}',
     ),
     (
-        Report(ID, "b-1", "acked", "", 7, 1, 2, 3, 4, "open"),
+        Report(ID, "b-1", "acked", "", 7, 1, 2, 3, 4, "open", ("9999", "9090/udp")),
         frames.REPORT,
         (
             f'{{"id":"{ID}","pod":"b-1","state":"acked","text":"","matched":7,"fell_back":1,"errors":2,"older":3,'
-            '"up":4,"way":"open"}'
+            '"up":4,"way":"open","pending":["9999","9090/udp"]}'
         ),
     ),
 ]
 #: What peers of the same version may not say yet.
-YOUNGER = {"excluded"}
+YOUNGER = {"excluded", "pending"}
 KINDS = [frames.INTERCEPT, frames.WITHDRAW, frames.LOCAL, frames.RELAYS, frames.REPORT]
 
 words = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=100)
@@ -82,7 +82,18 @@ relays = st.builds(Relay, ports, st.sampled_from(TRANSPORTS), st.integers(20000,
 ups = st.integers(0, MAX_RELAYS)
 ways = st.sampled_from(WAYS)
 reports = st.builds(
-    Report, identities, words, st.sampled_from(STATES), words, counts, counts, counts, counts, ups, ways
+    Report,
+    identities,
+    words,
+    st.sampled_from(STATES),
+    words,
+    counts,
+    counts,
+    counts,
+    counts,
+    ups,
+    ways,
+    st.lists(st.sampled_from(["8080", "53/udp"]), max_size=2).map(tuple),
 )
 everything = (
     st.builds(
@@ -126,6 +137,14 @@ def test_keys_may_come_but_not_go(message: Message, kind: int, text: str) -> Non
             decode(kind, json.dumps({other: value for other, value in whole.items() if other != key}).encode())
 
 
+def test_an_older_manager_says_nothing_of_listeners() -> None:
+    whole = json.loads(next(text for message, _, text in LITERAL if isinstance(message, Report)))
+    del whole["pending"]
+    said = decode(frames.REPORT, json.dumps(whole).encode())
+    assert isinstance(said, Report)
+    assert said.pending == ()
+
+
 def test_an_older_session_excludes_nobody() -> None:
     text = f'{{"id":"{ID}","spec":"{{}}","key":"{KEY}","reset_older":true,"order":3}}'
     assert decode(frames.INTERCEPT, text.encode()) == Intercept(ID, "{}", KEY, True, 3)
@@ -154,6 +173,10 @@ def test_an_older_session_excludes_nobody() -> None:
         (frames.RELAYS, "relays", [{"remote": 1, "protocol": "tcp", "relay": 20000}] * (MAX_RELAYS + 1)),
         (frames.RELAYS, "error", "limit"),
         (frames.RELAYS, "error", {"code": "x"}),
+        (frames.REPORT, "pending", ["0"]),
+        (frames.REPORT, "pending", ["9999/tcp"]),
+        (frames.REPORT, "pending", ["1"] * (MAX_RELAYS + 1)),
+        (frames.REPORT, "pending", "9999"),
         (frames.REPORT, "pod", "x" * 254),
         (frames.REPORT, "pod", "two\nlines"),
         (frames.REPORT, "state", "fine"),

@@ -55,10 +55,10 @@ TO_TUNNEL: list[tuple[ToTunnel, str]] = [
         '{"allow":{"relay":20001,"addresses":["10.244.0.7"],"keep":false}}',
     ),
     (
-        Report(ID, "b-1", "joined", up=1),
+        Report(ID, "b-1", "joined", up=1, pending=("9999",)),
         (
             f'{{"report":{{"id":"{ID}","pod":"b-1","state":"joined","text":"","matched":0,"fell_back":0,"errors":0,'
-            '"older":0,"up":1,"way":"untried"}}'
+            '"older":0,"up":1,"way":"untried","pending":["9999"]}}'
         ),
     ),
 ]

@@ -26,6 +26,7 @@ from meshdev.wire.session_intercepts import (
     Left,
     Live,
     LocalPort,
+    PendingListener,
     Up,
 )
 
@@ -47,6 +48,7 @@ INTERCEPT = InterceptStatus(
     notes=("4 older connections still go to the original",),
     age_s=1.5,
     url="http://b.default/",
+    pending_listeners=(PendingListener(9999, "tcp", 1),),
 )
 
 AS_JSON = {
@@ -69,6 +71,7 @@ AS_JSON = {
     "notes": ["4 older connections still go to the original"],
     "age_s": 1.5,
     "url": "http://b.default/",
+    "pending_listeners": [{"port": 9999, "transport": "tcp", "pods": 1}],
 }
 
 FULL = InterceptRequest(

@@ -257,16 +257,17 @@ class Pod:
             # Connections and senders of datagrams are those of who claims all of a port.
             counts = _sum_of(counts, *(flow for port, flow in state.flows if port in ports))
         told = (counts.matched, counts.fell_back, counts.errors, older, len(each.claim.up), _way(each.claim, state))
+        apart = {port: why for port, why in state.apart if port in ports}
+        pending = tuple(str(port) for port, why in sorted(apart.items()) if why == "no-listener")
         if each.alias in self._refused:
             return Report(each.alias, hello.pod, "nacked", self._refused[each.alias][1], *told)
         if self._envoy is not None and self._envoy.stream.refused is not None:
             return Report(each.alias, hello.pod, "nacked", self._envoy.stream.refused, *told)
-        apart = {port: why for port, why in state.apart if port in ports}
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
         right = self._redirected_ports() | {port for port, why in apart.items() if why in _RIGHTLY_APART}
         done = taken and right >= ports & {one.port for one in self._wanted}
         why = ", ".join(f"{port}: {why}" for port, why in sorted(apart.items()))
-        return Report(each.alias, hello.pod, "acked" if done else "joined", why, *told)
+        return Report(each.alias, hello.pod, "acked" if done else "joined", why, *told, pending)
 
     def _without(self, alias: str) -> bool:
         """Neither Envoy nor the agent has anything of it."""

@@ -227,7 +227,11 @@ async def test_ports_that_stay_with_the_original_for_a_reason_are_taken(mesh: Co
         await made.state(apart=((PORT, "no-envoy"),))
         assert (await words.report(lambda report: bool(report.text))).state == "joined"
         await made.state(apart=((PORT, "no-listener"),))
-        assert await words.reported("acked") == Report(B.id, "b-1", "acked", "8080: no-listener", up=1)
+        assert await words.reported("acked") == Report(
+            B.id, "b-1", "acked", "8080: no-listener", up=1, pending=("8080",)
+        )
+        await made.state(PORT)
+        assert (await words.report(lambda report: not report.pending)).state == "acked"
 
 
 @pytest.mark.parametrize(
