@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from meshdev.sidecar.envoy import http, names
+from meshdev.sidecar.envoy import answers, http, names
 from meshdev.sidecar.envoy.claims import Served
 from meshdev.sidecar.envoy.http import OFF, typed
 from meshdev.wire.agent import PodPort
@@ -85,7 +85,7 @@ def _requests(port: PodPort) -> Object:
             ignore_http_11_upgrade=[{"safe_regex": {"regex": _OTHER_UPGRADES}}],
         ),
         http2_protocol_options=http.http2(),
-        local_reply_config=_local_replies(),
+        local_reply_config=answers.local_replies(),
     )
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
@@ -124,13 +124,6 @@ def _forget_proto() -> Object:
 def _router() -> Object:
     router = typed(f"{_HTTP}.router.v3.Router", suppress_envoy_headers=True, dynamic_stats=True)
     return {"name": "envoy.filters.http.router", "typed_config": router}
-
-
-def _local_replies() -> Object:
-    """Answers that Envoy makes itself say so."""
-    text = {"inline_string": f"meshdev: %METADATA(ROUTE:{names.METADATA}:{names.END})%: %LOCAL_REPLY_BODY%\n"}
-    failed = {"response_flag_filter": {"flags": ["UF", "UH"]}}
-    return {"mappers": [{"filter": failed, "body_format_override": {"text_format_source": text}}]}
 
 
 def _bytes(port: PodPort, *, tell: bool = False) -> Object:
