@@ -57,13 +57,15 @@ PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
 FOUND: Final[tuple[Found, ...]] = ("open", "refused", "silent")
 APART: Final[tuple[Apart, ...]] = ("no-listener", "speaks-first", "no-envoy", "waiting")
 
-#: Bytes of one message: a state with every intercept that a manager takes.
-MAX_MESSAGE: Final = 256 << 10
-MAX_PORTS: Final = 256
+#: Bytes of one message: the largest state that these limits allow has 0.8 MiB.
+MAX_MESSAGE: Final = 1 << 20
+#: Of one pod, claimed now (MAX_CLAIMED_PORTS of them) or formerly.
+MAX_PORTS: Final = 1024
+MAX_CLAIMED_PORTS: Final = 256
 MAX_PROBES: Final = 64
-MAX_INTERCEPTS: Final = 1024
-#: Relays that one agent tries; of more the ways are not told.
-MAX_WAYS: Final = 256
+#: More intercepts and relays than a manager takes in all (60 sessions with 32 and 128).
+MAX_INTERCEPTS: Final = 2048
+MAX_WAYS: Final = 8192
 _MAX_COUNT: Final = 1 << 53
 _MAX_ID: Final = 32
 _MAX_PATH: Final = 1024

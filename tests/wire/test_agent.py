@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
+from meshdev.manager.tunnel import intercepts
+from meshdev.manager.tunnel.server import MAX_SESSIONS
 from meshdev.wire import agent
 from meshdev.wire.agent import Counts, Hello, Listen, PodPort, Probe, Redirect, State, Try, Want, Wanted
 
@@ -87,7 +90,7 @@ def test_what_the_manager_says(message: agent.FromControl, value: object) -> Non
         '{"listen": {"65536": 1}}',
         '{"listen": {"8080/tcp": 1}}',
         '{"listen": []}',
-        '{"listen": {' + ",".join(f'"{port}": 1' for port in range(1, 300)) + "}}",
+        '{"listen": {' + ",".join(f'"{port}": 1' for port in range(1, 1100)) + "}}",
         '{"hello": {"pod": "b\\n", "uid": "", "namespace": "", "address": "10.0.0.1", "probes": []}}',
         '{"redirect": ["8080"]}',
         "{}",
@@ -147,3 +150,20 @@ def test_any_bytes(data: bytes) -> None:
     for decode in (agent.decode_from_agent, agent.decode_from_control):
         with pytest.raises(ProtocolError):
             decode(data)
+
+
+def test_the_largest_state_fits_one_message_and_a_manager_has_no_more_to_say() -> None:
+    assert MAX_SESSIONS * intercepts.MAX_RELAYS <= agent.MAX_WAYS <= len(RELAY_PORTS)
+    assert MAX_SESSIONS * intercepts.MAX_INTERCEPTS <= agent.MAX_INTERCEPTS
+    ports = [PodPort(60000 + number, "udp") for number in range(agent.MAX_PORTS)]
+    counts = Counts(*[1 << 53] * 3)
+    state = State(
+        redirected=tuple(ports),
+        apart=tuple((port, "speaks-first") for port in ports),
+        older=tuple((port, 1 << 53) for port in ports),
+        intercepts=tuple((f"{number:032x}", counts) for number in range(agent.MAX_INTERCEPTS)),
+        flows=tuple((port, counts) for port in ports),
+        ways=tuple((relay, "refused") for relay in RELAY_PORTS[: agent.MAX_WAYS]),
+    )
+    assert len(agent.encode(state)) <= agent.MAX_MESSAGE * 0.8
+    assert agent.decode_from_agent(agent.encode(state)) == state

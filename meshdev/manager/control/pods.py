@@ -16,7 +16,7 @@ from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wante
 from meshdev.sidecar.envoy.protos import packed
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import (
-    MAX_WAYS,
+    MAX_CLAIMED_PORTS,
     Apart,
     Counts,
     FromControl,
@@ -33,6 +33,9 @@ from meshdev.wire.intercepts import Report, Way
 
 #: A port that is not redirected for these reasons is as it shall be.
 _RIGHTLY_APART: Final[frozenset[Apart]] = frozenset({"no-listener", "speaks-first"})
+_TOO_MANY_PORTS: Final = (
+    f"at most {MAX_CLAIMED_PORTS} ports of a pod are intercepted at a time, those of others included"
+)
 _WORST_FIRST: Final[tuple[Way, ...]] = ("silent", "untried", "refused", "open")
 
 
@@ -85,6 +88,7 @@ class Pod:
         self._settled: _Goal | None = None
         self._proven: frozenset[tuple[str, int]] = frozenset()
         self._refused: dict[str, tuple[int, str]] = {}
+        self._unfit: set[str] = set()
         self._reported: dict[str, Report] = {}
         self._pruning = False
 
@@ -150,7 +154,7 @@ class Pod:
         *held* is in the order in which it was claimed; *patient*: claims may be on their way still.
         """
         self._judge(held)
-        self._held = tuple(each for each in held if each.alias not in self._refused)
+        self._held = self._within_bounds([each for each in held if each.alias not in self._refused])
         if self._hello is None or (patient and not self._held):
             return
         self._want(self._hello)
@@ -173,6 +177,20 @@ class Pod:
             if orders.get(alias) == order:
                 self._refused[alias] = order, why
 
+    def _within_bounds(self, held: Sequence[Held]) -> tuple[Held, ...]:
+        """Without those whose ports are too many together with those of older claims."""
+        ports: set[PodPort] = set()
+        fitting = []
+        self._unfit = set()
+        for each in held:
+            both = ports.union(map(pod_port, each.claim.spec.ports))
+            if len(both) > MAX_CLAIMED_PORTS:
+                self._unfit.add(each.alias)
+            else:
+                ports = both
+                fitting.append(each)
+        return tuple(fitting)
+
     def _want(self, hello: Hello) -> None:
         reset = frozenset(each.claim.spec.id for each in self._held if each.reset_older)
         self._former.update((each.port, each) for each in self._wanted)
@@ -184,7 +202,7 @@ class Pod:
 
     def _try(self, manager: IPv4Address) -> None:
         relays = sorted(each.relay for held in self._held for each in held.claim.relays if each.protocol == "tcp")
-        message = Try(tuple(relays[:MAX_WAYS]), manager)
+        message = Try(tuple(relays), manager)
         if self._say is not None and message != self._tried and (message.relays or self._tried is not None):
             self._tried = message
             self._say(message)
@@ -261,6 +279,8 @@ class Pod:
         pending = tuple(str(port) for port, why in sorted(apart.items()) if why == "no-listener")
         if each.alias in self._refused:
             return Report(each.alias, hello.pod, "nacked", self._refused[each.alias][1], *told)
+        if each.alias in self._unfit:
+            return Report(each.alias, hello.pod, "nacked", _TOO_MANY_PORTS, *told)
         if self._envoy is not None and self._envoy.stream.refused is not None:
             return Report(each.alias, hello.pod, "nacked", self._envoy.stream.refused, *told)
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders

@@ -25,6 +25,8 @@ AGAIN_SECONDS: Final = 1.0
 #: A refusal is believed after so many, so long after each other. All who have to agree do so in milliseconds.
 REFUSALS: Final = 15
 REFUSED_SECONDS: Final = 0.1
+#: Connections at once: each is a descriptor of this process, which has others to keep.
+MAX_CONNECTIONS: Final = 512
 
 
 class Ways:
@@ -35,6 +37,7 @@ class Ways:
         self._asked: frozenset[tuple[IPv4Address, int]] = frozenset()
         self._found: dict[tuple[IPv4Address, int], Found] = {}
         self._changed = asyncio.Event()
+        self._room = asyncio.Semaphore(MAX_CONNECTIONS)
 
     @property
     def found(self) -> tuple[tuple[int, Found], ...]:
@@ -70,7 +73,8 @@ class Ways:
         """Until somebody answers."""
         refusals = 0
         while True:
-            found = await _knock_again(address, relay)
+            async with self._room:
+                found = await _knock_again(address, relay)
             refusals += found == "refused"
             if found == "refused" and refusals < REFUSALS:
                 await asyncio.sleep(REFUSED_SECONDS)
