@@ -50,6 +50,9 @@ def command(
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Replace a running traffic-manager of another version.")
     ] = False,
+    unguarded: Annotated[
+        bool, typer.Option("--unguarded", help="Connect without nftables: pods may then reach this machine's ports.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Let the session log more.")] = False,
     output: options.Output = Format.TEXT,
 ) -> None:
@@ -76,6 +79,7 @@ def command(
         also=options.ranges("--also", also or []),
         never=options.ranges("--never", never or []),
         upgrade=upgrade,
+        unguarded=unguarded,
         debug=debug,
     )
     connect(Paths.locate(), wanted, output)

@@ -66,6 +66,7 @@ class Laptop:
         self._device: Device | None = None
         self._firewall: Firewall | None = None
         self._no_firewall: str | None = None
+        self._unguarded = False
         try:
             self._firewall = Firewall(journal)
         except FirewallError as error:
@@ -89,8 +90,8 @@ class Laptop:
         """Carry out one request. Raises LaptopError's kinds; what was reached before the error is undone at the end."""
         outcome = Outcome(Done())
         match request:
-            case OpenTun(queues):
-                outcome = self._open_tun(queues)
+            case OpenTun(queues, unguarded):
+                outcome = self._open_tun(queues, unguarded=unguarded)
             case SetAddress(address, mtu):
                 outcome = self._set_address(address, mtu)
             case SetRoutes() | AddRoutes():
@@ -173,9 +174,12 @@ class Laptop:
             return RedirectDns(self._firewall)
         return FileDns(self._journal)
 
-    def _open_tun(self, queues: int) -> Outcome:
+    def _open_tun(self, queues: int, *, unguarded: bool) -> Outcome:
         if self._device is not None:
             raise DeviceError("the device is open already")
+        if self._firewall is None and not unguarded:
+            raise _not_guarded(self._no_firewall)
+        self._unguarded = unguarded
         self._device = Device(self._netlink, self._journal, queues)
         opened = self._device.opened
         return Outcome(TunOpened(opened.name, opened.offload), opened.queues)
@@ -188,6 +192,8 @@ class Laptop:
             try:  # before the device is up: nothing may come in first
                 self._firewall.guard(self._device.name, address)
             except FirewallError as error:
+                if not self._unguarded:
+                    raise _not_guarded(error.message) from error
                 note = error.message
         if address != self._device.address:
             self._desired = set()  # they go with the former address
@@ -275,3 +281,11 @@ class Laptop:
             return None
         self._follow_containers()
         return self._dns.refresh()
+
+
+def _not_guarded(reason: str | None) -> FirewallError:
+    return FirewallError(
+        f"no packet filter can keep the cluster out of this machine: {reason}",
+        hint="install nftables (Debian, Ubuntu: apt install nftables); "
+        "`meshdev connect --unguarded` goes without: whoever controls the traffic-manager then reaches every port here",
+    )

@@ -109,9 +109,12 @@ class HelperClient:
         except TimeoutError:
             raise LaptopError(f"the helper did not start within {seconds:g} s") from None
 
-    async def open_tun(self, queues: int) -> TunDevice:
-        """The device, down and without an address; the caller owns its queues."""
-        opened, fds = await self._call(OpenTun(queues), TunOpened)
+    async def open_tun(self, queues: int, *, unguarded: bool = False) -> TunDevice:
+        """The device, down and without an address; the caller owns its queues.
+
+        Raises FirewallError where no packet filter can guard it, unless it may be *unguarded*.
+        """
+        opened, fds = await self._call(OpenTun(queues, unguarded), TunOpened)
         return TunDevice(opened.device, wrap_queues(fds), opened.offload)
 
     async def set_address(self, address: IPv4Address, mtu: int) -> AddressSet:

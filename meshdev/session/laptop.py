@@ -48,6 +48,7 @@ class Laptop:
         self._address: IPv4Address | None = None
         self._changed = asyncio.Condition()
         self._carriers = options.carriers
+        self._unguarded = options.unguarded
         self._progress = progress
         self._device: TunDevice | None = None
         self._closing = False
@@ -100,7 +101,7 @@ class Laptop:
         self._greeting = await self.helper.greeting(GREETING_SECONDS)
         self._resolvers = self._greeting.nameservers
         self._sources = sources(self._resolvers)
-        self._device = await self.helper.open_tun(self._carriers)
+        self._device = await self.helper.open_tun(self._carriers, unguarded=self._unguarded)
         self._progress.step("helper", f"device {self._device.name}, process {self._greeting.pid}")
 
     async def __aenter__(self) -> Self:

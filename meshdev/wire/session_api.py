@@ -40,13 +40,11 @@ _MAX_SECONDS: Final = 1e9
 class ConnectOptions:
     """All that ``connect`` was asked for. Paths are absolute: the session's directory is not the caller's."""
 
-    kubeconfig: str | None = None
-    """One path; None: those of KUBECONFIG, else kubectl's default."""
+    kubeconfig: str | None = None  #: one path; None: those of KUBECONFIG, else kubectl's default
     context: str | None = None
     namespace: str | None = None
     as_user: str | None = None
-    request_timeout: float | None = None
-    """Seconds for one API call; None: the session's own default."""
+    request_timeout: float | None = None  #: seconds for one API call; None: the session's own default
     manager_namespace: str | None = None
     image: str | None = None
     image_pull_secret: str | None = None
@@ -55,6 +53,7 @@ class ConnectOptions:
     also: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     upgrade: bool = False
+    unguarded: bool = False
     debug: bool = False
 
     def encode(self) -> bytes:
@@ -81,6 +80,7 @@ class ConnectOptions:
             also=fields.texts("also", 64),
             never=fields.texts("never", 64),
             upgrade=fields.flag("upgrade"),
+            unguarded=fields.flag("unguarded"),
             debug=fields.flag("debug"),
         )
         fields.end()

@@ -45,7 +45,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
     meshdev.env["MESHDEV_IMAGE"] = "registry/image:1"
     words = ["--as", "jane", "--request-timeout", "1m30s", "--manager-namespace", "ops", "--image-pull-secret", "pull"]
     words += ["--carrier", "websocket", "--also", "10.20.0.1/16", "--also", "10.1.2.3", "--never", "10.20.30.0/24"]
-    assert meshdev("connect", *file, *words, "--upgrade", "--carriers", "3").code == 0
+    assert meshdev("connect", *file, *words, "--upgrade", "--unguarded", "--carriers", "3").code == 0
     line = next(line for line in meshdev.trace() if line.startswith("options "))
     assert json.loads(line.removeprefix("options "))["connect"] == {
         "kubeconfig": f"{Path.cwd()}/file",
@@ -61,6 +61,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
         "also": ["10.20.0.0/16", "10.1.2.3/32"],
         "never": ["10.20.30.0/24"],
         "upgrade": True,
+        "unguarded": True,
         "debug": False,
     }
     environment = Path(f"/proc/{meshdev.pids()[0]}/environ").read_bytes().split(b"\0")

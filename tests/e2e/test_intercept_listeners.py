@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
 NAMESPACE: Final = "intercept-listeners"
 TARGET: Final = "deployment/late"
 FLAGS: Final = ("-n", NAMESPACE, "--header", "a=1")
-UDP: Final = App("datagrams", ("--name=datagrams", "--udp-port=9090", "--port=8080"), (Port("udp", 9090, protocol="UDP"),))
+UDP: Final = App(
+    "datagrams", ("--name=datagrams", "--udp-port=9090", "--port=8080"), (Port("udp", 9090, protocol="UDP"),)
+)
 
 #: Listens in the container until its input ends.
 _LISTEN: Final = """

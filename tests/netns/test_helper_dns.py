@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from meshdev.errors import FirewallError
 from meshdev.helper.firewall import MARK
 from meshdev.session.helper_client import DnsEars
 from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS
@@ -163,12 +164,21 @@ def _resolv_conf(laptop: Laptop) -> str:
     return laptop.run("cat", "/etc/resolv.conf")
 
 
+async def test_without_a_packet_filter_there_is_no_device(bare_laptop: Laptop) -> None:
+    before = bare_laptop.snapshot()
+    async with helper(bare_laptop) as connection:
+        with pytest.raises(FirewallError, match=r"no packet filter .* libnftables.so.1 is not installed") as refused:
+            await connection.client.open_tun(1)
+        assert "--unguarded" in str(refused.value.hint)
+        assert bare_laptop.snapshot() == before
+
+
 async def test_file(bare_laptop: Laptop) -> None:
     inode = bare_laptop.run("stat", "-c", "%i", "/etc/resolv.conf")
     async with helper(bare_laptop) as connection:
         assert connection.greeting.dns == "file"
         assert "nft=no" in connection.greeting.why
-        connection.device = await connection.client.open_tun(1)
+        connection.device = await connection.client.open_tun(1, unguarded=True)
         answer = await connection.client.set_address(IPv4Address("198.18.0.7"), 1450)
         assert not answer.guard
         assert "libnftables.so.1 is not installed" in str(answer.note)
@@ -188,7 +198,7 @@ async def test_file(bare_laptop: Laptop) -> None:
 
 async def test_file_is_restored_after_sigkill_of_everything(bare_laptop: Laptop) -> None:
     async with helper(bare_laptop) as connection:
-        await connection.set_up()
+        await connection.set_up(unguarded=True)
         connection.kill_helper()
         connection.drop()
         await connection.helper_ended()
@@ -206,7 +216,7 @@ async def test_file_is_restored_after_sigkill_of_everything(bare_laptop: Laptop)
 
 async def test_file_is_restored_after_the_power_went(bare_laptop: Laptop) -> None:
     async with helper(bare_laptop) as connection:
-        await connection.set_up()
+        await connection.set_up(unguarded=True)
         assert leftovers(bare_laptop, 1234) == []  # another user's, and alive
         connection.kill_helper()
         connection.drop()
@@ -225,7 +235,7 @@ async def test_file_is_restored_after_the_power_went(bare_laptop: Laptop) -> Non
 async def test_a_file_that_somebody_else_wrote_meanwhile_is_the_former_one(bare_laptop: Laptop) -> None:
     other = "nameserver 192.0.2.77\n"
     async with helper(bare_laptop) as connection:
-        await connection.set_up()
+        await connection.set_up(unguarded=True)
         bare_laptop.run("sh", "-c", f"printf '{other}' > /etc/resolv.conf")
         beat = await connection.client.heartbeat()
         assert beat.nameservers == (IPv4Address("192.0.2.77"),)
@@ -235,7 +245,7 @@ async def test_a_file_that_somebody_else_wrote_meanwhile_is_the_former_one(bare_
 
 async def test_a_file_that_cannot_be_written_is_an_error_and_stays(bare_laptop: Laptop) -> None:
     async with helper(bare_laptop) as connection:
-        await connection.set_up(dns=False)
+        await connection.set_up(dns=False, unguarded=True)
         connection.ears = await connection.client.dns_sockets([])
         bare_laptop.run("mount", "-o", "remount,ro,bind", "/etc/resolv.conf")
         with pytest.raises(Exception, match="cannot be written"):

@@ -52,7 +52,7 @@ from meshdev.wire.values import NEVER_ROUTED
 from tests.error_tree import every_kind, told_as
 
 REQUEST_LINES: list[tuple[Request, str]] = [
-    (OpenTun(2), '"op":"open_tun","queues":2'),
+    (OpenTun(2, True), '"op":"open_tun","queues":2,"unguarded":true'),
     (SetAddress(IPv4Address("198.18.0.7"), 1450), '"op":"set_address","address":"198.18.0.7","mtu":1450'),
     (SetRoutes((IPv4Network("10.96.0.0/16"),)), '"op":"set_routes","routes":["10.96.0.0/16"]'),
     (AddRoutes((IPv4Network("10.9.8.7/32"),)), '"op":"add_routes","routes":["10.9.8.7/32"]'),
@@ -159,7 +159,7 @@ _relays = st.lists(
     unique_by=lambda each: (each.relay, each.protocol),
 ).map(tuple)
 _requests: st.SearchStrategy[Request] = st.one_of(
-    st.builds(OpenTun, st.integers(1, 8)),
+    st.builds(OpenTun, st.integers(1, 8), st.booleans()),
     st.builds(SetAddress, _session, st.integers(576, 65535)),
     st.builds(SetRoutes, _routes),
     st.builds(AddRoutes, _routes),

@@ -54,7 +54,14 @@ CONNECTED = Status(
 )
 
 OPTIONS = ConnectOptions(
-    kubeconfig="/a:b", context="c", namespace="n", as_user="u", request_timeout=2.5, also=("10.0.0.0/8",), upgrade=True
+    kubeconfig="/a:b",
+    context="c",
+    namespace="n",
+    as_user="u",
+    request_timeout=2.5,
+    also=("10.0.0.0/8",),
+    upgrade=True,
+    unguarded=True,
 )
 
 

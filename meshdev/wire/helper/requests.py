@@ -15,15 +15,16 @@ from meshdev.wire.values import IPAddress
 
 @dataclass(frozen=True, slots=True)
 class OpenTun:
-    """Make the device; once a helper."""
+    """Make the device; once a helper. Refused where no packet filter can guard it, unless it may be *unguarded*."""
 
     op: ClassVar[str] = "open_tun"
     answer: ClassVar[type[Result]] = TunOpened
     queues: int
+    unguarded: bool = False
 
     @classmethod
     def read(cls, found: Fields) -> "OpenTun":
-        return cls(found.integer("queues", 1, MAX_CARRIERS))
+        return cls(found.integer("queues", 1, MAX_CARRIERS), found.flag("unguarded"))
 
 
 @dataclass(frozen=True, slots=True)
