@@ -67,6 +67,8 @@ class Cluster:
     inside: Callable[[IPv4Address], bool]
     #: Routes addresses into the tunnel; returns when they are (or are not to be), raises MeshdevError on failure.
     route: Callable[[frozenset[IPv4Address]], Awaitable[None]]
+    #: Called when the nameserver could not be asked: a cache on this machine may keep the answer that says so.
+    failed: Callable[[], None] = lambda: None
 
 
 class Forwarder:
@@ -106,6 +108,7 @@ class Forwarder:
         if not plan.names:
             return await self._ask_former(query, stream=stream) if plan.former else empty(query, dns.rcode.SERVFAIL)
         if not self._cluster.up():
+            self._cluster.failed()
             found: Found | NotFound = NotFound(certain=False)
             former = await self._ask_former(query, stream=stream) if plan.former else None
         elif plan.former:
@@ -197,6 +200,7 @@ class Forwarder:
             return await self._cluster.nameserver.ask(query, stream=stream)
         except (OSError, EOFError) as error:
             log.debug("cluster DNS gave no answer for %s: %r", query.name, error)
+            self._cluster.failed()
             return None
 
     async def _routed(self, query: Query, found: Found) -> bytes:

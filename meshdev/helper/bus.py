@@ -27,12 +27,14 @@ class SystemBus:
 
     def properties(self, service: str, path: str, interface: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
         """The values as they stand on the wire. Raises DnsError where service or bus do not answer."""
+        return tuple(
+            self.call(service, path, "org.freedesktop.DBus.Properties", "Get", interface, name) for name in names
+        )
+
+    def call(self, service: str, path: str, interface: str, member: str, *arguments: str) -> bytes:
+        """The answer's body as it stands on the wire. Raises DnsError where service or bus do not answer."""
         try:
-            sock = self._sock or self._connect()
-            return tuple(
-                self._ask(sock, service, path, "org.freedesktop.DBus.Properties", "Get", interface, name)
-                for name in names
-            )
+            return self._ask(self._sock or self._connect(), service, path, interface, member, *arguments)
         except (OSError, ProtocolError) as error:
             self.close()
             raise DnsError(f"the system bus does not answer: {error}") from error

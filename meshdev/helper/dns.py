@@ -31,6 +31,10 @@ class DnsWay(Protocol):
         """
         ...
 
+    def forget_answers(self) -> None:
+        """Have a cache that this way passes forget what it was answered."""
+        ...
+
     def withdraw(self) -> None:
         """From now on they go where they went before."""
         ...

@@ -44,6 +44,9 @@ class FileDns:
         self._write(again=False)
         return f"{self._path} was written by another program"
 
+    def forget_answers(self) -> None:
+        """There is no cache on this way."""
+
     def withdraw(self) -> None:
         """Write the former file back unless somebody else wrote one meanwhile."""
         if self._entry is not None:

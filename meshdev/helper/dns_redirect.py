@@ -47,6 +47,9 @@ class RedirectDns:
         self.activate((), ())
         return None
 
+    def forget_answers(self) -> None:
+        """There is no cache on this way."""
+
     def withdraw(self) -> None:
         """No redirect, also for questions that are on their way: their retry goes to the former resolver."""
         if self._redirected:

@@ -83,6 +83,10 @@ class ResolvedDns:
         self.activate(*self._names)
         return "the settings of our link were changed in systemd-resolved, or lost by it"
 
+    def forget_answers(self) -> None:
+        """resolved keeps even SERVFAIL, for 10 s (CACHE_TTL_STRANGE_RCODE_USEC of resolved-dns-cache.c)."""
+        self._bus.call(_SERVICE, "/org/freedesktop/resolve1", f"{_SERVICE}.Manager", "FlushCaches")
+
     def withdraw(self) -> None:
         """Forget all settings of our link; those of one that is gone are forgotten already."""
         self._told = None

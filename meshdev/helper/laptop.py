@@ -103,6 +103,7 @@ class Laptop:
             case SetDns():
                 self._names = request
                 self._activate_dns()
+                self._dns.forget_answers()
             case SetRelays(relays):
                 self._set_relays(relays)
             case Heartbeat():

@@ -15,7 +15,7 @@ import errno
 import logging
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
@@ -60,8 +60,12 @@ class Health:
         service: Name,
         routes: Callable[[], tuple[IPv4Network, ...]],
         connected: Callable[[], bool],
+        recovered: Callable[[], Awaitable[None]],
     ) -> None:
-        """*probe* is the name that the forwarder answers by itself, *service* one that every cluster has."""
+        """*probe* is the name that the forwarder answers by itself, *service* one that every cluster has.
+
+        *recovered* is awaited after each round in which names and the cluster's nameserver answered.
+        """
         self._troubles = troubles
         self._device = device
         self._nameserver = nameserver
@@ -69,6 +73,7 @@ class Health:
         self._service = service
         self._routes = routes
         self._connected = connected
+        self._recovered = recovered
         self._next = 0
         self._strayed: tuple[IPv4Address, ...] = ()
 
@@ -91,6 +96,8 @@ class Health:
             self._found("routes", routes)
             self._found("names", names)
             self._found("cluster", cluster)
+            if not names and not cluster:
+                await self._recovered()
 
     def _found(self, source: Source, texts: Iterable[str]) -> None:
         new, over = self._troubles.found(source, texts)

@@ -44,6 +44,7 @@ class Names:
         self._pool = pool
         self._zone = Zone.of(domain_of(welcome.search), namespace)
         self._nameserver = welcome.nameservers[0]
+        self._failed = False
         #: For `connect` and `status`.
         self.notes: tuple[str, ...] = ()
 
@@ -119,7 +120,20 @@ class Names:
             service=from_text(self.first_name),
             routes=lambda: self._laptop.routing.routes,
             connected=self._pool.connected,
+            recovered=self._recovered,
         )
+
+    async def _recovered(self) -> None:
+        """Names work: what a cache (systemd-resolved keeps SERVFAIL for 10 s) has of the time before is forgotten."""
+        if self._failed:
+            self._failed = False
+            try:
+                await self._redirect()
+            except (DnsError, FirewallError) as error:
+                log.warning("%s; the helper tries again with the next beat", error.message)
+
+    def _note_failure(self) -> None:
+        self._failed = True
 
     def describe(self) -> str:
         """For people."""
@@ -137,4 +151,5 @@ class Names:
             up=self._pool.connected,
             inside=self._laptop.routing.inside,
             route=self._laptop.routing.name,
+            failed=self._note_failure,
         )

@@ -27,5 +27,5 @@ def test_lies() -> None:
     broken = tries("..xxxxxxxx....")
     assert Story(probes={"name": broken}, statuses=statuses("ccccccdddddddd")).lies() == []
     assert len(Story(probes={"name": broken}, statuses=statuses("cccccccddddddd")).lies()) == 1
-    assert len(Story(probes={"name": broken}, statuses=statuses("cccccccccccccc")).lies()) == 3
+    assert len(Story(probes={"name": broken}, statuses=statuses("cccccccccccccc")).lies()) == 1
     assert Story(probes={"name": tries("." * 14)}, statuses=statuses("c" * 14)).lies() == []

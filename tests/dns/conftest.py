@@ -59,6 +59,7 @@ class Laptop:
     routing: bool = False
     route_error: MeshdevError | None = None
     upstream_sockets: int = 4
+    failures: int = 0
     port: int = 0
     running: "asyncio.Task[None] | None" = None
 
@@ -69,6 +70,9 @@ class Laptop:
         if self.route_error is not None:
             raise self.route_error
         self.routed += sorted(map(str, addresses))
+
+    def note_failure(self) -> None:
+        self.failures += 1
 
     @staticmethod
     async def dial(_server: str) -> socket.socket:
@@ -87,6 +91,7 @@ class Laptop:
             up=lambda: self.up,
             inside=lambda address: address in ROUTED,
             route=self.route,
+            failed=self.note_failure,
         )
         order = [("127.0.0.1", server.port) for server in servers]
         former = FormerResolver(

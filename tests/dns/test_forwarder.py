@@ -257,3 +257,13 @@ async def test_a_probe_is_answered_here_and_may_not_be_kept(laptop: Laptop, tcp:
     assert lines(await laptop.stub.ask(name, "A", tcp=tcp)) == ["NOERROR", f"{name}. 0 IN A 192.0.2.1"]
     assert lines(await laptop.stub.ask(name, "AAAA", tcp=tcp)) == ["NOERROR"]
     assert (laptop.kube.seen, laptop.world.seen) == ([], [])
+
+
+async def test_answers_that_a_cache_should_forget_are_counted(laptop: Laptop) -> None:
+    await laptop.stub.ask("b.ns", "A")
+    await laptop.stub.ask("nosuch.ns.svc", "A")
+    await laptop.stub.ask("www.example.test", "A")
+    assert laptop.failures == 0
+    laptop.up = False
+    assert lines(await laptop.stub.ask("b.ns.svc", "A")) == ["SERVFAIL"]
+    assert laptop.failures == 1

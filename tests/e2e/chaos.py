@@ -28,14 +28,14 @@ LIE_SECONDS: Final = 3.0
 #: Asks the first resolver of resolv.conf, as a program's own resolver would, each time anew.
 _NAMES: Final = """
 import time
-import dns.exception, dns.message, dns.query, dns.resolver
+import dns.exception, dns.message, dns.query, dns.rcode, dns.resolver
 while True:
     start, said = time.time(), "0"
     try:
         server = dns.resolver.Resolver().nameservers[0]
         query = dns.message.make_query("c.default.svc.cluster.local", "A", use_edns=0)
-        if not dns.query.udp(query, server, timeout=0.5).answer:
-            said = "no such name"
+        answer = dns.query.udp(query, server, timeout=0.5)
+        said = "0" if answer.answer else dns.rcode.to_text(answer.rcode())
     except (OSError, dns.exception.DNSException) as error:
         said = repr(error)
     print(start, time.time(), said, flush=True)
@@ -136,14 +136,23 @@ class Story:
     statuses: list[Try] = field(default_factory=list)
 
     def lies(self) -> list[str]:
-        """Each time that "connected" was said of what had not worked for LIE_SECONDS."""
+        """Each time that something had not worked for LIE_SECONDS and "connected" was said."""
         return [
-            f"{what} did not work from {begun:.1f} to {ended:.1f}, connected was said at {said.start:.1f}"
+            f"{what} did not work from {begun:.1f} to {ended:.1f} ({self._cause(tries, begun, ended)}), "
+            f"connected was said at {', '.join(f'{said.start:.1f}' for said in told)}"
             for what, tries in self.probes.items()
             for begun, ended in outages(tries)
-            for said in self.statuses
-            if begun + LIE_SECONDS < said.start and said.end < ended and _state(said) == "connected"
+            if (told := self._told(begun + LIE_SECONDS, ended))
         ]
+
+    def _told(self, begun: float, ended: float) -> list[Try]:
+        within = (said for said in self.statuses if begun < said.start and said.end < ended)
+        return [said for said in within if _state(said) == "connected"]
+
+    def _cause(self, tries: Iterable[Try], begun: float, ended: float) -> str:
+        said = {item.said for item in tries if begun <= item.start <= ended}
+        harms = [f"{at:.1f} {what}" for at, what in self.harms if begun - 10 < at < ended]
+        return f"{sorted(said)}; harms: {'; '.join(harms)}"
 
     def summary(self) -> dict[str, object]:
         """Figures."""

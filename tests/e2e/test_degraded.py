@@ -31,6 +31,13 @@ while time.monotonic() - start < 20:
 """
 
 
+#: A packet filter of somebody else's that lets nothing pass into the device.
+_FILTER: Final = """
+nft 'add table inet other; add chain inet other out { type filter hook output priority 9; }'
+nft add rule inet other out oifname meshdev0 drop
+"""
+
+
 @pytest.fixture(scope="module", params=[1, 2], ids=["plain", "resolved"])
 def there(request: pytest.FixtureRequest) -> Iterator[Laptop]:
     """Connected once for all on each laptop: every test leaves it whole."""
@@ -133,11 +140,7 @@ def test_a_policy_rule_of_another_program_is_named(there: Laptop) -> None:
 
 
 def test_what_nobody_foresaw_is_told(there: Laptop) -> None:
-    """A packet filter of somebody else's lets no datagrams pass into the device."""
-    there.ok(
-        "sh", "-c", "nft add table inet other; nft add chain inet other out '{ type filter hook output priority 9; }'"
-    )
-    there.ok("nft", "add", "rule", "inet", "other", "out", "oifname", "meshdev0", "drop")
+    there.ok("sh", "-c", _FILTER)
     try:
         notes = degraded(there)["notes"]
         assert any("nameserver" in note for note in notes), notes
@@ -148,6 +151,18 @@ def test_what_nobody_foresaw_is_told(there: Laptop) -> None:
 
 def _ended(laptop: Laptop) -> bool:
     return bool(laptop.status()["state"] == "disconnected")
+
+
+def test_failures_are_not_remembered(there: Laptop) -> None:
+    """systemd-resolved keeps SERVFAIL for 10 s: once it is over names work at once."""
+    there.ok("sh", "-c", _FILTER)
+    try:
+        there.run("getent", "ahostsv4", "c.default.svc.cluster.local", timeout=20)
+        degraded(there)
+        there.run("getent", "ahostsv4", "c.default.svc.cluster.local", timeout=20)
+    finally:
+        there.ok("nft", "delete", "table", "inet", "other")
+    works_within(there, REPAIRED_SECONDS)
 
 
 def test_a_removed_device_ends_the_connection(laptop: Laptop, laptop2: Laptop) -> None:

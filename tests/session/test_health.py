@@ -44,6 +44,7 @@ class World:
         monkeypatch.setattr(health, "_REPAIR_SECONDS", 0.01)
         self.troubles = Troubles()
         self.connected = True
+        self.recovered = 0
         self.health = Health(
             self.troubles,
             device="lo",
@@ -52,7 +53,13 @@ class World:
             service=from_text("kubernetes.default.svc.cluster.local."),
             routes=lambda: routes,
             connected=lambda: self.connected,
+            recovered=self.recover,
         )
+
+    async def recover(self) -> None:
+        """Names and nameserver answered."""
+        await asyncio.sleep(0)
+        self.recovered += 1
 
     async def notes(self) -> list[str]:
         """What one round finds."""
@@ -69,6 +76,7 @@ async def test_what_works_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> N
     async with server.running():
         world = World(monkeypatch, server, (IPv4Network("127.0.0.0/8"),))
         assert await world.notes() == []
+        assert world.recovered == 1
 
 
 async def test_names_that_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +86,7 @@ async def test_names_that_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await world.notes() == [
             "names do not work: 127.0.0.1, which resolv.conf names, answers without asking us"
         ]
+        assert world.recovered == 0
 
 
 async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ class UpstreamTcp:
 
 @dataclass(frozen=True, slots=True)
 class SetDns:
-    """Send the laptop's DNS to the forwarder; again: with other names.
+    """Send the laptop's DNS to the forwarder; again: with other names, or to have caches forget what it answered.
 
     ``search`` is appended to short names (resolved, file); ``domains`` are asked here, "." for all (resolved only:
     the other ways bring every question).
