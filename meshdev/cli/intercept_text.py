@@ -3,7 +3,6 @@
 import shlex
 
 from meshdev.intercept.match import parse_header
-from meshdev.intercept.target import parse_target
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus
 
 
@@ -14,23 +13,40 @@ def up(status: InterceptStatus, asked: InterceptRequest) -> str:
     lines = [f"{status.target} in namespace {status.namespace}: {what} → this machine ({_ports(status)}{pending})"]
     if missing := _missing(status):
         lines.append(f"Nothing listens on {missing} yet: {_instead(status)}")
-    if status.state == "active" and any(not port.endswith("/udp") for port in status.ports):
-        lines.append(f"Try it: {curl(status, asked)}")
+    if status.state == "active" and (command := trial(status, asked)) is not None:
+        lines.append(f"Try it: {command}")
     lines.append("`meshdev leave` ends it" if status.detached else "Ctrl-C ends it")
     return "\n".join(lines)
 
 
-def curl(status: InterceptStatus, asked: InterceptRequest) -> str:
-    """A command whose request is intercepted, as far as that can be said: of expressions the user knows an example."""
-    words = ["curl"]
-    if asked.mode == "mesh":
-        if asked.method is not None:
-            words += ["-X", asked.method.upper()]
-        words += [word for header in asked.headers for word in ("-H", _header(header))]
-        for name, members in (("baggage", asked.baggage), ("tracestate", asked.tracestate)):
-            if members:
-                words += ["-H", f"{name}: {','.join(members)}"]
-    return shlex.join([*words, _url(status, asked) + (asked.path_prefix or "/").removeprefix("/")])
+def trial(status: InterceptStatus, asked: InterceptRequest) -> str | None:
+    """A command whose request is intercepted, as far as that can be said: of expressions the user knows an example.
+
+    None where no Service leads there, and where the protocol has no requests that could match.
+    """
+    scheme, _, place = (status.url or "").partition("://")
+    host = place.partition("/")[0]
+    match scheme:
+        case "http" | "https" | "h2c":
+            flags = {"https": ["-k"], "h2c": ["--http2-prior-knowledge"]}.get(scheme, [])
+            url = f"{'https' if scheme == 'https' else 'http'}://{host}/{(asked.path_prefix or '/').removeprefix('/')}"
+            method = ["-X", asked.method.upper()] if asked.method is not None else []
+            return shlex.join(["curl", *flags, *method, *_headers(asked), url])
+        case "grpc":
+            return shlex.join(["grpcurl", "-plaintext", *_headers(asked), host, "list"])
+        case "tcp" if asked.mode == "proxy":
+            return shlex.join(["nc", "-v", *host.rsplit(":", 1)])
+        case _:
+            return None
+
+
+def _headers(asked: InterceptRequest) -> list[str]:
+    """curl's flags for what must match; grpcurl has the same."""
+    words = [word for header in asked.headers for word in ("-H", _header(header))]
+    for name, members in (("baggage", asked.baggage), ("tracestate", asked.tracestate)):
+        if members:
+            words += ["-H", f"{name}: {','.join(members)}"]
+    return words
 
 
 def counts(status: InterceptStatus) -> str:
@@ -92,10 +108,3 @@ def _header(typed: str) -> str:
     header = parse_header(typed)
     value = {"exact": header.value, "present": "1", "regex": "…"}[header.kind]
     return f"{header.name}: {value}" if value else f"{header.name};"  # curl's way to send an empty one
-
-
-def _url(status: InterceptStatus, asked: InterceptRequest) -> str:
-    """With a slash at its end."""
-    target = parse_target(asked.target)
-    name = target.name if target.kind == "service" else status.target.partition("/")[2]
-    return (status.url or f"http://{name}.{status.namespace}/").removesuffix("/") + "/"

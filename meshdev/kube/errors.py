@@ -45,7 +45,9 @@ _IMPERSONATION: Final = re.compile(r'cannot impersonate resource "(\w+)"')
 _ADMISSION: Final = re.compile(
     r"admission webhook .* denied the request|denied request|failed calling webhook|ValidatingAdmissionPolicy"
 )
-_ADMISSION_HINT: Final = "a policy of the cluster says so: ask who runs it, or use another namespace"
+#: k8s.io/apiserver/pkg/admission/plugin/resourcequota and plugin/namespace/lifecycle.
+_QUOTA: Final = re.compile(r"exceeded quota|failed quota")
+_TERMINATING: Final = re.compile(r"because it is being terminated")
 #: net/http's answer to a request without TLS.
 _PLAIN_HTTP: Final = re.compile(r"HTTP request to an HTTPS server")
 _NO_NAMESPACE: Final = re.compile(r'^namespaces "([^"]+)" not found')
@@ -60,7 +62,7 @@ def from_status(asked: Access, status: int, body: bytes) -> MeshdevError:
             hint="check them with: kubectl auth whoami",
         )
     if _ADMISSION.search(message):
-        return AdmissionError(message, hint=_ADMISSION_HINT)
+        return AdmissionError(message, hint=admission_hint(message, asked.namespace))
     if status == 400 and _PLAIN_HTTP.search(message):
         return UnreachableError(f"the API server speaks TLS: {message}", hint="its address begins with https://")
     if status == 403:
@@ -69,8 +71,20 @@ def from_status(asked: Access, status: int, body: bytes) -> MeshdevError:
         return _not_found(asked, message)
     kinds: dict[int, type[ClusterError]] = {409: ConflictError, 410: GoneError}
     kind = kinds.get(status, ClusterError)
-    hint = "try again; the words in it are for who runs the cluster"
-    return kind(f"the API server refused to {asked.sentence()}: {message}", hint=hint)
+    passes = status in {409, 410, 429} or status >= 500  # the others say the same again
+    hint = "try again; if it stays so, the words in it are for the cluster's administrators"
+    return kind(f"the API server refused to {asked.sentence()}: {message}", hint=hint if passes else None)
+
+
+def admission_hint(message: str, namespace: str) -> str:
+    """The way out of a refusal by an admission plugin or a webhook, in *namespace*."""
+    if _QUOTA.search(message):
+        return f"its quota: kubectl -n {namespace} describe quota; end something there, or ask for more"
+    if _TERMINATING.search(message):
+        return f"namespace {namespace} is being deleted: wait until it is gone, then create it anew, or use another"
+    if "failed calling webhook" in message:
+        return "the webhook does not answer: that is for the cluster's administrators"
+    return "a policy of the cluster says so: ask its administrators, or use another namespace"
 
 
 def status_message(body: bytes) -> str:
@@ -90,7 +104,7 @@ def _forbidden(asked: Access, message: str) -> MeshdevError:
         return ForbiddenError(message, hint=f"--as needs the verb impersonate on {impersonated.group(1)}")
     found = _RBAC.search(message)
     if found is None and asked.verb in {"create", "update", "patch", "delete"}:
-        return AdmissionError(message, hint=_ADMISSION_HINT)
+        return AdmissionError(message, hint=admission_hint(message, asked.namespace))
     user = f" ({found['user']})" if found and found["user"] else ""
     if found:
         asked = replace(asked, verb=found["verb"])  # a WebSocket is asked for with get and needs create, too

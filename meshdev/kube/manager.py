@@ -132,7 +132,10 @@ async def wait(
                     tell(found.reason)
     except TimeoutError:
         pass
-    raise _LateError(f"the manager in namespace {namespace} did not start within {seconds:.0f} seconds: {told}")
+    raise _LateError(
+        f"the manager in namespace {namespace} did not start within {seconds:.0f} seconds: {told}",
+        hint=f"kubectl -n {namespace} describe pods -l {_SELECTOR['labelSelector']}",
+    )
 
 
 async def undo(api: KubeApi, created: Created) -> None:

@@ -4,30 +4,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from meshdev.errors import AdmissionError, ClusterError, ImageError, ManagerError
+from meshdev.kube.errors import admission_hint
 from meshdev.kube.manifest import TUNNEL_CONTAINER, protocol_of, version_of
+from meshdev.kube.startup import CRASHES, IMAGE_REASONS, Where, cannot_start, hint_for
 
 Object = dict[str, Any]
-
-#: k8s.io/kubernetes/pkg/kubelet/images/types.go, all but the ones that pass by themselves.
-IMAGE_REASONS: Final = {
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "ImageInspectError",
-    "SignatureValidationFailed",
-}
-#: k8s.io/kubernetes/pkg/kubelet/kuberuntime/kuberuntime_container.go and container/sync_result.go.
-START_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-#: k8s.io/kubernetes/pkg/kubelet/util/manager/watch_based_manager.go: the node's authorizer may refuse the kubelet a
-#: Secret because it does not know the new pod yet. The kubelet asks again, 12-16 s later.
-_PASSES: Final = "failed to sync secret cache"
 
 _POD_SECURITY_HINT: Final = (
     "the manager needs the capabilities NET_ADMIN and MKNOD; it can run in a namespace that allows them: "
     "--manager-namespace"
 )
-_ELSEWHERE_HINT: Final = "ask who runs the cluster, or put the manager into another namespace: --manager-namespace"
+_ELSEWHERE_HINT: Final = "or put the manager into another namespace: --manager-namespace"
 
 
 @dataclass(frozen=True)
@@ -77,26 +64,18 @@ def examine(pod: Object) -> ManagerPod | Waiting:
     return _waiting(pod, container, state.get("waiting") or {})
 
 
-def cannot_start(reason: str, message: str) -> bool:
-    """Whether that is why a container waits, and does not pass by itself."""
-    return reason in START_REASONS and not message.startswith(_PASSES)
-
-
 def _waiting(pod: Object, container: Object, waiting: Object) -> Waiting:
     name, reason, message = pod["metadata"]["name"], waiting.get("reason") or "", waiting.get("message") or ""
+    hint = hint_for(
+        reason, message, Where(pod["metadata"]["namespace"], name, TUNNEL_CONTAINER, _image(pod), "manager")
+    )
     if reason in IMAGE_REASONS:
-        raise ImageError(
-            f"the image of the manager cannot be had: {message or reason}",
-            hint=f"the image is {_image(pod)}; another one: --image; a private registry: --image-pull-secret",
-        )
+        raise ImageError(f"the image of the manager cannot be had: {message or reason}", hint=hint)
     if cannot_start(reason, message):
-        raise ManagerError(f"the manager's pod {name} cannot start: {message or reason}")
-    if reason == "CrashLoopBackOff":
+        raise ManagerError(f"the manager's pod {name} cannot start: {message or reason}", hint=hint)
+    if reason == CRASHES:
         last = (container.get("lastState") or {}).get("terminated") or {}
-        raise ManagerError(
-            f"the manager's pod {name} starts and ends again: {_end(last)}",
-            hint=f"kubectl -n {pod['metadata']['namespace']} logs {name} -c {TUNNEL_CONTAINER} --previous",
-        )
+        raise ManagerError(f"the manager's pod {name} starts and ends again: {_end(last)}", hint=hint)
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return Waiting(f"pod {name} is not scheduled: {condition.get('message') or condition.get('reason')}")
@@ -138,12 +117,13 @@ def examine_deployment(deployment: Object) -> Waiting | None:
             f"the manager in namespace {meta['namespace']} is scaled to zero",
             hint=f"kubectl -n {meta['namespace']} scale deployment {meta['name']} --replicas 1",
         )
-    return replica_failure(deployment, _POD_SECURITY_HINT)
+    return replica_failure(deployment, _POD_SECURITY_HINT, elsewhere=_ELSEWHERE_HINT)
 
 
-def replica_failure(deployment: Object, hint: str | None = None) -> Waiting | None:
-    """Why its pods cannot be created. Raises AdmissionError verbatim where they are refused, with *hint* for Pod
-    Security.
+def replica_failure(deployment: Object, pod_security: str, elsewhere: str | None = None) -> Waiting | None:
+    """Why its pods cannot be created. Raises AdmissionError verbatim where they are refused.
+
+    *pod_security* is the hint where it is Pod Security that refuses, *elsewhere* for the other policies.
     """
     status = deployment.get("status") or {}
     if status.get("observedGeneration") != deployment["metadata"].get("generation"):
@@ -152,7 +132,13 @@ def replica_failure(deployment: Object, hint: str | None = None) -> Waiting | No
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             message = condition.get("message") or "the pod cannot be created"
             if "forbidden" in message or "denied" in message:
-                hint = _POD_SECURITY_HINT if "PodSecurity" in message else _ELSEWHERE_HINT
-                raise AdmissionError(message, hint=hint)
+                hint = admission_hint(message, deployment["metadata"].get("namespace") or "")
+                raise AdmissionError(
+                    message, hint=pod_security if "PodSecurity" in message else _either(hint, elsewhere)
+                )
             return Waiting(message)
     return None
+
+
+def _either(hint: str, elsewhere: str | None) -> str:
+    return f"{hint}; {elsewhere}" if elsewhere else hint

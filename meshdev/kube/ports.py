@@ -60,10 +60,10 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
     names: dict[tuple[int, Transport], set[str]] = {}
     said: dict[tuple[int, Transport], list[bool | None]] = {}
     led: list[ServicePort] = []
-    declared = tuple(_declared(pod))
+    known_ports = tuple(declared(pod))
     for service in services:
         for port in service["spec"].get("ports") or []:
-            target = _target(port, declared)
+            target = target_of(port, known_ports)
             if target is None:
                 continue
             name = port.get("name") or ""
@@ -71,7 +71,7 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
             said.setdefault(target, []).append(_is_http(port.get("appProtocol"), name))
             if service["metadata"]["name"] == asked:
                 led.append(ServicePort(port["port"], name, *target))
-    for number, transport, name in declared:
+    for number, transport, name in known_ports:
         names.setdefault((number, transport), set()).add(name)
         said.setdefault((number, transport), []).append(_is_http(None, name))
     known = tuple(
@@ -81,27 +81,16 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
     return Ports(known, tuple(led))
 
 
-def url_of(pod: Object, services: Iterable[Object], remote: int) -> str | None:
-    """Where clients in the cluster ask for that TCP port of the pods; None where no Service leads there."""
-    declared = tuple(_declared(pod))
-    for service in services:
-        for port in service["spec"].get("ports") or []:
-            if _target(port, declared) == (remote, "tcp"):
-                headless = service["spec"].get("clusterIP") == "None"  # its name leads to the pods themselves
-                number = remote if headless else port["port"]
-                host = f"{service['metadata']['name']}.{service['metadata']['namespace']}"
-                return f"http://{host}/" if number == 80 else f"http://{host}:{number}/"
-    return None
-
-
 def resolve_ports(requests: Sequence[PortRequest], ports: Ports, mode: Mode, what: str) -> tuple[Port, ...]:
     """The ports to intercept; *what* names the target. Raises InterceptError for ports that cannot be meant."""
     found = [_resolved(request, ports, mode, what) for request in requests]
     if not requests:
         found = [Port(port.number, port.protocol, port.number) for port in ports.by_default(mode)]
     if not found:
+        udp = mode == "mesh" and any(port.transport == "udp" for port in ports.known)
         raise InterceptError(
-            f"{what} declares no {'TCP ' if mode == 'mesh' else ''}port", hint="name one: --port LOCAL:REMOTE"
+            f"{what} declares no {'TCP ' if mode == 'mesh' else ''}port",
+            hint=f"{'meshdev proxy takes UDP, too; or ' if udp else ''}name one: --port LOCAL:REMOTE",
         )
     if len(found) > MAX_PORTS:
         raise InterceptError(f"{what} has {len(found)} ports, at most {MAX_PORTS} are possible", hint="choose: --port")
@@ -177,7 +166,7 @@ def _named(port: TargetPort) -> str:
     return f" ({', '.join(sorted(port.names))})" if port.names else ""
 
 
-def _declared(pod: Object) -> Iterator[tuple[int, Transport, str]]:
+def declared(pod: Object) -> Iterator[tuple[int, Transport, str]]:
     """Ports of containers that run as long as the pod: sidecars among the init containers, too (KEP-753)."""
     sidecars = [each for each in pod.get("initContainers") or [] if each.get("restartPolicy") == "Always"]
     for container in [*(pod.get("containers") or []), *sidecars]:
@@ -187,14 +176,15 @@ def _declared(pod: Object) -> Iterator[tuple[int, Transport, str]]:
                 yield port["containerPort"], transport, port.get("name") or ""
 
 
-def _target(port: Object, declared: Iterable[tuple[int, Transport, str]]) -> tuple[int, Transport] | None:
+def target_of(port: Object, known: Iterable[tuple[int, Transport, str]]) -> tuple[int, Transport] | None:
+    """The pods' port that a Service's *port* leads to; by its name it is one of the *known* ports of containers."""
     transport = _TRANSPORTS.get(port.get("protocol") or "TCP")
     target = port.get("targetPort") or port["port"]
     if transport is None:
         return None
     if isinstance(target, int):
         return target, transport
-    return next(((number, kind) for number, kind, name in declared if (kind, name) == (transport, target)), None)
+    return next(((number, kind) for number, kind, name in known if (kind, name) == (transport, target)), None)
 
 
 def _is_http(app_protocol: str | None, name: str) -> bool | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from meshdev.kube.podstate import IMAGE_REASONS, START_REASONS
+from meshdev.kube.startup import IMAGE_REASONS, START_REASONS
 
 Object = Mapping[str, Any]
 
@@ -36,6 +36,8 @@ class Sidecar:
     failed: bool = False
     secret: str = ""
     """Name of the Secret with its workload's token (:mod:`meshdev.kube.tokens`)."""
+    cause: str = ""
+    """Kubernetes' own name for why it waits, as ``ErrImagePull``; *reason* has the sentence."""
 
     @property
     def alive(self) -> bool:
@@ -132,6 +134,7 @@ def _sidecar(container: Object, how: Literal["ephemeral", "patch"], state: Objec
         reason=words.strip(),
         failed=reason in IMAGE_REASONS | START_REASONS,
         secret=_secret(container),
+        cause=reason,
     )
 
 

@@ -77,10 +77,12 @@ async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:
     found = tuple(pod for pod in pods.values() if is_of(workload, pod) and _stays(pod))
     refuse_pods(str(workload), found)
     if not found:
-        scale = f"kubectl -n {workload.namespace} scale {workload} --replicas 1"
+        kubectl = f"kubectl -n {workload.namespace}"
+        # Where there should be some, the workload's events say why there are none.
+        scaled_down = workload.has_template and resolved.object["spec"].get("replicas") == 0
         raise InterceptError(
             f"{workload} in namespace {workload.namespace} has no pod that runs",
-            hint=scale if workload.kind in {"deployment", "statefulset", "replicaset"} else None,
+            hint=f"{kubectl} scale {workload} --replicas 1" if scaled_down else f"{kubectl} describe {workload}",
         )
     return found
 

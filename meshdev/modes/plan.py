@@ -9,8 +9,9 @@ from meshdev.errors import InterceptError
 from meshdev.intercept.spec import Port, Spec
 from meshdev.kube import leases, tokens
 from meshdev.kube.client import KubeApi, Object
-from meshdev.kube.ports import resolve_ports, url_of
+from meshdev.kube.ports import resolve_ports
 from meshdev.kube.replicas import replica
+from meshdev.kube.urls import url_of
 from meshdev.kube.workloads import Resolved, pods_of, resolve
 from meshdev.modes.intent import Intent
 from meshdev.modes.link import Link
@@ -31,9 +32,8 @@ class Plan:
 
     @property
     def url(self) -> str | None:
-        """Where the first of its TCP ports is asked for in the cluster."""
-        first = next((port.remote for port in self.spec.ports if is_tcp(port)), None)
-        return url_of(self.resolved.template["spec"], self.resolved.services, first) if first is not None else None
+        """Where one of its TCP ports is asked for in the cluster."""
+        return url_of(self.resolved.template["spec"], self.resolved.services, self.spec.ports, self.spec.mode)
 
     def describe(self) -> str:
         """For people."""

@@ -1,11 +1,12 @@
 """All pods of one intercept: what the API server and their sidecars say together. Pure; the clock is an argument."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
 from meshdev.kube.replicas import Replica, Sidecar
+from meshdev.kube.startup import IMAGE_REASONS, Where, hint_for
 from meshdev.wire.intercepts import MAX_EXCLUDED, Report
 from meshdev.wire.session_intercepts import Counts
 
@@ -209,21 +210,28 @@ class Pods:
         for sidecar in self._ours(replica):
             where = f"the sidecar {sidecar.name} of pod {replica.name}"
             if sidecar.failed:
-                patience = START_SECONDS if "secret" in sidecar.reason.lower() else 0.0
-                kind = ImageError if "image" in sidecar.reason.lower() else ClusterError
-                yield "failed", patience, kind(f"{where} cannot start: {sidecar.reason}", hint="another image: --image")
+                passes = sidecar.cause == "CreateContainerConfigError" and "secret" in sidecar.reason.lower()
+                kind = ImageError if sidecar.cause in IMAGE_REASONS else ClusterError
+                place = Where(replica.namespace, replica.name, sidecar.name, sidecar.image, sidecar.how)
+                hint = hint_for(sidecar.cause, sidecar.reason, place)
+                failure = kind(f"{where} cannot start: {sidecar.reason}", hint=hint)
+                yield "failed", START_SECONDS if passes else 0.0, failure
             elif sidecar.state == "running":
-                alone = len(replica.sidecars) == 1
-                yield (
-                    "unheard",
-                    MANAGER_SECONDS if alone else FORMER_SECONDS,
-                    InterceptError(
-                        f"{where} runs and does not reach the manager at {self._manager}",
-                        hint="a NetworkPolicy may drop its egress: allow it to the traffic-manager pod, ports 15010 "
-                        f"and 20000-29999; its log: kubectl -n {replica.namespace} logs {replica.name} "
-                        f"-c {sidecar.name}",
-                    ),
+                others = [each.name for each in replica.sidecars if each.name != sidecar.name]
+                log = f"kubectl -n {replica.namespace} logs {replica.name} -c {sidecar.name}"
+                error = InterceptError(
+                    f"{where} runs and does not reach the manager at {self._manager}", hint=_unheard(others, log)
                 )
+                yield "unheard", FORMER_SECONDS if others else MANAGER_SECONDS, error
+
+
+def _unheard(others: Sequence[str], log: str) -> str:
+    if others:  # only one can have the redirects
+        return f"{others[0]} in the same pod, of another manager or workload, does not end; {log}"
+    return (
+        "a NetworkPolicy may drop its egress: allow it to the traffic-manager pod, ports 15010 and 20000-29999; "
+        f"its log: {log}"
+    )
 
 
 def _counts(report: Report, *, older: int) -> Counts:

@@ -170,7 +170,9 @@ class InterceptStatus:
     notes: tuple[str, ...]
     age_s: float
     url: str | None = None
-    """Where requests for it can be sent from this machine, to try it; None where no Service leads to its ports."""
+    """Where requests for it can be sent from this machine, to try it: ``http``, ``https``, ``h2c``, ``grpc``, or
+    ``tcp`` for a protocol that is none of these. None where no Service leads to its ports.
+    """
     pending_listeners: tuple[PendingListener, ...] = ()
 
     def as_json(self) -> dict[str, object]:

@@ -280,6 +280,7 @@ class FakeSession:
             local=(LocalPort(8080, "tcp", up=False),),
             notes=(),
             age_s=0.5,
+            url=f"http://{name}.{one.request.namespace or 'default'}/",
         )
         self.trace("up")
         one.say(Up(one.state))

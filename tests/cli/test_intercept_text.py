@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from meshdev.cli.counting import LINE_SECONDS, Counting
-from meshdev.cli.intercept_text import counts, curl, line, up
-from meshdev.wire.session_intercepts import Counts, InterceptRequest, PendingListener
+from meshdev.cli.intercept_text import counts, line, trial, up
+from meshdev.wire.session_intercepts import Counts, InterceptRequest, Mode, PendingListener
 from tests.wire.test_session_intercepts import INTERCEPT as REPORTED
 
 INTERCEPT = replace(REPORTED, pending_listeners=())
@@ -29,12 +29,27 @@ MESH = InterceptRequest(target="svc/front", mode="mesh", headers=("a=1",))
     ],
 )
 def test_how_to_try_it(asked: InterceptRequest, expected: str) -> None:
-    assert curl(INTERCEPT, asked) == f"curl {expected}"
+    assert trial(INTERCEPT, asked) == f"curl {expected}"
 
 
-def test_without_the_sessions_word_the_name_is_what_it_most_probably_is() -> None:
-    assert curl(replace(INTERCEPT, url=None), MESH).endswith(" http://front.default/")
-    assert curl(replace(INTERCEPT, url=None), replace(MESH, target="deploy/b")).endswith(" http://b.default/")
+@pytest.mark.parametrize(
+    ("url", "mode", "expected"),
+    [
+        (None, "mesh", None),  # no Service leads there: no name does
+        ("http://b.default:8080/", "mesh", "curl -H 'a: 1' http://b.default:8080/"),
+        ("https://b.default/", "proxy", "curl -k https://b.default/"),
+        ("h2c://b.default:81/", "mesh", "curl --http2-prior-knowledge -H 'a: 1' http://b.default:81/"),
+        ("grpc://b.default:50051/", "mesh", "grpcurl -plaintext -H 'a: 1' b.default:50051 list"),
+        ("tcp://db.default:5432/", "mesh", None),  # no request of a database matches
+        ("tcp://db.default:5432/", "proxy", "nc -v db.default 5432"),
+        ("carrier-pigeon://b.default/", "mesh", None),
+    ],
+)
+def test_a_trial_speaks_what_the_port_speaks(url: str | None, mode: Mode, expected: str | None) -> None:
+    asked = replace(MESH, mode=mode, headers=MESH.headers if mode == "mesh" else ())
+    assert trial(replace(INTERCEPT, url=url), asked) == expected
+    lines = up(replace(INTERCEPT, url=url), asked).splitlines()
+    assert [each for each in lines if each.startswith("Try it")] == ([f"Try it: {expected}"] if expected else [])
 
 
 def test_up() -> None:
@@ -44,7 +59,7 @@ def test_up() -> None:
         "Try it: curl -H 'a: 1' http://b.default/",
         "Ctrl-C ends it",
     ]
-    udp = replace(INTERCEPT, mode="proxy", ports=("9090:9090/udp",), fallback=False, detached=True)
+    udp = replace(INTERCEPT, mode="proxy", ports=("9090:9090/udp",), fallback=False, detached=True, url=None)
     assert up(udp, MESH).splitlines() == [
         "deployment/b in namespace default: all traffic → this machine (port 9090/udp → 9090)",
         "Nothing listens on 9090/udp yet: the answer is 503",

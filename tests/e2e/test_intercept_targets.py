@@ -1,5 +1,6 @@
 """Every kind of target, in both modes: all of its pods are intercepted, none is restarted, and nothing is left."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +10,7 @@ import pytest
 from tests.cluster.manifests import HTTP, App, Port
 from tests.e2e import pods, workloads
 from tests.e2e.conftest import Laptop, kubectl, until
-from tests.e2e.intercepting import A1, LOCAL, ask, curl, in_pod, intercepted, listed, local
+from tests.e2e.intercepting import A1, LOCAL, ask, curl, in_pod, intercepted, listed, local, refused
 from tests.e2e.workloads import as_daemonset, as_pod, as_replicaset, http, of, sample
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
@@ -61,6 +62,7 @@ def there(cluster: None) -> Iterator[Laptop]:  # noqa: ARG001 -- for its effect
         *(as_replicaset(copies[0]), copies[1]),
         *(each for app in ("db", "named", "tcp-first") for each in of(sample(app), NAMESPACE)),
         *of(udp, NAMESPACE),
+        *of(App("two", ("--name=two", "--port=8080", "--port=5432"), (HTTP, Port("db", 5432))), NAMESPACE),
         *of(App("undeclared", ("--name=undeclared", "--port=8080", "--port=8081"), (HTTP,)), NAMESPACE),
     ]
     laptop = Laptop(1)
@@ -159,3 +161,25 @@ def test_an_undeclared_port_and_another_local_one(there: Laptop) -> None:
     with intercepted(there, "mesh", "deploy/undeclared", NAMESPACE, "-H", "a", "--port", "8080:8081"):
         asked = ask(NAMESPACE, (other, {"A": "anything"}), (other, {}), (declared, {"A": "anything"}))
         assert asked == [(200, LOCAL), (200, "undeclared"), (200, "undeclared")]
+
+
+def test_a_local_port_alone_is_the_targets_port_of_that_number(there: Laptop) -> None:
+    """Of a target that has others, too."""
+    with intercepted(there, "mesh", "deploy/two", NAMESPACE, "-H", "a=1", "--port", "5432") as told:
+        assert told["ports"] == ["5432:5432/tcp"]
+    code, error = refused(there, "mesh", "deploy/two", "-n", NAMESPACE, "-H", "a=1", "--port", "3000", "--detach")
+    assert code == 60
+    assert "deployment/two has the ports 5432/tcp (db), 8080/tcp (http)" in error["message"]
+
+
+def test_the_command_to_try_it_works_and_a_database_has_none(there: Laptop) -> None:
+    said = there.meshdev("mesh", "deploy/web", "-n", NAMESPACE, "-H", "a=1", "--detach")
+    try:
+        (command,) = (line.removeprefix("Try it: ") for line in said.splitlines() if line.startswith("Try it: "))
+        assert there.ok(*shlex.split(command)) == LOCAL
+    finally:
+        there.meshdev("leave", "deploy/web", "-n", NAMESPACE)
+    for mode, flags, commands in (("mesh", ("-H", "a=1"), []), ("proxy", (), [f"Try it: nc -v two.{NAMESPACE} 5432"])):
+        said = there.meshdev(mode, "svc/two", "-n", NAMESPACE, *flags, "--port", "8080:5432", "--detach")
+        there.meshdev("leave", "svc/two", "-n", NAMESPACE)
+        assert [line for line in said.splitlines() if line.startswith("Try it")] == commands

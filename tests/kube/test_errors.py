@@ -130,3 +130,26 @@ def test_openssl_says_why_a_certificate_is_not_trusted() -> None:
     error = from_connection(wrapped, SERVER)
     assert isinstance(error, UntrustedError)
     assert error.message.endswith("is not trusted: unable to get local issuer certificate")
+
+
+TERMINATING = (
+    'leases "x" is forbidden: unable to create new content in namespace default because it is being terminated'
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "hint"),
+    [
+        (403, QUOTA, "its quota: kubectl -n default describe quota; end something there, or ask for more"),
+        (403, TERMINATING, "namespace default is being deleted"),
+        (403, POD_SECURITY, "a policy of the cluster says so"),
+        (500, 'failed calling webhook "p": timeout', "the webhook does not answer"),
+        (429, "too many requests", "try again"),
+        (503, "starting", "try again"),
+        (422, "Invalid value", None),
+        (400, "unknown field", None),
+    ],
+)
+def test_hints_fit_the_cause(status: int, message: str, hint: str | None) -> None:
+    found = from_status(CREATE, status, body(message)).hint
+    assert found is None if hint is None else found is not None and found.startswith(hint)

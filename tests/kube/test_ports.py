@@ -7,7 +7,7 @@ import pytest
 from meshdev.errors import InterceptError, UsageError
 from meshdev.intercept.ports import parse_port
 from meshdev.intercept.spec import Mode, Port
-from meshdev.kube.ports import Ports, ServicePort, TargetPort, ports_of, resolve_ports, url_of
+from meshdev.kube.ports import Ports, ServicePort, TargetPort, ports_of, resolve_ports
 from tests.kube.objects import service
 
 Object = dict[str, Any]
@@ -159,27 +159,15 @@ def test_a_name_of_several_ports_is_asked_about_and_one_of_both_transports_is_th
 
 
 def test_a_workload_without_ports() -> None:
-    with pytest.raises(InterceptError, match="declares no TCP port"):
+    with pytest.raises(InterceptError, match="declares no TCP port") as caught:
         resolve_ports([], Ports(()), "mesh", "deployment/b")
+    assert caught.value.hint == "name one: --port LOCAL:REMOTE"
+    with pytest.raises(InterceptError, match="declares no TCP port") as caught:
+        resolve_ports([], Ports((TargetPort(53, "udp"),)), "mesh", "deployment/b")
+    assert caught.value.hint == "meshdev proxy takes UDP, too; or name one: --port LOCAL:REMOTE"
     with pytest.raises(InterceptError, match="has no declared port"):
         resolve_ports([parse_port("1")], Ports(()), "mesh", "deployment/b")
     assert resolve_ports([parse_port("1:2")], Ports(()), "mesh", "deployment/b") == (Port(2, "tcp", 1),)
     many = tuple(TargetPort(number, "tcp") for number in range(1, 66))
     with pytest.raises(InterceptError, match="at most 64"):
         resolve_ports([], Ports(many), "mesh", "deployment/b")
-
-
-@pytest.mark.parametrize(
-    ("port", "cluster_ip", "expected"),
-    [
-        ({"port": 80, "targetPort": 8080}, "10.96.0.7", "http://b.team-1/"),
-        ({"port": 81, "targetPort": "http"}, "10.96.0.7", "http://b.team-1:81/"),
-        ({"port": 80, "targetPort": 8080}, "None", "http://b.team-1:8080/"),
-        ({"port": 80, "targetPort": 9}, "10.96.0.7", None),
-        ({"port": 80, "targetPort": 8080, "protocol": "UDP"}, "10.96.0.7", None),
-    ],
-)
-def test_where_clients_ask_for_it(port: dict[str, Any], cluster_ip: str, expected: str | None) -> None:
-    made = {"metadata": {"name": "b", "namespace": "team-1"}, "spec": {"clusterIP": cluster_ip, "ports": [port]}}
-    pod = {"containers": [{"ports": [{"name": "http", "containerPort": 8080}]}]}
-    assert url_of(pod, [made], 8080) == expected

@@ -164,6 +164,10 @@ async def test_a_workload_without_pods_and_one_with_a_pod_that_a_mesh_has(fake: 
     found = await resolved_b(fake, api)
     with pytest.raises(InterceptError, match="has no pod that runs") as caught:
         await pods_of(api, found)
+    assert caught.value.hint == "kubectl -n default describe deployment/b"  # there should be two: its events say why
+    fake.objects["apps", "deployments"]["default", "b"]["spec"]["replicas"] = 0
+    with pytest.raises(InterceptError, match="has no pod that runs") as caught:
+        await pods_of(api, await resolved(api, "deploy/b"))
     assert caught.value.hint == "kubectl -n default scale deployment/b --replicas 1"
     put_pod(fake, pod("b-1", workload(), containers=[{"name": "istio-proxy", "ports": [HTTP]}]))
     with pytest.raises(InterceptError, match="Istio"):

@@ -95,9 +95,21 @@ def test_ready_pods_count_and_where_there_is_none_those_that_stay() -> None:
     ("sidecar", "report", "seconds", "kind", "words"),
     [
         (RUNNING, None, MANAGER_SECONDS, InterceptError, "does not reach the manager at 10.96.0.5:15010"),
-        (replace(RUNNING, state="starting", failed=True, reason="image not found"), None, 0, ImageError, "not found"),
         (
-            replace(RUNNING, state="starting", failed=True, reason='secret "x" not found'),
+            replace(RUNNING, state="starting", failed=True, reason="image not found", cause="ErrImagePull"),
+            None,
+            0,
+            ImageError,
+            "not found",
+        ),
+        (
+            replace(
+                RUNNING,
+                state="starting",
+                failed=True,
+                reason='secret "x" not found',
+                cause="CreateContainerConfigError",
+            ),
             None,
             START_SECONDS,
             ClusterError,
@@ -205,3 +217,22 @@ def test_a_container_that_is_started_again_stays_acknowledged_for_a_moment() -> 
     assert (world.pods.acked(1), world.pods.pending) == (0, {"8080": 1})
     world.pods.reported(replace(ACKED, state="gone", pending=()))
     assert world.pods.pending == {}
+
+
+def test_hints_fit_what_is_wrong_with_a_sidecar() -> None:
+    def hint(*sidecars: Sidecar) -> str:
+        world = World(pod("b-1", *sidecars))
+        world.pods.trouble()
+        world.now += FORMER_SECONDS
+        error = world.pods.trouble()
+        assert error is not None
+        return error.hint or ""
+
+    failed = replace(RUNNING, state="starting", failed=True)
+    assert "--image" in hint(replace(failed, reason="no such image", cause="ErrImagePull"))
+    secret = hint(replace(failed, reason='secret "x" not found', cause="CreateContainerConfigError"))
+    assert "--image" not in secret
+    assert "the Secret was deleted" in secret
+    assert "a NetworkPolicy may drop its egress" in hint(RUNNING)
+    other = replace(RUNNING, name="meshdev-2", secret="other")  # noqa: S106 -- a name
+    assert hint(RUNNING, other).startswith("meshdev-2 in the same pod, of another manager or workload, does not end")

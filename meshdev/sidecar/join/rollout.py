@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from meshdev.errors import ClusterError, ImageError
-from meshdev.kube.podstate import IMAGE_REASONS, Waiting, cannot_start, replica_failure
+from meshdev.kube.podstate import Waiting, replica_failure
 from meshdev.kube.replicas import TEMPLATE_CONTAINER
+from meshdev.kube.startup import CRASHES, IMAGE_REASONS, Where, cannot_start, hint_for
 
 Object = Mapping[str, Any]
 
@@ -53,13 +54,22 @@ def _pod(pod: Object) -> str | None:
         reason = waiting.get("reason") or ""
         words = f"container {each['name']} of pod {name}: {waiting.get('message') or reason}"
         ours = each["name"] == TEMPLATE_CONTAINER
-        if ours and reason in IMAGE_REASONS:
-            raise ImageError(f"the sidecar's image cannot be had: {words}", hint="another one: --image")
-        if ours and (reason == "CrashLoopBackOff" or cannot_start(reason, waiting.get("message") or "")):
-            raise ClusterError(f"the sidecar cannot start: {words}")
+        message = waiting.get("message") or ""
+        if ours and (reason in IMAGE_REASONS or reason == CRASHES or cannot_start(reason, message)):
+            raise _failure(pod, reason, message, words)
         if reason and reason not in {"PodInitializing", "ContainerCreating"}:
             return words
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return f"pod {name} is not scheduled: {condition.get('message') or condition.get('reason')}"
     return None
+
+
+def _failure(pod: Object, reason: str, message: str, words: str) -> ClusterError:
+    containers = pod["spec"].get("initContainers") or []
+    image = next((each.get("image") or "" for each in containers if each["name"] == TEMPLATE_CONTAINER), "")
+    where = Where(pod["metadata"].get("namespace") or "", pod["metadata"]["name"], TEMPLATE_CONTAINER, image, "patch")
+    hint = hint_for(reason, message, where)
+    if reason in IMAGE_REASONS:
+        return ImageError(f"the sidecar's image cannot be had: {words}", hint=hint)
+    return ClusterError(f"the sidecar cannot start: {words}", hint=hint)

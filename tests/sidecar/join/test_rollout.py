@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from meshdev.errors import ClusterError, ImageError
+from meshdev.errors import AdmissionError, ClusterError, ImageError
 from meshdev.sidecar.join.rollout import progress_of
 from tests.kube.objects import pod, workload
 
@@ -87,6 +87,32 @@ def test_a_pod_that_is_not_scheduled_and_one_that_goes() -> None:
         ("CreateContainerConfigError", ClusterError, "the sidecar cannot start"),
     ],
 )
-def test_our_own_container_is_told_at_once(reason: str, kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
+def test_our_own_container_is_told_at_once(reason: str, kind: type[ClusterError], words: str) -> None:
+    with pytest.raises(kind, match=words) as caught:
         progress_of(seen("Deployment"), [waiting("meshdev", reason, "why")])
+    assert ("--image" in (caught.value.hint or "")) == (kind is ImageError)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (
+            'pods "b-1" is forbidden: violates PodSecurity "baseline:latest"',
+            "the sidecar needs the capability NET_ADMIN",
+        ),
+        (
+            'pods "b-1" is forbidden: exceeded quota: q, requested: cpu=50m',
+            "its quota: kubectl -n team-1 describe quota",
+        ),
+        ('admission webhook "p" denied the request: no', "a policy of the cluster says so"),
+    ],
+)
+def test_pods_that_are_refused_are_told_with_a_hint_of_their_own(words: str, hint: str) -> None:
+    condition = {"type": "ReplicaFailure", "status": "True", "message": words}
+    made = seen("Deployment", conditions=[condition])
+    made["metadata"]["namespace"] = "team-1"
+    with pytest.raises(AdmissionError) as caught:
+        progress_of(made, [])
+    assert caught.value.message == words
+    assert hint in (caught.value.hint or "")
+    assert "manager" not in (caught.value.hint or "")  # it has nothing to do with that
