@@ -17,6 +17,8 @@ _SHORT: Final[dict[str, Kind]] = {
     "svc": "service",
 }
 _WORKLOADS: Final[dict[str, Kind]] = _SHORT | {name: kind for kind in KINDS for name in (kind, f"{kind}s")}
+#: ``deployments.apps/b`` is what `kubectl get -o name` prints, ``deployments.v1.apps/b`` its full form.
+_GROUP: Final = re.compile(r"\.(v1\.)?apps$")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _HINT: Final = "KIND/NAME, for instance deployment/b, deploy/b, sts/db, svc/b or pod/b-1"
 
@@ -36,10 +38,12 @@ def parse_target(text: str) -> Target:
     """The target that *text* names. Raises UsageError."""
     kind, slash, name = text.partition("/")
     if not slash:
-        raise UsageError(f"the target {text!r} has no kind", hint=_HINT)
-    short = kind.lower().removesuffix(".apps")  # deployments.apps/b is what `kubectl get -o name` prints
+        meant = f"deployment/{text} or svc/{text}? " if _NAME.fullmatch(text) else ""
+        raise UsageError(f"the target {text!r} has no kind", hint=f"{meant}{_HINT}")
+    short = _GROUP.sub("", kind.lower())
     if short not in _WORKLOADS:
-        raise UsageError(f"{kind!r} is no kind that can be intercepted", hint=_HINT)
+        pods = "pods of other kinds (Job, ReplicationController, Rollout, …) by a Service that selects them: svc/NAME"
+        raise UsageError(f"{kind!r} is no kind that can be intercepted", hint=f"{_HINT}; {pods}")
     if _NAME.fullmatch(name) is None:
         raise UsageError(f"{name!r} is no name of a {_WORKLOADS[short]}", hint=_HINT)
     return Target(_WORKLOADS[short], name)

@@ -82,9 +82,14 @@ class Holding:
         """Whether it is on that workload (``deployment/b``)."""
         return self._plan is not None and (str(self._plan.spec.workload), self.namespace) == (workload, namespace)
 
-    def looks_for(self, target: Target, namespace: str) -> bool:
-        """Whether it was asked for by that name, and nobody knows yet which workload that is."""
-        return self._plan is None and (self._intent.target, self.namespace) == (target, namespace)
+    @property
+    def workload(self) -> str | None:
+        """As people name it; None where nobody knows yet which one it is."""
+        return str(self._plan.spec.workload) if self._plan is not None else None
+
+    def asked_for(self, target: Target, namespace: str) -> bool:
+        """Whether it was asked for by that name."""
+        return (self._intent.target, self.namespace) == (target, namespace)
 
     def status(self) -> InterceptStatus | None:
         """As it is now; None while nothing is planned yet."""

@@ -190,9 +190,11 @@ class Intercepts:
             chosen = [each for each in self._running if request.namespace in (None, each.holding.namespace)]
             return await self._end(chosen)
         target, namespace = parse_target(request.target), request.namespace or self.namespace
-        starting = [each for each in self._running if each.holding.looks_for(target, namespace)]
-        chosen = [each for each in self._running if each.holding.holds(str(target), namespace)]
-        if chosen:  # what is known needs no API server
+        asked = [each for each in self._running if each.holding.asked_for(target, namespace)]
+        known = [str(target), *(each.holding.workload for each in asked)]
+        chosen = [each for each in self._running if any(each.holding.holds(name, namespace) for name in known if name)]
+        starting = [each for each in asked if each.holding.workload is None]
+        if chosen:  # what is known needs no API server, nor pods that a Service selects still
             return await self._end(chosen + starting)
         if starting:
             await self._end(starting)

@@ -16,6 +16,7 @@ from meshdev.intercept.target import Target, parse_target
         *((f"{word}/b", Target("pod", "b")) for word in ("pod", "pods", "po")),
         *((f"{word}/b", Target("service", "b")) for word in ("service", "services", "svc")),
         ("deployment.apps/b", Target("deployment", "b")),
+        ("deployments.v1.apps/b", Target("deployment", "b")),
         ("pod/b-1.x", Target("pod", "b-1.x")),
     ],
 )
@@ -24,8 +25,20 @@ def test_kinds_and_short_names(typed: str, expected: Target) -> None:
     assert parse_target(str(expected)) == expected
 
 
-@pytest.mark.parametrize("typed", ["", "b", "/b", "deploy/", "deploy/B", "deploy/b/c", "job/b", "deploy/../x", "d\0/b"])
+@pytest.mark.parametrize(
+    "typed", ["", "b", "/b", "deploy/", "deploy/B", "deploy/b/c", "job/b", "deployment.batch/b", "deploy/../x", "d\0/b"]
+)
 def test_what_cannot_be_meant_says_how_to_write_it(typed: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_target(typed)
     assert "deployment/b" in (caught.value.hint or "")
+
+
+def test_hints_speak_of_what_was_typed() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_target("web")
+    assert (caught.value.hint or "").startswith("deployment/web or svc/web? ")
+    for kind in ("rc", "job", "rollout"):
+        with pytest.raises(UsageError, match=f"{kind}' is no kind") as caught:
+            parse_target(f"{kind}/x")
+        assert "by a Service that selects them" in (caught.value.hint or "")

@@ -153,6 +153,17 @@ async def test_a_detached_one_stays_until_somebody_leaves_it(world: World, typed
         assert await world.intercepts.leave(LeaveRequest(typed, None)) == ()
 
 
+async def test_what_a_service_led_to_is_left_by_its_name_whatever_it_selects_now(world: World) -> None:
+    """Its pods may have been scaled away, or it may be gone; others on the same workload end with it."""
+    async with world.connected():
+        await world.up(target="svc/b", detach=True)
+        await world.up(target="deploy/b", headers=("a=2",), detach=True)
+        world.fake.remove("pods", "b-1")
+        world.fake.remove("services", "b")
+        assert await world.intercepts.leave(LeaveRequest("svc/b", None)) == (B,)
+        assert world.intercepts.status() == ()
+
+
 async def test_all_on_a_workload_are_left_and_their_commands_hear_it(world: World) -> None:
     async with world.connected():
         one, first = await world.up()
