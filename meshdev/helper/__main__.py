@@ -61,9 +61,11 @@ def _serve() -> NoReturn:
     # The kernel's word on who made the socketpair; an environment variable of sudo's would be a guess.
     _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     _leave_caller()
-    from meshdev.helper.server import serve  # noqa: PLC0415 -- after the fork: sudo ends sooner
+    # After the fork: sudo ends sooner. Before the next one: both processes need the code.
+    from meshdev.helper.keeper import fork_helper  # noqa: PLC0415 -- see above
+    from meshdev.helper.server import serve  # noqa: PLC0415 -- see above
 
-    sys.exit(serve(sock, uid))
+    sys.exit(serve(sock, uid, fork_helper(uid)))
 
 
 def _leave_caller() -> None:

@@ -58,6 +58,8 @@ class Firewall:
         except FirewallError:
             self._library.close()
             raise
+        #: The netlink socket that owns the table: it lives as long as any copy. None where tables have no owner.
+        self.descriptor = self._library.descriptor if self._owner else None
         if not self._owner:
             self._library = KeptTable(self._library, self._table)
 

@@ -23,8 +23,11 @@ _LOCK_SECONDS: Final = 1.0
 class Journal:
     """The journal of one user's helper, locked for as long as this object lives."""
 
-    def __init__(self, uid: int, folder: Path = FOLDER) -> None:
-        """Take the lock. Raises AlreadyConnectedError when a live helper holds it, LaptopError without the folder."""
+    def __init__(self, uid: int, folder: Path = FOLDER, *, patience: float = _LOCK_SECONDS) -> None:
+        """Take the lock. Raises AlreadyConnectedError when a live helper holds it, LaptopError without the folder.
+
+        *patience*: how long to wait for the lock, in seconds.
+        """
         self.uid = uid
         self._path = folder / f"{uid}.json"
         try:
@@ -35,7 +38,7 @@ class Journal:
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise LaptopError(f"{folder} belongs to somebody else", hint=f"sudo rm -r {folder}")
         folder.chmod(0o755)
-        self._lock = _take_lock(folder / f"{uid}.lock")
+        self._lock = _take_lock(folder / f"{uid}.lock", patience)
         self.found = _read(self._path)
         """What a dead helper left, newest last."""
         self._entries: list[Entry] = list(self.found)
@@ -109,9 +112,9 @@ def _read(path: Path) -> tuple[Entry, ...]:
     return record.entries if record is not None else ()
 
 
-def _take_lock(path: Path) -> int:
+def _take_lock(path: Path, patience: float) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    deadline = time.monotonic() + _LOCK_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

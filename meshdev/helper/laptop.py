@@ -86,6 +86,11 @@ class Laptop:
         self._dns_active = False
         self._relays: tuple[RelayTarget, ...] = ()
 
+    @property
+    def table(self) -> int | None:
+        """The descriptor that our nft table lives with; None where it lives by itself or there is none."""
+        return self._firewall.descriptor if self._firewall is not None else None
+
     def handle(self, request: Request) -> Outcome:
         """Carry out one request. Raises LaptopError's kinds; what was reached before the error is undone at the end."""
         outcome = Outcome(Done())

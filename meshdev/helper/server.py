@@ -16,6 +16,7 @@ from typing import Final
 
 from meshdev.errors import LaptopError, MeshdevError, ProtocolError
 from meshdev.helper.journal import Journal
+from meshdev.helper.keeper import Keeper
 from meshdev.helper.laptop import Laptop, Outcome
 from meshdev.helper.restore import undo_entries
 from meshdev.wire.helper.answers import Done
@@ -29,7 +30,7 @@ _SEND_SECONDS: Final = 5
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def serve(sock: socket.socket, uid: int) -> int:
+def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
     """Greet, serve until the end, undo. The exit code: 0, or that of the error that kept the helper from its work."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
     wakeup = _wake_on_signals()
@@ -42,6 +43,8 @@ def serve(sock: socket.socket, uid: int) -> int:
         undo_entries(journal)
         try:
             laptop = Laptop(journal)
+            if laptop.table is not None:
+                keeper.hold(laptop.table)
         except OSError as error:
             fault = LaptopError(f"the helper cannot see this machine's network: {error}")
             sock.sendall(encode_greeting(Fault.of(fault)))

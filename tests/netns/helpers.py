@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from meshdev.session.helper_client import DnsEars, HelperClient
 from meshdev.tun.device import TunDevice
@@ -28,6 +29,11 @@ class Connection:
     greeting: Greeting
     device: TunDevice | None = None
     ears: DnsEars | None = None
+    keeper: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        fields = Path(f"/proc/{self.greeting.pid}/stat").read_text().rpartition(")")[2].split()
+        self.keeper = int(fields[1])
 
     async def set_up(self, *, dns: bool = True, unguarded: bool = False) -> None:
         """Everything that connect asks for."""
@@ -42,18 +48,16 @@ class Connection:
         """Send the helper a signal."""
         os.kill(self.greeting.pid, number)
 
+    def kill_both(self) -> None:
+        """Kill the helper and its keeper, so that neither undoes anything."""
+        os.kill(self.keeper, signal.SIGSTOP)
+        os.kill(self.greeting.pid, signal.SIGKILL)
+        os.kill(self.keeper, signal.SIGKILL)
+
     async def helper_ended(self) -> None:
-        """Wait until the helper's process is gone."""
-        try:
-            process = os.pidfd_open(self.greeting.pid)
-        except ProcessLookupError:
-            return
-        ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(process, ended.set)
-        async with asyncio.timeout(5):
-            await ended.wait()
-        asyncio.get_running_loop().remove_reader(process)
-        os.close(process)
+        """Wait until the helper's process is gone, and its keeper's."""
+        for pid in (self.greeting.pid, self.keeper):
+            await _ended(pid)
 
     def drop(self) -> None:
         """What the kernel does with a session that dies: its descriptors are closed."""
@@ -62,6 +66,19 @@ class Connection:
         if self.ears is not None:
             self.ears.close()
         self.client.abandon()
+
+
+async def _ended(pid: int) -> None:
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(process, ended.set)
+    async with asyncio.timeout(5):
+        await ended.wait()
+    asyncio.get_running_loop().remove_reader(process)
+    os.close(process)
 
 
 def launch(laptop: Laptop, *, uid: int = 0) -> socket.socket:

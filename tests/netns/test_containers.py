@@ -16,6 +16,7 @@ from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS
 from tests.netns.helpers import ADDRESS, Connection, helper
 from tests.netns.laptop import ADDRESS as OWN
 from tests.netns.laptop import GATEWAY, RESOLV_CONF, Laptop
+from tests.netns.packets import datagram
 from tests.netns.resolver import Resolver, ask_tcp, ask_udp, listening
 from tests.waiting import until
 
@@ -221,14 +222,3 @@ async def test_nothing_is_left(laptop: Laptop) -> None:
         await connection.set_up()
         assert "docker0" in laptop.run("nft", "list", "table", "inet", "meshdev_0")
     assert laptop.snapshot() == before
-
-
-def datagram(source: str, source_port: int, port: int, target: str = str(ADDRESS)) -> bytes:
-    """An IPv4 UDP packet "hello" with its virtio-net header."""
-    udp = struct.pack(">HHHH", source_port, port, 13, 0) + b"hello"
-    addresses = socket.inet_aton(source) + socket.inet_aton(target)
-    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + addresses
-    total = sum(struct.unpack(">10H", head))
-    total = (total & 0xFFFF) + (total >> 16)
-    head = head[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
-    return bytes(VNET_HEADER_LENGTH) + head + udp

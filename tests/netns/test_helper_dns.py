@@ -156,7 +156,7 @@ async def test_a_loopback_nameserver_is_redirected_and_still_asked_past_it(lapto
 @pytest.fixture
 def bare_laptop(laptop: Laptop) -> Laptop:
     """A laptop without libnftables."""
-    laptop.run("sh", "-c", "mount --bind /dev/null $(ldconfig -p | sed -n 's/.*libnftables.so.1 .*=> //p')")
+    laptop.hide_nftables()
     return laptop
 
 
@@ -199,7 +199,7 @@ async def test_file(bare_laptop: Laptop) -> None:
 async def test_file_is_restored_after_sigkill_of_everything(bare_laptop: Laptop) -> None:
     async with helper(bare_laptop) as connection:
         await connection.set_up(unguarded=True)
-        connection.kill_helper()
+        connection.kill_both()
         connection.drop()
         await connection.helper_ended()
         assert "127.0.0.153" in _resolv_conf(bare_laptop)
@@ -218,7 +218,7 @@ async def test_file_is_restored_after_the_power_went(bare_laptop: Laptop) -> Non
     async with helper(bare_laptop) as connection:
         await connection.set_up(unguarded=True)
         assert leftovers(bare_laptop, 1234) == []  # another user's, and alive
-        connection.kill_helper()
+        connection.kill_both()
         connection.drop()
         await connection.helper_ended()
         bare_laptop.run("sh", "-c", "rm /run/meshdev/*")  # what was in memory
