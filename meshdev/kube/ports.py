@@ -43,10 +43,14 @@ class ServicePort:
 
 @dataclass(frozen=True)
 class Ports:
-    """All that is known. *service* holds the ports of the Service that is the target, none for another target."""
+    """All that is known. *service* holds the ports of the Service that is the target, none for another target.
+
+    *dead* are those of them that lead to a port's name which no container declares: number, name, and that name.
+    """
 
     known: tuple[TargetPort, ...]
     service: tuple[ServicePort, ...] = ()
+    dead: tuple[tuple[int, str, str], ...] = ()
 
     def by_default(self, mode: Mode) -> tuple[TargetPort, ...]:
         """Those of the Service that is the target, else all; UDP for a proxy only."""
@@ -60,13 +64,16 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
     names: dict[tuple[int, Transport], set[str]] = {}
     said: dict[tuple[int, Transport], list[bool | None]] = {}
     led: list[ServicePort] = []
+    dead: list[tuple[int, str, str]] = []
     known_ports = tuple(declared(pod))
     for service in services:
         for port in service["spec"].get("ports") or []:
             target = target_of(port, known_ports)
-            if target is None:
-                continue
             name = port.get("name") or ""
+            if target is None:
+                if service["metadata"]["name"] == asked and isinstance(port.get("targetPort"), str):
+                    dead.append((port["port"], name, port["targetPort"]))
+                continue
             names.setdefault(target, set()).add(name)
             said.setdefault(target, []).append(_is_http(port.get("appProtocol"), name))
             if service["metadata"]["name"] == asked:
@@ -78,7 +85,7 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
         TargetPort(number, _protocol(transport, said[number, transport]), frozenset(filter(None, found)))
         for (number, transport), found in sorted(names.items())
     )
-    return Ports(known, tuple(led))
+    return Ports(known, tuple(led), tuple(dead))
 
 
 def resolve_ports(requests: Sequence[PortRequest], ports: Ports, mode: Mode, what: str) -> tuple[Port, ...]:
@@ -127,6 +134,8 @@ def _remote(
             f"--port {request}: {what} has more than one port named {remote}: {_listed(named)}", hint="give its number"
         )
     found = [(each.target, each.transport) for each in led] or [(each.number, each.transport) for each in named]
+    if not found:
+        _refuse_dead(request, remote, ports, what)
     if found:
         # In a mesh one name of both transports means that of requests.
         return min(found, key=lambda each: mode == "mesh" and each[1] == "udp")
@@ -149,12 +158,22 @@ def _for_local(
     for number, transport in led + same:
         if transport in possible:
             return number, transport
+    _refuse_dead(request, request.local, ports, what)
     only = [port for port in by_default if wanted in {None, port.transport}]
     if len(only) != 1:
         raise InterceptError(
             f"--port {request}: {what} has {_listed(only)}", hint=f"say which one: --port {request.local}:REMOTE"
         )
     return only[0].number, only[0].transport
+
+
+def _refuse_dead(request: PortRequest, asked: int | str, ports: Ports, what: str) -> None:
+    for number, name, target in ports.dead:
+        if asked in {number, name}:
+            raise InterceptError(
+                f"--port {request}: port {number} of {what} leads to the port {target}, which no container declares",
+                hint=f"give the number on which the app listens: --port {request.local}:NUMBER",
+            )
 
 
 def _listed(ports: Iterable[TargetPort]) -> str:

@@ -54,7 +54,8 @@ class Sidecar:
 class Replica:
     """One pod. *ready* is its Ready condition; *leaving* means that it is being deleted; *sidecars* are ours, alive.
 
-    *ended* counts the ones that are not: they stay in the pod for good.
+    *ended* counts the ones that are not: they stay in the pod for good. *stuck* is why the pod has no node, or why one
+    of its containers waits.
     """
 
     namespace: str
@@ -66,6 +67,7 @@ class Replica:
     leaving: bool
     sidecars: tuple[Sidecar, ...] = ()
     ended: int = 0
+    stuck: str = ""
 
     def to_join(self, manager: str, image: str, secret: str) -> bool:
         """It is on a node, stays, and no sidecar serves this manager and workload. It need not run yet."""
@@ -88,7 +90,19 @@ def replica(pod: Object) -> Replica:
         leaving=bool(metadata.get("deletionTimestamp")),
         sidecars=tuple(each for each in ours if each.alive),
         ended=sum(not each.alive for each in ours),
+        stuck=_stuck(status),
     )
+
+
+def _stuck(status: Object) -> str:
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"it is not scheduled: {condition.get('message') or condition.get('reason') or 'no reason given'}"
+    for each in status.get("containerStatuses") or []:
+        reason = ((each.get("state") or {}).get("waiting") or {}).get("reason")
+        if reason and reason not in {"ContainerCreating", "PodInitializing"}:
+            return f"its container {each['name']} waits: {reason}"
+    return ""
 
 
 def sidecars(pod: Object) -> Iterator[Sidecar]:

@@ -275,10 +275,13 @@ class Holding:
 
     def _tell(self, plan: Plan, pods: Pods) -> None:
         how = "as an ephemeral container" if plan.strategy == "ephemeral" else "in the template"
-        self._story.step("sidecar", f"{how}, in {pods.total} of {pods.total} pods")
+        many = "pod" if pods.total == 1 else "pods"
+        self._story.step("sidecar", f"{how}, in {pods.total} of {pods.total} {many}")
         for port in self._pending_listeners():
-            where = f"{port.pods} of {pods.total} pods"
+            where = f"{port.pods} of {pods.total} {many}"
             self._story.note(f"pending listener: nothing listens on port {port.port}/{port.transport} in {where}")
+        if why := pods.stuck():
+            self._story.note(why)
         older = pods.counts.older
         if older:
             what = "1 older connection still goes" if older == 1 else f"{older} older connections still go"

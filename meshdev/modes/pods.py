@@ -19,6 +19,8 @@ SILENT_SECONDS: Final = 4.0
 #: The kubelet may ask for the Secret before the API server knows that the pod on its node uses it; it asks again up to
 #: 16 s later (seen once in 22 times).
 START_SECONDS: Final = 40.0
+#: A pod may find a node as soon as another has left it; nodes that are added take minutes.
+SCHEDULE_SECONDS: Final = 15.0
 #: A port without a listener in a pod: a container that is just started again listens within this time.
 LISTENER_SECONDS: Final = 2.0
 #: A pod that reports and is none of the workload's; the watch may be late by some of it.
@@ -119,7 +121,8 @@ class Pods:
             if (why := self._why_not(replica, up) or self._listener_wanted(replica)) is not None
         ]
         if not self.total:
-            return "there is no pod"
+            homeless = next(self._homeless(), None)
+            return f"pod {homeless.name} to get a node; {homeless.stuck}" if homeless else "a pod"
         return reasons[0] if reasons else None
 
     def left(self) -> tuple[str, ...]:
@@ -142,13 +145,22 @@ class Pods:
         now = self._clock()
         seen: dict[tuple[str, str], float] = {}
         found: MeshdevError | None = None
-        for replica in self._counting():
+        for replica in [*self._counting(), *self._homeless()]:
             for kind, seconds, error in self._troubles(replica):
                 seen[replica.uid, kind] = since = self._since.get((replica.uid, kind), now)
                 if now - since >= seconds:
                     found = found or error
         self._since = seen
         return found
+
+    def stuck(self) -> str:
+        """Why a container of the first pod that has a pending listener waits; empty where none does."""
+        waiting = (each for each in self._counting() if each.stuck and self._pending(each.name))
+        return next((f"pod {each.name}: {each.stuck}" for each in waiting), "")
+
+    def _homeless(self) -> Iterator[Replica]:
+        """Pods without a node, where no other pod counts."""
+        return (each for each in self._replicas.values() if not self.total and each.stuck and not each.leaving)
 
     def _counting(self) -> Iterator[Replica]:
         stay = [each for each in self._replicas.values() if each.node and not each.leaving]
@@ -176,7 +188,11 @@ class Pods:
     def _troubles(self, replica: Replica) -> Iterator[tuple[str, float, MeshdevError]]:
         """What is wrong with it now, and after how many seconds that is an error."""
         report = self._reports.get(replica.name)
-        if report is None:
+        if not replica.node:
+            describe = f"kubectl -n {replica.namespace} describe pod {replica.name}"
+            error = InterceptError(f"no pod runs; of pod {replica.name}: {replica.stuck}", hint=describe)
+            yield "unscheduled", SCHEDULE_SECONDS, error
+        elif report is None:
             yield from self._silence(replica)
         elif report.state == "nacked":
             yield "nacked", 0.0, InterceptError(f"Envoy in pod {replica.name} refuses the route: {report.text}")

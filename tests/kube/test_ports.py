@@ -46,7 +46,16 @@ def test_ports_that_only_a_service_tells_of_and_those_of_native_sidecars() -> No
 
 
 def test_a_named_target_port_that_no_container_has_leads_nowhere() -> None:
-    assert ports_of(pod_spec(), [service("b", [{"port": 80, "targetPort": "web"}])], "b") == Ports(())
+    ports = ports_of(
+        pod_spec({"containerPort": 1}), [service("b", [{"port": 80, "targetPort": "web", "name": "w"}])], "b"
+    )
+    assert (ports.service, ports.dead) == ((), ((80, "w", "web"),))
+    for typed in ("80", "8080:80", "8080:w"):
+        with pytest.raises(
+            InterceptError, match=f"--port {typed}: port 80 of service/b leads to the port web, which no"
+        ):
+            resolve_ports([parse_port(typed)], ports, "mesh", "service/b")
+    assert resolve_ports([parse_port("8080:1")], ports, "mesh", "service/b") == (Port(1, "tcp", 8080),)
 
 
 def test_sctp_is_left_alone() -> None:

@@ -23,7 +23,7 @@ from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
 from meshdev.kube.replicas import Replica
 from meshdev.kube.sidecars import sidecar_terms
-from meshdev.kube.workloads import Resolved, pods_of, resolve
+from meshdev.kube.workloads import Resolved, is_there, pods_of, resolve
 from meshdev.sidecar.join import patch
 from meshdev.sidecar.join.choice import choose
 from meshdev.sidecar.join.container import SidecarSpec
@@ -31,7 +31,8 @@ from meshdev.sidecar.join.ephemeral import keep_joined
 from tests.intercept.values import mesh
 from tests.kube.conftest import write_kubeconfig
 from tests.kube.fake_api import FakeApi
-from tests.kube.objects import put_workload, workload
+from tests.kube.objects import pod as bare
+from tests.kube.objects import put_pod, put_workload, service, workload
 from tests.kube.test_manager import RUNNING, controller, pod, put_service
 
 SPEC = ManagerSpec("default", "image:1")
@@ -217,6 +218,24 @@ async def test_the_developers_rules_are_what_intercepting_asks(
     slices = {(verb, "discovery.k8s.io", "endpointslices") for verb in ("list", "watch")}
     assert {each for each in asked if not fake.allow(each)} == set()
     assert unused({"default": needed["default"]}, asked) == slices | {("watch", "", "services")}
+
+
+async def test_a_service_that_is_the_workload_needs_no_right_more(fake: FakeApi, tmp_path: Path) -> None:
+    needed = rules("developer", "default", "tools", intercepting="ephemeral")
+    fake.allow = allowed(needed)
+
+    async def flow(api: KubeApi) -> None:
+        put_pod(fake, bare("p-1", labels={"app": "b"}))
+        fake.put("services", service("b"))
+        found = await resolve(api, parse_target("svc/b"), "default")
+        assert found.workload.kind == "service"
+        token = await tokens.ensure(api, found.workload)
+        await join_one(api, found, SidecarSpec("image:1", "m:15010", "tools", token.secret))
+        assert await is_there(api, found.workload)
+
+    asked = await recorded(fake, tmp_path, flow)
+    assert {each for each in asked if not fake.allow(each)} == set()
+    assert {each.verb for each in asked if each.resource == "services"} == {"list", "watch"}
 
 
 async def test_without_the_right_to_dry_run_a_pod_a_patch_is_tried_all_the_same(fake: FakeApi, tmp_path: Path) -> None:

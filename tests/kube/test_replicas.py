@@ -111,3 +111,23 @@ def test_a_sidecar_of_another_workload_does_not_serve() -> None:
     """The one of the Service that selects the pod, when its own workload is intercepted by another name."""
     found = replica(with_sidecars(ephemeral("meshdev-1"), states={"meshdev-1": {"running": {}}}))
     assert (found.to_join("m:1", "i", "s"), found.to_join("m:1", "i", "another")) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "stuck"),
+    [
+        ({}, ""),
+        ({"containerStatuses": [{"name": "b", "state": {"running": {}}}]}, ""),
+        ({"containerStatuses": [{"name": "b", "state": {"waiting": {"reason": "ContainerCreating"}}}]}, ""),
+        (
+            {"containerStatuses": [{"name": "b", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]},
+            "its container b waits: CrashLoopBackOff",
+        ),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]},
+            "it is not scheduled: 0/1 nodes",
+        ),
+    ],
+)
+def test_why_a_pod_is_stuck(status: Object, stuck: str) -> None:
+    assert replica({**with_sidecars(), "status": status}).stuck == stuck

@@ -35,7 +35,7 @@ async def test_a_port_on_which_nothing_listens_is_told_and_gone_on_without(
         assert status is not None
         assert (status.state, status.acked, status.total) == ("pending", 0, 1)
         assert status.pending_listeners == (PendingListener(9999, "tcp", 1),)
-        assert "! pending listener: nothing listens on port 9999/tcp in 1 of 1 pods" in world.story.told
+        assert "! pending listener: nothing listens on port 9999/tcp in 1 of 1 pod" in world.story.told
         await lease_says(Status("pending", 0, 1, ("9999/tcp",)))
         world.link.report()
         status = world.holding.status()

@@ -11,6 +11,7 @@ from meshdev.modes.pods import (
     LEFT_SECONDS,
     LISTENER_SECONDS,
     MANAGER_SECONDS,
+    SCHEDULE_SECONDS,
     SILENT_SECONDS,
     START_SECONDS,
     Pods,
@@ -88,7 +89,7 @@ def test_ready_pods_count_and_where_there_is_none_those_that_stay() -> None:
     world.pods.watched({"uid-b-2": pod("b-2", ready=False)})
     assert world.pods.waiting(1) == "a sidecar in pod b-2"
     world.pods.watched({})
-    assert world.pods.waiting(1) == "there is no pod"
+    assert world.pods.waiting(1) == "a pod"
 
 
 @pytest.mark.parametrize(
@@ -236,3 +237,28 @@ def test_hints_fit_what_is_wrong_with_a_sidecar() -> None:
     assert "a NetworkPolicy may drop its egress" in hint(RUNNING)
     other = replace(RUNNING, name="meshdev-2", secret="other")  # noqa: S106 -- a name
     assert hint(RUNNING, other).startswith("meshdev-2 in the same pod, of another manager or workload, does not end")
+
+
+def test_pods_that_get_no_node_are_told_and_not_waited_for_long() -> None:
+    stuck = replace(pod(ready=False), node="", stuck="it is not scheduled: 0/1 nodes are available")
+    world = World(stuck)
+    assert world.pods.waiting(1) == "pod b-1 to get a node; it is not scheduled: 0/1 nodes are available"
+    assert world.pods.trouble() is None
+    world.now += SCHEDULE_SECONDS
+    error = world.pods.trouble()
+    assert error is not None
+    assert "no pod runs; of pod b-1: it is not scheduled" in error.message
+    assert error.hint == "kubectl -n default describe pod b-1"
+    world.pods.watched({"1": stuck, "2": pod("b-2")})  # one that counts is enough
+    assert world.pods.trouble() is None
+    assert World().pods.waiting(1) == "a pod"
+
+
+def test_why_a_container_does_not_listen() -> None:
+    world = World(replace(pod(), stuck="its container b waits: CrashLoopBackOff"))
+    world.pods.reported(replace(ACKED, pending=("8080",)))
+    assert world.pods.stuck() == ""
+    world.now += LISTENER_SECONDS
+    assert world.pods.stuck() == "pod b-1: its container b waits: CrashLoopBackOff"
+    world.pods.reported(ACKED)
+    assert world.pods.stuck() == ""
