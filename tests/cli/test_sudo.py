@@ -86,7 +86,8 @@ def test_ctrl_c_at_the_prompt_undoes_everything(meshdev: Commands, sudo: Sudo) -
     terminal.read_until(PROMPT)
     terminal.write("\x03")
     assert terminal.finish() == 130, terminal.seen
-    assert meshdev.trace()[-2:] == ["cancelled", "undone"]
+    # The terminal's signal ends sudo, too: the session hears first of whichever is quicker, and undoes for either.
+    assert meshdev.trace()[-1] == "undone"
 
 
 def test_ctrl_c_on_a_terminal_spares_the_session(meshdev: Commands) -> None:

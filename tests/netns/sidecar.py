@@ -94,9 +94,15 @@ class Manager:
     async def _tell_all(self, outgoing: asyncio.Queue[agent.FromControl]) -> None:
         outgoing.put_nowait(Want(self._wanted))
         ports = {each.port for each in self._wanted}
-        async with asyncio.timeout(10), self._told:
-            await self._told.wait_for(lambda: self._listen is not None and self._listen.ports.keys() >= ports)
-        await until(lambda: self.ads.connected)
+
+        def ended() -> bool:
+            """An agent that was about to leave may not have read it; its next session is told by itself."""
+            return self._outgoing is not outgoing
+
+        await until(lambda: ended() or (self._listen is not None and self._listen.ports.keys() >= ports))
+        await until(lambda: ended() or self.ads.connected)
+        if ended():
+            return
         assert self._listen is not None
         assert self.hello is not None
         self._served |= {each.port: Served(each, self._listen.ports[each.port]) for each in self._wanted}
