@@ -27,6 +27,8 @@ def trial(status: InterceptStatus, asked: InterceptRequest) -> str | None:
     scheme, _, place = (status.url or "").partition("://")
     host = place.partition("/")[0]
     match scheme:
+        case "https" if asked.mode == "mesh":
+            return None  # nobody can look inside
         case "http" | "https" | "h2c":
             flags = {"https": ["-k"], "h2c": ["--http2-prior-knowledge"]}.get(scheme, [])
             url = f"{'https' if scheme == 'https' else 'http'}://{host}/{(asked.path_prefix or '/').removeprefix('/')}"

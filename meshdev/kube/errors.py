@@ -72,8 +72,10 @@ def from_status(asked: Access, status: int, body: bytes) -> MeshdevError:
     kinds: dict[int, type[ClusterError]] = {409: ConflictError, 410: GoneError}
     kind = kinds.get(status, ClusterError)
     passes = status in {409, 410, 429} or status >= 500  # the others say the same again
-    hint = "try again; if it stays so, the words in it are for the cluster's administrators"
-    return kind(f"the API server refused to {asked.sentence()}: {message}", hint=hint if passes else None)
+    hint = (
+        f"{'try again; if it stays so' if passes else 'trying again changes nothing'}, ask the cluster's administrators"
+    )
+    return kind(f"the API server refused to {asked.sentence()}: {message}", hint=hint)
 
 
 def admission_hint(message: str, namespace: str) -> str:

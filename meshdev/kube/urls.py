@@ -21,6 +21,10 @@ _WORDS: Final = {
     "grpc": "grpc",
     "h2c": "h2c",
     "ws": "http",
+    # As Istio reads names, and what images of these programs call their ports.
+    **dict.fromkeys(
+        ("tcp", "tls", "mysql", "mongo", "mongodb", "redis", "postgres", "postgresql", "amqp", "kafka"), "tcp"
+    ),
 }
 #: Numbers of IANA's registry, or of common use, where nothing else is said.
 _HTTP_NUMBERS: Final = frozenset({80, 3000, 5000, 8000, 8008, 8080, 8081, 8088, 8888})

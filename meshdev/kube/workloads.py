@@ -1,7 +1,7 @@
 """From what the user typed to the workload that owns the pods; its pods, all of them, for as long as one watches."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -194,7 +194,8 @@ async def _selected(
     if service["spec"].get("type") == "ExternalName":
         raise InterceptError(
             f"{target} in namespace {namespace} is another name of {service['spec'].get('externalName')}: "
-            "it selects no pods"
+            "it selects no pods",
+            hint="name what serves that name, where it is in this cluster",
         )
     if not (query := selector_of(service)):
         raise InterceptError(f"{target} in namespace {namespace} selects no pods", hint="name the workload itself")
@@ -206,7 +207,7 @@ async def _selected(
     if not owners:
         raise InterceptError(
             f"{target} in namespace {namespace} selects no pod that runs",
-            hint=f"kubectl -n {namespace} get pods -l {query}",
+            hint=await _scaled_down(api, service) or f"kubectl -n {namespace} get pods -l {query}",
         )
     if not all(map(_lasts, owners)):
         return service, serving
@@ -217,6 +218,18 @@ async def _selected(
             f"{target} in namespace {namespace} leads to more than one workload: {names}", hint="name one of them"
         )
     return next(iter(found.values())), ()
+
+
+async def _scaled_down(api: KubeApi, service: Object) -> str | None:
+    """How to get a pod for the Service, where a workload of its name has none: no right to list workloads is needed."""
+    namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+    for kind in ("deployment", "statefulset"):
+        with suppress(MeshdevError):
+            found = await api.get(workloads_path(namespace, kind, name))
+            labels = found["spec"]["template"]["metadata"].get("labels") or {}
+            if found["spec"].get("replicas") == 0 and _selects(service["spec"].get("selector"), labels):
+                return f"kubectl -n {namespace} scale {kind}/{name} --replicas 1"
+    return None
 
 
 def _lasts(owner: Object) -> bool:

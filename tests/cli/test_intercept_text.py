@@ -37,6 +37,7 @@ def test_how_to_try_it(asked: InterceptRequest, expected: str) -> None:
     [
         (None, "mesh", None),  # no Service leads there: no name does
         ("http://b.default:8080/", "mesh", "curl -H 'a: 1' http://b.default:8080/"),
+        ("https://b.default/", "mesh", None),  # TLS: what is inside cannot match
         ("https://b.default/", "proxy", "curl -k https://b.default/"),
         ("h2c://b.default:81/", "mesh", "curl --http2-prior-knowledge -H 'a: 1' http://b.default:81/"),
         ("grpc://b.default:50051/", "mesh", "grpcurl -plaintext -H 'a: 1' b.default:50051 list"),

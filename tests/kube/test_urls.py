@@ -52,6 +52,10 @@ def test_where_clients_ask_for_it(port: dict[str, Any], cluster_ip: str, expecte
         ({"name": "https"}, "", "tcp", "proxy", "https"),
         ({"name": "web"}, "grpc", "http", "mesh", "grpc"),
         ({"name": "httpx"}, "", "tcp", "mesh", "http"),
+        ({"name": "postgres"}, "", "tcp", "mesh", "tcp"),
+        ({"name": "tcp-admin"}, "http", "tcp", "mesh", "tcp"),
+        ({"name": ""}, "redis", "tcp", "mesh", "tcp"),
+        ({"name": "redis"}, "", "http", "mesh", "http"),
     ],
 )
 def test_what_is_said_decides(

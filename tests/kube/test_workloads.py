@@ -103,6 +103,20 @@ async def test_services_that_lead_to_no_one_workload(fake: FakeApi, api: KubeApi
         await resolved(api, "svc/nobody")
 
 
+async def test_a_service_of_a_workload_that_is_scaled_to_zero(fake: FakeApi, api: KubeApi) -> None:
+    for made, hint in (
+        (workload(replicas=0), "kubectl -n default scale deployment/b --replicas 1"),
+        (workload("StatefulSet", replicas=0), "kubectl -n default scale statefulset/b --replicas 1"),
+        (workload(replicas=2), "kubectl -n default get pods -l app=b"),
+    ):
+        fake.objects.clear()
+        put_workload(fake, made)
+        fake.put("services", service("b"))
+        with pytest.raises(InterceptError, match="selects no pod that runs") as caught:
+            await resolved(api, "svc/b")
+        assert caught.value.hint == hint
+
+
 async def test_a_target_that_cannot_be_intercepted_is_refused(fake: FakeApi, api: KubeApi) -> None:
     put_workload(fake, workload(made_of=template(hostNetwork=True)))
     with pytest.raises(InterceptError, match="deployment/b cannot be intercepted: its pods use the node's network"):
