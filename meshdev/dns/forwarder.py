@@ -20,6 +20,7 @@ from meshdev.dns.policy import FORMER_ONLY, NEGATIVE_WINDOW, Plan, Zone
 from meshdev.errors import MeshdevError
 from meshdev.wire.dns import (
     MAX_MESSAGE,
+    Named,
     Query,
     addresses,
     empty,
@@ -45,7 +46,7 @@ class Found:
     """The cluster knows the name: ``wire`` is the answer for the client, ``addresses`` are to be routed first."""
 
     wire: bytes
-    addresses: frozenset[IPv4Address]
+    addresses: frozenset[Named]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Cluster:
     #: Whether an address lies in one of our routes.
     inside: Callable[[IPv4Address], bool]
     #: Routes addresses into the tunnel; returns when they are (or are not to be), raises MeshdevError on failure.
-    route: Callable[[frozenset[IPv4Address]], Awaitable[None]]
+    route: Callable[[frozenset[Named]], Awaitable[None]]
     #: Called when the nameserver could not be asked: a cache on this machine may keep the answer that says so.
     failed: Callable[[], None] = lambda: None
 

@@ -6,7 +6,8 @@ The rules, in the order in which they win:
    multicast, ``--never``. They are cut out of every route, which splits it.
 2. ``--also``: wins over the laptop's own networks by more specific routes (a network of equal size is split in halves).
 3. A network of the laptop stays as it is: it is cut out of every range that was found, and the user is told.
-4. A single address (a Service, an endpoint, a DNS answer) is routed as /32, also inside a network of the laptop.
+4. A single address (a Service, an endpoint, a DNS answer) that :mod:`meshdev.host.trust` lets pass is routed as /32,
+   also inside a network that the laptop reaches by a gateway or another tunnel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,10 +23,14 @@ _NAMED: Final = 3  # so many names in a sentence, the others as a number
 
 @dataclass(frozen=True, slots=True)
 class LocalRoute:
-    """A route of the laptop that is not ours, with its device for people."""
+    """A route of the laptop that is not ours, with its device for people.
+
+    ``on_link``: its addresses are the laptop's neighbours, asked for by ARP; not behind a gateway or a tunnel.
+    """
 
     network: IPv4Network
     device: str
+    on_link: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +157,8 @@ def _found(
     if own:
         names = _names([f"{other} ({local[other]})" for other in own])
         notes.append(
-            f"The cluster's range {network} overlaps this machine's own network {names}, which stays as it is; "
-            f"single cluster addresses in it are routed. --also {network} would take all of it."
+            f"The cluster's range {network} overlaps this machine's own network {names}, which stays as it is. "
+            f"--also {network} would take all of it."
         )
     return subtract([network], (*own, *never))
 

@@ -4,34 +4,28 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
-from typing import Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from meshdev.errors import ForbiddenError, MeshdevError
 from meshdev.kube.client import KubeApi, Object, services_path
 from meshdev.kube.errors import NotFoundError
-from meshdev.kube.watching import State, follow, listed, merged
+from meshdev.kube.watching import State, follow, merged
+
+T = TypeVar("T")
 
 #: v1 since Kubernetes 1.33; on older ones there is nothing to ask.
 _SERVICE_CIDRS: Final = "/apis/networking.k8s.io/v1/servicecidrs"
 _NODES: Final = "/api/v1/nodes"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClusterRanges:
-    """Whole ranges, for who may ask for them; empty ones where not, with a note for people."""
+    """Whole ranges, and the nodes' own addresses; empty for who may not ask."""
 
-    services: frozenset[IPv4Network]
-    pods: frozenset[IPv4Network]
-    notes: tuple[str, ...]
-
-
-async def cluster_ranges(api: KubeApi) -> ClusterRanges:
-    """The Service ranges and the nodes' pod ranges; what is forbidden or not there is empty, not an error."""
-    notes: list[str] = []
-    services = await _networks(api, _SERVICE_CIDRS, "cidrs", notes)
-    pods = await _networks(api, _NODES, "podCIDRs", notes)
-    return ClusterRanges(services, pods, tuple(notes))
+    services: frozenset[IPv4Network] = frozenset()
+    pods: frozenset[IPv4Network] = frozenset()
+    nodes: frozenset[IPv4Address] = frozenset()
 
 
 async def advertised_addresses(api: KubeApi) -> frozenset[IPv4Address]:
@@ -49,18 +43,22 @@ async def advertised_addresses(api: KubeApi) -> frozenset[IPv4Address]:
     return _ipv4(str(place.get("serverAddress")).rpartition(":")[0] for place in places)
 
 
-async def _networks(api: KubeApi, path: str, field: str, notes: list[str]) -> frozenset[IPv4Network]:
-    def project(item: Object) -> list[str]:
-        values: list[str] = (item.get("spec") or {}).get(field) or []
-        return values
+async def watch_ranges(
+    api: KubeApi, note: Callable[[str], None], trouble: Callable[[MeshdevError], None] = lambda _: None
+) -> AsyncGenerator[ClusterRanges]:
+    """The Service ranges, the nodes' pod ranges and addresses: now, and again after each change.
 
-    try:
-        found, _ = await listed(api, path, {}, project)
-    except (ForbiddenError, NotFoundError) as error:
-        notes.append(error.message)
-        return frozenset()
-    networks = (ip_network(text, strict=False) for texts in found.values() for text in texts)
-    return frozenset(network for network in networks if isinstance(network, IPv4Network))
+    What is forbidden or not there is empty and is told to *note*. The rest is as with :func:`watch_addresses`.
+    """
+    async with aclosing(
+        _united(
+            _where_allowed(follow(api, _SERVICE_CIDRS, {}, _service_ranges, trouble), note),
+            _where_allowed(follow(api, _NODES, {}, _node_ranges, trouble), note),
+        )
+    ) as changes:
+        async for services, nodes in changes:
+            pods = frozenset(item for item in nodes if isinstance(item, IPv4Network))
+            yield ClusterRanges(services, pods, frozenset(item for item in nodes if isinstance(item, IPv4Address)))
 
 
 async def watch_addresses(
@@ -71,38 +69,63 @@ async def watch_addresses(
 ) -> AsyncGenerator[frozenset[IPv4Address]]:
     """IPv4 addresses of the Services and endpoints in *namespace*: now, and again after each change.
 
-    What is forbidden counts as empty and is told to *note* once; where both are, the iterator ends after an empty
-    set. *trouble* hears of interruptions, during which the last set stands. Close it (``contextlib.aclosing``).
+    What is forbidden counts as empty, or as it was last seen, and is told to *note* once; where all of it is, the
+    iterator ends. *trouble* hears of interruptions, during which the last set stands. Close it
+    (``contextlib.aclosing``).
     """
-    sources = (
-        _where_allowed(follow(api, services_path(namespace), {}, _service_addresses, trouble), note),
-        _where_allowed(follow(api, _endpoint_slices(namespace), {}, _slice_addresses, trouble), note),
-    )
-    known: dict[int, frozenset[IPv4Address]] = {}
-    told: frozenset[IPv4Address] | None = None
+    async with aclosing(
+        _united(
+            _where_allowed(follow(api, services_path(namespace), {}, _service_addresses, trouble), note),
+            _where_allowed(follow(api, _endpoint_slices(namespace), {}, _slice_addresses, trouble), note),
+        )
+    ) as changes:
+        told: frozenset[IPv4Address] | None = None
+        async for services, endpoints in changes:
+            if services | endpoints != told:
+                told = services | endpoints
+                yield told
+
+
+async def _united(*sources: AsyncGenerator[frozenset[Any]]) -> AsyncGenerator[tuple[frozenset[Any], ...]]:
+    """The latest of each source, once all have told, and again when one of them changes."""
+    known: dict[int, frozenset[Any]] = {}
     async with aclosing(merged(*sources)) as changes:
-        async for source, addresses in changes:
-            known[source] = addresses
-            union = frozenset[IPv4Address]().union(*known.values())
-            if len(known) == len(sources) and union != told:
-                told = union
-                yield union
+        async for source, found in changes:
+            if known.get(source) == found:
+                continue
+            known[source] = found
+            if len(known) == len(sources):
+                yield tuple(known[index] for index in range(len(sources)))
 
 
 async def _where_allowed(
-    states: AsyncGenerator[State[frozenset[IPv4Address]]], note: Callable[[str], None]
-) -> AsyncGenerator[frozenset[IPv4Address]]:
+    states: AsyncGenerator[State[frozenset[T]]], note: Callable[[str], None]
+) -> AsyncGenerator[frozenset[T]]:
+    """All that the objects have. Who may list and not watch has what was listed."""
+    told = False
     try:
         async with aclosing(states):
             async for state in states:
-                yield frozenset[IPv4Address]().union(*state.values())
+                told = True
+                yield frozenset[T]().union(*state.values())
     except (ForbiddenError, NotFoundError) as error:
         note(error.message)
-        yield frozenset()
+        if not told:
+            yield frozenset()
 
 
 def _endpoint_slices(namespace: str) -> str:
     return f"/apis/discovery.k8s.io/v1/namespaces/{quote(namespace)}/endpointslices"
+
+
+def _service_ranges(item: Object) -> frozenset[IPv4Network]:
+    return _networks((item.get("spec") or {}).get("cidrs") or [])
+
+
+def _node_ranges(node: Object) -> frozenset[IPv4Network | IPv4Address]:
+    places: list[Mapping[str, str]] = (node.get("status") or {}).get("addresses") or []
+    own = _ipv4(place.get("address", "") for place in places if place.get("type") == "InternalIP")
+    return _networks((node.get("spec") or {}).get("podCIDRs") or []) | own
 
 
 def _service_addresses(service: Object) -> frozenset[IPv4Address]:
@@ -112,6 +135,11 @@ def _service_addresses(service: Object) -> frozenset[IPv4Address]:
 def _slice_addresses(item: Object) -> frozenset[IPv4Address]:
     endpoints: Iterable[Mapping[str, list[str]]] = item.get("endpoints") or []
     return _ipv4(address for endpoint in endpoints for address in endpoint.get("addresses") or [])
+
+
+def _networks(texts: Iterable[str]) -> frozenset[IPv4Network]:
+    networks = (ip_network(text, strict=False) for text in texts)
+    return frozenset(network for network in networks if isinstance(network, IPv4Network))
 
 
 def _ipv4(texts: Iterable[str]) -> frozenset[IPv4Address]:

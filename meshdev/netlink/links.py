@@ -16,6 +16,8 @@ _AF_INET: Final = 2
 _IFINFO: Final = struct.Struct("<BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _IFADDR: Final = struct.Struct("<BBBBI")  # struct ifaddrmsg: family, prefix, flags, scope, index
 
+_IFF_POINTOPOINT: Final = 0x10
+_IFF_NOARP: Final = 0x80
 _IFLA_IFNAME: Final = 3
 _IFLA_MASTER: Final = 10
 _IFLA_LINKINFO: Final = 18
@@ -69,6 +71,14 @@ def parse_link(body: memoryview) -> KernelLink | None:
         master=int.from_bytes(found.get(_IFLA_MASTER, b""), "little"),
         peer_elsewhere=_IFLA_LINK_NETNSID in found,
     )
+
+
+def parse_tunnel(body: memoryview) -> int | None:
+    """The number of a device of a dump that has no neighbours to ask by ARP: a TUN device, WireGuard, PPP."""
+    if len(body) < _IFINFO.size:
+        return None
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    return index if flags & (_IFF_POINTOPOINT | _IFF_NOARP) else None
 
 
 def parse_address(body: memoryview) -> KernelAddress | None:

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from meshdev.config import DEFAULT_IMAGE, IMAGE_VARIABLE, TUNNEL_PORT
 from meshdev.errors import ConfigError, LaptopError, ManagerBusyError, MeshdevError, PortForwardError, VersionError
@@ -16,12 +17,14 @@ from meshdev.kube.manager import Created
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
 from meshdev.kube.portforward import Carrier, Dialled, dial
-from meshdev.kube.ranges import advertised_addresses, cluster_ranges, watch_addresses
+from meshdev.kube.ranges import advertised_addresses, watch_addresses, watch_ranges
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
 from meshdev.wire.session_api import ConnectOptions
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: One try to dial, in seconds: API server and kubelet answer in milliseconds, or not at all.
 DIAL_SECONDS: Final = 5.0
@@ -121,27 +124,30 @@ class Cluster:
         """Route what the user may see, now and as it changes; whole ranges for who may ask for them."""
         api = self.api
         await routing.keep_outside(await advertised_addresses(api))
-        found = await cluster_ranges(api)
-        for note in found.notes:
-            log.info("a range is not known: %s", note)
-        await routing.want(ranges=found.services | found.pods)
-        first = asyncio.Event()
-        group.create_task(self._follow_addresses(routing, first))
+        ranges, addresses = asyncio.Event(), asyncio.Event()
+        group.create_task(self._follow(lambda: watch_ranges(api, log.info, _log_trouble), routing.trust, ranges))
+        group.create_task(
+            self._follow(lambda: watch_addresses(api, api.namespace, log.info, _log_trouble), routing.want, addresses)
+        )
         try:
             async with asyncio.timeout(ADDRESSES_SECONDS):
-                await first.wait()
-        except TimeoutError:  # what DNS answers is routed all the same
-            log.warning("the addresses of Services are not known yet")
-            first.set()
+                await ranges.wait()
+                await addresses.wait()
+        except TimeoutError:  # they are routed when they are known
+            log.warning("the addresses of Services, pods and nodes are not all known yet")
+            ranges.set()
+            addresses.set()
 
-    async def _follow_addresses(self, routing: Routing, first: asyncio.Event) -> None:
+    async def _follow(
+        self, watch: Callable[[], AsyncGenerator[T]], take: Callable[[T], Awaitable[None]], first: asyncio.Event
+    ) -> None:
         """Keep them routed. Credentials that run out later end nothing: the tunnel needs new ones only to redial."""
         while True:
-            changes = watch_addresses(self.api, self.api.namespace, log.info, _log_trouble)
+            changes = watch()
             try:
                 async with contextlib.aclosing(changes):
-                    async for addresses in changes:
-                        await routing.want(hosts=addresses)
+                    async for found in changes:
+                        await take(found)
                         first.set()
             except ConfigError as error:  # CredentialError is its kind
                 if not first.is_set():
@@ -190,4 +196,4 @@ class Cluster:
 
 
 def _log_trouble(error: MeshdevError) -> None:
-    log.info("addresses of Services cannot be followed for now: %s", error.message)
+    log.info("the cluster's addresses cannot be followed for now: %s", error.message)

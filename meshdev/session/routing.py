@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -10,14 +10,17 @@ from typing import Final
 from meshdev.config import gateway_of
 from meshdev.errors import UsageError
 from meshdev.host.plan import Laptop, Wish, may_route, plan
+from meshdev.host.trust import Refusals, Trust, refusal
+from meshdev.kube.ranges import ClusterRanges
 from meshdev.session.helper_client import HelperClient
 from meshdev.wire.control import Welcome
+from meshdev.wire.dns import Named
 from meshdev.wire.helper.answers import Refused
 from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
 
-#: Addresses that cluster DNS returned and no range covers; beyond that the oldest goes.
+#: Addresses that cluster DNS returned and no range covers; beyond that the one goes that was longest not asked for.
 MAX_NAMED: Final = 2048
 #: Addresses of API servers; a name behind a load balancer may show ever new ones.
 MAX_OUTSIDE: Final = 64
@@ -38,14 +41,16 @@ class Routing:
         self._look = look
         self._wish = Wish(also=_networks("--also", also), never=_networks("--never", never))
         self._seen: frozenset[IPv4Address] = frozenset()
-        self._manager: frozenset[IPv4Address] = frozenset()
+        self._trust = Trust()
+        self._refusals = Refusals()
         self._gateway: IPv4Address | None = None
         self._relayed = False
-        self._named: dict[IPv4Address, None] = {}
+        self._named: dict[IPv4Address, Named] = {}
         self._laptop = Laptop()
         self._routes: tuple[IPv4Network, ...] = ()
         self._planned: tuple[IPv4Network, ...] | None = None
         self._notes: tuple[str, ...] = ()
+        self._refused: tuple[Refused, ...] = ()
         self._lock = asyncio.Lock()
 
     @property
@@ -56,7 +61,7 @@ class Routing:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of them."""
-        return self._notes
+        return (*self._notes, *self._refusals.notes(self.inside))
 
     def inside(self, address: IPv4Address) -> bool:
         """Whether packets to *address* take the tunnel."""
@@ -71,19 +76,21 @@ class Routing:
 
     async def moved(self, welcome: Welcome) -> None:
         """The device has the address of *welcome*: apply everything, from that address on."""
-        self._manager = frozenset({welcome.pod_address, *welcome.nameservers})
+        self._trust = replace(self._trust, manager=frozenset({welcome.pod_address, *welcome.nameservers}))
         self._gateway = gateway_of(welcome.address)
         self._planned = None
         await self._apply()
 
-    async def want(
-        self, *, ranges: Iterable[IPv4Network] | None = None, hosts: frozenset[IPv4Address] | None = None
-    ) -> None:
-        """What the cluster has, as far as the user may see."""
-        if ranges is not None:
-            self._wish = replace(self._wish, ranges=tuple(sorted(ranges)))
-        if hosts is not None:
-            self._seen = hosts
+    async def trust(self, found: ClusterRanges) -> None:
+        """The ranges of the cluster, as far as the user may see them."""
+        ranges = found.services | found.pods
+        self._trust = replace(self._trust, ranges=ranges, nodes=found.nodes)
+        self._wish = replace(self._wish, ranges=tuple(sorted(ranges)))
+        await self._apply()
+
+    async def want(self, hosts: frozenset[IPv4Address]) -> None:
+        """Addresses of Services and endpoints that the user may see."""
+        self._seen = hosts
         await self._apply()
 
     async def relayed(self) -> None:
@@ -92,16 +99,23 @@ class Routing:
             self._relayed = True
             await self._apply()
 
-    async def name(self, addresses: frozenset[IPv4Address]) -> None:
-        """Route what cluster DNS answered, before the answer is handed out."""
-        new = [item for item in addresses if not self.inside(item) and may_route(item, self._laptop, self._wish)]
-        if not new:
-            return
-        for address in new:
-            self._named[address] = None
+    async def name(self, answers: frozenset[Named]) -> None:
+        """Route what cluster DNS answered where that may be, before the answer is handed out."""
+        new = False
+        for named in answers:
+            if named.address in self._named:
+                self._named[named.address] = self._named.pop(named.address)
+            elif not self.inside(named.address):
+                reason = self._against(named)
+                if reason is None:
+                    self._named[named.address] = named
+                    new = True
+                else:
+                    self._refuse(named, reason)
         while len(self._named) > MAX_NAMED:
             del self._named[next(iter(self._named))]
-        await self._apply()
+        if new:
+            await self._apply()
 
     async def refresh(self) -> None:
         """Look at the laptop's own network again, and follow it where it changed."""
@@ -110,23 +124,56 @@ class Routing:
 
     def describe(self) -> str:
         """For people."""
-        shown = ", ".join(map(str, self._routes[:_SHOWN]))
-        more = len(self._routes) - _SHOWN
-        return f"{shown} and {more} more" if more > 0 else shown
+        return _some(self._routes)
 
     async def _apply(self) -> None:
-        if not self._manager:
+        if not self._trust.manager:
             return
         async with self._lock:
             self._laptop = self._look()
             gateway = (self._gateway,) if self._relayed and self._gateway else ()
-            hosts = dict.fromkeys((*gateway, *sorted(self._manager), *self._named, *sorted(self._seen)))
+            named = [each.address for each in self._named.values() if self._against(each) is None]
+            seen = {each: refusal(each, "object", self._laptop, self._trust) for each in sorted(self._seen)}
+            objects = [address for address, reason in seen.items() if reason is None]
+            # The plan keeps the first ones where there are too many: a name never takes the place of an object.
+            hosts = dict.fromkeys((*gateway, *sorted(self._trust.manager), *objects, *reversed(named)))
             made = plan(self._laptop, replace(self._wish, hosts=tuple(hosts)))
             if made.routes != self._planned:
-                refused = await self._tell(made.routes)
-                notes = (f"the kernel refuses the route {no.route}: {no.reason}" for no in refused)
-                self._notes = (*made.notes, *notes)
+                self._refused = await self._tell(made.routes)
                 log.info("%d routes: %s", len(self._routes), self.describe())
+            self._note((*made.notes, *self._object_notes(seen)))
+
+    def _against(self, named: Named) -> str | None:
+        """Why that answer is not routed, in a few words."""
+        if not may_route(named.address, self._laptop, self._wish):
+            return "this machine or the way to the cluster needs it outside of the tunnel"
+        return refusal(named.address, "service" if named.service else "name", self._laptop, self._trust)
+
+    def _refuse(self, named: Named, reason: str) -> None:
+        sentence = f"{named.address} is not routed, though it is what {named.name} resolves to: {reason}."
+        if may_route(named.address, self._laptop, self._wish):
+            sentence += f" --also {named.address}/32 routes it."
+        if self._refusals.add(named.address, sentence):
+            log.warning("%s", sentence)
+
+    def _object_notes(self, seen: Mapping[IPv4Address, str | None]) -> list[str]:
+        """On Services and endpoints that are not routed; those that must stay outside are told by the plan."""
+        by_reason: dict[str, list[IPv4Address]] = {}
+        for address, reason in seen.items():
+            if reason and not self.inside(address) and may_route(address, self._laptop, self._wish):
+                by_reason.setdefault(reason, []).append(address)
+        return [
+            f"{_some(addresses)}, of Services or endpoints in the namespace, "
+            f"{'is' if len(addresses) == 1 else 'are'} not routed: {reason}. --also {addresses[0]}/32 routes it."
+            for reason, addresses in by_reason.items()
+        ]
+
+    def _note(self, notes: Iterable[str]) -> None:
+        kernel = (f"the kernel refuses the route {no.route}: {no.reason}" for no in self._refused)
+        before, self._notes = self._notes, (*notes, *kernel)
+        for text in self._notes:
+            if text not in before:
+                log.warning("%s", text)
 
     async def _tell(self, planned: tuple[IPv4Network, ...]) -> tuple[Refused, ...]:
         """Have *planned* set. Mostly it is one address more: that is told alone."""
@@ -139,6 +186,11 @@ class Routing:
             self._routes = answer.routes
         self._planned = planned
         return answer.refused
+
+
+def _some(items: Sequence[object]) -> str:
+    shown = ", ".join(map(str, items[:_SHOWN]))
+    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
 
 
 def _networks(flag: str, texts: Iterable[str]) -> tuple[IPv4Network, ...]:

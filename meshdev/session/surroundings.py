@@ -2,12 +2,13 @@
 
 import re
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import RouteError
 from meshdev.host.plan import Laptop, LocalRoute
+from meshdev.netlink.links import links_dump, parse_tunnel
 from meshdev.netlink.messages import RT_TABLE_LOCAL, RTN_LOCAL, RTN_UNICAST, KernelRoute, parse_route, routes_dump
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.values import IPAddress
@@ -21,9 +22,10 @@ def look(resolvers: Sequence[IPAddress]) -> Laptop:
     try:
         with Netlink() as netlink:
             found = [route for body in netlink.dump(routes_dump()) if (route := parse_route(body))]
+            tunnels = {index for body in netlink.dump(links_dump()) if (index := parse_tunnel(body))}
     except OSError as error:
         raise RouteError(f"the kernel does not tell its routes: {error.strerror}") from error
-    return describe(found, dict(socket.if_nameindex()), resolvers)
+    return describe(found, dict(socket.if_nameindex()), resolvers, tunnels)
 
 
 def sources(resolvers: Iterable[IPAddress]) -> tuple[str | None, ...]:
@@ -47,8 +49,13 @@ def _source(resolver: IPAddress) -> str | None:
         return None
 
 
-def describe(found: Sequence[KernelRoute], names: dict[int, str], resolvers: Sequence[IPAddress]) -> Laptop:
-    """The same as data. Pure.
+def describe(
+    found: Sequence[KernelRoute],
+    names: dict[int, str],
+    resolvers: Sequence[IPAddress],
+    tunnels: Collection[int] = frozenset(),
+) -> Laptop:
+    """The same as data; *tunnels* are devices without neighbours. Pure.
 
     Another user's connection is no network of this machine: both may route the same ranges, each by its own device.
     """
@@ -59,7 +66,9 @@ def describe(found: Sequence[KernelRoute], names: dict[int, str], resolvers: Seq
     defaults = [route for route in unicast if not route.network.prefixlen]
     return Laptop(
         routes=tuple(
-            LocalRoute(route.network, names.get(route.index, "?")) for route in unicast if route.network.prefixlen
+            LocalRoute(route.network, names.get(route.index, "?"), not route.gateway and route.index not in tunnels)
+            for route in unicast
+            if route.network.prefixlen
         ),
         addresses=_addresses(routes),
         gateways=tuple(dict.fromkeys(route.gateway for route in defaults if route.gateway)),

@@ -205,16 +205,26 @@ def read_answer(wire: bytes) -> dns.message.Message | None:
         return None
 
 
-def addresses(answer: dns.message.Message, domain: Name) -> frozenset[IPv4Address]:
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An address that cluster DNS gives to *name*; ``service``: the name is a Service's, or below one."""
+
+    address: IPv4Address
+    name: str
+    service: bool
+
+
+def addresses(answer: dns.message.Message, domain: Name) -> frozenset[Named]:
     """Addresses that the answer gives to names inside *domain*, also beside SRV records.
 
     A CNAME that leaves the domain (a Service of type ExternalName) leads to names, and so to addresses, that are not
     the cluster's.
     """
+    services = Name((b"svc", *domain.labels))
     return frozenset(
-        IPv4Address(record.address)
+        Named(IPv4Address(record.address), name.to_text(omit_final_dot=True), name.is_subdomain(services))
         for records in (*answer.answer, *answer.additional)
-        if records.name.is_subdomain(domain)
+        if (name := records.name).is_subdomain(domain)
         for record in records
         if isinstance(record, dns.rdtypes.IN.A.A)
     )

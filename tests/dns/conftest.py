@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 import pytest
 
@@ -15,6 +15,7 @@ from meshdev.dns.former import FormerResolver
 from meshdev.dns.forwarder import Cluster, Forwarder
 from meshdev.dns.policy import Zone
 from meshdev.errors import MeshdevError
+from meshdev.wire.dns import Named
 from tests.dns.servers import Asker, FakeServer, socket_pair, udp_socket
 
 KUBE = {
@@ -63,13 +64,13 @@ class Laptop:
     port: int = 0
     running: "asyncio.Task[None] | None" = None
 
-    async def route(self, addresses: frozenset[IPv4Address]) -> None:
+    async def route(self, addresses: frozenset[Named]) -> None:
         self.routing = True
         if self.gate is not None:
             await self.gate.wait()
         if self.route_error is not None:
             raise self.route_error
-        self.routed += sorted(map(str, addresses))
+        self.routed += sorted(str(named.address) for named in addresses)
 
     def note_failure(self) -> None:
         self.failures += 1

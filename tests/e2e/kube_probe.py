@@ -24,7 +24,7 @@ from meshdev.kube.client import KubeApi, pods_path
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.portforward import Carrier, Dialled, dial
-from meshdev.kube.ranges import cluster_ranges, watch_addresses
+from meshdev.kube.ranges import watch_addresses, watch_ranges
 from meshdev.kube.watching import listed
 from tests.cluster.sample.pattern import pattern_sha256
 from tests.kube.proxies import http_proxy, listening, socks_proxy
@@ -197,14 +197,15 @@ async def uninstall(api: KubeApi, namespace: str) -> list[str]:
 async def addresses(api: KubeApi, namespace: str) -> dict[str, list[str]]:
     """What may be seen of the cluster's addresses."""
     notes: list[str] = []
-    ranges = await cluster_ranges(api)
+    async with contextlib.aclosing(watch_ranges(api, notes.append)) as found:
+        ranges = await anext(found)
     async with contextlib.aclosing(watch_addresses(api, namespace, notes.append)) as changes:
         seen = await anext(changes)
     return {
         "services": sorted(map(str, ranges.services)),
         "pods": sorted(map(str, ranges.pods)),
         "seen": sorted(map(str, seen)),
-        "notes": [*ranges.notes, *notes],
+        "notes": notes,
         "server": sorted(map(str, await api.addresses())),
     }
 

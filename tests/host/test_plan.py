@@ -72,7 +72,7 @@ def test_a_local_network_stays_and_is_told_but_single_addresses_in_it_are_routed
     assert text(made) == "10.96.0.0/22 10.96.4.9/32 10.96.5.0/24 10.96.6.0/23 192.168.1.50/32"
     assert " ".join(made.notes) == (
         "The cluster's range 10.96.0.0/21 overlaps this machine's own network 10.96.4.0/24 (wlan0), which stays as it "
-        "is; single cluster addresses in it are routed. --also 10.96.0.0/21 would take all of it."
+        "is. --also 10.96.0.0/21 would take all of it."
     )
 
 

@@ -14,7 +14,6 @@ from meshdev.kube.podstate import ManagerPod
 from meshdev.session import cluster as module
 from meshdev.session.cluster import Cluster
 from meshdev.session.progress import Progress
-from meshdev.session.routing import Routing
 from meshdev.wire.session_api import ConnectOptions
 
 SERVICE = frozenset({IPv4Address("10.96.0.7")})
@@ -28,7 +27,7 @@ class FakeRouting:
     def __init__(self) -> None:
         self.hosts: list[frozenset[IPv4Address]] = []
 
-    async def want(self, *, hosts: frozenset[IPv4Address]) -> None:
+    async def want(self, hosts: frozenset[IPv4Address]) -> None:
         self.hosts.append(hosts)
 
 
@@ -78,15 +77,15 @@ def _watching(*states: frozenset[IPv4Address] | CredentialError) -> Any:
 
 async def test_credentials_that_run_out_later_end_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CREDENTIALS_SECONDS", 0)
-    monkeypatch.setattr(module, "watch_addresses", _watching(SERVICE, CredentialError("still"), SERVICE))
+    watch = _watching(SERVICE, CredentialError("still"), SERVICE)
     routing, first = FakeRouting(), asyncio.Event()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await cluster._follow_addresses(cast("Routing", routing), first)
+            await cluster._follow(watch, routing.want, first)
     assert routing.hosts == [SERVICE, SERVICE]
 
 
-async def test_credentials_that_never_counted_are_an_error(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "watch_addresses", _watching(CredentialError("log in first")))
+async def test_credentials_that_never_counted_are_an_error(cluster: Cluster) -> None:
+    watch = _watching(CredentialError("log in first"))
     with pytest.raises(CredentialError):
-        await cluster._follow_addresses(cast("Routing", FakeRouting()), asyncio.Event())
+        await cluster._follow(watch, FakeRouting().want, asyncio.Event())

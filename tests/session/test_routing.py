@@ -8,10 +8,24 @@ import pytest
 
 from meshdev.errors import UsageError
 from meshdev.host.plan import Laptop, LocalRoute
+from meshdev.kube.ranges import ClusterRanges
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.routing import MAX_NAMED, Routing
 from meshdev.wire.control import Welcome
+from meshdev.wire.dns import Named
 from meshdev.wire.helper.answers import RoutesSet
+from meshdev.wire.helper.limits import MAX_ROUTES
+
+
+def ips(*texts: str) -> frozenset[IPv4Address]:
+    return frozenset(map(IPv4Address, texts))
+
+
+def named(*texts: str, service: bool = True) -> frozenset[Named]:
+    """Answers of cluster DNS."""
+    name = "b.other.svc.cluster.local" if service else "x.default.pod.cluster.local"
+    return frozenset(Named(address, name, service) for address in ips(*texts))
+
 
 WELCOME = Welcome(
     version=1,
@@ -24,7 +38,9 @@ WELCOME = Welcome(
     namespace="default",
     pod_address=IPv4Address("10.244.0.9"),
 )
-SERVICES = IPv4Network("10.96.0.0/16")
+RANGES = ClusterRanges(services=frozenset({IPv4Network("10.96.0.0/16")}))
+COMPLETE = ClusterRanges(RANGES.services, frozenset({IPv4Network("10.244.0.0/24")}), ips("172.20.0.5"))
+LAN = Laptop(routes=(LocalRoute(IPv4Network("192.168.77.0/24"), "eth0"),), gateways=(IPv4Address("192.168.77.1"),))
 
 
 class FakeHelper:
@@ -64,7 +80,7 @@ def texts(machine: Machine) -> list[str]:
 
 async def test_nothing_is_routed_before_there_is_an_address() -> None:
     machine = Machine()
-    await machine.routing().want(ranges=[SERVICES])
+    await machine.routing().trust(RANGES)
     assert machine.helper.calls == 0
 
 
@@ -78,7 +94,8 @@ async def test_ranges_swallow_their_addresses() -> None:
     machine = Machine()
     routing = machine.routing()
     await routing.moved(WELCOME)
-    await routing.want(ranges=[SERVICES], hosts=frozenset({IPv4Address("10.96.3.4")}))
+    await routing.want(frozenset({IPv4Address("10.96.3.4")}))
+    await routing.trust(RANGES)
     assert texts(machine) == ["10.96.0.0/16", "10.244.0.9/32"]
     assert routing.inside(IPv4Address("10.96.77.1"))
 
@@ -87,9 +104,9 @@ async def test_the_helper_is_asked_only_for_a_change() -> None:
     machine = Machine()
     routing = machine.routing()
     await routing.moved(WELCOME)
-    await routing.want(ranges=[SERVICES])
-    await routing.want(ranges=[SERVICES])
-    await routing.name(frozenset({IPv4Address("10.96.1.1")}))
+    await routing.trust(RANGES)
+    await routing.trust(RANGES)
+    await routing.name(named("10.96.1.1"))
     assert machine.helper.calls == 2
 
 
@@ -125,26 +142,117 @@ async def test_an_answer_of_dns_is_routed_unless_it_must_not_be() -> None:
     machine = Machine()
     routing = machine.routing(never=("10.50.0.0/16",))
     await routing.moved(WELCOME)
-    await routing.name(frozenset({IPv4Address("10.60.0.1"), IPv4Address("10.50.0.1"), IPv4Address("127.0.0.1")}))
+    await routing.name(named("10.60.0.1", "10.50.0.1", "127.0.0.1"))
     assert routing.inside(IPv4Address("10.60.0.1"))
     assert not routing.inside(IPv4Address("10.50.0.1"))
     assert not routing.inside(IPv4Address("127.0.0.1"))
+    assert sorted(routing.notes) == [
+        f"{address} is not routed, though it is what b.other.svc.cluster.local resolves to: this machine or the way "
+        "to the cluster needs it outside of the tunnel."
+        for address in ("10.50.0.1", "127.0.0.1")
+    ]
 
 
-async def test_answers_of_dns_are_bounded() -> None:
+async def test_a_name_of_a_pod_chooses_no_address(caplog: pytest.LogCaptureFixture) -> None:
+    machine = Machine()
+    machine.network = LAN
+    routing = machine.routing()
+    await routing.moved(WELCOME)
+    before = texts(machine)
+    await routing.name(named("8.8.4.4", service=False))
+    await routing.name(named("192.168.77.55", service=False))
+    await routing.name(named("10.60.0.1", service=False))
+    assert texts(machine) == before
+    said = "is not routed, though it is what x.default.pod.cluster.local resolves to"
+    assert routing.notes == (
+        (
+            f"8.8.4.4 {said}: it is a public address, and in none of the cluster's known ranges. "
+            "--also 8.8.4.4/32 routes it."
+        ),
+        (
+            f"192.168.77.55 {said}: it is in this machine's own network 192.168.77.0/24 (eth0). "
+            "--also 192.168.77.55/32 routes it."
+        ),
+        f"10.60.0.1 {said}: it is in none of the cluster's known ranges. --also 10.60.0.1/32 routes it.",
+    )
+    for note in routing.notes:
+        assert note in caplog.text
+    await routing.want(ips("10.60.0.1"))
+    assert routing.inside(IPv4Address("10.60.0.1"))
+    assert not any("10.60.0.1" in note for note in routing.notes)
+
+
+async def test_names_add_nothing_where_the_ranges_are_complete() -> None:
     machine = Machine()
     routing = machine.routing()
     await routing.moved(WELCOME)
-    first = IPv4Address("11.0.0.0")
-    await routing.name(frozenset(first + number for number in range(MAX_NAMED + 10)))
+    await routing.trust(COMPLETE)
+    await routing.name(named("10.60.0.1", "172.20.0.5"))
+    assert texts(machine) == ["10.96.0.0/16", "10.244.0.0/24", "172.20.0.5/32"]
+
+
+async def test_endpoints_with_addresses_of_others() -> None:
+    machine = Machine()
+    machine.network = LAN
+    routing = machine.routing()
+    await routing.moved(WELCOME)
+    await routing.want(ips("8.8.4.4", "192.168.77.55", "192.168.77.56", "192.168.77.1", "10.20.30.40"))
+    assert texts(machine) == ["10.20.30.40/32", "10.96.0.10/32", "10.244.0.9/32"]
+    of = "of Services or endpoints in the namespace"
+    assert routing.notes == (
+        (
+            f"8.8.4.4, {of}, is not routed: it is a public address, and in none of the cluster's known ranges. "
+            "--also 8.8.4.4/32 routes it."
+        ),
+        (
+            f"192.168.77.55, 192.168.77.56, {of}, are not routed: it is in this machine's own network 192.168.77.0/24 "
+            "(eth0). --also 192.168.77.55/32 routes it."
+        ),
+    )
+    await routing.want(ips("10.20.30.40"))
+    assert not routing.notes
+
+
+async def test_also_overrides() -> None:
+    machine = Machine()
+    machine.network = LAN
+    routing = machine.routing(also=("8.8.4.4/32", "192.168.77.55/32"))
+    await routing.moved(WELCOME)
+    await routing.want(ips("8.8.4.4"))
+    await routing.name(named("192.168.77.55", service=False))
+    assert texts(machine) == ["8.8.4.4/32", "10.96.0.10/32", "10.244.0.9/32", "192.168.77.55/32"]
+    assert routing.notes == ()
+
+
+async def test_answers_of_dns_are_bounded_and_those_in_use_stay() -> None:
+    machine = Machine()
+    routing = machine.routing()
+    await routing.moved(WELCOME)
+    first = IPv4Address("10.1.0.0")
+    await routing.name(named(str(first)))
+    for start in range(1, 2 * MAX_NAMED, MAX_NAMED // 2):
+        await routing.name(named(*(str(first + start + number) for number in range(MAX_NAMED // 2))))
+        await routing.name(named(str(first)))
     assert len(machine.helper.routes) == MAX_NAMED + 2
+    assert routing.inside(first)
+
+
+async def test_names_never_take_the_place_of_objects() -> None:
+    machine = Machine()
+    routing = machine.routing()
+    await routing.moved(WELCOME)
+    await routing.name(named(*(str(IPv4Address("10.1.0.0") + number) for number in range(MAX_NAMED))))
+    objects = frozenset(IPv4Address("10.2.0.0") + number for number in range(MAX_ROUTES - 100))
+    await routing.want(objects)
+    assert all(IPv4Network(address) in machine.helper.routes for address in objects)
+    assert len(machine.helper.routes) == MAX_ROUTES
 
 
 async def test_a_network_that_appears_is_left_alone() -> None:
     machine = Machine()
     routing = machine.routing()
     await routing.moved(WELCOME)
-    await routing.want(ranges=[SERVICES])
+    await routing.trust(RANGES)
     machine.network = Laptop(routes=(LocalRoute(IPv4Network("10.96.128.0/17"), "wlan0"),))
     await routing.refresh()
     assert texts(machine) == ["10.96.0.0/17", "10.244.0.9/32"]

@@ -25,7 +25,10 @@ def test_networks_addresses_and_gateways_are_told_apart() -> None:
         route("192.168.1.255/32", 2, table=LOCAL, kind=3),
     ]
     assert describe(found, NAMES, [IPv4Address("192.168.1.1")]) == Laptop(
-        routes=(LocalRoute(IPv4Network("192.168.1.0/24"), "eth0"), LocalRoute(IPv4Network("10.8.0.0/16"), "eth0")),
+        routes=(
+            LocalRoute(IPv4Network("192.168.1.0/24"), "eth0"),
+            LocalRoute(IPv4Network("10.8.0.0/16"), "eth0", on_link=False),
+        ),
         addresses=(IPv4Address("192.168.1.5"),),
         gateways=(IPv4Address("192.168.1.1"),),
         resolvers=(IPv4Address("192.168.1.1"),),
@@ -35,6 +38,11 @@ def test_networks_addresses_and_gateways_are_told_apart() -> None:
 def test_of_devices_of_meshdev_only_the_addresses_are_told() -> None:
     found = [route("10.96.0.0/16", 3), route("198.18.0.2/32", 3, table=LOCAL, kind=TYPE_LOCAL)]
     assert describe(found, NAMES, []) == Laptop(sessions=(IPv4Address("198.18.0.2"),))
+
+
+def test_what_is_behind_a_tunnel_is_no_neighbour() -> None:
+    (found,) = describe([route("10.8.0.0/16", 4)], NAMES, [], tunnels={4}).routes
+    assert not found.on_link
 
 
 def test_a_device_that_only_looks_like_ours_counts() -> None:

@@ -1,7 +1,5 @@
 """DNS messages as the forwarder handles them."""
 
-from ipaddress import IPv4Address
-
 import dns.flags
 import dns.message
 import dns.name
@@ -176,7 +174,14 @@ def test_has_records() -> None:
 def test_addresses_of_the_domain_only() -> None:
     text = ANSWER + "ext.default.svc.cluster.local. 5 IN CNAME www.example.test.\nwww.example.test. 5 IN A 192.0.2.1\n"
     text += ";ADDITIONAL\nDB-0.db.default.svc.Cluster.Local. 5 IN A 10.244.0.9\nns.example.test. 5 IN A 192.0.2.2\n"
-    assert codec.addresses(dns.message.from_text(text), DOMAIN) == {IPv4Address("10.96.0.7"), IPv4Address("10.244.0.9")}
+    text += "8-8-4-4.default.pod.cluster.local. 5 IN A 8.8.4.4\nsvc.cluster.local.example.test. 5 IN A 192.0.2.3\n"
+    found = codec.addresses(dns.message.from_text(text), DOMAIN)
+    assert {(str(named.address), named.service) for named in found} == {
+        ("10.96.0.7", True),
+        ("10.244.0.9", True),
+        ("8.8.4.4", False),
+    }
+    assert {named.name for named in found if not named.service} == {"8-8-4-4.default.pod.cluster.local"}
 
 
 @pytest.mark.parametrize("asked", [PLAIN, EDNS])

@@ -1,0 +1,98 @@
+"""Which single addresses may be routed: those that a trusted range or a checked object says, never a name alone.
+
+Whole ranges (ServiceCIDRs, the nodes' pod ranges) are the administrator's word and need no more than the plan. A single
+address comes from somebody with fewer rights: an EndpointSlice may name any address, and a web page may make the
+browser ask for ``8-8-4-4.default.pod.cluster.local``. It is judged by the first row that fits:
+
+===================================================  ==================  =====================  =====================
+the address is                                       a Service's or an   the answer to a name   the answer to another
+                                                     endpoint's, by the  below ``svc.DOMAIN``   name of the cluster
+                                                     API                                        (``pod.DOMAIN``)
+===================================================  ==================  =====================  =====================
+in a network that this machine is attached to        refused             refused                refused
+in a Service range or a node's pod range             routed              routed                 routed
+not private (RFC 1918, RFC 6598)                     refused             refused                refused
+elsewhere, and it is a node's own                    routed              routed                 refused
+elsewhere, where the known ranges are complete       routed              refused                refused
+elsewhere, where they are not                        routed              routed                 refused
+===================================================  ==================  =====================  =====================
+
+The ranges are *complete* where the manager's own pod and the cluster's nameserver lie in them. Who may not list nodes
+and ServiceCIDRs has none; for them a Service of another namespace is an answer of DNS and nothing else. ``--also``
+overrides every row. Pure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final, Literal
+
+from meshdev.host.plan import Laptop
+
+#: Who says an address: an object of the API, a name of or below a Service, another name of the cluster.
+Origin = Literal["object", "service", "name"]
+
+#: RFC 1918, and RFC 6598 (shared address space: what clouds give to pods where RFC 1918 is used up).
+PRIVATE: Final = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+
+
+#: Refused answers of DNS that ``status`` tells of; the oldest goes.
+MAX_REFUSALS: Final = 8
+#: So many are written to the log of one connection: any web page can make more.
+MAX_LOGGED: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What is known of the cluster's addresses from sources that are trusted.
+
+    ``ranges`` and ``nodes`` (the nodes' own addresses) are empty for who may not list them. ``manager`` has the
+    addresses of the manager's pod and of the cluster's nameservers.
+    """
+
+    ranges: frozenset[IPv4Network] = frozenset()
+    nodes: frozenset[IPv4Address] = frozenset()
+    manager: frozenset[IPv4Address] = frozenset()
+
+    @property
+    def complete(self) -> bool:
+        """Whether pods and Services are where the ranges say: a network plugin may have ranges of its own."""
+        return bool(self.manager) and all(map(self.covers, self.manager))
+
+    def covers(self, address: IPv4Address) -> bool:
+        """Whether *address* lies in a trusted range."""
+        return any(address in network for network in self.ranges)
+
+
+def refusal(address: IPv4Address, origin: Origin, laptop: Laptop, trust: Trust) -> str | None:
+    """Why *address* is not routed, in a few words; None where it may be. What the plan never routes is not asked."""
+    link = next((route for route in laptop.networks if route.on_link and address in route.network), None)
+    if link is not None:
+        return f"it is in this machine's own network {link.network} ({link.device})"
+    if trust.covers(address):
+        return None
+    if not any(address in network for network in PRIVATE):
+        return "it is a public address, and in none of the cluster's known ranges"
+    trusted = origin == "object" or (origin == "service" and (address in trust.nodes or not trust.complete))
+    return None if trusted else "it is in none of the cluster's known ranges"
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Answers of DNS that were not routed: a sentence for each address, the latest ones."""
+
+    _known: dict[IPv4Address, str] = field(default_factory=dict)
+    _logged: int = 0
+
+    def add(self, address: IPv4Address, sentence: str) -> bool:
+        """Remember one; whether it is worth a line in the log."""
+        new = self._known.pop(address, None) != sentence
+        self._known[address] = sentence
+        if len(self._known) > MAX_REFUSALS:
+            del self._known[next(iter(self._known))]
+        self._logged += new
+        return new and self._logged <= MAX_LOGGED
+
+    def notes(self, routed: Callable[[IPv4Address], bool]) -> tuple[str, ...]:
+        """The sentences, but for addresses that are *routed* by now."""
+        return tuple(sentence for address, sentence in self._known.items() if not routed(address))
