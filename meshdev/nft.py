@@ -61,11 +61,16 @@ class Nftables:
 
     def listing(self, table: str) -> str | None:
         """The table ``inet`` of that name as commands that make it; None where there is none."""
-        self._library.nft_ctx_buffer_output(self._context)
         try:
-            self.run(f"list table inet {table}\n")
+            return self.show(f"list table inet {table}")
         except FirewallError:
             return None
+
+    def show(self, command: str) -> str:
+        """What a command that lists prints. Raises FirewallError with nft's own words."""
+        self._library.nft_ctx_buffer_output(self._context)
+        try:
+            self.run(f"{command}\n")
         finally:
             said: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
             self._library.nft_ctx_unbuffer_output(self._context)

@@ -17,18 +17,20 @@ from meshdev.helper.firewall import Firewall
 from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.routes import add_routes, set_routes
 from meshdev.helper.sockets import upstream_sockets, upstream_tcp
+from meshdev.helper.translations import find_translations
 from meshdev.helper.upkeep import Upkeep
 from meshdev.host import dns as decision
 from meshdev.netlink.flows import forget_flows
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
-from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, TunOpened
+from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, Translations, TunOpened
 from meshdev.wire.helper.limits import MAX_ROUTES
 from meshdev.wire.helper.lines import Fault
 from meshdev.wire.helper.requests import (
     AddRoutes,
     Close,
     DnsSockets,
+    FindTranslations,
     Heartbeat,
     OpenTun,
     RelayTarget,
@@ -99,7 +101,7 @@ class Laptop:
                 outcome = self._open_tun(queues, unguarded=unguarded)
             case SetAddress(address, mtu):
                 outcome = self._set_address(address, mtu)
-            case SetRoutes() | AddRoutes():
+            case SetRoutes() | AddRoutes() | FindTranslations():
                 outcome = self._route(request)
             case DnsSockets(upstreams):
                 outcome = self._dns_sockets(upstreams)
@@ -207,7 +209,9 @@ class Laptop:
         self._device.set_address(address, mtu)
         return Outcome(AddressSet(note is None, note))
 
-    def _route(self, request: SetRoutes | AddRoutes) -> Outcome:
+    def _route(self, request: SetRoutes | AddRoutes | FindTranslations) -> Outcome:
+        if isinstance(request, FindTranslations):
+            return Outcome(Translations(find_translations(sorted(self._desired))))
         device, address = self._addressed()
         if isinstance(request, SetRoutes):
             self._routes = len(request.routes)

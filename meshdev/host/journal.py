@@ -94,9 +94,13 @@ class Record:
         return record
 
 
+#: The names of our nft tables begin so; those of users follow.
+TABLE_PREFIX: Final = "meshdev_"
+
+
 def table_name(uid: int) -> str:
     """The nft table of a user's helper."""
-    return f"meshdev_{uid}"
+    return f"{TABLE_PREFIX}{uid}"
 
 
 def _plain(entry: Entry) -> dict[str, object]:
@@ -115,7 +119,7 @@ def _device(found: Fields) -> Entry:
 
 def _table(found: Fields) -> Entry:
     name = found.text("name", 32)
-    if not name.startswith("meshdev_") or not name.removeprefix("meshdev_").isdecimal():
+    if not name.startswith(TABLE_PREFIX) or not name.removeprefix(TABLE_PREFIX).isdecimal():
         raise ProtocolError("The journal names a table that is not ours")
     return DeleteTable(name)
 

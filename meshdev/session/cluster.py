@@ -137,6 +137,7 @@ class Cluster:
             log.warning("the addresses of Services, pods and nodes are not all known yet")
             ranges.set()
             addresses.set()
+        await routing.find_translations()
 
     async def _follow(
         self, watch: Callable[[], AsyncGenerator[T]], take: Callable[[T], Awaitable[None]], first: asyncio.Event

@@ -15,7 +15,7 @@ import errno
 import logging
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from meshdev.dns.cluster import DNS_PORT
 from meshdev.host.dns import parse_resolv_conf
 from meshdev.netlink.lookups import Lookup, parse_lookup, route_get
 from meshdev.netlink.messages import RT_TABLE_MAIN
+from meshdev.netlink.rules import KernelRule, parse_rule, rules_dump
 from meshdev.netlink.sock import Netlink
 from meshdev.session.surroundings import OURS
 from meshdev.session.troubles import Source, Troubles
@@ -122,8 +123,12 @@ class Health:
 
     def _look(self, addresses: Iterable[IPv4Address]) -> dict[IPv4Address, str]:
         with Netlink() as netlink:
-            found = {address: stray(address, _lookup(netlink, address), self._device) for address in addresses}
-        return {address: text for address, text in found.items() if text}
+            lookups = {address: _lookup(netlink, address) for address in addresses}
+            strays = [address for address, found in lookups.items() if stray(address, found, self._device)]
+            rules = [parse_rule(body) for body in netlink.dump(rules_dump())] if strays else []
+        named = [rule for rule in rules if rule is not None]
+        texts = {address: stray(address, lookups[address], self._device, named) for address in strays}
+        return {address: text for address, text in texts.items() if text}
 
     def _sample(self) -> list[IPv4Address]:
         """The nameserver, what strayed in the last round, and some routes, others each time where there are many."""
@@ -152,14 +157,17 @@ class Health:
         return (f"the cluster's nameserver {self._nameserver} {how}",)
 
 
-def stray(address: IPv4Address, found: Lookup | None, device: str) -> str | None:
-    """What is wrong with where packets to *address* go, None for nothing."""
+def stray(address: IPv4Address, found: Lookup | None, device: str, rules: Sequence[KernelRule] = ()) -> str | None:
+    """What is wrong with where packets to *address* go, None for nothing. *rules* are those of this machine."""
     if found is None:
         return f"there is no route to {address}"
     name = _name(found.index)
     if name == device or OURS.fullmatch(name):  # two connections may route the same range: the older one's is taken
         return None
-    table = "" if found.table == RT_TABLE_MAIN else f" (table {found.table})"
+    table = ""
+    if found.table != RT_TABLE_MAIN:
+        by = " and ".join(str(rule.priority) for rule in rules if rule.table == found.table)
+        table = f" (table {found.table}{f', ip rule {by}' if by else ''})"
     return (
         f"packets to {address} leave by {name}{table}, not by {device}: a route or policy rule of another program "
         "comes first"

@@ -15,13 +15,24 @@ from typing import Any, Final, TypeVar
 from meshdev.errors import LaptopError, MeshdevError, ProtocolError
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import wrap_queues
-from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Listener, Result, RoutesSet, TunOpened
+from meshdev.wire.helper.answers import (
+    AddressSet,
+    Beat,
+    DnsOpened,
+    Done,
+    Listener,
+    Result,
+    RoutesSet,
+    Translations,
+    TunOpened,
+)
 from meshdev.wire.helper.limits import LINE_LIMIT, MAX_FDS
 from meshdev.wire.helper.lines import Fault, Greeting, encode_request, parse_answer, parse_greeting
 from meshdev.wire.helper.requests import (
     AddRoutes,
     Close,
     DnsSockets,
+    FindTranslations,
     Heartbeat,
     OpenTun,
     RelayTarget,
@@ -151,6 +162,10 @@ class HelperClient:
     async def set_relays(self, relays: Iterable[RelayTarget]) -> None:
         """Lead these relays to programs of this machine, and no others. Raises FirewallError where nftables cannot."""
         await self._call(SetRelays(tuple(relays)), Done)
+
+    async def find_translations(self) -> tuple[str, ...]:
+        """A sentence for each place of other programs that translates what our routes bring into the tunnel."""
+        return (await self._call(FindTranslations(), Translations))[0].found
 
     async def heartbeat(self) -> Beat:
         """One sign of life."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -28,6 +29,10 @@ MAX_OUTSIDE: Final = 64
 _SHOWN: Final = 4
 
 
+#: Between two looks at the rules of other programs, in seconds: listing them costs the helper some milliseconds.
+TRANSLATIONS_SECONDS: Final = 15.0
+
+
 class Routing:
     """The routes of one connection. Nothing is applied before :meth:`moved` told of the first address.
 
@@ -51,6 +56,8 @@ class Routing:
         self._planned: tuple[IPv4Network, ...] | None = None
         self._notes: tuple[str, ...] = ()
         self._refused: tuple[Refused, ...] = ()
+        self._translations: tuple[str, ...] = ()
+        self._asked = -TRANSLATIONS_SECONDS
         self._lock = asyncio.Lock()
 
     @property
@@ -61,7 +68,7 @@ class Routing:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of them."""
-        return (*self._notes, *self._refusals.notes(self.inside))
+        return (*self._notes, *self._translations, *self._refusals.notes(self.inside))
 
     def inside(self, address: IPv4Address) -> bool:
         """Whether packets to *address* take the tunnel."""
@@ -121,6 +128,16 @@ class Routing:
         """Look at the laptop's own network again, and follow it where it changed."""
         if self._look() != self._laptop:
             await self._apply()
+        if self._routes and time.monotonic() - self._asked >= TRANSLATIONS_SECONDS:
+            await self.find_translations()
+
+    async def find_translations(self) -> None:
+        """Ask whether another program of this machine gives the cluster's packets another destination."""
+        self._asked = time.monotonic()
+        before, self._translations = self._translations, await self._helper.find_translations()
+        for text in self._translations:
+            if text not in before:
+                log.warning("%s", text)
 
     def describe(self) -> str:
         """For people."""

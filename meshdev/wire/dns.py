@@ -252,7 +252,7 @@ def probed(query: Query) -> bytes:
 def has_address(wire: bytes, address: IPv4Address) -> bool:
     """Whether an answer gives *address*, to whatever name."""
     answer = read_answer(wire)
-    return answer is not None and address in addresses(answer, dns.name.root)
+    return answer is not None and any(named.address == address for named in addresses(answer, dns.name.root))
 
 
 def _our_opt(query: Query) -> bytes:

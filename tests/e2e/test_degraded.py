@@ -131,7 +131,9 @@ def test_a_policy_rule_of_another_program_is_named(there: Laptop) -> None:
     there.ok("sh", "-c", "ip route add 10.96.0.0/16 dev lo table 77; ip rule add to 10.96.0.0/16 lookup 77 pref 99")
     try:
         status = degraded(there)
-        assert any("table 77" in note and "by lo" in note and "since" in note for note in status["notes"]), status
+        assert any(
+            "table 77, ip rule 99" in note and "by lo" in note and "since" in note for note in status["notes"]
+        ), status
         assert there.meshdev("status").startswith("Connected (degraded) to")
     finally:
         there.ok("sh", "-c", "ip rule del pref 99; ip route flush table 77")

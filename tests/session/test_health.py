@@ -8,6 +8,7 @@ import pytest
 from dns.name import from_text
 
 from meshdev.netlink.lookups import Lookup
+from meshdev.netlink.rules import KernelRule
 from meshdev.session import health
 from meshdev.session.health import Health, stray
 from meshdev.session.troubles import Troubles
@@ -32,6 +33,13 @@ LOOPBACK = socket.if_nametoindex("lo")
 def test_where_packets_go(found: Lookup | None, device: str, said: str | None) -> None:
     text = stray(ADDRESS, found, device)
     assert text == said or (text is not None and said is not None and text.startswith(said))
+
+
+def test_the_rule_is_named() -> None:
+    rules = [KernelRule(0, 255), KernelRule(99, 77), KernelRule(100, 77), KernelRule(32766, 254)]
+    text = stray(ADDRESS, Lookup(LOOPBACK, 77), "meshdev0", rules)
+    assert text is not None
+    assert text.startswith("packets to 10.96.0.10 leave by lo (table 77, ip rule 99 and 100), not by meshdev0: ")
 
 
 class World:

@@ -9,6 +9,7 @@ import pytest
 from meshdev.errors import UsageError
 from meshdev.host.plan import Laptop, LocalRoute
 from meshdev.kube.ranges import ClusterRanges
+from meshdev.session import routing as module
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.routing import MAX_NAMED, Routing
 from meshdev.wire.control import Welcome
@@ -49,6 +50,10 @@ class FakeHelper:
     def __init__(self) -> None:
         self.routes: tuple[IPv4Network, ...] = ()
         self.calls = 0
+        self.translations: tuple[str, ...] = ()
+
+    async def find_translations(self) -> tuple[str, ...]:
+        return self.translations
 
     async def set_routes(self, routes: tuple[IPv4Network, ...]) -> RoutesSet:
         self.routes = routes
@@ -257,6 +262,23 @@ async def test_a_network_that_appears_is_left_alone() -> None:
     await routing.refresh()
     assert texts(machine) == ["10.96.0.0/17", "10.244.0.9/32"]
     assert "wlan0" in routing.notes[0]
+
+
+async def test_translations_of_others_are_told_while_they_are_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "TRANSLATIONS_SECONDS", 0)
+    machine = Machine()
+    routing = machine.routing()
+    await routing.moved(WELCOME)
+    machine.helper.translations = ("packets to 10.96.0.1 get another destination",)
+    await routing.refresh()
+    await routing.refresh()
+    assert routing.notes == machine.helper.translations
+    assert caplog.text.count(machine.helper.translations[0]) == 1
+    machine.helper.translations = ()
+    await routing.refresh()
+    assert not routing.notes
 
 
 def test_a_range_that_is_none_is_an_error_of_the_command_line() -> None:

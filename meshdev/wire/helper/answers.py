@@ -147,4 +147,15 @@ class Beat:
         )
 
 
-Result = Done | TunOpened | AddressSet | RoutesSet | DnsOpened | Beat
+@dataclass(frozen=True, slots=True)
+class Translations:
+    """A sentence for each place in this machine's packet filter that translates what our routes bring."""
+
+    found: tuple[str, ...]
+
+    @classmethod
+    def read(cls, found: Fields) -> "Translations":
+        return cls(found.texts("found", MAX_WORDS, MAX_PROBLEMS))
+
+
+Result = Translations | Done | TunOpened | AddressSet | RoutesSet | DnsOpened | Beat

@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 from meshdev.config import MAX_CARRIERS, RELAY_PORTS
 from meshdev.wire import values
 from meshdev.wire.fields import Fields
-from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, RoutesSet, TunOpened
+from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, RoutesSet, Translations, TunOpened
 from meshdev.wire.helper.limits import MAX_NAMES, MAX_RELAYS, MAX_ROUTES, MAX_UPSTREAMS
 from meshdev.wire.intercepts import TRANSPORTS, Transport
 from meshdev.wire.values import IPAddress
@@ -152,6 +152,18 @@ class SetRelays:
 
 
 @dataclass(frozen=True, slots=True)
+class FindTranslations:
+    """Whether other programs translate what our routes bring into the tunnel. Changes nothing."""
+
+    op: ClassVar[str] = "find_translations"
+    answer: ClassVar[type[Result]] = Translations
+
+    @classmethod
+    def read(cls, _: Fields) -> "FindTranslations":
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The session is alive: without one for BEAT_LIMIT_SECONDS the laptop's DNS goes back, until the next."""
 
@@ -176,7 +188,17 @@ class Close:
 
 
 Request = (
-    OpenTun | SetAddress | SetRoutes | AddRoutes | DnsSockets | UpstreamTcp | SetDns | SetRelays | Heartbeat | Close
+    OpenTun
+    | SetAddress
+    | SetRoutes
+    | AddRoutes
+    | DnsSockets
+    | UpstreamTcp
+    | SetDns
+    | SetRelays
+    | FindTranslations
+    | Heartbeat
+    | Close
 )
 REQUESTS: Final[tuple[type[Request], ...]] = (
     OpenTun,
@@ -187,6 +209,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     UpstreamTcp,
     SetDns,
     SetRelays,
+    FindTranslations,
     Heartbeat,
     Close,
 )

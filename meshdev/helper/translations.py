@@ -1,0 +1,62 @@
+"""Other programs' translations of the cluster's addresses, as this machine's packet filter has them now."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from socket import AF_INET
+from typing import Final
+
+from meshdev.errors import FirewallError
+from meshdev.host.journal import TABLE_PREFIX
+from meshdev.host.translations import Translation, concerning, nat_tables, of_flow, of_nft
+from meshdev.netlink.messages import Flow, flows_dump, parse_flow
+from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
+from meshdev.nft import Nftables
+from meshdev.wire.helper.limits import MAX_PROBLEMS
+
+#: The tables of the older iptables that are in use; absent where the kernel has none (net/netfilter/x_tables.c).
+_LEGACY_TABLES: Final = Path("/proc/thread-self/net/ip_tables_names")
+
+
+def find_translations(routes: Sequence[IPv4Network]) -> tuple[str, ...]:
+    """A sentence for each place of others that translates what *routes* bring into the tunnel, the first ones.
+
+    What cannot be read is such a sentence, too. The rules of the older iptables are nobody's to read without
+    CAP_NET_RAW: where there are some, the connections that were translated tell.
+    """
+    found: list[Translation] = []
+    unknown: list[str] = []
+    for read in (_rules, _connections):
+        try:
+            found += read()
+        except (FirewallError, OSError) as error:
+            unknown.append(f"whether another program translates the cluster's addresses is not known: {error}")
+    return (*concerning(found, routes), *unknown)[:MAX_PROBLEMS]
+
+
+def _rules() -> list[Translation]:
+    library = Nftables()
+    try:
+        found: list[Translation] = []
+        for family, name in nat_tables(library.show("list chains")):
+            if not name.startswith(TABLE_PREFIX):
+                found += of_nft(library.show(f"list table {family} {name}"))
+        return found
+    finally:
+        library.close()
+
+
+def _connections() -> list[Translation]:
+    try:
+        tables = _LEGACY_TABLES.read_text().split()
+    except FileNotFoundError:
+        return []
+    if "nat" not in tables:
+        return []
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        flows = [parse_flow(body) for body in netlink.dump(flows_dump(AF_INET))]
+    return [each for flow in flows if flow is not None and (each := _translation(flow)) is not None]
+
+
+def _translation(flow: Flow) -> Translation | None:
+    return of_flow(IPv4Address(flow.sent_to[0]), flow.sent_to[1], IPv4Address(flow.went_to[0]))
