@@ -33,6 +33,19 @@ for number in range(int(sys.argv[1])):
 """
 
 
+#: As a kube-proxy writes it that serves another cluster on the laptop.
+_KUBE_PROXY: Final = """
+table ip kube-proxy {
+  map service-ips {
+    type ipv4_addr . inet_proto . inet_service : verdict
+    elements = { 10.96.0.1 . tcp . 443 : goto service-kubernetes }
+  }
+  chain nat-output { type nat hook output priority -100; ip daddr . meta l4proto . th dport vmap @service-ips; }
+  chain service-kubernetes { meta l4proto tcp dnat to 192.0.2.7:6443; }
+}
+"""
+
+
 def pod_name(address: str) -> str:
     """By CoreDNS's `pods insecure` the name of any address."""
     return f"{address.replace('.', '-')}.default.pod.cluster.local"
@@ -156,3 +169,16 @@ def test_a_node_that_joins_later(laptop: Laptop) -> None:
             remove(json.dumps(node) + "\n")
         until("its pods are routed no more", lambda: span not in laptop.status()["routes"])
         assert device_to(laptop, "10.244.77.5") != DEVICE
+
+
+@both
+def test_a_kube_proxy_on_the_laptop_is_named(anyone: Laptop) -> None:
+    root = Laptop(anyone.number)
+    root.ok("nft", _KUBE_PROXY)
+    try:
+        with anyone.connected():
+            said = "packets to 10.96.0.1 get another destination before they reach the tunnel: table ip kube-proxy"
+            assert [note for note in anyone.status()["notes"] if said in note]
+            assert said in log_of(anyone)
+    finally:
+        root.ok("nft", "delete", "table", "ip", "kube-proxy")
