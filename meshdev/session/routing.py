@@ -11,7 +11,7 @@ from typing import Final
 from meshdev.config import gateway_of
 from meshdev.errors import UsageError
 from meshdev.host.plan import Laptop, Wish, may_route, plan
-from meshdev.host.trust import Refusals, Trust, refusal
+from meshdev.host.trust import Judge, Refusals, Trust
 from meshdev.kube.ranges import ClusterRanges
 from meshdev.session.helper_client import HelperClient
 from meshdev.wire.control import Welcome
@@ -47,6 +47,7 @@ class Routing:
         self._wish = Wish(also=_networks("--also", also), never=_networks("--never", never))
         self._seen: frozenset[IPv4Address] = frozenset()
         self._trust = Trust()
+        self._judge = Judge(Laptop(), self._trust)
         self._refusals = Refusals()
         self._gateway: IPv4Address | None = None
         self._relayed = False
@@ -149,8 +150,9 @@ class Routing:
         async with self._lock:
             self._laptop = self._look()
             gateway = (self._gateway,) if self._relayed and self._gateway else ()
+            self._judge = Judge(self._laptop, self._trust)
             named = [each.address for each in self._named.values() if self._against(each) is None]
-            seen = {each: refusal(each, "object", self._laptop, self._trust) for each in sorted(self._seen)}
+            seen = {each: self._judge.refusal(each, "object") for each in sorted(self._seen)}
             objects = [address for address, reason in seen.items() if reason is None]
             # The plan keeps the first ones where there are too many: a name never takes the place of an object.
             hosts = dict.fromkeys((*gateway, *sorted(self._trust.manager), *objects, *reversed(named)))
@@ -164,7 +166,7 @@ class Routing:
         """Why that answer is not routed, in a few words."""
         if not may_route(named.address, self._laptop, self._wish):
             return "this machine or the way to the cluster needs it outside of the tunnel"
-        return refusal(named.address, "service" if named.service else "name", self._laptop, self._trust)
+        return self._judge.refusal(named.address, "service" if named.service else "name")
 
     def _refuse(self, named: Named, reason: str) -> None:
         sentence = f"{named.address} is not routed, though it is what {named.name} resolves to: {reason}."

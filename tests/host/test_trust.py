@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.host.plan import Laptop, LocalRoute
-from meshdev.host.trust import MAX_LOGGED, MAX_REFUSALS, PRIVATE, Origin, Refusals, Trust, refusal
+from meshdev.host.trust import MAX_LOGGED, MAX_REFUSALS, PRIVATE, Judge, Origin, Refusals, Trust
 
 LAPTOP = Laptop(
     routes=(
@@ -51,23 +51,24 @@ ORIGINS: tuple[Origin, ...] = ("object", "service", "name")
     ],
 )
 def test_the_table(address: str, trust: Trust, routed: str) -> None:
-    found = [origin for origin in ORIGINS if refusal(IPv4Address(address), origin, LAPTOP, trust) is None]
+    judge = Judge(LAPTOP, trust)
+    found = [origin for origin in ORIGINS if judge.refusal(IPv4Address(address), origin) is None]
     assert found == routed.split()
 
 
 def test_ranges_are_complete_where_what_is_known_to_be_there_is_in_them() -> None:
-    assert COMPLETE.complete
-    assert not OTHERWISE.complete
-    assert not UNKNOWN.complete
-    assert not Trust(RANGES).complete
+    assert Judge(LAPTOP, COMPLETE).complete
+    assert not Judge(LAPTOP, OTHERWISE).complete
+    assert not Judge(LAPTOP, UNKNOWN).complete
+    assert not Judge(LAPTOP, Trust(RANGES)).complete
 
 
 @given(st.integers(0, 2**32 - 1).map(IPv4Address), st.sampled_from(ORIGINS), st.sampled_from([COMPLETE, UNKNOWN]))
 def test_no_address_of_others_for_any_name(address: IPv4Address, origin: Origin, trust: Trust) -> None:
-    routed = refusal(address, origin, LAPTOP, trust) is None
+    routed = Judge(LAPTOP, trust).refusal(address, origin) is None
     if address in LAPTOP.routes[0].network:
         assert not routed
-    elif not trust.covers(address):
+    elif not any(address in network for network in trust.ranges):
         assert not (routed and (origin == "name" or not any(address in network for network in PRIVATE)))
 
 
