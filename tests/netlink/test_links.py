@@ -13,6 +13,7 @@ from meshdev.netlink.links import (
     links_dump,
     parse_address,
     parse_link,
+    parse_tunnel,
 )
 from meshdev.netlink.messages import attribute, nested
 
@@ -27,6 +28,15 @@ def test_a_port_of_a_bridge() -> None:
 
 def test_a_physical_device() -> None:
     assert parse_link(memoryview(_HEAD + attribute(3, b"eth0\0"))) == KernelLink(7, "eth0", "", 0, peer_elsewhere=False)
+
+
+def test_devices_without_neighbours() -> None:
+    ethernet, tun, wireguard = 0x11043, 0x110D1, 0x100C1  # flags of linux/if.h
+    found = [
+        parse_tunnel(memoryview(struct.pack("<BxHiII", 0, 1, 7, flags, 0))) for flags in (ethernet, tun, wireguard)
+    ]
+    assert found == [None, 7, 7]
+    assert parse_tunnel(memoryview(_HEAD[:-1])) is None
 
 
 def test_an_address_with_its_network() -> None:
