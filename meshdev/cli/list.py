@@ -9,6 +9,7 @@ import typer
 from meshdev.cli import api, options, render
 from meshdev.cli.options import Format
 from meshdev.state import Paths
+from meshdev.wire.session_api import Wait
 
 EXAMPLE: Final = """\b
 Examples:
@@ -45,7 +46,13 @@ def command(
     )
     if seconds is not None:
         wanted = replace(wanted, request_timeout=seconds)
-    found = asyncio.run(listing.find(wanted, _own_ids(Paths.locate()), everywhere=everywhere))
+    story = render.story()
+    try:
+        found = asyncio.run(
+            listing.find(wanted, _own_ids(Paths.locate()), lambda text: story.show(Wait(text)), everywhere=everywhere)
+        )
+    finally:
+        story.close()
     for trouble in found.troubles:
         print(f"note: {render.printable(trouble)}", file=sys.stderr)
     if output is Format.JSON:

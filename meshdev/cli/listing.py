@@ -8,6 +8,7 @@ from meshdev.intercept.lease import Record
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
+from meshdev.kube.observing import Observer, Told
 from meshdev.session.holder import holder
 
 _GAP = "   "
@@ -49,17 +50,25 @@ class Listed:
     namespace: str
 
 
-async def find(options: Options, own: frozenset[str] | None, *, everywhere: bool) -> Listed:
-    """Everybody's intercepts. *own* are the ids of this machine's session, None where there is none."""
+async def find(options: Options, own: frozenset[str] | None, told: Told, *, everywhere: bool) -> Listed:
+    """Everybody's intercepts. *own* are the ids of this machine's session, None where there is none.
+
+    A Lease that was last written long ago is looked at until it is known whether it is renewed: up to 12 s where the
+    API server says when that was, 30 s where it does not. *told* hears of it.
+    """
+    observer = Observer(told=told)
     async with await KubeApi.open(options) as api:
-        found = await leases.all_of(api, "" if everywhere else api.namespace)
-        rows = (row(record, own, holder(), time.time()) for record in found.records)
+        namespace = "" if everywhere else api.namespace
+        found = await observer.look(
+            api, lambda: leases.all_of(api, namespace), lambda each: observer.life(each) == "unknown"
+        )
+        now = api.server_time() or time.time()
+        rows = (row(record, own, holder(), now, expired=observer.life(record) == "expired") for record in found.records)
         return Listed(tuple(rows), found.troubles, api.namespace)
 
 
-def row(record: Record, own: frozenset[str] | None, me: str, now: float) -> Row:
+def row(record: Record, own: frozenset[str] | None, me: str, now: float, *, expired: bool) -> Row:
     """The row of one Lease. Mine is what has my name, and no other session of that name renews it."""
-    expired = record.expired(now)
     ours = own is None or record.spec.id in own or expired
     state = "expired" if expired else record.status.state
     return Row(record, state, max(0.0, now - record.created), mine=record.holder == me and ours)

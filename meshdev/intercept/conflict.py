@@ -23,10 +23,9 @@ def exclude(one: Spec, other: Spec) -> bool:
     return one.match == other.match and bool(set.intersection(*ports))
 
 
-def in_the_way(spec: Spec, records: Iterable[Record], now: float) -> tuple[Record, ...]:
-    """The records of others that a claim meets, the oldest first; those that anybody may delete do not count."""
-    others = (each for each in records if each.spec != spec and not each.stale(now))
-    return tuple(sorted((each for each in others if exclude(spec, each.spec)), key=rank))
+def in_the_way(spec: Spec, records: Iterable[Record]) -> tuple[Record, ...]:
+    """The records of others that a claim meets, the oldest first."""
+    return tuple(sorted((each for each in records if each.spec != spec and exclude(spec, each.spec)), key=rank))
 
 
 def losers(records: Iterable[Record]) -> frozenset[str]:
@@ -44,13 +43,15 @@ def losers(records: Iterable[Record]) -> frozenset[str]:
     return frozenset(lost)
 
 
-def conflict_error(spec: Spec, others: Iterable[Record], now: float) -> InterceptError:
-    """The refusal, naming each holder with host, age and match."""
+def conflict_error(spec: Spec, others: Iterable[Record], now: float, silent: float | None = None) -> InterceptError:
+    """The refusal, naming each holder with host, age and match.
+
+    *now* is the API server's clock; *silent* says for how many seconds the first that seems dead was not renewed.
+    """
     told = "; ".join(f"{_who(each)} has {_what(each)} for {_age(now - each.created)}" for each in others)
-    silent = [each for each in others if each.expired(now)]
     hint = "--takeover replaces it"
-    if silent:
-        hint = f"not renewed for {_age(silent[0].silent(now))}, so most probably dead: {hint}"
+    if silent is not None:
+        hint = f"not renewed for {_age(silent)}, so most probably dead: {hint}"
     return InterceptError(f"{spec.workload} in namespace {spec.workload.namespace} is taken: {told}", hint=hint)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -30,7 +31,8 @@ STATUS_ANNOTATION: Final = "meshdev.dev/status"
 MANAGER_ANNOTATION: Final = "meshdev.dev/manager-namespace"
 
 #: A session renews every RENEW_SECONDS; without that for EXPIRED_SECONDS it counts as dead; any session may delete
-#: the Lease when it is that for STALE_SECONDS, so that clocks which differ by minutes do no harm (design: D7).
+#: the Lease when it is that for STALE_SECONDS, so that a laptop that sleeps for some minutes keeps its intercepts.
+#: How that is observed: :mod:`meshdev.intercept.liveness`.
 RENEW_SECONDS: Final = 10.0
 EXPIRED_SECONDS: Final = 30.0
 STALE_SECONDS: Final = 600.0
@@ -39,6 +41,8 @@ _STATES: Final[tuple[State, ...]] = ("pending", "active", "refused")
 #: Kubernetes' own limit for a name of this kind is 253; all annotations together have 256 KiB.
 _MAX_HOLDER: Final = 256
 _MAX_STATUS: Final = 2048
+#: No version of meshdev asks for longer than this, in seconds; whoever writes more does not hold a workload for ever.
+_MAX_DURATION: Final = 120.0
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}/(tcp|udp)", re.ASCII)
 _API_VERSIONS: Final = {"pod": "v1", "service": "v1"}
 _KINDS: Final = {
@@ -66,9 +70,11 @@ class Status:
 
 @dataclass(frozen=True)
 class Record:
-    """One Lease, read. Times are seconds since the epoch: *created* by the server's clock, *renewed* by the holder's.
+    """One Lease, read. Times are seconds since the epoch by the API server's clock; ``renewTime`` is not read, as it is
+    somebody else's clock.
 
-    *holder* is ``user@host``. *uid* and *version* are the Lease object's own, for preconditions.
+    *holder* is ``user@host``. *uid* and *version* are the Lease object's own, for preconditions. *written* is when it
+    was last changed, None where the server does not say; *duration* is how long one renewal counts, in seconds.
     """
 
     spec: Spec
@@ -76,22 +82,11 @@ class Record:
     manager_namespace: str
     status: Status
     created: float
-    renewed: float
     name: str
     uid: str
     version: str
-
-    def silent(self, now: float) -> float:
-        """Seconds since the last renewal, never negative."""
-        return max(0.0, now - self.renewed)
-
-    def expired(self, now: float) -> bool:
-        """Its session did not renew it: most probably dead."""
-        return self.silent(now) > EXPIRED_SECONDS
-
-    def stale(self, now: float) -> bool:
-        """Expired for so long that any session may delete it."""
-        return self.silent(now) > EXPIRED_SECONDS + STALE_SECONDS
+    written: float | None = None
+    duration: float = EXPIRED_SECONDS
 
 
 def name_of(spec: Spec) -> str:
@@ -189,11 +184,29 @@ def _record(there: Object) -> Record:
         manager_namespace=_text(annotations.get(MANAGER_ANNOTATION, ""), 63),
         status=_status(_text(annotations.get(STATUS_ANNOTATION, "{}"), _MAX_STATUS)),
         created=_seconds(metadata["creationTimestamp"]),
-        renewed=_seconds(body["renewTime"]),
         name=_text(metadata["name"], 253),
         uid=_text(metadata["uid"], 63),
         version=_text(metadata["resourceVersion"], 63),
+        written=_written(metadata),
+        duration=_duration(body.get("leaseDurationSeconds")),
     )
+
+
+def _written(metadata: Object) -> float | None:
+    """The newest of the times that the server notes of each writer (metav1.ManagedFieldsEntry)."""
+    entries = metadata.get("managedFields")
+    times = []
+    for entry in entries if isinstance(entries, list) else ():
+        with suppress(ValueError, OverflowError, AttributeError):
+            times.append(_seconds(entry.get("time")))
+    return max(times, default=None)
+
+
+def _duration(value: object) -> float:
+    """Never less than sessions need between two renewals, never more than :data:`_MAX_DURATION`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return EXPIRED_SECONDS
+    return float(min(max(value, round(EXPIRED_SECONDS)), round(_MAX_DURATION)))
 
 
 def _status_text(status: Status) -> str:

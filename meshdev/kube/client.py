@@ -8,8 +8,10 @@ import asyncio
 import json
 import socket
 import ssl
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote, urlencode, urlsplit
@@ -55,6 +57,7 @@ class KubeApi:
         self._impersonate: str | None = options.impersonate or config.user.get("as")
         self._connections: Connections | None = None
         self._certificate: bytes | None = None
+        self._server_clock: tuple[float, float] | None = None
         self.context: Final = config.context
         self.namespace: Final = config.namespace
         self.endpoint: Final = endpoint(config, options.environment)
@@ -99,6 +102,13 @@ class KubeApi:
         """After a 401 outside of :meth:`request`: get other credentials. False where there are no others."""
         current = await self._source.get()
         return await self._source.get(rejected=current) != current
+
+    def server_time(self) -> float | None:
+        """Seconds since the epoch by the API server's clock, to the second; None before its first dated answer."""
+        if self._server_clock is None:
+            return None
+        told, at = self._server_clock
+        return told + time.monotonic() - at
 
     async def addresses(self) -> frozenset[IPv4Address]:
         """Every IPv4 address that connections to the server may go to: the server's own and its proxy's."""
@@ -227,6 +237,7 @@ class KubeApi:
             headers = {"Accept": _JSON, "Content-Type": content, **self._headers(credentials)}
             response = await connections.send(method, url, headers, body, seconds, watch="watch" in query)
             if response.status < 300:
+                self._note_time(response.date)
                 return response
             try:
                 refusal = from_status(asked, response.status, await response.read())
@@ -238,6 +249,11 @@ class KubeApi:
             if credentials == rejected:
                 raise refusal
         raise AssertionError  # pragma: no cover -- the second attempt returns or raises
+
+    def _note_time(self, date: str) -> None:
+        """*date* as in RFC 9110, 6.6.1; the server sends whole seconds, and is asked about half a minute and more."""
+        with suppress(ValueError, OverflowError):
+            self._server_clock = (parsedate_to_datetime(date).timestamp(), time.monotonic())
 
     def _headers(self, credentials: Credentials) -> dict[str, str]:
         headers = {}

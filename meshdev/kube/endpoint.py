@@ -58,6 +58,11 @@ class Response(Protocol):
 
     @property
     def status(self) -> int: ...
+    @property
+    def date(self) -> str:
+        """The ``Date`` header, empty where there is none."""
+        ...
+
     async def read(self) -> bytes:
         """The whole body."""
         ...

@@ -12,30 +12,21 @@ from typing import Final
 
 from meshdev.errors import ClusterError, InterceptError, MeshdevError, ProtocolError
 from meshdev.intercept import lease as codec
-from meshdev.intercept.conflict import conflict_error, in_the_way, losers
+from meshdev.intercept.conflict import conflict_error, exclude, in_the_way, losers
 from meshdev.intercept.lease import LABELS, UID_LABEL, Record, Status
 from meshdev.intercept.spec import Spec, Workload
 from meshdev.kube.client import KubeApi, Object, leases_path
 from meshdev.kube.errors import ConflictError, NotFoundError
+from meshdev.kube.observing import Clock, Leases, Observer
 from meshdev.kube.watching import follow, listed
 
 _SELECTOR: Final = ",".join(f"{name}={value}" for name, value in sorted(LABELS.items()))
 #: How often somebody else may be quicker before that is an error.
 _ATTEMPTS: Final = 5
 
-Clock = Callable[[], float]
-
 
 class LostError(InterceptError):
     """The Lease is somebody else's by now, or gone: the session must withdraw."""
-
-
-@dataclass(frozen=True)
-class Leases:
-    """What there is: the intercepts, the oldest first, and what is wrong with Leases that cannot be read."""
-
-    records: tuple[Record, ...]
-    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,14 +43,22 @@ class Held:
 
 
 async def take(
-    api: KubeApi, spec: Spec, holder: str, manager_namespace: str, *, takeover: bool = False, clock: Clock = time.time
+    api: KubeApi,
+    spec: Spec,
+    holder: str,
+    manager_namespace: str,
+    *,
+    observer: Observer,
+    takeover: bool = False,
+    clock: Clock = time.time,
 ) -> Held:
     """The Lease for *spec*. Raises InterceptError naming who is in the way; *takeover* deletes theirs instead.
 
-    What is expired for long enough is deleted on the way, as is an expired one of the same *holder*.
+    What is expired for long enough is deleted on the way, as is an expired one of the same *holder*; *observer* looks
+    at those for as long as it takes. *clock* is only written down.
     """
     for _ in range(_ATTEMPTS):
-        await _make_room(api, spec, holder, manager_namespace, takeover, clock())
+        await _make_room(api, spec, holder, manager_namespace, takeover, observer)
         body = codec.lease(spec, holder, manager_namespace, clock())
         try:
             made = await api.create(leases_path(spec.workload.namespace), body)
@@ -76,7 +75,7 @@ async def take(
             return held
         await release(api, held)
         if not takeover:
-            raise conflict_error(spec, in_the_way(spec, there.records, clock()), clock())
+            raise conflict_error(spec, in_the_way(spec, there.records), _now(api))
     raise InterceptError(f"others intercept {spec.workload} at this very moment", hint="try again")
 
 
@@ -117,10 +116,20 @@ async def of_workload(api: KubeApi, workload: Workload) -> Leases:
     return await _list(api, workload.namespace, _selector(workload))
 
 
-async def anyone_on(api: KubeApi, workload: Workload, clock: Clock = time.time) -> bool:
-    """Whether a session that lives intercepts the workload; ask after the own Lease was given back."""
-    there = await of_workload(api, workload)
-    return any(not each.expired(clock()) for each in there.records)
+async def anyone_on(api: KubeApi, workload: Workload, observer: Observer) -> bool:
+    """Whether a session that lives intercepts the workload; ask after the own Lease was given back.
+
+    Looks until it is known, so not at all where *observer* has watched the workload for a while.
+    """
+    renewed = False
+
+    def undecided(each: Record) -> bool:
+        nonlocal renewed
+        renewed = renewed or observer.life(each) == "renewed"
+        return not renewed and observer.life(each) == "unknown"
+
+    there = await observer.look(api, lambda: of_workload(api, workload), undecided)
+    return any(observer.life(each) != "expired" for each in there.records)
 
 
 async def watch_workload(
@@ -133,18 +142,36 @@ async def watch_workload(
             yield Leases(*codec.records(state.values()))
 
 
-async def delete_stale(api: KubeApi, records: tuple[Record, ...], now: float) -> tuple[Record, ...]:
-    """Delete those that anybody may; the others."""
-    for each in records:
-        if each.stale(now):
-            await delete(api, each)
-    return tuple(each for each in records if not each.stale(now))
+async def delete_stale(api: KubeApi, workload: Workload, observer: Observer) -> None:
+    """Delete those that anybody may, as far as *observer* knows by now."""
+    there = await of_workload(api, workload)
+    observer.saw(api, there)
+    await _delete_stale(api, there.records, observer)
 
 
-async def _make_room(api: KubeApi, spec: Spec, holder: str, manager_namespace: str, takeover: bool, now: float) -> None:
-    there = await of_workload(api, spec.workload)
-    left = await delete_stale(api, there.records, now)
-    elsewhere = [each for each in left if each.manager_namespace != manager_namespace and not each.expired(now)]
+async def _delete_stale(api: KubeApi, records: tuple[Record, ...], observer: Observer) -> tuple[Record, ...]:
+    stale = [each for each in records if observer.stale(each)]
+    for each in stale:
+        await delete(api, each)
+    return tuple(each for each in records if each not in stale)
+
+
+async def _make_room(
+    api: KubeApi, spec: Spec, holder: str, manager_namespace: str, takeover: bool, observer: Observer
+) -> None:
+    def served_elsewhere(each: Record) -> bool:
+        return each.spec != spec and each.manager_namespace != manager_namespace
+
+    def undecided(each: Record) -> bool:
+        """Only where the answer counts: who meets the fresh claim of somebody else is refused either way."""
+        if observer.life(each) != "unknown":
+            return False
+        meets = not takeover and each.spec != spec and exclude(spec, each.spec)
+        return served_elsewhere(each) or (meets and (each.holder == holder or observer.maybe_stale(each)))
+
+    there = await observer.look(api, lambda: of_workload(api, spec.workload), undecided)
+    left = await _delete_stale(api, there.records, observer)
+    elsewhere = [each for each in left if served_elsewhere(each) and observer.life(each) != "expired"]
     if elsewhere:
         other = elsewhere[0].manager_namespace
         raise InterceptError(
@@ -152,12 +179,19 @@ async def _make_room(api: KubeApi, spec: Spec, holder: str, manager_namespace: s
             f"not by the one in {manager_namespace}",
             hint=f"meshdev disconnect, then meshdev connect --manager-namespace {other}",
         )
-    others = in_the_way(spec, left, now)
-    dead = [each for each in others if each.holder == holder and each.expired(now)]
+    others = in_the_way(spec, left)
+    dead = [each for each in others if each.holder == holder and observer.life(each) == "expired"]
     for each in others if takeover else dead:
         await delete(api, each)
-    if not takeover and len(dead) < len(others):
-        raise conflict_error(spec, [each for each in others if each not in dead], now)
+    living = () if takeover else tuple(each for each in others if each not in dead)
+    if living:
+        silent = (observer.silent(each) for each in living)
+        raise conflict_error(spec, living, _now(api), next((each for each in silent if each is not None), None))
+
+
+def _now(api: KubeApi) -> float:
+    """For ages of what the API server dated."""
+    return api.server_time() or time.time()
 
 
 async def _unreadable(api: KubeApi, spec: Spec, takeover: bool) -> None:

@@ -35,6 +35,7 @@ class Answer:
         self._response = response
         self._endpoint = endpoint
         self.status = response.status
+        self.date = response.headers.get("Date", "")
         self.close = response.close
 
     async def read(self) -> bytes:

@@ -24,9 +24,11 @@ from typing import Any, Final, TypeVar
 from meshdev.errors import ConfigError, InterceptError, MeshdevError
 from meshdev.intercept import match
 from meshdev.intercept.lease import Status
+from meshdev.intercept.liveness import CONFIRM_SECONDS
 from meshdev.intercept.target import Target
 from meshdev.kube import leases, tokens
 from meshdev.kube.leases import Held
+from meshdev.kube.observing import Observer
 from meshdev.kube.replicas import Replica
 from meshdev.kube.tokens import Token
 from meshdev.kube.workloads import watch_replicas
@@ -49,6 +51,8 @@ _LOOK_SECONDS: Final = 0.25
 _PATIENCE_SECONDS: Final = 1.0
 #: Time for each step of the undo, in seconds.
 _UNDO_SECONDS: Final = 8.0
+#: The same where it has to be seen whether another session lives: only of one that this one saw for a few seconds.
+_LOOKING_SECONDS: Final = _UNDO_SECONDS + CONFIRM_SECONDS
 _MAX_NOTES: Final = 8
 
 T = TypeVar("T")
@@ -64,6 +68,7 @@ class Holding:
         self._plan: Plan | None = None
         self._pods: Pods | None = None
         self._claim: Claim | None = None
+        self._observer = Observer(told=story.wait)
         self._since = time.monotonic()
         self._news = asyncio.Event()
         self._notes: dict[str, None] = {}
@@ -146,7 +151,7 @@ class Holding:
                 self._claim = claim
                 async with asyncio.TaskGroup() as group:
                     renewal = Renewal(self._link.api, held, self._lease_status, self._trouble)
-                    watching = partial(watched, self._link.api, held, self._note, self._trouble)
+                    watching = partial(watched, self._link.api, held, self._observer, self._note, self._trouble)
                     group.create_task(renewal.run())
                     group.create_task(self._patiently(watching))
                     await claim.ready()
@@ -167,40 +172,52 @@ class Holding:
     @asynccontextmanager
     async def _held(self, plan: Plan) -> AsyncIterator[tuple[Token, Held]]:
         """The workload's token and our Lease inside. The undo of each is known before the next step."""
-        link, workload = self._link, plan.spec.workload
+        link, workload, observer = self._link, plan.spec.workload, self._observer
         async with AsyncExitStack() as undo:
 
             def made(token: Token) -> None:
-                undo.push_async_callback(self._undo, f"Secret {token.secret}", lambda: self._forget(plan, token))
+                undo.push_async_callback(
+                    self._undo, f"Secret {token.secret}", lambda: self._forget(plan, token), _LOOKING_SECONDS
+                )
 
             def taken(held: Held) -> None:
                 if workload.has_template:
-                    undo.push_async_callback(self._undo, f"the template of {workload}", lambda: self._unpatch(plan))
+                    undo.push_async_callback(
+                        self._undo, f"the template of {workload}", lambda: self._unpatch(plan), _LOOKING_SECONDS
+                    )
+                undo.push_async_callback(
+                    self._undo, "the Lease of a dead session", lambda: leases.delete_stale(link.api, workload, observer)
+                )
                 undo.push_async_callback(self._undo, "the Lease", lambda: leases.release(link.api, held))
 
             token = await _acquired(tokens.ensure(link.api, workload), made)
             taking = leases.take(
-                link.api, plan.spec, link.holder, link.manager_namespace, takeover=self._intent.takeover
+                link.api,
+                plan.spec,
+                link.holder,
+                link.manager_namespace,
+                observer=observer,
+                takeover=self._intent.takeover,
             )
             yield token, await _acquired(taking, taken)
 
     async def _forget(self, plan: Plan, token: Token) -> None:
         """A Secret that was made for nothing; sidecars that wait, and other sessions, need it."""
-        if not self.up.is_set() and not await leases.anyone_on(self._link.api, plan.spec.workload):
+        if not self.up.is_set() and not await leases.anyone_on(self._link.api, plan.spec.workload, self._observer):
             await tokens.undo(self._link.api, token)
 
     async def _unpatch(self, plan: Plan) -> None:
         """Whoever leaves last has to, whichever way this one had entered."""
         api, workload = self._link.api, plan.spec.workload
-        if await patch.leave(api, plan.resolved, lambda: leases.anyone_on(api, workload)):
+        if await patch.leave(api, plan.resolved, lambda: leases.anyone_on(api, workload, self._observer)):
             log.info("the template of %s in %s is as before", workload, workload.namespace)
 
-    async def _undo(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
+    async def _undo(self, what: str, step: Callable[[], Awaitable[object]], seconds: float | None = None) -> None:
         """One step of the undo; one that fails does not keep the others from theirs."""
         try:
             # Not asyncio.timeout: before Python 3.11.3 (gh-102780) that raises no TimeoutError in a task that was
             # cancelled, as whoever leaves was.
-            await asyncio.wait_for(_awaited(step()), _UNDO_SECONDS)
+            await asyncio.wait_for(_awaited(step()), seconds or _UNDO_SECONDS)
         except (MeshdevError, TimeoutError) as error:
             sentence = f"{what} in namespace {self.namespace} is left: {str(error) or 'no answer'}"
             log.warning("%s", sentence)

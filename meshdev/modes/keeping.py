@@ -11,7 +11,8 @@ from meshdev.intercept.conflict import exclude, losers
 from meshdev.intercept.lease import RENEW_SECONDS, Status
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
-from meshdev.kube.leases import Held, Leases, LostError
+from meshdev.kube.leases import Held, LostError
+from meshdev.kube.observing import Leases, Observer
 from meshdev.kube.workloads import is_there
 
 #: Between two tries with credentials that are not accepted, in seconds: a plugin may run each time.
@@ -72,16 +73,25 @@ async def first_of(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-async def watched(api: KubeApi, held: Held, note: Callable[[str], None], trouble: Trouble) -> None:
-    """Raises LostError when it is over: taken over, deleted, or another one was first. Says who has it, or why."""
+async def watched(api: KubeApi, held: Held, observer: Observer, note: Callable[[str], None], trouble: Trouble) -> None:
+    """Raises LostError when it is over: taken over, deleted, or another one was first. Says who has it, or why.
+
+    *observer* sees everything that changes, so that whoever leaves later knows which others are renewed.
+    """
     ours, seen = held.object["metadata"], False
     clock = asyncio.get_running_loop().time
+
+    def broken(error: MeshdevError) -> None:
+        observer.blind()
+        trouble(error)
+
     try:
         async with (
-            aclosing(leases.watch_workload(api, held.spec.workload, trouble)) as states,
+            aclosing(leases.watch_workload(api, held.spec.workload, broken)) as states,
             asyncio.timeout(None) as patience,
         ):
             async for state in states:
+                observer.saw(api, state)
                 for text in state.troubles:
                     note(f"not believed: {text}")
                 there = any(record.uid == ours["uid"] for record in state.records)

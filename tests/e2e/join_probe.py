@@ -20,6 +20,7 @@ from meshdev.intercept.target import parse_target
 from meshdev.kube import leases, tokens, workloads
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
+from meshdev.kube.observing import Observer
 from meshdev.kube.ports import resolve_ports
 from meshdev.kube.replicas import Replica
 from meshdev.kube.workloads import Resolved, pods_of
@@ -128,7 +129,7 @@ async def enter(api: KubeApi, namespace: str, target: str, wanted: str) -> dict[
 async def leave(api: KubeApi, namespace: str, target: str) -> bool:
     """The patch comes out again."""
     found = await _resolved(api, namespace, target)
-    return await patch.leave(api, found, lambda: leases.anyone_on(api, found.workload))
+    return await patch.leave(api, found, lambda: leases.anyone_on(api, found.workload, Observer()))
 
 
 async def take(api: KubeApi, namespace: str, target: str, holder: str, *flags: str) -> dict[str, Any]:
@@ -139,7 +140,7 @@ async def take(api: KubeApi, namespace: str, target: str, holder: str, *flags: s
     ports = resolve_ports((), found.ports, cast("Any", mode), target)
     spec = Spec(f"{time.time_ns():032x}", found.workload, cast("Any", mode), match, ports)
     await tokens.ensure(api, found.workload)
-    held = await leases.take(api, spec, holder, "default", takeover="takeover" in flags)
+    held = await leases.take(api, spec, holder, "default", observer=Observer(), takeover="takeover" in flags)
     held = await leases.renew(api, held, Status("active", 1, 2))
     return {"name": held.object["metadata"]["name"], "holders": [each.holder for each in (await _all(api, namespace))]}
 

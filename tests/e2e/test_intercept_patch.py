@@ -1,15 +1,24 @@
 """The strategy ``patch``: in by a rollout, out by another, and what others write meanwhile is theirs."""
 
+import itertools
 import json
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 
 from meshdev.errors import InterceptError
+from meshdev.intercept.lease import RENEW_SECONDS, Status, lease, name_of
+from meshdev.intercept.spec import HeaderMatch, Match, Port, Spec, Workload
 from tests.e2e import pods, workloads
+from tests.e2e.accounts import apply
 from tests.e2e.conftest import Laptop, kubectl, until
-from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, local, refused, up
+from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, listed, local, refused, up
 from tests.e2e.workloads import http, of, sample
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -89,6 +98,57 @@ def test_the_last_one_takes_it_out_and_an_edit_survives(connected: Laptop, lapto
     assert after["metadata"]["labels"] == before["metadata"]["labels"]
     assert after["spec"]["template"]["spec"]["containers"][0].pop("env") == [{"name": "THEIRS", "value": "kept"}]
     assert after["spec"] == before["spec"]
+
+
+@contextmanager
+def renewed_elsewhere(laptop: Laptop, skews: tuple[float, ...]) -> Iterator[None]:
+    """Another session's Lease on the same workload, renewed by a clock that is as wrong as each of *skews* in turn."""
+    manager = laptop.status()["manager"]["namespace"]
+    uid = deployment()["metadata"]["uid"]
+    workload = Workload(NAMESPACE, "deployment", "b", uid)
+    match, ports = Match.of((HeaderMatch("c", "exact", "3"),)), (Port(8080, "http", 8080),)
+    spec = Spec("c" * 32, workload, "mesh", match, ports)
+    apply(json.dumps(lease(spec, "joe@elsewhere", manager, time.time() + skews[0], Status("active", 2, 2))))
+    over = threading.Event()
+
+    def renew() -> None:
+        for skew in itertools.cycle(skews):
+            told = datetime.fromtimestamp(time.time() + skew, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            patch = json.dumps({"spec": {"renewTime": told}})
+            kubectl("-n", NAMESPACE, "patch", "lease", name_of(spec), "--type=merge", "-p", patch)
+            if over.wait(RENEW_SECONDS / 2):
+                return
+
+    with ThreadPoolExecutor(1) as pool:
+        renewing = pool.submit(renew)
+        try:
+            yield
+        finally:
+            over.set()
+            renewing.result()
+
+
+def test_a_wrong_clock_unpatches_nothing_under_a_live_intercept(connected: Laptop) -> None:
+    before = deployment()
+    with local(connected, "--port=8080"):
+        up(connected, "mesh", "deployment/b", NAMESPACE, *MESH)
+        with renewed_elsewhere(connected, (-30, 600, -600)):
+            states = {each["holder"]: each["state"] for each in listed(connected, "-n", NAMESPACE)}
+            assert states.pop("joe@elsewhere") == "active"
+            assert list(states.values()) == ["active"]
+            connected.meshdev("leave", "deployment/b", "-n", NAMESPACE)
+            assert deployment()["spec"]["template"]["spec"]["initContainers"], "joe still needs it"
+            (theirs,) = listed(connected, "-n", NAMESPACE)
+            assert theirs["state"] == "active"
+            connected.meshdev("leave", "deployment/b", "-n", NAMESPACE)
+            assert deployment()["spec"]["template"]["spec"]["initContainers"], "joe still needs it"
+        until("joe's is expired", lambda: listed(connected, "-n", NAMESPACE)[0]["state"] == "expired", 60)
+        connected.meshdev("leave", "deployment/b", "-n", NAMESPACE)
+    after = deployment()
+    assert after["spec"] == before["spec"]
+    no_trace(after)
+    kubectl("-n", NAMESPACE, "delete", "leases", "--all")
+    kubectl("-n", NAMESPACE, "rollout", "status", "deployment/b", "--timeout=60s")
 
 
 def test_who_does_not_roll_out_is_refused(connected: Laptop) -> None:

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
 from meshdev.intercept import lease as codec
-from meshdev.intercept.lease import EXPIRED_SECONDS, STALE_SECONDS, Status, name_of, record, records
+from meshdev.intercept.lease import EXPIRED_SECONDS, Status, name_of, record, records
 from meshdev.intercept.spec import HeaderMatch, Port, Spec, Workload, encode
 from tests.intercept.values import HTTP, SPECS, B, mesh, proxy
 
 NOW = 1_767_225_600.25  # 2026-01-01T00:00:00.25Z
+NONSENSE: tuple[Any, ...] = (None, True, "30", 1e999, {}, "x" * 300)
 
 
 def stored(spec: Spec, holder: str = "jane@laptop", *, created: float = NOW, number: int = 1) -> dict[str, Any]:
@@ -62,12 +63,8 @@ def test_what_is_written_is_read(spec: Spec, holder: str) -> None:
     found = record(stored(spec, holder.replace("\0", "")))
     assert found.spec == spec
     assert found.holder.isprintable()
-    assert (found.manager_namespace, found.status, found.renewed, found.created) == (
-        "default",
-        Status(),
-        NOW,
-        NOW - 0.25,
-    )
+    assert (found.manager_namespace, found.status, found.created) == ("default", Status(), NOW - 0.25)
+    assert (found.written, found.duration) == (None, EXPIRED_SECONDS)
 
 
 def test_the_owner_of_a_bare_pod() -> None:
@@ -88,24 +85,40 @@ def test_renewing_keeps_what_others_wrote() -> None:
     assert there == before
     assert (again["metadata"]["annotations"]["theirs"], again["metadata"]["labels"]["theirs"]) == ("x", "x")
     assert record(again).status == Status("active", 2, 3)
-    assert (record(again).renewed, record(again).created) == (NOW + 10, NOW - 0.25)
+    assert (again["spec"]["renewTime"], record(again).created) == ("2026-01-01T00:00:10.250000Z", NOW - 0.25)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expired", "stale"),
-    [
-        (-1000, False, False),  # the holder's clock is ahead
-        (0, False, False),
-        (EXPIRED_SECONDS, False, False),
-        (EXPIRED_SECONDS + 1, True, False),
-        (EXPIRED_SECONDS + STALE_SECONDS, True, False),
-        (EXPIRED_SECONDS + STALE_SECONDS + 1, True, True),
-    ],
+    ("value", "seconds"),
+    [(15, 30), (30, 30), (40, 40), (2**31 - 1, 120), (10**400, 120), (-5, 30), (0, 30), *((x, 30) for x in NONSENSE)],
 )
-def test_expiry(seconds: float, expired: bool, stale: bool) -> None:
-    found = record(stored(mesh()))
-    assert (found.expired(NOW + seconds), found.stale(NOW + seconds)) == (expired, stale)
-    assert found.silent(NOW + seconds) == max(0, seconds)
+def test_how_long_a_renewal_counts_has_bounds(value: Any, seconds: float) -> None:
+    there = stored(mesh())
+    there["spec"]["leaseDurationSeconds"] = value
+    assert record(there).duration == seconds
+    del there["spec"]["leaseDurationSeconds"]
+    assert record(there).duration == EXPIRED_SECONDS
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "now", *NONSENSE])
+def test_the_holders_clock_is_not_read(time: Any) -> None:
+    there = stored(mesh())
+    there["spec"]["renewTime"] = there["spec"]["acquireTime"] = time
+    assert record(there) == record(stored(mesh()))
+
+
+def test_the_server_says_when_it_was_written() -> None:
+    there = stored(mesh())
+    there["metadata"]["managedFields"] = [
+        {"manager": "a", "time": "2026-01-01T00:00:05Z"},
+        {"manager": "b", "time": "2026-01-01T00:00:09Z"},
+        *({"time": x} for x in (*NONSENSE, "0001-01-01T00:00:00+14:00", "2026-01-01T00:00:30")),
+        *NONSENSE,
+    ]
+    assert record(there).written == NOW - 0.25 + 9
+    for entries in (*NONSENSE, []):
+        there["metadata"]["managedFields"] = entries
+        assert record(there).written is None
 
 
 def test_the_name_is_of_what_is_claimed_and_of_nothing_else() -> None:
@@ -144,7 +157,6 @@ def at(there: Any, path: str) -> tuple[Any, str]:
         "metadata/namespace",
         "metadata",
         "spec",
-        "spec/renewTime",
         "spec/holderIdentity",
     ],
 )
@@ -201,14 +213,6 @@ def test_a_status_that_says_more_or_less_is_read() -> None:
     assert record(there).status == Status("active")
     del there["metadata"]["annotations"]["meshdev.dev/status"]
     assert record(there).status == Status()
-
-
-@pytest.mark.parametrize("time", ["2026-01-01T00:00:00", "9999-99-99T00:00:00Z", "now"])
-def test_times_that_are_none(time: str) -> None:
-    there = stored(mesh())
-    there["spec"]["renewTime"] = time
-    with pytest.raises(ProtocolError):
-        record(there)
 
 
 def test_nobody_claims_a_workload_that_does_not_own_the_lease() -> None:

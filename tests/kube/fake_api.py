@@ -6,10 +6,13 @@ that are taken, stale resource versions, wrong uids, namespaces that are not the
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
@@ -41,6 +44,7 @@ class FakeApi:
     oldest: int = 0  # watches from before this version are gone (410)
     version: int = 100
     created_at: str = "2026-01-01T00:00:00Z"  # the server's clock
+    clock: Callable[[], float] = time.time  # the same, for the Date of answers and for when a Lease was written
     log: list[tuple[int, str, tuple[str, str], Object]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     epoch: int = 0  # a watch ends when it changes
@@ -57,6 +61,9 @@ class FakeApi:
         if key in there:
             meta.setdefault("creationTimestamp", there[key]["metadata"]["creationTimestamp"])
         meta.setdefault("creationTimestamp", self.created_at)
+        if resource == "leases":
+            written = datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            meta["managedFields"] = [{"manager": "meshdev", "operation": "Update", "time": written}]
         event = "MODIFIED" if key in there else "ADDED"
         there[key] = {**deepcopy(item), "metadata": meta}
         self._emit(event, kind, there[key])
@@ -100,6 +107,12 @@ class FakeApi:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request."""
+        response = await self._handle(request)
+        if not response.prepared:
+            response.headers["Date"] = formatdate(self.clock(), usegmt=True)
+        return response
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))
         asked = access(request.method, request.path, dict(request.query))
         self.asked.append(asked)

@@ -1,6 +1,7 @@
 """Taking, keeping and giving back intercepts in a cluster that keeps state."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 
 from meshdev.errors import ClusterError, InterceptError
 from meshdev.intercept.lease import Status, lease, name_of
+from meshdev.intercept.liveness import CONFIRM_SECONDS
 from meshdev.intercept.spec import HeaderMatch, Spec
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held, LostError, all_of, of_workload, release, renew, take, watch_workload
+from meshdev.kube.observing import Observer
 from tests.intercept.values import mesh, proxy
 from tests.kube.fake_api import FakeApi
 
@@ -20,8 +23,38 @@ GROUP = "coordination.k8s.io"
 A2 = HeaderMatch("a", "exact", "2")
 
 
-async def taken(api: KubeApi, spec: Spec, holder: str = "jane@laptop", *, at: float = NOW, **options: Any) -> Held:
-    return await take(api, spec, holder, options.pop("manager", "default"), clock=lambda: at, **options)
+class Time:
+    """The server's clock, and the looker's, which began when the machine started; both run while somebody waits."""
+
+    def __init__(self, fake: FakeApi) -> None:
+        self.now = NOW
+        self.during: dict[float, Callable[[], None]] = {}  # what happens meanwhile
+        fake.clock = lambda: self.now
+
+    def observer(self) -> Observer:
+        return Observer(lambda: self.now - NOW, self._pause)
+
+    async def _pause(self, seconds: float) -> None:
+        self.now += seconds
+        for at in [at for at in self.during if at <= self.now - NOW]:
+            self.during.pop(at)()
+
+
+@pytest.fixture
+def time(fake: FakeApi) -> Time:
+    return Time(fake)
+
+
+async def taken(api: KubeApi, spec: Spec, holder: str = "jane@laptop", **options: Any) -> Held:
+    """The holder's own clock is a year behind: it plays no part."""
+    options.setdefault("observer", Observer())
+    return await take(api, spec, holder, options.pop("manager", "default"), clock=lambda: NOW - 3.2e7, **options)
+
+
+def renewed_again(fake: FakeApi, spec: Spec) -> None:
+    """By its session."""
+    there = fake.objects[GROUP, "leases"]["default", name_of(spec)]
+    fake.put("leases", there, group=GROUP)
 
 
 def names(fake: FakeApi) -> list[str]:
@@ -33,7 +66,7 @@ async def test_one_is_taken_renewed_and_given_back(fake: FakeApi, api: KubeApi) 
     assert names(fake) == [name_of(mesh())]
     held = await renew(api, held, Status("active", 1, 2), lambda: NOW + 10)
     (found,) = (await of_workload(api, mesh().workload)).records
-    assert (found.status, found.renewed, found.holder) == (Status("active", 1, 2), NOW + 10, "jane@laptop")
+    assert (found.status, found.holder) == (Status("active", 1, 2), "jane@laptop")
     await release(api, held)
     await release(api, held)
     assert names(fake) == []
@@ -54,7 +87,7 @@ async def test_who_comes_second_is_refused_with_who_was_first(
 ) -> None:
     await taken(api, first)
     with pytest.raises(InterceptError, match="deployment/b in namespace default is taken: jane on laptop has"):
-        await taken(api, second, "joe@pc", at=NOW + 5)
+        await taken(api, second, "joe@pc")
     assert names(fake) == [name_of(first)]
 
 
@@ -69,37 +102,110 @@ async def test_takeover(fake: FakeApi, api: KubeApi, first: Spec, second: Spec) 
     assert names(fake) == [name_of(second)]
 
 
-async def test_an_expired_one_is_for_its_holder_at_once_and_for_others_after_ten_minutes(api: KubeApi) -> None:
+async def test_an_expired_one_is_for_its_holder_soon_and_for_others_after_ten_minutes(api: KubeApi, time: Time) -> None:
     await taken(api, mesh(number=1))
+    time.now += 60
     with pytest.raises(InterceptError) as caught:
-        await taken(api, mesh(number=2), "joe@pc", at=NOW + 60)
+        await taken(api, mesh(number=2), "joe@pc", observer=time.observer())
     assert "not renewed for 60 s" in (caught.value.hint or "")
-    await taken(api, mesh(number=3), at=NOW + 60)
-    await taken(api, mesh(number=4), "joe@pc", at=NOW + 60 + 631)
+    assert time.now == NOW + 60, "refused either way: nobody waits to know more"
+    await taken(api, mesh(number=3), observer=time.observer())
+    assert CONFIRM_SECONDS < time.now - NOW - 60 <= CONFIRM_SECONDS + 2
+    time.now += 631
+    await taken(api, mesh(number=4), "joe@pc", observer=time.observer())
     (found,) = (await of_workload(api, mesh().workload)).records
     assert (found.holder, found.spec.id) == ("joe@pc", f"{4:032x}")
 
 
-async def test_stale_ones_go_whatever_they_claimed(fake: FakeApi, api: KubeApi) -> None:
-    await taken(api, mesh(A2, number=1))
-    await taken(api, mesh(number=2), at=NOW + 1000)
+async def test_a_session_that_was_silent_and_renews_again_keeps_its_own(
+    fake: FakeApi, api: KubeApi, time: Time
+) -> None:
+    """Another laptop of the same name, that slept."""
+    await taken(api, mesh(number=1))
+    time.now += 700
+    time.during = {time.now - NOW + 8: lambda: renewed_again(fake, mesh())}
+    with pytest.raises(InterceptError, match="is taken"):
+        await taken(api, mesh(number=2), observer=time.observer())
     assert names(fake) == [name_of(mesh())]
 
 
-async def test_who_is_dead_is_not_on_the_workload(api: KubeApi) -> None:
-    assert not await leases.anyone_on(api, mesh().workload, lambda: NOW)
+async def test_stale_ones_go_whatever_they_claimed(fake: FakeApi, api: KubeApi, time: Time) -> None:
+    observer = time.observer()
+    await taken(api, mesh(A2, number=1))
+    time.now += 1000
+    held = await taken(api, mesh(number=2), observer=observer)
+    time.now += 5
+    await leases.delete_stale(api, held.spec.workload, observer)
+    assert len(names(fake)) == 2, "five seconds prove nothing"
+    time.now += 10
+    renewed_again(fake, mesh(number=2))
+    await leases.delete_stale(api, held.spec.workload, observer)
+    assert names(fake) == [name_of(mesh())]
+
+
+async def test_who_is_dead_is_not_on_the_workload(api: KubeApi, time: Time) -> None:
+    assert not await leases.anyone_on(api, mesh().workload, time.observer())
     await taken(api, mesh())
-    assert await leases.anyone_on(api, mesh().workload, lambda: NOW + 20)
-    assert not await leases.anyone_on(api, mesh().workload, lambda: NOW + 31)
+    time.now += 20
+    assert await leases.anyone_on(api, mesh().workload, time.observer())
+    assert time.now == NOW + 20, "the server wrote it a moment ago"
+    time.now += 20
+    assert not await leases.anyone_on(api, mesh().workload, time.observer())
+    assert time.now - NOW - 40 <= CONFIRM_SECONDS + 2
 
 
-async def test_a_workload_of_another_manager_is_refused_by_its_namespace(fake: FakeApi, api: KubeApi) -> None:
+@pytest.mark.parametrize("server", [NOW - 86400, NOW + 86400], ids=["behind", "ahead"])
+async def test_who_renews_is_on_the_workload_whatever_clocks_say(
+    fake: FakeApi, api: KubeApi, time: Time, server: float
+) -> None:
+    """The API server that answers and the one that wrote it differ by a day."""
+    await taken(api, mesh())
+    fake.clock = lambda: server + time.now - NOW
+    time.during = {8: lambda: renewed_again(fake, mesh())}
+    assert await leases.anyone_on(api, mesh().workload, time.observer())
+    assert time.now - NOW <= 8
+
+
+async def test_whoever_watched_needs_no_second_look(fake: FakeApi, api: KubeApi, time: Time) -> None:
+    observer = time.observer()
+    await taken(api, mesh(number=1))
+    await taken(api, mesh(A2, number=2), "joe@pc")
+    time.now += 25  # by the server's clock both are fresh
+    observer.saw(api, await all_of(api))
+    time.now += 7
+    renewed_again(fake, mesh(A2))
+    assert await leases.anyone_on(api, mesh().workload, observer)
+    fake.remove("leases", name_of(mesh(A2)), group=GROUP)
+    time.now += 10
+    assert not await leases.anyone_on(api, mesh().workload, observer)
+    assert time.now == NOW + 42
+
+
+async def test_an_outage_kills_nobody(api: KubeApi, time: Time) -> None:
+    """Nobody could renew while the API server was away."""
+    observer = time.observer()
+    await taken(api, mesh())
+    observer.saw(api, await all_of(api))
+    time.now += 29
+    observer.blind()
+    time.now += 1
+    observer.saw(api, await all_of(api))
+    (record,) = (await all_of(api)).records
+    assert observer.life(record) == "unknown"
+    time.now += CONFIRM_SECONDS + 1
+    assert observer.life(record) == "expired"
+
+
+async def test_a_workload_of_another_manager_is_refused_by_its_namespace(
+    fake: FakeApi, api: KubeApi, time: Time
+) -> None:
     await taken(api, mesh(A2, number=1), manager="tools")
     with pytest.raises(InterceptError, match="served by the manager in namespace tools already") as caught:
         await taken(api, mesh(number=2), "joe@pc")
     assert "--manager-namespace tools" in (caught.value.hint or "")
     assert len(names(fake)) == 1
-    await taken(api, mesh(number=2), "joe@pc", at=NOW + 60)  # that session is dead
+    time.now += 60
+    await taken(api, mesh(number=2), "joe@pc", observer=time.observer())  # that session is dead
 
 
 async def test_of_two_at_the_same_moment_one_stays(fake: FakeApi, api: KubeApi) -> None:

@@ -18,6 +18,7 @@ from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manifest import ManagerSpec, deployment
+from meshdev.kube.observing import Observer
 from meshdev.kube.portforward import dial
 from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
@@ -252,7 +253,7 @@ async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["e
         token = await tokens.ensure(api, found.workload)
         spec = SidecarSpec("image:1", "m:15010", "tools", token.secret)
         assert await choose(api, found, await pods_of(api, found), spec, strategy) == strategy
-        held = await leases.take(api, mesh(workload=found.workload), "jane@pc", "tools")
+        held = await leases.take(api, mesh(workload=found.workload), "jane@pc", "tools", observer=Observer())
         async with aclosing(leases.watch_workload(api, found.workload)) as changes:
             await anext(changes)
             with suppress(TimeoutError):
@@ -268,7 +269,7 @@ async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["e
         fake.put("leases", stale, group="coordination.k8s.io")  # somebody wrote into it
         await leases.renew(api, held, Status("active"), lambda: 0)
         await leases.release(api, held)
-        await patch.leave(api, found, partial(leases.anyone_on, api, found.workload))
+        await patch.leave(api, found, partial(leases.anyone_on, api, found.workload, Observer()))
         await tokens.undo(api, token)
         fake.remove("pods", "b-1")
 

@@ -13,6 +13,7 @@ from meshdev.intercept.lease import name_of
 from meshdev.intercept.spec import HeaderMatch, Match
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
+from meshdev.kube.observing import Observer
 from meshdev.modes import holding, keeping
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import pod, put_pod, workload
@@ -109,7 +110,7 @@ async def test_who_takes_it_over_ends_it(fake: FakeApi, api: KubeApi) -> None:
     await world.comes_up()
     assert world.link.spec is not None
     theirs = replace(world.link.spec, id=f"{2:032x}")
-    other = await leases.take(api, theirs, "joe@pc", "default", takeover=True)
+    other = await leases.take(api, theirs, "joe@pc", "default", observer=Observer(), takeover=True)
     with pytest.raises(InterceptError, match="not yours any more: joe@pc has it"):
         await task
     assert fake.names(*LEASES) == [f"default/{other.object['metadata']['name']}"]
@@ -156,7 +157,7 @@ async def test_a_lease_that_somebody_deleted_ends_it_and_names_nobody_else(
     await world.comes_up()
     assert world.link.spec is not None
     another = replace(world.link.spec, id=f"{2:032x}", match=Match.of((HeaderMatch("a", "exact", "2"),)))
-    await leases.take(api, another, "joe@pc", "default")
+    await leases.take(api, another, "joe@pc", "default", observer=Observer())
     _delete_lease_of(world)
     with pytest.raises(InterceptError, match="not yours any more: its Lease was deleted"):
         await task
