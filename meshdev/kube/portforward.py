@@ -45,6 +45,10 @@ Carrier = Literal["spdy", "websocket"]
 _READ: Final = 64 * 1024
 
 
+class SwallowedError(PortForwardError):
+    """The upgrade was cut off or got no answer, though the server speaks TLS: something in between may not pass it."""
+
+
 @dataclass(frozen=True)
 class Dialled:
     """A port-forward that stands; the caller owns the transport. The pod's port may still refuse: in ``unwrap``."""
@@ -57,8 +61,9 @@ class Dialled:
 async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, deadline: float) -> Dialled:
     """Forward *port* of *pod* within *deadline* seconds, not counting the time of a credential plugin.
 
-    Raises PortForwardError where this carrier is refused (another may work), NotFoundError without the pod,
-    ForbiddenError, CredentialError, UntrustedError, UnreachableError (also when time is up) and ProtocolError.
+    Raises PortForwardError where this carrier is refused (another may work) and SwallowedError where it gets no answer,
+    NotFoundError without the pod, ForbiddenError, CredentialError, UntrustedError, UnreachableError (also when time is
+    up before the carrier is asked for) and ProtocolError.
     """
     try:
         return await _dial(api, namespace, pod, port, carrier, deadline)
@@ -78,6 +83,8 @@ async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carr
             return await asyncio.to_thread(attempt.run, handshake, carrier, port)
     except TimeoutError:
         attempt.abort()
+        if attempt.asked:
+            raise _swallowed(carrier, api.endpoint, f"no answer within {seconds:.0f} seconds") from None
         raise UnreachableError(f"no port-forward from the API server {api.endpoint} in time") from None
     except asyncio.CancelledError:
         attempt.abort()
@@ -102,6 +109,8 @@ class _Attempt:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._aborted = False
+        self.asked = False
+        """The connection stands, and the carrier is being asked for: what fails now may be the carrier's kind."""
 
     def abort(self) -> None:
         """Shut the socket down, now or as soon as there is one. The thread closes it."""
@@ -118,8 +127,10 @@ class _Attempt:
             sock = self._connect()
             try:
                 answer = self._upgrade(sock, handshake)
-            except (ProtocolError, PeerClosed) as error:
+            except ProtocolError as error:
                 raise PortForwardError(error.message, hint=_other(carrier)) from error
+            except PeerClosed as error:
+                raise SwallowedError(error.message, hint=_other(carrier)) from error
             if isinstance(answer, Refused):
                 raise _refusal(answer, carrier, handshake.target)
             dialled = self._open(sock, carrier, port, answer.rest)
@@ -128,7 +139,11 @@ class _Attempt:
                     raise TimeoutError
                 self._socket = None
         except (OSError, ProxyError) as error:
-            raise from_connection(error, self._endpoint) from error
+            failure = from_connection(error, self._endpoint)
+            # TLS 1.3 refuses a client's certificate only now: that is said in so many words, by whatever carrier.
+            if self.asked and not isinstance(failure, CredentialError):
+                raise _swallowed(carrier, self._endpoint, failure.message) from error
+            raise failure from error
         else:
             return dialled
         finally:
@@ -185,6 +200,7 @@ class _Attempt:
 
     def _upgrade(self, sock: socket.socket, handshake: Upgrade) -> Accepted | Refused:
         sock.settimeout(self._left())
+        self.asked = True
         sock.sendall(handshake.request)
         while True:
             sock.settimeout(self._left())
@@ -215,6 +231,13 @@ def _refusal(answer: Refused, carrier: Carrier, target: str) -> MeshdevError:
     reason = status_message(answer.body) or "no reason given"
     return PortForwardError(
         f"the port-forward over {carrier} was refused with HTTP status {answer.status}: {reason}", hint=_other(carrier)
+    )
+
+
+def _swallowed(carrier: Carrier, endpoint: Endpoint, why: str) -> SwallowedError:
+    return SwallowedError(
+        f"the port-forward over {carrier} was cut off on the way to the API server {endpoint}: {why}",
+        hint=_other(carrier),
     )
 
 

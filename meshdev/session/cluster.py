@@ -9,15 +9,25 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from meshdev.config import DEFAULT_IMAGE, IMAGE_VARIABLE, TUNNEL_PORT
-from meshdev.errors import ConfigError, LaptopError, ManagerBusyError, MeshdevError, PortForwardError, VersionError
+from meshdev.errors import (
+    ConfigError,
+    LaptopError,
+    ManagerBusyError,
+    MeshdevError,
+    PortForwardError,
+    RefusedError,
+    TunnelError,
+    VersionError,
+)
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import REQUEST_SECONDS, Options
 from meshdev.kube.manager import Created
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
-from meshdev.kube.portforward import Carrier, Dialled, dial
+from meshdev.kube.portforward import Dialled, SwallowedError, dial
 from meshdev.kube.ranges import advertised_addresses, watch_addresses, watch_ranges
+from meshdev.session.carriers import CarrierOrder
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
 from meshdev.wire.session_api import ConnectOptions
@@ -44,8 +54,7 @@ class Cluster:
         self._progress = progress
         self._api: KubeApi | None = None
         self._pod: ManagerPod | None = None
-        self._kinds: tuple[Carrier, ...] = ("spdy", "websocket") if options.carrier == "auto" else (options.carrier,)
-        self._dialled = False
+        self._order = CarrierOrder(("spdy", "websocket") if options.carrier == "auto" else (options.carrier,))
         self._created: list[Created] = []
         self.context: str | None = None
         self.namespace: str | None = None
@@ -103,22 +112,31 @@ class Cluster:
     async def dial(self) -> Dialled:
         """A new carrier to the manager's pod as it is now: a port-forward to one that is ending may still come about.
 
-        All kinds are tried: another network may let another one pass. The first that ever worked is the first tried.
+        All kinds are tried: another network may let another one pass.
         """
         pod, self._pod = self._pod or await self._find_pod(), None
-        for kind in self._kinds:
+        kinds = self._order.kinds
+        for kind in kinds:
             try:
-                dialled = await dial(self.api, pod.namespace, pod.name, TUNNEL_PORT, kind, DIAL_SECONDS)
+                return await dial(self.api, pod.namespace, pod.name, TUNNEL_PORT, kind, DIAL_SECONDS)
             except PortForwardError as error:
-                if kind == self._kinds[-1]:
+                if isinstance(error, SwallowedError):
+                    self._order.swallowed(kind)
+                if kind == kinds[-1]:
                     raise
                 log.info("%s; trying the next kind", error.message)
-            else:
-                if not self._dialled:
-                    self._dialled = True
-                    self._kinds = tuple(sorted(self._kinds, key=lambda other: other != kind))
-                return dialled
         raise AssertionError  # pragma: no cover -- the last kind returned or raised
+
+    def greeted(self, kind: str, error: MeshdevError | None) -> None:
+        """What became of a carrier of *kind*: the manager answered, or it did not (*error*). The next dial remembers.
+
+        A middlebox may answer the upgrade like the server, and pass nothing of what comes then.
+        """
+        if error is None:
+            self._order.works(kind)
+        elif isinstance(error, TunnelError) and not isinstance(error, PortForwardError | VersionError | RefusedError):
+            log.info("the manager was not heard of over %s: %s", kind, error.message)
+            self._order.swallowed(kind)
 
     async def learn_ranges(self, routing: Routing, group: asyncio.TaskGroup) -> None:
         """Route what the user may see, now and as it changes; whole ranges for who may ask for them."""

@@ -127,7 +127,9 @@ class Supervisor:
             namespace = self._cluster.manager_namespace or self._cluster.api.namespace
             intercepts = Intercepts(self._cluster.api, namespace, holder(), laptop)
             hello = self._hello(laptop)
-            pool = self._pool = Pool(laptop.device.queues, dial, hello, laptop.set_address, intercepts.heard)
+            pool = self._pool = Pool(
+                laptop.device.queues, dial, hello, laptop.set_address, intercepts.heard, self._cluster.greeted
+            )
             async with pool.running(), asyncio.TaskGroup() as group, laptop.undoing(), _left(pool):
                 group.create_task(laptop.keep_beating())
                 group.create_task(laptop.watch_helper())

@@ -36,8 +36,8 @@ class Pool:
 
     Inside :meth:`running`, :meth:`start` brings up the first carrier and :meth:`run` keeps all of them up until it is
     cancelled. *on_welcome* is awaited with each WELCOME that differs from the one before (a new manager pod may have
-    another address for us); *on_intercept* is called with what it says of :attr:`claims`. The queues stay
-    their owner's.
+    another address for us); *on_intercept* is called with what it says of :attr:`claims`, *on_greeted* with
+    the kind of each carrier that said HELLO and why the manager did not answer, if so. The queues stay their owner's.
     """
 
     def __init__(
@@ -47,12 +47,14 @@ class Pool:
         hello: Hello,
         on_welcome: Callable[[Welcome], Awaitable[None]],
         on_intercept: Callable[[Relays | Report], None] | None = None,
+        on_greeted: Callable[[str, MeshdevError | None], None] = lambda _kind, _error: None,
     ) -> None:
         self._queues = queues
         self._dial = dial
         self._hello = replace(hello, carriers=len(queues))
         self._on_welcome = on_welcome
         self._on_intercept = on_intercept
+        self._on_greeted = on_greeted
         self.claims = Claims()
         """What this session wants of relays; told to every manager that it meets."""
         self._voice: Carrier | None = None
@@ -191,7 +193,7 @@ class Pool:
         carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self._heard)
         wanted = self._welcome.address if self._welcome else self._hello.wanted
         try:
-            answer = await carrier.greet(replace(self._hello, carrier=index, wanted=wanted))
+            answer = await self._greet(carrier, dialled.kind, replace(self._hello, carrier=index, wanted=wanted))
             welcome = await self._tell(answer)
         except BaseException:
             carrier.end(PeerClosed("not needed"))
@@ -200,6 +202,15 @@ class Pool:
         if self._voice is None or self._voice.ended.done():
             self._speak(carrier)
         return carrier, welcome
+
+    async def _greet(self, carrier: Carrier, kind: str, hello: Hello) -> Welcome | Sessions:
+        try:
+            answer = await carrier.greet(hello)
+        except MeshdevError as error:
+            self._on_greeted(kind, error)
+            raise
+        self._on_greeted(kind, None)
+        return answer
 
     def _speak(self, carrier: Carrier) -> None:
         """Tell claims over this one, and over another one when it ends."""

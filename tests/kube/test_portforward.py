@@ -24,11 +24,11 @@ from meshdev.errors import (
 from meshdev.kube.client import KubeApi
 from meshdev.kube.errors import NotFoundError
 from meshdev.kube.kubeconfig import Options
-from meshdev.kube.portforward import Carrier, Dialled, dial
+from meshdev.kube.portforward import Carrier, Dialled, SwallowedError, dial
 from meshdev.wire.spdy import SpdyFraming, opening
 from meshdev.wire.upgrade import accept_key
 from tests.kube.conftest import write_kubeconfig
-from tests.kube.proxies import Handler, http_proxy, listening, refusing_socks_proxy, socks_proxy
+from tests.kube.proxies import Handler, http_proxy, listening, refusing_socks_proxy, reset, socks_proxy
 from tests.wire.test_spdy import data_frame
 
 
@@ -173,7 +173,7 @@ async def test_a_server_that_hangs_up(tmp_path: Path) -> None:
         await reader.readuntil(b"\r\n\r\n")
 
     async with listening(serve) as port, client(tmp_path, port) as api:
-        with pytest.raises(PortForwardError, match="instead of answering"):
+        with pytest.raises(SwallowedError, match="instead of answering"):
             await dial(api, "default", "m", 9000, "spdy", 5)
 
 
@@ -188,9 +188,33 @@ async def silence(reader: asyncio.StreamReader, asked: asyncio.Event, ended: asy
 async def test_a_server_that_says_nothing(tmp_path: Path) -> None:
     asked, ended = asyncio.Event(), asyncio.Event()
     async with listening(lambda reader, _: silence(reader, asked, ended)) as port, client(tmp_path, port) as api:
-        with pytest.raises(UnreachableError, match="in time"):
+        with pytest.raises(SwallowedError, match="no answer within") as caught:
             await dial(api, "default", "m", 9000, "spdy", 0.2)
         await asyncio.wait_for(ended.wait(), 2)
+    assert "--carrier websocket" in (caught.value.hint or "")
+
+
+async def test_a_server_that_resets_the_upgrade(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        reset(writer)
+
+    async with listening(serve) as port, client(tmp_path, port) as api:
+        with pytest.raises(SwallowedError, match="connection reset by peer"):
+            await dial(api, "default", "m", 9000, "spdy", 5)
+
+
+async def test_a_server_that_is_not_even_asked(tmp_path: Path) -> None:
+    """Nothing answers TLS: no other carrier would help."""
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(serve) as port:
+        file = write_kubeconfig(tmp_path / "config", f"https://127.0.0.1:{port}")
+        async with await KubeApi.open(Options(kubeconfig=str(file), environment={})) as api:
+            with pytest.raises(UnreachableError, match="in time"):
+                await dial(api, "default", "m", 9000, "spdy", 0.2)
 
 
 async def test_a_cancelled_dial_closes_its_connection_at_once(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from meshdev.errors import CredentialError, PortForwardError
+from meshdev.errors import CredentialError, PeerClosed, PortForwardError, RefusedError, TunnelError, VersionError
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
 from meshdev.kube.podstate import ManagerPod
+from meshdev.kube.portforward import SwallowedError
 from meshdev.session import cluster as module
 from meshdev.session.cluster import Cluster
 from meshdev.session.progress import Progress
@@ -52,11 +53,43 @@ async def test_every_carrier_is_tried_in_each_network(cluster: Cluster, monkeypa
 
     monkeypatch.setattr(module, "dial", dial)
     monkeypatch.setattr(manager, "find_pod", find_pod)
-    dialled: list[Any] = [await cluster.dial(), await cluster.dial()]
+    dialled: list[Any] = []
+    for _ in range(2):
+        dialled.append(await cluster.dial())
+        cluster.greeted(dialled[-1], None)
     passing = "spdy"
     dialled.append(await cluster.dial())
     assert dialled == ["websocket", "websocket", "spdy"]
     assert tried == ["spdy", "websocket", "websocket", "websocket", "spdy"]
+
+
+@pytest.mark.parametrize("swallowed", ["upgrade", "afterwards"])
+async def test_a_carrier_that_is_swallowed_is_tried_last(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, swallowed: str
+) -> None:
+    """Each try of it would cost seconds; one that the manager itself refuses keeps its place."""
+    tried = list[str]()
+
+    async def dial(_api: object, _namespace: str, _pod: str, _port: int, kind: str, _seconds: float) -> str:
+        tried.append(kind)
+        if (kind, swallowed) == ("spdy", "upgrade"):
+            raise SwallowedError("reset")
+        return kind
+
+    async def find_pod(*_: object) -> ManagerPod:
+        return ManagerPod("default", "m", "1", "", "", 1, "", "")
+
+    monkeypatch.setattr(module, "dial", dial)
+    monkeypatch.setattr(manager, "find_pod", find_pod)
+    dialled = cast("str", await cluster.dial())
+    cluster.greeted(dialled, TunnelError("no answer") if dialled == "spdy" else None)
+    dialled = cast("str", await cluster.dial())
+    assert dialled == "websocket"
+    for refusal in (None, RefusedError("full"), VersionError("old"), PortForwardError("nobody listens")):
+        cluster.greeted(dialled, refusal)
+        assert cast("str", await cluster.dial()) == "websocket"
+    cluster.greeted(dialled, PeerClosed("cut"))
+    assert cast("str", await cluster.dial()) == ("websocket" if swallowed == "upgrade" else "spdy")
 
 
 def _watching(*states: frozenset[IPv4Address] | CredentialError) -> Any:

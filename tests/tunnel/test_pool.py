@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meshdev.errors import DeviceError, ForbiddenError, PortForwardError, RouteError
+from meshdev.errors import DeviceError, ForbiddenError, MeshdevError, PortForwardError, RouteError
 from meshdev.pump import pump
 from meshdev.tun.memory import MemoryQueue
 from meshdev.tunnel import pool as pool_module
@@ -55,6 +55,24 @@ async def test_start_brings_one_carrier_up_and_run_all_of_them(manager: Manager,
         await until(lambda: manager.network.attached(laptop.welcomes[-1].address) == [True, True])
     assert len(laptop.welcomes) == 2
     assert not pool.connected()
+
+
+async def test_whether_the_manager_answered_is_told_of_each_carrier(
+    manager: Manager, laptop: Laptop, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A middlebox answers the upgrade and swallows what comes then."""
+    monkeypatch.setattr("meshdev.tunnel.carrier.WELCOME_SECONDS", 0.2)
+    relay.freeze()
+    ways, told = itertools.chain([relay.address], itertools.repeat(manager.address)), list[tuple[str, str]]()
+
+    def greeted(kind: str, error: MeshdevError | None) -> None:
+        told.append((kind, error.message if error else "answered"))
+
+    pool = Pool(laptop.device.queues, lambda: dial(next(ways)), HELLO, laptop._note, on_greeted=greeted)
+    async with kept_up(pool):
+        await until(lambda: up(pool) == 2)
+    relay.thaw()
+    assert told == [("plain", "the manager did not answer within 0 seconds"), *[("plain", "answered")] * 2]
 
 
 async def test_packets_pass_both_ways_on_each_carrier(manager: Manager, laptop: Laptop) -> None:
