@@ -9,6 +9,7 @@ from meshdev.errors import InterceptError
 from meshdev.intercept.spec import Port, Spec
 from meshdev.kube import leases, tokens
 from meshdev.kube.client import KubeApi, Object
+from meshdev.kube.observing import Observer
 from meshdev.kube.ports import resolve_ports
 from meshdev.kube.replicas import replica
 from meshdev.kube.urls import url_of
@@ -73,7 +74,7 @@ async def _refuse_shared(api: KubeApi, resolved: Resolved, pods: Iterable[Object
     there = await leases.all_of(api, resolved.workload.namespace)
     for workload in dict.fromkeys(record.spec.workload for record in there.records):
         pod = others.get(tokens.name_of(workload))
-        if pod is not None and await leases.anyone_on(api, workload):
+        if pod is not None and await leases.anyone_on(api, workload, Observer()):
             holders = sorted({each.holder for each in there.records if each.spec.workload == workload})
             raise InterceptError(
                 f"pod {pod.name} is intercepted as a pod of {workload} already, by {', '.join(holders)}",
