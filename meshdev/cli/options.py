@@ -134,6 +134,7 @@ def connection(
     return ConnectOptions(
         kubeconfig=kubeconfig_file(kubeconfig),
         context=not_empty("--context", context),
+        directory=_directory(),
         namespace=not_empty("--namespace", namespace),
         as_user=not_empty("--as", as_user),
         request_timeout=seconds(request_timeout),
@@ -141,6 +142,14 @@ def connection(
         image=image or None,
         image_pull_secret=not_empty("--image-pull-secret", image_pull_secret),
     )
+
+
+def _directory() -> str | None:
+    """This one; None where it was removed under us."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
 
 
 def kubeconfig_file(flag: str | None) -> str | None:

@@ -53,10 +53,11 @@ class KubeApi:
     def __init__(self, config: Kubeconfig, options: Options, connect: Connect) -> None:
         self._options = options
         self._connect = connect
-        self._source = CredentialSource(config, options.environment)
+        self._source = CredentialSource(config, options.environment, options.directory)
         self._impersonate: str | None = options.impersonate or config.user.get("as")
         self._connections: Connections | None = None
-        self._certificate: bytes | None = None
+        self._retired: list[Connections] = []  # of former certificates, until their last answer is read
+        self._certificate: tuple[bytes | None, bytes | None] = (None, None)
         self._server_clock: tuple[float, float] | None = None
         self.context: Final = config.context
         self.namespace: Final = config.namespace
@@ -83,8 +84,10 @@ class KubeApi:
     async def close(self) -> None:
         """Close all connections; a second call does nothing."""
         if self._connections is not None:
-            connections, self._connections = self._connections, None
-            await connections.close()
+            self._retired.append(self._connections)
+            self._connections = None
+        while self._retired:
+            await self._retired.pop().close()
 
     # -- for carriers ----------------------------------------------------------------------------------------------
 
@@ -264,12 +267,22 @@ class KubeApi:
         return headers
 
     async def _current(self, credentials: Credentials) -> Connections:
-        """The connections for *credentials*: new ones where a plugin handed out another certificate."""
-        if self._connections is None or credentials.certificate != self._certificate:
-            await self.close()
+        """The connections for *credentials*: new ones where a plugin handed out another certificate.
+
+        Nothing is awaited between looking and replacing: of two callers with the same news one makes them. Requests
+        under way and watches end on the former connections, which are closed then.
+        """
+        certificate = (credentials.certificate, credentials.key)
+        if self._connections is None or certificate != self._certificate:
+            if self._connections is not None:
+                self._retired.append(self._connections)
             self._connections = self._connect(self.endpoint, credentials)
-            self._certificate = credentials.certificate
-        return self._connections
+            self._certificate = certificate
+        current = self._connections
+        for each in [each for each in self._retired if each.idle]:
+            self._retired.remove(each)
+            await each.close()
+        return current
 
 
 def _import_connections() -> Connect:

@@ -6,10 +6,9 @@ They run in the session, with the user's own uid and environment.
 
 import asyncio
 import base64
-import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -41,8 +40,10 @@ class Credentials:
 class CredentialSource:
     """The credentials of one user, renewed when they run out. Concurrent callers share one run of a plugin."""
 
-    def __init__(self, config: Kubeconfig, environment: Mapping[str, str]) -> None:
+    def __init__(self, config: Kubeconfig, environment: Mapping[str, str], directory: str | None = None) -> None:
+        """Plugins run in *directory*, or where this process is."""
         self._config = config
+        self._directory = directory
         self._environment = environment
         self._current: Credentials | None = None
         self._lock = asyncio.Lock()
@@ -64,13 +65,19 @@ class CredentialSource:
         return "tokenFile" in self._config.user
 
     async def _load(self) -> Credentials:
-        user = self._config.user
+        found = await self._load_user(self._config.user)
+        # As in net/http: user info in the URL is a header already when client-go would set another one.
+        return replace(found, authorization=self._config.authorization or found.authorization)
+
+    async def _load_user(self, user: Section) -> Credentials:
         provider = user.get("auth-provider")
         if provider:
             return _from_provider(provider)
-        if user.get("exec"):
-            return _merged(_static(user), await _run_plugin(user["exec"], self._config, self._environment))
-        return _static(user)
+        static = _static(user)
+        # client-go runs no plugin where the user has credentials without it (exec.go, UpdateTransportConfig).
+        if user.get("exec") and not static.authorization and not static.certificate:
+            return await _run_plugin(user["exec"], self._config, self._environment, self._directory)
+        return static
 
 
 def pem(section: Section, key: str) -> bytes | None:
@@ -78,8 +85,8 @@ def pem(section: Section, key: str) -> bytes | None:
     data = section.get(f"{key}-data")
     if data:
         try:
-            return base64.b64decode(str(data), validate=False)
-        except binascii.Error as error:
+            return base64.b64decode("".join(str(data).split()), validate=True)
+        except ValueError as error:  # binascii.Error is its kind
             raise ConfigError(f"{key}-data in the kubeconfig is not base64") from error
     return _contents(section[key]) if section.get(key) else None
 
@@ -93,22 +100,20 @@ def _contents(path: str) -> bytes:
 
 def _static(user: Section) -> Credentials:
     """The user's token, basic auth and certificate; a token file wins over a token, as in client-go."""
-    token = _contents(user["tokenFile"]).decode("utf-8", "replace").strip() if user.get("tokenFile") else ""
-    token = token or str(user.get("token") or "")
+    token = str(user.get("token") or "")
+    if user.get("tokenFile"):
+        try:
+            token = _contents(user["tokenFile"]).decode("utf-8", "replace").strip() or token
+        except ConfigError:
+            if not token:
+                raise
+    if not (token.isascii() and token.isprintable()):
+        raise CredentialError("the token in the kubeconfig has characters that no HTTP header can hold")
     authorization = f"Bearer {token}" if token else None
     if authorization is None and user.get("username"):
         pair = f"{user['username']}:{user.get('password') or ''}"
         authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
     return Credentials(authorization, pem(user, "client-certificate"), pem(user, "client-key"))
-
-
-def _merged(static: Credentials, plugin: Credentials) -> Credentials:
-    return Credentials(
-        plugin.authorization or static.authorization,
-        plugin.certificate or static.certificate,
-        plugin.key or static.key,
-        plugin.expires,
-    )
 
 
 def _from_provider(provider: Section) -> Credentials:
@@ -140,7 +145,14 @@ def _token_expiry(token: str) -> datetime | None:
         return None
 
 
-async def _run_plugin(plugin: Section, config: Kubeconfig, environment: Mapping[str, str]) -> Credentials:
+def _existing(directory: str | None) -> str | None:
+    """The folder may have been removed since: a plugin that needs it says so itself."""
+    return directory if directory and Path(directory).is_dir() else None
+
+
+async def _run_plugin(
+    plugin: Section, config: Kubeconfig, environment: Mapping[str, str], directory: str | None
+) -> Credentials:
     command = str(plugin.get("command") or "")
     extra = {str(e["name"]): str(e["value"]) for e in plugin.get("env") or []}
     info = {"KUBERNETES_EXEC_INFO": json.dumps(_exec_info(plugin, config))}
@@ -149,6 +161,7 @@ async def _run_plugin(plugin: Section, config: Kubeconfig, environment: Mapping[
             command,
             *map(str, plugin.get("args") or []),
             env={**environment, **extra, **info},
+            cwd=_existing(directory),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

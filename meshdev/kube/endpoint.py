@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from meshdev.errors import ConfigError
+from meshdev.kube import proxies
+from meshdev.kube.certificates import authorities
 from meshdev.kube.credentials import pem
 from meshdev.kube.kubeconfig import Kubeconfig
+from meshdev.text import without_user_info
 
 #: Those that both requests and carriers can use.
 _PROXY_SCHEMES = ("http", "socks5", "socks5h")
@@ -50,7 +52,7 @@ class Endpoint:
 
     def __str__(self) -> str:
         """For sentences; without the proxy's password."""
-        return f"{self.url} through the proxy {_without_password(self.proxy)}" if self.proxy else self.url
+        return f"{self.url} through the proxy {without_user_info(self.proxy)}" if self.proxy else self.url
 
 
 class Response(Protocol):
@@ -79,6 +81,11 @@ class Connections(Protocol):
 
     @property
     def context(self) -> ssl.SSLContext: ...
+    @property
+    def idle(self) -> bool:
+        """No answer is being waited for or read."""
+        ...
+
     async def send(
         self,
         method: str,
@@ -98,31 +105,35 @@ class Connections(Protocol):
 def endpoint(config: Kubeconfig, environment: Mapping[str, str]) -> Endpoint:
     """The endpoint of a kubeconfig's context. Raises ConfigError."""
     cluster = config.cluster
-    return Endpoint(
-        config.server,
-        _proxy(config, environment),
-        pem(cluster, "certificate-authority"),
-        cluster.get("tls-server-name") or None,
-        not cluster.get("insecure-skip-tls-verify", False),
-    )
+    verify = not cluster.get("insecure-skip-tls-verify", False)
+    authority = pem(cluster, "certificate-authority")
+    if authority is not None:
+        if not verify:
+            raise ConfigError(
+                f"context {config.context} has a certificate-authority and insecure-skip-tls-verify",
+                hint="remove one of them: kubectl refuses both as well",
+            )
+        authority = authorities(authority).encode()
+        if not authority:
+            raise ConfigError(f"the certificate-authority of context {config.context} holds no certificate")
+    name = cluster.get("tls-server-name") or None
+    return Endpoint(config.server, _proxy(config, environment), authority, name, verify)
 
 
 def _proxy(config: Kubeconfig, environment: Mapping[str, str]) -> str | None:
     """The kubeconfig's proxy-url, else the environment's (HTTPS_PROXY, NO_PROXY), as in client-go."""
-    parts = urlsplit(config.server)
-    proxy = config.cluster.get("proxy-url")
-    if not proxy and any(name.lower().endswith("_proxy") for name in environment):
-        proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    server = Endpoint(config.server)
+    proxy = config.cluster.get("proxy-url") or proxies.from_environment(
+        server.parts.scheme, server.host, server.port, environment
+    )
     if not proxy:
         return None
-    if urlsplit(str(proxy)).scheme not in _PROXY_SCHEMES:
-        raise ConfigError(
-            f"the proxy {_without_password(str(proxy))} of context {config.context} cannot be used",
-            hint=f"proxies with {', '.join(scheme + '://' for scheme in _PROXY_SCHEMES)} addresses can",
-        )
-    return str(proxy)
-
-
-def _without_password(url: str | None) -> str:
-    parts = urlsplit(url or "")
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    try:
+        if urlsplit(proxy).scheme in _PROXY_SCHEMES and urlsplit(proxy).hostname:
+            return proxies.with_port(proxy)
+    except ValueError:
+        pass  # what is no URL cannot be used either
+    raise ConfigError(
+        f"the proxy {without_user_info(proxy)} of context {config.context} cannot be used",
+        hint=f"proxies with {', '.join(scheme + '://' for scheme in _PROXY_SCHEMES)} addresses can",
+    )

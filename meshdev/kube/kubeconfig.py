@@ -5,16 +5,19 @@ to files in /tmp, and goes on without credentials where an exec plugin fails. Ru
 ``tools/clientcmd/loader.go`` and ``client_config.go``.
 """
 
+import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import yaml
 
 from meshdev.errors import ConfigError
+from meshdev.kube import documents
+from meshdev.text import without_user_info
 
 _SECTIONS: Final = {"clusters": "cluster", "contexts": "context", "users": "user"}
 #: Keys of each section that are paths, relative to the file they stand in.
@@ -22,6 +25,16 @@ _PATHS: Final = {
     "clusters": ("certificate-authority",),
     "contexts": (),
     "users": ("client-certificate", "client-key", "tokenFile"),
+}
+
+#: Keys that hold texts.
+_TEXTS: Final = {
+    "clusters": ("server", "certificate-authority", "certificate-authority-data", "tls-server-name", "proxy-url"),
+    "contexts": ("cluster", "user", "namespace"),
+    "users": (
+        *("token", "tokenFile", "username", "password", "as"),
+        *("client-certificate", "client-certificate-data", "client-key", "client-key-data"),
+    ),
 }
 
 Section = Mapping[str, Any]
@@ -40,6 +53,8 @@ class Options:
     impersonate: str | None = None
     request_timeout: float = REQUEST_SECONDS
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    directory: str | None = None
+    """Where plugins run, as their arguments may be relative paths; None: where this process is."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,8 @@ class Kubeconfig:
     server: str
     cluster: Section
     user: Section
+    authorization: str | None = field(default=None, repr=False)
+    """Of user info in the server's URL; *server* has none."""
 
 
 def load(options: Options) -> Kubeconfig:
@@ -61,48 +78,97 @@ def load(options: Options) -> Kubeconfig:
 def _files(options: Options) -> list[Path]:
     """The files to read: the flag's, which must exist, else those of KUBECONFIG that do, else kubectl's default."""
     if options.kubeconfig:
-        files = [Path(options.kubeconfig).expanduser()]
+        files = [_expanded(options.kubeconfig)]
     else:
         named = [part for part in options.environment.get("KUBECONFIG", "").split(os.pathsep) if part]
-        home = Path(options.environment.get("HOME") or Path.home())
-        files = [Path(part).expanduser() for part in named] or [home / ".kube" / "config"]
-    there = [path for path in files if path.exists()]
+        files = [_expanded(part) for part in named] or _default(options.environment)
+    there = [path for path in files if _exists(path)]
     if not there:
         raise ConfigError(
-            f"there is no kubeconfig: {', '.join(map(str, files))} does not exist",
+            f"there is no kubeconfig: {', '.join(map(str, files)) or '~/.kube/config'} does not exist",
             hint="name it with --kubeconfig or KUBECONFIG",
         )
     return there
 
 
+def _default(environment: Mapping[str, str]) -> list[Path]:
+    """None for a uid without HOME and without an entry in passwd."""
+    try:
+        return [Path(environment.get("HOME") or Path.home()) / ".kube" / "config"]
+    except RuntimeError:
+        return []
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user, or no home: kubectl takes ~ as it stands anyway
+        return Path(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that may not be entered: reading it says so
+        return True
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        parsed = yaml.safe_load(path.read_text("utf-8")) or {}
+        parsed = documents.parse(path.read_bytes()) or {}
     except OSError as error:
         raise ConfigError(f"the kubeconfig {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         raise ConfigError(f"the kubeconfig {path} is not YAML{f' (line {where.line + 1})' if where else ''}") from error
     if not isinstance(parsed, dict):
         raise ConfigError(f"the kubeconfig {path} is not a mapping")
+    _check_texts(parsed, ("current-context",), path)
     for section, key in _SECTIONS.items():
         entries = parsed.get(section) or []
-        if not isinstance(entries, list) or not all(isinstance(e, dict) and "name" in e for e in entries):
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             raise ConfigError(f"{section} in the kubeconfig {path} is not a list of named entries")
-        parsed[section] = {str(e["name"]): _anchored(section, e.get(key) or {}, path.absolute()) for e in entries}
+        found: dict[str, Any] = {}
+        for entry in entries:
+            _check_texts(entry, ("name",), path)
+            name = entry.get("name") or ""
+            if name in found:
+                raise ConfigError(f"{section} in the kubeconfig {path} has {name!r} twice")
+            found[name] = _anchored(section, entry.get(key) or {}, path.absolute())
+        parsed[section] = found
     return parsed
+
+
+def _check_texts(entry: Mapping[str, Any], keys: Iterable[str], file: Path) -> None:
+    """kubectl takes no number for a text either: what would 0755 or 1e3 be?"""
+    for key in keys:
+        value = entry.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{key} in the kubeconfig {file} is no text", hint="put it in quotation marks")
 
 
 def _anchored(section: str, entry: object, file: Path) -> dict[str, Any]:
     """The entry with its paths made absolute."""
     if not isinstance(entry, dict):
         raise ConfigError(f"an entry of {section} in the kubeconfig {file} is not a mapping")
-    result = dict(entry)
+    _check_texts(entry, _TEXTS[section], file)
+    insecure = entry.get("insecure-skip-tls-verify")
+    if insecure is not None and not isinstance(insecure, bool):
+        raise ConfigError(f"insecure-skip-tls-verify in the kubeconfig {file} is neither true nor false")
+    result = {key: value for key, value in entry.items() if value is not None}
     for key in _PATHS[section]:
         if result.get(key):
-            result[key] = str(file.parent / str(result[key]))
+            result[key] = str(file.parent / result[key])
     plugin = result.get("exec")
-    if isinstance(plugin, dict) and "/" in str(plugin.get("command", "")):
+    if plugin is None:
+        return result
+    arguments = plugin.get("args") if isinstance(plugin, dict) else None
+    if not isinstance(plugin, dict) or not isinstance(arguments or [], list):
+        raise ConfigError(f"an exec plugin in the kubeconfig {file} cannot be read")
+    _check_texts(plugin, ("command", "apiVersion", "installHint"), file)
+    for argument in arguments or []:
+        _check_texts({"args": argument}, ("args",), file)
+    if "/" in (plugin.get("command") or ""):
         result["exec"] = {**plugin, "command": str(file.parent / plugin["command"])}
     return result
 
@@ -129,14 +195,39 @@ def _resolve(merged: dict[str, Any], options: Options) -> Kubeconfig:
     context = merged["contexts"][name]
     cluster = _entry(merged, "clusters", name, context.get("cluster"))
     user = _entry(merged, "users", name, context.get("user")) if context.get("user") else {}
-    server = str(cluster.get("server") or "").rstrip("/")
-    parts = urlsplit(server)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"context {name}: the server {server or '(none)'} is not an http or https address")
+    server, authorization = _server(name, cluster)
     if user.get("as-groups"):
         raise ConfigError(f"context {name}: as-groups of its user cannot be used", hint="--as USER can")
     namespace = options.namespace or str(context.get("namespace") or "default")
-    return Kubeconfig(name, namespace, server, cluster, user)
+    return Kubeconfig(name, namespace, server, {**cluster, "server": server}, user, authorization)
+
+
+def _server(context: str, cluster: Section) -> tuple[str, str | None]:
+    """The server's URL without user info, and that as an Authorization header, which Go's HTTP client makes of it.
+
+    Without a scheme it is ``http://`` (client-go rest/url_utils.go, asked before it knows of certificates).
+    """
+    text = str(cluster.get("server") or "")
+    error = ConfigError(
+        f"context {context}: the server {without_user_info(text) or '(none)'} is not an http or https address"
+    )
+    try:
+        parts = urlsplit(text)
+        if not parts.scheme or not parts.netloc:
+            parts = urlsplit(f"http://{text}")
+            if parts.path not in {"", "/"}:
+                raise error
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+            raise error
+    except ValueError:
+        raise error from None
+    information, at, host = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=host, query="", fragment="").geturl().rstrip("/")
+    if not at:
+        return url, None
+    name, _, password = information.partition(":")
+    pair = f"{unquote(name)}:{unquote(password)}"
+    return url, "Basic " + base64.b64encode(pair.encode()).decode("ascii")
 
 
 def _entry(merged: dict[str, Any], section: str, context: str, name: object) -> Section:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from python_socks.async_.asyncio import Proxy
 
 from meshdev.config import VERSION
 from meshdev.errors import ConfigError, CredentialError
+from meshdev.kube.certificates import chain, private_key
 from meshdev.kube.credentials import Credentials
 from meshdev.kube.endpoint import Endpoint
 from meshdev.kube.errors import from_connection
@@ -31,12 +32,19 @@ _TRANSPORT_ERRORS: Final = (aiohttp.ClientError, OSError, ProxyError)
 class Answer:
     """An HTTP answer whose body has not been read yet (an ``endpoint.Response``)."""
 
-    def __init__(self, response: aiohttp.ClientResponse, endpoint: Endpoint) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, endpoint: Endpoint, closed: Callable[[], None]) -> None:
         self._response = response
         self._endpoint = endpoint
+        self._closed: Callable[[], None] | None = closed
         self.status = response.status
         self.date = response.headers.get("Date", "")
-        self.close = response.close
+
+    def close(self) -> None:
+        """A second call does nothing."""
+        self._response.close()
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed()
 
     async def read(self) -> bytes:
         """The whole body."""
@@ -59,7 +67,7 @@ class Rest:
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         configuration = Configuration(
             host=endpoint.url,
-            ca_cert_data=endpoint.authority.decode("ascii", "replace") if endpoint.authority else None,
+            ca_cert_data=endpoint.authority.decode("ascii") if endpoint.authority else None,
             verify_ssl=endpoint.verify,
             tls_server_name=endpoint.server_name,
         )
@@ -76,6 +84,7 @@ class Rest:
         except (ssl.SSLError, ValueError) as error:
             raise ConfigError(f"certificate-authority in the kubeconfig holds no certificate: {error}") from error
         self._endpoint = endpoint
+        self._busy = 0
         self.context: ssl.SSLContext = self._client.rest_client.ssl_context
         self.context.set_alpn_protocols(["http/1.1"])
         _load_client_certificate(self.context, credentials)
@@ -105,12 +114,24 @@ class Rest:
             else aiohttp.ClientTimeout(total=seconds)
         )
         sent = {"User-Agent": f"meshdev/{VERSION}", **headers}
+        self._busy += 1
         try:
             async with asyncio.timeout(seconds):  # repetitions included
                 response = await self._client.call_api(method, url, sent, body=body, _request_timeout=limits)
-        except _TRANSPORT_ERRORS as error:
-            raise from_connection(error, self._endpoint) from error
-        return Answer(response.response, self._endpoint)
+        except BaseException as error:
+            self._done()
+            if isinstance(error, _TRANSPORT_ERRORS):
+                raise from_connection(error, self._endpoint) from error
+            raise
+        return Answer(response.response, self._endpoint, self._done)
+
+    @property
+    def idle(self) -> bool:
+        """No answer is being waited for or read."""
+        return not self._busy
+
+    def _done(self) -> None:
+        self._busy -= 1
 
     async def close(self) -> None:
         """Close all connections."""
@@ -126,7 +147,8 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
         raise CredentialError("the kubeconfig has a client certificate without its key")
     files = [os.memfd_create("client-certificate"), os.memfd_create("client-key")]
     try:
-        for file, content in zip(files, (credentials.certificate, credentials.key), strict=True):
+        contents = (chain(credentials.certificate), private_key(credentials.key))
+        for file, content in zip(files, contents, strict=True):
             os.write(file, content)
         certificate, key = (f"/proc/self/fd/{file}" for file in files)
         context.load_cert_chain(certificate, key, password="")  # an encrypted key fails; nobody is asked

@@ -77,6 +77,7 @@ class Cluster:
             Options(
                 kubeconfig=options.kubeconfig,
                 context=options.context,
+                directory=options.directory,
                 namespace=options.namespace,
                 impersonate=options.as_user,
                 request_timeout=options.request_timeout or REQUEST_SECONDS,

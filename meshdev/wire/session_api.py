@@ -28,7 +28,6 @@ from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, L
 #: ``degraded``: the tunnel stands, but something of ours on this machine is not as it should be; the notes say what.
 State = Literal["connected", "degraded", "connecting", "reconnecting", "disconnected"]
 STATES: Final[tuple[State, ...]] = ("connected", "degraded", "connecting", "reconnecting", "disconnected")
-
 Carrier = Literal["auto", "spdy", "websocket"]
 CARRIERS: Final[tuple[Carrier, ...]] = ("auto", "spdy", "websocket")
 
@@ -42,6 +41,7 @@ class ConnectOptions:
 
     kubeconfig: str | None = None  #: one path; None: those of KUBECONFIG, else kubectl's default
     context: str | None = None
+    directory: str | None = None  #: where credential plugins run: their arguments may be relative
     namespace: str | None = None
     as_user: str | None = None
     request_timeout: float | None = None  #: seconds for one API call; None: the session's own default
@@ -69,6 +69,7 @@ class ConnectOptions:
         options = cls(
             kubeconfig=_absolute(fields.text_or_none("kubeconfig")),
             context=fields.text_or_none("context", 1024),
+            directory=_absolute(fields.text_or_none("directory")),
             namespace=fields.text_or_none("namespace", 253),
             as_user=fields.text_or_none("as_user", 1024),
             request_timeout=fields.number_or_none("request_timeout", 0, _MAX_SECONDS),
@@ -395,5 +396,5 @@ def parse_answer(request: Question, line: bytes) -> Answer:
 
 def _absolute(path: str | None) -> str | None:
     if path is not None and not PurePosixPath(path).is_absolute():
-        raise ProtocolError("kubeconfig of the first line is not an absolute path")
+        raise ProtocolError("a path of the first line is not absolute")
     return path

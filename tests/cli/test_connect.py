@@ -52,6 +52,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
         "context": None,
         "namespace": None,
         "as_user": "jane",
+        "directory": str(Path.cwd()),
         "request_timeout": 90.0,
         "manager_namespace": "ops",
         "image": "registry/image:1",

@@ -20,6 +20,8 @@ from meshdev.kube.kubeconfig import Options
 from meshdev.kube.watching import follow, listed
 from tests.kube.conftest import write_kubeconfig
 from tests.kube.fake_api import FakeApi, Object
+from tests.loops import open_descriptors
+from tests.waiting import until
 
 PODS = pods_path("default")
 
@@ -186,3 +188,43 @@ def _sockets_to(url: str) -> Iterator[socket.socket]:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as sock:
             if sock.family == socket.AF_INET and url.endswith(f":{sock.getpeername()[1]}"):
                 yield sock
+
+
+def sockets() -> int:
+    return sum("socket:" in each for each in open_descriptors())
+
+
+async def test_certificates_that_rotate_leak_no_connection(fake: FakeApi, tmp_path: Path) -> None:
+    """A plugin hands out another one each time; requests run side by side, and a watch goes on meanwhile."""
+    for number in range(4):
+        files = ["-keyout", str(tmp_path / f"key{number}"), "-out", str(tmp_path / f"crt{number}")]
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={number}"]
+        process = await asyncio.create_subprocess_exec(
+            *("openssl", "req", "-x509", *curve, *files), stderr=asyncio.subprocess.DEVNULL
+        )
+        assert await process.wait() == 0
+    script = (
+        f"import json, os; d = {str(tmp_path)!r}; r = d + '/runs'; open(r, 'a').write('x');"
+        "n = os.path.getsize(r) % 4; read = lambda name: open(f'{d}/{name}{n}').read();"
+        "print(json.dumps({'status': {'expirationTimestamp': '2020-01-01T00:00:00Z',"
+        "'clientCertificateData': read('crt'), 'clientKeyData': read('key')}}))"
+    )
+    user = {"exec": {"command": sys.executable, "args": ["-c", script]}}
+    path = write_kubeconfig(tmp_path / "config", fake.url, user=user)
+    fake.put("pods", pod("a"))
+    before = sockets()
+    async with await KubeApi.open(Options(kubeconfig=str(path), environment={})) as api:
+        _, version = await listed(api, PODS, {}, name_of)
+        async with aclosing(api.watch(PODS, {}, version)) as events:
+            seen = asyncio.ensure_future(anext(events))
+            await until(lambda: fake.watched("pods"))
+            for _ in range(6):
+                await asyncio.gather(*(api.get(f"{PODS}/a") for _ in range(4)))
+            fake.put("pods", pod("b"))
+            assert name_of((await seen)[1]) == "b", "a watch ends on the connection that it began on"
+            # Both ends of the watch, and of what the last requests used.
+            await until(lambda: sockets() - before <= 2 * (1 + 4))
+        assert len((tmp_path / "runs").read_text()) > 20
+        await api.get(f"{PODS}/a")
+        assert api._retired == []
+    await until(lambda: sockets() <= before)

@@ -1,5 +1,6 @@
 """Kubeconfig files: what is found, merged and missing."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -94,9 +95,32 @@ def test_a_proxy_that_cannot_be_used(tmp_path: Path) -> None:
         endpoint(load(options(path)), {})
 
 
-def test_the_environments_proxy_and_its_exceptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environments_proxy_and_its_exceptions(tmp_path: Path) -> None:
     found = load(options(write_kubeconfig(tmp_path / "c", "https://k.test:6443")))
-    monkeypatch.setenv("HTTPS_PROXY", "http://p:3128")
-    assert endpoint(found, {"HTTPS_PROXY": "x"}).proxy == "http://p:3128"
-    monkeypatch.setenv("NO_PROXY", ".test")
-    assert endpoint(found, {"HTTPS_PROXY": "x"}).proxy is None
+    assert endpoint(found, {"HTTPS_PROXY": "http://p:3128"}).proxy == "http://p:3128"
+    assert endpoint(found, {"HTTPS_PROXY": "me:secret@p"}).proxy == "http://me:secret@p:80"
+    assert endpoint(found, {"HTTPS_PROXY": "http://p:3128", "NO_PROXY": ".test"}).proxy is None
+    with pytest.raises(ConfigError, match=r"the proxy ftp://p of context c cannot be used"):
+        endpoint(found, {"HTTPS_PROXY": "ftp://me:secret@p"})
+
+
+def test_user_info_of_the_server_is_not_shown(tmp_path: Path) -> None:
+    found = load(options(write_kubeconfig(tmp_path / "c", "https://me:s%40cret@k.test:6443/x?y#z")))
+    assert found.server == "https://k.test:6443/x"
+    assert found.authorization == "Basic " + base64.b64encode(b"me:s@cret").decode()
+    assert "cret" not in repr(found)
+    with pytest.raises(ConfigError) as caught:
+        load(options(write_kubeconfig(tmp_path / "c", "ftp://me:secret@k.test")))
+    assert "secret" not in caught.value.message
+    assert "ftp://k.test" in caught.value.message
+
+
+def test_who_has_neither_home_nor_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(ConfigError, match=r"there is no kubeconfig: ~/\.kube/config"):
+        load(Options(environment={}))
+    write_kubeconfig(tmp_path / "c", "https://k")
+    assert load(Options(environment={"KUBECONFIG": str(tmp_path / "c")})).server == "https://k"

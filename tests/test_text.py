@@ -1,0 +1,47 @@
+"""Foreign words on a terminal and in a log: nothing of them acts, nothing begins a line of its own."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdev.text import visible, visible_lines, without_user_info
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain – ünï 語 😀", "plain – ünï 語 😀"),
+        ("\x1b[2J\x1b]0;t\x07", r"\x1b[2J\x1b]0;t\x07"),
+        ("one\nmeshdev: two\r\n", r"one\nmeshdev: two\r\n"),
+        ("a\u202eb\u2066c\u200b", r"a\u202eb\u2066c\u200b"),
+        ("\u2028\x85\x9b1m\xa0\x00\t", r"\u2028\x85\x9b1m\xa0\x00\t"),
+        ("\udc80\U000e0041", r"\udc80\U000e0041"),
+    ],
+)
+def test_what_is_shown(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@given(st.text())
+def test_whatever_comes_is_one_printable_line(text: str) -> None:
+    shown = visible(text)
+    assert shown.isprintable()
+    assert visible(shown) == shown
+    assert not text.isprintable() or shown == text
+    lines = visible_lines(text)
+    assert lines.replace("\n", "").replace("\t", "").isprintable()
+    assert lines.count("\n") == text.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:p@k:1/a@b", "https://k:1/a@b"),
+        ("https://u:p@q@k/", "https://k/"),
+        ("http://k", "http://k"),
+        ("//u@[", "//["),
+        ("no url at all", "no url at all"),
+    ],
+)
+def test_user_info(url: str, shown: str) -> None:
+    assert without_user_info(url) == shown
