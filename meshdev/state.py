@@ -40,6 +40,11 @@ class Paths:
         return self.directory / "helper.log"
 
     @property
+    def ended(self) -> Path:
+        """Why the last connection ended, where nobody had asked for that; gone with the next one."""
+        return self.directory / "ended"
+
+    @property
     def lock(self) -> Path:
         """Held by the live session."""
         return self.directory / "session.lock"

@@ -26,7 +26,9 @@ def command() -> None:
 
     Everything it did to this machine is undone. The traffic-manager stays in the cluster.
     """
-    found = disconnect(Paths.locate())
+    paths = Paths.locate()
+    found = disconnect(paths)
+    paths.ended.unlink(missing_ok=True)
     render.print_text("Disconnected" if found else "Not connected")
     left = leftovers.find(os.getuid())
     if left:

@@ -12,6 +12,8 @@ EXAMPLE: Final = "Example: meshdev status -o json"
 
 #: A helper whose session is gone undoes everything in milliseconds: worth waiting for, to tell the end and not the way.
 _UNDO_SECONDS: Final = 1.0
+#: Characters of the reason.
+_LONGEST: Final = 1000
 
 
 def command(output: Output = Format.TEXT) -> None:
@@ -30,15 +32,23 @@ def current(paths: Paths) -> Status:
     """The status as far as it can be told without the session's help."""
     found = api.find(paths)
     if found is None:
-        return _without_session(os.getuid())
+        return _without_session(os.getuid(), paths)
     if found.status is None:
         note = f"{found.name} does not answer ({found.why}); `meshdev disconnect` ends it"
         return Status(state="reconnecting", session_pid=found.pid or None, notes=(note,))
     return found.status
 
 
-def _without_session(uid: int) -> Status:
+def _without_session(uid: int, paths: Paths) -> Status:
     if leftovers.wait_undone(uid, _UNDO_SECONDS):
-        return Status(state="disconnected", leftovers=leftovers.find(uid))
+        return Status(state="disconnected", leftovers=leftovers.find(uid), notes=_ended(paths))
     note = "a helper is at work, and its session is not to be found here: was XDG_RUNTIME_DIR another one?"
     return Status(state="reconnecting", helper_pid=leftovers.live_helper(uid), notes=(note,))
+
+
+def _ended(paths: Paths) -> tuple[str, ...]:
+    """Why the last connection ended, where nobody had asked for it."""
+    try:
+        return (f"the last connection ended at {paths.ended.read_text(errors='replace').strip()[:_LONGEST]}",)
+    except OSError:
+        return ()

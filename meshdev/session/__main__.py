@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from datetime import datetime
 from typing import NoReturn
 
 from meshdev.errors import MeshdevError
@@ -28,7 +29,13 @@ async def session(arguments: argparse.Namespace) -> int:
     supervisor = Supervisor(options, progress, helper)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-    return await supervisor.run(Paths.locate().socket)
+    paths = Paths.locate()
+    paths.ended.unlink(missing_ok=True)
+    code = await supervisor.run(paths.socket)
+    if supervisor.broken is not None:
+        # For `status`: whoever finds himself disconnected shall not have to read a log.
+        paths.ended.write_text(f"{datetime.now():%H:%M:%S}: {supervisor.broken.message}\n")  # noqa: DTZ005
+    return code
 
 
 def main() -> NoReturn:

@@ -61,6 +61,8 @@ class Supervisor:
         self._settled = asyncio.Event()
         self._undone = asyncio.Event()
         self._outcome: MeshdevError | None = None
+        self.broken: MeshdevError | None = None
+        """After :meth:`run`: why a connection that stood has ended, None where that was asked for."""
         self._cluster = Cluster(options, progress)
         self._laptop: Laptop | None = None
         self._names: Names | None = None
@@ -99,6 +101,7 @@ class Supervisor:
             self._settled.set()
             self._undone.set()
             await self._progress.failed(error)
+        self.broken = error if connected and not isinstance(error, Cancelled) else None
         return 0 if connected and isinstance(error, Cancelled) else error.exit_code
 
     # -- what ends it ----------------------------------------------------------------------------------------------

@@ -69,7 +69,10 @@ class LinuxQueue:
         try:
             fcntl.ioctl(self._fd, TUNSETQUEUE, _IFREQ.pack(b"", flags))
         except OSError as error:
-            raise DeviceError(f"the TUN queue does not change state: {error.strerror}") from error
+            raise DeviceError(
+                f"the TUN device is gone, or takes no change of its queues ({error.strerror})",
+                hint="another program removed it? meshdev connect makes a new one",
+            ) from error
 
 
 def wrap_queues(fds: Iterable[int]) -> tuple[LinuxQueue, ...]:

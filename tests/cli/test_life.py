@@ -151,3 +151,14 @@ def test_a_reader_that_leaves_is_no_error(meshdev: Commands) -> None:
     assert "Traceback" not in process.stderr.read()  # type: ignore[union-attr]  # the same
     process.wait(10)
     os.close(writer)
+
+
+def test_why_a_connection_ended_is_told_until_the_user_knows(meshdev: Commands) -> None:
+    folder = meshdev.home / "meshdev"
+    folder.mkdir(mode=0o700)
+    (folder / "ended").write_text("16:10:03: the TUN device is gone\n")
+    assert (
+        meshdev("status").out == "Disconnected\nnote: the last connection ended at 16:10:03: the TUN device is gone\n"
+    )
+    assert meshdev("disconnect").out == "Not connected\n"
+    assert meshdev("status").out == "Disconnected\n"

@@ -175,5 +175,9 @@ def test_a_removed_device_ends_the_connection(laptop: Laptop, laptop2: Laptop) -
         began = time.monotonic()
         until("disconnected", partial(_ended, one), 5)
         print(f"ended after {time.monotonic() - began:.1f} s")
-        assert one.status()["leftovers"] == []
+        status = one.status()
+        assert status["leftovers"] == []
+        assert [("ended at" in note and "device is gone" in note) for note in status["notes"]] == [True], status
         assert one.snapshot() == before
+        one.meshdev("disconnect")
+        assert one.status()["notes"] == []
