@@ -35,6 +35,9 @@ class SystemBus:
         """The answer's body as it stands on the wire. Raises DnsError where service or bus do not answer."""
         try:
             return self._ask(self._sock or self._connect(), service, path, interface, member, *arguments)
+        except BlockingIOError as error:  # SO_RCVTIMEO
+            self.close()
+            raise DnsError(f"{service} does not answer within {_SECONDS} s") from error
         except (OSError, ProtocolError) as error:
             self.close()
             raise DnsError(f"the system bus does not answer: {error}") from error

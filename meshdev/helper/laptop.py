@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -283,7 +284,7 @@ class Laptop:
             self.upkeep.check("filter", self._firewall.put_back)
         self.upkeep.check("names", self._refresh_names)
         former = self._dns.former()
-        return Outcome(Beat(self._dns_active, former.nameservers, former.search, *self.upkeep.report()))
+        return Outcome(Beat(self._dns_active, former.nameservers, former.search, *self.upkeep.report(time.monotonic())))
 
     def _refresh_names(self) -> str | None:
         if not self._dns_active:

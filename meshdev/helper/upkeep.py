@@ -26,6 +26,7 @@ SPACING_SECONDS: Final = 0.25
 LOOK_SECONDS: Final = 5.0
 
 _KINDS: Final[tuple[Kind, ...]] = ("link", "address", "routes", "filter", "names")
+_NAMES: Final[dict[Kind, str]] = {"link": "state", "address": "address", "routes": "routes"}
 _FAILED: Final = {"filter": "the packet filter cannot be put back", "names": "names do not come to us"}
 
 
@@ -36,7 +37,7 @@ class Upkeep:
         """Subscribes to the kernel's news. Raises OSError."""
         self._netlink = netlink
         self._changes = Changes()
-        self._repairs: dict[Kind, Repairs] = {kind: Repairs() for kind in _KINDS}
+        self._repairs: dict[Kind, Repairs] = {kind: Repairs() for kind in _NAMES}
         self._problems: dict[Kind, str] = {}
         self._repaired: list[str] = []
         self._looked = 0.0
@@ -81,10 +82,14 @@ class Upkeep:
             if found:
                 self._note(found)
 
-    def report(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def report(self, now: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What is wrong now, and what was put back since the last call."""
         repaired, self._repaired = tuple(self._repaired), []
-        return tuple(self._problems[kind] for kind in _KINDS if kind in self._problems), repaired
+        problems = dict(self._problems)
+        for kind, repairs in self._repairs.items():
+            if kind not in problems and repairs.restless(now):
+                problems[kind] = f"the {_NAMES[kind]} of our device: another program takes away what is put back"
+        return tuple(problems[kind] for kind in _KINDS if kind in problems), repaired
 
     def close(self) -> None:
         """Subscribe no more."""

@@ -15,6 +15,9 @@ from typing import Final, Literal
 MOST_REPAIRS: Final = 20
 WINDOW_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 5.0
+#: So many within this time: what is put back does not stay long enough for anybody to use it.
+RESTLESS_REPAIRS: Final = 4
+RESTLESS_SECONDS: Final = 3.0
 
 Kind = Literal["link", "address", "routes", "filter", "names"]
 
@@ -68,6 +71,10 @@ class Repairs:
         while self._times and now - self._times[0] > WINDOW_SECONDS:
             self._times.popleft()
         return len(self._times) >= MOST_REPAIRS
+
+    def restless(self, now: float) -> bool:
+        """Whether it was put back so often just now that it is not to be relied on."""
+        return sum(now - time <= RESTLESS_SECONDS for time in self._times) >= RESTLESS_REPAIRS
 
     def due(self, now: float) -> float:
         """When the next repair may be made; *now* or earlier: at once."""

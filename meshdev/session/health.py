@@ -45,6 +45,7 @@ _SAMPLE: Final = 32
 _REPAIR_SECONDS: Final = 0.5
 #: Strayed addresses named at a time.
 _SHOWN: Final = 3
+_SOURCES: Final[tuple[Source, ...]] = ("routes", "names", "cluster")
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
@@ -86,9 +87,12 @@ class Health:
             if self._connected():
                 await self.check()
             else:
-                for source in ("routes", "names", "cluster"):
-                    self._found(source, ())
+                self._forget()
             await asyncio.sleep(max(0.1, start + DETECT_SECONDS - loop.time()))
+
+    def _forget(self) -> None:
+        for source in _SOURCES:
+            self._troubles.forget(source)
 
     async def check(self) -> None:
         """One round."""

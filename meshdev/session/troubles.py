@@ -1,10 +1,20 @@
 """What is not as it should be, and since when. Pure but for the clock that is given."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 Source = Literal["helper", "routes", "names", "cluster"]
+
+#: A trouble is over when it was not found so many times in a row: what comes and goes is not whole in between.
+_TIMES: Final = 2
+
+
+@dataclass(slots=True)
+class _Trouble:
+    since: datetime
+    missed: int = 0
 
 
 class Troubles:
@@ -12,20 +22,32 @@ class Troubles:
 
     def __init__(self, clock: Callable[[], datetime] = datetime.now) -> None:
         self._clock = clock
-        self._since: dict[Source, dict[str, datetime]] = {}
+        self._known: dict[Source, dict[str, _Trouble]] = {}
 
     def found(self, source: Source, texts: Iterable[str]) -> tuple[list[str], list[str]]:
         """What *source* finds wrong now, all of it; those sentences that are new, and those that are over."""
-        before = self._since.get(source, {})
-        now = {text: before.get(text) or self._clock() for text in texts}
-        self._since[source] = now
-        return [text for text in now if text not in before], [text for text in before if text not in now]
+        known, texts = self._known.setdefault(source, {}), tuple(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        for text in new:
+            known[text] = _Trouble(self._clock())
+        for text, trouble in known.items():
+            trouble.missed = 0 if text in texts else trouble.missed + 1
+        over = [text for text, trouble in known.items() if trouble.missed >= _TIMES]
+        for text in over:
+            del known[text]
+        return new, over
+
+    def forget(self, source: Source) -> None:
+        """*source* cannot tell."""
+        self._known.pop(source, None)
 
     def __bool__(self) -> bool:
-        return any(self._since.values())
+        return any(self._known.values())
 
     def notes(self) -> tuple[str, ...]:
         """A sentence each, with since when."""
         return tuple(
-            f"{text} (since {since:%H:%M:%S})" for texts in self._since.values() for text, since in texts.items()
+            f"{text} (since {trouble.since:%H:%M:%S})"
+            for known in self._known.values()
+            for text, trouble in known.items()
         )

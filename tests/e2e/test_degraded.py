@@ -14,6 +14,8 @@ pytestmark = pytest.mark.cluster
 #: Design: so long after something was taken away it is back; and what does not work is told.
 REPAIRED_SECONDS: Final = 2.0
 TOLD_SECONDS: Final = 3.0
+#: And that it is whole, once two checks in a row have found it so.
+WHOLE_SECONDS: Final = 5.0
 
 #: Tries a name and a ClusterIP until both work, each time anew and briefly, and prints when that was.
 _WORKS: Final = """
@@ -76,7 +78,7 @@ def degraded(laptop: Laptop, seconds: float = TOLD_SECONDS) -> dict[str, Any]:
 
 def connected(laptop: Laptop) -> None:
     """And soon it says so again."""
-    until("connected", lambda: laptop.status()["state"] == "connected", TOLD_SECONDS)
+    until("connected", lambda: laptop.status()["state"] == "connected", WHOLE_SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,16 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from meshdev.host.upkeep import MOST_REPAIRS, PAUSE_SECONDS, WINDOW_SECONDS, DeviceState, Repairs, damages
+from meshdev.host.upkeep import (
+    MOST_REPAIRS,
+    PAUSE_SECONDS,
+    RESTLESS_REPAIRS,
+    RESTLESS_SECONDS,
+    WINDOW_SECONDS,
+    DeviceState,
+    Repairs,
+    damages,
+)
 
 ADDRESS = IPv4Address("198.18.0.7")
 ROUTES = tuple(IPv4Network((0x0A600000 + number, 32)) for number in range(5))
@@ -55,6 +64,15 @@ def test_repairs_are_made_at_once_until_there_are_too_many() -> None:
     assert repairs.due(last + PAUSE_SECONDS + 0.1) == last + 2 * PAUSE_SECONDS
     assert not repairs.fighting(last + PAUSE_SECONDS + WINDOW_SECONDS)
     assert repairs.due(1000) == 1000
+
+
+def test_what_is_put_back_all_the_time_is_restless() -> None:
+    repairs = Repairs()
+    for number in range(RESTLESS_REPAIRS):
+        assert not repairs.restless(number / 4)
+        repairs.made(number / 4)
+    assert repairs.restless((RESTLESS_REPAIRS - 1) / 4)
+    assert not repairs.restless(RESTLESS_SECONDS + 0.1)
 
 
 def test_one_in_a_while_is_no_fight() -> None:

@@ -85,7 +85,8 @@ async def test_a_fight_is_given_up_and_told(laptop: Laptop) -> None:
         )
         process = await asyncio.create_subprocess_exec(*fighter)
         try:
-            beat = await _beat_until(connection, lambda beat: "another program" in "".join(beat.problems), 30)
+            beat = await _beat_until(connection, lambda beat: "another program" in "".join(beat.problems), 3)
+            beat = await _beat_until(connection, lambda beat: "as often before" in "".join(beat.problems), 30)
             assert "10.96.0.0/16" in beat.problems[0]
             assert await _repairs(connection, 2.0) <= 1
         finally:
