@@ -90,6 +90,7 @@ def _tunnel(spec: ManagerSpec) -> Object:
         },
         "startupProbe": {**ready, "periodSeconds": 1, "failureThreshold": 60},
         "readinessProbe": {**ready, "periodSeconds": 10},
+        "livenessProbe": _alive(TUNNEL_CONTAINER),
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
     }
 
@@ -103,8 +104,24 @@ def _control(spec: ManagerSpec) -> Object:
             "runAsUser": _CONTROL_UID,
             "capabilities": {"drop": ["ALL"]},
         },
+        "livenessProbe": _alive(CONTROL_CONTAINER),
         "ports": [{"name": CONTROL_CONTAINER, "containerPort": CONTROL_PORT}],  # for sidecars, which bring a token
         "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
+    }
+
+
+def _alive(container: str) -> Object:
+    """Three times in a row within half a minute its event loop has not turned (meshdev.manager.alive).
+
+    A probe that the node has no time for fails too: so 10 s each, and three. Whoever hangs says no goodbye: 3 s.
+    """
+    look = f"cd {RUN_DIRECTORY}; [ ! -e {container}.asked ] || [ {container}.alive -nt {container}.asked ]"
+    return {
+        "exec": {"command": ["sh", "-c", f"{look}; alive=$?; touch {container}.asked; exit $alive"]},
+        "periodSeconds": 10,
+        "timeoutSeconds": 10,
+        "failureThreshold": 3,
+        "terminationGracePeriodSeconds": 3,
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pytest
 
+from meshdev.config import MANAGER_LABELS
 from tests.cluster import addresses
 from tests.cluster.paths import NETNS
 
@@ -170,6 +171,9 @@ def cluster() -> Iterator[None]:
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         control("up", timeout=1500)
+        # A running manager of the same protocol is used as it is: one of former sources is not what is tested.
+        ours = ",".join(f"{key}={value}" for key, value in MANAGER_LABELS.items())
+        kubectl("delete", "deployments", "--all-namespaces", "-l", ours, "--wait=false")
         yield
 
 

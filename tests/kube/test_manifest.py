@@ -1,8 +1,23 @@
 """The manager has no power (design: D5): what its pod may and may not."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
-from meshdev.kube.manifest import ManagerSpec, deployment, differs, is_owned, protocol_of, service, version_of
+import pytest
+
+from meshdev.kube.manifest import (
+    RUN_DIRECTORY,
+    ManagerSpec,
+    deployment,
+    differs,
+    is_owned,
+    protocol_of,
+    service,
+    version_of,
+)
+from meshdev.manager.alive import BEAT_SECONDS, beat
 
 SPEC = ManagerSpec("team", "image:1", ("registry",), version="1.2.3", protocol=7)
 POD = deployment(SPEC)["spec"]["template"]["spec"]
@@ -31,6 +46,31 @@ def test_only_the_tunnel_is_root() -> None:
     control = CONTAINERS["control"]["securityContext"]
     assert (control["runAsUser"], control["runAsNonRoot"]) == (65532, True)
     assert "add" not in control["capabilities"]
+
+
+def test_both_event_loops_are_watched_without_haste() -> None:
+    for name, container in CONTAINERS.items():
+        probe = container["livenessProbe"]
+        assert f"{name}.alive" in probe["exec"]["command"][2]
+        assert probe["timeoutSeconds"] * probe["failureThreshold"] >= 30, "a busy node is no reason to restart"
+        assert probe["periodSeconds"] > 2 * BEAT_SECONDS
+
+
+@pytest.mark.parametrize("name", ["tunnel", "control"])
+def test_the_probe_tells_a_loop_that_turns_from_one_that_hangs(tmp_path: Path, name: str) -> None:
+    command = CONTAINERS[name]["livenessProbe"]["exec"]["command"]
+    looks = [word.replace(RUN_DIRECTORY, str(tmp_path)) for word in command]
+
+    def alive() -> bool:
+        return subprocess.run(looks, check=False).returncode == 0
+
+    beat(name, tmp_path)
+    assert alive()
+    assert not alive(), "nothing was touched since"
+    os.utime(tmp_path / f"{name}.asked", (1, 1))
+    beat(name, tmp_path)
+    assert alive()
+    assert not alive()
 
 
 def test_what_runs() -> None:

@@ -34,12 +34,13 @@ ip -n $M route add default via {POD}
 ip -n $P route add 198.18.0.0/16 via {MANAGER}
 """
 
-#: What the kubelet gives the container *tunnel*: no /dev/net/tun, /proc/sys read-only, two capabilities (design: D5).
+#: What the kubelet gives the container *tunnel*: a folder that both containers may write, no /dev/net/tun, /proc/sys
+#: read-only, two capabilities (design: D5).
 _AS_IN_A_POD = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
-mkdir /run/meshdev
+mkdir -m 0777 /run/meshdev
 mount --bind /proc/sys /proc/sys
 mount -o remount,ro,bind /proc/sys
 mount -t tmpfs -o mode=0755 tmpfs /dev/net

@@ -25,6 +25,23 @@ from tests.sidecar.pod import FIRST, WORKLOAD, End
 from tests.sidecar.real_envoy import TOKEN, binary
 from tests.waiting import until
 
+#: readOnlyRootFilesystem: nothing can be written but /dev, a tmpfs of the container's own.
+_READ_ONLY = (
+    *("unshare", "--mount", "sh", "-ec"),
+    """
+mount --make-rprivate /
+mount -t tmpfs -o mode=0755 tmpfs /media
+mknod -m 0666 /media/null c 1 3
+mknod -m 0666 /media/urandom c 1 9
+ln -s /proc/self/fd /media/fd
+mount --move /media /dev
+mount -t tmpfs -o ro tmpfs /tmp
+mount -o remount,bind,ro /
+exec "$@"
+""",
+    "sh",
+)
+
 MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
 _ROOT = Path(__file__).parents[2]
 #: As in a container with NET_ADMIN alone.
@@ -189,7 +206,7 @@ class SidecarPod:
             "PYTHONPATH": str(_ROOT),
         }
         self._process = subprocess.Popen(
-            [*self._inside(), *_AS_IN_A_POD, sys.executable, "-c", code],
+            [*self._inside(), *_READ_ONLY, *_AS_IN_A_POD, sys.executable, "-c", code],
             env=environment,
             cwd="/",
             stdout=None if os.environ.get("AGENT_LOG") else subprocess.DEVNULL,

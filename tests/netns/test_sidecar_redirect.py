@@ -120,9 +120,12 @@ async def test_the_admin_socket_and_the_token_are_nobodys_business() -> None:
 
 def _holds_its_token_close(envoy: int) -> None:
     arguments = Path(f"/proc/{envoy}/cmdline").read_bytes().split(b"\0")
-    config = Path(arguments[arguments.index(b"--config-path") + 1].decode())
+    path = Path(arguments[arguments.index(b"--config-path") + 1].decode())
     assert TOKEN.encode() not in b" ".join(arguments)
-    assert (config.stat().st_mode & 0o077, config.parent.stat().st_mode & 0o077) == (0, 0)
+    assert path.parent == Path("/dev/fd")
+    config = Path(f"/proc/{envoy}/fd/{path.name}")
+    assert str(config.readlink()).startswith("/memfd:"), "it is on no file system"
+    assert config.stat().st_mode & 0o077 == 0
 
 
 async def test_without_a_listener_there_is_no_redirect() -> None:

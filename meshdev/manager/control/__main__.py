@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from meshdev.config import CONTROL_PORT
+from meshdev.manager.alive import BEAT_SECONDS, beat
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.link import TUNNEL_SOCKET, Link
 from meshdev.manager.control.service import serve
@@ -30,10 +31,16 @@ async def run(path: Path, address: str) -> None:
     link = Link(path, core.met, core.told, core.everything)
     server, port = await serve(core, address)
     log.info("sidecars are served at port %d", port)
+    _beat(loop, path.parent)
     try:
         await link.run()
     finally:
         await server.stop(0)
+
+
+def _beat(loop: asyncio.AbstractEventLoop, folder: Path) -> None:
+    beat("control", folder)
+    loop.call_later(BEAT_SECONDS, _beat, loop, folder)
 
 
 async def _until_told() -> None:

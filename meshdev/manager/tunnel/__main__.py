@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from meshdev.capabilities import CAP_NET_ADMIN, keep_only
 from meshdev.config import TUNNEL_PORT
 from meshdev.errors import MeshdevError
+from meshdev.manager.alive import BEAT_SECONDS, beat
 from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import KernelNetwork
 from meshdev.manager.tunnel.server import TunnelServer
 from meshdev.pump.loop import READABLE, Loop
+from meshdev.tun.linux import ensure_node
 
 log = logging.getLogger("meshdev.manager.tunnel")
 
@@ -33,6 +36,8 @@ def main() -> int:
     READY.unlink(missing_ok=True)
     loop = Loop()
     try:
+        ensure_node()
+        keep_only({CAP_NET_ADMIN})  # MKNOD was for the node
         network = KernelNetwork()
         pod = network.pod()
     except MeshdevError as error:
@@ -67,12 +72,18 @@ def main() -> int:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     loop.register(reader, READABLE, ended)
     READY.touch()
+    _beat(loop)
     log.info("the tunnel listens on 127.0.0.1:%d; pod %s, MTU %d", TUNNEL_PORT, pod.address, pod.mtu)
     loop.run()
     server.close()
     link.close()
     loop.close()
     return 0
+
+
+def _beat(loop: Loop) -> None:
+    beat("tunnel")
+    loop.call_later(BEAT_SECONDS, lambda: _beat(loop))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from meshdev.netlink.flows import forget_addresses, forget_flows
 from meshdev.netlink.messages import Flow, link_forwarding
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunDevice
-from meshdev.tun.linux import ensure_node, open_tun, set_offload
+from meshdev.tun.linux import open_tun, set_offload
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,9 @@ class Network(Protocol):
 
 
 class KernelNetwork:
-    """The real one. Needs CAP_NET_ADMIN, and CAP_MKNOD where /dev/net/tun is missing."""
+    """The real one. Needs CAP_NET_ADMIN and /dev/net/tun."""
 
     def __init__(self) -> None:
-        ensure_node()
         self._netlink = IPRoute()
         uplink = self._uplink()
         self._mtu = int(uplink.get_attr("IFLA_MTU"))

@@ -8,7 +8,7 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +41,7 @@ class Envoy:
         self._hold = hold
         self._raw = raw
         self._binary = binary
-        self._folder = Path(tempfile.mkdtemp(prefix="meshdev-"))  # 0700
+        self._folder = private_folder()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -56,7 +56,6 @@ class Envoy:
 
     async def run(self, started: Callable[[], None], ended: Callable[[], None]) -> None:
         """Start it and return when it has ended; *ended* is called at once. Cancelling leaves it running."""
-        config = self._folder / "config.json"
         start = Start(
             node=self._settings.uid,
             token=self._settings.token,
@@ -64,22 +63,24 @@ class Envoy:
             port=self._settings.port,
             admin=str(self._admin),
         )
-        config.touch(mode=0o600)
-        config.write_text(json.dumps(bootstrap(start)))
+        config = _in_memory(json.dumps(bootstrap(start)))
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
         try:
             # Dies with us even where the pod's containers share one space of processes.
             self._process = await asyncio.create_subprocess_exec(
                 *("setpriv", "--pdeathsig", "KILL", "--"),
-                *command(self._binary, str(config), workers),
+                # Of /dev Envoy reads no other path (InstanceImplPosix::illegalPath).
+                *command(self._binary, f"/dev/fd/{config}", workers),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env={"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")},
-                pass_fds=self._hold,
+                pass_fds=(*self._hold, config),
             )
         except OSError as error:
             raise ClusterError(f"Envoy cannot be started: {error}") from error
+        finally:
+            os.close(config)
         started()
         listening = asyncio.gather(self._hear(self._process.stdout), self._log(self._process.stderr))
         try:
@@ -121,7 +122,7 @@ class Envoy:
             await process.wait()
 
     def close(self) -> None:
-        """Forget the files, the token's among them."""
+        """Remove the folder of the admin socket."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -167,6 +168,30 @@ async def _lines(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
             whole = True
         if len(rest) > _LONGEST_LINE:
             rest, whole = b"", False
+
+
+def _in_memory(text: str) -> int:
+    """The descriptor of a file that has no name: it holds the token."""
+    config = os.memfd_create("config")
+    os.fchmod(config, 0o600)
+    with open(config, "w", encoding="utf-8", closefd=False) as file:
+        file.write(text)
+    return config
+
+
+def private_folder(preferred: Sequence[Path] = (Path("/tmp"), Path("/dev"))) -> Path:  # noqa: S108 -- a 0700 one inside
+    """A new folder of mode 0700, in the first of *preferred* that can be written. Raises ClusterError.
+
+    In a container whose root file system is read-only that is /dev: a tmpfs of this container alone (OCI runtime
+    specification, "Default Filesystems"), while the pod's containers share /dev/shm.
+    """
+    trouble = ""
+    for parent in preferred:
+        try:
+            return Path(tempfile.mkdtemp(prefix="meshdev-", dir=parent))
+        except OSError as error:
+            trouble = f"{parent}: {error.strerror}"
+    raise ClusterError(f"the sidecar finds no place for its files: {trouble}")
 
 
 def raise_limits() -> None:

@@ -28,6 +28,7 @@ _SECURITY: Final[Object] = {
     "runAsNonRoot": False,
     "privileged": False,
     "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }

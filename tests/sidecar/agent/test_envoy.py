@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from meshdev.sidecar.agent.envoy import Envoy
+from meshdev.errors import ClusterError
+from meshdev.sidecar.agent.envoy import Envoy, private_folder
 from meshdev.sidecar.agent.settings import Settings
 
 TOKEN = "t" * 32
@@ -46,3 +47,11 @@ async def test_a_line_without_end_holds_up_nobody(tmp_path: Path, caplog: pytest
     assert "envoy: one" in caplog.text
     assert "envoy: two" in caplog.text
     assert TOKEN[:-1] not in caplog.text
+
+
+def test_its_files_go_where_something_can_be_written_and_nobody_else_reads_them(tmp_path: Path) -> None:
+    found = private_folder((tmp_path / "read-only", Path("/proc"), tmp_path))
+    assert found.parent == tmp_path
+    assert found.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(ClusterError, match="no place for its files"):
+        private_folder((Path("/proc"),))

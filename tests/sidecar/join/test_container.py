@@ -28,6 +28,7 @@ def test_an_ephemeral_one() -> None:
             "runAsNonRoot": False,
             "privileged": False,
             "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         },

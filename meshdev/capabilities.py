@@ -1,0 +1,67 @@
+"""Giving up the capabilities that a process does not need any more (capabilities(7)).
+
+No capset in the standard library: glibc's own function is called. It is for the calling thread, so it comes before the
+first thread is started.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterable
+from typing import Final
+
+#: linux/capability.h
+CAP_SETPCAP: Final = 8
+CAP_NET_ADMIN: Final = 12
+CAP_MKNOD: Final = 27
+
+_VERSION_3: Final = 0x20080522
+_PR_CAPBSET_READ: Final = 23
+_PR_CAPBSET_DROP: Final = 24
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Sets(ctypes.Structure):
+    """One half of the three sets; the second half holds the capabilities from 32 on."""
+
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def keep_only(kept: Iterable[int]) -> None:
+    """Keep those of *kept* that this thread has, effective and permitted; no others, for good. Raises OSError.
+
+    ``no_new_privs`` keeps them from coming back by an execve, also where the bounding set stays: leaving that takes
+    CAP_SETPCAP, which a container has not that drops all it does not need. Where the thread has it, the others leave
+    the bounding set, too.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    mask = sum(1 << capability for capability in set(kept))
+    header, halves = _Header(_VERSION_3, 0), (_Sets * 2)()
+    _check(libc.capget(ctypes.byref(header), halves))
+    if halves[0].effective & 1 << CAP_SETPCAP:
+        _leave_bounding_set(libc, mask)
+    _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+    for number, half in enumerate(halves):
+        half.permitted &= mask >> 32 * number & 0xFFFFFFFF
+        half.effective, half.inheritable = half.permitted, 0
+    _check(libc.capset(ctypes.byref(header), halves))
+
+
+def _leave_bounding_set(libc: ctypes.CDLL, mask: int) -> None:
+    capability = 0
+    while (there := libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0)) >= 0:  # EINVAL: the kernel knows no more
+        if there and not mask >> capability & 1:
+            _check(libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
+        capability += 1
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
