@@ -22,6 +22,7 @@ from typing import BinaryIO, Final
 
 from meshdev.cli.options import anchored
 from meshdev.errors import LaptopError, MeshdevError, ProtocolError, SudoError
+from meshdev.helper.trust import callers, check_installation
 from meshdev.state import Paths
 from meshdev.wire.jsonlines import decode
 from meshdev.wire.session_api import Failed
@@ -108,7 +109,11 @@ class Processes:
     """The processes of one connection while ``connect`` waits for it. Close it when done, whatever happened."""
 
     def __init__(self, paths: Paths, lock: int) -> None:
-        """Start the session. *lock* is the held lock; the session inherits it, the caller may close its own."""
+        """Start the session. *lock* is the held lock; the session inherits it, the caller may close its own.
+
+        Raises LaptopError, before anything is started, where others could change what would run as root.
+        """
+        check_installation(callers(os.getuid()))
         self._paths = paths
         self._helper_end, self._session_end = socket.socketpair()
         self.progress, progress_end = socket.socketpair()
@@ -181,7 +186,11 @@ def restore_command(uid: int) -> list[str]:
 
 
 def run_as_root(command: list[str]) -> str:
-    """What *command* prints, run as root. Raises SudoError where it cannot be, else what the helper said of failing."""
+    """What *command* prints, run as root. Raises SudoError where it cannot be, else what the helper said of failing.
+
+    LaptopError where others could change what would run as root.
+    """
+    check_installation(callers(os.getuid()))
     try:
         ran = subprocess.run(
             as_root(command, ask=has_terminal()),

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Final, NoReturn
 
 from meshdev.errors import LaptopError, MeshdevError, SudoError, UsageError
+from meshdev.helper import privileges, trust
 
 _PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _PR_SET_DUMPABLE: Final = 4  # include/uapi/linux/prctl.h
@@ -26,12 +27,13 @@ def main(arguments: list[str]) -> int:
     try:
         if os.geteuid() != 0:
             raise SudoError("the helper needs root", hint="meshdev connect starts it with sudo")
+        through_sudo = trust.callers(0)
         _harden()
         match arguments:
             case []:
-                _serve()
+                _serve(through_sudo)
             case ["--restore", uid] if uid.isascii() and uid.isdecimal() and int(uid) <= _MAX_UID:
-                return _restore(int(uid))
+                return _restore(int(uid), through_sudo)
             case _:
                 raise UsageError("usage: python -I -m meshdev.helper [--restore UID]")
     except MeshdevError as error:
@@ -49,7 +51,7 @@ def _harden() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _serve() -> NoReturn:
+def _serve(through_sudo: frozenset[int]) -> NoReturn:
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
         raise LaptopError(
             "the helper's stdin is not the session's socket",
@@ -60,11 +62,20 @@ def _serve() -> NoReturn:
         raise LaptopError("the helper's stdin is not a local socket")
     # The kernel's word on who made the socketpair; an environment variable of sudo's would be a guess.
     _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    trust.check_loaded(through_sudo | {uid})
     _leave_caller()
     # After the fork: sudo ends sooner. Before the next one: both processes need the code.
-    from meshdev.helper.keeper import fork_helper  # noqa: PLC0415 -- see above
-    from meshdev.helper.server import serve  # noqa: PLC0415 -- see above
+    # All of it before the drop: without CAP_DAC_OVERRIDE a home of mode 0700, and the code in it, is closed to root.
+    import pytun  # noqa: F401, PLC0415 -- see above
 
+    from meshdev.helper.keeper import fork_helper  # noqa: PLC0415 -- see above
+    from meshdev.helper.server import refuse, serve  # noqa: PLC0415 -- see above
+
+    try:
+        trust.check_loaded(through_sudo | {uid})
+        privileges.drop()
+    except MeshdevError as error:
+        sys.exit(refuse(sock, error))
     sys.exit(serve(sock, uid, fork_helper(uid)))
 
 
@@ -84,9 +95,11 @@ def _leave_caller() -> None:
     os.close(null)
 
 
-def _restore(uid: int) -> int:
+def _restore(uid: int, through_sudo: frozenset[int]) -> int:
     from meshdev.helper.restore import restore  # noqa: PLC0415 -- only this way needs it
 
+    trust.check_loaded(through_sudo | {uid})
+    privileges.drop()
     done = restore(uid)
     print(json.dumps(asdict(done)))
     if done.failed:

@@ -100,4 +100,6 @@ def write_in_place(path: Path, content: bytes) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise DnsError(f"{path} cannot be written: {error.strerror}", hint=f"is it immutable? lsattr {path}") from error
+        raise DnsError(
+            f"{path} cannot be written: {error.strerror}", hint=f"is it immutable (lsattr {path}), or not root's own?"
+        ) from error

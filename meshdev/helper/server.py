@@ -37,8 +37,7 @@ def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
     try:
         journal = Journal(uid)
     except MeshdevError as error:
-        sock.sendall(encode_greeting(Fault.of(error)))
-        return error.exit_code
+        return refuse(sock, error)
     try:
         undo_entries(journal)
         try:
@@ -62,6 +61,12 @@ def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
         with contextlib.suppress(OSError):
             sock.sendall(encode_answer(Answer(closed, Fault.of(failures[0]) if failures else Done())))
     return 0
+
+
+def refuse(sock: socket.socket, error: MeshdevError) -> int:
+    """Greet with why there is no service; the exit code."""
+    sock.sendall(encode_greeting(Fault.of(error)))
+    return error.exit_code
 
 
 class Server:

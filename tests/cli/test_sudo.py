@@ -1,10 +1,11 @@
 """Root for the helper: without a word where that is allowed, by one question on the terminal, or a clear no."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cli.conftest import Commands, Terminal
+from tests.cli.conftest import ROOT, Commands, Terminal
 
 Sudo = Callable[[str], None]
 PROMPT = "[meshdev] password for "
@@ -29,6 +30,20 @@ def test_who_may_not_is_told(meshdev: Commands, sudo: Sudo) -> None:
     ran = meshdev("connect")
     assert ran.code == 52
     assert "dev is not in the sudoers file" in ran.err
+
+
+def test_code_that_others_can_write_gets_no_root(meshdev: Commands, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "meshdev", copy / "meshdev")
+    meshdev.env["PYTHONPATH"] = f"{copy}:{ROOT}"
+    (copy / "meshdev" / "wire").chmod(0o777)
+    ran = meshdev("connect")
+    assert ran.code == 50
+    assert f"{copy}/meshdev/wire: everybody can write there" in ran.err
+    assert "install meshdev where only root or you can write" in ran.err
+    assert not meshdev.paths.helper_log.exists()  # nothing was started
+    (copy / "meshdev" / "wire").chmod(0o755)
+    assert meshdev("connect").code == 0
 
 
 def test_no_sudo_at_all(meshdev: Commands, sudo: Sudo) -> None:

@@ -81,7 +81,7 @@ async def _ended(pid: int) -> None:
     os.close(process)
 
 
-def launch(laptop: Laptop, *, uid: int = 0) -> socket.socket:
+def launch(laptop: Laptop, *, uid: int = 0, python: str = sys.executable) -> socket.socket:
     """The session's end of a socket to a helper of that user; sudo's part has ended with 0."""
     os.seteuid(uid)  # the kernel notes who made a socketpair
     try:
@@ -89,16 +89,16 @@ def launch(laptop: Laptop, *, uid: int = 0) -> socket.socket:
     finally:
         os.seteuid(0)
     with theirs:
-        command = laptop.command(sys.executable, "-I", "-m", "meshdev.helper")
+        command = laptop.command(python, "-I", "-m", "meshdev.helper")
         done = subprocess.run(command, stdin=theirs.fileno(), capture_output=True, timeout=10, check=False)
     assert done.returncode == 0, done.stderr
     return ours
 
 
 @asynccontextmanager
-async def helper(laptop: Laptop, *, uid: int = 0) -> AsyncIterator[Connection]:
+async def helper(laptop: Laptop, *, uid: int = 0, python: str = sys.executable) -> AsyncIterator[Connection]:
     """A helper that has greeted; whatever is left of it is ended afterwards."""
-    client = HelperClient(launch(laptop, uid=uid))
+    client = HelperClient(launch(laptop, uid=uid, python=python))
     connection = Connection(client, await client.greeting(5))
     try:
         yield connection
