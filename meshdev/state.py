@@ -133,4 +133,22 @@ def _is_private(path: Path, uid: int) -> bool:
 
 def _home(environ: Mapping[str, str]) -> Path:
     home = environ.get("HOME", "")
-    return Path(home) if Path(home).is_absolute() else Path.home()
+    if Path(home).is_absolute():
+        return Path(home)
+    try:
+        return Path.home()
+    except RuntimeError:  # a uid without an entry in passwd, as containers have
+        return _temporary()
+
+
+def _temporary(folder: Path = Path("/tmp")) -> Path:  # noqa: S108 -- who owns it is looked at, here and in prepare()
+    """A folder of that user's own in place of a home. Raises LaptopError where somebody else has made it first."""
+    path = folder / f"meshdev-{os.getuid()}"
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise LaptopError(f"{path} is not a folder of yours alone", hint="set HOME, XDG_RUNTIME_DIR or XDG_STATE_HOME.")
+    return path

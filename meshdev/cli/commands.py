@@ -1,6 +1,6 @@
 """All commands, and the one place where errors become a sentence and an exit code."""
 
-import contextlib
+import errno
 import io
 import signal
 import sys
@@ -93,8 +93,12 @@ def run(words: list[str], call: Callable[[list[str]], object] | None = None) -> 
 
 
 def _tell(error: MeshdevError, words: list[str]) -> int:
-    with contextlib.suppress(BrokenPipeError):
+    try:
         render.print_error(error, as_json=wants_json(words))
+    except BrokenPipeError:
+        pass
+    except OSError:  # stdout is full or closed
+        render.print_error(error, as_json=False)
     if _runs_program(words) and not isinstance(error, Cancelled):
         return run_program.FAILED  # every other code is the program's own
     return error.exit_code
@@ -110,6 +114,8 @@ def _as_ours(error: BaseException) -> MeshdevError:
             return error
         case KeyboardInterrupt() | typer.Abort():
             return Cancelled("interrupted")
+        case OSError(errno=errno.ENOSPC | errno.EBADF | errno.EIO, filename=None):
+            return MeshdevError(f"standard output cannot be written: {error.strerror}")
         case _ClickError():
             return UsageError(_one_line(error), hint="meshdev --help says how")
         case _:

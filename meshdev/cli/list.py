@@ -54,7 +54,7 @@ def command(
     finally:
         story.close()
     for trouble in found.troubles:
-        print(f"note: {render.printable(trouble)}", file=sys.stderr)
+        print(f"note: {render.indented(trouble)}", file=sys.stderr)
     if output is Format.JSON:
         render.print_json([row.as_json() for row in found.rows])
     else:

@@ -10,6 +10,7 @@ from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.observing import Observer, Told
 from meshdev.session.holder import holder
+from meshdev.text import visible
 
 _GAP = "   "
 
@@ -79,7 +80,7 @@ def table(found: Listed, *, everywhere: bool) -> str:
     if not found.rows:
         return "No intercepts" if everywhere else f"No intercepts in namespace {found.namespace}"
     head = ("NAMESPACE", "TARGET", "MODE", "MATCH", "PORTS", "STATE", "PODS", "AGE", "HOLDER")
-    lines = [head, *map(_cells, found.rows)]
+    lines = [head, *(tuple(map(visible, _cells(each))) for each in found.rows)]
     shown = [line if everywhere else line[1:] for line in lines]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join(

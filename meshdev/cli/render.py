@@ -4,12 +4,14 @@ On a terminal rich draws a spinner while something is waited for; it is imported
 take time have been started. Without a terminal there is a plain line a step.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from meshdev.errors import MeshdevError
+from meshdev.text import visible, visible_lines
 from meshdev.wire.session_api import Event, Note, Status, Step, Wait
 
 if TYPE_CHECKING:
@@ -20,10 +22,13 @@ _NAME_WIDTH = 10
 
 
 def printable(text: str) -> str:
-    """*text* without what a terminal would act on: words of an API server or a webhook are printed as they are."""
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    """*text* of one or more lines without what a terminal would act on (:mod:`meshdev.text`)."""
+    return visible_lines(text)
+
+
+def indented(text: str) -> str:
+    """The same, where further lines must not look like lines of ours: a webhook's words may have several."""
+    return visible_lines(text).replace("\n", "\n  ")
 
 
 def print_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
@@ -41,9 +46,11 @@ def print_error(error: MeshdevError, *, as_json: bool) -> None:
     if as_json:
         print_json({"error": error.as_json()})
         return
-    print(f"meshdev: {printable(error.message)}", file=sys.stderr)
-    if error.hint:
-        print(printable(error.hint), file=sys.stderr)
+    # A full or closed stderr changes nothing about the exit code, as with coreutils.
+    with contextlib.suppress(OSError):
+        print(f"meshdev: {indented(error.message)}", file=sys.stderr)
+        if error.hint:
+            print(printable(error.hint), file=sys.stderr, flush=True)
 
 
 class Story(Protocol):
@@ -102,7 +109,8 @@ class PlainStory:
         """Nothing is open here."""
 
     def _print(self, text: str) -> None:
-        print(printable(text), file=self._file, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads how far it is: what was asked for is done all the same
+            print(indented(text), file=self._file, flush=True)
 
 
 class TerminalStory:
@@ -149,12 +157,12 @@ class TerminalStory:
     def _line(self, before: str, text: str, after: str) -> None:
         from rich.markup import escape  # noqa: PLC0415 -- see _terminal
 
-        self._terminal().print(f"{before}{escape(printable(text))}{after}")
+        self._terminal().print(f"{before}{escape(indented(text))}{after}")
 
     def _spin(self, text: str) -> None:
         from rich.markup import escape  # noqa: PLC0415 -- see _terminal
 
-        text = escape(printable(text))
+        text = escape(visible(text))
         if self._spinner is None:
             self._spinner = self._terminal().status(text, spinner="dots")
         else:
@@ -169,9 +177,9 @@ def _duration(seconds: float) -> str:
 def status_text(status: Status) -> str:
     """The status for people: what is known, a line each."""
     lines = [_headline(status)]
-    lines += [f"  {name:<{_NAME_WIDTH}} {value}" for name, value in _details(status) if value]
+    lines += [f"  {name:<{_NAME_WIDTH}} {visible(value)}" for name, value in _details(status) if value]
     lines += [f"  {name:<{_NAME_WIDTH}} {value}" for name, value in _intercepts(status)]
-    lines += [f"note: {note}" for note in status.notes]
+    lines += [f"note: {visible(note)}" for note in status.notes]
     if status.leftovers:
         lines.append("Left over from a connection that ended the hard way:")
         lines += [f"  {leftover}" for leftover in status.leftovers]

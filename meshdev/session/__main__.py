@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 from datetime import datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from meshdev.errors import MeshdevError
 from meshdev.session.progress import Progress, adopt
 from meshdev.session.supervisor import Supervisor
 from meshdev.state import Paths
+from meshdev.text import visible
 
 
 async def session(arguments: argparse.Namespace) -> int:
@@ -34,8 +35,18 @@ async def session(arguments: argparse.Namespace) -> int:
     code = await supervisor.run(paths.socket)
     if supervisor.broken is not None:
         # For `status`: whoever finds himself disconnected shall not have to read a log.
-        paths.ended.write_text(f"{datetime.now():%H:%M:%S}: {supervisor.broken.message}\n")  # noqa: DTZ005
+        paths.ended.write_text(f"{datetime.now():%H:%M:%S}: {visible(supervisor.broken.message)}\n")  # noqa: DTZ005
     return code
+
+
+class OneLineFormatter(logging.Formatter):
+    """A line a record, whatever an API server, a manager or a proxy wrote into it; a traceback has lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's own name
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 -- logging's own signature
+        return "\n".join(f"  {visible(line)}" for line in super().formatException(ei).split("\n"))
 
 
 def main() -> NoReturn:
@@ -45,7 +56,9 @@ def main() -> NoReturn:
         # The lock needs no more than to stay open: it belongs to the open file.
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     with asyncio.Runner() as runner:
         code = runner.run(session(arguments))
         # Everything is undone. A thread may still be inside getaddrinfo, whose question went to the forwarder that is

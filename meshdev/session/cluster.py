@@ -70,6 +70,13 @@ class Cluster:
             raise LaptopError("the kubeconfig is not read yet")
         return self._api
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the way to the API server."""
+        if self._api is None or self._api.endpoint.verify or not self._api.endpoint.secure:
+            return ()
+        return (f"{self._api.server} is not verified (insecure-skip-tls-verify): anybody on the way can pose as it",)
+
     async def open(self) -> None:
         """Read the kubeconfig, find or make the manager."""
         options = self._options
@@ -85,6 +92,8 @@ class Cluster:
         )
         self.context, self.namespace, self.server = api.context, api.namespace, api.server
         self.manager_namespace = options.manager_namespace or api.namespace
+        for note in self.notes:
+            self._progress.note(note)
         self._progress.step("cluster", f"context {api.context}, namespace {api.namespace}, {api.server}")
         self._pod = await manager.ensure(
             api, self._spec(), progress=self._progress.wait, on_created=self._created.append

@@ -236,7 +236,7 @@ class Supervisor:
         pool, laptop, names, cluster = self._pool, self._laptop, self._names, self._cluster
         welcome = pool.welcome if pool else None
         carriers = pool.carriers() if pool else ()
-        notes = [*(laptop.routing.notes if laptop else ()), *(names.notes if names else ())]
+        notes = [*cluster.notes, *(laptop.routing.notes if laptop else ()), *(names.notes if names else ())]
         notes += self._intercepts.notes if self._intercepts else ()
         if state == "degraded" and laptop:
             notes = [*laptop.troubles.notes(), *notes]

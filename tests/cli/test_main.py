@@ -1,19 +1,24 @@
 """The edge of the command: help, versions, wrong command lines, what any error becomes, and how fast it starts."""
 
 import json
+import logging
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from meshdev import state
 from meshdev.cli import options
 from meshdev.cli.commands import app, run, wants_json
-from meshdev.cli.render import printable, status_text
+from meshdev.cli.render import indented, printable, status_text
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL, VERSION
-from meshdev.errors import ForbiddenError, UsageError
+from meshdev.errors import ForbiddenError, LaptopError, UsageError
+from meshdev.session.__main__ import OneLineFormatter
 from meshdev.wire.session_api import CarrierStatus, DnsStatus, Status
 from tests.cli.conftest import Commands
 
@@ -120,7 +125,7 @@ def _raise(error: BaseException) -> Any:
 
 def test_what_errors_become(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["connect"], lambda _: _raise(ForbiddenError("no \x1b[31m", hint="ask"))) == 20
-    assert capsys.readouterr() == ("", "meshdev: no \ufffd[31m\nask\n")
+    assert capsys.readouterr() == ("", "meshdev: no \\x1b[31m\nask\n")
     assert run(["connect"], lambda _: _raise(KeyboardInterrupt())) == 130
     assert run(["connect"], lambda _: _raise(typer.Abort())) == 130
     assert run(["connect"], lambda _: _raise(typer.Exit(3))) == 3
@@ -182,7 +187,76 @@ def test_kubeconfig_files() -> None:
 
 
 def test_words_of_others_do_not_drive_the_terminal() -> None:
-    assert printable("a\tb\nc\x1b]0;title\x07\u202e") == "a\tb\nc\ufffd]0;title\ufffd\ufffd"
+    assert printable("a\tb\nc\x1b]0;title\x07\u202e") == "a\tb\nc\\x1b]0;title\\x07\\u202e"
+    assert indented("no\nmeshdev: yes") == "no\n  meshdev: yes"
+
+
+def _shell(meshdev: Commands, line: str) -> tuple[int, str, str]:
+    """*line* in a shell, with ``$M`` as the command; exit code, stdout and stderr."""
+    command = f"{sys.executable} {Path(__file__).with_name('driver.py')}"
+    done = subprocess.run(
+        ["sh", "-c", line],
+        env={**meshdev.environment(), "M": command},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("words", ["status", "status -o json", "version", "--help", "rbac"])
+@pytest.mark.parametrize(
+    ("where", "reason"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")]
+)
+def test_a_stdout_that_takes_nothing(meshdev: Commands, words: str, where: str, reason: str) -> None:
+    """As coreutils and kubectl: exit code 1 and the reason."""
+    code, _, err = _shell(meshdev, f"exec $M {words} {where}")
+    assert (code, err) == (1, f"meshdev: standard output cannot be written: {reason}\n")
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
+def test_a_stderr_that_takes_nothing_changes_nothing(meshdev: Commands, where: str) -> None:
+    assert _shell(meshdev, f"exec $M version {where}") == _shell(meshdev, "exec $M version")
+    code, out, _ = _shell(meshdev, f"exec $M leave {where}")
+    assert (code, out) == (2, "")
+    code, out, _ = _shell(meshdev, f"exec $M connect -o json {where}")
+    assert (code, json.loads(out)["state"]) == (0, "connected")
+
+
+def test_a_pipe_that_nobody_reads(meshdev: Commands) -> None:
+    _, _, err = _shell(meshdev, "$M --help | true; $M status | head -c0")
+    assert "Traceback" not in err
+
+
+def test_a_session_log_has_a_line_a_record(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter("%(levelname)s %(message)s"))
+    words = "no\n2026 INFO all is well\x1b[2J"
+    try:
+        _raise(ValueError(words))
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "said %s", (words,), sys.exc_info())
+    handler.handle(record)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == r"ERROR said no\n2026 INFO all is well\x1b[2J"
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_a_uid_without_name_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setattr(state, "_temporary", partial(state._temporary, tmp_path))
+    uid = os.getuid()
+    found = state.Paths.locate({}, 4_000_000_000)  # no /run/user of it
+    assert found.directory == tmp_path / f"meshdev-{uid}" / ".local" / "state" / "meshdev"
+    found.prepare()
+    (tmp_path / f"meshdev-{uid}").chmod(0o777)
+    with pytest.raises(LaptopError, match="not a folder of yours alone"):
+        state.Paths.locate({}, 4_000_000_000)
 
 
 def test_a_status_for_people() -> None:

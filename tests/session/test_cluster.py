@@ -10,6 +10,7 @@ import pytest
 from meshdev.errors import CredentialError, PeerClosed, PortForwardError, RefusedError, TunnelError, VersionError
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
+from meshdev.kube.endpoint import Endpoint
 from meshdev.kube.podstate import ManagerPod
 from meshdev.kube.portforward import SwallowedError
 from meshdev.session import cluster as module
@@ -90,6 +91,13 @@ async def test_a_carrier_that_is_swallowed_is_tried_last(
         assert cast("str", await cluster.dial()) == "websocket"
     cluster.greeted(dialled, PeerClosed("cut"))
     assert cast("str", await cluster.dial()) == ("websocket" if swallowed == "upgrade" else "spdy")
+
+
+@pytest.mark.parametrize(("verify", "notes"), [(True, 0), (False, 1)])
+def test_a_server_that_is_not_verified_is_told(cluster: Cluster, verify: bool, notes: int) -> None:
+    api = cast("Any", cluster.api)
+    api.server, api.endpoint = "https://k", Endpoint("https://k", verify=verify)
+    assert [("insecure-skip-tls-verify" in note) for note in cluster.notes] == [True] * notes
 
 
 def _watching(*states: frozenset[IPv4Address] | CredentialError) -> Any:
