@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 import dns.rcode
 
 from meshdev.dns.sockets import prepare, read_message, write_message
+from meshdev.errors import MeshdevError
 from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, rcode, with_id
 
 #: An address and a port.
@@ -51,11 +52,14 @@ class FormerResolver:
         self,
         servers: Mapping[Server, Sequence[socket.socket]],
         dial: Callable[[str], Awaitable[socket.socket]],
+        here: Collection[Server] = (),
     ) -> None:
+        """*here*: those of *servers* that run on this machine, and may have another of them to ask in turn."""
         self._servers = dict(servers)
         self._dial = dial
+        self._here = frozenset(here)
         self._pending: dict[tuple[int, int], _Pending] = {}
-        self._silent_until: dict[Server, float] = {}
+        self._silent_until: dict[tuple[Server, bool], float] = {}
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
@@ -72,13 +76,17 @@ class FormerResolver:
                 loop.remove_reader(sock.fileno())
                 sock.close()
 
-    async def ask(self, query: Query, *, stream: bool) -> bytes | None:
-        """The answer as it came, under the query's own id; None where no server answers."""
+    async def ask(self, query: Query, *, stream: bool, asked: Server | None = None) -> bytes | None:
+        """The answer as it came, under the query's own id; None where no server answers.
+
+        *asked* is the server that the program asked, the first to be asked now. Of those on this machine only that
+        one is: others could pass the question on to where it came from, round and round.
+        """
         failure: bytes | None = None
         try:
             async with asyncio.timeout(_ASK_SECONDS):
                 for _ in range(_ROUNDS):
-                    for server in self._in_order():
+                    for server in self._in_order(stream=stream, asked=asked):
                         answer = await self._try(query, server, stream=stream)
                         if answer is not None and rcode(answer) not in _NEXT_SERVER:
                             return answer
@@ -89,13 +97,15 @@ class FormerResolver:
             pass
         return failure
 
-    async def transfer(self, query: Query, reply: Callable[[bytes], Awaitable[None]]) -> bool:
+    async def transfer(
+        self, query: Query, reply: Callable[[bytes], Awaitable[None]], asked: Server | None = None
+    ) -> bool:
         """Hands on every message that the first talking server sends for a zone transfer, until it closes or is silent.
 
         False where no server said anything.
         """
         talked = False
-        for server in self._in_order():
+        for server in self._in_order(stream=True, asked=asked):
             try:
                 async with self._stream(server) as (reader, writer):
                     await write_message(writer, query.wire)
@@ -104,23 +114,31 @@ class FormerResolver:
                             message = await read_message(reader)
                         talked = True
                         await reply(message)
-            except (OSError, EOFError):
+            except (OSError, EOFError, MeshdevError):
                 if talked:
                     break
         return talked
 
-    def _in_order(self) -> list[Server]:
+    def _in_order(self, *, stream: bool, asked: Server | None) -> list[Server]:
         now = asyncio.get_running_loop().time()
-        return sorted(self._servers, key=lambda server: self._silent_until.get(server, 0.0) > now)
+
+        def rank(server: Server) -> tuple[bool, bool]:
+            return self._silent_until.get((server, stream), 0.0) > now, server != asked
+
+        known = asked in self._servers
+        return sorted(
+            (each for each in self._servers if not known or each == asked or each not in self._here), key=rank
+        )
 
     async def _try(self, query: Query, server: Server, *, stream: bool) -> bytes | None:
+        """None where *server* does not answer; for a while it comes last then, in that protocol alone."""
         try:
             async with asyncio.timeout(_SERVER_SECONDS):
                 answer = await (self._by_stream(query, server) if stream else self._by_datagram(query, server))
-        except (OSError, EOFError):
-            self._silent_until[server] = asyncio.get_running_loop().time() + _HOLD_DOWN_SECONDS
+        except (OSError, EOFError, MeshdevError):  # the last: the helper made no socket to dial with
+            self._silent_until[server, stream] = asyncio.get_running_loop().time() + _HOLD_DOWN_SECONDS
             return None
-        self._silent_until.pop(server, None)
+        self._silent_until.pop((server, stream), None)
         return with_id(answer, message_id(query.wire))
 
     async def _by_datagram(self, query: Query, server: Server) -> bytes:

@@ -14,7 +14,8 @@ import dns.rdatatype
 from dns.name import Name
 
 from meshdev.dns.cluster import ClusterNameserver
-from meshdev.dns.former import FormerResolver
+from meshdev.dns.former import FormerResolver, Server
+from meshdev.dns.known import Known
 from meshdev.dns.listener import Client, Listener
 from meshdev.dns.policy import FORMER_ONLY, NEGATIVE_WINDOW, Plan, Zone
 from meshdev.errors import MeshdevError
@@ -23,6 +24,7 @@ from meshdev.wire.dns import (
     Named,
     Query,
     addresses,
+    drop_ipv6,
     empty,
     grafted,
     has_records,
@@ -30,6 +32,7 @@ from meshdev.wire.dns import (
     probed,
     rcode,
     read_answer,
+    rebuilt,
     renamed,
 )
 
@@ -61,6 +64,10 @@ class Cluster:
     """What the forwarder needs of the tunnel's far side."""
 
     zone: Zone
+    #: What exists, as far as is known now.
+    known: Callable[[], Known]
+    #: Hears a namespace (in small letters) in which the cluster found something.
+    confirm: Callable[[bytes], None]
     nameserver: ClusterNameserver
     #: Whether the tunnel carries packets right now.
     up: Callable[[], bool]
@@ -77,13 +84,13 @@ class Forwarder:
 
     def __init__(
         self,
-        listening: Iterable[tuple[socket.socket, socket.socket]],
+        listening: Iterable[tuple[socket.socket, socket.socket, Server | None]],
         *,
         cluster: Cluster,
         former: FormerResolver,
     ) -> None:
-        """*listening*: a UDP and a TCP socket for each address."""
-        self._listeners = [Listener(udp, tcp, self._serve) for udp, tcp in listening]
+        """*listening*: UDP and TCP sockets, and which of *former*'s servers programs ask there (None: any)."""
+        self._listeners = [Listener(udp, tcp, self._serve, asked) for udp, tcp, asked in listening]
         self._cluster = cluster
         self._former = former
 
@@ -98,24 +105,27 @@ class Forwarder:
         if query.name == self._cluster.zone.probe and query.opcode == dns.opcode.QUERY:
             await client.reply(probed(query))
             return
-        plan = self._cluster.zone.plan(query, self._cluster.inside)
+        plan = self._cluster.zone.plan(query, self._cluster.inside, self._cluster.known())
         transfer = client.stream and plan == FORMER_ONLY and query.rdtype in _TRANSFERS
-        if transfer and await self._former.transfer(query, client.reply):
+        if transfer and await self._former.transfer(query, client.reply, client.asked):
             return
-        await client.reply(await self._resolve(query, plan, stream=client.stream))
+        await client.reply(await self._resolve(query, plan, client))
 
-    async def _resolve(self, query: Query, plan: Plan, *, stream: bool) -> bytes:
+    async def _resolve(self, query: Query, plan: Plan, client: Client) -> bytes:
         """The answer for the client, whatever happens."""
+        if plan.absent:
+            return empty(query, dns.rcode.NXDOMAIN)
         if not plan.names:
-            return await self._ask_former(query, stream=stream) if plan.former else empty(query, dns.rcode.SERVFAIL)
+            return await self._ask_former(query, client) if plan.former else empty(query, dns.rcode.SERVFAIL)
         if not self._cluster.up():
             self._cluster.failed()
             found: Found | NotFound = NotFound(certain=False)
-            former = await self._ask_former(query, stream=stream) if plan.former else None
+            former = await self._ask_former(query, client) if plan.former else None
         elif plan.former:
-            found, former = await self._ask_both(query, plan, stream=stream)
+            ask = self._ask_former_first if plan.former_wins else self._ask_both
+            found, former = await ask(query, plan, client)
         else:
-            found, former = await self._ask_cluster(query, plan.names, stream=stream), None
+            found, former = await self._ask_cluster(query, plan.names, stream=client.stream), None
         match found:
             case Found():
                 return await self._routed(query, found)
@@ -124,16 +134,16 @@ class Forwarder:
             case NotFound(certain):
                 return former if certain else _uncachable(query, former)
 
-    async def _ask_both(self, query: Query, plan: Plan, *, stream: bool) -> tuple[Found | NotFound, bytes | None]:
+    async def _ask_both(self, query: Query, plan: Plan, client: Client) -> tuple[Found | NotFound, bytes | None]:
         """What the cluster says in its time, and where that is no, what the former resolver says."""
         loop = asyncio.get_running_loop()
         start = loop.time()
         async with asyncio.TaskGroup() as group:
-            cluster = group.create_task(self._ask_cluster(query, plan.names, stream=stream))
+            cluster = group.create_task(self._ask_cluster(query, plan.names, stream=client.stream))
             await asyncio.wait([cluster], timeout=plan.head_start)
             if cluster.done() and isinstance(cluster.result(), Found):
                 return cluster.result(), None
-            former = group.create_task(self._ask_former(query, stream=stream))
+            former = group.create_task(self._ask_former(query, client))
             await asyncio.wait([cluster, former], return_when=asyncio.FIRST_COMPLETED)
             if not cluster.done():
                 window = NEGATIVE_WINDOW if _is_failure(former.result()) else plan.window
@@ -145,8 +155,30 @@ class Forwarder:
                 return found, None
             return found, await former
 
-    async def _ask_former(self, query: Query, *, stream: bool) -> bytes:
-        return await self._former.ask(query, stream=stream) or empty(query, dns.rcode.SERVFAIL)
+    async def _ask_former_first(
+        self, query: Query, plan: Plan, client: Client
+    ) -> tuple[Found | NotFound, bytes | None]:
+        """What the former resolver says where it knows the name, else what the cluster says; both are asked at once.
+
+        NODATA is knowledge, too: the name exists, with addresses of IPv6 alone perhaps (RFC 2308 section 2.2).
+        """
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        async with asyncio.TaskGroup() as group:
+            cluster = group.create_task(self._ask_cluster(query, plan.names, stream=client.stream))
+            former = await self._ask_former(query, client)
+            if rcode(former) == dns.rcode.NOERROR:
+                cluster.cancel()
+                return NotFound(certain=True), former
+            await asyncio.wait([cluster], timeout=max(0.0, start + NEGATIVE_WINDOW - loop.time()))
+            found: Found | NotFound = cluster.result() if cluster.done() else NotFound(certain=False)
+            cluster.cancel()
+            return found, former
+
+    async def _ask_former(self, query: Query, client: Client) -> bytes:
+        return await self._former.ask(query, stream=client.stream, asked=client.asked) or empty(
+            query, dns.rcode.SERVFAIL
+        )
 
     async def _ask_cluster(self, query: Query, names: tuple[Name, ...], *, stream: bool) -> Found | NotFound:
         """Asks for all *names* at once; the first in their order that exists counts, as with a search list."""
@@ -166,8 +198,15 @@ class Forwarder:
         wire = await self._ask_nameserver(query, stream=stream)
         if wire is None:
             return NotFound(certain=False)
-        answer = read_answer(wire)  # unreadable to us: the client shall judge, nothing is routed for it
-        return Found(wire, addresses(answer, self._cluster.zone.domain) if answer else frozenset())
+        answer = read_answer(wire)
+        if answer is None:  # unreadable to us: the client shall judge, nothing is routed for it
+            return Found(wire, frozenset())
+        if answer.answer:
+            self._confirm(query.name)
+        domain = self._cluster.zone.domain
+        if drop_ipv6(answer, domain):
+            wire = rebuilt(query, answer, MAX_MESSAGE if stream else query.payload)
+        return Found(wire, addresses(answer, domain))
 
     async def _ask_as(self, query: Query, name: Name, *, stream: bool) -> Found | NotFound:
         """Asks for *name* in the query's place.
@@ -194,7 +233,15 @@ class Forwarder:
         answer = read_answer(wire) if wire is not None and has_records(wire) else None
         if answer is None:
             return Found(empty(query, dns.rcode.SERVFAIL), frozenset())
+        self._confirm(name)
+        drop_ipv6(answer, self._cluster.zone.domain)
         return Found(grafted(query, name, answer, limit), addresses(answer, self._cluster.zone.domain))
+
+    def _confirm(self, name: Name) -> None:
+        """The cluster has something at *name*: ``….NAMESPACE.svc.DOMAIN`` says that the namespace exists."""
+        below = name.labels[: -len(self._cluster.zone.domain.labels)]
+        if len(below) > 2 and below[-1].lower() == b"svc":
+            self._cluster.confirm(below[-2].lower())
 
     async def _ask_nameserver(self, query: Query, *, stream: bool) -> bytes | None:
         try:

@@ -28,10 +28,14 @@ _ACCEPT_PAUSE_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asked: ``reply`` sends one message back (more than one only for a zone transfer, which needs a stream)."""
+    """Who asked: ``reply`` sends one message back (more than one only for a zone transfer, which needs a stream).
+
+    ``asked`` is the nameserver, address and port, that the program meant to ask; None where that is not known.
+    """
 
     stream: bool
     reply: Callable[[bytes], Awaitable[None]]
+    asked: tuple[str, int] | None = None
 
 
 #: Where a datagram came from, as recvfrom() gives it.
@@ -44,10 +48,14 @@ Handler = Callable[[Query, Client], Awaitable[None]]
 class Listener:
     """Serves two listening sockets, which are its own from now on: :meth:`run` closes them at its end."""
 
-    def __init__(self, udp: socket.socket, tcp: socket.socket, handler: Handler) -> None:
+    def __init__(
+        self, udp: socket.socket, tcp: socket.socket, handler: Handler, asked: tuple[str, int] | None = None
+    ) -> None:
+        """*asked*: the nameserver whose questions come here."""
         self._udp = udp
         self._tcp = tcp
         self._handler = handler
+        self._asked = asked
         self._in_flight = 0
         self._connections = 0
 
@@ -92,7 +100,7 @@ class Listener:
         async def reply(wire: bytes) -> None:
             self._send(wire, source)
 
-        await self._handle(query, Client(stream=False, reply=reply))
+        await self._handle(query, Client(stream=False, reply=reply, asked=self._asked))
 
     async def _handle(self, query: Query, client: Client) -> None:
         """Hands one counted query to the handler."""
@@ -144,7 +152,7 @@ class Listener:
 
         async def serve(query: Query) -> None:
             try:
-                await self._handle(query, Client(stream=True, reply=reply))
+                await self._handle(query, Client(stream=True, reply=reply, asked=self._asked))
             finally:
                 slots.release()
 

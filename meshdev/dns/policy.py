@@ -1,46 +1,56 @@
 """Which names go where: from a question to a plan of tries. Pure.
 
-The forwarder is asked for every name of the laptop and must neither break nor slow what is not the cluster's. With
-domain ``cluster.local`` and namespace ``ns`` (of ``connect -n``):
+The forwarder must neither break, slow nor take over what is not the cluster's. With domain ``cluster.local`` and
+namespace ``ns`` (of ``connect -n``), ``x`` a label whose standing as a namespace :class:`~meshdev.dns.known.Known`
+tells (OURS: known to exist, no public suffix):
 
-==============================  =====================================================  =========  ==========  =======
-asked                           the cluster is asked for                               former     head start  window
-==============================  =====================================================  =========  ==========  =======
-``*.cluster.local``             the same, bytes untouched                              never
-PTR of an address in our routes the same, bytes untouched                              never
-``b.svc``                       ``b.svc.ns.svc.…``, ``b.svc.svc.…``                    never
-``*.*.svc``                     ``*.*.svc.cluster.local``                              never
-``b``                           ``b.ns.svc.…``                                         then       300 ms      300 ms
-``b.x``                         ``b.x.ns.svc.…`` (pod of a headless Service),          then       30 ms       300 ms
-                                ``b.x.svc.…`` (Service in another namespace)
-``_http._tcp.b`` (``.x``)       ``_http._tcp.b.ns.svc.…`` (``_http._tcp.b.x.svc.…``)   as ``b`` (``b.x``)
-``p.b.x``                       ``p.b.x.svc.…`` (pod of a headless Service)            alongside  0           100 ms
-``1-2-3-4.x.pod``               also ``1-2-3-4.x.pod.cluster.local``                   alongside  0           100 ms
-four labels and more            nothing                                                only
-labels no object can have       nothing                                                only
-``localhost``, ``*.arpa``, root nothing                                                only
-NS, SOA, DNSSEC types, transfers nothing (only names inside the cluster's domain)       only
-other classes, UPDATE, NOTIFY   nothing                                                only
-==============================  =====================================================  =========  ==========  =======
+===============================  ============================================  ================  ==========  ======
+asked                            the cluster is asked for                      former            head start  window
+===============================  ============================================  ================  ==========  ======
+``*.cluster.local``              the same, bytes untouched                     never
+``wpad.ns.svc.cluster.local``    nothing: there is no such name                never
+PTR of an address in our routes  the same, bytes untouched                     never
+``b.svc``                        ``b.svc.ns.svc.…``, ``b.svc.svc.…``           never
+``*.*.svc``                      ``*.*.svc.cluster.local``                     never
+``wpad``, ``wpad.*``; isatap     nothing                                       only
+the API server, its proxy        nothing                                       only
+the laptop's domains             nothing                                       only
+``b``                            ``b.ns.svc.…``                                then              300 ms      300 ms
+``b.x``, x OURS                  ``b.x.ns.svc.…``, ``b.x.svc.…``               then              30 ms       300 ms
+``p.b.x``, x OURS                ``p.b.x.svc.…`` (pod of a headless Service)   then              30 ms       300 ms
+``b.x``, x SHARED or POSSIBLE    ``b.x.ns.svc.…``, ``b.x.svc.…``               beside, and wins
+``p.b.x``, the same              ``p.b.x.svc.…``                               beside, and wins
+``p.b``, b a Service of ns       ``p.b.ns.svc.…`` (pod of a headless Service)  beside, and wins
+``_http._tcp.b`` (``.x``)        ``_http._tcp.b.ns.svc.…`` (``.b.x.svc.…``)    as ``b`` (``b.x``)
+``1-2-3-4.x.pod``                also ``1-2-3-4.x.pod.cluster.local``          beside, and wins
+other names of 2 and 3 labels    nothing                                       only
+four labels and more             nothing                                       only
+labels no object can have        nothing                                       only
+``localhost``, ``*.arpa``, root  nothing                                       only
+NS, SOA, DNSSEC types, transfers nothing (only names in the cluster's domain)  only
+other classes, UPDATE, NOTIFY    nothing                                       only
+===============================  ============================================  ================  ==========  ======
 
-*Former* is the resolver that the laptop had. In *head start* the cluster alone knows of the name; afterwards both are
-asked at once, and within *window* of the start the cluster's word counts even where the former resolver has an answer
-(``api.dev`` may be a Service here and a public name there; in a pod the Service wins). Later only where the former
-resolver is still silent, or for :data:`NEGATIVE_WINDOW` where it says no.
+*Former* is the resolver that the laptop had. *Then*: in *head start* the cluster alone knows of the name; afterwards
+both are asked at once, and within *window* of the start the cluster's answer counts even where the former resolver has
+one. Later only where the former resolver is still silent, or for :data:`NEGATIVE_WINDOW` where it says no. *Beside, and
+wins*: both are asked at once, and the cluster's answer counts only where the former resolver does not know the name, so
+that a pod with the hostname ``example`` behind a Service ``test`` does not answer for the public ``example.test``.
 
 The tries are those of a pod's search list (``ndots:5``: ns.svc.cluster.local, svc.cluster.local, cluster.local) less
-those that cannot exist: the names of Kubernetes have fixed shapes (its DNS specification 1.1, sections 2.3 to 2.5), so
-``www.example.test`` can only be pod *www* of Service *example* in namespace *test*. It costs one packet beside the one
-that is sent anyway, and a delay only where the cluster answers later than the former resolver, 100 ms at the most.
-Github.com looks like a Service in namespace *com*: it waits for the cluster's no, a few milliseconds as a rule, 30 ms
-before the former resolver is asked too; names of the cluster are not told to others without need.
+those that cannot exist: the names of Kubernetes have fixed shapes (its DNS specification 1.1, sections 2.3 to 2.5).
+Where the user may list namespaces and Services (or the list of top-level domains says it) most names are known to be
+none of the cluster's; they are not told to it, and the cluster's are not told to others without need.
+
+A stub resolver with our search list asks ``wpad.ns.svc.cluster.local`` where a program asked ``wpad``: the two cannot
+be told apart, and what any tenant of the namespace may create must not become the laptop's proxy.
 """
 
 import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address
 from typing import Final
 
 import dns.name
@@ -49,12 +59,14 @@ import dns.rdataclass
 import dns.rdatatype
 from dns.name import Name
 
+from meshdev.dns.known import NEVER, Known, Standing
+from meshdev.dns.reverse import reverse_address
+from meshdev.dns.tlds import SPECIAL
 from meshdev.wire.dns import Query
 
 #: What the cluster gets for itself where its name is likely, and how long its word counts (design: D11).
 CLUSTER_WINDOW: Final = 0.3
 PAIR_HEAD_START: Final = 0.03
-PUBLIC_WINDOW: Final = 0.1
 #: How long the cluster may still say yes after the former resolver has said no: a yes is worth waiting for.
 NEGATIVE_WINDOW: Final = 2.0
 
@@ -66,9 +78,8 @@ _SVC: Final = b"svc"
 _POD: Final = b"pod"
 #: No Kubernetes object has such a name: one label below the domain is none of its names.
 _PROBE: Final = b"meshdev-probe"
-_REVERSE: Final = dns.name.from_text("in-addr.arpa.")
-#: RFC 6761: localhost stays on the machine; everything below arpa has a structure of its own.
-_RESERVED: Final = frozenset({b"localhost", b"arpa"})
+#: The API server's Service: whoever reaches the API server as ``kubernetes`` gets the same one.
+_API_SERVICE: Final = (b"kubernetes", b"default", b"svc")
 #: Types that are asked of zones, not of names, by validating stubs (a made-up answer would break their chain of trust)
 #: and for transfers.
 _OF_ZONES: Final = frozenset(
@@ -97,11 +108,16 @@ class Plan:
     names: tuple[Name, ...] = ()
     #: Whether the former resolver may be asked.
     former: bool = False
+    #: Whether the former resolver's answer comes first where it knows the name.
+    former_wins: bool = False
+    #: Nobody is asked: there is no such name.
+    absent: bool = False
     head_start: float = 0.0
     window: float = 0.0
 
 
 FORMER_ONLY: Final = Plan(former=True)
+ABSENT: Final = Plan(absent=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,41 +148,63 @@ class Zone:
         """A name that the forwarder answers by itself: whoever gets that answer has reached it."""
         return Name((_PROBE, *self.domain.labels))
 
-    def plan(self, query: Query, inside: Callable[[IPv4Address], bool]) -> Plan:
+    def plan(self, query: Query, inside: Callable[[IPv4Address], bool], known: Known) -> Plan:
         """What to try for *query*; *inside* tells whether an address lies in one of our routes."""
         name = query.name
         if query.opcode != dns.opcode.QUERY or query.rdclass != dns.rdataclass.IN or name == dns.name.root:
             return FORMER_ONLY
         if name.is_subdomain(self.domain):
-            return Plan(names=(name,))
+            return ABSENT if self._is_expansion_of_kept(name, known) else Plan(names=(name,))
         if query.rdtype == dns.rdatatype.PTR and (address := reverse_address(name)) and inside(address):
             return Plan(names=(name,))
         labels = tuple(label.lower() for label in name.labels[:-1])
         if len(labels) > 1 and labels[-1] == _SVC:
             infixes = self._pair_infixes() if len(labels) == 2 else ((),)
             return Plan(names=self._joined(name, *infixes) if query.plain else ())
-        if not query.plain or query.rdtype in _OF_ZONES:
+        if not query.plain or query.rdtype in _OF_ZONES or known.is_kept(name):
             return FORMER_ONLY
-        return self._likely(name, labels)
+        return self._likely(name, labels, known)
 
-    def _likely(self, name: Name, labels: tuple[bytes, ...]) -> Plan:
+    def _is_expansion_of_kept(self, name: Name, known: Known) -> bool:
+        """Whether a stub makes *name* out of a name that is never the cluster's, by our search list."""
+        below = name.labels[: -len(self.domain.labels)]
+        if tuple(label.lower() for label in below) == _API_SERVICE:
+            return False
+        for infix in (self._namespace_infix(), (_SVC,), ()):
+            asked = below[: len(below) - len(infix)]
+            if asked and tuple(label.lower() for label in below[len(asked) :]) == infix:
+                return (len(asked) == 1 and asked[0].lower() in NEVER) or Name((*asked, b"")) in known.reserved
+        return False
+
+    def _likely(self, name: Name, labels: tuple[bytes, ...], known: Known) -> Plan:
         service = len(labels) > 2 and labels[0].startswith(b"_") and labels[1].startswith(b"_")
         named = labels[2:] if service else labels
-        if named[-1] in _RESERVED or not all(_LABEL.fullmatch(label) for label in named):
+        if len(named) > 3 or not all(_LABEL.fullmatch(label) for label in named):
             return FORMER_ONLY
-        match len(named):
-            case 1:
-                names = self._joined(name, self._namespace_infix())
-                plan = Plan(names, former=True, head_start=CLUSTER_WINDOW, window=CLUSTER_WINDOW)
-            case 2:
-                names = self._joined(name, *([(_SVC,)] if service else self._pair_infixes()))
-                plan = Plan(names, former=True, head_start=PAIR_HEAD_START, window=CLUSTER_WINDOW)
-            case 3 if not service:
-                names = self._joined(name, *([(_SVC,), ()] if named[-1] == _POD else [(_SVC,)]))
-                plan = Plan(names, former=True, window=PUBLIC_WINDOW)
-            case _:
-                plan = FORMER_ONLY
-        return plan if plan.names else FORMER_ONLY
+        if len(named) == 1:
+            names = self._joined(name, self._namespace_infix())
+            plan = Plan(names, former=True, head_start=CLUSTER_WINDOW, window=CLUSTER_WINDOW)
+            return FORMER_ONLY if named[0] in SPECIAL or not names else plan
+        standing = known.namespace(named[-1])
+        names = self._joined(name, *self._infixes(named, standing, known, service=service))
+        if not names:
+            return FORMER_ONLY
+        if standing is Standing.OURS:
+            return Plan(names, former=True, head_start=PAIR_HEAD_START, window=CLUSTER_WINDOW)
+        return Plan(names, former=True, former_wins=True)
+
+    def _infixes(
+        self, named: tuple[bytes, ...], standing: Standing, known: Known, *, service: bool
+    ) -> list[tuple[bytes, ...]]:
+        """What stands between a name of two or three labels and the domain where the cluster has it."""
+        infixes: list[tuple[bytes, ...]] = []
+        if len(named) == 2 and not service and known.service(named[-1]):
+            infixes.append(self._namespace_infix())
+        if standing is not Standing.NONE and not (len(named) == 3 and service):
+            infixes.append((_SVC,))
+        if len(named) == 3 and not service and named[-1] == _POD:
+            infixes.append(())
+        return infixes
 
     def _namespace_infix(self) -> tuple[bytes, ...]:
         return self.namespace.encode("ascii"), _SVC
@@ -181,16 +219,6 @@ class Zone:
             with contextlib.suppress(dns.name.NameTooLong):
                 names.append(Name((*name.labels[:-1], *infix, *self.domain.labels)))
         return tuple(names)
-
-
-def reverse_address(name: Name) -> IPv4Address | None:
-    """The address whose PTR name (RFC 1035 section 3.5) *name* is."""
-    if len(name.labels) != 7 or not name.is_subdomain(_REVERSE):
-        return None
-    try:
-        return IPv4Address(b".".join(reversed(name.labels[:4])).decode("ascii"))
-    except (AddressValueError, UnicodeDecodeError):
-        return None
 
 
 def domain_of(search: Sequence[str]) -> str:

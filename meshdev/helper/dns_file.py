@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.errors import DnsError
-from meshdev.helper.dns import Ear, write_in_place
+from meshdev.helper.dns import Ear
 from meshdev.helper.journal import RESOLV_CONF, Journal
+from meshdev.helper.resolv_conf import OwnResolvConf
 from meshdev.helper.sockets import DNS_PORT
-from meshdev.host.dns import MARKER, ResolvConf, parse_resolv_conf, render_resolv_conf
-from meshdev.host.journal import RestoreFile
+from meshdev.host.dns import ResolvConf
 
 #: Nobody else listens there: resolved has .53 and .54, Docker .11, dnsmasq .1.
 _CANDIDATES: Final = tuple(IPv4Address(f"127.0.0.{host}") for host in (153, 154, 155))
@@ -19,10 +19,8 @@ class FileDns:
     """See :class:`~meshdev.helper.dns.DnsWay`."""
 
     def __init__(self, journal: Journal, path: Path = RESOLV_CONF) -> None:
-        self._journal = journal
-        self._path = path
+        self._file = OwnResolvConf(journal, path)
         self._ear: Ear | None = None
-        self._entry: RestoreFile | None = None
         self._search: tuple[str, ...] = ()
 
     def listen(self) -> list[Ear]:
@@ -33,71 +31,33 @@ class FileDns:
 
     def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsWay
         """Journal the former file, then write ours into it."""
+        if self._ear is None:
+            raise DnsError("set_dns without dns_sockets")
         self._search = search
-        self._write(again=self._entry is not None)
+        self._file.write(self._ear.at.address, search)
 
     def refresh(self) -> str | None:
         """Somebody (a DHCP client) wrote another file: that is the former one now."""
-        if self._entry is None or _is_ours(self._read()):
+        if not self._file.replaced():
             return None
-        self.withdraw()  # ours may still stand where the name led before: it may be a link
-        self._write(again=False)
-        return f"{self._path} was written by another program"
+        self.activate(self._search, ())
+        return f"{self._file.path} was written by another program"
 
     def forget_answers(self) -> None:
         """There is no cache on this way."""
 
     def withdraw(self) -> None:
         """Write the former file back unless somebody else wrote one meanwhile."""
-        if self._entry is not None:
-            restore_file(self._entry)
-            self._journal.remove(self._entry)
-            self._entry = None
+        self._file.withdraw()
 
     def former(self) -> ResolvConf:
         """The file as it was before us."""
-        content = self._entry.former if self._entry is not None else self._read()
-        found = parse_resolv_conf(content.decode(errors="replace"))
-        return ResolvConf(found.asked, found.search, found.options)
+        return self._file.former()
 
     def close(self) -> None:
         """Close the listener."""
         if self._ear is not None:
             self._ear.close()
-
-    def _write(self, *, again: bool) -> None:
-        if self._ear is None:
-            raise DnsError("set_dns without dns_sockets")
-        path = self._path.resolve()
-        if not again:
-            self._entry = RestoreFile(str(path), self._read())
-            self._journal.add(self._entry)
-        former = self._entry.former if self._entry is not None else b""
-        write_in_place(path, render_resolv_conf(former, self._ear.at.address, self._search))
-
-    def _read(self) -> bytes:
-        try:
-            return self._path.read_bytes()
-        except OSError as error:
-            raise DnsError(f"{self._path} cannot be read: {error.strerror}") from error
-
-
-def restore_file(entry: RestoreFile) -> None:
-    """Put the former content back where ours (or half of it) stands; another's is left alone."""
-    path = Path(entry.path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DnsError(f"{path} cannot be read: {error.strerror}") from error
-    if _is_ours(content) and content != entry.former:
-        write_in_place(path, entry.former)
-
-
-def _is_ours(content: bytes) -> bool:
-    """Ours, or what a machine that died while writing left of it."""
-    return content.startswith(MARKER.encode()) or MARKER.encode().startswith(content)
 
 
 def _first_free() -> Ear:

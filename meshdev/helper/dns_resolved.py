@@ -6,6 +6,7 @@ Source: org.freedesktop.resolve1(5).
 
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,15 +14,19 @@ from typing import Final
 
 from meshdev.errors import DnsError
 from meshdev.helper.bus import BUS, SystemBus
-from meshdev.helper.dns import Ear, Watched
+from meshdev.helper.dns import Ear, Watched, write_in_place
 from meshdev.helper.sockets import DNS_PORT
-from meshdev.host.dns import STUBS, ResolvConf
+from meshdev.host.dns import STUBS, ResolvConf, claimed_domains, routing_domains, search_first
+from meshdev.tun.linux import NAME_PATTERN
 from meshdev.wire.dbus import link_path
 
 #: The servers of all links, for programs that want no stub: systemd-resolved.service(8).
 _UPLINKS: Final = Path("/run/systemd/resolve/resolv.conf")
+#: The stub, for programs that read resolv.conf: systemd-resolved.service(8).
+_STUB: Final = Path("/run/systemd/resolve/stub-resolv.conf")
 _SECONDS: Final = 2
 _AF_INET: Final = "2"
+_OURS: Final = NAME_PATTERN.partition("%")[0]
 _SERVICE: Final = "org.freedesktop.resolve1"
 #: What decides where questions go. resolved announces no change of them: they are asked for.
 _COMPARED: Final = ("DNS", "Domains", "DefaultRoute", "DNSOverTLS", "DNSSEC")
@@ -38,6 +43,8 @@ class ResolvedDns:
         self._touched: int | None = None
         self._search: tuple[str, ...] = ()
         self._names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._ordered: tuple[int, int] | None = None
+        self._unordered = False
         self._bus = SystemBus()
         self._settings: tuple[bytes, ...] = ()
 
@@ -62,7 +69,8 @@ class ResolvedDns:
         self._names = (search, domains)
         self._touched, self._search = index, search  # from the first call on there is something to revert
         number = str(index)
-        names = [(name, "false") for name in search] + [(name, "true") for name in domains if name not in search]
+        routed = routing_domains(search, domains, _claimed_elsewhere())
+        names = [(name, "false") for name in search] + [(name, "true") for name in routed]
         _call("SetLinkDNS", "ia(iay)", number, "1", _AF_INET, "4", *map(str, address.packed))
         # The forwarder speaks plain DNS and does not sign; a laptop-wide default of the opposite must not apply here.
         _call("SetLinkDNSOverTLS", "is", number, "no")
@@ -74,9 +82,11 @@ class ResolvedDns:
         _call("SetLinkDomains", "ia(sb)", number, str(len(names)), *(word for pair in names for word in pair))
         self._settings = self._read(index)
         self._told = (address, search, domains)
+        self._order()
 
     def refresh(self) -> str | None:
         """resolved follows the network by itself; but somebody may have told it else, or started it anew."""
+        self._order()
         if self._touched is None or (self._told is not None and self._read(self._touched) == self._settings):
             return None
         self._told = None
@@ -113,9 +123,38 @@ class ResolvedDns:
             self._ear.close()
         self._bus.close()
 
+    def _order(self) -> None:
+        """Names of the cluster before those of other links' search domains, for programs that read resolv.conf.
+
+        resolved writes the file anew with each change of a link, the end of ours among them: there is nothing to undo.
+        """
+        try:
+            status = _STUB.stat()
+            if (status.st_ino, status.st_mtime_ns) == self._ordered:
+                return
+            text = _STUB.read_text(errors="surrogateescape")
+            ordered = search_first(text, self._search)
+            if ordered != text:
+                write_in_place(_STUB, ordered.encode(errors="surrogateescape"))
+                status = _STUB.stat()
+        except (OSError, DnsError) as error:
+            if not self._unordered:
+                print(f"helper: the order of search domains is left to resolved: {error}", file=sys.stderr, flush=True)
+            self._unordered = True
+        else:
+            self._ordered = (status.st_ino, status.st_mtime_ns)
+
     def _read(self, index: int) -> tuple[bytes, ...]:
         """What resolved has for the link, as it stands on the wire: compared with what it said after our calls."""
         return self._bus.properties(_SERVICE, link_path(index), f"{_SERVICE}.Link", _COMPARED)
+
+
+def _claimed_elsewhere() -> frozenset[str]:
+    """The domains that other links, or the machine's own configuration, have servers of their own for."""
+    answer = _busctl("get-property", _SERVICE, "/org/freedesktop/resolve1", f"{_SERVICE}.Manager", "Domains")
+    # Another user's connection claims the same names, and is no less right.
+    ours = frozenset(index for index, name in socket.if_nameindex() if name.startswith(_OURS))
+    return claimed_domains(answer, ours)
 
 
 def _exists(index: int) -> bool:
@@ -132,21 +171,21 @@ def resolved_answers() -> bool:
         return False
     arguments = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameHasOwner")
     try:
-        return _busctl(*arguments, "s", "org.freedesktop.resolve1").strip() == "b true"
+        return _busctl("call", *arguments, "s", "org.freedesktop.resolve1").strip() == "b true"
     except DnsError:
         return False
 
 
 def _call(method: str, *arguments: str) -> None:
     manager = ("org.freedesktop.resolve1", "/org/freedesktop/resolve1", "org.freedesktop.resolve1.Manager")
-    _busctl(*manager, method, *arguments)
+    _busctl("call", *manager, method, *arguments)
 
 
-def _busctl(*arguments: str) -> str:
+def _busctl(verb: str, *arguments: str) -> str:
     options = ("--system", "--auto-start=no", "--allow-interactive-authorization=no", f"--timeout={_SECONDS}")
     try:
         done = subprocess.run(
-            ["busctl", *options, "call", "--", *arguments],
+            ["busctl", *options, verb, "--", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

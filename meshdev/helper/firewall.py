@@ -115,19 +115,13 @@ class Firewall:
             }
         )
 
-    def redirect_dns(self, nameservers: Iterable[IPAddress], ports: Mapping[int, int]) -> None:
-        """Lead questions to *nameservers* to this machine, except those of marked sockets.
-
-        *ports* has the listener's port by IP version; servers of a version without one are left alone.
-        """
+    def redirect_dns(self, ports: Mapping[IPAddress, int]) -> None:
+        """Lead questions to these nameservers to ports of this machine, except those of marked sockets."""
         self._make()
         rules = [f"flush chain inet {self._table} dns", self._rule("dns", f"meta mark {MARK:#x} return")]
-        for server in nameservers:
-            if server.version in ports:
-                target = f"{'ip' if server.version == 4 else 'ip6'} daddr {str(server).partition('%')[0]}"
-                for protocol in _KINDS:
-                    action = f"{protocol} dport 53 redirect to :{ports[server.version]}"
-                    rules.append(self._rule("dns", f"{target} {action}"))
+        for server, port in ports.items():
+            target = f"{'ip' if server.version == 4 else 'ip6'} daddr {str(server).partition('%')[0]}"
+            rules += [self._rule("dns", f"{target} {kind} dport 53 redirect to :{port}") for kind in _KINDS]
         self._library.run("\n".join(rules) + "\n")
 
     def lead(self, device: str, relays: Iterable[RelayTarget]) -> None:

@@ -180,7 +180,7 @@ class Laptop:
         if self.decision.way == "resolved":
             return ResolvedDns(lambda: (self._addressed()[0].index, self._addressed()[1]))
         if self.decision.way == "redirect" and self._firewall is not None:
-            return RedirectDns(self._firewall)
+            return RedirectDns(self._firewall, self._journal)
         return FileDns(self._journal)
 
     def _open_tun(self, queues: int, *, unguarded: bool) -> Outcome:

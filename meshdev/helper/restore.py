@@ -6,9 +6,9 @@ from pathlib import Path
 
 from meshdev.errors import AlreadyConnectedError, LaptopError, MeshdevError
 from meshdev.helper.device import delete_device
-from meshdev.helper.dns_file import restore_file
 from meshdev.helper.firewall import delete_table
 from meshdev.helper.journal import FOLDER, RESOLV_CONF, Journal, is_ours, read_record, started
+from meshdev.helper.resolv_conf import restore_file
 from meshdev.host.dns import former_content
 from meshdev.host.journal import DeleteDevice, DeleteTable, Entry, RestoreFile
 from meshdev.netlink.sock import Netlink

@@ -23,6 +23,7 @@ MARKER: Final = (
 )
 #: Begins each line of the former file in ours.
 _KEPT: Final = b"#| "
+_DOMAIN: Final = re.compile(r'(\d+) "([^"]*)" (?:true|false)')
 _LINE: Final = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
@@ -88,19 +89,41 @@ def parse_resolv_conf(text: str) -> ResolvConf:
     return ResolvConf(tuple(nameservers)[:MAX_UPSTREAMS], search[:MAX_NAMES], tuple(options[:MAX_NAMES]))
 
 
-def render_resolv_conf(content: bytes, nameserver: IPAddress, search: tuple[str, ...]) -> bytes:
-    """A resolv.conf that asks only *nameserver*; *search* goes before the former search list.
+def render_resolv_conf(content: bytes, nameserver: IPAddress | None, search: tuple[str, ...]) -> bytes:
+    """A resolv.conf with *search* before the former search list, that asks *nameserver* alone; None: whom it did.
 
     The former *content* is kept in it as comments: /run, and the journal with it, does not outlive the machine's power.
     """
     former = parse_resolv_conf(content.decode(errors="replace"))
     names = search_list(search, former.search)
-    lines = [f"nameserver {nameserver}\n"]
+    lines = [f"nameserver {server}\n" for server in ([nameserver] if nameserver else former.nameservers)]
     if names:
         lines.append(f"search {' '.join(names)}\n")
     if former.options:
         lines.append(f"options {' '.join(former.options)}\n")
     return (MARKER + "".join(lines)).encode() + b"".join(_KEPT + line for line in _LINE.findall(content))
+
+
+def search_in_force(conf: ResolvConf, hostname: str) -> tuple[str, ...]:
+    """The search list that resolvers use: without one, the domain of the machine's own name (resolv.conf(5))."""
+    domain = _name(hostname.partition(".")[2])
+    return conf.search or ((domain,) if domain else ())
+
+
+def search_first(text: str, ours: tuple[str, ...]) -> str:
+    """The resolv.conf *text* with *ours* at the beginning of each search list that has them; nothing else changed.
+
+    systemd-resolved writes the search domains of all links in the order of a hash table.
+    """
+
+    def ordered(line: str) -> str:
+        words = line.split()
+        if words[:1] != ["search"]:
+            return line
+        names = [name for name in ours if name in words] + [name for name in words[1:] if name not in ours]
+        return " ".join(["search", *names]) + line[len(line.rstrip()) :]
+
+    return "".join(map(ordered, text.splitlines(keepends=True)))
 
 
 def former_content(content: bytes) -> bytes:
@@ -111,6 +134,24 @@ def former_content(content: bytes) -> bytes:
 def search_list(ours: tuple[str, ...], former: tuple[str, ...]) -> tuple[str, ...]:
     """The cluster's names first, then the laptop's own, each once."""
     return tuple(dict.fromkeys((*ours, *former)))
+
+
+def claimed_domains(domains: str, ours: frozenset[int]) -> frozenset[str]:
+    """The domains of links other than *ours* in resolved's property ``Domains`` (a(isb)), as busctl prints it."""
+    return frozenset(name.lower().rstrip(".") for link, name in _DOMAIN.findall(domains) if int(link) not in ours)
+
+
+def routing_domains(search: tuple[str, ...], domains: tuple[str, ...], elsewhere: frozenset[str]) -> tuple[str, ...]:
+    """The routing-only domains of our link: *domains* less those in *search*, and less what is another's already.
+
+    The cluster's own domain, which ends the search list, and ``svc`` are asked for here in any case.
+    """
+    return tuple(
+        name
+        for name in domains
+        if name not in search
+        and (name not in elsewhere or name == "svc" or any(entry.endswith(f".{name}") for entry in search))
+    )
 
 
 def _address(text: str) -> IPAddress | None:

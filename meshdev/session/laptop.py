@@ -45,6 +45,7 @@ class Laptop:
         self._greeting: Greeting | None = None
         self._resolvers: tuple[IPAddress, ...] = ()
         self._sources: tuple[str | None, ...] = ()
+        self._search: tuple[str, ...] = ()
         self._address: IPv4Address | None = None
         self._changed = asyncio.Condition()
         self._carriers = options.carriers
@@ -87,6 +88,11 @@ class Laptop:
         return self._resolvers
 
     @property
+    def search(self) -> tuple[str, ...]:
+        """The search list this machine uses without us, now."""
+        return self._search
+
+    @property
     def situation(self) -> Situation:
         """What sockets for names depend on."""
         return self._resolvers, self._sources, self._address
@@ -99,7 +105,7 @@ class Laptop:
     async def open_device(self) -> None:
         """Wait for the helper and have it make the device."""
         self._greeting = await self.helper.greeting(GREETING_SECONDS)
-        self._resolvers = self._greeting.nameservers
+        self._resolvers, self._search = self._greeting.nameservers, self._greeting.search
         self._sources = sources(self._resolvers)
         self._device = await self.helper.open_tun(self._carriers, unguarded=self._unguarded)
         self._progress.step("helper", f"device {self._device.name}, process {self._greeting.pid}")
@@ -132,6 +138,7 @@ class Laptop:
             try:
                 beat = await self.helper.heartbeat()
                 self._hear(beat)
+                self._search = beat.search
                 await self._follow(beat.nameservers)
             except LaptopError:
                 if self._closing:

@@ -13,12 +13,16 @@ from meshdev.dns.cluster import DNS_PORT, ClusterNameserver
 from meshdev.dns.former import FormerResolver
 from meshdev.dns.forwarder import Cluster, Forwarder
 from meshdev.dns.policy import Zone, domain_of
+from meshdev.dns.reverse import reverse_zones
 from meshdev.errors import DnsError, FirewallError
+from meshdev.kube.client import KubeApi
 from meshdev.session.health import Health
+from meshdev.session.known_names import KnownNames
 from meshdev.session.laptop import Laptop, Situation
 from meshdev.session.troubles import Troubles
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
+from meshdev.wire.helper.limits import MAX_DOMAINS
 from meshdev.wire.session_api import DnsStatus
 
 log = logging.getLogger(__name__)
@@ -27,12 +31,20 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS: Final = 10.0
 #: Between two tries, in seconds.
 PAUSE_SECONDS: Final = 0.1
+#: Namespaces of every cluster.
+EVERYWHERE: Final = ("default", "kube-system")
+#: How long a connect waits to hear which namespaces there are.
+KNOWN_SECONDS: Final = 2.0
+#: How soon systemd-resolved hears of a namespace or a range that is new.
+DOMAINS_SECONDS: Final = 0.5
+#: Reverse zones; where ranges are not known each Service has its own.
+MAX_ZONES: Final = 128
 
 
 class Names:
     """DNS of one connection."""
 
-    def __init__(self, laptop: Laptop, pool: Pool, welcome: Welcome, namespace: str) -> None:
+    def __init__(self, laptop: Laptop, pool: Pool, welcome: Welcome, api: KubeApi) -> None:
         if not welcome.nameservers:
             raise DnsError("the manager's pod has no nameserver", hint="its dnsPolicy must be ClusterFirst")
         if welcome.nameservers[0].is_link_local:
@@ -42,7 +54,9 @@ class Names:
             )
         self._laptop = laptop
         self._pool = pool
-        self._zone = Zone.of(domain_of(welcome.search), namespace)
+        self._zone = Zone.of(domain_of(welcome.search), api.namespace)
+        self._known = KnownNames(api, self._zone, (welcome.namespace, *EVERYWHERE), lambda: laptop.search)
+        self._told: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._nameserver = welcome.nameservers[0]
         self._failed = False
         #: For `connect` and `status`.
@@ -55,10 +69,15 @@ class Names:
 
     async def start(self, group: asyncio.TaskGroup) -> None:
         """Answer questions, and have them sent here."""
+        group.create_task(self._known.follow())
         situation = self._laptop.situation
         forwarder = await self._forwarder()
         group.create_task(self._run(forwarder, situation))
+        with contextlib.suppress(TimeoutError):  # what comes later is followed
+            async with asyncio.timeout(KNOWN_SECONDS):
+                await self._known.first.wait()
         await self._redirect()
+        group.create_task(self._follow_domains())
 
     async def _run(self, forwarder: Forwarder, situation: Situation) -> None:
         """Answer until cancelled; in another network ask the resolvers there, at another address listen there.
@@ -72,24 +91,61 @@ class Names:
                 situation = self._laptop.situation
                 log.info("name servers of this machine: %s", ", ".join(map(str, self._laptop.resolvers)) or "none")
                 forwarder = await self._forwarder()
-                try:
-                    await self._redirect()
-                except (DnsError, FirewallError) as error:
-                    log.warning("%s; the helper tries again with the next beat", error.message)
+                await self._redirect_again()
                 running.cancel()
 
+    async def _follow_domains(self) -> None:
+        """Namespaces and routes come and go, and the laptop's own domains with the network."""
+        while True:
+            await asyncio.sleep(DOMAINS_SECONDS)
+            self._known.look()
+            if self._told != self._asked_here():
+                await self._redirect_again()
+
+    async def _redirect_again(self) -> None:
+        try:
+            await self._redirect()
+        except (DnsError, FirewallError) as error:
+            log.warning("%s; the helper tries again with the next beat", error.message)
+
     async def _redirect(self) -> None:
-        await self._laptop.helper.set_dns(self._zone.search[:1], (".", *self._zone.domains))
+        search, domains = self._told = self._asked_here()
+        await self._laptop.helper.set_dns(search, domains)
+
+    def _asked_here(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The search list and the domains for the helper.
+
+        systemd-resolved sends here what it is told to, and nothing else. So programs that ask for ``b.ns`` find it by
+        the search list, as in a pod, where the namespace is not known or its name is a public suffix. The other ways
+        bring every question.
+        """
+        if self._laptop.greeting.dns != "resolved":
+            return self._zone.search[:1], (".", *self._zone.domains)
+        fixed = (*self._zone.domains, *reverse_zones(self._laptop.routing.routes, MAX_ZONES))
+        namespaces = self._known.known.suffixes
+        if len(fixed) + len(namespaces) > MAX_DOMAINS:
+            log.warning("%d namespaces are too many: b.NAMESPACE is found for some of them only", len(namespaces))
+        return self._zone.search[:2], tuple(dict.fromkeys((*fixed, *namespaces)))[:MAX_DOMAINS]
 
     async def _forwarder(self) -> Forwarder:
         helper = self._laptop.helper
-        sockets = await helper.dns_sockets(self._laptop.resolvers)
+        resolvers, sources, _ = self._laptop.situation
+        sockets = await helper.dns_sockets(resolvers)
         self.notes = (sockets.containers,) if sockets.containers else ()
         former = FormerResolver(
             {(str(server), DNS_PORT): some for server, some in sockets.upstreams.items()},
             lambda server: helper.upstream_tcp(ip_address(server)),
+            # Whoever is asked from its own address is this machine itself.
+            here=[
+                (str(server), DNS_PORT)
+                for server, source in zip(resolvers, sources, strict=True)
+                if server.is_loopback or str(server) == source
+            ],
         )
-        return Forwarder([(ear.udp, ear.tcp) for ear in sockets.ears], cluster=self._cluster(), former=former)
+        listening = [
+            (ear.udp, ear.tcp, (str(ear.at.server), DNS_PORT) if ear.at.server else None) for ear in sockets.ears
+        ]
+        return Forwarder(listening, cluster=self._cluster(), former=former)
 
     async def check(self) -> IPv4Address:
         """Resolve a name of the cluster as any program would, and return its address.
@@ -147,6 +203,8 @@ class Names:
     def _cluster(self) -> Cluster:
         return Cluster(
             zone=self._zone,
+            known=lambda: self._known.known,
+            confirm=self._known.confirm,
             nameserver=ClusterNameserver(str(self._nameserver)),
             up=self._pool.connected,
             inside=self._laptop.routing.inside,

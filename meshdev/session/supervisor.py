@@ -181,7 +181,7 @@ class Supervisor:
     async def _set_up(self, laptop: Laptop, pool: Pool, welcome: Welcome, group: asyncio.TaskGroup) -> Names:
         await self._cluster.learn_ranges(laptop.routing, group)
         self._progress.step("routes", laptop.routing.describe())
-        names = self._names = Names(laptop, pool, welcome, self._cluster.api.namespace)
+        names = self._names = Names(laptop, pool, welcome, self._cluster.api)
         await names.start(group)
         self._progress.step("names", names.describe())
         address = await names.check()

@@ -25,7 +25,10 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.IN.A
+import dns.rrset
 from dns.name import Name
+from dns.rdata import Rdata
+from dns.rdtypes.svcbbase import MandatoryParam, ParamKey, SVCBBase
 from dns.rrset import RRset
 
 #: id, flags, then how many questions, answers, authority and additional records (RFC 1035 section 4.1.1).
@@ -230,6 +233,39 @@ def addresses(answer: dns.message.Message, domain: Name) -> frozenset[Named]:
     )
 
 
+def drop_ipv6(answer: dns.message.Message, domain: Name) -> bool:
+    """Take IPv6 addresses of names inside *domain* out of *answer*; whether there were any.
+
+    What a CNAME leads to outside is not the cluster's, and is reached as ever.
+    """
+    dropped = False
+    for section in (answer.answer, answer.additional):
+        for at, records in reversed(list(enumerate(section))):
+            if not records.name.is_subdomain(domain):
+                continue
+            if records.rdtype == dns.rdatatype.AAAA:
+                del section[at]
+                dropped = True
+            elif any(isinstance(record, SVCBBase) and ParamKey.IPV6HINT in record.params for record in records):
+                bare = [_without_hint(record) for record in records if isinstance(record, SVCBBase)]
+                section[at] = dns.rrset.from_rdata_list(records.name, records.ttl, bare)
+                dropped = True
+    return dropped
+
+
+def _without_hint(record: SVCBBase) -> Rdata:
+    """*record* (RFC 9460) without ``ipv6hint``, and without word that one has to understand it."""
+    params = {key: value for key, value in record.params.items() if key != ParamKey.IPV6HINT}
+    mandatory = params.get(ParamKey.MANDATORY)
+    if mandatory is not None:
+        keys = [key for key in mandatory.keys if key != ParamKey.IPV6HINT]
+        params.pop(ParamKey.MANDATORY)
+        if keys:
+            params[ParamKey.MANDATORY] = MandatoryParam(keys)  # type: ignore[no-untyped-call]  # dnspython's
+    changed: Rdata = record.replace(params=params)
+    return changed
+
+
 def empty(query: Query, code: int, *, truncated: bool = False) -> bytes:
     """An answer without records: an error, NODATA, or with *truncated* the request to come back by TCP.
 
@@ -275,8 +311,20 @@ def grafted(query: Query, name: Name, answer: dns.message.Message, limit: int) -
     target_at = query.end + _ALIAS_OWNER_LENGTH + _RECORD.size
     ttl = min(_ALIAS_TTL, *(records.ttl for records in answer.answer))
     alias = _pointer(_HEADER.size) + _RECORD.pack(dns.rdatatype.CNAME, query.rdclass, ttl, len(target)) + target
-    shortened = {name: _pointer(target_at)}
-    records = [alias, *_encoded_records(answer.answer, shortened)]
+    return _assembled(query, answer, {name: _pointer(target_at)}, limit, alias)
+
+
+def rebuilt(query: Query, answer: dns.message.Message, limit: int) -> bytes:
+    """The *answer* to *query* as it is now, where records were taken out. Without a SOA: nobody keeps a "no"."""
+    if answer.flags & dns.flags.TC:
+        return empty(query, dns.rcode.NOERROR, truncated=True)
+    return _assembled(query, answer, {query.name: _pointer(_HEADER.size)}, limit)
+
+
+def _assembled(
+    query: Query, answer: dns.message.Message, shortened: Mapping[Name, bytes], limit: int, *before: bytes
+) -> bytes:
+    records = [*before, *_encoded_records(answer.answer, shortened)]
     extra = list(_encoded_records(answer.additional, shortened))
     # An alias may lead nowhere: then NXDOMAIN comes with a CNAME before it (RFC 6604).
     flags = _answer_flags(query) | answer.rcode() & _RCODE

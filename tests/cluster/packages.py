@@ -25,6 +25,7 @@ _NEEDED = {
     "ping": "iputils-ping",
     "conntrack": "conntrack",
     "dbus-daemon": "dbus",
+    "dnsmasq": "dnsmasq-base",
     "openssl": "openssl",
     "curl": "curl",
     "tcpdump": "tcpdump",

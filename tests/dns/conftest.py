@@ -13,6 +13,7 @@ from meshdev.dns import forwarder, policy
 from meshdev.dns.cluster import ClusterNameserver
 from meshdev.dns.former import FormerResolver
 from meshdev.dns.forwarder import Cluster, Forwarder
+from meshdev.dns.known import Known
 from meshdev.dns.policy import Zone
 from meshdev.errors import MeshdevError
 from meshdev.wire.dns import Named
@@ -27,13 +28,25 @@ KUBE = {
     ("db-0.db.other.svc.cluster.local.", "A"): ["10.244.0.10"],
     ("ext.ns.svc.cluster.local.", "CNAME"): ["www.example.test."],
     ("www.example.test.", "A"): ["192.0.2.1"],
+    ("www.example.test.", "AAAA"): ["2001:db8::1"],
     ("_http._tcp.b.ns.svc.cluster.local.", "SRV"): ["0 100 80 b.ns.svc.cluster.local."],
     ("_http._tcp.b.ns.svc.cluster.local.", "A"): ["10.96.0.7"],
     ("7.0.96.10.in-addr.arpa.", "PTR"): ["b.ns.svc.cluster.local."],
+    ("dual.ns.svc.cluster.local.", "A"): ["10.96.0.9"],
+    ("dual.ns.svc.cluster.local.", "AAAA"): ["fd00::9"],
+    ("dual.ns.svc.cluster.local.", "HTTPS"): [
+        "1 . mandatory=port,ipv6hint port=8443 ipv4hint=10.96.0.9 ipv6hint=fd00::9"
+    ],
+    ("example.test.ns.svc.cluster.local.", "A"): ["10.244.0.66"],
+    ("six.test.ns.svc.cluster.local.", "A"): ["10.244.0.67"],
+    ("b.unlisted.svc.cluster.local.", "A"): ["10.96.0.10"],
+    ("wpad.ns.svc.cluster.local.", "A"): ["10.96.0.66"],
+    ("api.test.ns.svc.cluster.local.", "A"): ["10.96.0.67"],
 }
 WORLD = {
     ("www.example.test.", "A"): ["192.0.2.1"],
     ("www.example.test.", "AAAA"): ["2001:db8::1"],
+    ("six.test.", "AAAA"): ["2001:db8::6"],
     ("example.test.", "A"): ["192.0.2.2"],
     ("b.other.", "A"): ["192.0.2.3"],
     ("printer.", "A"): ["192.0.2.4"],
@@ -52,6 +65,9 @@ class Laptop:
     #: Servers of the former resolver, ``world`` unless told.
     servers: list[FakeServer] = field(default_factory=list)
     up: bool = True
+    #: Nobody lists what the cluster has, unless told.
+    known: Known = field(default_factory=lambda: Known(namespaces=frozenset({b"ns", b"other"})))
+    confirmed: list[bytes] = field(default_factory=list)
     #: Nobody listens at the nameserver's address.
     kube_gone: bool = False
     routed: list[str] = field(default_factory=list)
@@ -59,8 +75,13 @@ class Laptop:
     gate: asyncio.Event | None = None
     routing: bool = False
     route_error: MeshdevError | None = None
+    dial_error: MeshdevError | None = None
     upstream_sockets: int = 4
     failures: int = 0
+    #: More listeners, for questions to one of the servers.
+    others: list[tuple[socket.socket, socket.socket, tuple[str, int] | None]] = field(default_factory=list)
+    #: Which of the servers run on this machine.
+    here: list[FakeServer] = field(default_factory=list)
     port: int = 0
     running: "asyncio.Task[None] | None" = None
 
@@ -75,8 +96,9 @@ class Laptop:
     def note_failure(self) -> None:
         self.failures += 1
 
-    @staticmethod
-    async def dial(_server: str) -> socket.socket:
+    async def dial(self, _server: str) -> socket.socket:
+        if self.dial_error is not None:
+            raise self.dial_error
         return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
     @property
@@ -88,6 +110,8 @@ class Laptop:
         self.port = udp.getsockname()[1]
         cluster = Cluster(
             zone=Zone.of("cluster.local", "ns"),
+            known=lambda: self.known,
+            confirm=self.confirmed.append,
             nameserver=ClusterNameserver("127.0.0.1", self.kube.port),
             up=lambda: self.up,
             inside=lambda address: address in ROUTED,
@@ -96,9 +120,11 @@ class Laptop:
         )
         order = [("127.0.0.1", server.port) for server in servers]
         former = FormerResolver(
-            {server: connected_sockets(server, self.upstream_sockets) for server in order}, self.dial
+            {server: connected_sockets(server, self.upstream_sockets) for server in order},
+            self.dial,
+            here=[("127.0.0.1", server.port) for server in self.here],
         )
-        return Forwarder([(udp, tcp)], cluster=cluster, former=former)
+        return Forwarder([(udp, tcp, None), *self.others], cluster=cluster, former=former)
 
 
 def connected_sockets(server: tuple[str, int], count: int) -> list[socket.socket]:
@@ -120,7 +146,8 @@ async def connected(laptop: Laptop) -> AsyncIterator[Laptop]:
             await stack.enter_async_context(laptop.kube.running())
         servers = laptop.servers or [laptop.world]
         for server in servers:
-            await stack.enter_async_context(server.running())
+            if not server.port:  # else the test runs it
+                await stack.enter_async_context(server.running())
         async with asyncio.TaskGroup() as group:
             laptop.running = group.create_task(laptop.forwarder(servers).run())
             try:
@@ -133,7 +160,7 @@ async def connected(laptop: Laptop) -> AsyncIterator[Laptop]:
 @pytest.fixture
 def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows ten times as long: a test about who is asked must not depend on how busy the machine is."""
-    for window in ("CLUSTER_WINDOW", "PAIR_HEAD_START", "PUBLIC_WINDOW"):
+    for window in ("CLUSTER_WINDOW", "PAIR_HEAD_START"):
         monkeypatch.setattr(policy, window, 10 * getattr(policy, window))
     monkeypatch.setattr(forwarder, "NEGATIVE_WINDOW", 10 * policy.NEGATIVE_WINDOW)
 

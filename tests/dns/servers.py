@@ -53,6 +53,8 @@ class FakeServer(asyncio.DatagramProtocol):
     records: Records = field(default_factory=dict)
     delay: float = 0.0
     silent: bool = False
+    #: Whether TCP is answered; else it is refused.
+    tcp: bool = True
     code: dns.rcode.Rcode | None = None
     #: Changes an answer before it leaves; gives every datagram to send in its place.
     tamper: Callable[[bytes], list[bytes]] | None = None
@@ -139,6 +141,8 @@ class FakeServer(asyncio.DatagramProtocol):
         self.port = udp.getsockname()[1]
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=udp)
         server = await asyncio.start_server(self.serve_stream, sock=tcp)
+        if not self.tcp:
+            server.close()
         try:
             yield self
         finally:

@@ -2,14 +2,16 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import dns.message
 import dns.opcode
 import dns.rcode
 import pytest
 
+from meshdev.dns.known import domains
 from meshdev.errors import RouteError
-from tests.dns.conftest import KUBE, Laptop, connected
+from tests.dns.conftest import KUBE, WORLD, Laptop, connected
 from tests.dns.servers import FakeServer, lines
 from tests.waiting import until
 
@@ -65,11 +67,11 @@ B = "b.ns.svc.cluster.local. 30 IN A 10.96.0.7"
 async def test_names_of_the_cluster(laptop: Laptop, name: str, rdtype: str, answer: list[str], tcp: bool) -> None:
     assert lines(await laptop.stub.ask(name, rdtype, tcp=tcp)) == ["NOERROR", *answer]
     assert {seen.split()[0] for seen in laptop.kube.seen} == {"tcp" if tcp else "udp"}
-    if len(name.split(".")) != 3 or name.endswith("svc"):
+    if name != "db-0.db":  # might be anybody's
         assert laptop.world.seen == [], "names of the cluster stay in the cluster"
 
 
-@pytest.mark.parametrize("name", ["b", "b.ns", "b.ns.svc", "b.ns.svc.cluster.local", "db-0.db", "b.other"])
+@pytest.mark.parametrize("name", ["b", "b.ns", "b.ns.svc", "b.ns.svc.cluster.local", "b.other"])
 @pytest.mark.parametrize("rdtype", ["AAAA", "HTTPS"])
 async def test_no_such_type_is_nodata_and_asks_nobody_else(laptop: Laptop, name: str, rdtype: str) -> None:
     start = time.monotonic()
@@ -152,6 +154,75 @@ async def test_operations_other_than_query_pass(laptop: Laptop) -> None:
 async def test_outside_reverse_names_go_on(laptop: Laptop) -> None:
     assert lines(await laptop.stub.ask("1.2.0.192.in-addr.arpa", "PTR")) == ["NXDOMAIN"]
     assert laptop.kube.seen == []
+
+
+class TestFormerFirst:
+    """Names that are the cluster's only where nobody else knows them."""
+
+    @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+    async def test_a_pod_answers_for_no_public_name(self, laptop: Laptop, tcp: bool) -> None:
+        answer = await laptop.stub.ask("example.test", tcp=tcp)
+        assert lines(answer) == ["NOERROR", "example.test. 30 IN A 192.0.2.2"]
+        assert laptop.routed == []
+
+    async def test_a_name_without_ipv4_is_known_all_the_same(self, laptop: Laptop) -> None:
+        assert lines(await laptop.stub.ask("six.test")) == ["NOERROR"]
+        assert lines(await laptop.stub.ask("six.test", "AAAA")) == ["NOERROR", "six.test. 30 IN AAAA 2001:db8::6"]
+
+    async def test_a_former_resolver_that_is_slow_is_waited_for(self) -> None:
+        async with connected(Laptop(world=FakeServer(WORLD, delay=0.6))) as laptop:
+            assert lines(await laptop.stub.ask("example.test")) == ["NOERROR", "example.test. 30 IN A 192.0.2.2"]
+
+    async def test_one_that_fails_leaves_it_to_the_cluster(self) -> None:
+        async with connected(Laptop(world=FakeServer(code=dns.rcode.SERVFAIL))) as laptop:
+            assert "db-0.db.ns.svc.cluster.local. 30 IN A 10.244.0.9" in lines(await laptop.stub.ask("db-0.db"))
+
+    @pytest.mark.parametrize("name", ["wpad", "wpad.ns", "api.test", "isatap.other"])
+    async def test_names_that_are_never_the_clusters(self, laptop: Laptop, name: str) -> None:
+        laptop.known = replace(laptop.known, reserved=domains(["api.test"]))
+        assert lines(await laptop.stub.ask(name)) == ["NXDOMAIN"]
+        assert laptop.kube.seen == []
+
+    @pytest.mark.parametrize("name", ["wpad.ns.svc.cluster.local", "api.test.ns.svc.cluster.local"])
+    async def test_nor_by_a_search_list(self, laptop: Laptop, name: str) -> None:
+        laptop.known = replace(laptop.known, reserved=domains(["api.test"]))
+        assert lines(await laptop.stub.ask(name)) == ["NXDOMAIN"]
+        assert laptop.kube.seen == laptop.world.seen == []
+
+    async def test_public_names_are_not_told_to_the_cluster(self, laptop: Laptop) -> None:
+        for name in ("github.com", "www.github.com", "github.com."):
+            await laptop.stub.ask(name)
+        assert laptop.kube.seen == []
+
+
+async def test_a_namespace_is_confirmed_by_what_is_in_it(laptop: Laptop) -> None:
+    assert "b.unlisted.svc.cluster.local. 30 IN A 10.96.0.10" in lines(await laptop.stub.ask("b.unlisted"))
+    assert laptop.confirmed == [b"unlisted"]
+    await laptop.stub.ask("b.unlisted.svc.cluster.local")
+    await laptop.stub.ask("no.nosuch.svc.cluster.local")
+    await laptop.stub.ask("no.nosuch")
+    assert laptop.confirmed == [b"unlisted"] * 2
+
+
+class TestIPv6:
+    """The tunnel carries IPv4: addresses that nobody reaches are not handed out."""
+
+    @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+    @pytest.mark.parametrize("name", ["dual", "dual.ns", "dual.ns.svc", "dual.ns.svc.cluster.local"])
+    async def test_addresses_of_the_cluster_are_nodata(self, laptop: Laptop, name: str, tcp: bool) -> None:
+        assert lines(await laptop.stub.ask(name, "AAAA", tcp=tcp)) == ["NOERROR"]
+        assert lines(await laptop.stub.ask(name, tcp=tcp))[-1] == "dual.ns.svc.cluster.local. 30 IN A 10.96.0.9"
+
+    async def test_hints_are_left_out(self, laptop: Laptop) -> None:
+        for name in ("dual", "dual.ns.svc.cluster.local"):
+            answer = lines(await laptop.stub.ask(name, "HTTPS"))[-1]
+            assert answer == (
+                'dual.ns.svc.cluster.local. 30 IN HTTPS 1 . mandatory="port" port="8443" ipv4hint="10.96.0.9"'
+            )
+
+    async def test_what_is_outside_keeps_its_own(self, laptop: Laptop) -> None:
+        for name in ("ext", "ext.ns.svc.cluster.local"):
+            assert "www.example.test. 30 IN AAAA 2001:db8::1" in lines(await laptop.stub.ask(name, "AAAA"))
 
 
 class TestRoutes:
@@ -240,7 +311,7 @@ class TestSlowCluster:
             assert "10.96.0.8" in lines(await laptop.stub.ask("b.other"))[2]
 
     async def test_after_the_window_the_former_resolver_wins(self) -> None:
-        async with connected(Laptop(FakeServer(KUBE, delay=0.3))) as laptop:
+        async with connected(Laptop(FakeServer(KUBE, delay=0.6))) as laptop:
             assert lines(await laptop.stub.ask("db-0.db.other"))[1] == "db-0.db.other. 30 IN A 192.0.2.5"
 
     async def test_a_no_of_the_former_resolver_waits_for_the_cluster(self) -> None:

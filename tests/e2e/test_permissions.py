@@ -20,6 +20,7 @@ Rule = dict[str, list[str]]
 WITH_RIGHTS_ONLY = {
     Access("list", "", "nodes"),
     Access("list", "networking.k8s.io", "servicecidrs"),
+    Access("list", "", "namespaces"),
 }
 #: No rule names it: ClusterRole `system:discovery` gives it to everybody who has an account.
 ANYBODY = {Access("get", "", "/api")}

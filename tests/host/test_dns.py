@@ -10,10 +10,14 @@ from meshdev.host.dns import (
     MARKER,
     Env,
     ResolvConf,
+    claimed_domains,
     decide,
     former_content,
     parse_resolv_conf,
     render_resolv_conf,
+    routing_domains,
+    search_first,
+    search_in_force,
     search_list,
 )
 from meshdev.wire.helper.limits import MAX_UPSTREAMS
@@ -99,3 +103,69 @@ def test_any_content_is_read_written_again_and_kept(content: bytes) -> None:
     again = parse_resolv_conf(ours.decode(errors="replace"))
     assert (again.search, again.options) == (found.search, found.options)
     assert again.nameservers == (IPv4Address("127.0.0.153"),)
+
+
+def test_rendered_with_the_laptops_own_servers() -> None:
+    former = b"nameserver 192.0.2.1\nnameserver fe80::1%eth0\nsearch home.example\noptions ndots:2\n"
+    text = render_resolv_conf(former, None, ("ns.svc.cluster.local", "home.example")).decode()
+    assert text.split("#| ")[0] == (
+        MARKER + "nameserver 192.0.2.1\nnameserver fe80::1%eth0\n"
+        "search ns.svc.cluster.local home.example\noptions ndots:2\n"
+    )
+    assert former_content(text.encode()) == former
+
+
+@pytest.mark.parametrize(
+    ("search", "hostname", "expected"),
+    [
+        ("home.example", "laptop.corp.example", ("home.example",)),
+        ("", "laptop.corp.example", ("corp.example",)),
+        ("", "Laptop.Corp.Example.", ("corp.example",)),
+        ("", "laptop", ()),
+        ("", "laptop.", ()),
+        ("", "laptop.$(reboot)", ()),
+        ("", "", ()),
+    ],
+)
+def test_the_search_list_in_force(search: str, hostname: str, expected: tuple[str, ...]) -> None:
+    assert search_in_force(ResolvConf((), tuple(search.split())), hostname) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("search home.example ns.svc.k svc.k x\n", "search ns.svc.k svc.k home.example x\n"),
+        ("# search a\nnameserver 127.0.0.53\nsearch a ns.svc.k\noptions x", None),
+        ("search svc.k\tns.svc.k", "search ns.svc.k svc.k"),
+        ("search a b\n", "search a b\n"),
+        ("search .\n", "search .\n"),
+        ("", ""),
+    ],
+)
+def test_our_search_domains_first(text: str, expected: str | None) -> None:
+    wanted = text.replace("search a ns.svc.k", "search ns.svc.k a") if expected is None else expected
+    assert search_first(text, ("ns.svc.k", "svc.k")) == wanted
+    assert search_first(wanted, ("ns.svc.k", "svc.k")) == wanted
+
+
+@given(st.text(max_size=300))
+def test_any_text_keeps_its_words(text: str) -> None:
+    ordered = search_first(text, ("ns.svc.k", "svc.k"))
+    assert sorted(ordered.split()) == sorted(text.split())
+
+
+def test_domains_of_other_links() -> None:
+    printed = 'a(isb) 4 0 "." true 2 "Corp.example." false 7 "team-1" true 9 "team-2" true\n'
+    assert claimed_domains(printed, frozenset({7})) == {"", "corp.example", "team-2"}
+    assert claimed_domains("a(isb) 0\n", frozenset()) == frozenset()
+
+
+def test_routing_domains_leave_others_theirs() -> None:
+    asked = ("cluster.local", "svc", "team-1", "team-2", "ns.svc.cluster.local", "96.10.in-addr.arpa")
+    elsewhere = frozenset({"cluster.local", "svc", "team-2"})
+    assert routing_domains(("ns.svc.cluster.local",), asked, elsewhere) == (
+        "cluster.local",
+        "svc",
+        "team-1",
+        "96.10.in-addr.arpa",
+    )

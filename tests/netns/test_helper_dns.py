@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -117,7 +118,7 @@ async def test_redirect_follows_another_network(laptop: Laptop) -> None:
         with _forwarder(connection.ears):
             assert await asyncio.to_thread(_asked, laptop, "192.0.2.77") == ("forwarder", "forwarder")
         fresh = await connection.client.dns_sockets(beat.nameservers)
-        assert fresh.ears[0].at == connection.ears.ears[0].at
+        assert fresh.ears[0].at == replace(connection.ears.ears[0].at, server=IPv4Address("192.0.2.77"))
         fresh.close()
 
 
@@ -131,10 +132,25 @@ async def test_redirect_of_an_ipv6_nameserver(laptop: Laptop) -> None:
         beat = await connection.client.heartbeat()
         connection.ears = await connection.client.dns_sockets(beat.nameservers)
         await connection.client.set_dns(["default.svc.cluster.local"], ["."])
-        assert [str(ear.at.address) for ear in connection.ears.ears] == ["127.0.0.1", "::1", str(ADDRESS)]
+        assert [str(ear.at.address) for ear in connection.ears.ears] == ["::1", str(ADDRESS)]
         assert len(connection.ears.upstreams[IPv6Address(_GATEWAY6)]) == 4
         with _forwarder(connection.ears):
             assert await asyncio.to_thread(_asked, laptop, _GATEWAY6) == ("forwarder", "forwarder")
+
+
+async def test_each_nameserver_has_a_listener_of_its_own(laptop: Laptop) -> None:
+    servers = ("127.0.0.1", GATEWAY)
+    laptop.run("sh", "-c", "printf 'nameserver %s\\n' " + " ".join(servers) + " > /etc/resolv.conf")
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert connection.ears is not None
+        ears = {str(ear.at.server): ear for ear in connection.ears.ears}
+        for server in servers:
+            resolver = Resolver(f"for {server}", ears[server].udp.dup(), ears[server].tcp.dup())
+            try:
+                assert await asyncio.to_thread(_asked, laptop, server) == (f"for {server}",) * 2
+            finally:
+                resolver.close()
 
 
 async def test_a_loopback_nameserver_is_redirected_and_still_asked_past_it(laptop: Laptop) -> None:
@@ -148,6 +164,81 @@ async def test_a_loopback_nameserver_is_redirected_and_still_asked_past_it(lapto
             assert await asyncio.to_thread(_asked, laptop, "127.0.0.11") == ("forwarder", "forwarder")
             assert ask_udp(connection.ears.upstreams[IPv4Address("127.0.0.11")][0]) == "former"
     resolver.close()
+
+
+# The redirect and the laptop's search list
+
+
+async def test_the_clusters_search_domain_comes_first_and_goes(laptop: Laptop) -> None:
+    inode = laptop.run("stat", "-c", "%i", "/etc/resolv.conf")
+    async with helper(laptop) as connection:
+        assert connection.greeting.dns == "redirect"
+        await connection.set_up()
+        lines = _resolv_conf(laptop).splitlines()
+        assert lines[1:3] == [f"nameserver {GATEWAY}", "search default.svc.cluster.local home.example"]
+        beat = await connection.client.heartbeat()
+        assert (beat.nameservers, beat.search) == ((IPv4Address(GATEWAY),), ("home.example",))
+        # The session is silent: its name servers are not asked any more, and its names not searched.
+        await until(lambda: _resolv_conf(laptop) == RESOLV_CONF, BEAT_LIMIT_SECONDS + 0.7)
+        assert (await connection.client.heartbeat()).active
+        assert _resolv_conf(laptop).splitlines() == [*lines]
+        await connection.client.close()
+    assert _resolv_conf(laptop) == RESOLV_CONF
+    assert laptop.run("stat", "-c", "%i", "/etc/resolv.conf") == inode
+
+
+async def test_a_laptop_without_search_list_keeps_its_file(laptop: Laptop) -> None:
+    laptop.run("sh", "-c", f"printf 'nameserver {GATEWAY}\\n' > /etc/resolv.conf")
+    before = laptop.run("stat", "-c", "%i %Y %s", "/etc/resolv.conf")
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        await connection.client.heartbeat()
+        assert laptop.run("stat", "-c", "%i %Y %s", "/etc/resolv.conf") == before
+
+
+async def test_the_search_list_of_another_network(laptop: Laptop) -> None:
+    other = "nameserver 192.0.2.77\nsearch cafe.example\n"
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        laptop.run("sh", "-c", f"printf '{other}' > /etc/resolv.conf")
+        beat = await connection.client.heartbeat()
+        assert (beat.nameservers, beat.search) == ((IPv4Address("192.0.2.77"),), ("cafe.example",))
+        lines = _resolv_conf(laptop).splitlines()
+        assert lines[1:3] == ["nameserver 192.0.2.77", "search default.svc.cluster.local cafe.example"]
+    assert _resolv_conf(laptop) == other
+
+
+async def test_a_file_that_cannot_be_written_costs_no_more_than_the_order(laptop: Laptop) -> None:
+    laptop.run("mount", "-o", "remount,ro,bind", "/etc/resolv.conf")
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        beat = await connection.client.heartbeat()
+        assert beat.active
+        assert beat.problems == ()
+        assert _resolv_conf(laptop) == RESOLV_CONF
+    laptop.run("mount", "-o", "remount,rw,bind", "/etc/resolv.conf")
+
+
+async def test_the_file_is_as_before_though_the_helper_was_killed(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        assert _resolv_conf(laptop) != RESOLV_CONF
+        connection.kill_helper()
+        await until(lambda: _resolv_conf(laptop) == RESOLV_CONF, 2)
+        connection.drop()
+        await connection.helper_ended()
+        assert leftovers(laptop) == []
+
+
+async def test_the_file_is_restored_after_sigkill_of_everything(laptop: Laptop) -> None:
+    async with helper(laptop) as connection:
+        await connection.set_up()
+        connection.kill_both()
+        connection.drop()
+        await connection.helper_ended()
+        assert leftovers(laptop) == ["the former /etc/resolv.conf"]
+        assert json.loads(restore(laptop).stdout)["undone"] == ["the former /etc/resolv.conf"]
+        assert _resolv_conf(laptop) == RESOLV_CONF
 
 
 # The way without nftables

@@ -144,7 +144,7 @@ def listed():
 firewall = Old(Journal(0))
 assert firewall.put_back() is None
 firewall.guard("meshdev0", IPv4Address("198.18.0.7"))
-firewall.redirect_dns([IPv4Address("192.0.2.1")], {{4: 5300}})
+firewall.redirect_dns({{IPv4Address("192.0.2.1"): 5300}})
 firewall.lead("meshdev0", [RelayTarget(20001, "tcp", IPv4Address("127.0.0.1"), 8080)])
 before = listed()
 assert "20001" in before and "5300" in before

@@ -79,9 +79,13 @@ RESULT_LINES: list[tuple[Result, str]] = [
         '{"routes":["10.96.0.0/16"],"refused":[{"route":"10.1.0.0/24","reason":"no"}]}',
     ),
     (
-        DnsOpened((Listener(IPv4Address("127.0.0.1"), 5300),), (Upstream(IPv4Address("192.0.2.1"), 4),), "no nft"),
+        DnsOpened(
+            (Listener(IPv4Address("127.0.0.1"), 5300, IPv4Address("192.0.2.1")),),
+            (Upstream(IPv4Address("192.0.2.1"), 4),),
+            "no nft",
+        ),
         (
-            '{"listeners":[{"address":"127.0.0.1","port":5300}],"upstreams":[{"address":"192.0.2.1","sockets":4}],'
+            '{"listeners":[{"address":"127.0.0.1","port":5300,"server":"192.0.2.1"}],"upstreams":[{"address":"192.0.2.1","sockets":4}],'
             '"containers":"no nft"}'
         ),
     ),

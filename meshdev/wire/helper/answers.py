@@ -81,14 +81,21 @@ class RoutesSet:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where the forwarder listens; two descriptors: UDP, TCP."""
+    """Where the forwarder listens; two descriptors: UDP, TCP. ``server`` is the former resolver whose questions come
+    there; None: nobody's alone.
+    """
 
     address: IPAddress
     port: int
+    server: IPAddress | None = None
 
     @classmethod
     def read(cls, found: Fields) -> "Listener":
-        return cls(found.parsed("address", values.address), found.integer("port", 1, 65535))
+        return cls(
+            found.parsed("address", values.address),
+            found.integer("port", 1, 65535),
+            found.parsed_or_none("server", values.address),
+        )
 
 
 @dataclass(frozen=True, slots=True)

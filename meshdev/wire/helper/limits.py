@@ -7,11 +7,13 @@ LINE_LIMIT: Final = 256 * 1024
 MAX_ROUTES: Final = 8192
 MAX_REFUSED: Final = 64
 MAX_NAMES: Final = 32
+#: systemd-resolved takes 1,024 a link (resolved-link.h: LINK_SEARCH_DOMAINS_MAX).
+MAX_DOMAINS: Final = 768
 #: Sentences on what is wrong, or was, in one beat.
 MAX_PROBLEMS: Final = 8
 MAX_UPSTREAMS: Final = 8
-#: One for each IP version, and the containers'.
-MAX_LISTENERS: Final = 3
+#: One for each former resolver, and the containers'.
+MAX_LISTENERS: Final = MAX_UPSTREAMS + 1
 #: Relay ports that lead to programs of this machine: more than a manager gives one session.
 MAX_RELAYS: Final = 256
 #: SCM_MAX_FD of Linux include/net/scm.h is 253; no answer of ours comes near it.

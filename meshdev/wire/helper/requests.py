@@ -8,7 +8,7 @@ from meshdev.config import MAX_CARRIERS, RELAY_PORTS
 from meshdev.wire import values
 from meshdev.wire.fields import Fields
 from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, RoutesSet, Translations, TunOpened
-from meshdev.wire.helper.limits import MAX_NAMES, MAX_RELAYS, MAX_ROUTES, MAX_UPSTREAMS
+from meshdev.wire.helper.limits import MAX_DOMAINS, MAX_NAMES, MAX_RELAYS, MAX_ROUTES, MAX_UPSTREAMS
 from meshdev.wire.intercepts import TRANSPORTS, Transport
 from meshdev.wire.values import IPAddress
 
@@ -100,8 +100,8 @@ class UpstreamTcp:
 class SetDns:
     """Send the laptop's DNS to the forwarder; again: with other names, or to have caches forget what it answered.
 
-    ``search`` is appended to short names (resolved, file); ``domains`` are asked here, "." for all (resolved only:
-    the other ways bring every question).
+    ``search`` is appended to short names, before the laptop's own list; ``domains`` are asked here, "." for all
+    (resolved only: the other ways bring every question).
     """
 
     op: ClassVar[str] = "set_dns"
@@ -113,7 +113,7 @@ class SetDns:
     def read(cls, found: Fields) -> "SetDns":
         return cls(
             found.distinct("search", values.name, MAX_NAMES),
-            found.distinct("domains", values.name, MAX_NAMES),
+            found.distinct("domains", values.name, MAX_DOMAINS),
         )
 
 

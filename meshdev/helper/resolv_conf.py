@@ -1,0 +1,76 @@
+"""/etc/resolv.conf with lines of ours in it. The former file is in the journal, and in ours as comments."""
+
+from pathlib import Path
+
+from meshdev.errors import DnsError
+from meshdev.helper.dns import write_in_place
+from meshdev.helper.journal import RESOLV_CONF, Journal
+from meshdev.host.dns import MARKER, ResolvConf, parse_resolv_conf, render_resolv_conf
+from meshdev.host.journal import RestoreFile
+from meshdev.wire.values import IPAddress
+
+
+class OwnResolvConf:
+    """The file, ours from :meth:`write` until :meth:`withdraw`. Methods raise DnsError."""
+
+    def __init__(self, journal: Journal, path: Path = RESOLV_CONF) -> None:
+        self._journal = journal
+        self.path = path
+        self._entry: RestoreFile | None = None
+
+    @property
+    def written(self) -> bool:
+        """True while ours shall stand there."""
+        return self._entry is not None
+
+    def write(self, nameserver: IPAddress | None, search: tuple[str, ...]) -> None:
+        """Journal the former file, then write ours: *search* before its own list; None: its own name servers."""
+        path = self.path.resolve()
+        if self._entry is None:
+            self._entry = RestoreFile(str(path), self._read())
+            self._journal.add(self._entry)
+        write_in_place(path, render_resolv_conf(self._entry.former, nameserver, search))
+
+    def replaced(self) -> bool:
+        """Whether another program (a DHCP client) wrote another file in place of ours: that is the former one now."""
+        if self._entry is None or is_ours(self._read()):
+            return False
+        self.withdraw()  # ours may still stand where the name led before: it may be a link
+        return True
+
+    def withdraw(self) -> None:
+        """Write the former file back unless somebody else wrote one meanwhile."""
+        if self._entry is not None:
+            restore_file(self._entry)
+            self._journal.remove(self._entry)
+            self._entry = None
+
+    def former(self) -> ResolvConf:
+        """The file as it was before us."""
+        content = self._entry.former if self._entry is not None else self._read()
+        found = parse_resolv_conf(content.decode(errors="replace"))
+        return ResolvConf(found.asked, found.search, found.options)
+
+    def _read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise DnsError(f"{self.path} cannot be read: {error.strerror}") from error
+
+
+def restore_file(entry: RestoreFile) -> None:
+    """Put the former content back where ours (or half of it) stands; another's is left alone."""
+    path = Path(entry.path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DnsError(f"{path} cannot be read: {error.strerror}") from error
+    if is_ours(content) and content != entry.former:
+        write_in_place(path, entry.former)
+
+
+def is_ours(content: bytes) -> bool:
+    """Ours, or what a machine that died while writing left of it."""
+    return content.startswith(MARKER.encode()) or MARKER.encode().startswith(content)

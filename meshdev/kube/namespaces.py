@@ -1,0 +1,64 @@
+"""Which names exist in the cluster, as far as the user may see: its namespaces, and the Services of one."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Final
+
+from meshdev.errors import ForbiddenError, MeshdevError
+from meshdev.kube.client import KubeApi, Object, services_path
+from meshdev.kube.errors import NotFoundError
+from meshdev.kube.watching import State, follow, merged
+
+_NAMESPACES: Final = "/api/v1/namespaces"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNames:
+    """None: the user may not list them."""
+
+    namespaces: frozenset[str] | None = None
+    services: frozenset[str] | None = None
+
+
+async def watch_names(
+    api: KubeApi,
+    namespace: str,
+    note: Callable[[str], None],
+    trouble: Callable[[MeshdevError], None] = lambda _: None,
+) -> AsyncGenerator[ClusterNames]:
+    """The cluster's namespaces and the Services of *namespace*: now, and again after each change.
+
+    What is forbidden is told to *note* once; where both are, the iterator ends. *trouble* hears of interruptions,
+    during which the last answer stands. Close it (``contextlib.aclosing``). Raises what waiting does not cure.
+    """
+    sources = (
+        _where_allowed(follow(api, _NAMESPACES, {}, _name, trouble), note),
+        _where_allowed(follow(api, services_path(namespace), {}, _name, trouble), note),
+    )
+    names, known = ClusterNames(), set[int]()
+    told: ClusterNames | None = None
+    async with aclosing(merged(*sources)) as changes:
+        async for source, found in changes:
+            known.add(source)
+            names = replace(names, services=found) if source else replace(names, namespaces=found)
+            if len(known) == len(sources) and names != told:
+                told = names
+                yield names
+
+
+async def _where_allowed(
+    states: AsyncGenerator[State[str]], note: Callable[[str], None]
+) -> AsyncGenerator[frozenset[str] | None]:
+    try:
+        async with aclosing(states):
+            async for state in states:
+                yield frozenset(state.values())
+    except (ForbiddenError, NotFoundError) as error:
+        note(error.message)
+        yield None
+
+
+def _name(item: Object) -> str:
+    name: str = item["metadata"]["name"]
+    return name

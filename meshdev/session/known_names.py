@@ -1,0 +1,111 @@
+"""What the session knows of names: the cluster's namespaces and Services, the laptop's own domains."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from meshdev.dns.known import Known, Standing, domains
+from meshdev.dns.policy import Zone
+from meshdev.errors import ConfigError
+from meshdev.kube.client import KubeApi
+from meshdev.kube.namespaces import ClusterNames, watch_names
+
+log = logging.getLogger(__name__)
+
+#: Namespaces that only answers of the cluster's DNS told of: a program asks for few, whatever it is led to ask for.
+MAX_CONFIRMED: Final = 64
+#: Between two tries with credentials that are not accepted, in seconds: a plugin may run each time.
+_CREDENTIALS_SECONDS: Final = 30.0
+
+
+class KnownNames:
+    """``known`` is what exists now. *search* gives the laptop's own search list."""
+
+    def __init__(self, api: KubeApi, zone: Zone, others: Iterable[str], search: Callable[[], tuple[str, ...]]) -> None:
+        """*others*: namespaces beside the connected one that are known to exist."""
+        self._api = api
+        self._zone = zone
+        self._search = search
+        self._certain = frozenset(map(_label, (zone.namespace, *others)))
+        self._confirmed: dict[bytes, None] = {}
+        self._names = ClusterNames()
+        self._reserved = frozenset(
+            name
+            for name in domains(_hosts(api))
+            if not any(name.is_subdomain(suffix) for suffix in domains(zone.domains))
+        )
+        self._foreign = search()
+        self.known = self._computed()
+        self.first = asyncio.Event()
+        """Set once the cluster's answer is there."""
+
+    async def follow(self) -> None:
+        """Learn what exists until cancelled. Credentials that run out end nothing: the last answer stands."""
+        while True:
+            changes = watch_names(self._api, self._zone.namespace, log.info, _log_trouble)
+            try:
+                async with contextlib.aclosing(changes):
+                    async for names in changes:
+                        self._names = names
+                        self.known = self._computed()
+                        self.first.set()
+            except ConfigError as error:  # CredentialError is its kind
+                _log_trouble(error)
+            else:
+                return
+            await asyncio.sleep(_CREDENTIALS_SECONDS)
+
+    def look(self) -> None:
+        """Follow the laptop's own domains."""
+        if self._search() != self._foreign:
+            self._foreign = self._search()
+            self.known = self._computed()
+
+    def confirm(self, label: bytes) -> None:
+        """The cluster's DNS found something in that namespace: so it exists, where nobody may list them."""
+        if self.known.namespace(label) is Standing.POSSIBLE and len(self._confirmed) < MAX_CONFIRMED:
+            log.info("namespace %s exists, by the cluster's DNS", label.decode("ascii", "replace"))
+            self._confirmed[label] = None
+            self.known = self._computed()
+
+    def _computed(self) -> Known:
+        names = self._names
+        listed = frozenset(map(_label, names.namespaces or ()))
+        host = socket.gethostname().partition(".")[2]  # resolv.conf(5): the search list where there is none
+        return Known(
+            namespaces=self._certain | listed | frozenset(self._confirmed),
+            complete=names.namespaces is not None,
+            services=None if names.services is None else frozenset(map(_label, names.services)),
+            foreign=domains((*self._foreign, *filter(None, (host,)))),
+            reserved=self._reserved,
+        )
+
+
+def _label(name: str) -> bytes:
+    return name.encode("ascii")
+
+
+def _hosts(api: KubeApi) -> Iterator[str]:
+    """The names by which the API server, its proxy and the environment's proxies are reached."""
+    for url in (api.server, api.endpoint.proxy, *getproxies().values()):
+        host = urlsplit(url if url and "://" in url else f"//{url or ''}").hostname
+        if host and not _is_address(host):
+            yield host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _log_trouble(error: Exception) -> None:
+    log.info("the names of the cluster are not followed: %s", error)
