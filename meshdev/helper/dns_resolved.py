@@ -66,19 +66,15 @@ class ResolvedDns:
         index, address = self._link()
         if self._told == (address, search, domains):
             return
+        fresh = self._told is None or self._told[0] != address or self._read(index) != self._settings
         self._names = (search, domains)
         self._touched, self._search = index, search  # from the first call on there is something to revert
         number = str(index)
+        if fresh:  # else each namespace that comes would have resolved probe its server anew
+            self._set_up(number, address)
+        _call("SetLinkDefaultRoute", "ib", number, "true" if "." in domains else "false")
         routed = routing_domains(search, domains, _claimed_elsewhere())
         names = [(name, "false") for name in search] + [(name, "true") for name in routed]
-        _call("SetLinkDNS", "ia(iay)", number, "1", _AF_INET, "4", *map(str, address.packed))
-        # The forwarder speaks plain DNS and does not sign; a laptop-wide default of the opposite must not apply here.
-        _call("SetLinkDNSOverTLS", "is", number, "no")
-        _call("SetLinkDNSSEC", "is", number, "no")
-        # Nobody in the cluster answers multicast questions.
-        _call("SetLinkLLMNR", "is", number, "no")
-        _call("SetLinkMulticastDNS", "is", number, "no")
-        _call("SetLinkDefaultRoute", "ib", number, "true" if "." in domains else "false")
         _call("SetLinkDomains", "ia(sb)", number, str(len(names)), *(word for pair in names for word in pair))
         self._settings = self._read(index)
         self._told = (address, search, domains)
@@ -122,6 +118,15 @@ class ResolvedDns:
         if self._ear is not None:
             self._ear.close()
         self._bus.close()
+
+    def _set_up(self, number: str, address: IPv4Address) -> None:
+        _call("SetLinkDNS", "ia(iay)", number, "1", _AF_INET, "4", *map(str, address.packed))
+        # The forwarder speaks plain DNS and does not sign; a laptop-wide default of the opposite must not apply here.
+        _call("SetLinkDNSOverTLS", "is", number, "no")
+        _call("SetLinkDNSSEC", "is", number, "no")
+        # Nobody in the cluster answers multicast questions.
+        _call("SetLinkLLMNR", "is", number, "no")
+        _call("SetLinkMulticastDNS", "is", number, "no")
 
     def _order(self) -> None:
         """Names of the cluster before those of other links' search domains, for programs that read resolv.conf.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Final
 
 from dns.name import from_text
@@ -35,8 +35,9 @@ PAUSE_SECONDS: Final = 0.1
 EVERYWHERE: Final = ("default", "kube-system")
 #: How long a connect waits to hear which namespaces there are.
 KNOWN_SECONDS: Final = 2.0
-#: How soon systemd-resolved hears of a namespace or a range that is new.
+#: How soon systemd-resolved hears of a namespace that is new, and how often of other routes at most.
 DOMAINS_SECONDS: Final = 0.5
+ZONES_SECONDS: Final = 10.0
 #: Reverse zones; where ranges are not known each Service has its own.
 MAX_ZONES: Final = 128
 
@@ -57,6 +58,9 @@ class Names:
         self._zone = Zone.of(domain_of(welcome.search), api.namespace)
         self._known = KnownNames(api, self._zone, (welcome.namespace, *EVERYWHERE), lambda: laptop.search)
         self._told: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        self._zones: tuple[str, ...] = ()
+        self._zones_of: tuple[IPv4Network, ...] | None = None
+        self._zones_until = 0.0
         self._nameserver = welcome.nameservers[0]
         self._failed = False
         #: For `connect` and `status`.
@@ -121,11 +125,22 @@ class Names:
         """
         if self._laptop.greeting.dns != "resolved":
             return self._zone.search[:1], (".", *self._zone.domains)
-        fixed = (*self._zone.domains, *reverse_zones(self._laptop.routing.routes, MAX_ZONES))
+        fixed = (*self._zone.domains, *self._reverse_zones())
         namespaces = self._known.known.suffixes
         if len(fixed) + len(namespaces) > MAX_DOMAINS:
             log.warning("%d namespaces are too many: b.NAMESPACE is found for some of them only", len(namespaces))
         return self._zone.search[:2], tuple(dict.fromkeys((*fixed, *namespaces)))[:MAX_DOMAINS]
+
+    def _reverse_zones(self) -> tuple[str, ...]:
+        """Those of the routes, a little behind: pods come and go, and resolved is not to be told of each at once."""
+        routes, now = self._laptop.routing.routes, asyncio.get_running_loop().time()
+        if routes is not self._zones_of and now >= self._zones_until:
+            self._zones, self._zones_of, self._zones_until = (
+                reverse_zones(routes, MAX_ZONES),
+                routes,
+                now + ZONES_SECONDS,
+            )
+        return self._zones
 
     async def _forwarder(self) -> Forwarder:
         helper = self._laptop.helper
