@@ -12,7 +12,7 @@ import pytest
 import pytun
 
 import meshdev
-from meshdev.helper.privileges import KEPT
+from meshdev.helper.privileges import CAP_DAC_OVERRIDE, KEPT
 from tests.netns.helpers import helper
 from tests.netns.laptop import Laptop
 
@@ -108,3 +108,16 @@ def test_files_of_others_are_closed(laptop: Laptop, tmp_path: Path) -> None:
     code = "from meshdev.helper.privileges import drop; drop(); open(__import__('sys').argv[1])"
     said = laptop.run("sh", "-c", f'{sys.executable} -I -c "{code}" {theirs} 2>&1 || true')
     assert "Permission denied" in said
+
+
+def test_the_stub_file_of_systemd_resolved_is_open(laptop: Laptop) -> None:
+    """It belongs to another account, and its search domains are put in order (meshdev.helper.dns_resolved)."""
+    stub = "/run/systemd/resolve/stub-resolv.conf"
+    laptop.run(
+        "sh", "-c", f"mkdir -p {Path(stub).parent} && echo search a > {stub} && chown -R 1234 {Path(stub).parent}"
+    )
+    code = f"from meshdev.helper.privileges import drop; drop(); open('{stub}', 'a').write('b')"
+    laptop.run(sys.executable, "-I", "-c", code)
+    assert laptop.run("cat", stub) == "search a\nb"
+    code = "from meshdev.helper.privileges import drop; drop(); print(end=open('/proc/self/status').read())"
+    assert _power(laptop.run(sys.executable, "-I", "-c", code))["CapEff"] == f"{KEPT | 1 << CAP_DAC_OVERRIDE:016x}"
