@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from typing import Final
 
 #: linux/capability.h
+CAP_DAC_OVERRIDE: Final = 1
 CAP_SETPCAP: Final = 8
+CAP_NET_BIND_SERVICE: Final = 10
 CAP_NET_ADMIN: Final = 12
 CAP_MKNOD: Final = 27
 

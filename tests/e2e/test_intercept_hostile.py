@@ -170,7 +170,7 @@ def raw(*words):
     return [each if isinstance(each, bytes) else json.dumps(each).encode() for each in words]
 bodies = [raw(b""), raw(b"{"), raw(b"[" * 100000), raw({"state": {}}), raw({"hello": hello}, {"hello": hello}),
           raw({"hello": {**hello, "address": "nowhere"}}), raw({"hello": hello}, {"listen": {"99999": 1}}),
-          raw({"hello": hello}, {"listen": {str(n): n for n in range(1, 2000)}}), raw(b"x" * 900000),
+          raw({"hello": hello}, {"listen": {str(n): n for n in range(1, 2000)}}), raw(b"x" * (2 << 20)),
           raw({"hello": hello}, {"state": {"redirected": ["8080"], "apart": {}, "older": {},
                "intercepts": {arguments["id"]: {"matched": 1 << 60, "fell_back": 0, "errors": 0}}, "flows": {}}})]
 for messages in bodies:

@@ -12,15 +12,17 @@ import pytest
 import pytun
 
 import meshdev
-from meshdev.helper.privileges import CAP_DAC_OVERRIDE, KEPT
+from meshdev.capabilities import CAP_DAC_OVERRIDE
+from meshdev.helper.privileges import KEPT
 from tests.netns.helpers import helper
 from tests.netns.laptop import Laptop
 
+_KEPT = sum(1 << capability for capability in KEPT)
 _LEFT = {
     "CapInh": "0000000000000000",
-    "CapPrm": f"{KEPT:016x}",
-    "CapEff": f"{KEPT:016x}",
-    "CapBnd": f"{KEPT:016x}",
+    "CapPrm": f"{_KEPT:016x}",
+    "CapEff": f"{_KEPT:016x}",
+    "CapBnd": f"{_KEPT:016x}",
     "CapAmb": "0000000000000000",
     "NoNewPrivs": "1",
 }
@@ -36,7 +38,7 @@ def _power(status: str) -> dict[str, str]:
 
 
 async def test_two_capabilities_and_no_way_to_more(laptop: Laptop) -> None:
-    assert f"{KEPT:x}" == "1400"
+    assert f"{_KEPT:x}" == "1400"
     async with helper(laptop, uid=1234) as connection:
         await connection.set_up()
         for pid in (connection.greeting.pid, connection.keeper):
@@ -120,4 +122,4 @@ def test_the_stub_file_of_systemd_resolved_is_open(laptop: Laptop) -> None:
     laptop.run(sys.executable, "-I", "-c", code)
     assert laptop.run("cat", stub) == "search a\nb"
     code = "from meshdev.helper.privileges import drop; drop(); print(end=open('/proc/self/status').read())"
-    assert _power(laptop.run(sys.executable, "-I", "-c", code))["CapEff"] == f"{KEPT | 1 << CAP_DAC_OVERRIDE:016x}"
+    assert _power(laptop.run(sys.executable, "-I", "-c", code))["CapEff"] == f"{_KEPT | 1 << CAP_DAC_OVERRIDE:016x}"
