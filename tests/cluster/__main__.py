@@ -10,12 +10,16 @@ from tests.cluster.run import TestbedError
 
 _USAGE = """\
 usage: python -m tests.cluster COMMAND
-  up                                     cluster, images, sample, laptops; idempotent
+  up [--kubernetes 1.35|1.32] [--nodes 1|2] [--kube-proxy nftables|iptables]
+                                         cluster, images, sample, laptops; idempotent. Without options: what is up,
+                                         else 1.35, 1 node, nftables. Another kind than what is up needs `down` first
   down                                   undo everything on this machine; the cache stays
   status [-o json]                       what runs
-  restart COMPONENT                      stop and start one component of the cluster, or laptop2-resolved
+  restart COMPONENT                      stop and start one component of the cluster: etcd, apiserver,
+                                         controller-manager, scheduler, containerd, kubelet, kube-proxy; those of
+                                         node 2: containerd2, kubelet2, kube-proxy2; or laptop2-resolved
   kubectl ARGS…                          kubectl as admin
-  node -- CMD                            CMD in the node's network
+  node [--node 2] -- CMD                 CMD in a node's network
   exec [--laptop 1|2] [--user dev] -- CMD
                                          CMD on a laptop
 """
@@ -30,10 +34,10 @@ def main(argv: list[str]) -> int:
             _node(rest)
         case ["kubectl", *rest]:
             _kubectl(rest)
-        case ["up"]:
+        case ["up", *options]:
             from tests.cluster import life
 
-            life.up()
+            life.up(options)
         case ["down"]:
             from tests.cluster import life
 
@@ -73,9 +77,16 @@ def _exec(words: list[str]) -> NoReturn:
 
 
 def _node(words: list[str]) -> NoReturn:
-    from tests.cluster import addresses, enter
+    from tests.cluster import addresses, enter, kinds
+    from tests.cluster.state import State
 
-    enter.network(addresses.NODE_NAMESPACE, _command(words), os.environ)
+    number = "1"
+    if words[:1] == ["--node"] and len(words) > 1:
+        number, words = words[1], words[2:]
+    nodes = {str(node.number): node for node in addresses.nodes(kinds.running(State.load().facts) or kinds.DEFAULT)}
+    if number not in nodes:
+        raise TestbedError(f"there is no node {number}; there are: {', '.join(nodes)}")
+    enter.network(nodes[number].namespace, _command(words), os.environ)
 
 
 def _kubectl(words: list[str]) -> NoReturn:

@@ -7,6 +7,7 @@ without guessing by name. Both cgroup v1 and v2 machines are served.
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.cluster.paths import CGROUP
@@ -31,15 +32,19 @@ def tracking() -> Path:
     return _MOUNTS / CGROUP if is_v2() else _MOUNTS / "pids" / CGROUP
 
 
-def create() -> None:
-    """Make our folder in every hierarchy; the kubelet wants its root to exist."""
+def create(kubelet_roots: Iterable[str]) -> None:
+    """Make our folder and KUBELET_ROOTS in every hierarchy; a kubelet wants its root to exist."""
     for root in hierarchies():
-        folder = root / CGROUP
-        folder.mkdir(exist_ok=True)
-        for name in ("cpuset.cpus", "cpuset.mems"):  # v1: a cpuset starts empty, and nothing may run in it
-            if not is_v2() and (folder / name).exists() and not (folder / name).read_text().strip():
-                (folder / name).write_text((root / name).read_text())
+        for name in (CGROUP, *kubelet_roots):
+            _make(root / name)
     (tracking() / "system").mkdir(exist_ok=True)
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in ("cpuset.cpus", "cpuset.mems"):  # v1: a cpuset starts empty, and nothing may run in it
+        if not is_v2() and (folder / name).exists() and not (folder / name).read_text().strip():
+            (folder / name).write_text((folder.parent / name).read_text())
 
 
 def track(pid: int) -> None:

@@ -6,72 +6,93 @@ from pathlib import Path
 
 from tests.cluster import addresses as plan
 from tests.cluster import cgroups, components, manifests, packages, pki, processes
+from tests.cluster.components import Programs
 from tests.cluster.hashing import text_hash
 from tests.cluster.images import Image
-from tests.cluster.paths import ADMIN_KUBECONFIG, CONTAINERD_SOCKET, KUBECTL_CACHE, KUBELET_ROOT, LOGS, RUN, log_file
+from tests.cluster.kinds import ClusterKind
+from tests.cluster.paths import ADMIN_KUBECONFIG, KUBECTL_CACHE, LOGS, log_file
 from tests.cluster.progress import wait_for
 from tests.cluster.run import TestbedError, run
 from tests.cluster.state import State
 
-_STARTED_EARLY = ("containerd", "etcd", "apiserver")
 _READY_SECONDS = 90.0
 _ROLLOUT_SECONDS = 180
 _SAMPLE_FACT = "manifests"
 
 
-def write_configuration() -> None:
+def write_configuration(kind: ClusterKind) -> None:
     """Certificates and configuration files; rewritten when they differ."""
-    pki.create()
-    for path, content in components.configuration_files().items():
+    pki.create(kind)
+    for path, content in components.configuration_files(kind).items():
         if not path.exists() or path.read_text() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-    for folder in (LOGS, KUBELET_ROOT, RUN / "containerd"):
+    for folder in (
+        LOGS,
+        *(f for node in plan.nodes(kind) for f in (node.folders.kubelet_root, node.folders.containerd_run)),
+    ):
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def ensure_early(state: State, kubebox: Path) -> None:
+def ensure_early(state: State, kind: ClusterKind, programs: Programs) -> None:
     """Have what everything else waits for running."""
-    cgroups.create()
-    daemons = components.daemons(kubebox)
-    for name in _STARTED_EARLY:
+    cgroups.create(node.folders.cgroup for node in plan.nodes(kind))
+    daemons = components.daemons(kind, programs)
+    for name in _early(kind):
         # An API server that finds no etcd starts without knowing what etcd supports.
         if processes.ensure(state, daemons[name]) and name == "etcd":
             wait_for("etcd", lambda: _still(state, "etcd") and _etcd_answers(), _READY_SECONDS)
+    for name in _containerds(kind):
+        wait_component(state, kind, name)
 
 
-def ensure_late(state: State, kubebox: Path) -> None:
-    """The rest, once the API server answers."""
-    daemons = components.daemons(kubebox)
-    for name in components.NAMES:
-        if name not in _STARTED_EARLY:
-            processes.ensure(state, daemons[name])
+def ensure_late(state: State, kind: ClusterKind, programs: Programs) -> None:
+    """The rest, once the API server answers. A node after the other: pod ranges are given in the order they come."""
+    daemons = components.daemons(kind, programs)
+    for name in components.CONTROL_PLANE:
+        processes.ensure(state, daemons[name])
+    for node in plan.nodes(kind):
+        for name in ("kubelet", "kube-proxy"):
+            processes.ensure(state, daemons[node.component(name)])
+        wait_component(state, kind, node.component("kubelet"))
 
 
-def restart(state: State, kubebox: Path, name: str) -> None:
+def restart(state: State, kind: ClusterKind, programs: Programs, name: str) -> None:
     """Stop (if it runs) and start one component, and wait until it works."""
-    daemon = components.daemons(kubebox).get(name)
+    daemon = components.daemons(kind, programs).get(name)
     if daemon is None:
-        raise TestbedError(f"there is no component {name}; there are: {', '.join(components.NAMES)}")
+        raise TestbedError(f"there is no component {name}; there are: {', '.join(components.names(kind))}")
     processes.stop(state, name, daemon.stop_seconds)
     processes.ensure(state, daemon)
-    wait_component(state, name)
+    wait_component(state, kind, name)
 
 
-def wait_component(state: State, name: str) -> None:
+def _containerds(kind: ClusterKind) -> dict[str, plan.Node]:
+    return {node.component("containerd"): node for node in plan.nodes(kind)}
+
+
+def _kubelets(kind: ClusterKind) -> dict[str, plan.Node]:
+    return {node.component("kubelet"): node for node in plan.nodes(kind)}
+
+
+def _early(kind: ClusterKind) -> tuple[str, ...]:
+    return (*_containerds(kind), "etcd", "apiserver")
+
+
+def wait_component(state: State, kind: ClusterKind, name: str) -> None:
     """Wait until NAME answers; a component without an endpoint only has to run."""
-    match name:
-        case "containerd":
-            wait_for("containerd", lambda: _still(state, name) and _containerd_answers(), _READY_SECONDS)
-        case "apiserver":
-            wait_for("the API server", lambda: _still(state, name) and _ready("/readyz"), _READY_SECONDS)
-        case "etcd":
-            wait_for("etcd", lambda: _still(state, name) and _etcd_answers(), _READY_SECONDS)
-            wait_for("the API server", lambda: _ready("/readyz"), _READY_SECONDS)
-        case "kubelet":
-            wait_for("the node", lambda: _still(state, name) and _node_ready(), _READY_SECONDS, 0.3)
-        case _:
-            _still(state, name)
+    containerd, kubelet = _containerds(kind).get(name), _kubelets(kind).get(name)
+    if containerd:
+        wait_for(name, lambda: _still(state, name) and _containerd_answers(containerd), _READY_SECONDS)
+    elif kubelet:
+        wait_for(kubelet.name, lambda: _still(state, name) and _node_ready(kubelet), _READY_SECONDS, 0.3)
+    elif name == "apiserver":
+        wait_for("the API server", lambda: _still(state, name) and _ready("/readyz"), _READY_SECONDS)
+    elif name == "etcd":
+        wait_for("etcd", lambda: _still(state, name) and _etcd_answers(), _READY_SECONDS)
+        wait_for("the API server", lambda: _ready("/readyz"), _READY_SECONDS)
+    else:
+        _still(state, name)
 
 
 def _still(state: State, name: str) -> bool:
@@ -81,8 +102,9 @@ def _still(state: State, name: str) -> bool:
     return True
 
 
-def _containerd_answers() -> bool:
-    return CONTAINERD_SOCKET.exists() and _quietly("ctr", "--address", CONTAINERD_SOCKET, "version")
+def _containerd_answers(node: plan.Node) -> bool:
+    socket = node.folders.containerd_socket
+    return socket.exists() and _quietly("ctr", "--address", socket, "version")
 
 
 def _etcd_answers() -> bool:
@@ -104,10 +126,10 @@ def _ready(path: str) -> bool:
     return _quietly(*kubectl_command(["get", "--raw", path, "--request-timeout=2s"]))
 
 
-def _node_ready() -> bool:
+def _node_ready(node: plan.Node) -> bool:
     jsonpath = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
     try:
-        command = kubectl_command(["get", "node", plan.NODE_NAME, "-o", jsonpath, "--request-timeout=2s"])
+        command = kubectl_command(["get", "node", node.name, "-o", jsonpath, "--request-timeout=2s"])
         return run(*command, timeout=5).strip() == "True"
     except TestbedError:
         return False
@@ -131,25 +153,30 @@ def kubectl(*argv: str, stdin: str | None = None) -> str:
     return run(*kubectl_command(argv), stdin=stdin)
 
 
-def import_image(state: State, image: Image) -> bool:
-    """Have IMAGE in containerd; True when it was imported now.
+def import_image(state: State, node: plan.Node, image: Image) -> None:
+    """Have IMAGE in NODE's containerd.
 
     `--digests` also makes a name with the manifest's digest, as a pull from a registry does: a sidecar is started by
     the digest that the manager runs.
     """
-    fact = f"image:{image.name}"
-    if state.facts.get(fact) == image.digest:
-        return False
     repository = image.reference.rpartition(":")[0]
-    command = ("ctr", "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", "images", "import")
+    command = ("ctr", "--address", node.folders.containerd_socket, "--namespace", "k8s.io", "images", "import")
     run(*command, "--base-name", repository, "--digests", image.archive)
-    state.set_fact(fact, image.digest)
-    return True
+    state.set_fact(_image_fact(node, image), image.digest)
 
 
-def ensure_sample(state: State, kubebox: Path, image: Image) -> None:
+def has_image(state: State, node: plan.Node, image: Image) -> bool:
+    """Whether NODE's containerd has this very IMAGE."""
+    return state.facts.get(_image_fact(node, image)) == image.digest
+
+
+def _image_fact(node: plan.Node, image: Image) -> str:
+    return f"image{node.suffix}:{image.name}"
+
+
+def ensure_sample(state: State, support: Path, image: Image) -> None:
     """Apply the manifests when they are not the applied ones or something of theirs is missing; wait for it."""
-    text = manifests.render(manifests.everything(kubebox, image.digest))
+    text = manifests.render(manifests.everything(support, image.digest))
     wanted = text_hash([text])
     unready = _unready()
     if unready or state.facts.get(_SAMPLE_FACT) != wanted:

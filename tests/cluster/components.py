@@ -1,23 +1,13 @@
-"""The cluster's programs: their flags and configuration files, as pure functions of the paths."""
+"""The cluster's programs: their flags and configuration files, as pure functions of its kind and the paths."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import addresses as plan
-from tests.cluster.paths import (
-    AUDIT_LOG,
-    CGROUP,
-    CNI_CONFIG,
-    CONTAINERD_ROOT,
-    CONTAINERD_SOCKET,
-    ETC,
-    ETCD_DATA,
-    KUBELET_ROOT,
-    LOGS,
-    PKI,
-    RUN,
-)
+from tests.cluster.kinds import ClusterKind
+from tests.cluster.paths import AUDIT_LOG, ETC, ETCD_DATA, PKI
 from tests.cluster.processes import Daemon, in_network
 
 PAUSE_IMAGE = "localhost/meshdev-pause:1"
@@ -27,37 +17,58 @@ ETCD_URL = "http://127.0.0.1:12379"
 # pods too, only later.
 _STOP_SECONDS = 2.0
 
-# Start order; `restart` and `status` use these names.
-NAMES = ("containerd", "etcd", "apiserver", "controller-manager", "scheduler", "kubelet", "kube-proxy")
+CONTROL_PLANE = ("etcd", "apiserver", "controller-manager", "scheduler")
 
 
-def configuration_files() -> dict[Path, str]:
+@dataclass(frozen=True)
+class Programs:
+    """The cluster's programs: Kubernetes itself, and what has etcd and CoreDNS, one for every version."""
+
+    kubernetes: Path
+    support: Path
+
+
+def names(kind: ClusterKind) -> tuple[str, ...]:
+    """Every component of a cluster of KIND in start order; `restart` and `status` use these names."""
+    nodes = plan.nodes(kind)
+    return (
+        *(node.component("containerd") for node in nodes),
+        *CONTROL_PLANE,
+        *(node.component(name) for node in nodes for name in ("kubelet", "kube-proxy")),
+    )
+
+
+def configuration_files(kind: ClusterKind) -> dict[Path, str]:
     """Path → content of every configuration file. JSON is YAML, so most are written as data."""
-    return {
-        CNI_CONFIG / "10-pods.conflist": json.dumps(cni(), indent=1),
-        ETC / "containerd.toml": containerd_toml(),
-        ETC / "kubelet.yaml": json.dumps(kubelet(), indent=1),
-        ETC / "kube-proxy.yaml": json.dumps(kube_proxy(), indent=1),
+    files = {
+        ETC / "kube-proxy.yaml": json.dumps(kube_proxy(kind), indent=1),
         ETC / "audit.yaml": json.dumps(audit_policy(), indent=1),
         # What pods with dnsPolicy Default (CoreDNS itself) get.
         ETC / "resolv.conf": f"nameserver {plan.WAN_DNS}\n",
     }
+    for node in plan.nodes(kind):
+        files |= {
+            node.folders.cni_config / "10-pods.conflist": json.dumps(cni(node, kind), indent=1),
+            node.folders.containerd_config: containerd_toml(node),
+            node.folders.kubelet_config: json.dumps(kubelet(node), indent=1),
+        }
+    return files
 
 
-def cni() -> dict[str, Any]:
+def cni(node: plan.Node, kind: ClusterKind) -> dict[str, Any]:
     """A bridge for pods. `tuning` because a new namespace inherits the machine's congestion control."""
     bridge = {
         "type": "bridge",
         "bridge": "cni0",
         "isGateway": True,
-        "ipMasq": True,
+        "ipMasq": kind.nodes == 1,  # with more nodes: network.rulesets
         "hairpinMode": True,
         "mtu": plan.POD_MTU,
         "ipam": {
             "type": "host-local",
-            "ranges": [[{"subnet": str(plan.NODE_PODS)}]],
+            "ranges": [[{"subnet": str(node.pods)}]],
             "routes": [{"dst": "0.0.0.0/0"}],
-            "dataDir": str(RUN / "cni"),
+            "dataDir": str(node.folders.cni_run),
         },
     }
     tuning = {"type": "tuning", "sysctl": {"net.ipv4.tcp_congestion_control": "cubic"}}
@@ -65,12 +76,13 @@ def cni() -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, tuning, portmap]}
 
 
-def containerd_toml() -> str:
+def containerd_toml(node: plan.Node) -> str:
     """containerd 1.6's configuration. restrict_oom_score_adj: root may lack CAP_SYS_RESOURCE here."""
+    folders = node.folders
     return f"""\
 version = 2
-root = "{CONTAINERD_ROOT}"
-state = "{RUN}/containerd/state"
+root = "{folders.containerd_root}"
+state = "{folders.containerd_run}/state"
 disabled_plugins = [
   "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.devmapper",
@@ -79,7 +91,7 @@ disabled_plugins = [
   "io.containerd.internal.v1.tracing",
 ]
 [grpc]
-address = "{CONTAINERD_SOCKET}"
+address = "{folders.containerd_socket}"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE_IMAGE}"
 restrict_oom_score_adj = true
@@ -88,7 +100,7 @@ enable_unprivileged_ports = true
 enable_unprivileged_icmp = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
-conf_dir = "{CNI_CONFIG}"
+conf_dir = "{folders.cni_config}"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
@@ -96,23 +108,25 @@ SystemdCgroup = false
 """
 
 
-def kubelet() -> dict[str, Any]:
+def kubelet(node: plan.Node) -> dict[str, Any]:
     """Everything of the kubelet's stays below our folders and our cgroup."""
+    folders = node.folders
+    certificate = node.component("kubelet")
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "failCgroupV1": False,
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{CGROUP}",
-        "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
+        "cgroupRoot": f"/{folders.cgroup}",
+        "containerRuntimeEndpoint": f"unix://{folders.containerd_socket}",
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
             "x509": {"clientCAFile": str(PKI / "ca.crt")},
         },
         "authorization": {"mode": "Webhook"},
-        "tlsCertFile": str(PKI / "kubelet.crt"),
-        "tlsPrivateKeyFile": str(PKI / "kubelet.key"),
+        "tlsCertFile": str(PKI / f"{certificate}.crt"),
+        "tlsPrivateKeyFile": str(PKI / f"{certificate}.key"),
         "clusterDNS": [str(plan.CLUSTER_DNS)],
         "clusterDomain": plan.CLUSTER_DOMAIN,
         "resolvConf": str(ETC / "resolv.conf"),
@@ -120,21 +134,21 @@ def kubelet() -> dict[str, Any]:
         "evictionHard": {"memory.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,  # images come from nowhere but our import: never collect them
         "imageMaximumGCAge": "0s",
-        "volumePluginDir": str(KUBELET_ROOT / "volumeplugins"),
-        "podLogsDir": str(LOGS / "pods"),
+        "volumePluginDir": str(folders.kubelet_root / "volumeplugins"),
+        "podLogsDir": str(folders.pod_logs),
         "nodeStatusUpdateFrequency": "10s",
         "registryPullQPS": 0,
         "serializeImagePulls": False,
     }
 
 
-def kube_proxy() -> dict[str, Any]:
-    """The nftables mode, as current clusters have it."""
+def kube_proxy(kind: ClusterKind) -> dict[str, Any]:
+    """nftables is what current clusters have, iptables what most have."""
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": str(PKI / "kube-proxy.kubeconfig")},
-        "mode": "nftables",
+        "mode": kind.kube_proxy,
         "clusterCIDR": str(plan.PODS),
         "conntrack": {"maxPerCore": 0},  # the machine's own limit is not ours to set
     }
@@ -163,48 +177,58 @@ def audit_policy() -> dict[str, Any]:
     }
 
 
-def daemons(kubebox: Path) -> dict[str, Daemon]:
-    """Every program of the node, in start order."""
-    files = configuration_files()
+def daemons(kind: ClusterKind, programs: Programs) -> dict[str, Daemon]:
+    """Every program of the cluster, in start order."""
+    found = {daemon.name: daemon for daemon in _control_plane(kind, programs)}
+    for node in plan.nodes(kind):
+        found |= {daemon.name: daemon for daemon in _of_node(node, kind, programs)}
+    return {name: found[name] for name in names(kind)}
 
-    def component(name: str, program: str, flags: dict[str, object], *inputs: Path) -> Daemon:
-        argv = (str(kubebox), program, *(f"--{flag}={value}" for flag, value in flags.items()))
-        texts = tuple(files[path] for path in inputs)
-        return Daemon(name, argv, in_network(plan.NODE_NAMESPACE), inputs=texts, stop_seconds=_STOP_SECONDS)
 
+def _control_plane(kind: ClusterKind, programs: Programs) -> list[Daemon]:
+    kubernetes = programs.kubernetes
+    audit = configuration_files(kind)[ETC / "audit.yaml"]
+    scheduler: dict[str, object] = {"kubeconfig": PKI / "scheduler.kubeconfig", "leader-elect": "false"}
+    etcd: dict[str, object] = {"data-dir": ETCD_DATA, "listen-client-url": ETCD_URL}
+    node = plan.FIRST_NODE
+    return [
+        _component("etcd", node, (programs.support, "etcd"), etcd),
+        _component("apiserver", node, (kubernetes, "kube-apiserver"), _apiserver_flags(), audit),
+        _component("controller-manager", node, (kubernetes, "kube-controller-manager"), _controller_flags()),
+        _component("scheduler", node, (kubernetes, "kube-scheduler"), scheduler),
+    ]
+
+
+def _of_node(node: plan.Node, kind: ClusterKind, programs: Programs) -> list[Daemon]:
+    files = configuration_files(kind)
+    folders = node.folders
     containerd = Daemon(
-        "containerd",
-        ("containerd", "--config", str(ETC / "containerd.toml")),
-        in_network(plan.NODE_NAMESPACE),
-        inputs=(files[ETC / "containerd.toml"],),
+        node.component("containerd"),
+        ("containerd", "--config", str(folders.containerd_config)),
+        in_network(node.namespace),
+        inputs=(files[folders.containerd_config],),
     )
-    found = (
+    kubelet_flags: dict[str, object] = {
+        "config": folders.kubelet_config,
+        "kubeconfig": PKI / f"{node.component('kubelet')}.kubeconfig",
+        "hostname-override": node.name,
+        "node-ip": node.address,
+        "root-dir": folders.kubelet_root,
+        "cert-dir": folders.kubelet_root / "pki",
+    }
+    proxy_flags: dict[str, object] = {"config": ETC / "kube-proxy.yaml", "hostname-override": node.name}
+    kubelet_input, proxy_input = files[folders.kubelet_config], files[ETC / "kube-proxy.yaml"]
+    kubernetes = programs.kubernetes
+    return [
         containerd,
-        component("etcd", "etcd", {"data-dir": ETCD_DATA, "listen-client-url": ETCD_URL}),
-        component("apiserver", "kube-apiserver", _apiserver_flags(), ETC / "audit.yaml"),
-        component("controller-manager", "kube-controller-manager", _controller_flags()),
-        component("scheduler", "kube-scheduler", {"kubeconfig": PKI / "scheduler.kubeconfig", "leader-elect": "false"}),
-        component(
-            "kubelet",
-            "kubelet",
-            {
-                "config": ETC / "kubelet.yaml",
-                "kubeconfig": PKI / "kubelet.kubeconfig",
-                "hostname-override": plan.NODE_NAME,
-                "node-ip": plan.NODE,
-                "root-dir": KUBELET_ROOT,
-                "cert-dir": KUBELET_ROOT / "pki",
-            },
-            ETC / "kubelet.yaml",
-        ),
-        component(
-            "kube-proxy",
-            "kube-proxy",
-            {"config": ETC / "kube-proxy.yaml", "hostname-override": plan.NODE_NAME},
-            ETC / "kube-proxy.yaml",
-        ),
-    )
-    return {daemon.name: daemon for daemon in found}
+        _component(node.component("kubelet"), node, (kubernetes, "kubelet"), kubelet_flags, kubelet_input),
+        _component(node.component("kube-proxy"), node, (kubernetes, "kube-proxy"), proxy_flags, proxy_input),
+    ]
+
+
+def _component(name: str, node: plan.Node, program: tuple[Path, str], flags: dict[str, object], *inputs: str) -> Daemon:
+    argv = (*(str(word) for word in program), *(f"--{flag}={value}" for flag, value in flags.items()))
+    return Daemon(name, argv, in_network(node.namespace), inputs=inputs, stop_seconds=_STOP_SECONDS)
 
 
 def _apiserver_flags() -> dict[str, object]:

@@ -4,6 +4,7 @@ import compileall
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import (
@@ -13,6 +14,7 @@ from tests.cluster import (
     cluster,
     components,
     images,
+    kinds,
     laptops,
     machine,
     mounts,
@@ -24,47 +26,54 @@ from tests.cluster import (
 from tests.cluster.hashing import tree_hash
 from tests.cluster.paths import CHECKOUT, DATA, RUN, SOURCES
 from tests.cluster.progress import note, step
+from tests.cluster.run import TestbedError
 from tests.cluster.state import State, locked
 
 _WAN = "wan"
 
 
-def up() -> None:
-    """Bring up what is not up, in the order that keeps slow things side by side."""
+def up(arguments: Sequence[str] = ()) -> None:
+    """Bring up what is not up, in the order that keeps slow things side by side. ARGUMENTS are kinds.parse's."""
+    wanted = kinds.parse(arguments)
     os.umask(0o022)
     with locked() as state:
+        kind = kinds.choose(kinds.running(state.facts), wanted)
         packages.install()
         packages.kubectl()
         packages.resolved_root()
-        kubebox, pause = binaries.kubebox(), binaries.pause()
+        programs, pause = binaries.programs(kind), binaries.build(binaries.PAUSE)
         built = [images.build_pause(pause), images.build_sample(), images.build_manager()]
         machine.prepare(state)
-        _network(state)
+        _network(state, kind)
         with step("cluster: containerd, etcd, API server"):
-            cluster.write_configuration()
-            cluster.ensure_early(state, kubebox)
-            cluster.wait_component(state, "containerd")
-        for image in built:
-            if image is not None and state.facts.get(f"image:{image.name}") != image.digest:
-                with step(f"cluster: import image {image.name}"):
-                    cluster.import_image(state, image)
-        with step("cluster: node"):
-            cluster.wait_component(state, "apiserver")
-            cluster.ensure_late(state, kubebox)
-            cluster.wait_component(state, "kubelet")
+            cluster.write_configuration(kind)
+            cluster.ensure_early(state, kind, programs)
+        _import(state, kind, [image for image in built if image is not None])
+        with step("cluster: node" if kind.nodes == 1 else "cluster: nodes"):
+            cluster.wait_component(state, kind, "apiserver")
+            cluster.ensure_late(state, kind, programs)
         _laptops(state)
         _compile()
         with step("cluster: sample application"):
-            cluster.ensure_sample(state, kubebox, images.sample())
-        note("testbed: up")
+            cluster.ensure_sample(state, programs.support, images.sample())
+        note(f"testbed: up ({kind})")
 
 
-def _network(state: State) -> None:
-    if not network.is_up(state):
+def _network(state: State, kind: kinds.ClusterKind) -> None:
+    if not network.is_up(state, kind):
         with step("network: namespaces and cables"):
             _stop_everything(state)  # a cluster without its network is no use: begin anew
             _remove(DATA)
-            network.create(state)
+            state.set_fact(kinds.FACT, kind.as_fact())
+            network.create(state, kind)
+
+
+def _import(state: State, kind: kinds.ClusterKind, built: Sequence[images.Image]) -> None:
+    for node in addresses.nodes(kind):
+        for image in built:
+            if not cluster.has_image(state, node, image):
+                with step(f"cluster: import image {image.name} on {node.name}"):
+                    cluster.import_image(state, node, image)
 
 
 def _laptops(state: State) -> None:
@@ -98,7 +107,10 @@ def restart(name: str) -> None:
             if name == resolved.name(number):
                 resolved.restart(state, number)
                 return
-        cluster.restart(state, binaries.kubebox(), name)
+        kind = kinds.running(state.facts)
+        if kind is None:
+            raise TestbedError("the testbed is not up: python -m tests.cluster up")
+        cluster.restart(state, kind, binaries.programs(kind), name)
 
 
 def down() -> None:
@@ -116,7 +128,7 @@ def down() -> None:
 def _stop_everything(state: State) -> None:
     for number in addresses.LAPTOPS:
         laptops.remove(state, number)
-    for name in (*reversed(components.NAMES), _WAN):
+    for name in (*reversed(components.names(kinds.running(state.facts) or kinds.DEFAULT)), _WAN):
         processes.stop(state, name, 3)
     cgroups.kill_all()
     mounts.unmount_below(DATA, RUN)

@@ -120,10 +120,10 @@ NAMESPACES = {
 }
 
 
-def everything(kubebox: Path, image_digest: str) -> Manifest:
-    """One List with all of it, in the order in which it can be applied. IMAGE_DIGEST stands in the pod templates:
-    the tag never changes, so it is what makes a changed sample roll out."""
-    items = [*_namespaces(), *_coredns(kubebox)]
+def everything(support: Path, image_digest: str) -> Manifest:
+    """One List with all of it, in the order in which it can be applied. SUPPORT is the program that holds CoreDNS.
+    IMAGE_DIGEST stands in the pod templates: the tag never changes, so it is what makes a changed sample roll out."""
+    items = [*_namespaces(), *_coredns(support)]
     for app in SAMPLE:
         items += [workload(app, image_digest), service(app)]
     return {"apiVersion": "v1", "kind": "List", "items": items}
@@ -224,7 +224,7 @@ def _namespaces() -> list[Manifest]:
     ]
 
 
-def _coredns(kubebox: Path) -> list[Manifest]:
+def _coredns(support: Path) -> list[Manifest]:
     """CoreDNS as every cluster runs it; its program is the node's, through a hostPath."""
     meta = {"name": "coredns", "namespace": "kube-system"}
     labels = {"k8s-app": "kube-dns"}
@@ -255,7 +255,7 @@ def _coredns(kubebox: Path) -> list[Manifest]:
         "priorityClassName": "system-cluster-critical",
         "containers": [container],
         "volumes": [
-            {"name": "kubebox", "hostPath": {"path": str(kubebox), "type": "File"}},
+            {"name": "kubebox", "hostPath": {"path": str(support), "type": "File"}},
             {"name": "config", "configMap": {"name": "coredns"}},
         ],
     }

@@ -1,7 +1,8 @@
 """The network namespaces and the wires between them: a pure plan, and its application.
 
-Two bridges: the node's `eth0` is the switch of the node network, wan's `lan` the office switch. Both are the gateway
-at the same time, which saves a hop on the path that the benchmark measures.
+Two bridges: node 1's `eth0` is the switch of the node network, wan's `lan` the office switch. Both are the gateway
+at the same time, which saves a hop on the path that the benchmark measures. Node 2 hangs on node 1's switch; each node
+has a route to the pods of the other.
 """
 
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from tests.cluster import addresses as plan
 from tests.cluster import processes
 from tests.cluster.hashing import text_hash
+from tests.cluster.kinds import NODES, ClusterKind
 from tests.cluster.paths import NETNS
 from tests.cluster.run import run
 from tests.cluster.state import State
@@ -20,34 +22,53 @@ Wiring = list[tuple[str, list[str]]]
 FACT = "network"
 
 
-def wiring() -> Wiring:
+def wiring(kind: ClusterKind) -> Wiring:
     """Every `ip` command, in order."""
     return [
-        *([("", _cables())]),
-        (plan.NODE_NAMESPACE, _node()),
-        (plan.WAN_NAMESPACE, _wan()),
+        *([("", _cables(kind))]),
+        *((node.namespace, _node(node, kind)) for node in plan.nodes(kind)),
+        (plan.WAN_NAMESPACE, _wan(kind)),
         *((plan.laptop(number).namespace, _laptop(plan.laptop(number))) for number in plan.LAPTOPS),
     ]
 
 
-def settings() -> dict[str, list[str]]:
+def settings(kind: ClusterKind) -> dict[str, list[str]]:
     """Namespace → kernel settings. cubic is the default of distributions; a machine may have another."""
     cubic = "net.ipv4.tcp_congestion_control=cubic"
     return {
-        plan.NODE_NAMESPACE: [cubic, "net.ipv4.ip_forward=1"],
+        **{node.namespace: [cubic, "net.ipv4.ip_forward=1"] for node in plan.nodes(kind)},
         plan.WAN_NAMESPACE: [cubic, "net.ipv4.ip_forward=1"],
         **{plan.laptop(number).namespace: [cubic, "net.ipv4.ping_group_range=0 2147483647"] for number in plan.LAPTOPS},
     }
 
 
-def fingerprint() -> str:
+def rulesets(kind: ClusterKind) -> dict[str, str]:
+    """Namespace → nftables rules. Pods of two nodes know each other by their own addresses, which the CNI plugin's
+    `ipMasq` would hide: it knows the range of its own node only (components.cni)."""
+    if kind.nodes == 1:
+        return {}
+    return {node.namespace: _masquerade(node) for node in plan.nodes(kind)}
+
+
+def _masquerade(node: plan.Node) -> str:
+    return f"""\
+table ip testbed {{
+  chain postrouting {{
+    type nat hook postrouting priority srcnat;
+    ip saddr {node.pods} ip daddr != {plan.PODS} masquerade
+  }}
+}}
+"""
+
+
+def fingerprint(kind: ClusterKind) -> str:
     """Differs when the plan does."""
-    return text_hash([repr(wiring()), repr(settings())])
+    return text_hash([repr(wiring(kind)), repr(settings(kind)), *rulesets(kind).values()])
 
 
-def is_up(state: State) -> bool:
+def is_up(state: State, kind: ClusterKind) -> bool:
     """Whether the namespaces exist and were made by this very plan."""
-    return state.facts.get(FACT) == fingerprint() and all(exists(name) for name in plan.namespaces())
+    return state.facts.get(FACT) == fingerprint(kind) and all(exists(name) for name in plan.namespaces(kind))
 
 
 def exists(namespace: str) -> bool:
@@ -55,22 +76,27 @@ def exists(namespace: str) -> bool:
     return (NETNS / namespace).exists() and os.path.ismount(NETNS / namespace)
 
 
-def create(state: State) -> None:
+def create(state: State, kind: ClusterKind) -> None:
     """Make everything from nothing."""
-    for name in plan.namespaces():
+    for name in plan.namespaces(kind):
         run("ip", "netns", "add", name)
-    for namespace, lines in wiring():
+    for namespace, lines in wiring(kind):
         _batch(namespace, lines)
-    for namespace, values in settings().items():
+    for namespace, values in settings(kind).items():
         run("ip", "netns", "exec", namespace, "sysctl", "-qw", *values)
-    state.set_fact(FACT, fingerprint())
+    for namespace, rules in rulesets(kind).items():
+        run("ip", "netns", "exec", namespace, "nft", "-f", "-", stdin=rules)
+    state.set_fact(FACT, fingerprint(kind))
 
 
 def destroy(state: State) -> None:
-    """Remove the namespaces; devices and cables go with the last process inside, so those are ended first."""
+    """Remove the namespaces; devices and cables go with the last process inside, so those are ended first.
+
+    Those of the largest kind: `down` is complete whatever the state says.
+    """
     state.facts.pop(FACT, None)
     state.save()
-    for name in plan.namespaces():
+    for name in plan.namespaces(ClusterKind(nodes=max(NODES))):
         if exists(name):
             processes.kill_in_network(NETNS / name)
             run("ip", "netns", "delete", name)
@@ -82,8 +108,9 @@ def _batch(namespace: str, lines: Iterable[str]) -> None:
     run("ip", *inside, "-batch", "-", stdin="\n".join(lines) + "\n")
 
 
-def _cables() -> list[str]:
-    lines = [_cable(plan.NODE_NAMESPACE, "uplink", plan.WAN_NAMESPACE, "node")]
+def _cables(kind: ClusterKind) -> list[str]:
+    lines = [_cable(node.namespace, "uplink", plan.WAN_NAMESPACE, node.wan_port) for node in plan.nodes(kind)]
+    lines += [_cable(node.namespace, "eth0", plan.NODE_NAMESPACE, node.name) for node in _beside_first(kind)]
     for number in plan.LAPTOPS:
         laptop = plan.laptop(number)
         lines.append(_cable(laptop.namespace, "node0", plan.NODE_NAMESPACE, laptop.hostname))
@@ -106,20 +133,37 @@ def _ports() -> list[str]:
     return [plan.laptop(number).hostname for number in plan.LAPTOPS]
 
 
-def _node() -> list[str]:
+def _beside_first(kind: ClusterKind) -> list[plan.Node]:
+    """The nodes that hang on node 1's switch."""
+    return [node for node in plan.nodes(kind) if node != plan.FIRST_NODE]
+
+
+def _node(node: plan.Node, kind: ClusterKind) -> list[str]:
+    """Node 1 is the switch and has the VPC's address; the others have a cable and a route there."""
+    first = node == plan.FIRST_NODE
+    ports = [*_ports(), *(other.name for other in _beside_first(kind))]
     return [
         "link set lo up",
-        f"address add {plan.VPC}/32 dev lo",
-        *_bridge("eth0", _ports()),
-        f"address add {plan.NODE}/{plan.NODE_NETWORK.prefixlen} dev eth0",
+        *([f"address add {plan.VPC}/32 dev lo", *_bridge("eth0", ports)] if first else []),
+        f"address add {node.address}/{plan.NODE_NETWORK.prefixlen} dev eth0",
         "link set eth0 up",
-        f"address add {plan.UPLINK_NODE}/{plan.UPLINK.prefixlen} dev uplink",
+        f"address add {node.uplink} dev uplink",
         "link set uplink up",
-        f"route add default via {plan.UPLINK_GATEWAY}",
+        f"route add default via {node.uplink_gateway}",
+        *([] if first else [f"route add {plan.VPC}/32 via {plan.NODE}"]),
+        *(f"route add {other.pods} via {other.address}" for other in plan.nodes(kind) if other != node),
     ]
 
 
-def _wan() -> list[str]:
+def _wan(kind: ClusterKind) -> list[str]:
+    uplinks = [
+        line
+        for node in plan.nodes(kind)
+        for line in (
+            f"address add {node.uplink_gateway}/{node.uplink.network.prefixlen} dev {node.wan_port}",
+            f"link set {node.wan_port} up",
+        )
+    ]
     return [
         "link set lo up",
         f"address add {plan.WAN_DNS}/32 dev lo",
@@ -127,8 +171,7 @@ def _wan() -> list[str]:
         *_bridge("lan", _ports()),
         f"address add {plan.LAN_GATEWAY}/{plan.LAN.prefixlen} dev lan",
         "link set lan up",
-        f"address add {plan.UPLINK_GATEWAY}/{plan.UPLINK.prefixlen} dev node",
-        "link set node up",
+        *uplinks,
         "route add unreachable default",  # the end of the world answers at once instead of swallowing packets
     ]
 

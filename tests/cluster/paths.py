@@ -5,6 +5,7 @@ laptops' homes, RUN holds sockets and the record of what is running. None of the
 second checkout finds and takes over the running testbed.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -16,15 +17,11 @@ RUN = Path("/run/meshdev-testbed")
 
 STATE_FILE = RUN / "state.json"
 LOCK_FILE = Path("/run/meshdev-testbed.lock")  # beside RUN: `down` removes RUN while it holds the lock
-CONTAINERD_SOCKET = RUN / "containerd" / "containerd.sock"
 
 LOGS = DATA / "log"
 PKI = DATA / "pki"
 ETC = DATA / "etc"
-CNI_CONFIG = DATA / "cni"
-KUBELET_ROOT = DATA / "kubelet"
 ETCD_DATA = DATA / "etcd"
-CONTAINERD_ROOT = DATA / "containerd"
 AUDIT_LOG = LOGS / "audit.log"
 
 ADMIN_KUBECONFIG = PKI / "admin.kubeconfig"
@@ -39,6 +36,56 @@ TUN_DEVICE = Path("/dev/net/tun")
 SUDOERS_FILE = Path("/etc/sudoers.d/meshdev-testbed")
 
 CGROUP = "meshdev-testbed"
+
+
+@dataclass(frozen=True)
+class NodeFolders:
+    """Where one node's programs keep their files; `suffix` tells them from another node's."""
+
+    suffix: str
+
+    @property
+    def containerd_config(self) -> Path:
+        return ETC / f"containerd{self.suffix}.toml"
+
+    @property
+    def containerd_root(self) -> Path:
+        return DATA / f"containerd{self.suffix}"
+
+    @property
+    def containerd_run(self) -> Path:
+        return RUN / f"containerd{self.suffix}"
+
+    @property
+    def containerd_socket(self) -> Path:
+        return self.containerd_run / "containerd.sock"
+
+    @property
+    def cni_config(self) -> Path:
+        """The folder that containerd looks for network configurations in."""
+        return DATA / f"cni{self.suffix}"
+
+    @property
+    def cni_run(self) -> Path:
+        """Which addresses are given to pods."""
+        return RUN / f"cni{self.suffix}"
+
+    @property
+    def kubelet_config(self) -> Path:
+        return ETC / f"kubelet{self.suffix}.yaml"
+
+    @property
+    def kubelet_root(self) -> Path:
+        return DATA / f"kubelet{self.suffix}"
+
+    @property
+    def pod_logs(self) -> Path:
+        return LOGS / f"pods{self.suffix}"
+
+    @property
+    def cgroup(self) -> str:
+        """The root of its pods' cgroups, below the testbed's own."""
+        return f"{CGROUP}/node{self.suffix}" if self.suffix else CGROUP
 
 
 def log_file(name: str) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import addresses as plan
+from tests.cluster.kinds import ClusterKind
 from tests.cluster.paths import ADMIN_KUBECONFIG, PKI
 from tests.cluster.run import run
 
@@ -39,25 +40,28 @@ _API_NAMES = (
     f"IP:{plan.VPC}",
 )
 
-IDENTITIES = (
-    Identity("apiserver", "kube-apiserver", names=_API_NAMES),
-    Identity("apiserver-kubelet", "kube-apiserver-kubelet-client", "system:masters"),
-    Identity("admin", "admin", "system:masters"),
-    Identity("controller-manager", "system:kube-controller-manager"),
-    Identity("scheduler", "system:kube-scheduler"),
-    Identity("kube-proxy", "system:kube-proxy"),
-    Identity(
-        "kubelet",
-        f"system:node:{plan.NODE_NAME}",
-        "system:nodes",
-        names=(f"DNS:{plan.NODE_NAME}", f"IP:{plan.NODE}"),
-    ),
-    # One person a laptop: Leases, audit lines and conflicts show who it was.
-    *(Identity(f"laptop{number}", f"dev@laptop{number}", "system:masters") for number in plan.LAPTOPS),
-)
+
+def identities(kind: ClusterKind) -> tuple[Identity, ...]:
+    """Everyone who has a certificate in a cluster of KIND."""
+    return (
+        Identity("apiserver", "kube-apiserver", names=_API_NAMES),
+        Identity("apiserver-kubelet", "kube-apiserver-kubelet-client", "system:masters"),
+        Identity("admin", "admin", "system:masters"),
+        Identity("controller-manager", "system:kube-controller-manager"),
+        Identity("scheduler", "system:kube-scheduler"),
+        Identity("kube-proxy", "system:kube-proxy"),
+        *(_kubelet(node) for node in plan.nodes(kind)),
+        # One person a laptop: Leases, audit lines and conflicts show who it was.
+        *(Identity(f"laptop{number}", f"dev@laptop{number}", "system:masters") for number in plan.LAPTOPS),
+    )
 
 
-def create() -> None:
+def _kubelet(node: plan.Node) -> Identity:
+    names = (f"DNS:{node.name}", f"IP:{node.address}")
+    return Identity(node.component("kubelet"), f"system:node:{node.name}", "system:nodes", names)
+
+
+def create(kind: ClusterKind) -> None:
     """Make the authority, every identity, the service account key and the kubeconfigs. Idempotent."""
     PKI.mkdir(parents=True, exist_ok=True)
     PKI.chmod(0o700)
@@ -67,7 +71,7 @@ def create() -> None:
         *("openssl", "req", "-x509", *_EC_KEY, "-keyout", PKI / "ca.key", "-out", PKI / "ca.crt"),
         *("-days", _DAYS, "-subj", "/CN=meshdev-testbed"),
     )
-    for identity in IDENTITIES:
+    for identity in identities(kind):
         _issue(identity)
         (PKI / f"{identity.name}.kubeconfig").write_text(kubeconfig(identity.name))
     run("openssl", "genrsa", "-out", PKI / "service-account.key", "2048")

@@ -9,19 +9,26 @@ import pytest
 
 from tests.cluster import addresses as plan
 from tests.cluster import enter, laptops, mounts, network
+from tests.cluster.kinds import DEFAULT, OTHER, ClusterKind
 
 SESSIONS = IPv4Network("198.18.0.0/16")  # of meshdev's own plan: the testbed keeps clear of it
 
 
+KINDS = pytest.mark.parametrize("kind", [DEFAULT, OTHER], ids=["default", "other"])
+
+
 def test_networks_are_disjoint() -> None:
-    networks = [plan.NODE_NETWORK, plan.PODS, plan.SERVICES, plan.LAN, plan.UPLINK, SESSIONS, IPv4Network(plan.VPC)]
+    uplinks = [node.uplink.network for node in plan.nodes(OTHER)]
+    networks = [plan.NODE_NETWORK, plan.PODS, plan.SERVICES, plan.LAN, *uplinks, SESSIONS, IPv4Network(plan.VPC)]
     for one, other in itertools.combinations(networks, 2):
         assert not one.overlaps(other), f"{one} and {other}"
 
 
 def test_every_address_is_private_or_reserved() -> None:
     """A packet that escaped by mistake must not reach anybody."""
-    everything = [plan.NODE, plan.LAN_GATEWAY, plan.UPLINK_NODE, plan.WAN_DNS, plan.WAN_WEB, plan.VPC, plan.CLUSTER_DNS]
+    everything = [plan.NODE, plan.LAN_GATEWAY, plan.WAN_DNS, plan.WAN_WEB, plan.VPC, plan.CLUSTER_DNS]
+    for node in plan.nodes(OTHER):
+        everything += [node.address, node.uplink.ip, node.uplink_gateway, node.pods[1]]
     assert all(not address.is_global for address in everything)
 
 
@@ -32,17 +39,52 @@ def test_laptops_differ() -> None:
         plan.laptop(9)
 
 
-def test_wiring_leads_nowhere_but_wan() -> None:
-    lines = dict(network.wiring())
+def test_nodes_differ() -> None:
+    one, two = plan.nodes(OTHER)
+    assert plan.nodes(DEFAULT) == (one,)
+    assert (one.address, one.namespace, one.component("kubelet")) == (plan.NODE, plan.NODE_NAMESPACE, "kubelet")
+    assert two.component("kubelet") == "kubelet2"
+    assert not one.pods.overlaps(two.pods)
+    assert one.pods.subnet_of(plan.PODS)
+    assert two.pods.subnet_of(plan.PODS)
+    taken = {laptop.node_network.ip for laptop in map(plan.laptop, plan.LAPTOPS)}
+    assert {one.address, two.address}.isdisjoint(taken)
+
+
+def test_nodes_share_no_file() -> None:
+    one, two = (node.folders for node in plan.nodes(OTHER))
+    names = [name for name, value in vars(type(one)).items() if isinstance(value, property)]
+    assert len(names) > 5
+    for name in names:
+        mine, other = Path("/", getattr(one, name)), Path("/", getattr(two, name))
+        assert mine != other
+        assert name == "cgroup" or not other.is_relative_to(mine)
+
+
+def test_pods_of_two_nodes_reach_each_other_by_their_own_addresses() -> None:
+    lines = dict(network.wiring(OTHER))
+    one, two = plan.nodes(OTHER)
+    assert f"route add {two.pods} via {two.address}" in lines[one.namespace]
+    assert f"route add {one.pods} via {one.address}" in lines[two.namespace]
+    for node in (one, two):
+        assert f"ip saddr {node.pods} ip daddr != {plan.PODS} masquerade" in network.rulesets(OTHER)[node.namespace]
+    assert network.rulesets(DEFAULT) == {}
+
+
+@KINDS
+def test_wiring_leads_nowhere_but_wan(kind: ClusterKind) -> None:
+    lines = dict(network.wiring(kind))
     assert f"route add default via {plan.LAN_GATEWAY}" in lines["meshdev-laptop1"]
-    assert f"route add default via {plan.UPLINK_GATEWAY}" in lines[plan.NODE_NAMESPACE]
+    for node in plan.nodes(kind):
+        assert f"route add default via {node.uplink_gateway}" in lines[node.namespace]
     assert "route add unreachable default" in lines[plan.WAN_NAMESPACE]
     assert not any("default" in line for line in lines[""])
 
 
-def test_cables_join_two_of_our_namespaces() -> None:
-    cables = dict(network.wiring())[""]
-    known = set(plan.namespaces())
+@KINDS
+def test_cables_join_two_of_our_namespaces(kind: ClusterKind) -> None:
+    cables = dict(network.wiring(kind))[""]
+    known = set(plan.namespaces(kind))
     for cable in cables:
         words = cable.split()
         ends = {words[index + 1] for index, word in enumerate(words) if word == "netns"}
@@ -51,7 +93,8 @@ def test_cables_join_two_of_our_namespaces() -> None:
 
 
 def test_fingerprint_is_stable() -> None:
-    assert network.fingerprint() == network.fingerprint()
+    assert network.fingerprint(DEFAULT) == network.fingerprint(ClusterKind())
+    assert network.fingerprint(DEFAULT) != network.fingerprint(OTHER)
 
 
 def test_laptop_script_touches_only_its_own_mount_namespace() -> None:

@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import components, manifests, packages
+from tests.cluster import addresses as plan
+from tests.cluster import components, manifests, packages, pki
+from tests.cluster.components import Programs
 from tests.cluster.hashing import text_hash, tree_hash
+from tests.cluster.kinds import DEFAULT, OTHER, ClusterKind
 
-KUBEBOX = Path("/cache/kubebox")
+SUPPORT = Path("/cache/newest")
+PROGRAMS = Programs(Path("/cache/kubebox"), SUPPORT)
+KINDS = pytest.mark.parametrize("kind", [DEFAULT, OTHER], ids=["default", "other"])
 
 
 def items() -> dict[tuple[str, str], dict[str, Any]]:
-    listed = json.loads(manifests.render(manifests.everything(KUBEBOX, "d" * 64)))["items"]
+    listed = json.loads(manifests.render(manifests.everything(SUPPORT, "d" * 64)))["items"]
     return {(item["kind"], item["metadata"]["name"]): item for item in listed}
 
 
@@ -71,23 +76,60 @@ def test_unready_compares_generation_and_counts() -> None:
     assert ("kube-system", "deployment/coredns") in manifests.unready([])
 
 
-def test_configuration_is_valid_and_inside_our_folders() -> None:
-    files = components.configuration_files()
+@KINDS
+def test_configuration_is_valid_and_inside_our_folders(kind: ClusterKind) -> None:
+    files = components.configuration_files(kind)
     for path, content in files.items():
         assert "meshdev-testbed" in str(path)
         if path.suffix in {".yaml", ".conflist"}:
             json.loads(content)
-    plugins = [plugin["type"] for plugin in components.cni()["plugins"]]
-    assert plugins == ["bridge", "tuning", "portmap"]
-    assert components.cni()["plugins"][0]["mtu"] == 1450
+    for node in plan.nodes(kind):
+        plugins = components.cni(node, kind)["plugins"]
+        assert [plugin["type"] for plugin in plugins] == ["bridge", "tuning", "portmap"]
+        assert plugins[0]["mtu"] == 1450
+        assert plugins[0]["ipMasq"] is (kind.nodes == 1)
 
 
-def test_daemons_start_in_order() -> None:
-    assert tuple(components.daemons(KUBEBOX)) == components.NAMES
+@KINDS
+def test_daemons_start_in_order(kind: ClusterKind) -> None:
+    assert tuple(components.daemons(kind, PROGRAMS)) == components.names(kind)
+
+
+def test_names_of_components() -> None:
+    first = ("containerd", "etcd", "apiserver", "controller-manager", "scheduler", "kubelet", "kube-proxy")
+    assert components.names(DEFAULT) == first
+    assert set(components.names(OTHER)) - set(first) == {"containerd2", "kubelet2", "kube-proxy2"}
+
+
+def test_components_of_node_2_run_there_with_files_of_their_own() -> None:
+    daemons = components.daemons(OTHER, PROGRAMS)
+    for name in ("containerd", "kubelet", "kube-proxy"):
+        assert daemons[name].enter == ("nsenter", "--net=/run/netns/meshdev-node", "--")
+        assert daemons[f"{name}2"].enter == ("nsenter", "--net=/run/netns/meshdev-node2", "--")
+    config = components.kubelet(plan.Node(2))
+    assert config["containerRuntimeEndpoint"] == "unix:///run/meshdev-testbed/containerd2/containerd.sock"
+    assert config["cgroupRoot"] == "/meshdev-testbed/node2"
+    names = {identity.name: identity for identity in pki.identities(OTHER)}
+    assert config["tlsCertFile"].endswith("/kubelet2.crt")
+    assert names["kubelet2"].subject == "/O=system:nodes/CN=system:node:node2"
+    assert "kubelet2" not in {identity.name for identity in pki.identities(DEFAULT)}
+
+
+def test_etcd_and_coredns_are_of_the_newest_version() -> None:
+    daemons = components.daemons(OTHER, PROGRAMS)
+    assert [name for name, daemon in daemons.items() if daemon.argv[0] == str(SUPPORT)] == ["etcd"]
+    assert f'"path": "{SUPPORT}"' in manifests.render(manifests.everything(SUPPORT, "d" * 64))
+
+
+def test_kube_proxy_runs_in_the_mode_asked_for() -> None:
+    assert components.kube_proxy(OTHER)["mode"] == "iptables"
+    one, other = (components.daemons(kind, PROGRAMS)["kube-proxy"].fingerprint for kind in (DEFAULT, OTHER))
+    assert one != other
 
 
 def test_another_program_is_another_fingerprint() -> None:
-    one, other = (components.daemons(Path(name))["kubelet"].fingerprint for name in ("/a", "/b"))
+    programs = [Programs(Path(name), SUPPORT) for name in ("/a", "/b")]
+    one, other = (components.daemons(DEFAULT, program)["kubelet"].fingerprint for program in programs)
     assert one != other
 
 
