@@ -12,7 +12,7 @@ from tests.flaky import CHECKOUT, MOST_FLAKY, judge, summary
 
 #: Tests that pass, that pass from their second run on, and that never pass.
 _SUITE: Final = """
-import pathlib, pytest
+import os, pathlib, pytest
 
 def first_time(name):
     mark = pathlib.Path(__file__).with_name(name)
@@ -32,6 +32,13 @@ def test_flaky(number):
 def test_bad(number):
     raise AssertionError
 
+@pytest.mark.skipif(not {other}, reason="not asked for")
+@pytest.mark.every_cluster
+def test_everywhere():
+    kind = os.environ["MESHDEV_TESTBED_KIND"]
+    pathlib.Path(__file__).with_name("kinds").open("a").write(kind + "\\n")
+    assert "1.32" not in kind or {other} == "passes"
+
 @pytest.fixture
 def untidy():
     yield
@@ -43,12 +50,14 @@ def test_untidy(untidy):
 """
 
 
-def _run(folder: Path, *, flaky: int = 0, bad: int = 0, teardown: int = 0) -> tuple[int, list[str]]:
+def _run(
+    folder: Path, *arguments: str, flaky: int = 0, bad: int = 0, teardown: int = 0, other: str = ""
+) -> tuple[int, list[str]]:
     """The exit code of a run of the suite above, and the lines that it printed."""
-    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  every_cluster\n")
     suite = folder / "test_suite.py"
-    suite.write_text(_SUITE.format(flaky=flaky, bad=bad, teardown=teardown))
-    done = _flaky(folder, "test_suite.py")
+    suite.write_text(_SUITE.format(flaky=flaky, bad=bad, teardown=teardown, other=repr(other)))
+    done = _flaky(folder, *arguments, "test_suite.py")
     return done.returncode, done.stdout.splitlines()
 
 
@@ -95,6 +104,38 @@ def test_too_many_fail_the_run_without_another_try(tmp_path: Path) -> None:
     assert code == 1
     assert lines[-1] == f"1 passed, {MOST_FLAKY + 1} failed"
     assert not [line for line in lines if line.startswith("once more")]
+
+
+def test_marked_tests_run_on_the_other_cluster_too(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, "--every-cluster", other="passes")
+    assert (code, lines[-1]) == (0, "3 passed, 0 failed")
+    default, other = (tmp_path / "kinds").read_text().splitlines()
+    assert default == "--kubernetes 1.35 --nodes 1 --kube-proxy nftables"
+    assert other == "--kubernetes 1.32 --nodes 2 --kube-proxy iptables"
+
+
+def test_failures_of_both_clusters_are_in_one_summary(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, "--every-cluster", flaky=1, other="fails")
+    assert code == 1
+    assert lines[-3:] == [
+        "flaky: test_suite.py::test_flaky[0] failed, and passed when it ran alone",
+        "failed: test_suite.py::test_everywhere (Kubernetes 1.32, 2 nodes, kube-proxy iptables)",
+        "3 passed, 1 failed",
+    ]
+
+
+def test_failures_of_the_first_cluster_leave_fewer_tries_to_the_other(tmp_path: Path) -> None:
+    code, lines = _run(tmp_path, "--every-cluster", bad=MOST_FLAKY, other="fails")
+    assert code == 1
+    assert lines[-1] == f"2 passed, {MOST_FLAKY + 1} failed"
+    assert len([line for line in lines if line.startswith("once more")]) == MOST_FLAKY
+
+
+def test_no_marked_test_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  every_cluster\n")
+    (tmp_path / "test_suite.py").write_text("def test_good(): pass")
+    done = _flaky(tmp_path, "--every-cluster", "test_suite.py")
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 def test_a_run_without_tests_is_no_success(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ NODES = (1, 2)
 PROXY_MODES = ("nftables", "iptables")
 
 FACT = "kind"
+#: Tests run on a cluster of the kind that the options in this variable ask for; without it, on what is up.
+VARIABLE = "MESHDEV_TESTBED_KIND"
 
 _CHOICES = {
     "--kubernetes": tuple(RELEASES),

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -17,8 +18,9 @@ from typing import Any, Final
 import pytest
 
 from meshdev.config import MANAGER_LABELS
-from tests.cluster import addresses
+from tests.cluster import addresses, kinds
 from tests.cluster.paths import NETNS
+from tests.cluster.state import State
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 #: One test run at a time has the testbed: killing the API server is everybody's business.
@@ -170,11 +172,19 @@ def cluster() -> Iterator[None]:
     """The testbed is up and nobody else's tests use it."""
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        control("up", timeout=1500)
+        options = shlex.split(os.environ.get(kinds.VARIABLE, ""))
+        wanted = kinds.ClusterKind(**kinds.parse(options))
+        before = kinds.running(State.load().facts)
+        if options and before not in {None, wanted}:
+            control("down")
+        control("up", *options, timeout=1500)
         # A running manager of the same protocol is used as it is: one of former sources is not what is tested.
         ours = ",".join(f"{key}={value}" for key, value in MANAGER_LABELS.items())
         kubectl("delete", "deployments", "--all-namespaces", "-l", ours, "--wait=false")
         yield
+        # Who comes next without a wish for a kind expects the usual one.
+        if options and wanted not in {before, kinds.DEFAULT}:
+            control("down")
 
 
 @pytest.fixture

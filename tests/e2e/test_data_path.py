@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Laptop, kubectl
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster]
 
 GIGABYTE: Final = 10**9
 CHAIN: Final = "service-a>service-b>service-c"

@@ -28,7 +28,7 @@ from tests.e2e.intercepting import (
     refused,
 )
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(90)]
 
 NAMESPACE: Final = "intercept-chain"
 A: Final = f"http://a.{NAMESPACE}/"

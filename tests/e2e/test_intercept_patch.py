@@ -21,7 +21,7 @@ from tests.e2e.conftest import Laptop, kubectl, until
 from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, listed, local, refused, up
 from tests.e2e.workloads import http, of, sample
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(180)]
 
 NAMESPACE: Final = "intercept-patch"
 URL: Final = f"http://b.{NAMESPACE}/"

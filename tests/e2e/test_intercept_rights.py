@@ -19,7 +19,7 @@ from tests.e2e.intercepting import A1, LOCAL, ask, in_pod, intercepted, listed, 
 from tests.e2e.strangers import as_a_sidecar, at_the_tunnel, manager_pod
 from tests.e2e.workloads import http, of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(150)]
 
 MINE: Final = "intercept-mine"
 THEIRS: Final = "intercept-theirs"

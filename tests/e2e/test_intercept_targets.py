@@ -13,7 +13,7 @@ from tests.e2e.conftest import Laptop, kubectl, until
 from tests.e2e.intercepting import A1, LOCAL, ask, curl, in_pod, intercepted, listed, local, refused
 from tests.e2e.workloads import as_daemonset, as_pod, as_replicaset, http, of, sample
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(90)]
 
 NAMESPACE: Final = "intercept-targets"
 FLAGS: Final = ("--port=8080", "--udp-port=9090", "--tcp-first-port=7000")

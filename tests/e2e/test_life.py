@@ -15,7 +15,7 @@ from meshdev.errors import AlreadyConnectedError
 from tests.cluster import machine
 from tests.e2e.conftest import Laptop, kubectl, until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster]
 
 TEAM: Final = "team-1"
 

@@ -12,7 +12,7 @@ from meshdev.kube.rbac import rules
 from tests.e2e.accounts import HOME_NAMESPACE, Audit, account, binding, kubeconfig, role, uninstall
 from tests.e2e.conftest import Laptop, kubectl, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(180)]
 
 Rule = dict[str, list[str]]
 

@@ -11,7 +11,7 @@ from tests.e2e.blackhole import blackhole, carrier_ports
 from tests.e2e.conftest import Laptop, control, kubectl, until
 from tests.e2e.loops import PATIENCE, Loop, StatusLoop, echo, now, requests, statuses
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(180)]
 
 #: Issue: traffic flows again within this time.
 AGAIN_SECONDS = 10.0

@@ -1,13 +1,18 @@
 """The testbed keeps its own promises (contract: Testbed); when one of these fails, the others say nothing."""
 
+import json
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.cluster
+from tests.cluster import addresses, kinds
+from tests.cluster.state import State
+
+pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAPTOPS = pytest.mark.parametrize("laptop", ["1", "2"])
@@ -37,6 +42,61 @@ def in_pod(script: str) -> str:
     done = control("kubectl", "exec", "deploy/a", "--", "python3", "-c", script)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def kind() -> kinds.ClusterKind:
+    """The kind of the cluster that is up."""
+    found = kinds.running(State.load().facts)
+    assert found is not None
+    return found
+
+
+def listed(*words: str) -> list[dict[str, Any]]:
+    """Objects of the cluster."""
+    done = control("kubectl", "get", *words, "-o", "json")
+    assert done.returncode == 0, done.stderr
+    items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    return items
+
+
+def test_the_cluster_is_of_the_kind_that_status_says() -> None:
+    described = json.loads(control("status", "-o", "json").stdout)["kind"]
+    assert kinds.ClusterKind(**described) == kind()
+    release = kinds.RELEASES[kind().kubernetes]
+    nodes = {item["metadata"]["name"]: item["status"]["nodeInfo"]["kubeletVersion"] for item in listed("nodes")}
+    assert nodes == {node.name: release for node in addresses.nodes(kind())}
+    assert json.loads(control("kubectl", "version", "-o", "json").stdout)["serverVersion"]["gitVersion"] == release
+    for number in range(1, kind().nodes + 1):
+        mode = control("node", "--node", str(number), "--", "curl", "-s", "http://127.0.0.1:10249/proxyMode")
+        assert mode.stdout == kind().kube_proxy
+
+
+def test_another_kind_needs_down_first() -> None:
+    other = {1: "2", 2: "1"}[kind().nodes]
+    done = control("up", "--nodes", other)
+    assert done.returncode == 1
+    assert "tests.cluster down" in done.stderr
+
+
+def test_a_node_that_does_not_exist_is_named() -> None:
+    done = control("node", "--node", str(kind().nodes + 1), "--", "true")
+    assert done.returncode == 1
+    assert f"there is no node {kind().nodes + 1}" in done.stderr
+
+
+def test_pods_know_each_other_by_their_own_addresses() -> None:
+    """On every node and between them, by the pod's address and through a Service."""
+    pods = [pod for pod in listed("pods", "-l", "app in (a,b,c)") if pod["status"]["phase"] == "Running"]
+    on_node = {pod["spec"]["nodeName"]: pod for pod in pods}
+    assert len(on_node) == kind().nodes, "the sample's pods are not on every node"
+    hosts = [f"{pod['status']['podIP']}:8080" for pod in on_node.values()]
+    script = "import json, sys, urllib.request as u; print([json.load(u.urlopen(f'http://{h}/request'))['client'] "
+    script += "for h in sys.argv[1:]])"
+    for pod in on_node.values():
+        # A pod that reaches itself through its Service is masqueraded, on every cluster.
+        targets = [*hosts, *({"b", "c"} - {pod["metadata"]["labels"]["app"]})]
+        done = control("kubectl", "exec", pod["metadata"]["name"], "--", "python3", "-c", script, *targets)
+        assert done.stdout.strip() == str([pod["status"]["podIP"]] * len(targets)), done.stderr
 
 
 def test_exec_is_the_command() -> None:
@@ -106,7 +166,8 @@ def test_the_sample() -> None:
     assert in_pod(get.format("a/")) == "service-a>service-b>service-c"
     assert in_pod(get.format("named/")) == "named"
     assert in_pod(get.format("db-0.db:5432/")) == "db"
-    assert in_pod(get.format("www.example.test/whoami")) == "192.168.78.2"
+    uplinks = {str(node.uplink.ip) for node in addresses.nodes(kind())}
+    assert in_pod(get.format("www.example.test/whoami")) in uplinks
     tcp = "import socket; print(socket.create_connection(('tcp-first', 7000)).recv(9))"
     assert in_pod(tcp) == "b'hello\\n'"
     udp = (
@@ -138,5 +199,6 @@ def test_pod_security_refuses_a_privileged_pod(namespace: str) -> None:
 
 
 def test_the_image_is_known_by_digest() -> None:
-    listed = control("kubectl", "get", "nodes", "-o", "jsonpath={.items[*].status.images[*].names}").stdout
-    assert "localhost/meshdev-traffic-manager@sha256:" in listed
+    for node in listed("nodes"):
+        names = [name for image in node["status"]["images"] for name in image["names"]]
+        assert [name for name in names if name.startswith("localhost/meshdev-traffic-manager@sha256:")]
