@@ -7,7 +7,7 @@ without guessing by name. Both cgroup v1 and v2 machines are served.
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster.paths import CGROUP
@@ -32,7 +32,7 @@ def tracking() -> Path:
     return _MOUNTS / CGROUP if is_v2() else _MOUNTS / "pids" / CGROUP
 
 
-def create(kubelet_roots: Iterable[str]) -> None:
+def create(kubelet_roots: Sequence[str]) -> None:
     """Make our folder and KUBELET_ROOTS in every hierarchy; a kubelet wants its root to exist."""
     for root in hierarchies():
         for name in (CGROUP, *kubelet_roots):

@@ -36,7 +36,7 @@ def write_configuration(kind: ClusterKind) -> None:
 
 def ensure_early(state: State, kind: ClusterKind, programs: Programs) -> None:
     """Have what everything else waits for running."""
-    cgroups.create(node.folders.cgroup for node in plan.nodes(kind))
+    cgroups.create([node.folders.cgroup for node in plan.nodes(kind)])
     daemons = components.daemons(kind, programs)
     for name in _early(kind):
         # An API server that finds no etcd starts without knowing what etcd supports.
