@@ -18,6 +18,8 @@ GROUP: Final = typer.main.get_command(app)
 
 BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE: Final = re.compile(r"(?<!`)`(meshdev [^`\n]+)`(?!`)")
+#: A test that a page names: its file below tests/, and its function.
+TEST: Final = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 LINK: Final = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: Where a command ends: for the shell, for meshdev, and where a sentence leaves something out.
@@ -49,6 +51,11 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), target
         if anchor:
             assert anchor[1:] in {anchor_of(each) for each in HEADING.findall(file.read_text())}, match[0]
+
+
+def test_tests_that_are_named_exist(page: Path) -> None:
+    for file, function in TEST.findall(page.read_text()):
+        assert re.search(rf"^\s*(async )?def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), function
 
 
 def typed(text: str) -> Iterator[str]:
