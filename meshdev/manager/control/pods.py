@@ -6,7 +6,7 @@ alive go on to the original. Taking a listener or cluster away would fail their 
 The ways to laptops are tried as soon as Envoy is there: from its address relays may be used.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
@@ -77,6 +77,8 @@ class Pod:
         self._say: Callable[[FromControl], None] | None = None
         self._listen: dict[PodPort, int] = {}
         self._state: State | None = None
+        self._counts: dict[str, Counts] = {}
+        self._ways: dict[int, Way] = {}
         self._envoy: _Envoy | None = None
         self._held: tuple[Held, ...] = ()
         self._wanted: tuple[Wanted, ...] = ()
@@ -96,12 +98,14 @@ class Pod:
 
     def agent_came(self, hello: Hello, say: Callable[[FromControl], None]) -> None:
         """The agent is there, or there again: then it says what it still has."""
-        self._hello, self._say, self._state = hello, say, None
+        self._hello, self._say = hello, say
+        self._set_state(None)
         self._told = self._redirected = self._tried = None
 
     def agent_went(self) -> None:
         """Its rules went with it, or it comes again."""
-        self._say = self._state = None
+        self._say = None
+        self._set_state(None)
 
     def agent_said(self, message: Listen | State) -> None:
         """Where Envoy shall listen, or what is true now."""
@@ -110,7 +114,13 @@ class Pod:
             kept = {port: number for port, number in self._listen.items() if number not in taken}
             self._listen = {**kept, **message.ports}
         else:
-            self._state = message
+            self._set_state(message)
+
+    def _set_state(self, state: State | None) -> None:
+        """Every claim looks up what is its own: searching thousands of entries for each would be quadratic."""
+        self._state = state
+        self._counts = dict(state.intercepts) if state is not None else {}
+        self._ways = dict(state.ways) if state is not None else {}
 
     def envoy_came(self, send: Callable[[Sequence[Answer]], None]) -> Stream:
         """A stream that knows nothing of what another one was told."""
@@ -268,13 +278,14 @@ class Pod:
 
     def _report(self, each: Held, hello: Hello) -> Report:
         state = self._state or State()
-        counts = next((one for name, one in state.intercepts if name == each.claim.spec.id), Counts())
+        counts = self._counts.get(each.claim.spec.id, Counts())
         ports = {pod_port(port) for port in each.claim.spec.ports}
         older = sum(count for port, count in state.older if port in ports)
         if each.claim.spec.mode == "proxy":
             # Connections and senders of datagrams are those of who claims all of a port.
             counts = _sum_of(counts, *(flow for port, flow in state.flows if port in ports))
-        told = (counts.matched, counts.fell_back, counts.errors, older, len(each.claim.up), _way(each.claim, state))
+        way = _way(each.claim, self._ways)
+        told = (counts.matched, counts.fell_back, counts.errors, older, len(each.claim.up), way)
         apart = {port: why for port, why in state.apart if port in ports}
         pending = tuple(str(port) for port, why in sorted(apart.items()) if why == "no-listener")
         if each.alias in self._refused:
@@ -302,9 +313,8 @@ class Pod:
         return set(self._state.redirected) if self._state is not None else set()
 
 
-def _way(claim: Claim, state: State) -> Way:
+def _way(claim: Claim, found: Mapping[int, Way]) -> Way:
     """The worst of its ways."""
-    found: dict[int, Way] = dict(state.ways)
     ways: set[Way] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
     return next((way for way in _WORST_FIRST if way in ways), "untried")
 

@@ -22,7 +22,7 @@ from meshdev.manager.control.core import MAX_WAITING, Core, Refused
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, Answer
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello
+from meshdev.wire.agent import Hello, Listen, State
 from meshdev.wire.objects import for_people
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,11 @@ HANDSHAKE_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 10.0
 #: Bytes of one message to us: the first request of an Envoy lists all its extensions (60 KiB).
 MAX_RECEIVED: Final = agent.MAX_MESSAGE
+#: The same of a sidecar that no session claims, and entries of it. Any text is the token of one, and MAX_WAITING states
+#: of the size that a claimed one may have (2.3 MB each once read) do not fit into the container's memory.
+MAX_UNCLAIMED: Final = 256 << 10
+MAX_UNCLAIMED_INTERCEPTS: Final = 1024
+MAX_UNCLAIMED_ENTRIES: Final = 256
 #: Messages that one stream may bring in a second, and then at once: what is more is read later.
 _PER_SECOND: Final = 50.0
 _BURST: Final = 200.0
@@ -175,8 +180,17 @@ class _Agents:
                 log.warning("an agent at %s is ended: %s", context.peer(), error.message)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
 
+    def _read(self, key: str, data: bytes) -> Hello | Listen | State:
+        claimed = key in self._core.claimed()
+        if not claimed and len(data) > MAX_UNCLAIMED:
+            raise ProtocolError(f"a message of a sidecar that no session claims has {len(data):,} bytes")
+        message = agent.decode_from_agent(data)
+        if not claimed and _is_large(message):
+            raise ProtocolError("a message of a sidecar that no session claims has too many entries")
+        return message
+
     async def _follow(self, key: str, requests: AsyncIterator[bytes], context: Context) -> None:
-        hello = agent.decode_from_agent(await _first(requests, context))
+        hello = self._read(key, await _first(requests, context))
         if not isinstance(hello, Hello):
             raise _unexpected("the first message is not hello")
         outgoing = _Outbox()
@@ -189,7 +203,7 @@ class _Agents:
         try:
             async with _written(outgoing, context, agent.encode):
                 async for data in _paced(requests):
-                    message = agent.decode_from_agent(data)
+                    message = self._read(key, data)
                     del data  # as long as nothing follows
                     if isinstance(message, Hello):
                         raise _unexpected("a second hello")
@@ -201,6 +215,17 @@ class _Agents:
                 del self._current[key, hello.uid]
                 log.info("the agent of pod %s/%s is gone", hello.namespace, hello.pod)
                 self._core.agent_went(key, hello.uid, pod)
+
+
+def _is_large(message: Hello | Listen | State) -> bool:
+    match message:
+        case Listen(ports):
+            return len(ports) > MAX_UNCLAIMED_ENTRIES
+        case State():
+            lists = (message.redirected, message.apart, message.older, message.flows, message.ways)
+            most = max(map(len, lists))
+            return most > MAX_UNCLAIMED_ENTRIES or len(message.intercepts) > MAX_UNCLAIMED_INTERCEPTS
+    return False
 
 
 def _unexpected(what: str) -> ProtocolError:

@@ -1,12 +1,13 @@
 """One pod and the claims on it, without streams: how many are too many."""
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 from meshdev.intercept.spec import Port
 from meshdev.manager.control.pods import Held, Pod
 from meshdev.sidecar.envoy.claims import Claim
 from meshdev.wire.agent import MAX_CLAIMED_PORTS, FromControl, Hello, PodPort, State, Try, Want
-from meshdev.wire.intercepts import Relay
+from meshdev.wire.intercepts import Found, Relay
 from tests.manager.claims import spec
 
 MANAGER = IPv4Address("10.244.0.9")
@@ -55,3 +56,25 @@ def test_a_claim_with_one_port_too_many_is_refused_and_the_others_go_on() -> Non
     (want,) = (message for message in said if isinstance(message, Want))
     assert PodPort(1256) in {each.port for each in want.ports}, "there is room for it now"
     assert {report.id: report.state for report in pod.reports(claims[1:])}[claims[-1].alias] == "joined"
+
+
+class Searched(tuple[tuple[int, Found], ...]):
+    """Counts how often it was gone through."""
+
+    __slots__ = ()
+    times = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Found]]:
+        Searched.times += 1
+        return super().__iter__()
+
+
+def test_a_large_state_is_gone_through_once_for_all_claims() -> None:
+    pod = joined([])
+    claims = [held(number, range(8000, 8002)) for number in range(60)]
+    pod.follow(claims, MANAGER, patient=False)
+    pod.agent_said(State(ways=Searched((relay, "open") for relay in range(20000, 28000))))
+    assert [report.way for report in pod.reports(claims)] == ["open"] * 60
+    assert Searched.times == 1
+    pod.agent_went()
+    assert [report.way for report in pod.reports(claims)] == ["untried"] * 60

@@ -17,7 +17,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from meshdev.manager.control import service
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello
+from meshdev.wire.agent import Counts, Hello, Listen, PodPort, State
 from tests.manager.control.sidecars import Control, agent_of, channel, control, joined, metadata
 from tests.manager.control.words import Words
 from tests.manager.standin import Manager
@@ -146,3 +146,31 @@ async def test_what_they_call_themselves_is_one_line_of_the_log(
         await call.write(request)
         await until(lambda: "another" in caplog.text)
         assert "the Envoy of pod x new line refuses: y another" in caplog.text
+
+
+LARGE = agent.encode(State(ways=tuple((20_000 + each, "open") for each in range(8192))))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        LARGE,
+        agent.encode(State(intercepts=tuple((f"{each:032x}", Counts()) for each in range(1025)))),
+        agent.encode(Listen({PodPort(each): each for each in range(1, 258)})),
+        b'{"state":' + b" " * service.MAX_UNCLAIMED + b"}",
+    ],
+)
+async def test_what_is_kept_of_them_is_small(mesh: Control, message: bytes) -> None:
+    async with agent_of(mesh, "a" * 32) as stranger:
+        await until(lambda: len(mesh.core._pods) == 1)
+        await stranger.say(message)
+        assert await stranger.call.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_sidecars_that_are_claimed_may_say_more(mesh: Control, words: Words) -> None:
+    words.claim()
+    await until(lambda: len(mesh.core.claimed()) == 1)
+    async with joined(mesh) as made:
+        await made.agent.say(LARGE)
+        await until(lambda: any(len(pod._ways) == 8192 for pod in mesh.core._pods.values()))
+        await words.reported("acked")
