@@ -105,18 +105,24 @@ async def watch_replicas(
 ) -> AsyncGenerator[Mapping[str, Replica]]:
     """Its pods by uid, at once and after each change, for ever; broken watches are told to *trouble* and renewed.
 
-    Close it (``contextlib.aclosing``) to end it. Each mapping is the caller's own.
+    After an interruption they are told again, changed or not. Close it (``contextlib.aclosing``) to end it. Each
+    mapping is the caller's own.
     """
     workload = resolved.workload
+    told: dict[str, Replica] | None = None
+
+    def interrupted(error: MeshdevError) -> None:
+        nonlocal told
+        told = None
+        trouble(error)
 
     def project(pod: Object) -> Replica | None:
         return replica(pod) if is_of(workload, pod) and not finished(pod) else None
 
-    told: dict[str, Replica] | None = None
     states = (
-        _follow_service(api, workload, project, trouble)
+        _follow_service(api, workload, project, interrupted)
         if workload.kind == "service"
-        else follow(api, pods_path(workload.namespace), pods_query(resolved), project, trouble)
+        else follow(api, pods_path(workload.namespace), pods_query(resolved), project, interrupted)
     )
     async with aclosing(states):
         async for state in states:

@@ -150,7 +150,7 @@ class Holding:
             async with self._held(plan) as (token, held), self._claimed(plan, token, pods) as claim:
                 self._claim = claim
                 async with asyncio.TaskGroup() as group:
-                    renewal = Renewal(self._link.api, held, self._lease_status, self._trouble)
+                    renewal = Renewal(self._link.api, held, self._lease_status, self._not_renewed)
                     watching = partial(watched, self._link.api, held, self._observer, self._note, self._trouble)
                     group.create_task(renewal.run())
                     group.create_task(self._patiently(watching))
@@ -240,6 +240,16 @@ class Holding:
             pods.watched(replicas)
             self._wake()
 
+        def interrupted(error: MeshdevError) -> None:
+            pods.unwatched()
+            self._trouble(error)
+
+        async def sighted(work: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await work()
+            finally:
+                pods.unwatched()
+
         async def before() -> None:
             there = await tokens.ensure(api, plan.spec.workload, token.value)
             if there.value != token.value:
@@ -256,16 +266,22 @@ class Holding:
                 before=before,
                 changed=changed,
                 failed=self._cannot_join,
-                trouble=self._trouble,
+                trouble=interrupted,
             )
-            group.create_task(self._patiently(joining))
+            group.create_task(self._patiently(partial(sighted, joining)))
             return
         self._story.wait(f"the pods of {plan.spec.workload} are replaced")
         await patch.enter(api, plan.resolved, plan.sidecar, plan.spec.id, progress=self._story.wait)
-        group.create_task(self._patiently(partial(self._watch, plan, changed)))
+        watching = partial(self._watch, plan, changed, interrupted)
+        group.create_task(self._patiently(partial(sighted, watching)))
 
-    async def _watch(self, plan: Plan, changed: Callable[[Mapping[str, Replica]], None]) -> None:
-        async with aclosing(watch_replicas(self._link.api, plan.resolved, self._trouble)) as states:
+    async def _watch(
+        self,
+        plan: Plan,
+        changed: Callable[[Mapping[str, Replica]], None],
+        interrupted: Callable[[MeshdevError], None],
+    ) -> None:
+        async with aclosing(watch_replicas(self._link.api, plan.resolved, interrupted)) as states:
             async for state in states:
                 changed(state)
 
@@ -329,6 +345,11 @@ class Holding:
         acked, total = (pods.acked(claim.up), pods.total) if pods and claim else (0, 0)
         pending = tuple(f"{each.port}/{each.transport}" for each in self._pending_listeners())
         return Status("active" if pods and pods.proven and not self._idles() else "pending", acked, total, pending)
+
+    def _not_renewed(self, error: MeshdevError) -> None:
+        """Nor could others renew theirs, perhaps, though the watch goes on: their silence proves nothing."""
+        self._observer.blind()
+        self._trouble(error)
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Credentials that run out later end nothing: the claim is the tunnel's, and there may be others soon."""

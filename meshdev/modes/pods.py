@@ -42,7 +42,7 @@ class Pods:
         self._since: dict[tuple[str, str], float] = {}
         self._deaf: dict[tuple[str, str], float] = {}  # (pod, port): since when nothing listens there
         self._served: set[str] = set()  # pods that had a listener on every port
-        self._known = False  # whether the watch has told anything
+        self._known = False  # whether the watch tells what there is
         self._outside: dict[str, float] = {}
         self._left: dict[str, None] = {}
         self.proven = False
@@ -52,6 +52,11 @@ class Pods:
         """The pods as they are now, by uid."""
         self._replicas = replicas
         self._known = True
+
+    def unwatched(self) -> None:
+        """The watch is interrupted: pods that report and are not known may be new ones of its own."""
+        self._known = False
+        self._outside = {}
 
     def reported(self, report: Report) -> None:
         """A sidecar's word. What a pod has counted stays counted when its Envoy begins anew, or it goes."""
@@ -131,7 +136,7 @@ class Pods:
         They stay named here, so that they stay out, until they are its own again.
         """
         if not self._known:
-            return ()
+            return tuple(self._left)
         now, own = self._clock(), {each.name for each in self._replicas.values()}
         self._outside = {name: self._outside.get(name, now) for name in self._reports if name not in own}
         for name, since in self._outside.items():

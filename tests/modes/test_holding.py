@@ -234,3 +234,37 @@ async def test_a_token_that_is_another_one_by_now_is_told(fake: FakeApi, api: Ku
         put_pod(fake, pod("b-2", workload()))
         await until(lambda: any("another token" in note for note in world.holding.status().notes))  # type: ignore[union-attr]  # it is up
         assert (world.sidecars("b-2"), task.done()) == ([], False)
+
+
+async def test_a_renewal_that_fails_makes_the_silence_of_others_no_proof(
+    fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch goes on where the API server cannot write: then nobody renews."""
+    monkeypatch.setattr(keeping, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(keeping, "_LOOK_SECONDS", 0.01)
+    world = World(fake, api)
+    async with world.holding_it():
+        await world.comes_up()
+        blind: list[None] = []
+        monkeypatch.setattr(world.holding._observer, "blind", lambda: blind.append(None))
+        fake.refuse["update"] = (500, "etcdserver: request timed out")
+        await until(lambda: blind)
+        del fake.refuse["update"]
+
+
+async def test_an_interrupted_watch_is_known_to_be_one_until_it_tells_again(
+    fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(fake, api)
+    async with world.holding_it():
+        await world.comes_up()
+        pods = world.holding._pods
+        assert pods is not None
+        assert pods._known
+        told: list[bool] = []
+        for name, known in (("unwatched", False), ("watched", True)):
+            real = getattr(pods, name)
+            monkeypatch.setattr(pods, name, lambda *of, real=real, known=known: (told.append(known), real(*of)))
+        fake.forget()
+        fake.end_watches()
+        await until(lambda: told[-2:] == [False, True])

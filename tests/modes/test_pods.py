@@ -262,3 +262,22 @@ def test_why_a_container_does_not_listen() -> None:
     assert world.pods.stuck() == "pod b-1: its container b waits: CrashLoopBackOff"
     world.pods.reported(ACKED)
     assert world.pods.stuck() == ""
+
+
+def test_while_the_watch_is_interrupted_no_more_pods_are_left_out() -> None:
+    world = World(pod(), pod("b-2"))
+    for name in ("b-1", "b-2"):
+        world.pods.reported(replace(ACKED, pod=name))
+    world.pods.watched({"uid-b-1": pod()})
+    world.pods.left()
+    world.now += LEFT_SECONDS
+    assert world.pods.left() == ("b-2",)
+    world.pods.unwatched()
+    world.pods.reported(replace(ACKED, pod="b-3"))  # a new one of the workload's, as far as anybody knows
+    assert world.pods.left() == ("b-2",)
+    world.now += 10 * LEFT_SECONDS
+    assert world.pods.left() == ("b-2",)
+    world.pods.watched({"uid-b-1": pod()})
+    assert world.pods.left() == ("b-2",)
+    world.now += LEFT_SECONDS
+    assert world.pods.left() == ("b-2", "b-3")
