@@ -269,20 +269,23 @@ class KubeApi:
     async def _current(self, credentials: Credentials) -> Connections:
         """The connections for *credentials*: new ones where a plugin handed out another certificate.
 
-        Nothing is awaited between looking and replacing: of two callers with the same news one makes them. Requests
-        under way and watches end on the former connections, which are closed then.
+        Requests under way and watches end on the former connections, which are closed then.
         """
+        self._choose(credentials)
+        while idle := next((each for each in self._retired if each.idle), None):
+            self._retired.remove(idle)
+            await idle.close()
+        return self._choose(credentials)  # another caller may have replaced and closed them meanwhile
+
+    def _choose(self, credentials: Credentials) -> Connections:
+        """Nothing is awaited between looking and replacing: of two callers with the same news one makes them."""
         certificate = (credentials.certificate, credentials.key)
         if self._connections is None or certificate != self._certificate:
             if self._connections is not None:
                 self._retired.append(self._connections)
             self._connections = self._connect(self.endpoint, credentials)
             self._certificate = certificate
-        current = self._connections
-        for each in [each for each in self._retired if each.idle]:
-            self._retired.remove(each)
-            await each.close()
-        return current
+        return self._connections
 
 
 def _import_connections() -> Connect:

@@ -15,6 +15,7 @@ import pytest
 
 from meshdev.errors import ClusterError, CredentialError, ForbiddenError, UnreachableError
 from meshdev.kube.client import KubeApi, pods_path, secrets_path
+from meshdev.kube.credentials import Credentials
 from meshdev.kube.errors import ConflictError, GoneError, NotFoundError
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.watching import follow, listed
@@ -228,3 +229,29 @@ async def test_certificates_that_rotate_leak_no_connection(fake: FakeApi, tmp_pa
         await api.get(f"{PODS}/a")
         assert api._retired == []
     await until(lambda: sockets() <= before)
+
+
+class Closing:
+    """Connections whose end takes a moment."""
+
+    idle = True
+    closed = False
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        self.closed = True
+
+
+async def test_nobody_gets_connections_that_were_replaced_meanwhile(tmp_path: Path, fake: FakeApi) -> None:
+    """Two requests with certificates of their own, side by side, while former connections are being closed."""
+    async with await opened(tmp_path, fake, {}) as api:
+        api._connect = lambda *_: Closing()  # type: ignore[assignment, return-value]  # all that is asked of them
+        busy = [Closing(), Closing()]
+        api._retired += busy  # type: ignore[arg-type]  # the same
+
+        async def get(name: bytes) -> bool:
+            return (await api._current(Credentials(certificate=name, key=name))).closed  # type: ignore[attr-defined]  # Closing
+
+        assert await asyncio.gather(*(get(name) for name in (b"a", b"b", b"c", b"d"))) == [False] * 4
+        await get(b"d")
+        assert all(each.closed for each in busy)
