@@ -245,12 +245,13 @@ class Closing:
 async def test_nobody_gets_connections_that_were_replaced_meanwhile(tmp_path: Path, fake: FakeApi) -> None:
     """Two requests with certificates of their own, side by side, while former connections are being closed."""
     async with await opened(tmp_path, fake, {}) as api:
-        api._connect = lambda *_: Closing()  # type: ignore[assignment, return-value]  # all that is asked of them
+        api._connect = lambda *_: Closing()  # type: ignore[assignment]  # all that is asked of them
         busy = [Closing(), Closing()]
         api._retired += busy  # type: ignore[arg-type]  # the same
 
         async def get(name: bytes) -> bool:
-            return (await api._current(Credentials(certificate=name, key=name))).closed  # type: ignore[attr-defined]  # Closing
+            found: Any = await api._current(Credentials(certificate=name, key=name))
+            return bool(found.closed)
 
         assert await asyncio.gather(*(get(name) for name in (b"a", b"b", b"c", b"d"))) == [False] * 4
         await get(b"d")

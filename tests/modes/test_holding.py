@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -264,7 +265,12 @@ async def test_an_interrupted_watch_is_known_to_be_one_until_it_tells_again(
         told: list[bool] = []
         for name, known in (("unwatched", False), ("watched", True)):
             real = getattr(pods, name)
-            monkeypatch.setattr(pods, name, lambda *of, real=real, known=known: (told.append(known), real(*of)))
+
+            def heard(*of: Any, real: Callable[..., None] = real, known: bool = known) -> None:
+                told.append(known)
+                real(*of)
+
+            monkeypatch.setattr(pods, name, heard)
         fake.forget()
         fake.end_watches()
         await until(lambda: told[-2:] == [False, True])
