@@ -5,12 +5,14 @@ import socket
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address
+from itertools import islice
 from typing import Final
 
 from meshdev.netlink import messages
 from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 
 _PASSES: Final = 4
+_BATCH: Final = 256
 
 
 def forget_flows(chosen: Callable[[messages.Flow], bool]) -> None:
@@ -19,7 +21,7 @@ def forget_flows(chosen: Callable[[messages.Flow], bool]) -> None:
     try:
         with Netlink(NETLINK_NETFILTER) as netlink:
             for family in (socket.AF_INET, socket.AF_INET6):
-                flows = map(messages.parse_flow, netlink.dump(messages.flows_dump(family)))
+                flows = map(messages.parse_flow, netlink.walk(messages.flows_dump(family)))
                 netlink.execute([messages.flow_delete(flow) for flow in flows if flow is not None and chosen(flow)])
     except OSError:
         return
@@ -31,14 +33,17 @@ def forget_addresses(addresses: AbstractSet[IPv4Address]) -> None:
     Nothing may send from them meanwhile. Raises OSError where tracking cannot be read or changed.
     """
     packed = {address.packed for address in addresses}
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    with Netlink(NETLINK_NETFILTER) as reader, Netlink(NETLINK_NETFILTER) as writer:
         for _ in range(_PASSES):  # a dump of a table that changes may miss some
-            bodies = netlink.dump(messages.flows_dump(socket.AF_INET))
-            ends = [end for end in map(messages.parse_flow_ends, bodies) if end is not None]
-            left = [end for end in ends if not packed.isdisjoint((end.source, end.answers))]
-            if not left:
+            found = False
+            ends = filter(None, map(messages.parse_flow_ends, reader.walk(messages.flows_dump(socket.AF_INET))))
+            left = (end for end in ends if not packed.isdisjoint((end.source, end.answers)))
+            # Deleted as they come: all of them together would be more than the container's memory.
+            while batch := list(islice(left, _BATCH)):
+                found = True
+                for error in writer.execute([messages.flow_delete(end) for end in batch]):
+                    if error is not None and error.errno != errno.ENOENT:
+                        raise error
+            if not found:
                 return
-            for error in netlink.execute([messages.flow_delete(end) for end in left]):
-                if error is not None and error.errno != errno.ENOENT:
-                    raise error
     raise OSError(errno.EBUSY, "they come back")

@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,6 +19,7 @@ _BATCH: Final = 128  # requests of about 60 bytes a datagram: their acknowledgem
 _DUMP_TRIES: Final = 5
 #: The kernel answers within the call; this only keeps a surprise from hanging the process.
 _DEADLINE_SECONDS: Final = 5.0
+_ENDS: Final = frozenset({NLMSG_DONE, NLMSG_ERROR})
 
 
 class Netlink:
@@ -63,22 +64,34 @@ class Netlink:
                 break
         return bodies
 
+    def walk(self, message: Message) -> Iterator[memoryview]:
+        """The bodies of a dump as they come, so that a table of any size costs no memory; what changes meanwhile may be
+        missing. To be gone through to its end before anything else is asked here."""
+        return (reply.body for reply in self._replies(message) if reply.kind not in _ENDS)
+
     def _dump_once(self, message: Message) -> tuple[list[memoryview], bool]:
+        bodies: list[memoryview] = []
+        whole = True
+        for reply in self._replies(message):
+            whole = whole and not reply.flags & NLM_F_DUMP_INTR
+            if reply.kind not in _ENDS:
+                bodies.append(reply.body)
+        return bodies, whole
+
+    def _replies(self, message: Message) -> Iterator[Reply]:
+        """The answers to *message*, and the one that says that it was the last."""
         self._sequence += 1
         sequence = self._sequence
         self._sock.send(message.pack(sequence))
-        bodies: list[memoryview] = []
-        whole = True
         while True:
             for reply in self._receive():
                 if reply.sequence != sequence:
                     continue
-                whole = whole and not reply.flags & NLM_F_DUMP_INTR
-                if reply.kind in {NLMSG_DONE, NLMSG_ERROR}:
-                    if reply.error:
-                        raise _os_error(reply.error)
-                    return bodies, whole
-                bodies.append(reply.body)
+                if reply.kind in _ENDS and reply.error:
+                    raise _os_error(reply.error)
+                yield reply
+                if reply.kind in _ENDS:
+                    return
 
     def _execute_batch(self, messages: Sequence[Message]) -> list[OSError | None]:
         first = self._sequence + 1

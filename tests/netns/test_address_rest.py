@@ -3,13 +3,15 @@
 import socket
 import struct
 import time
+import tracemalloc
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address
 
 import pytest
 
 from meshdev.netlink import messages
+from meshdev.netlink.flows import forget_addresses
 from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 from meshdev.wire import frames
 from tests.manager.standin import hello
@@ -114,3 +116,22 @@ def test_the_session_itself_finds_its_connections_again(cluster: Cluster) -> Non
             assert packets[0].endswith(b"still there")
         finally:
             again.close()
+
+
+def test_a_table_of_many_connections_is_never_held_as_a_whole(cluster: Cluster) -> None:
+    """Whoever asks a whole network for something leaves as many: the container has 128 MiB for them and all else."""
+    ours = IPv4Address("127.77.0.1")
+    with cluster.manager.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((str(ours), 0))
+        for number in range(20_000):
+            with suppress(ConnectionRefusedError):  # the answer to an earlier one
+                sender.sendto(b"", (str(IPv4Address("127.78.0.1") + number), 9))
+        assert not forgotten(cluster, ours)
+        tracemalloc.start()
+        try:
+            forget_addresses({ours})
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert forgotten(cluster, ours)
+    assert most < 2 << 20, f"{most:,} bytes"
