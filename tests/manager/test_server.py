@@ -10,7 +10,7 @@ import pytest
 
 from meshdev.config import ADDRESS_POOLS, GRACE_SECONDS
 from meshdev.errors import FirewallError
-from meshdev.manager.tunnel import leases, server
+from meshdev.manager.tunnel import lease_file, leases, server
 from meshdev.manager.tunnel.server import HELLO_SECONDS, MAX_STRANGERS
 from meshdev.pump.transport import SocketTransport
 from meshdev.wire.control import Close, Sessions
@@ -328,6 +328,21 @@ def test_a_session_whose_grace_is_over_keeps_its_connections_until_the_rest_is(t
     assert timed.network.flushed == []
     timed.pass_time(leases.REST_SECONDS + 1)
     assert timed.network.flushed == [address]
+
+
+def test_the_file_is_written_once_for_all_that_are_flushed_together(
+    timed: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        with Visitor(timed) as one:
+            one.say(hello(f"dev-{number}")).welcome()
+            one.say(BYE)
+            assert one.gone()
+    written: list[int] = []
+    monkeypatch.setattr(lease_file, "write", lambda _path, known: written.append(len(known)))
+    timed.pass_time(leases.REST_SECONDS + 1)
+    timed.until(lambda: bool(written))
+    assert written == [0]
 
 
 def test_the_last_address_is_flushed_before_it_is_given(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:

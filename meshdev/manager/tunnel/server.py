@@ -79,6 +79,7 @@ class TunnelServer:
         self._addresses = addresses
         self._leases = Leases(loop.clock, lease_file.read(addresses))
         self._resting: Timer | None = None
+        self._writing: Timer | None = None
         self._await_rest()
         listener.setblocking(False)
         loop.register(listener.fileno(), READABLE, self._on_accept)
@@ -207,11 +208,16 @@ class TunnelServer:
     def _flushed(self, rest: Rest, done: Future[None]) -> None:
         if (error := done.exception()) is None:
             self._leases.free(rest)
-            lease_file.write(self._addresses, self._leases.known())
+            if self._writing is None:  # thousands may be flushed at once: the file is written when all of them are
+                self._writing = self._loop.call_later(0, self._write_addresses)
             return
         log.warning("%s rests on: %s", rest.address, error)
         self._leases.rest_again(rest)
         self._await_rest()
+
+    def _write_addresses(self) -> None:
+        self._writing = None
+        lease_file.write(self._addresses, self._leases.known())
 
     def _on_accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
