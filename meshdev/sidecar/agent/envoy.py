@@ -17,6 +17,7 @@ from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.sidecar.envoy.stats import Stats
+from meshdev.wire.objects import for_people
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +154,8 @@ class Envoy:
     async def _log(self, stream: asyncio.StreamReader | None) -> None:
         """Its stderr: what it cannot use it writes down whole, the token with it."""
         async for line in _lines(stream):
-            text = line.decode("utf-8", "replace").rstrip()
-            log.warning("envoy: %s", text.replace(self._settings.token, "(token)"))
+            text = line.decode("utf-8", "replace").replace(self._settings.token, "(token)")
+            log.warning("envoy: %s", for_people(text, _LONGEST_LINE))
 
 
 async def _lines(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:

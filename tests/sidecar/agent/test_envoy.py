@@ -41,6 +41,12 @@ async def test_its_words_are_logged_without_the_token(tmp_path: Path, caplog: py
     assert TOKEN not in caplog.text
 
 
+async def test_its_words_are_printable(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They may hold what a client sent."""
+    await heard(tmp_path, "printf 'one \\033[2Jtwo\\rthree\\n' >&2")
+    assert "envoy: one ?[2Jtwo three" in caplog.text
+
+
 async def test_a_line_without_end_holds_up_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     long = f"head -c 300000 /dev/zero | tr '\\0' x; echo {TOKEN[:-1]}"
     assert await heard(tmp_path, f"{{ echo one; {long}; echo two; }} >&2", long, "echo 8080") == 1
