@@ -154,7 +154,7 @@ async def _run_plugin(
     plugin: Section, config: Kubeconfig, environment: Mapping[str, str], directory: str | None
 ) -> Credentials:
     command = str(plugin.get("command") or "")
-    extra = {str(e["name"]): str(e["value"]) for e in plugin.get("env") or []}
+    extra = {str(e["name"]): str(e.get("value") or "") for e in plugin.get("env") or []}
     info = {"KUBERNETES_EXEC_INFO": json.dumps(_exec_info(plugin, config))}
     try:
         process = await asyncio.create_subprocess_exec(

@@ -162,15 +162,24 @@ def _anchored(section: str, entry: object, file: Path) -> dict[str, Any]:
     plugin = result.get("exec")
     if plugin is None:
         return result
+    _check_plugin(plugin, file)
+    if "/" in (plugin.get("command") or ""):
+        result["exec"] = {**plugin, "command": str(file.parent / plugin["command"])}
+    return result
+
+
+def _check_plugin(plugin: object, file: Path) -> None:
     arguments = plugin.get("args") if isinstance(plugin, dict) else None
     if not isinstance(plugin, dict) or not isinstance(arguments or [], list):
         raise ConfigError(f"an exec plugin in the kubeconfig {file} cannot be read")
     _check_texts(plugin, ("command", "apiVersion", "installHint"), file)
     for argument in arguments or []:
         _check_texts({"args": argument}, ("args",), file)
-    if "/" in (plugin.get("command") or ""):
-        result["exec"] = {**plugin, "command": str(file.parent / plugin["command"])}
-    return result
+    variables = plugin.get("env") or []
+    if not isinstance(variables, list) or not all(isinstance(each, dict) and "name" in each for each in variables):
+        raise ConfigError(f"env of an exec plugin in the kubeconfig {file} is not a list of named entries")
+    for each in variables:
+        _check_texts(each, ("name", "value"), file)
 
 
 def _merge(files: list[dict[str, Any]]) -> dict[str, Any]:
@@ -196,8 +205,9 @@ def _resolve(merged: dict[str, Any], options: Options) -> Kubeconfig:
     cluster = _entry(merged, "clusters", name, context.get("cluster"))
     user = _entry(merged, "users", name, context.get("user")) if context.get("user") else {}
     server, authorization = _server(name, cluster)
-    if user.get("as-groups"):
-        raise ConfigError(f"context {name}: as-groups of its user cannot be used", hint="--as USER can")
+    for key in ("as-groups", "as-uid", "as-user-extra"):
+        if user.get(key):  # without it the API server may allow more
+            raise ConfigError(f"context {name}: {key} of its user cannot be used", hint="--as USER can")
     namespace = options.namespace or str(context.get("namespace") or "default")
     return Kubeconfig(name, namespace, server, {**cluster, "server": server}, user, authorization)
 

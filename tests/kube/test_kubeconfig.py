@@ -3,6 +3,7 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,3 +125,20 @@ def test_who_has_neither_home_nor_a_name(tmp_path: Path, monkeypatch: pytest.Mon
         load(Options(environment={}))
     write_kubeconfig(tmp_path / "c", "https://k")
     assert load(Options(environment={"KUBECONFIG": str(tmp_path / "c")})).server == "https://k"
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        ({"as": "jane", "as-groups": ["g"]}, "as-groups of its user cannot be used"),
+        ({"as": "jane", "as-uid": "1"}, "as-uid of its user cannot be used"),
+        ({"as": "jane", "as-user-extra": {"scopes": ["view"]}}, "as-user-extra of its user cannot be used"),
+        ({"exec": {"command": "p", "env": {"A": "1"}}}, "env of an exec plugin .* is not a list"),
+        ({"exec": {"command": "p", "env": [{"value": "1"}]}}, "env of an exec plugin .* is not a list"),
+        ({"exec": {"command": "p", "env": [{"name": "A", "value": 1}]}}, "value in the kubeconfig .* is no text"),
+    ],
+)
+def test_a_user_that_cannot_be_used(tmp_path: Path, user: Any, words: str) -> None:
+    path = write_kubeconfig(tmp_path / "config", "https://k", user=user)
+    with pytest.raises(ConfigError, match=words):
+        load(Options(kubeconfig=str(path), environment={}))
