@@ -86,6 +86,17 @@ class Watched:
         return self._parsed
 
 
+def replace_content(fd: int, content: bytes) -> None:
+    """As :func:`write_in_place`, of an open file. Raises OSError; the old end stands until all of it is there."""
+    written = 0
+    while written < len(
+        content
+    ):  # write(2) takes less than all of it where space ends, and tells why with the next one
+        written += os.pwrite(fd, content[written:], written)
+    os.ftruncate(fd, len(content))
+    os.fsync(fd)
+
+
 def write_in_place(path: Path, content: bytes) -> None:
     """Replace the content and keep the file: a bind mount cannot be renamed over. Raises DnsError.
 
@@ -94,9 +105,7 @@ def write_in_place(path: Path, content: bytes) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.pwrite(fd, content, 0)
-            os.ftruncate(fd, len(content))
-            os.fsync(fd)
+            replace_content(fd, content)
         finally:
             os.close(fd)
     except OSError as error:

@@ -4,6 +4,7 @@ Through busctl, which comes with systemd wherever resolved can run; resolvectl i
 Source: org.freedesktop.resolve1(5).
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Final
 
 from meshdev.errors import DnsError
 from meshdev.helper.bus import BUS, SystemBus
-from meshdev.helper.dns import Ear, Watched, write_in_place
+from meshdev.helper.dns import Ear, Watched, replace_content
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.host.dns import STUBS, ResolvConf, claimed_domains, routing_domains, search_first
 from meshdev.tun.linux import NAME_PATTERN
@@ -137,12 +138,8 @@ class ResolvedDns:
             status = _STUB.stat()
             if (status.st_ino, status.st_mtime_ns) == self._ordered:
                 return
-            text = _STUB.read_text(errors="surrogateescape")
-            ordered = search_first(text, self._search)
-            if ordered != text:
-                write_in_place(_STUB, ordered.encode(errors="surrogateescape"))
-                status = _STUB.stat()
-        except (OSError, DnsError) as error:
+            status = _order_file(_STUB, self._search)
+        except OSError as error:
             if not self._unordered:
                 print(f"helper: the order of search domains is left to resolved: {error}", file=sys.stderr, flush=True)
             self._unordered = True
@@ -152,6 +149,17 @@ class ResolvedDns:
     def _read(self, index: int) -> tuple[bytes, ...]:
         """What resolved has for the link, as it stands on the wire: compared with what it said after our calls."""
         return self._bus.properties(_SERVICE, link_path(index), f"{_SERVICE}.Link", _COMPARED)
+
+
+def _order_file(path: Path, search: tuple[str, ...]) -> os.stat_result:
+    """Put *search* first in the file, which is read and written by one descriptor: should resolved rename a newer one
+    there meanwhile, that one is neither overwritten nor taken for ordered. Raises OSError."""
+    # The folder is resolved's own: a link or pipe there is nothing to follow or to wait for.
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        text = (file.read() or b"").decode(errors="surrogateescape")
+        if (ordered := search_first(text, search)) != text:
+            replace_content(file.fileno(), ordered.encode(errors="surrogateescape"))
+        return os.fstat(file.fileno())
 
 
 def _claimed_elsewhere() -> frozenset[str]:

@@ -50,9 +50,13 @@ class Journal:
         return self._path.parent
 
     def add(self, entry: Entry) -> None:
-        """Note how to undo a step. To be called before the step."""
+        """Note how to undo a step. To be called before the step. Raises OSError: then nothing is noted."""
         self._entries.append(entry)
-        self._write()
+        try:
+            self._write()
+        except OSError:
+            self._entries.pop()
+            raise
 
     def remove(self, entry: Entry) -> None:
         """The step is undone."""

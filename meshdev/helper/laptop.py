@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class Laptop:
                 self._names = request
                 self._activate_dns()
                 self._dns.forget_answers()
+                self._greet_containers()
             case SetRelays(relays):
                 self._set_relays(relays)
             case Heartbeat():
@@ -262,12 +264,18 @@ class Laptop:
         try:
             self._dns.listen()
             self._dns.activate(self._names.search, self._names.domains)
-        except MeshdevError:
-            with contextlib.suppress(MeshdevError):
+        except (MeshdevError, OSError):
+            with contextlib.suppress(MeshdevError, OSError):
                 self._dns.withdraw()  # half of it would be worse than nothing
             raise
         self._dns_active = True
-        self._follow_containers()
+
+    def _greet_containers(self) -> None:
+        """As :meth:`_follow_containers`. What fails is no reason to go without names; the next beat tells it."""
+        try:
+            self._follow_containers()
+        except MeshdevError as error:
+            print(f"helper: containers of this machine: {error}", file=sys.stderr, flush=True)
 
     def _follow_containers(self) -> None:
         """Containers come and go, and their questions come here while the machine's own do."""
@@ -287,11 +295,13 @@ class Laptop:
         return Outcome(Beat(self._dns_active, former.nameservers, former.search, *self.upkeep.report(time.monotonic())))
 
     def _refresh_names(self) -> str | None:
-        if not self._dns_active:
+        found = None
+        if self._dns_active:
+            found = self._dns.refresh()
+        else:
             self._activate_dns()
-            return None
-        self._follow_containers()
-        return self._dns.refresh()
+        self._follow_containers()  # last: what fails there keeps no name from coming to us
+        return found
 
 
 def _not_guarded(reason: str | None) -> FirewallError:

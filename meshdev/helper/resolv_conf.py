@@ -1,9 +1,11 @@
 """/etc/resolv.conf with lines of ours in it. The former file is in the journal, and in ours as comments."""
 
+import contextlib
+import os
 from pathlib import Path
 
 from meshdev.errors import DnsError
-from meshdev.helper.dns import write_in_place
+from meshdev.helper.dns import Watched, write_in_place
 from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.host.dns import MARKER, ResolvConf, parse_resolv_conf, render_resolv_conf
 from meshdev.host.journal import RestoreFile
@@ -24,12 +26,24 @@ class OwnResolvConf:
         return self._entry is not None
 
     def write(self, nameserver: IPAddress | None, search: tuple[str, ...]) -> None:
-        """Journal the former file, then write ours: *search* before its own list; None: its own name servers."""
-        path = self.path.resolve()
+        """Journal the former file, then write ours: *search* before its own list; None: its own name servers.
+
+        Where that fails the former file stands there, or is journalled still.
+        """
+        path = Path(os.path.realpath(self.path))  # Path.resolve() raises RuntimeError at a loop before Python 3.13
         if self._entry is None:
-            self._entry = RestoreFile(str(path), self._read())
-            self._journal.add(self._entry)
-        write_in_place(path, render_resolv_conf(self._entry.former, nameserver, search))
+            entry = RestoreFile(str(path), self._read())
+            try:
+                self._journal.add(entry)
+            except OSError as error:
+                raise DnsError(f"{self.path} is left alone: the journal cannot be written: {error.strerror}") from error
+            self._entry = entry
+        try:
+            write_in_place(path, render_resolv_conf(self._entry.former, nameserver, search))
+        except DnsError:
+            with contextlib.suppress(DnsError, OSError):  # the first error tells more; the undo tries again
+                self.withdraw()
+            raise
 
     def replaced(self) -> bool:
         """Whether another program (a DHCP client) wrote another file in place of ours: that is the former one now."""
@@ -46,9 +60,11 @@ class OwnResolvConf:
             self._entry = None
 
     def former(self) -> ResolvConf:
-        """The file as it was before us."""
-        content = self._entry.former if self._entry is not None else self._read()
-        found = parse_resolv_conf(content.decode(errors="replace"))
+        """The file as it was before us; nothing where there is none."""
+        if self._entry is not None:
+            found = parse_resolv_conf(self._entry.former.decode(errors="replace"))
+        else:
+            found = Watched(self.path).read()
         return ResolvConf(found.asked, found.search, found.options)
 
     def _read(self) -> bytes:

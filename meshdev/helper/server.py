@@ -146,7 +146,7 @@ class Server:
     def _silence(self) -> None:
         try:
             self._laptop.silence()
-        except MeshdevError as error:
+        except (MeshdevError, OSError) as error:  # a full /run, say, is no reason to end
             self._last_sign = time.monotonic()  # try again after the same patience
             print(f"helper: {error}", file=sys.stderr, flush=True)
 

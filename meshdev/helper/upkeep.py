@@ -76,8 +76,8 @@ class Upkeep:
         self._problems.pop(kind, None)
         try:
             found = refresh()
-        except MeshdevError as error:
-            self._problems[kind] = f"{_FAILED[kind]}: {error.message}"
+        except (MeshdevError, OSError) as error:  # /run may be full: the next beat tries again
+            self._problems[kind] = f"{_FAILED[kind]}: {error}"
         else:
             if found:
                 self._note(found)
