@@ -214,19 +214,19 @@ async def _ask(server: IPAddress, name: Name) -> bytes | None:
     family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     loop = asyncio.get_running_loop()
     for seconds in _WAITS:
-        # A socket each: its source address is that of the route at the time of connect().
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            try:
+        start = loop.time()
+        try:
+            # A socket each: its source address is that of the route at the time of connect().
+            with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
                 async with asyncio.timeout(seconds):
-                    try:
-                        sock.connect((host, DNS_PORT, 0, socket.if_nametoindex(scope)) if scope else (host, DNS_PORT))
-                        sock.send(query.wire)
-                        while True:
-                            wire = await loop.sock_recv(sock, MAX_MESSAGE)
-                            if wire[:2] == query.wire[:2] and answers(wire, query):
-                                return wire
-                    except OSError:  # refused, unreachable: a moment later it may be otherwise
-                        await asyncio.sleep(seconds)
-            except TimeoutError:
-                continue
+                    sock.connect((host, DNS_PORT, 0, socket.if_nametoindex(scope)) if scope else (host, DNS_PORT))
+                    sock.send(query.wire)
+                    while True:
+                        wire = await loop.sock_recv(sock, MAX_MESSAGE)
+                        if wire[:2] == query.wire[:2] and answers(wire, query):
+                            return wire
+        except TimeoutError:
+            continue
+        except OSError:  # refused, unreachable, no IPv6, no descriptor left: a moment later it may be otherwise
+            await asyncio.sleep(max(0.0, start + seconds - loop.time()))
     return None

@@ -1,6 +1,7 @@
 """Where packets go, judged; and the checks against a kernel and servers of the test."""
 
 import asyncio
+import resource
 import socket
 from ipaddress import IPv4Address, IPv4Network
 
@@ -111,6 +112,17 @@ async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     while world.troubles:  # noqa: ASYNC110 -- it is over with the first round
         await asyncio.sleep(0)
     checking.cancel()
+
+
+async def test_without_a_free_descriptor_it_is_no_answer_and_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, FakeServer({}), ())
+    former = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, former[1]))
+    try:
+        notes = await world.notes()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, former)
+    assert any(note.startswith("names do not work") for note in notes)
 
 
 async def test_routes_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:

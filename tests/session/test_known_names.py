@@ -55,6 +55,17 @@ def test_the_tunnels_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_a_list_of_hosts_without_proxy_is_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for listed in ("localhost,127.0.0.1,[::1],.svc", "team-1"):
+        monkeypatch.setenv("NO_PROXY", listed)
+        assert known_names().known.reserved == frozenset()
+
+
+def test_a_proxy_that_is_no_url_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://user:p[ss@proxy.example:3128")
+    assert known_names().known.reserved == frozenset()
+
+
 def test_an_api_server_by_a_name_of_the_cluster_keeps_nothing_from_it() -> None:
     assert known_names(FakeApi("https://kubernetes.default.svc")).known.reserved == frozenset()
 
