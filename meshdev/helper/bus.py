@@ -4,6 +4,7 @@ import itertools
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Final
 
@@ -63,9 +64,12 @@ class SystemBus:
 
     def _ask(self, sock: socket.socket, service: str, path: str, interface: str, member: str, *arguments: str) -> bytes:
         sock.sendall(dbus.call(next(self._serials), service, path, interface, member, *arguments))
+        deadline = time.monotonic() + _SECONDS
         while True:
             message = dbus.parse(self._data)
             if message is None:
+                if time.monotonic() > deadline:  # any program may send us signals, and so feed recv() for ever
+                    raise BlockingIOError
                 more = sock.recv(_READ_BYTES)
                 if not more:
                     raise ConnectionResetError("it closed the connection")

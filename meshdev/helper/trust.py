@@ -4,6 +4,7 @@ The CLI asks before it starts the helper: afterwards would be too late. The help
 loaded, for those who start it by other means.
 """
 
+import errno
 import grp
 import os
 import pwd
@@ -107,7 +108,7 @@ def _check_one(path: Path, owners: frozenset[int], *, searched: bool) -> None:
 
 def _group_beyond(path: Path, gid: int, owners: frozenset[int]) -> str | None:
     """Who can write by the group's right but should not. A group of the caller's own is common (umask 002)."""
-    if _ACL in os.listxattr(path):  # then the group's bits are the most that any entry of the list may allow
+    if _has_acl(path):  # then the group's bits are the most that any entry of the list may allow
         return "somebody on its access control list"
     if gid == 0:
         return None
@@ -123,6 +124,15 @@ def _group_beyond(path: Path, gid: int, owners: frozenset[int]) -> str | None:
     ]
     beyond += [name for name in group.gr_mem if name not in {user.pw_name for user in users}]
     return f"{beyond[0]} (group {group.gr_name})" if beyond else None
+
+
+def _has_acl(path: Path) -> bool:
+    try:
+        return _ACL in os.listxattr(path)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:  # a file system without such lists (some of FUSE and NFS)
+            return False
+        raise LaptopError(f"{path} cannot be looked at: {error.strerror}") from error
 
 
 def _user(uid: int) -> str:

@@ -144,3 +144,20 @@ def test_an_access_control_list(folder: Path) -> None:
             pytest.skip("this file system has no access control lists")
         raise
     assert "somebody on its access control list can write there" in str(_refusal(folder))
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_file_system_without_access_control_lists(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, refused: bool
+) -> None:
+    def listxattr(path: Path) -> list[str]:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "listxattr", listxattr)
+    (folder / "module.py").chmod(0o664)
+    os.chown(folder / "module.py", 0, 0)
+    if refused:
+        with pytest.raises(LaptopError, match="cannot be looked at"):
+            trust.check_paths([folder], [folder / "module.py"], _NOBODY)
+    else:
+        trust.check_paths([folder], [folder / "module.py"], _NOBODY)
