@@ -76,7 +76,9 @@ def _serve(through_sudo: frozenset[int]) -> NoReturn:
         privileges.drop()
     except MeshdevError as error:
         sys.exit(refuse(sock, error))
-    sys.exit(serve(sock, uid, fork_helper(uid)))
+    code = serve(sock, uid, fork_helper(uid))
+    sys.stderr.flush()
+    os._exit(code)  # all is undone: the caller need not wait for the interpreter's own end
 
 
 def _leave_caller() -> None:

@@ -48,6 +48,8 @@ from meshdev.wire.values import IPAddress
 
 #: The slowest request tells systemd-resolved five things, each within 3 s.
 _CALL_SECONDS: Final = 20.0
+#: From the answer to the last request until the process has exited: milliseconds.
+_EXIT_SECONDS: Final = 1.0
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * MAX_FDS)
 
 R = TypeVar("R", bound=Result)
@@ -172,9 +174,16 @@ class HelperClient:
         return (await self._call(Heartbeat(), Beat))[0]
 
     async def close(self) -> None:
-        """Undo everything and end the helper. Raises the first error of undoing; the connection is closed anyway."""
+        """Undo everything and end the helper. Raises the first error of undoing; the connection is closed anyway.
+
+        When this returns its process has exited, too, unless that takes more than a second.
+        """
         try:
             await self._call(Close(), Done)
+            ended = asyncio.ensure_future(self.gone.wait())
+            # Not asyncio.timeout: in a task that was cancelled, Python before 3.11.3 raises no TimeoutError.
+            await asyncio.wait([ended], timeout=_EXIT_SECONDS)
+            ended.cancel()
         finally:
             self._end(LaptopError("the helper is closed"))
 

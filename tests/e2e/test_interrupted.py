@@ -74,7 +74,7 @@ def assert_nothing_left(laptop: Laptop, before: str, ended: tuple[int, str]) -> 
         # Python itself ends by the signal, or with a KeyboardInterrupt, until meshdev's first line runs.
         too_early = code == -signal.SIGINT or (code == 1 and "KeyboardInterrupt" in said)
         assert code == Cancelled.exit_code or too_early, (code, said)
-    assert laptop.processes() == {}
+    until("the helper's keeper has seen it exit", lambda: laptop.processes() == {}, 1)
     assert laptop.snapshot() == before
 
 
