@@ -14,7 +14,7 @@ from meshdev.dns.former import FormerResolver
 from meshdev.dns.forwarder import Cluster, Forwarder
 from meshdev.dns.policy import Zone, domain_of
 from meshdev.dns.reverse import reverse_zones
-from meshdev.errors import DnsError, FirewallError
+from meshdev.errors import DnsError, LaptopError
 from meshdev.kube.client import KubeApi
 from meshdev.session.health import Health
 from meshdev.session.known_names import KnownNames
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS: Final = 10.0
 #: Between two tries, in seconds.
 PAUSE_SECONDS: Final = 0.1
+#: Between two tries to listen in another network, in seconds.
+RETRY_SECONDS: Final = 1.0
 #: Namespaces of every cluster.
 EVERYWHERE: Final = ("default", "kube-system")
 #: How long a connect waits to hear which namespaces there are.
@@ -94,7 +96,7 @@ class Names:
                 await self._laptop.wait_for_change(situation)
                 situation = self._laptop.situation
                 log.info("name servers of this machine: %s", ", ".join(map(str, self._laptop.resolvers)) or "none")
-                forwarder = await self._forwarder()
+                forwarder = await self._next_forwarder()
                 await self._redirect_again()
                 running.cancel()
 
@@ -109,7 +111,7 @@ class Names:
     async def _redirect_again(self) -> None:
         try:
             await self._redirect()
-        except (DnsError, FirewallError) as error:
+        except LaptopError as error:  # a helper that is gone is Laptop.watch_helper's business
             log.warning("%s; the helper tries again with the next beat", error.message)
 
     async def _redirect(self) -> None:
@@ -141,6 +143,15 @@ class Names:
                 now + ZONES_SECONDS,
             )
         return self._zones
+
+    async def _next_forwarder(self) -> Forwarder:
+        """One for the situation as it is now; until there is one the former goes on."""
+        while True:
+            try:
+                return await self._forwarder()
+            except LaptopError as error:
+                log.warning("%s; trying again", error.message)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _forwarder(self) -> Forwarder:
         helper = self._laptop.helper
@@ -198,10 +209,7 @@ class Names:
         """Names work: what a cache (systemd-resolved keeps SERVFAIL for 10 s) has of the time before is forgotten."""
         if self._failed:
             self._failed = False
-            try:
-                await self._redirect()
-            except (DnsError, FirewallError) as error:
-                log.warning("%s; the helper tries again with the next beat", error.message)
+            await self._redirect_again()
 
     def _note_failure(self) -> None:
         self._failed = True

@@ -1,0 +1,66 @@
+"""The names of a connection in another network: a helper that cannot listen at once ends nothing."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from meshdev.dns.forwarder import Forwarder
+from meshdev.errors import DnsError, FirewallError, LaptopError
+from meshdev.session import names
+from meshdev.session.names import Names
+from tests.waiting import until
+
+
+def serving() -> Forwarder:
+    """One that serves until it is cancelled."""
+    return cast("Forwarder", SimpleNamespace(run=asyncio.Event().wait))
+
+
+class Moved:
+    """A laptop that is in its second network."""
+
+    situation = 2
+    resolvers = ()
+
+    async def wait_for_change(self, known: int) -> None:
+        if self.situation == known:
+            await asyncio.Event().wait()
+
+
+def made(laptop: Moved, **methods: Any) -> Names:
+    """One that has a laptop and nothing else; *methods* take the place of its own."""
+    found = Names.__new__(Names)
+    found._laptop = cast("Any", laptop)
+    for name, method in methods.items():
+        setattr(found, name, method)
+    return found
+
+
+@pytest.mark.parametrize("error", [DnsError("no listener"), LaptopError("no answer"), FirewallError("no table")])
+async def test_another_network_in_which_the_helper_cannot_listen_at_once(
+    error: LaptopError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "RETRY_SECONDS", 0)
+    answers: list[Forwarder | LaptopError] = [error, error, serving()]
+    redirects: list[int] = []
+
+    async def forwarder() -> Forwarder:
+        answer = answers.pop(0)
+        if isinstance(answer, LaptopError):
+            raise answer
+        return answer
+
+    async def redirect() -> None:
+        redirects.append(len(answers))
+        raise error
+
+    found = made(Moved(), _forwarder=forwarder, _redirect=redirect)
+    running = asyncio.ensure_future(found._run(serving(), cast("Any", 1)))
+    await until(lambda: redirects or running.done())
+    assert redirects == [0], "each error was tried again, and then the new listeners were told of"
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
