@@ -5,14 +5,17 @@ Both meet under the sha256 of a workload's token. No I/O: what is to be said goe
 
 import logging
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import ProtocolError
 from meshdev.intercept import spec as specs
+from meshdev.manager.control.budget import Budget, Refused, size_of, size_of_names
 from meshdev.manager.control.pods import Held, Pod
 from meshdev.manager.control.xds import Answer, Stream
 from meshdev.sidecar.envoy.claims import Claim
+from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import FromControl, Hello, Listen, PodPort, State
 from meshdev.wire.intercepts import Report
 from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, Synced, ToTunnel, Withdrawn
@@ -36,10 +39,6 @@ MAX_PODS: Final = MAX_ADDRESSES
 Later = Callable[[float, Callable[[], None]], object]
 
 
-class Refused(Exception):  # noqa: N818 -- an answer, not a fault
-    """There is no room for this sidecar."""
-
-
 class Core:
     """Belongs to one event loop. *tell* takes a key and the newest message for it, *later* calls back in so many
     seconds, *clock* is in seconds."""
@@ -51,11 +50,14 @@ class Core:
         self._manager: IPv4Address | None = None
         self._held: dict[str, Held] = {}
         self._keys: dict[str, str] = {}
+        self._aliases: dict[str, dict[str, None]] = {}
+        """Those of each key, oldest first: what happens to one workload shall not cost what all of them have."""
         self._heard: set[str] | None = set()
         """Aliases told since the tunnel container was met; None once it said that these are all."""
         self._order = 0
         self._synced_at: float | None = None
-        self._pods: dict[tuple[str, str], Pod] = {}
+        self._pods: dict[str, dict[str, Pod]] = {}
+        self._budget = Budget()
         self._sources: dict[str, dict[IPv4Address, int]] = {}
         self._allowed: dict[int, Allow] = {}
 
@@ -81,7 +83,7 @@ class Core:
         """What a tunnel container that begins anew has to hear."""
         for allow in self._allowed.values():
             yield f"allow {allow.relay}", allow
-        for pod in self._pods.values():
+        for pod in self.pods():
             for report in pod.told():
                 yield _key(report), report
 
@@ -99,6 +101,9 @@ class Core:
         claim = Claim(spec, message.holder, message.relays, up)
         excluded = frozenset(message.excluded)
         same = before is not None and (before.claim, before.reset_older) == (claim, message.reset_older)
+        if before is not None and self._keys[message.id] != message.key:  # its withdrawal was overtaken
+            self._follow(self._forget_key(message.id))
+            same = False
         if before is not None and same and before.excluded == excluded:
             return
         if before is None:
@@ -109,6 +114,7 @@ class Core:
         order = before.order if before is not None and same else self._order
         self._held[message.id] = Held(message.id, claim, message.reset_older, order, excluded)
         self._keys[message.id] = message.key
+        self._aliases.setdefault(message.key, {})[message.id] = None
         self._allow(message.key)
         self._follow(message.key)
 
@@ -119,7 +125,14 @@ class Core:
         log.info("%s leaves %s in %s", held.claim.holder, held.claim.spec.workload, held.claim.spec.workload.namespace)
         for each in held.claim.relays:
             self._allowed.pop(each.relay, None)
-        self._follow(self._keys.pop(alias))
+        self._follow(self._forget_key(alias))
+
+    def _forget_key(self, alias: str) -> str:
+        key = self._keys.pop(alias)
+        del self._aliases[key][alias]
+        if not self._aliases[key]:
+            del self._aliases[key]
+        return key
 
     def _synced(self) -> None:
         missing = set(self._held) - self._heard if self._heard is not None else set()
@@ -131,27 +144,30 @@ class Core:
         self._later(REJOIN_SECONDS, self._allow_all)
         self._follow_all()
 
-    def claimed(self) -> set[str]:
-        """The keys of all claims."""
-        return set(self._keys.values())
+    def claimed(self) -> AbstractSet[str]:
+        """The keys of all claims, as they are at any time."""
+        return self._aliases.keys()
 
     # -- sidecars --------------------------------------------------------------------------------------------------
 
     def agent_came(self, key: str, hello: Hello, say: Callable[[FromControl], None]) -> Pod:
         """An agent proved the key. Raises Refused."""
         pod = self._pod(key, hello.uid)
+        self._charge(key, hello.uid, pod, hello)
         pod.agent_came(hello, say)
         self._follow_pod(key, pod)
         return pod
 
-    def agent_said(self, key: str, pod: Pod, message: Listen | State) -> None:
-        """Its word."""
+    def agent_said(self, key: str, uid: str, pod: Pod, message: Listen | State) -> None:
+        """Its message. Raises Refused: then its stream has to end."""
+        self._charge(key, uid, pod, message)
         pod.agent_said(message)
         self._follow_pod(key, pod)
 
     def agent_went(self, key: str, uid: str, pod: Pod) -> None:
         """Its stream ended, and no other has taken its place."""
         pod.agent_went()
+        self._budget.release(key, (uid, State))
         self._left(key, uid, pod)
 
     def envoy_came(
@@ -166,6 +182,11 @@ class Core:
         self._follow_pod(key, pod)
         return pod, stream
 
+    def envoy_asks(self, key: str, stream: Stream, kind: str, names: int) -> None:
+        """It asks for so many resources. Raises Refused: then its stream has to end."""
+        if kind in ORDER:
+            self._budget.charge(key, (stream, kind), size_of_names(names), self.claimed())
+
     def envoy_said(self, key: str, pod: Pod) -> None:
         """Its stream moved on."""
         self._follow_pod(key, pod)
@@ -175,26 +196,45 @@ class Core:
     def envoy_went(self, key: str, uid: str, address: IPv4Address, pod: Pod, stream: Stream) -> None:
         """Its stream ended."""
         pod.envoy_went(stream)
+        for kind in ORDER:
+            self._budget.release(key, (stream, kind))
         self._later(ADDRESS_SECONDS, lambda: self._forget_source(key, address))
         self._left(key, uid, pod)
 
+    def pods(self) -> Iterator[Pod]:
+        """All that are known."""
+        for pods in self._pods.values():
+            yield from pods.values()
+
     def _pod(self, key: str, uid: str) -> Pod:
-        pod = self._pods.get((key, uid))
+        pod = self._pods.get(key, {}).get(uid)
         if pod is not None:
             return pod
         claimed = self.claimed()
         if key in claimed:
-            full = sum(one == key for one, _ in self._pods) >= MAX_PODS
+            full = len(self._pods.get(key, {})) >= MAX_PODS
         else:
-            full = sum(one not in claimed for one, _ in self._pods) >= MAX_WAITING
+            full = sum(len(self._pods[one]) for one in self._pods.keys() - claimed) >= MAX_WAITING
         if full:
             raise Refused("the manager takes no more sidecars")
-        pod = self._pods[key, uid] = Pod()
+        pod = self._pods.setdefault(key, {})[uid] = Pod()
         return pod
 
+    def _charge(self, key: str, uid: str, pod: Pod, message: Hello | Listen | State) -> None:
+        kept = pod.listens_after(message) if isinstance(message, Listen) else message
+        try:
+            self._budget.charge(key, (uid, type(message)), size_of(kept), self.claimed())
+        except Refused:
+            self._left(key, uid, pod)
+            raise
+
     def _left(self, key: str, uid: str, pod: Pod) -> None:
-        if pod.alone and self._pods.get((key, uid)) is pod:
-            del self._pods[key, uid]
+        if pod.alone and self._pods.get(key, {}).get(uid) is pod:
+            del self._pods[key][uid]
+            if not self._pods[key]:
+                del self._pods[key]
+            for each in (Hello, Listen, State):
+                self._budget.release(key, (uid, each))
             for report in pod.last_words():
                 self._tell(_key(report), report)
         else:
@@ -203,13 +243,12 @@ class Core:
     # -- what follows ----------------------------------------------------------------------------------------------
 
     def _follow_all(self) -> None:
-        for key in {key for key, _ in self._pods}:
+        for key in list(self._pods):
             self._follow(key)
 
     def _follow(self, key: str) -> None:
-        for (one, _), pod in list(self._pods.items()):
-            if one == key:
-                self._follow_pod(key, pod)
+        for pod in list(self._pods.get(key, {}).values()):
+            self._follow_pod(key, pod)
 
     def _follow_pod(self, key: str, pod: Pod) -> None:
         if self._manager is None or self._synced_at is None:
@@ -222,9 +261,9 @@ class Core:
     def _held_by(self, key: str) -> list[Held]:
         """The claims of that key, oldest first; an id that two sessions use is the first one's."""
         found: dict[str, Held] = {}
-        for alias, held in self._held.items():
-            if self._keys[alias] == key:
-                found.setdefault(held.claim.spec.id, held)
+        for alias in self._aliases.get(key, {}):
+            held = self._held[alias]
+            found.setdefault(held.claim.spec.id, held)
         return list(found.values())
 
     # -- who may use relays ----------------------------------------------------------------------------------------
@@ -239,19 +278,18 @@ class Core:
             self._allow(key)
 
     def _allow_all(self) -> None:
-        for key in set(self._keys.values()):
+        for key in self.claimed():
             self._allow(key)
 
     def _allow(self, key: str) -> None:
         sources = tuple(sorted(self._sources.get(key, {})))[:MAX_ADDRESSES]
         keep = self._synced_at is None or self._clock() - self._synced_at < REJOIN_SECONDS
-        for alias, held in self._held.items():
-            if self._keys[alias] == key:
-                for each in held.claim.relays:
-                    allow = Allow(each.relay, sources, keep)
-                    if self._allowed.get(each.relay) != allow:
-                        self._allowed[each.relay] = allow
-                        self._tell(f"allow {each.relay}", allow)
+        for alias in self._aliases.get(key, {}):
+            for each in self._held[alias].claim.relays:
+                allow = Allow(each.relay, sources, keep)
+                if self._allowed.get(each.relay) != allow:
+                    self._allowed[each.relay] = allow
+                    self._tell(f"allow {each.relay}", allow)
 
 
 def _key(report: Report) -> str:

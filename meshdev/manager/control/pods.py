@@ -9,6 +9,7 @@ The ways to laptops are tried as soon as Envoy is there: from its address relays
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from itertools import islice
 from typing import Final
 
 from meshdev.manager.control.xds import Answer, Stream
@@ -17,6 +18,7 @@ from meshdev.sidecar.envoy.protos import packed
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import (
     MAX_CLAIMED_PORTS,
+    MAX_PORTS,
     Apart,
     Counts,
     FromControl,
@@ -110,11 +112,16 @@ class Pod:
     def agent_said(self, message: Listen | State) -> None:
         """Where Envoy shall listen, or what is true now."""
         if isinstance(message, Listen):
-            taken = set(message.ports.values())
-            kept = {port: number for port, number in self._listen.items() if number not in taken}
-            self._listen = {**kept, **message.ports}
+            self._listen = dict(self.listens_after(message).ports)
         else:
             self._set_state(message)
+
+    def listens_after(self, message: Listen) -> Listen:
+        """What is kept after that message: the agent that came again may not know of all that Envoy has."""
+        taken = set(message.ports.values())
+        kept = {port: number for port, number in self._listen.items() if number not in taken}
+        both = {**message.ports, **{port: number for port, number in kept.items() if port not in message.ports}}
+        return Listen(dict(islice(both.items(), MAX_PORTS)))
 
     def _set_state(self, state: State | None) -> None:
         """Every claim looks up what is its own: searching thousands of entries for each would be quadratic."""

@@ -18,7 +18,8 @@ import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshdev.errors import ProtocolError
-from meshdev.manager.control.core import MAX_WAITING, Core, Refused
+from meshdev.manager.control.budget import Refused
+from meshdev.manager.control.core import MAX_WAITING, Core
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, Answer
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
@@ -129,7 +130,7 @@ def _asked(data: bytes) -> _Asked:
     return _Asked(
         node=for_people(request.node.id, 63),
         kind=next((kind for kind in ORDER if kind == request.type_url), ""),
-        names=frozenset(name for name in names if len(name) <= MAX_NAME),
+        names=frozenset(name for name in names if len(name) <= MAX_NAME and name.isascii()),
         nonce=request.response_nonce[:63],
         error=for_people(request.error_detail.message) if request.HasField("error_detail") else None,
     )
@@ -145,6 +146,8 @@ class _Envoys:
         async with self._gate.passed(context) as (key, address):
             first = await _first(requests, context)
             uid, outgoing = first.node, _Outbox()
+            paced = _paced(requests, first)
+            del first
 
             def send(answers: list[Answer]) -> None:
                 for answer in answers:
@@ -156,11 +159,14 @@ class _Envoys:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
             try:
                 async with _written(outgoing, context, _response):
-                    async for request in _paced(requests, first):
+                    async for request in paced:
+                        self._core.envoy_asks(key, stream, request.kind, len(request.names))
                         send(stream.heard(request.kind, request.names, request.nonce, request.error))
                         if request.error is not None:
                             log.warning("the Envoy of pod %s refuses: %s", uid, request.error[:500])
                         self._core.envoy_said(key, pod)
+            except Refused as refused:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
             finally:
                 self._core.envoy_went(key, uid, address, pod, stream)
 
@@ -198,8 +204,10 @@ class _Agents:
             pod = self._core.agent_came(key, hello, lambda message: outgoing.put(type(message), message))
         except Refused as refused:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
-        mine = self._current[key, hello.uid] = object()
-        log.info("the agent of pod %s/%s is there", hello.namespace, hello.pod)
+        uid, who = hello.uid, f"{hello.namespace}/{hello.pod}"
+        del hello  # the pod keeps the newest; one stream of many does not
+        mine = self._current[key, uid] = object()
+        log.info("the agent of pod %s is there", who)
         try:
             async with _written(outgoing, context, agent.encode):
                 async for data in _paced(requests):
@@ -207,14 +215,18 @@ class _Agents:
                     del data  # as long as nothing follows
                     if isinstance(message, Hello):
                         raise _unexpected("a second hello")
-                    if self._current.get((key, hello.uid)) is not mine:
+                    if self._current.get((key, uid)) is not mine:
                         break  # the same pod's newer stream counts
-                    self._core.agent_said(key, pod, message)
+                    self._core.agent_said(key, uid, pod, message)
+                    del message
+        except Refused as refused:
+            log.warning("the agent of pod %s is ended: %s", who, refused)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
         finally:
-            if self._current.get((key, hello.uid)) is mine:
-                del self._current[key, hello.uid]
-                log.info("the agent of pod %s/%s is gone", hello.namespace, hello.pod)
-                self._core.agent_went(key, hello.uid, pod)
+            if self._current.get((key, uid)) is mine:
+                del self._current[key, uid]
+                log.info("the agent of pod %s is gone", who)
+                self._core.agent_went(key, uid, pod)
 
 
 def _is_large(message: Hello | Listen | State) -> bool:
@@ -266,6 +278,8 @@ async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any
     credit, since = _BURST, clock()
     for each in first:
         yield each
+        del each
+    first = ()
     async for request in requests:
         credit, since = min(_BURST, credit + _PER_SECOND * (clock() - since)), clock()
         if credit < 1:

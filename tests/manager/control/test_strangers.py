@@ -90,7 +90,7 @@ async def test_they_take_no_stream_from_those_who_are_claimed(
     monkeypatch.setattr(service, "MAX_STRANGERS", 2)
     words.claim()
     async with channel(mesh) as line, agent_of(mesh, "a" * 32, "first"), agent_of(mesh, "b" * 32, "second"):
-        await until(lambda: len(mesh.core._pods) == 2)
+        await until(lambda: len(list(mesh.core.pods())) == 2)
         call = line.stream_stream(agent.METHOD)(metadata=metadata("c" * 32))
         with pytest.raises(grpc.RpcError):
             await call.read()
@@ -98,7 +98,7 @@ async def test_they_take_no_stream_from_those_who_are_claimed(
         async with joined(mesh):
             await words.reported("acked")
     async with agent_of(mesh, "c" * 32):  # there is room again
-        await until(lambda: len(mesh.core._pods) == 1)
+        await until(lambda: len(list(mesh.core.pods())) == 1)
 
 
 async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: p
             call = line.stream_stream(agent.METHOD)(metadata=metadata(f"stranger-{number}-" + "x" * 20))
             await call.write(agent.encode(Hello(f"p{number}", f"u{number}", "default", IPv4Address("127.0.0.1"))))
             calls.append(call)
-            await until(lambda number=number, call=call: call.done() or len(mesh.core._pods) == number + 1)  # type: ignore[misc]  # a default in a lambda
+            await until(lambda number=number, call=call: call.done() or len(list(mesh.core.pods())) == number + 1)  # type: ignore[misc]  # a default in a lambda
         assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         words.claim()
         await until(lambda: len(mesh.core.claimed()) == 1)  # or its sidecar is one stranger more
@@ -162,7 +162,7 @@ LARGE = agent.encode(State(ways=tuple((20_000 + each, "open") for each in range(
 )
 async def test_what_is_kept_of_them_is_small(mesh: Control, message: bytes) -> None:
     async with agent_of(mesh, "a" * 32) as stranger:
-        await until(lambda: len(mesh.core._pods) == 1)
+        await until(lambda: len(list(mesh.core.pods())) == 1)
         await stranger.say(message)
         assert await stranger.call.code() == grpc.StatusCode.INVALID_ARGUMENT
 
@@ -172,5 +172,5 @@ async def test_sidecars_that_are_claimed_may_say_more(mesh: Control, words: Word
     await until(lambda: len(mesh.core.claimed()) == 1)
     async with joined(mesh) as made:
         await made.agent.say(LARGE)
-        await until(lambda: any(len(pod._ways) == 8192 for pod in mesh.core._pods.values()))
+        await until(lambda: any(len(pod._ways) == 8192 for pod in mesh.core.pods()))
         await words.reported("acked")

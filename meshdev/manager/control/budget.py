@@ -1,0 +1,87 @@
+"""The memory that sidecars can make control keep, in bytes, bounded for each workload and in all.
+
+Limits of single messages are not enough: a State of the largest size takes 2.3 MB once read, and one token is enough
+for a thousand pods. Pure.
+"""
+
+from collections import Counter
+from collections.abc import Hashable
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from meshdev.wire.agent import Hello, Listen, State
+
+#: Of the 512 MiB that the container has, the program and what gRPC holds before we may judge it take up to 340 MiB.
+MAX_TOTAL: Final = 128 << 20
+#: Of one key: 1,024 pods with counts of 128 intercepts each, or whatever a hostile one sends.
+MAX_OF_KEY: Final = 64 << 20
+#: Of all keys that no session claims: any text is such a key.
+MAX_OF_UNCLAIMED: Final = 48 << 20
+
+#: Measured with tracemalloc under CPython 3.11, numbers and texts as long as they may be.
+_PORT: Final = 240
+_COUNTS: Final = 448
+_RELAY: Final = 144
+_NAME: Final = 192
+#: One probe without its texts. A pod's hello is referred to by what its Envoy has and by what it shall have next, too.
+_PROBE: Final = 320
+_HELLOS: Final = 3
+
+
+class Refused(Exception):  # noqa: N818 -- an answer, not a fault
+    """There is no room for this sidecar."""
+
+
+class Budget:
+    """What is kept, by key and by what it is kept for."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, dict[Hashable, int]] = {}
+        self._sums: Counter[str] = Counter()
+        self._total = 0
+
+    def charge(self, key: str, item: Hashable, size: int, claimed: AbstractSet[str]) -> None:
+        """Count *size* bytes for that item of a key, in place of what it had. Raises Refused; nothing changes then."""
+        more = size - self._sizes.get(key, {}).get(item, 0)
+        if more > 0 and not self._fits(key, more, claimed):
+            raise Refused("the manager keeps no more for sidecars")
+        self._sizes.setdefault(key, {})[item] = size
+        self._sums[key] += more
+        self._total += more
+
+    def release(self, key: str, item: Hashable) -> None:
+        """It is kept no more."""
+        sizes = self._sizes.get(key, {})
+        size = sizes.pop(item, 0)
+        self._sums[key] -= size
+        self._total -= size
+        if not sizes:
+            self._sizes.pop(key, None)
+            del self._sums[key]
+
+    def _fits(self, key: str, more: int, claimed: AbstractSet[str]) -> bool:
+        if self._total + more > MAX_TOTAL or self._sums[key] + more > MAX_OF_KEY:
+            return False
+        return key in claimed or sum(self._sums[one] for one in self._sums.keys() - claimed) + more <= MAX_OF_UNCLAIMED
+
+
+def size_of(message: Hello | Listen | State) -> int:
+    """Bytes that this takes once it is kept."""
+    match message:
+        case Hello():
+            return _HELLOS * sum(_PROBE + _text(each.path) + _text(each.agent) for each in message.probes)
+        case Listen(ports):
+            return _PORT * len(ports)
+        case State():
+            entries = len(message.redirected) + len(message.apart) + len(message.older)
+            counts = len(message.intercepts) + len(message.flows)
+            return _PORT * entries + _COUNTS * counts + _RELAY * len(message.ways)
+
+
+def size_of_names(number: int) -> int:
+    """The same for so many names of resources."""
+    return _NAME * number
+
+
+def _text(text: str) -> int:
+    return len(text) * (1 if text.isascii() else 4)
