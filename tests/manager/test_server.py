@@ -3,14 +3,13 @@
 import errno
 import os
 import socket
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from meshdev.config import ADDRESS_POOLS, GRACE_SECONDS
 from meshdev.errors import FirewallError
-from meshdev.manager.tunnel import lease_file, leases, server
+from meshdev.manager.tunnel import server
 from meshdev.manager.tunnel.server import HELLO_SECONDS, MAX_STRANGERS
 from meshdev.pump.transport import SocketTransport
 from meshdev.wire.control import Close, Sessions
@@ -293,74 +292,6 @@ def test_a_listener_that_goes_or_stalls_costs_the_tunnel_nothing(manager: Manage
     assert manager.ask(lambda: len(manager.link._listeners)) == 2
     for listener in stalled:
         listener.close()
-
-
-def test_an_address_rests_after_its_session_and_its_connections_are_forgotten_before_another_has_it(
-    timed: Manager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "ADDRESS_POOLS", (ADDRESS_POOLS[0],))
-    with Visitor(timed) as ann:
-        address = ann.say(hello("ann")).welcome().address
-        ann.say(BYE)
-        assert ann.gone()
-    timed.until(lambda: timed.network.flushed == [address])  # she does not come back
-    with Visitor(timed) as bob:
-        assert bob.say(hello("bob", wanted=address, secret="c" * 32)).welcome().address != address
-        bob.say(BYE)
-        assert bob.gone()
-    with Visitor(timed) as ann:
-        assert ann.say(hello("ann again", wanted=address)).welcome().address == address
-        ann.say(BYE)
-        assert ann.gone()
-    timed.until(lambda: timed.network.flushed.count(address) == 2)
-    timed.network.flushed.clear()
-    timed.pass_time(leases.REST_SECONDS + 1)
-    assert address in timed.network.flushed
-    with Visitor(timed) as bob:
-        assert bob.say(hello("bob", wanted=address, secret="c" * 32)).welcome().address == address
-
-
-def test_a_session_whose_grace_is_over_keeps_its_connections_until_the_rest_is(timed: Manager) -> None:
-    with Visitor(timed) as ann:
-        address = ann.say(hello("ann")).welcome().address
-    timed.until(lambda: timed.network.attached(address) == [False])
-    timed.pass_time(GRACE_SECONDS + 1)
-    assert timed.network.flushed == []
-    timed.pass_time(leases.REST_SECONDS + 1)
-    assert timed.network.flushed == [address]
-
-
-def test_the_file_is_written_once_for_all_that_are_flushed_together(
-    timed: Manager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(20):
-        with Visitor(timed) as one:
-            one.say(hello(f"dev-{number}")).welcome()
-            one.say(BYE)
-            assert one.gone()
-    written: list[int] = []
-    monkeypatch.setattr(lease_file, "write", lambda _path, known: written.append(len(known)))
-    timed.pass_time(leases.REST_SECONDS + 1)
-    timed.until(lambda: bool(written))
-    assert written == [0]
-
-
-def test_the_last_address_is_flushed_before_it_is_given(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = IPv4Network("198.18.0.0/30")
-    monkeypatch.setattr(leases, "ADDRESS_POOLS", (pool,))
-    with Visitor(manager) as ann:
-        address = ann.say(hello("ann", pools=(pool,))).welcome().address
-        ann.say(BYE)
-        assert ann.gone()
-    manager.until(lambda: manager.network.flushed == [address])
-    manager.network.refusal = FirewallError("tracked connections cannot be forgotten: busy")
-    with Visitor(manager) as bob:
-        assert bob.say(hello("bob", pools=(pool,), secret="c" * 32)).refusal().code == "address"
-    manager.network.refusal = None
-    manager.network.flushed.clear()
-    with Visitor(manager) as bob:
-        assert bob.say(hello("bob", pools=(pool,), secret="c" * 32)).welcome().address == address
-    assert manager.network.flushed == [address]
 
 
 def test_a_carrier_that_breaks_while_it_is_welcomed_takes_no_queue(

@@ -5,12 +5,11 @@ All of it lives in the pod's own network namespace and goes with the pod.
 
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from threading import Lock
 from typing import Final, Protocol
 
 from pyroute2.iproute.linux import IPRoute
@@ -19,8 +18,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from meshdev.config import gateway
 from meshdev.errors import DeviceError, FirewallError, RouteError
 from meshdev.manager.tunnel.firewall import Firewall, RelayPort
-from meshdev.netlink.flows import forget_addresses, forget_flows
-from meshdev.netlink.messages import Flow, link_forwarding
+from meshdev.manager.tunnel.tracking import Tracking
+from meshdev.netlink.messages import link_forwarding
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import open_tun, set_offload
@@ -91,9 +90,7 @@ class KernelNetwork:
         self._address = IPv4Address(addresses[0].get_attr("IFA_LOCAL"))
         self._firewall = Firewall(str(uplink.get_attr("IFLA_IFNAME")), self._address)
         self._allowed: dict[RelayPort, set[IPv4Address]] = {}
-        self._cutting = ThreadPoolExecutor(1, "cut")
-        self._lock = Lock()
-        self._to_flush: dict[IPv4Address, Future[None]] = {}
+        self._tracking = Tracking()
         self._forward(index)
 
     def pod(self) -> PodNetwork:
@@ -141,8 +138,7 @@ class KernelNetwork:
             self._firewall.delete_relays(relays)
         except FirewallError as error:
             log.warning("%s", error.message)
-        ports = {port for _, port in relays}
-        self._forget(lambda flow: flow.went_to[0] == address.packed and flow.sent_to[1] in ports)
+        self._tracking.cut(address, {port for _, port in relays})
 
     def allow(self, relay: RelayPort, sources: Iterable[IPv4Address], *, keep: bool) -> None:
         """See :class:`Network`."""
@@ -158,33 +154,11 @@ class KernelNetwork:
 
     def cut(self, address: IPv4Address) -> None:
         """See :class:`Network`. Nothing else leads to a session's address, only replies come from it."""
-        self._forget(lambda flow: flow.went_to[0] == address.packed)
+        self._tracking.cut(address)
 
     def flush(self, address: IPv4Address) -> Future[None]:
         """See :class:`Network`."""
-        with self._lock:
-            flushed = self._to_flush.setdefault(address, Future())
-            if len(self._to_flush) == 1:
-                self._cutting.submit(self._flush_waiting)
-        return flushed
-
-    def _flush_waiting(self) -> None:
-        """One look at the table for all who wait: it may be a big one."""
-        with self._lock:
-            waiting, self._to_flush = self._to_flush, {}
-        try:
-            forget_addresses(waiting.keys())
-        except OSError as error:
-            reason = f"tracked connections cannot be forgotten: {error.strerror or error}"
-            for flushed in waiting.values():
-                flushed.set_exception(FirewallError(reason))
-            return
-        for flushed in waiting.values():
-            flushed.set_result(None)
-
-    def _forget(self, chosen: Callable[[Flow], bool]) -> None:
-        """In a thread of its own: a table of many flows takes a while to read."""
-        self._cutting.submit(forget_flows, chosen)
+        return self._tracking.flush(address)
 
     def _configure(self, name: str, address: IPv4Address, pool: IPv4Network) -> None:
         try:

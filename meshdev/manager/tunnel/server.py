@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError
+from meshdev.errors import FirewallError, MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError
 from meshdev.manager.tunnel import lease_file
 from meshdev.manager.tunnel.intercepts import Intercepts
 from meshdev.manager.tunnel.leases import Leases, Rest
@@ -39,6 +39,9 @@ MAX_CARRIERS_IN_ALL: Final = 160
 MAX_STRANGERS: Final = 64
 #: Time to say HELLO, in seconds.
 HELLO_SECONDS: Final = 5.0
+#: Time to forget what the last session at an address left behind, where it cannot rest, in seconds: carriers whose
+#: heartbeats are not answered for twice as long are given up.
+FLUSH_SECONDS: Final = 2.0
 #: Connections taken in one turn of the loop.
 _ACCEPTS_PER_TURN: Final = 16
 
@@ -169,12 +172,19 @@ class TunnelServer:
         lease = self._leases.take(hello.pools, hello.wanted, digest(hello.secret))
         try:
             if lease.stale:
-                self._network.flush(lease.address).result()
+                self._flush_now(lease.address)
             device, offload = self._network.open_device(lease.address, lease.pool, hello.carriers, hello.offload)
         except BaseException:
             self._leases.cancel(lease)
             raise
         return lease.address, device, offload
+
+    def _flush_now(self, address: IPv4Address) -> None:
+        """Nothing else is done meanwhile, so not for long. Raises FirewallError."""
+        try:
+            self._network.flush(address).result(FLUSH_SECONDS)
+        except TimeoutError:
+            raise FirewallError(f"connections of the last session at {address} are still being forgotten") from None
 
     def _gone(self, session: Session) -> None:
         session.forget()
