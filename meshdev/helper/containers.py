@@ -6,7 +6,7 @@ server inside a container (127.0.0.11) asks on from there and is led the same wa
 network (podman's aardvark-dns) is led like any program of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -28,9 +28,12 @@ _DOCKERS: Final = (IPv4Address("8.8.8.8"), IPv4Address("8.8.4.4"))
 class Containers:
     """The containers' part of a connection. Its rules are the firewall's, its listener is closed by :meth:`close`."""
 
-    def __init__(self, netlink: Netlink, firewall: Firewall | None) -> None:
+    def __init__(self, netlink: Netlink, news: Callable[[], int]) -> None:
+        """*news* gives another number when links, addresses or routes of this machine may have changed."""
         self._netlink = netlink
-        self._firewall = firewall
+        self._news = news
+        self._firewall: Firewall | None = None
+        self._found: tuple[int, tuple[Bridge, ...]] | None = None
         self._ear: Ear | None = None
         self._done: tuple[Device, IPv4Address, tuple[Bridge, ...], ContainerDns] | None = None
         self._forwarding = False
@@ -48,20 +51,36 @@ class Containers:
                 raise DnsError(f"no listener on {address}: {error.strerror}") from error
         return [self._ear]
 
+    @property
+    def asks_us(self) -> bool:
+        """True while questions of containers are led to the listener."""
+        return self._done is not None and bool(self._done[3].servers)
+
     def follow(self, device: Device, servers: Sequence[IPAddress]) -> None:
         """Let in who is there now; *servers* are those of this machine, none while nobody answers.
 
         Raises FirewallError, LaptopError.
         """
-        if self._firewall is None or device.address is None:
+        if device.address is not None:
+            self._let_in(device, device.address, self._find(), servers)
+
+    def silence(self) -> None:
+        """Lead no questions any more; their packets still come in. Raises FirewallError, LaptopError."""
+        if self._done is not None:
+            device, address, bridges, _ = self._done
+            self._let_in(device, address, bridges, ())
+
+    def _let_in(
+        self, device: Device, address: IPv4Address, bridges: tuple[Bridge, ...], servers: Sequence[IPAddress]
+    ) -> None:
+        if self._firewall is None:
             return
-        bridges = self._find()
         led = _asked(servers) if self._ear is not None and servers else ()
         dns = ContainerDns(led, self._ear.at.port if self._ear is not None else 0)
-        wanted = (device, device.address, bridges, dns)
+        wanted = (device, address, bridges, dns)
         if wanted == self._done or (self._done is None and not bridges):
             return
-        self._firewall.carry(device.name, device.address, bridges, dns)
+        self._firewall.carry(device.name, address, bridges, dns)
         if not self._forwarding and any(map(forwards, bridges)):
             self._forward(device)
         # A flow of questions that is tracked already would not see the new rules.
@@ -69,9 +88,15 @@ class Containers:
         forget_flows(lambda flow: flow.protocol == 17 and flow.sent_to in changed)
         self._done = wanted
 
-    def forget(self) -> None:
-        """The firewall let go of all rules of ours: its guard was put elsewhere."""
-        self._done = None
+    def guarded(self, firewall: Firewall | None) -> None:
+        """That firewall's guard was put at the device, and all rules of ours are gone. None: there is no guard.
+
+        Neighbours on every network of this machine would reach a listener that no guard keeps them off, so then there
+        is none.
+        """
+        self._done, self._firewall = None, firewall
+        if firewall is None:
+            self.close()
 
     def note(self) -> str | None:
         """Why containers of this machine do not reach the cluster, for people; None where they do or there are none."""
@@ -89,10 +114,13 @@ class Containers:
         )
 
     def _find(self) -> tuple[Bridge, ...]:
-        try:
-            return find_bridges(self._netlink)
-        except OSError as error:
-            raise LaptopError(f"the kernel does not tell its bridges: {error}") from error
+        news = self._news()
+        if self._found is None or self._found[0] != news:
+            try:
+                self._found = news, find_bridges(self._netlink)
+            except OSError as error:
+                raise LaptopError(f"the kernel does not tell its bridges: {error}") from error
+        return self._found[1]
 
     def _forward(self, device: Device) -> None:
         """Forward what comes in at our device: answers (the packet filter lets nothing else pass)."""

@@ -25,7 +25,7 @@ from meshdev.host import dns as decision
 from meshdev.netlink.flows import forget_flows
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
-from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, Translations, TunOpened
+from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, DnsSet, Done, Result, Translations, TunOpened
 from meshdev.wire.helper.limits import MAX_ROUTES
 from meshdev.wire.helper.lines import Fault
 from meshdev.wire.helper.requests import (
@@ -83,7 +83,7 @@ class Laptop:
             )
         )
         self._dns = self._way()
-        self._containers = Containers(self._netlink, self._firewall)
+        self._containers = Containers(self._netlink, lambda: self.upkeep.news)
         self._routes = 0  # asked for since the last SetRoutes: no less than there are
         self._desired: set[IPv4Network] = set()  # of those, what the kernel took
         self._names: SetDns | None = None
@@ -110,10 +110,7 @@ class Laptop:
             case UpstreamTcp(server):
                 outcome = Outcome(Done(), [upstream_tcp(server)])
             case SetDns():
-                self._names = request
-                self._activate_dns()
-                self._dns.forget_answers()
-                self._greet_containers()
+                outcome = self._set_dns(request)
             case SetRelays(relays):
                 self._set_relays(relays)
             case Heartbeat():
@@ -123,11 +120,16 @@ class Laptop:
         return outcome
 
     def silence(self) -> None:
-        """The session does not beat any more: give the laptop its DNS back until it does. Raises DnsError."""
-        if self._dns_active:
-            self._dns.withdraw()
-            self._dns_active = False
-            self._silence_containers()
+        """The session does not beat any more: give laptop and containers their DNS back until it does.
+
+        Raises LaptopError's kinds; then call again.
+        """
+        try:
+            self._containers.silence()
+        finally:
+            if self._dns_active:
+                self._dns.withdraw()
+                self._dns_active = False
 
     def take_news(self, now: float) -> None:
         """The kernel has news: read them."""
@@ -146,7 +148,7 @@ class Laptop:
     @property
     def needs_beat(self) -> bool:
         """True while a silent session would leave the laptop without DNS."""
-        return self._dns_active
+        return self._dns_active or self._containers.asks_us
 
     def former(self) -> decision.ResolvConf:
         """The DNS that the laptop uses without us."""
@@ -155,7 +157,7 @@ class Laptop:
     def undo(self) -> list[MeshdevError]:
         """Take everything back, newest first; one failure stops nothing. What failed stays in the journal."""
         steps: list[Callable[[], None]] = [
-            self._silence_containers,
+            self._containers.silence,
             self._dns.withdraw,
             self._dns.close,
             self._containers.close,
@@ -198,17 +200,18 @@ class Laptop:
     def _set_address(self, address: IPv4Address, mtu: int) -> Outcome:
         if self._device is None:
             raise DeviceError("set_address before open_tun")
-        note = self._no_firewall
+        note, guard = self._no_firewall, None
         if self._firewall is not None:
             try:  # before the device is up: nothing may come in first
                 self._firewall.guard(self._device.name, address)
+                guard = self._firewall
             except FirewallError as error:
                 if not self._unguarded:
                     raise _not_guarded(error.message) from error
                 note = error.message
         if address != self._device.address:
             self._desired = set()  # they go with the former address
-        self._containers.forget()
+        self._containers.guarded(guard)
         self._device.set_address(address, mtu)
         return Outcome(AddressSet(note is None, note))
 
@@ -257,6 +260,17 @@ class Laptop:
         )
         return Outcome(opened, passed)
 
+    def _set_dns(self, request: SetDns) -> Outcome:
+        self._names = request
+        self._activate_dns()
+        note = None
+        try:
+            self._dns.forget_answers()
+        except MeshdevError as error:  # names come all the same
+            note = f"names may be answered as before the connection for a while, from a cache: {error}"
+        self._greet_containers()
+        return Outcome(DnsSet(note))
+
     def _activate_dns(self) -> None:
         if self._names is None:
             return
@@ -282,26 +296,20 @@ class Laptop:
         if self._device is not None and self._dns_active:
             self._containers.follow(self._device, self._dns.former().asked)
 
-    def _silence_containers(self) -> None:
-        if self._device is not None:
-            self._containers.follow(self._device, ())
-
     def _heartbeat(self) -> Outcome:
         # What fails is said in the answer; the next beat tries again.
         if self._firewall is not None:
             self.upkeep.check("filter", self._firewall.put_back)
         self.upkeep.check("names", self._refresh_names)
+        self.upkeep.check("containers", self._follow_containers)
         former = self._dns.former()
         return Outcome(Beat(self._dns_active, former.nameservers, former.search, *self.upkeep.report(time.monotonic())))
 
     def _refresh_names(self) -> str | None:
-        found = None
         if self._dns_active:
-            found = self._dns.refresh()
-        else:
-            self._activate_dns()
-        self._follow_containers()  # last: what fails there keeps no name from coming to us
-        return found
+            return self._dns.refresh()
+        self._activate_dns()
+        return None
 
 
 def _not_guarded(reason: str | None) -> FirewallError:

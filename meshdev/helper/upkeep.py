@@ -25,9 +25,13 @@ SPACING_SECONDS: Final = 0.25
 #: Without news, too: some may have been lost, and a repair that failed may succeed now.
 LOOK_SECONDS: Final = 5.0
 
-_KINDS: Final[tuple[Kind, ...]] = ("link", "address", "routes", "filter", "names")
+_KINDS: Final[tuple[Kind, ...]] = ("link", "address", "routes", "filter", "names", "containers")
 _NAMES: Final[dict[Kind, str]] = {"link": "state", "address": "address", "routes": "routes"}
-_FAILED: Final = {"filter": "the packet filter cannot be put back", "names": "names do not come to us"}
+_FAILED: Final = {
+    "filter": "the packet filter cannot be put back",
+    "names": "names do not come to us",
+    "containers": "containers of this machine do not reach the cluster",
+}
 
 
 class Upkeep:
@@ -53,6 +57,11 @@ class Upkeep:
             self._due = min(self._due, max(now + SETTLE_SECONDS, self._looked + SPACING_SECONDS))
 
     @property
+    def news(self) -> int:
+        """The same number as before: links, addresses and routes of this machine are the same, too."""
+        return self._changes.count
+
+    @property
     def due(self) -> float:
         """When :meth:`look` shall be called next."""
         return self._due
@@ -71,8 +80,9 @@ class Upkeep:
         for damage in found:
             self._put_back(damage, partial(self._repair, device, damage), now)
 
-    def check(self, kind: Literal["filter", "names"], refresh: Callable[[], str | None]) -> None:
-        """Have packet filter or DNS put right by *refresh*, which says what it found. To be called once a beat."""
+    def check(self, kind: Literal["filter", "names", "containers"], refresh: Callable[[], str | None]) -> None:
+        """Have packet filter, DNS or containers put right by *refresh*, which says what it found. To be called once a
+        beat."""
         self._problems.pop(kind, None)
         try:
             found = refresh()

@@ -19,7 +19,7 @@ PAUSE_SECONDS: Final = 5.0
 RESTLESS_REPAIRS: Final = 4
 RESTLESS_SECONDS: Final = 3.0
 
-Kind = Literal["link", "address", "routes", "filter", "names"]
+Kind = Literal["link", "address", "routes", "filter", "names", "containers"]
 
 _NAMED: Final = 3  # so many routes in a sentence, the others as a number
 

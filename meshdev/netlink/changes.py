@@ -21,6 +21,8 @@ class Changes:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
         self._sock.bind((0, ROUTE_GROUPS))
+        #: Grows with whatever is read: what was seen at the same count is still so.
+        self.count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -44,8 +46,10 @@ class Changes:
             except BlockingIOError:
                 return found
             except OSError:  # ENOBUFS: the kernel dropped some
+                self.count += 1
                 found = True
                 continue
+            self.count += 1
             if index is not None and not found:
                 found = any(concerns(reply.kind, reply.body, index) for reply in replies(data))
         return found

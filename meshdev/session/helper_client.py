@@ -19,6 +19,7 @@ from meshdev.wire.helper.answers import (
     AddressSet,
     Beat,
     DnsOpened,
+    DnsSet,
     Done,
     Listener,
     Result,
@@ -157,9 +158,9 @@ class HelperClient:
         _, fds = await self._call(UpstreamTcp(server), Done)
         return socket.socket(fileno=fds[0])
 
-    async def set_dns(self, search: Iterable[str], domains: Iterable[str]) -> None:
+    async def set_dns(self, search: Iterable[str], domains: Iterable[str]) -> DnsSet:
         """Send the laptop's DNS to the forwarder. Send :meth:`heartbeat` each BEAT_SECONDS from then on."""
-        await self._call(SetDns(tuple(search), tuple(domains)), Done)
+        return (await self._call(SetDns(tuple(search), tuple(domains)), DnsSet))[0]
 
     async def set_relays(self, relays: Iterable[RelayTarget]) -> None:
         """Lead these relays to programs of this machine, and no others. Raises FirewallError where nftables cannot."""

@@ -65,8 +65,13 @@ class Names:
         self._zones_until = 0.0
         self._nameserver = welcome.nameservers[0]
         self._failed = False
-        #: For `connect` and `status`.
-        self.notes: tuple[str, ...] = ()
+        self._containers: str | None = None
+        self._cached: str | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For `connect` and `status`: why containers do not reach the cluster, what caches may still answer."""
+        return tuple(note for note in (self._containers, self._cached) if note)
 
     @property
     def first_name(self) -> str:
@@ -116,7 +121,10 @@ class Names:
 
     async def _redirect(self) -> None:
         search, domains = self._told = self._asked_here()
-        await self._laptop.helper.set_dns(search, domains)
+        note = (await self._laptop.helper.set_dns(search, domains)).note
+        if note and note != self._cached:
+            log.warning("%s", note)
+        self._cached = note
 
     def _asked_here(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The search list and the domains for the helper.
@@ -157,7 +165,7 @@ class Names:
         helper = self._laptop.helper
         resolvers, sources, _ = self._laptop.situation
         sockets = await helper.dns_sockets(resolvers)
-        self.notes = (sockets.containers,) if sockets.containers else ()
+        self._containers = sockets.containers
         former = FormerResolver(
             {(str(server), DNS_PORT): some for server, some in sockets.upstreams.items()},
             lambda server: helper.upstream_tcp(ip_address(server)),

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
@@ -213,6 +214,35 @@ async def test_the_reason_why_not(laptop: Laptop) -> None:
         assert "docker0" in str(connection.ears.containers)
         assert "does not forward" in str(connection.ears.containers)
     laptop.run("sh", "-c", f"printf '{RESOLV_CONF}' > /etc/resolv.conf")
+
+
+@contextlib.contextmanager
+def _table_of_another_owner(laptop: Laptop) -> Iterator[None]:
+    """A table of our name that we may not touch."""
+    command = laptop.command("nft", "--interactive")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        other.stdin.write(b"add table inet meshdev_0 { flags owner; }\n")
+        other.stdin.flush()
+        while "meshdev_0" not in laptop.run("nft", "list", "tables"):
+            assert other.poll() is None
+        try:
+            yield
+        finally:
+            other.kill()
+
+
+@pytest.mark.usefixtures("container")
+async def test_without_a_guard_there_is_no_listener_for_neighbours(laptop: Laptop) -> None:
+    """The packet filter is there and refuses: what every network of this machine could reach is not opened."""
+    async with helper(laptop) as connection:
+        connection.device = await connection.client.open_tun(1, unguarded=True)
+        with _table_of_another_owner(laptop):
+            answer = await connection.client.set_address(ADDRESS, 1450)
+            connection.ears = await connection.client.dns_sockets(connection.greeting.nameservers)
+        assert not answer.guard
+        assert [str(ear.at.address) for ear in connection.ears.ears] == ["127.0.0.1"]
+        assert "docker0" in str(connection.ears.containers)
 
 
 @pytest.mark.usefixtures("container")

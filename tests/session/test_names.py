@@ -10,6 +10,7 @@ from meshdev.dns.forwarder import Forwarder
 from meshdev.errors import DnsError, FirewallError, LaptopError
 from meshdev.session import names
 from meshdev.session.names import Names
+from meshdev.wire.helper.answers import DnsSet
 from tests.waiting import until
 
 
@@ -64,3 +65,22 @@ async def test_another_network_in_which_the_helper_cannot_listen_at_once(
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()
+
+
+async def test_old_answers_of_a_cache_are_a_note_until_it_forgets_them() -> None:
+    answers = [DnsSet("old answers, from a cache: busy"), DnsSet(None)]
+
+    async def set_dns(_search: object, _domains: object) -> DnsSet:
+        return answers.pop(0)
+
+    found = made(Moved(), _asked_here=lambda: ((), (".",)), _containers="containers do not reach the cluster")
+    found._cached = None
+    found._laptop.helper = cast("Any", SimpleNamespace(set_dns=set_dns))
+    notes = []
+    for _ in range(2):
+        await found._redirect()
+        notes.append(found.notes)
+    assert notes == [
+        ("containers do not reach the cluster", "old answers, from a cache: busy"),
+        ("containers do not reach the cluster",),
+    ]

@@ -14,6 +14,7 @@ from meshdev.wire.helper.answers import (
     AddressSet,
     Beat,
     DnsOpened,
+    DnsSet,
     Done,
     Listener,
     Refused,
@@ -89,6 +90,7 @@ RESULT_LINES: list[tuple[Result, str]] = [
             '"containers":"no nft"}'
         ),
     ),
+    (DnsSet("old answers"), '{"note":"old answers"}'),
     (
         Beat(True, (IPv4Address("192.0.2.1"),), ("a.b",), ("tun was removed",), ("it was set down",)),
         (

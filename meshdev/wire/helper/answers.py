@@ -131,6 +131,17 @@ class DnsOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsSet:
+    """Questions come to the forwarder. ``note``: a cache on the way may still hold former answers, and why."""
+
+    note: str | None
+
+    @classmethod
+    def read(cls, found: Fields) -> "DnsSet":
+        return cls(found.text_or_none("note", MAX_WORDS))
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """``active``: the laptop's DNS comes to us. ``nameservers`` and ``search`` are what it would use without us, as it
     stands now. ``problems`` says what of ours on this machine is not as it should be, ``repaired`` what was put back
@@ -165,4 +176,4 @@ class Translations:
         return cls(found.texts("found", MAX_WORDS, MAX_PROBLEMS))
 
 
-Result = Translations | Done | TunOpened | AddressSet | RoutesSet | DnsOpened | Beat
+Result = Translations | Done | TunOpened | AddressSet | RoutesSet | DnsOpened | DnsSet | Beat

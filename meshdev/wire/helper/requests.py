@@ -7,7 +7,17 @@ from typing import ClassVar, Final
 from meshdev.config import MAX_CARRIERS, RELAY_PORTS
 from meshdev.wire import values
 from meshdev.wire.fields import Fields
-from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, Done, Result, RoutesSet, Translations, TunOpened
+from meshdev.wire.helper.answers import (
+    AddressSet,
+    Beat,
+    DnsOpened,
+    DnsSet,
+    Done,
+    Result,
+    RoutesSet,
+    Translations,
+    TunOpened,
+)
 from meshdev.wire.helper.limits import MAX_DOMAINS, MAX_NAMES, MAX_RELAYS, MAX_ROUTES, MAX_UPSTREAMS
 from meshdev.wire.intercepts import TRANSPORTS, Transport
 from meshdev.wire.values import IPAddress
@@ -105,7 +115,7 @@ class SetDns:
     """
 
     op: ClassVar[str] = "set_dns"
-    answer: ClassVar[type[Result]] = Done
+    answer: ClassVar[type[Result]] = DnsSet
     search: tuple[str, ...]
     domains: tuple[str, ...]
 
