@@ -1,11 +1,9 @@
 """The contract of a way to bring the laptop's DNS to the forwarder, and what the ways share."""
 
-import os
 import socket
 from pathlib import Path
 from typing import Protocol
 
-from meshdev.errors import DnsError
 from meshdev.helper.journal import RESOLV_CONF
 from meshdev.helper.sockets import close_all, listeners
 from meshdev.host.dns import ResolvConf, parse_resolv_conf
@@ -84,31 +82,3 @@ class Watched:
         except OSError:
             return ResolvConf()
         return self._parsed
-
-
-def replace_content(fd: int, content: bytes) -> None:
-    """As :func:`write_in_place`, of an open file. Raises OSError; the old end stands until all of it is there."""
-    written = 0
-    while written < len(
-        content
-    ):  # write(2) takes less than all of it where space ends, and tells why with the next one
-        written += os.pwrite(fd, content[written:], written)
-    os.ftruncate(fd, len(content))
-    os.fsync(fd)
-
-
-def write_in_place(path: Path, content: bytes) -> None:
-    """Replace the content and keep the file: a bind mount cannot be renamed over. Raises DnsError.
-
-    The new bytes go in before the old end is cut off, so a reader sees a first line at any moment.
-    """
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            replace_content(fd, content)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise DnsError(
-            f"{path} cannot be written: {error.strerror}", hint=f"is it immutable (lsattr {path}), or not root's own?"
-        ) from error

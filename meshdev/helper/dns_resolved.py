@@ -15,7 +15,8 @@ from typing import Final
 
 from meshdev.errors import DnsError
 from meshdev.helper.bus import BUS, SystemBus
-from meshdev.helper.dns import Ear, Watched, replace_content
+from meshdev.helper.dns import Ear, Watched
+from meshdev.helper.in_place import replace_content
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.host.dns import STUBS, ResolvConf, claimed_domains, routing_domains, search_first
 from meshdev.tun.linux import NAME_PATTERN

@@ -1,6 +1,7 @@
 """Our lines in resolv.conf: whatever fails, the former file stands there or can be put back."""
 
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from meshdev.errors import DnsError
-from meshdev.helper.dns import write_in_place
 from meshdev.helper.journal import Journal, read_record
 from meshdev.helper.resolv_conf import OwnResolvConf
 from meshdev.host.dns import ResolvConf
+from meshdev.host.journal import Entry, RestoreFile
 
 FORMER = b"nameserver 192.0.2.1\nsearch home.example\n"
 SERVER = IPv4Address("127.0.0.153")
@@ -45,13 +46,6 @@ def _limit_writes(monkeypatch: pytest.MonkeyPatch, size: int, *, refused: int = 
 
     original = os.pwrite
     monkeypatch.setattr(os, "pwrite", pwrite)
-
-
-def test_a_short_write_is_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _limit_writes(monkeypatch, 7)
-    content = b"nameserver 192.0.2.7\n# and more\n"
-    write_in_place(path, content)
-    assert path.read_bytes() == content
 
 
 def test_nothing_is_written_that_the_journal_could_not_note(path: Path, journal: Journal) -> None:
@@ -93,3 +87,74 @@ def test_a_loop_of_links_is_an_error_of_ours(tmp_path: Path, journal: Journal) -
     path.symlink_to(path)
     with pytest.raises(DnsError, match="cannot be read"):
         OwnResolvConf(journal, path).write(SERVER, ())
+
+
+OTHERS = b"nameserver 192.0.2.77\n"
+
+
+def test_what_another_program_writes_just_before_ours_is_the_former_file(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, add = OwnResolvConf(journal, path), journal.add
+
+    def slow(entry: Entry) -> None:
+        add(entry)
+        monkeypatch.setattr(journal, "add", add)
+        path.write_bytes(OTHERS)
+
+    monkeypatch.setattr(journal, "add", slow)
+    own.write(SERVER, ())
+    assert own.former().nameservers == (IPv4Address("192.0.2.77"),)
+    record = read_record(1000, journal.folder)
+    assert record is not None
+    assert [entry.former for entry in record.entries if isinstance(entry, RestoreFile)] == [OTHERS]
+    assert b"127.0.0.153" in path.read_bytes()
+    own.withdraw()
+    assert path.read_bytes() == OTHERS
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_other_names_are_not_written_over_what_another_program_wrote(
+    path: Path, journal: Journal, renamed: bool
+) -> None:
+    own = OwnResolvConf(journal, path)
+    own.write(SERVER, ())
+    if renamed:
+        (path.parent / "new").write_bytes(OTHERS)
+        (path.parent / "new").rename(path)
+    else:
+        path.write_bytes(OTHERS)
+    own.write(SERVER, ("more.example",))
+    assert b"more.example" in path.read_bytes()
+    own.withdraw()
+    assert path.read_bytes() == OTHERS
+
+
+def test_a_link_that_leads_elsewhere_meanwhile(path: Path, journal: Journal) -> None:
+    link, other = path.parent / "link", path.parent / "other"
+    link.symlink_to(path)
+    own = OwnResolvConf(journal, link)
+    own.write(SERVER, ())
+    other.write_bytes(OTHERS)
+    link.unlink()
+    link.symlink_to(other)
+    own.write(SERVER, ())
+    assert path.read_bytes() == FORMER
+    assert b"127.0.0.153" in other.read_bytes()
+    own.withdraw()
+    assert other.read_bytes() == OTHERS
+
+
+def test_a_fight_ends(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, add, count = OwnResolvConf(journal, path), journal.add, itertools.count()
+
+    def fought(entry: Entry) -> None:
+        add(entry)
+        path.write_bytes(b"nameserver 192.0.2.%d\n" % next(count))
+
+    monkeypatch.setattr(journal, "add", fought)
+    with pytest.raises(DnsError, match="again and again"):
+        own.write(SERVER, ())
+    assert not own.written
+    assert path.read_bytes() == b"nameserver 192.0.2.%d\n" % (next(count) - 1)
+    assert read_record(1000, journal.folder) is None
