@@ -132,6 +132,16 @@ async def watch_replicas(
                 yield dict(found)
 
 
+async def replicas_now(api: KubeApi, resolved: Resolved) -> Mapping[str, Replica]:
+    """Its pods by uid, from a list that begins now. Raises what keeps it from being read."""
+
+    def failed(error: MeshdevError) -> None:
+        raise error
+
+    async with aclosing(watch_replicas(api, resolved, failed)) as states:
+        return await anext(states)
+
+
 def selector_of(workload: Mapping[str, Any]) -> str:
     """The label selector of a workload's pods, as a query takes it; empty for a bare pod."""
     if workload["kind"] == "Pod":

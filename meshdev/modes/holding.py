@@ -31,9 +31,9 @@ from meshdev.kube.leases import Held
 from meshdev.kube.observing import Observer
 from meshdev.kube.replicas import Replica
 from meshdev.kube.tokens import Token
-from meshdev.kube.workloads import watch_replicas
+from meshdev.kube.workloads import replicas_now, watch_replicas
 from meshdev.modes.intent import Intent
-from meshdev.modes.keeping import CREDENTIALS_SECONDS, Renewal, first_of, watched
+from meshdev.modes.keeping import CREDENTIALS_SECONDS, Renewal, first_of, keep_out, watched
 from meshdev.modes.link import Claim, Link, Story
 from meshdev.modes.plan import Plan, is_tcp, look, pod_port
 from meshdev.modes.pods import Pods
@@ -154,6 +154,8 @@ class Holding:
                     watching = partial(watched, self._link.api, held, self._observer, self._note, self._trouble)
                     group.create_task(renewal.run())
                     group.create_task(self._patiently(watching))
+                    looking = partial(replicas_now, self._link.api, plan.resolved)
+                    group.create_task(keep_out(pods, claim, looking, self._trouble))
                     await claim.ready()
                     await self._enter(plan, token, pods, group)
                     await self._until_up(pods, claim)
@@ -329,8 +331,6 @@ class Holding:
             await self._wait_for_news()
 
     async def _wait_for_news(self) -> None:
-        if self._pods is not None and self._claim is not None:
-            self._claim.exclude(self._pods.left())
         self._news.clear()
         await first_of(self._news, _LOOK_SECONDS)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Final
 
@@ -13,7 +13,10 @@ from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held, LostError
 from meshdev.kube.observing import Leases, Observer
+from meshdev.kube.replicas import Replica
 from meshdev.kube.workloads import is_there
+from meshdev.modes.link import Claim
+from meshdev.modes.pods import Pods
 
 #: Between two tries with credentials that are not accepted, in seconds: a plugin may run each time.
 CREDENTIALS_SECONDS: Final = 30.0
@@ -22,6 +25,9 @@ SUCCESSOR_SECONDS: Final = 1.0
 #: How often the Lease is compared with what there is to say.
 _LOOK_SECONDS: Final = 1.0
 _SAID_SECONDS: Final = 8.0
+#: How often pods that report are compared with those that there are, and that after a list that failed.
+_LEFT_SECONDS: Final = 0.25
+_RETRY_SECONDS: Final = 2.0
 
 Trouble = Callable[[MeshdevError], None]
 
@@ -64,6 +70,22 @@ class Renewal:
         self._said.clear()
         self._soon.set()
         await first_of(self._said, _SAID_SECONDS)
+
+
+async def keep_out(
+    pods: Pods, claim: Claim, look: Callable[[], Awaitable[Mapping[str, Replica]]], trouble: Trouble
+) -> None:
+    """Leave pods out of the claim that are none of the workload's any more, for ever; *look* lists those that are."""
+    while True:
+        pause = _LEFT_SECONDS
+        if suspects := pods.suspects():
+            try:
+                pods.listed(await look(), suspects)
+            except MeshdevError as error:
+                trouble(error)
+                pause = _RETRY_SECONDS
+        claim.exclude(pods.left())
+        await asyncio.sleep(pause)
 
 
 async def first_of(event: asyncio.Event, seconds: float) -> None:

@@ -130,20 +130,33 @@ class Pods:
             return f"pod {homeless.name} to get a node; {homeless.stuck}" if homeless else "a pod"
         return reasons[0] if reasons else None
 
+    def suspects(self) -> tuple[str, ...]:
+        """Pods that report and are none of its own, as far as the watch tells: one that died silently tells nothing of
+        new ones. Look for them in a list that begins now, and call :meth:`listed`."""
+        if not self._known:
+            return ()
+        now, own = self._clock(), self._own()
+        self._outside = {name: self._outside.get(name, now) for name in self._reports if name not in own}
+        late = (name for name, since in self._outside.items() if now - since >= LEFT_SECONDS)
+        return tuple(name for name in late if name not in self._left)
+
+    def listed(self, replicas: Mapping[str, Replica], suspects: Sequence[str]) -> None:
+        """The pods that there are, by uid, listed after *suspects* were told: those of them that are not in it left."""
+        self.watched(replicas)
+        self._left.update((name, None) for name in suspects if name not in self._own())
+
     def left(self) -> tuple[str, ...]:
         """Pods that have its sidecar and are none of its own any more: relabelled, or not selected now.
 
         They stay named here, so that they stay out, until they are its own again.
         """
-        if not self._known:
-            return tuple(self._left)
-        now, own = self._clock(), {each.name for each in self._replicas.values()}
-        self._outside = {name: self._outside.get(name, now) for name in self._reports if name not in own}
-        for name, since in self._outside.items():
-            if now - since >= LEFT_SECONDS:
-                self._left[name] = None
-        self._left = dict.fromkeys([name for name in self._left if name not in own][-MAX_EXCLUDED:])
+        if self._known:
+            own = self._own()
+            self._left = dict.fromkeys([name for name in self._left if name not in own][-MAX_EXCLUDED:])
         return tuple(self._left)
+
+    def _own(self) -> set[str]:
+        return {each.name for each in self._replicas.values()}
 
     def trouble(self) -> MeshdevError | None:
         """Why waiting longer is of no use, if it is of none."""

@@ -48,6 +48,7 @@ class FakeApi:
     log: list[tuple[int, str, tuple[str, str], Object]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     epoch: int = 0  # a watch ends when it changes
+    mute: bool = False  # watches tell nothing, and do not end
 
     # -- what tests do ---------------------------------------------------------------------------------------------
 
@@ -219,7 +220,8 @@ class FakeApi:
         while epoch == self.epoch:
             for version, event, kind, item in list(self.log):
                 if (
-                    version > since
+                    not self.mute
+                    and version > since
                     and kind == (asked.group, asked.resource)
                     and _selected(item, asked, dict(request.query))
                 ):

@@ -15,7 +15,7 @@ from meshdev.intercept.spec import HeaderMatch, Match
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.observing import Observer
-from meshdev.modes import holding, keeping
+from meshdev.modes import holding, keeping, pods
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import pod, put_pod, workload
 from tests.modes.world import LEASES, World
@@ -274,3 +274,29 @@ async def test_an_interrupted_watch_is_known_to_be_one_until_it_tells_again(
         fake.forget()
         fake.end_watches()
         await until(lambda: told[-2:] == [False, True])
+
+
+async def test_a_pod_of_which_a_dead_watch_does_not_tell_is_not_left_out(
+    fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection to the API server that died without a sign: the next list comes after minutes."""
+    monkeypatch.setattr(pods, "LEFT_SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "_LEFT_SECONDS", 0.01)
+    monkeypatch.setattr(keeping, "_RETRY_SECONDS", 0.01)
+    world = World(fake, api)
+    async with world.holding_it():
+        await world.comes_up()
+        fake.mute = True
+        put_pod(fake, pod("b-2", workload()))
+        fake.refuse["list"] = (500, "etcdserver: request timed out")
+        asked = len(fake.asked)
+        for name in ("b-2", "gone"):
+            world.link.report(name)
+        await until(lambda: sum(each.verb == "list" for each in fake.asked[asked:]) > 1)
+        (claim,) = world.link.claims
+        assert claim.excluded == (), "nobody knows"
+        del fake.refuse["list"]
+        await until(lambda: claim.excluded == ("gone",))
+        status = world.holding.status()
+        assert status is not None
+        assert (status.acked, status.total) == (2, 2)

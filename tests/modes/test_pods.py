@@ -32,6 +32,12 @@ class World:
         self.pods = Pods(lambda: self.now, "10.96.0.5:15010", "s", tcp=tcp)
         self.pods.watched({each.uid: each for each in replicas})
 
+    def left(self) -> tuple[str, ...]:
+        """Those that are left out once somebody has looked: a list says what the watch says."""
+        if suspects := self.pods.suspects():
+            self.pods.listed(self.pods._replicas, suspects)
+        return self.pods.left()
+
 
 def pod(name: str = "b-1", *sidecars: Sidecar, ready: bool = True, leaving: bool = False) -> Replica:
     return Replica("default", name, f"uid-{name}", "10.244.0.9", "node1", ready, leaving, sidecars)
@@ -166,9 +172,9 @@ def test_a_pod_that_is_none_of_its_own_any_more_is_left_out_until_it_is_again() 
         world.pods.reported(replace(ACKED, pod=name))
     assert world.pods.left() == ()
     world.pods.watched({"uid-b-1": pod()})
-    assert world.pods.left() == ()
+    assert world.left() == ()
     world.now += LEFT_SECONDS
-    assert world.pods.left() == ("b-2",)
+    assert world.left() == ("b-2",)
     world.pods.reported(replace(ACKED, pod="b-2", state="gone"))
     assert world.pods.left() == ("b-2",)
     world.pods.watched({"uid-b-1": pod(), "uid-b-2": pod("b-2")})
@@ -179,9 +185,9 @@ def test_before_the_watch_has_told_anything_no_pod_is_left_out() -> None:
     pods = Pods(lambda: now, "10.96.0.5:15010", "s", tcp=True)
     now = 0.0
     pods.reported(ACKED)
-    assert pods.left() == ()
+    assert pods.suspects() == ()
     now = 10 * LEFT_SECONDS
-    assert pods.left() == ()
+    assert (pods.suspects(), pods.left()) == ((), ())
 
 
 def test_a_port_without_a_listener_is_waited_for_a_moment_and_then_gone_on_without() -> None:
@@ -269,15 +275,29 @@ def test_while_the_watch_is_interrupted_no_more_pods_are_left_out() -> None:
     for name in ("b-1", "b-2"):
         world.pods.reported(replace(ACKED, pod=name))
     world.pods.watched({"uid-b-1": pod()})
-    world.pods.left()
+    world.left()
     world.now += LEFT_SECONDS
-    assert world.pods.left() == ("b-2",)
+    assert world.left() == ("b-2",)
     world.pods.unwatched()
     world.pods.reported(replace(ACKED, pod="b-3"))  # a new one of the workload's, as far as anybody knows
-    assert world.pods.left() == ("b-2",)
+    assert world.left() == ("b-2",)
     world.now += 10 * LEFT_SECONDS
-    assert world.pods.left() == ("b-2",)
+    assert world.left() == ("b-2",)
     world.pods.watched({"uid-b-1": pod()})
-    assert world.pods.left() == ("b-2",)
+    assert world.left() == ("b-2",)
     world.now += LEFT_SECONDS
-    assert world.pods.left() == ("b-2", "b-3")
+    assert world.left() == ("b-2", "b-3")
+
+
+def test_a_pod_of_which_a_dead_watch_does_not_tell_is_not_left_out() -> None:
+    world = World(pod())
+    for name in ("b-1", "b-2", "b-3"):
+        world.pods.reported(replace(ACKED, pod=name))
+    assert world.pods.suspects() == ()
+    world.now += LEFT_SECONDS
+    assert world.pods.suspects() == ("b-2", "b-3")
+    assert world.pods.left() == (), "nobody has looked"
+    world.pods.reported(replace(ACKED, pod="b-4"))  # after the list began
+    world.pods.listed({each.uid: each for each in (pod(), pod("b-2"))}, ("b-2", "b-3"))
+    assert world.pods.left() == ("b-3",)
+    assert (world.pods.suspects(), world.pods.acked(1), world.pods.total) == ((), 2, 2)
