@@ -256,7 +256,9 @@ class Pods:
                 error = InterceptError(
                     f"{where} runs and does not reach the manager at {self._manager}", hint=_unheard(others, log)
                 )
-                yield "unheard", FORMER_SECONDS if others else MANAGER_SECONDS, error
+                # Two troubles, so that the time for the second one begins when the first is over: the API server may
+                # tell of the other's end before ours, which only now can have the redirects, is at the manager.
+                yield ("behind", FORMER_SECONDS, error) if others else ("unheard", MANAGER_SECONDS, error)
 
 
 def _unheard(others: Sequence[str], log: str) -> str:

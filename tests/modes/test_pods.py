@@ -82,6 +82,22 @@ def test_a_sidecar_of_a_former_manager_is_waited_for() -> None:
     assert world.pods.waiting(1) == "a sidecar in pod b-1"
 
 
+def test_once_the_other_sidecar_has_left_there_is_time_to_reach_the_manager() -> None:
+    """What ours waited for it does not count: only now it can have the redirects, and says so to the manager."""
+    other = replace(RUNNING, name="meshdev-1", secret="other")  # noqa: S106 -- a name
+    ours = replace(RUNNING, name="meshdev-2")
+    world = World(pod("b-1", ours, other))
+    assert world.pods.trouble() is None
+    world.now += 30
+    assert world.pods.trouble() is None
+    world.pods.watched({"uid-b-1": pod("b-1", ours)})
+    assert world.pods.trouble() is None
+    world.now += MANAGER_SECONDS - 0.1
+    assert world.pods.trouble() is None
+    world.now += 0.2
+    assert "meshdev-2 of pod b-1 runs and does not reach the manager" in str(world.pods.trouble())
+
+
 def test_datagrams_alone_have_no_way_to_try() -> None:
     world = World(pod(), tcp=False)
     world.pods.reported(replace(ACKED, way="untried"))
