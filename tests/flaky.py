@@ -6,11 +6,16 @@ holding up what has nothing to do with it, and keeps its name in sight.
 
 With ``--every-cluster`` a second run follows, of the tests marked ``every_cluster`` on a cluster of another kind; its
 failures count together with those of the first.
+
+Each run is a process of its own: what the tests of one leave in theirs (descriptors, threads, signals, limits) is not
+there in the next. A rerun has a time limit: where it hangs is printed, then it is ended and has failed.
 """
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +23,18 @@ from typing import Final
 
 import pytest
 
+from tests import outcomes
 from tests.cluster import kinds
+from tests.outcomes import Outcomes
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 MOST_FLAKY: Final = 3
 EVERY_CLUSTER: Final = "--every-cluster"
+#: A rerun has so long, in seconds, bringing the cluster up included (which is mostly up by then). The variable is for
+#: slower machines.
+RERUN_SECONDS: Final = float(os.environ.get("MESHDEV_RERUN_SECONDS", "900"))
+#: Between a Ctrl-C and a kill: fixtures undo what they made.
+_UNDO_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -40,31 +52,6 @@ class Phase:
 
 ONE: Final = (Phase(kinds.DEFAULT),)
 BOTH: Final = (*ONE, Phase(kinds.OTHER, ("-m", "every_cluster"), str(kinds.OTHER)))
-
-
-class Outcomes:
-    """A pytest plugin: which tests passed, and which failed in setup, call or teardown."""
-
-    def __init__(self) -> None:
-        self._failed: dict[str, None] = {}
-        self._called: set[str] = set()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Called by pytest for each phase of each test."""
-        if report.failed:
-            self._failed[report.nodeid] = None
-        elif report.when == "call" and report.passed:
-            self._called.add(report.nodeid)
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Node ids, in the order of their failures."""
-        return tuple(self._failed)
-
-    @property
-    def passed(self) -> int:
-        """How many passed; not those whose teardown failed."""
-        return len(self._called - self._failed.keys())
 
 
 def judge(
@@ -94,25 +81,67 @@ def main(arguments: list[str]) -> int:
         if phase.label:
             print(f"\non another cluster: {phase.label}", flush=True)
         os.environ[kinds.VARIABLE] = " ".join(phase.kind.options)
-        outcomes = Outcomes()
-        code = int(pytest.main([*arguments, *phase.selection], plugins=[outcomes]))
+        code, told = _run(*arguments, *phase.selection)
         if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             return code  # interrupted, a wrong argument, no test at all: nothing to try again
         # The limit is the whole run's: those that failed on one cluster are taken off the other's.
-        passes, fails = judge(outcomes.failed, _passes_alone, MOST_FLAKY - len(flaky) - len(broken))
+        passes, fails = judge(told.failed, _passes_alone, MOST_FLAKY - len(flaky) - len(broken))
         flaky += map(phase.name, passes)
         broken += map(phase.name, fails)
-        passed += outcomes.passed
+        passed += len(told.passed)
     if flaky or broken or len(phases) > 1:
         print(summary(passed, flaky, broken), flush=True)
     return int(pytest.ExitCode.TESTS_FAILED if broken else pytest.ExitCode.OK)
 
 
+def _run(*arguments: str) -> tuple[int, Outcomes]:
+    """A run of pytest: its exit code, and what became of the tests."""
+    with tempfile.NamedTemporaryFile("r", prefix="meshdev-outcomes-") as file:
+        environment = {**os.environ, outcomes.VARIABLE: file.name}
+        code = _pytest("-p", outcomes.__name__, *arguments, environment=environment)
+        return code, Outcomes.read(file)
+
+
 def _passes_alone(test: str) -> bool:
     print(f"\nonce more, alone: {test}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "pytest", test], check=False)
-    return done.returncode == pytest.ExitCode.OK
+    # Where it hangs is printed before it is interrupted; that time begins with the test, the other with the process.
+    where = ("-o", f"faulthandler_timeout={RERUN_SECONDS / 2}")
+    return _pytest(*where, test, seconds=RERUN_SECONDS) == pytest.ExitCode.OK
+
+
+def _pytest(*arguments: str, seconds: float | None = None, environment: dict[str, str] | None = None) -> int:
+    """The exit code of pytest; as a shell's where a signal ended it. Interrupted after *seconds*."""
+    with subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env=environment) as process:
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            print(f"no end after {seconds:g} s: it is interrupted", flush=True)
+            process.send_signal(signal.SIGINT)
+            code = _ended(process)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if isinstance(error, SystemExit):  # of SIGTERM; a terminal's Ctrl-C has reached pytest, too
+                process.send_signal(signal.SIGINT)
+            _ended(process)
+            raise
+    return code if code >= 0 else 128 - code
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    """The exit code of a run that was interrupted; it is killed where it does not end."""
+    try:
+        process.wait(_UNDO_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+    return process.wait()
+
+
+def _terminated(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(pytest.ExitCode.INTERRUPTED)

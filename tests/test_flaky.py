@@ -1,6 +1,8 @@
 """The run of everything: what happens to a test that fails once, twice, and to many of them."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Final
 import pytest
 
 from tests.flaky import CHECKOUT, MOST_FLAKY, judge, summary
+from tests.outcomes import Outcomes
 
 #: Tests that pass, that pass from their second run on, and that never pass.
 _SUITE: Final = """
@@ -61,11 +64,46 @@ def _run(
     return done.returncode, done.stdout.splitlines()
 
 
-def _flaky(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+#: What a process of its own is spared: a signal that stays blocked, a lock whose descriptor stays open.
+_MESS: Final = """
+import fcntl, os, pathlib, signal
+
+def test_mess():
+    lock = pathlib.Path(__file__).with_name("lock")
+    first = not lock.exists()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    fcntl.flock(os.open(lock, os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not first
+"""
+
+#: Fails, and hangs when it runs again: in a fixture, as what has no time limit does.
+_HANGING: Final = """
+import pathlib, pytest, time
+
+@pytest.fixture
+def hanging():
+    mark = pathlib.Path(__file__).with_name("mark")
+    if mark.exists():
+        hang()
+    mark.touch()
+
+def hang():
+    try:
+        print("it hangs", flush=True)
+        time.sleep(600)
+    finally:
+        pathlib.Path(__file__).with_name("left").touch()
+
+def test_it(hanging):
+    raise AssertionError
+"""
+
+
+def _flaky(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tests.flaky", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **variables},
         capture_output=True,
         text=True,
         timeout=100,
@@ -141,6 +179,48 @@ def test_no_marked_test_is_no_success(tmp_path: Path) -> None:
 def test_a_run_without_tests_is_no_success(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text("")
     assert _flaky(tmp_path, "test_suite.py").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_what_a_test_leaves_in_its_process_does_not_meet_its_rerun(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text(_MESS)
+    done = _flaky(tmp_path, "test_suite.py")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1] == "1 passed, 0 failed"
+
+
+def test_a_rerun_that_hangs_fails_and_says_where(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text(_HANGING)
+    done = _flaky(tmp_path, "test_suite.py", MESHDEV_RERUN_SECONDS="10")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "0 passed, 1 failed")
+    assert "no end after 10 s" in done.stdout
+    assert re.search(r'test_suite\.py", line \d+ in hang\n', done.stderr)
+    assert (tmp_path / "left").exists()  # it was interrupted, not killed
+
+
+def test_sigterm_ends_what_runs(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text(_HANGING)
+    (tmp_path / "mark").touch()
+    command = [sys.executable, "-m", "tests.flaky", "-s", "test_suite.py"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("it hangs" in line for line in iter(process.stdout.readline, ""))
+        process.terminate()
+        process.stdout.read()  # to the end: nobody has it any more
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert (tmp_path / "left").exists()
+
+
+def test_outcomes() -> None:
+    lines = [
+        '{"test": "a", "when": "setup", "outcome": "passed"}',
+        '{"test": "a", "when": "call", "outcome": "passed"}',
+        '{"test": "b", "when": "call", "outcome": "passed"}',
+        '{"test": "c", "when": "setup", "outcome": "failed"}',
+        '{"test": "b", "when": "teardown", "outcome": "failed"}',
+        '{"test": "d", "when": "setup", "outcome": "skipped"}',
+    ]
+    assert Outcomes.read(lines) == Outcomes(passed=("a",), failed=("c", "b"))
 
 
 def test_the_limit() -> None:
