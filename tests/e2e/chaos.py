@@ -6,7 +6,6 @@ ClusterIP had not worked for more than three seconds.
 """
 
 import argparse
-import fcntl
 import json
 import random
 import sys
@@ -17,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from tests.e2e.conftest import LOCK, Laptop, control, until
+from tests.e2e.conftest import Laptop, control, until
+from tests.e2e.lock import locked_testbed, to_stderr
 from tests.e2e.loops import Loop, StatusLoop, Try, now
 
 L = TypeVar("L", bound=Loop)
@@ -260,8 +260,7 @@ def main() -> int:
     parser.add_argument("--laptop", type=int, action="append", choices=(1, 2))
     given = parser.parse_args()
     laptops = [Laptop(number) for number in given.laptop or (1, 2)]
-    with LOCK.open("w") as lock, ExitStack() as stack:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked_testbed(to_stderr), ExitStack() as stack:
         control("up", timeout=1500)
         for laptop in laptops:
             laptop.clean()

@@ -1,15 +1,15 @@
 """Fixtures of the cluster tests: the testbed, its laptops, and what must be equal before and after."""
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,11 @@ from meshdev.config import MANAGER_LABELS
 from tests.cluster import addresses, kinds
 from tests.cluster.paths import NETNS
 from tests.cluster.state import State
+from tests.e2e.lock import locked_testbed, to_stderr
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-#: One test run at a time has the testbed: killing the API server is everybody's business.
-LOCK: Final = Path("/run/meshdev-e2e.lock")
+#: All fixtures of a test together, before it and behind it; not the cluster, whose steps have limits of their own.
+FIXTURE_SECONDS: Final = 600.0
 
 #: Everything that meshdev may change on a laptop; equal output means nothing is left.
 _SNAPSHOT: Final = """
@@ -167,11 +168,47 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(seconds, func_only=True), append=False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """Fixtures have a time limit, too."""
+    with _limited("setup"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """As in setup."""
+    with _limited("teardown"):
+        return (yield)
+
+
+@contextmanager
+def _limited(what: str) -> Iterator[None]:
+    """By the signal that pytest-timeout uses for the test itself, between the two."""
+
+    def expired(*_: object) -> None:
+        pytest.fail(f"no end of the fixtures' {what} within {FIXTURE_SECONDS:g} s")
+
+    former = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, FIXTURE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cluster() -> Iterator[None]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     """The testbed is up and nobody else's tests use it."""
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            to_stderr(f"\n{text}")
+
+    with locked_testbed(say):
         options = shlex.split(os.environ.get(kinds.VARIABLE, ""))
         wanted = kinds.ClusterKind(**kinds.parse(options))
         before = kinds.running(State.load().facts)
@@ -181,6 +218,7 @@ def cluster() -> Iterator[None]:
         # A running manager of the same protocol is used as it is: one of former sources is not what is tested.
         ours = ",".join(f"{key}={value}" for key, value in MANAGER_LABELS.items())
         kubectl("delete", "deployments", "--all-namespaces", "-l", ours, "--wait=false")
+        signal.setitimer(signal.ITIMER_REAL, FIXTURE_SECONDS)
         yield
         # Who comes next without a wish for a kind expects the usual one.
         if options and wanted not in {before, kinds.DEFAULT}:

@@ -13,6 +13,7 @@ from tests.e2e.workloads import CLIENT
 
 A1: Final = {"a": "1"}
 LOCAL: Final = "local-b"
+_START_SECONDS: Final = 30.0
 
 Headers = Mapping[str, str]
 #: (status, body); status 0: no answer, and why.
@@ -95,7 +96,10 @@ class LocalProgram:
         """Begin; it listens when this returns."""
         process = self._process = self._laptop.start(*self._command)
         assert process.stdout is not None
+        limit = threading.Timer(_START_SECONDS, process.kill)  # the line is empty then
+        limit.start()
         line = process.stdout.readline()
+        limit.cancel()
         assert line.endswith(": ready\n"), line
         threading.Thread(target=process.stdout.read, daemon=True).start()
 
@@ -127,8 +131,12 @@ def up(laptop: Laptop, mode: str, target: str, namespace: str, *flags: str) -> d
 
 @contextmanager
 def intercepted(laptop: Laptop, mode: str, target: str, namespace: str, *flags: str) -> Iterator[dict[str, Any]]:
-    """Intercepted while the block runs."""
-    answer = up(laptop, mode, target, namespace, *flags)
+    """Intercepted while the block runs; not afterwards, though it had not come up in time."""
+    try:
+        answer = up(laptop, mode, target, namespace, *flags)
+    except BaseException:
+        laptop.run("meshdev", "leave", target, "-n", namespace)  # which fails where nothing of it is left
+        raise
     try:
         yield answer
     finally:
