@@ -39,7 +39,11 @@ class Journal:
             raise LaptopError(f"{folder} belongs to somebody else", hint=f"sudo rm -r {folder}")
         folder.chmod(0o755)
         self._lock = _take_lock(folder / f"{uid}.lock", patience)
-        self.found = _read(self._path)
+        try:
+            self.found = _read(self._path)
+        except LaptopError:
+            os.close(self._lock)
+            raise
         """What a dead helper left, newest last."""
         self._entries: list[Entry] = list(self.found)
         self._started = started(os.getpid()) or 0

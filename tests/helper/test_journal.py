@@ -88,6 +88,8 @@ def test_a_file_that_is_no_journal_is_an_error_with_a_way_out(folder: Path) -> N
         Journal(1000, folder)
     assert "sudo rm" in str(caught.value.hint)
     assert "cannot be read" in leftovers(1000, folder)[0]
+    (folder / "1000.json").unlink()
+    Journal(1000, folder).close()  # nobody has the lock
 
 
 def test_leftovers_are_what_is_still_there(folder: Path, tmp_path: Path) -> None:

@@ -186,7 +186,9 @@ async def test_a_peer_that_is_gone_is_noticed_while_nothing_is_said(fake: FakeAp
 def _sockets_to(url: str) -> Iterator[socket.socket]:
     """This process's connections to there."""
     for file in list(Path("/proc/self/fd").iterdir()):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as sock:
+        if not file.is_socket():
+            continue
+        with socket.socket(fileno=os.dup(int(file.name))) as sock, contextlib.suppress(OSError):
             if sock.family == socket.AF_INET and url.endswith(f":{sock.getpeername()[1]}"):
                 yield sock
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -239,9 +240,15 @@ class SidecarPod:
 
     async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A client outside of the pod."""
-        with self.outside.inside():
-            connecting = asyncio.open_connection(str(POD), port)
-            return await connecting
+        with self.outside.inside():  # no other task runs in here, or it would end up in this network
+            sock = socket.socket()
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (str(POD), port))
+        except BaseException:
+            sock.close()
+            raise
+        return await asyncio.open_connection(sock=sock)
 
     async def get(self, port: int = 8080, path: str = "/", **headers: str) -> str:
         """Which end answers a new connection."""
