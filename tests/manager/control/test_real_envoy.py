@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -26,13 +28,15 @@ from tests.sidecar.pod import End
 from tests.sidecar.real_envoy import binary, free_port
 from tests.waiting import until
 
-#: The manager is on loopback here, so the first relay's port is where the laptop's program listens.
+#: The manager is on loopback here, so the first relay's port is where the laptop's program listens; at an address of
+#: this process's own (all of 127.0.0.0/8 is the machine's), where no other program and no other run has that port.
 FIRST_RELAY = 20000
+MANAGER = IPv4Address("127.64.0.0") + os.getpid() % (1 << 22)
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    with running(tmp_path, pod=replace(POD, address=IPv4Address("127.0.0.1"))) as manager:
+    with running(tmp_path, pod=replace(POD, address=MANAGER)) as manager:
         yield manager
 
 
@@ -40,7 +44,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 async def ends() -> AsyncIterator[tuple[End, End]]:
     """The app and the laptop's program."""
     app, laptop = End("original"), End("laptop")
-    laptop.port = FIRST_RELAY
+    laptop.host, laptop.port = str(MANAGER), FIRST_RELAY
     for end in (app, laptop):
         await end.start()
     try:
@@ -180,7 +184,7 @@ async def test_a_request_that_is_on_its_way_when_its_intercept_ends_goes_to_the_
     """Its laptop has gone, and nobody answers the SYN."""
     app = End("original")
     await app.start()
-    with socket.create_server(("127.0.0.1", FIRST_RELAY), backlog=0), contextlib.ExitStack() as others:
+    with socket.create_server((str(MANAGER), FIRST_RELAY), backlog=0), contextlib.ExitStack() as others:
         for _ in range(3):  # the kernel drops SYNs when the queue is full
             others.enter_context(_caller())
         unanswered = len(_unanswered())
@@ -200,11 +204,12 @@ async def test_a_request_that_is_on_its_way_when_its_intercept_ends_goes_to_the_
 def _caller() -> socket.socket:
     sock = socket.socket()
     sock.setblocking(False)
-    sock.connect_ex(("127.0.0.1", FIRST_RELAY))
+    sock.connect_ex((str(MANAGER), FIRST_RELAY))
     return sock
 
 
 def _unanswered() -> list[str]:
     """Connections to the relay in SYN_SENT, as the kernel lists them (proc(5): /proc/net/tcp)."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [row[1] for row in rows if row[2].endswith(f":{FIRST_RELAY:04X}") and row[3] == "02"]
+    relay = f"{int.from_bytes(MANAGER.packed, sys.byteorder):08X}:{FIRST_RELAY:04X}"
+    return [row[1] for row in rows if (row[2], row[3]) == (relay, "02")]
