@@ -60,11 +60,10 @@ class Nftables:
             raise FirewallError(f"nftables refused: {said.decode(errors='replace').strip()[:500]}")
 
     def listing(self, table: str) -> str | None:
-        """The table ``inet`` of that name as commands that make it; None where there is none."""
-        try:
-            return self.show(f"list table inet {table}")
-        except FirewallError:
+        """The table ``inet`` of that name as commands that make it; None where there is none. Raises FirewallError."""
+        if f"table inet {table}" not in self.show("list tables inet").splitlines():
             return None
+        return self.show(f"list table inet {table}")
 
     def show(self, command: str) -> str:
         """What a command that lists prints. Raises FirewallError with nft's own words."""

@@ -13,7 +13,7 @@ from typing import Final
 from meshdev.errors import FirewallError
 from meshdev.helper.bridges import Bridge
 from meshdev.helper.journal import Journal
-from meshdev.helper.kept_table import KeptTable
+from meshdev.helper.kept_table import KeptTable, deletion
 from meshdev.host.journal import DeleteTable, table_name
 from meshdev.nft import Nftables
 from meshdev.wire.helper.requests import RelayTarget
@@ -156,7 +156,7 @@ class Firewall:
     def close(self) -> None:
         """Delete the table."""
         if self._made:
-            self._library.run(f"delete table inet {self._table}\n")
+            self._library.run(deletion(self._table))
             self._made = False
         if self._entry is not None:
             self._journal.remove(self._entry)

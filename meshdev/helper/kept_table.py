@@ -4,7 +4,13 @@
 device, and without the redirect no name would come to the forwarder.
 """
 
+from meshdev.errors import FirewallError
 from meshdev.nft import Nftables
+
+
+def deletion(table: str) -> str:
+    """The command after which the table shall not be there."""
+    return f"delete table inet {table}\n"
 
 
 class KeptTable:
@@ -16,10 +22,17 @@ class KeptTable:
         self._kept: str | None = None
 
     def run(self, commands: str, *, dry: bool = False) -> None:
-        """As :meth:`Nftables.run`; the table as it is afterwards is what it shall be."""
+        """As :meth:`Nftables.run`; the table as it is afterwards is what it shall be.
+
+        Where that cannot be listed this fails, too, and the table shall be what it was before: what is not known cannot
+        be kept.
+        """
         self._library.run(commands, dry=dry)
         if not dry:
-            self._kept = self._library.listing(self._table)
+            found = self._library.listing(self._table)
+            if found is None and commands != deletion(self._table):
+                raise FirewallError("our nftables table was deleted by another program")
+            self._kept = found
 
     def put_back(self) -> bool:
         """Make the table what it shall be; whether it was not. Raises FirewallError."""

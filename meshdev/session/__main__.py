@@ -2,18 +2,22 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
-from meshdev.errors import MeshdevError
+from meshdev.errors import LaptopError, MeshdevError
 from meshdev.session.progress import Progress, adopt
 from meshdev.session.supervisor import Supervisor
 from meshdev.state import Paths
 from meshdev.text import visible
+
+log = logging.getLogger(__name__)
 
 
 async def session(arguments: argparse.Namespace) -> int:
@@ -31,12 +35,31 @@ async def session(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     paths = Paths.locate()
-    paths.ended.unlink(missing_ok=True)
-    code = await supervisor.run(paths.socket)
+    _remember(paths.ended, None)
+    try:
+        code = await supervisor.run(paths.socket)
+    except LaptopError as error:  # nothing was begun
+        await progress.failed(error)
+        return error.exit_code
     if supervisor.broken is not None:
-        # For `status`: whoever finds himself disconnected shall not have to read a log.
-        paths.ended.write_text(f"{datetime.now():%H:%M:%S}: {visible(supervisor.broken.message)}\n")  # noqa: DTZ005
+        _remember(paths.ended, supervisor.broken)
     return code
+
+
+def _remember(path: Path, error: MeshdevError | None) -> None:
+    """Keep why the connection has ended, for `status`; whoever is disconnected shall not have to read a log.
+
+    Where that cannot be written (a full disk) the log has it, and the session ends as it would have.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        if error is not None:
+            path.write_text(f"{datetime.now():%H:%M:%S}: {visible(error.message)}\n")  # noqa: DTZ005 -- local time
+    except OSError as failure:
+        reason = f"; it was: {error.message}" if error is not None else ""
+        log.warning("why a connection ends cannot be kept in %s: %s%s", path, failure.strerror, reason)
+        with contextlib.suppress(OSError):  # half of it, or a former reason, would be wrong
+            path.unlink()
 
 
 class OneLineFormatter(logging.Formatter):

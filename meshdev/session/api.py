@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from meshdev.errors import InterceptError, MeshdevError
+from meshdev.errors import InterceptError, LaptopError, MeshdevError
 from meshdev.wire.jsonlines import MAX_LINE
 from meshdev.wire.session_api import Answer, Event, Failed, Question, encode_answer, encode_event, parse_request
 from meshdev.wire.session_intercepts import InterceptRequest, Live
@@ -26,11 +26,20 @@ UNREAD_BYTES: Final = 1 << 16
 
 
 def _listen(path: Path) -> socket.socket:
-    """Listen at *path*. What a dead session left there is replaced: whoever calls this holds the session's lock."""
-    path.unlink(missing_ok=True)
+    """Listen at *path*. What a dead session left there is replaced: whoever calls this holds the session's lock.
+
+    Raises LaptopError.
+    """
     sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(path))
-    path.chmod(0o600)
+    try:
+        path.unlink(missing_ok=True)
+        sock.bind(str(path))
+        path.chmod(0o600)
+    except OSError as error:
+        sock.close()
+        raise LaptopError(
+            f"the session cannot listen at {path}: {error.strerror}", hint="is the disk full, or read-only?"
+        ) from error
     return sock
 
 
@@ -78,7 +87,8 @@ async def serving(path: Path, handle: Handler, stream: Streamer = _takes_none) -
 
     Intercepts are for *stream*; it is cancelled when it does not end soon after the context.
 
-    The context ends when the answers under way have left. The socket's file goes with it.
+    The context ends when the answers under way have left. The socket's file goes with it. Raises LaptopError where it
+    cannot be made.
     """
     answers: set[asyncio.Task[None]] = set()
 

@@ -76,7 +76,10 @@ class Supervisor:
         self._stop.set()
 
     async def run(self, api: Path) -> int:
-        """Connect, stay, undo. The exit code: 0 after a connection that was ended on purpose."""
+        """Connect, stay, undo. The exit code: 0 after a connection that was ended on purpose.
+
+        Raises LaptopError, and does nothing, where nobody could reach it at *api*.
+        """
         async with serving(api, self._answer, self._stream):
             connected = False
             try:

@@ -1,0 +1,84 @@
+"""The session's process: why it ended reaches whoever asks, also where nothing can be written."""
+
+import argparse
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshdev.errors import MeshdevError, TunnelError
+from meshdev.session import __main__ as main
+from meshdev.session.supervisor import Supervisor
+from meshdev.state import Paths
+from meshdev.wire.session_api import ConnectOptions, Failed, parse_event
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    paths = Paths(tmp_path)
+    monkeypatch.setattr(Paths, "locate", lambda: paths)
+    return paths
+
+
+@pytest.fixture
+def caller() -> Iterator[tuple[socket.socket, argparse.Namespace]]:
+    """The end of the ``connect`` that waits, and what it starts a session with."""
+    (caller, progress), (helper, theirs) = socket.socketpair(), socket.socketpair()
+    caller.settimeout(5)
+    caller.sendall(ConnectOptions().encode())
+    arguments = argparse.Namespace(progress=progress.detach(), helper=helper.detach())
+    with caller, theirs:
+        yield caller, arguments
+
+
+def _broken(path: Path, error: MeshdevError, monkeypatch: pytest.MonkeyPatch, *, full: bool) -> None:
+    """The connection stands and breaks; meanwhile the disk may have become full."""
+
+    def harm() -> None:
+        assert not path.exists()
+        if full:
+            path.symlink_to("/dev/full")
+            monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+
+    async def run(supervisor: Supervisor, _api: Path) -> int:
+        harm()
+        supervisor.broken = error
+        return error.exit_code
+
+    monkeypatch.setattr(Supervisor, "run", run)
+
+
+async def test_why_it_ended_is_kept_for_status(
+    paths: Paths, caller: tuple[socket.socket, argparse.Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.ended.write_text("a former reason")
+    error = TunnelError("every carrier is gone")
+    _broken(paths.ended, error, monkeypatch, full=False)
+    assert await main.session(caller[1]) == error.exit_code
+    assert paths.ended.read_text().endswith(": every carrier is gone\n")
+
+
+async def test_a_full_disk_hides_neither_reason_nor_exit_code(
+    paths: Paths,
+    caller: tuple[socket.socket, argparse.Namespace],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = TunnelError("every carrier is gone")
+    _broken(paths.ended, error, monkeypatch, full=True)
+    with caplog.at_level(logging.WARNING):
+        assert await main.session(caller[1]) == error.exit_code
+    assert "No space left on device; it was: every carrier is gone" in caplog.text
+
+
+async def test_whoever_waits_is_told_that_the_session_cannot_listen(
+    paths: Paths, caller: tuple[socket.socket, argparse.Namespace]
+) -> None:
+    paths.socket.mkdir()
+    code = await main.session(caller[1])
+    told = parse_event(caller[0].recv(65536).rstrip(b"\n"))
+    assert isinstance(told, Failed)
+    assert "cannot listen at" in told.message
+    assert code == told.exit_code
