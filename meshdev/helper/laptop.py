@@ -19,7 +19,7 @@ from meshdev.helper.firewall import Firewall
 from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.routes import add_routes, set_routes
 from meshdev.helper.sockets import upstream_sockets, upstream_tcp
-from meshdev.helper.translations import find_translations
+from meshdev.helper.translations import TranslationFinder
 from meshdev.helper.upkeep import Upkeep
 from meshdev.host import dns as decision
 from meshdev.netlink.flows import forget_flows
@@ -88,6 +88,7 @@ class Laptop:
         self._desired: set[IPv4Network] = set()  # of those, what the kernel took
         self._names: SetDns | None = None
         self._dns_active = False
+        self._translations = TranslationFinder()
         self._relays: tuple[RelayTarget, ...] = ()
 
     @property
@@ -217,7 +218,7 @@ class Laptop:
 
     def _route(self, request: SetRoutes | AddRoutes | FindTranslations) -> Outcome:
         if isinstance(request, FindTranslations):
-            return Outcome(Translations(find_translations(sorted(self._desired))))
+            return Outcome(Translations(self._translations.find(sorted(self._desired))))
         device, address = self._addressed()
         if isinstance(request, SetRoutes):
             self._routes = len(request.routes)

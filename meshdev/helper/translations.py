@@ -9,6 +9,7 @@ from typing import Final
 from meshdev.errors import FirewallError
 from meshdev.host.journal import TABLE_PREFIX
 from meshdev.host.translations import Translation, concerning, nat_tables, of_flow, of_nft
+from meshdev.netlink.generation import ruleset_generation
 from meshdev.netlink.messages import Flow, flows_dump, parse_flow
 from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 from meshdev.nft import Nftables
@@ -18,20 +19,33 @@ from meshdev.wire.helper.limits import MAX_PROBLEMS
 _LEGACY_TABLES: Final = Path("/proc/thread-self/net/ip_tables_names")
 
 
-def find_translations(routes: Sequence[IPv4Network]) -> tuple[str, ...]:
-    """A sentence for each place of others that translates what *routes* bring into the tunnel, the first ones.
+class TranslationFinder:
+    """Looks for them. Rules are read again when they have changed: a table of 10,000 takes 0.3 s."""
 
-    What cannot be read is such a sentence, too. The rules of the older iptables are nobody's to read without
-    CAP_NET_RAW: where there are some, the connections that were translated tell.
-    """
-    found: list[Translation] = []
-    unknown: list[str] = []
-    for read in (_rules, _connections):
-        try:
-            found += read()
-        except (FirewallError, OSError) as error:
-            unknown.append(f"whether another program translates the cluster's addresses is not known: {error}")
-    return (*concerning(found, routes), *unknown)[:MAX_PROBLEMS]
+    def __init__(self) -> None:
+        self._generation: int | None = None
+        self._rules: list[Translation] = []
+
+    def find(self, routes: Sequence[IPv4Network]) -> tuple[str, ...]:
+        """A sentence for each place of others that translates what *routes* bring into the tunnel, the first ones.
+
+        What cannot be read is such a sentence, too. The rules of the older iptables are nobody's to read without
+        CAP_NET_RAW: where there are some, the connections that were translated tell.
+        """
+        found: list[Translation] = []
+        unknown: list[str] = []
+        for read in (self._read_rules, _connections):
+            try:
+                found += read()
+            except (FirewallError, OSError) as error:
+                unknown.append(f"whether another program translates the cluster's addresses is not known: {error}")
+        return (*concerning(found, routes), *unknown)[:MAX_PROBLEMS]
+
+    def _read_rules(self) -> list[Translation]:
+        generation = ruleset_generation()  # before the rules: what changes meanwhile is read the next time
+        if generation != self._generation:
+            self._rules, self._generation = _rules(), generation
+        return self._rules
 
 
 def _rules() -> list[Translation]:
@@ -54,8 +68,8 @@ def _connections() -> list[Translation]:
     if "nat" not in tables:
         return []
     with Netlink(NETLINK_NETFILTER) as netlink:
-        flows = [parse_flow(body) for body in netlink.dump(flows_dump(AF_INET))]
-    return [each for flow in flows if flow is not None and (each := _translation(flow)) is not None]
+        flows = map(parse_flow, netlink.walk(flows_dump(AF_INET)))
+        return [each for flow in flows if flow is not None and (each := _translation(flow)) is not None]
 
 
 def _translation(flow: Flow) -> Translation | None:

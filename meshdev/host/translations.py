@@ -5,9 +5,10 @@ cluster, before any route is asked. Rules of ``iptables-nft`` are nft's. Sources
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from typing import Final
 
 _TABLE: Final = re.compile(r"table ([a-z0-9]+) ([A-Za-z0-9_./-]+) \{")
@@ -18,6 +19,7 @@ _DESTINATION: Final = re.compile(r"ip daddr (\{[^}]*\}|[0-9./-]+)")
 _ELEMENT: Final = re.compile(r"([0-9.]+(?:/[0-9]+)?)(?: \. [^:,]*?)? : (?:goto|jump) ([^\s,}]+)")
 _TARGET: Final = re.compile(r"\b(?:goto|jump) ([^\s,}]+)")
 _TRANSLATES: Final = re.compile(r"\b(?:dnat|redirect)\b")
+_LAST: Final = (1 << 32) - 1
 _NETWORK: Final = re.compile(r"[0-9]+(?:\.[0-9]+){3}(?:/[0-9]+)?")
 
 
@@ -109,8 +111,11 @@ def of_flow(sent_to: IPv4Address, port: int, went_to: IPv4Address) -> Translatio
 def concerning(found: Iterable[Translation], routes: Sequence[IPv4Network]) -> tuple[str, ...]:
     """A sentence for each place that translates what *routes* bring into the tunnel."""
     by_place: dict[str, list[IPv4Network]] = {}
+    # Disjoint and in order: thousands of rules are compared with thousands of routes.
+    ranges = [(int(each.network_address), int(each.broadcast_address)) for each in sorted(collapse_addresses(routes))]
     for each in found:
-        if any(each.network.overlaps(route) for route in routes):
+        before = bisect_right(ranges, (int(each.network.broadcast_address), _LAST))
+        if before and ranges[before - 1][1] >= int(each.network.network_address):
             by_place.setdefault(each.place, []).append(each.network)
     return tuple(_sentence(place, list(dict.fromkeys(networks))) for place, networks in by_place.items())
 

@@ -1,5 +1,6 @@
 """What nft lists of other programs' rules, by real listings (nftables 1.0.6, kube-proxy 1.35, iptables 1.8.9)."""
 
+import time
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -176,3 +177,28 @@ def test_a_connection_tells() -> None:
 def test_whatever_is_listed_is_survived(text: str) -> None:
     concerning(of_nft(text), ROUTES)
     nat_tables(text)
+
+
+NETWORKS = st.builds(
+    lambda number, length: IPv4Network((10 << 24 | number << 8, length), strict=False),
+    st.integers(0, 0xFFFF),
+    st.integers(8, 32),
+)
+
+
+@given(st.lists(NETWORKS, max_size=8), st.lists(NETWORKS, max_size=8))
+def test_all_that_overlap_are_told_and_no_others(rules: list[IPv4Network], routes: list[IPv4Network]) -> None:
+    texts = concerning([Translation(f"rule {number}", each) for number, each in enumerate(rules)], routes)
+    told = {text.rpartition(": ")[2] for text in texts}
+    assert told == {
+        f"rule {number}" for number, each in enumerate(rules) if any(each.overlaps(route) for route in routes)
+    }
+
+
+def test_thousands_of_rules_and_routes_take_no_time() -> None:
+    """Each with each would be 20 million comparisons, 17 s in which the helper answers nobody."""
+    rules = [Translation("t", IPv4Network((172 << 24 | number << 8, 24))) for number in range(10_000)]
+    routes = [IPv4Network((10 << 24 | number << 9, 24)) for number in range(2000)]
+    started = time.process_time()
+    assert concerning(rules, routes) == ()
+    assert time.process_time() - started < 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 
 import pytest
 
@@ -86,3 +87,29 @@ async def test_rules_of_the_older_iptables_are_told_by_what_they_do(laptop: Lapt
         "packets to 10.96.0.10 get another destination before they reach the tunnel: a connection to 10.96.0.10:53 "
         "went to 192.0.2.1"
     )
+
+
+def test_thousands_of_rules_are_read_once_while_they_stay_the_same(laptop: Laptop) -> None:
+    code = """
+import subprocess, time
+from ipaddress import IPv4Network
+from meshdev.helper import translations
+rules = "".join(f"ip daddr 10.97.{n >> 8}.{n & 255} tcp dport 80 dnat to 192.0.2.1:80\\n" for n in range(10_000))
+table = "table ip nat {\\nchain services {\\n" + rules + "}\\nchain out {\\n"
+table += "type nat hook output priority -100;\\njump services\\n}\\n}\\n"
+subprocess.run(["nft", "-f", "-"], input=table, text=True, check=True)
+finder, routes, read, reads = translations.TranslationFinder(), [IPv4Network("10.96.0.0/15")], translations._rules, []
+translations._rules = lambda: (reads.append(1), read())[1]
+first = finder.find(routes)
+assert len(first) == 1 and "10.97.0.0 and 9999 more" in first[0], first
+for _ in range(3):
+    started = time.process_time()
+    assert finder.find(routes) == first
+    assert time.process_time() - started < 0.1
+assert finder.find([IPv4Network("10.96.0.0/16")]) == ()
+assert len(reads) == 1
+subprocess.run(["nft", "delete table ip nat"], check=True)
+assert finder.find(routes) == ()
+assert len(reads) == 2
+"""
+    assert laptop.run(sys.executable, "-I", "-c", code) == ""
