@@ -63,7 +63,8 @@ class SystemBus:
         return sock
 
     def _ask(self, sock: socket.socket, service: str, path: str, interface: str, member: str, *arguments: str) -> bytes:
-        sock.sendall(dbus.call(next(self._serials), service, path, interface, member, *arguments))
+        serial = next(self._serials)
+        sock.sendall(dbus.call(serial, service, path, interface, member, *arguments))
         deadline = time.monotonic() + _SECONDS
         while True:
             message = dbus.parse(self._data)
@@ -76,7 +77,9 @@ class SystemBus:
                 self._data += more
                 continue
             self._data = self._data[message.size :]
+            if message.answers != serial:  # a signal, or the late answer to a call that was given up
+                continue
             if message.kind == dbus.METHOD_RETURN:
                 return message.body
-            if message.kind == dbus.ERROR:  # signals of the bus itself may come in between
+            if message.kind == dbus.ERROR:
                 raise DnsError(f"{service} does not answer: {message.text[:300]}")

@@ -1,12 +1,13 @@
 """As much of the D-Bus wire protocol as reading properties takes. Pure.
 
-Method calls with strings as arguments go out; of what comes back only kind and body count, as bytes: two bodies are
-compared, never understood. Source: D-Bus specification, "Message Protocol" and "Authentication Protocol".
+Method calls with strings as arguments go out; of what comes back only kind, body and which call it answers count, the
+body as bytes: two bodies are compared, never understood. Source: D-Bus specification, "Message Protocol" and
+"Authentication Protocol".
 """
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from meshdev.errors import ProtocolError
 
@@ -27,15 +28,20 @@ _INTERFACE: Final = (2, b"s")
 _MEMBER: Final = (3, b"s")
 _DESTINATION: Final = (6, b"s")
 _SIGNATURE: Final = (8, b"g")
+_REPLY_SERIAL: Final = 5
+_FIELD_KINDS: Final = frozenset(b"osgu")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of the bus; *size* is what it took of the stream, in bytes."""
+    """A message of the bus; *size* is what it took of the stream, in bytes. *answers*: the serial of the call to which
+    it is the answer, None where it is none.
+    """
 
     kind: int
     body: bytes
     size: int
+    answers: int | None = None
 
     @property
     def text(self) -> str:
@@ -78,13 +84,34 @@ def parse(data: bytes) -> Message | None:
     layout = {ord("l"): _FIXED, ord("B"): _FIXED_BIG}.get(data[0])
     if layout is None:
         raise ProtocolError("the system bus does not speak D-Bus")
-    _, kind, _, version, body, _, fields = layout.unpack_from(data)
+    order, kind, _, version, body, _, fields = layout.unpack_from(data)
     start = _FIXED.size + fields + -(_FIXED.size + fields) % 8
     if version != _VERSION or start + body > _LARGEST:
         raise ProtocolError("the system bus sent a message that is none, or is too long")
     if len(data) < start + body:
         return None
-    return Message(kind, data[start : start + body], start + body)
+    header = data[_FIXED.size : _FIXED.size + fields]
+    answers = _reply_serial(header, "little" if order == ord("l") else "big")
+    return Message(kind, data[start : start + body], start + body, answers)
+
+
+def _reply_serial(fields: bytes, order: Literal["little", "big"]) -> int | None:
+    """REPLY_SERIAL of a header's fields, which are aligned as they are in the message; None where there is none."""
+    at = 0
+    while at + 4 <= len(fields):  # code, and the signature of one letter
+        code, length, kind = fields[at], fields[at + 1], fields[at + 2]
+        value = at + 4
+        if length != 1 or kind not in _FIELD_KINDS:
+            return None  # no field of the specification's; where it ends is not known
+        if kind == ord("g"):
+            end = value + 2 + int.from_bytes(fields[value : value + 1])
+        else:
+            number = int.from_bytes(fields[value : value + 4], order)
+            if kind == ord("u") and code == _REPLY_SERIAL and value + 4 <= len(fields):
+                return number
+            end = value + 4 + (number + 1 if kind != ord("u") else 0)
+        at = end + -end % 8
+    return None
 
 
 def link_path(index: int) -> str:

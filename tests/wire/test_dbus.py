@@ -1,5 +1,7 @@
 """Messages of the bus in both directions, byte for byte as the specification lays them out."""
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,13 +34,37 @@ def test_authentication() -> None:
 
 
 def test_answers() -> None:
-    assert parse(REPLY + HELLO) == Message(METHOD_RETURN, b"\1\0\0\0\x2a\0\0\0", len(REPLY))
+    assert parse(REPLY + HELLO) == Message(METHOD_RETURN, b"\1\0\0\0\x2a\0\0\0", len(REPLY), 1)
     for size in range(len(REPLY)):
         assert parse(REPLY[:size]) is None
     big = bytes.fromhex("42030101 00000007 00000001 00000000") + b"\0\0\0\2no\0"
     message = parse(big)
     assert message is not None
-    assert (message.kind, message.size) == (ERROR, len(big))
+    assert (message.kind, message.size, message.answers) == (ERROR, len(big), None)
+
+
+@pytest.mark.parametrize(
+    ("order", "fields", "answers"),
+    [
+        ("<", "05017500 2a000000", 42),
+        (">", "05017500 0000002a", 42),
+        ("<", "08016700 02737300 05017500 2a000000", 42),  # behind the signature of two strings
+        ("<", "07017300 03000000 3a2e3100 00000000 05017500 2a000000", 42),  # behind a sender
+        ("<", "09017500 07000000 05017500 2a000000", 42),  # behind a number of descriptors
+        ("<", "07017300 03000000 3a2e3100", None),
+        ("<", "0a026173 04000000 00000000 05017500 2a000000", None),  # behind what nobody knows
+        ("<", "05017500 2a00", None),
+        ("<", "05017300 2a000000", None),
+        ("<", "07017300 ffffffff 05017500 2a000000", None),
+        ("<", "", None),
+    ],
+)
+def test_which_call_is_answered(order: str, fields: str, answers: int | None) -> None:
+    body = bytes.fromhex(fields)
+    head = struct.pack(f"{order}4BIII", ord("l" if order == "<" else "B"), 2, 0, 1, 0, 9, len(body))
+    message = parse(head + body + bytes(-len(body) % 8))
+    assert message is not None
+    assert message.answers == answers
 
 
 def test_what_an_error_says() -> None:
