@@ -183,3 +183,14 @@ class Cluster:
             self.stop_manager()
         self.manager.close()
         self.pod.close()
+
+
+@contextmanager
+def running() -> Iterator[Cluster]:
+    """One with a manager; everything of it ends with the block."""
+    cluster = Cluster()
+    try:
+        cluster.start_manager()
+        yield cluster
+    finally:
+        cluster.close()

@@ -1,10 +1,11 @@
-"""A laptop a test; without root these tests are skipped."""
+"""A laptop a test, a cluster a file; without root these tests are skipped."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.netns.cluster import Cluster, running
 from tests.netns.laptop import Laptop
 
 
@@ -23,3 +24,10 @@ def laptop() -> Iterator[Laptop]:
     made = Laptop()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A manager in a pods' network, one for all tests of a file."""
+    with running() as cluster:
+        yield cluster

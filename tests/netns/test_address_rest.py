@@ -4,8 +4,7 @@ import socket
 import struct
 import time
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 import pytest
@@ -15,19 +14,10 @@ from meshdev.netlink.flows import forget_addresses
 from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 from meshdev.wire import frames
 from tests.manager.standin import hello
+from tests.netns.bare_session import PORT, Session, checksum, ip_packet, received, syn, udp
 from tests.netns.cluster import POD, Cluster
-from tests.netns.test_manager_network import PORT, Session, checksum, ip_packet, received, syn, udp
 
 _ACK = 0x10
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with ExitStack() as undo:
-        cluster = Cluster()
-        undo.callback(cluster.close)
-        cluster.start_manager()
-        yield cluster
 
 
 def connected(cluster: Cluster, session: Session) -> socket.socket:

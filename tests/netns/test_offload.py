@@ -6,7 +6,7 @@ import random
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from ipaddress import IPv4Address
 
 import pytest
@@ -14,10 +14,10 @@ import pytest
 from meshdev.tun.linux import open_tun
 from meshdev.tun.offload import gso_types, is_sound
 from tests.manager.standin import hello
+from tests.netns.bare_session import PORT, Session, arrives_alone, syn, udp
 from tests.netns.carried import Carried
-from tests.netns.cluster import POD, Cluster
+from tests.netns.cluster import POD, Cluster, running
 from tests.netns.laptop import Laptop
-from tests.netns.test_manager_network import PORT, Session, arrives_alone, syn, udp
 from tests.netns.test_tunnel import MEGABYTE, client, echo_server, echoed
 
 _UDP_SEGMENT = 103  # linux/udp.h
@@ -28,10 +28,7 @@ _KINDS = (0, 1, 3, 4, 5, 0x80, 0x81, 0x84, 0x85, 0xFF)
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    with ExitStack() as undo:
-        cluster = Cluster()
-        undo.callback(cluster.close)
-        cluster.start_manager()
+    with running() as cluster:
         yield cluster
 
 

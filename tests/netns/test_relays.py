@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from ipaddress import IPv4Address
 from typing import Self
 
@@ -18,7 +17,7 @@ from meshdev.config import gateway_of
 from meshdev.errors import DeviceError, PeerClosed
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.manager import Seen
-from tests.netns.cluster import MANAGER, POD, SECOND_POD, Cluster
+from tests.netns.cluster import MANAGER, POD, SECOND_POD, Cluster, running
 from tests.netns.helpers import helper
 from tests.netns.laptop import Laptop
 from tests.netns.relayed import (
@@ -37,10 +36,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    with ExitStack() as undo:
-        cluster = Cluster()
-        undo.callback(cluster.close)
-        cluster.start_manager()
+    with running() as cluster:
         # As a laptop's range must never be routed there: the manager masquerades.
         cluster.pod.run("ip", "route", "del", "198.18.0.0/16")
         yield cluster

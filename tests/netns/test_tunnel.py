@@ -7,14 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import pytest
 
 from meshdev.config import SILENCE_SECONDS
 from tests.netns.carried import Carried
-from tests.netns.cluster import MANAGER, POD, Cluster
+from tests.netns.cluster import MANAGER, POD, Cluster, running
 from tests.netns.laptop import Laptop
 from tests.waiting import until
 
@@ -24,10 +24,7 @@ MEGABYTE: Final = 1 << 20
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    with ExitStack() as undo:
-        cluster = Cluster()
-        undo.callback(cluster.close)
-        cluster.start_manager()
+    with running() as cluster:
         yield cluster
 
 

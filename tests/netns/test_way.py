@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -19,7 +19,7 @@ from meshdev.session.way import Acceptor, acceptor
 from meshdev.tun.device import TunDevice
 from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.intercepts import Relay
-from tests.netns.cluster import POD, Cluster
+from tests.netns.cluster import POD, Cluster, running
 from tests.netns.helpers import ADDRESS, helper
 from tests.netns.laptop import Laptop
 from tests.netns.relayed import TCP, UDP, Session, allow, call, claimed_up, connected, control, datagrams
@@ -133,10 +133,7 @@ async def test_what_the_helper_leads_nowhere_does_not_come_in(laptop: Laptop) ->
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    with ExitStack() as undo:
-        cluster = Cluster()
-        undo.callback(cluster.close)
-        cluster.start_manager()
+    with running() as cluster:
         cluster.pod.run("ip", "route", "del", "198.18.0.0/16")
         yield cluster
 
