@@ -10,7 +10,8 @@ The rules, in the order in which they win:
    also inside a network that the laptop reaches by a gateway or another tunnel.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -92,6 +93,24 @@ def plan(laptop: Laptop, wish: Wish) -> Plan:
     return Plan(tuple(sorted([*routes, *hosts[:room]])[:MAX_ROUTES]), tuple(dict.fromkeys(notes)))
 
 
+def came_between(
+    laptop: Laptop, wish: Wish, routes: Iterable[IPv4Network], before: Collection[IPv4Network]
+) -> tuple[LocalRoute, ...]:
+    """Networks of the laptop that keep what *wish* wants out of *routes*, but for those that were there *before*.
+
+    What stays local from the beginning is a note of the plan; what goes astray later stops working while it is used.
+    """
+    never, ours = _never(laptop, wish), frozenset(routes)
+    wide = [network for network in (*ours, *never) if network.prefixlen < network.max_prefixlen]
+
+    def between(own: IPv4Network) -> bool:
+        return bool(subtract(_common(wish.ranges, own), wide)) or any(
+            host in own and may_route(host, laptop, wish) and not _caught(host, ours, {}) for host in wish.hosts
+        )
+
+    return tuple(own for own in laptop.networks if own.network not in before and between(own.network))
+
+
 def may_route(address: IPv4Address, laptop: Laptop, wish: Wish) -> bool:
     """True when rule 1 does not speak against a route to that address."""
     return not any(address in network for network in _never(laptop, wish))
@@ -117,6 +136,11 @@ def subtract(networks: Iterable[IPv4Network], holes: Sequence[IPv4Network]) -> l
                 pieces += network.address_exclude(hole)
         left = pieces
     return left
+
+
+def _common(networks: Iterable[IPv4Network], other: IPv4Network) -> list[IPv4Network]:
+    """The parts of *networks* that are in *other*: of two that overlap, the smaller one is in the other."""
+    return [max(network, other, key=lambda each: each.prefixlen) for network in networks if network.overlaps(other)]
 
 
 def _never(laptop: Laptop, wish: Wish) -> tuple[IPv4Network, ...]:
@@ -181,7 +205,7 @@ def _hosts(
     return [host for host in found if host not in local]
 
 
-def _caught(address: IPv4Address, routes: set[IPv4Network], local: dict[IPv4Network, str]) -> bool:
+def _caught(address: IPv4Address, routes: AbstractSet[IPv4Network], local: dict[IPv4Network, str]) -> bool:
     """True when the longest matching prefix is one of ours."""
     number = int(address)
     for prefix in range(32, BROADEST_PREFIX - 1, -1):

@@ -12,7 +12,6 @@ What fails is told within 3 s: DETECT_SECONDS and a check's own time.
 
 import asyncio
 import errno
-import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -32,8 +31,6 @@ from meshdev.session.surroundings import OURS
 from meshdev.session.troubles import Source, Troubles
 from meshdev.wire.dns import MAX_MESSAGE, PROBE_ADDRESS, answers, has_address, has_records, question
 from meshdev.wire.values import IPAddress
-
-log = logging.getLogger(__name__)
 
 #: Between the beginnings of two rounds, in seconds.
 DETECT_SECONDS: Final = 1.0
@@ -98,18 +95,11 @@ class Health:
         """One round."""
         routes, names, cluster = await asyncio.gather(self._strays(), self._names(), self._cluster())
         if self._connected():
-            self._found("routes", routes)
-            self._found("names", names)
-            self._found("cluster", cluster)
+            self._troubles.report("routes", routes)
+            self._troubles.report("names", names)
+            self._troubles.report("cluster", cluster)
             if not names and not cluster:
                 await self._recovered()
-
-    def _found(self, source: Source, texts: Iterable[str]) -> None:
-        new, over = self._troubles.found(source, texts)
-        for text in new:
-            log.warning("%s", text)
-        for text in over:
-            log.info("no longer: %s", text)
 
     # -- routes ----------------------------------------------------------------------------------------------------
 

@@ -148,11 +148,7 @@ class Laptop:
     def _hear(self, beat: Beat) -> None:
         for text in beat.repaired:
             log.warning("%s; it is put back", text)
-        new, over = self.troubles.found("helper", beat.problems)
-        for text in new:
-            log.warning("%s", text)
-        for text in over:
-            log.info("no longer: %s", text)
+        self.troubles.report("helper", beat.problems)
 
     async def _follow(self, resolvers: tuple[IPAddress, ...]) -> None:
         found = sources(resolvers)
@@ -161,6 +157,7 @@ class Laptop:
                 self._resolvers, self._sources = resolvers, found
                 self._changed.notify_all()
         await self.routing.refresh()
+        self.troubles.report("networks", self.routing.problems)
 
     async def watch_helper(self) -> None:
         """Raise LaptopError when the helper is gone: without it nothing would undo us."""

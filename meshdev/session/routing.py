@@ -10,7 +10,7 @@ from typing import Final
 
 from meshdev.config import gateway_of
 from meshdev.errors import UsageError
-from meshdev.host.plan import Laptop, Wish, may_route, plan
+from meshdev.host.plan import Laptop, LocalRoute, Wish, came_between, may_route, plan
 from meshdev.host.trust import Judge, Refusals, Trust
 from meshdev.kube.ranges import ClusterRanges
 from meshdev.session.helper_client import HelperClient
@@ -54,6 +54,8 @@ class Routing:
         self._relayed = False
         self._named: dict[IPv4Address, Named] = {}
         self._laptop = Laptop()
+        self._at_first: frozenset[IPv4Network] | None = None
+        self._between: tuple[LocalRoute, ...] = ()
         self._routes: tuple[IPv4Network, ...] = ()
         self._planned: tuple[IPv4Network, ...] | None = None
         self._notes: tuple[str, ...] = ()
@@ -71,6 +73,14 @@ class Routing:
     def notes(self) -> tuple[str, ...]:
         """What the user should know of them."""
         return (*self._notes, *self._translations, *self._refusals.notes(self.inside))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What other programs changed since the connection began, so that addresses of the cluster are not reached."""
+        return tuple(
+            f"the route {own.network} ({own.device}), which came later, keeps addresses of the cluster outside"
+            for own in self._between[:_SHOWN]
+        )
 
     def inside(self, address: IPv4Address) -> bool:
         """Whether packets to *address* take the tunnel."""
@@ -150,6 +160,8 @@ class Routing:
             return
         async with self._lock:
             self._laptop = self._look()
+            if self._at_first is None:
+                self._at_first = frozenset(own.network for own in self._laptop.networks)
             gateway = (self._gateway,) if self._relayed and self._gateway else ()
             self._judge = Judge(self._laptop, self._trust)
             named = [each.address for each in self._named.values() if self._against(each) is None]
@@ -162,6 +174,8 @@ class Routing:
                 self._refused = await self._tell(made.routes)
                 log.info("%d routes: %s", len(self._routes), self.describe())
             self._note((*made.notes, *self._object_notes(seen)))
+            wanted = replace(self._wish, hosts=(*self._trust.manager, *self._seen, *self._named))
+            self._between = came_between(self._laptop, wanted, self._routes, self._at_first)
 
     def _against(self, named: Named) -> str | None:
         """Why that answer is not routed, in a few words."""

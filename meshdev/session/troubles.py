@@ -1,11 +1,14 @@
-"""What is not as it should be, and since when. Pure but for the clock that is given."""
+"""What is not as it should be, and since when; the log is told when it begins and when it is over."""
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-Source = Literal["helper", "routes", "names", "cluster"]
+log = logging.getLogger(__name__)
+
+Source = Literal["helper", "networks", "routes", "names", "cluster"]
 
 #: A trouble is over when it was not found so many times in a row: what comes and goes is not whole in between.
 _TIMES: Final = 2
@@ -36,6 +39,14 @@ class Troubles:
         for text in over:
             del known[text]
         return new, over
+
+    def report(self, source: Source, texts: Iterable[str]) -> None:
+        """As :meth:`found`, and the log is told."""
+        new, over = self.found(source, texts)
+        for text in new:
+            log.warning("%s", text)
+        for text in over:
+            log.info("no longer: %s", text)
 
     def forget(self, source: Source) -> None:
         """*source* cannot tell."""

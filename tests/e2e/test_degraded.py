@@ -139,6 +139,17 @@ def test_a_policy_rule_of_another_program_is_named(there: Laptop) -> None:
     works_within(there, REPAIRED_SECONDS)
 
 
+def test_more_specific_routes_of_another_program_are_named(there: Laptop) -> None:
+    """They stay, as every network of this machine does; the nameserver, a single address, is reached all the same."""
+    there.ok("sh", "-c", "ip route add 10.96.0.0/17 dev lo; ip route add 10.96.128.0/17 dev lo")
+    try:
+        degraded(there, "10.96.128.0/17 (lo)", "came later", "since")
+    finally:
+        there.ok("sh", "-c", "ip route del 10.96.0.0/17 dev lo; ip route del 10.96.128.0/17 dev lo")
+    connected(there)
+    works_within(there, REPAIRED_SECONDS)
+
+
 def test_what_nobody_foresaw_is_told(there: Laptop) -> None:
     there.ok("sh", "-c", _FILTER)
     try:

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.host.plan import Laptop, LocalRoute, Plan, Wish, may_route, plan, route_steps, subtract
+from meshdev.host.plan import (
+    Laptop,
+    LocalRoute,
+    Plan,
+    Wish,
+    came_between,
+    may_route,
+    plan,
+    route_steps,
+    subtract,
+)
 from meshdev.host.pools import usable_pools
 from meshdev.wire.helper.limits import MAX_ROUTES
 
@@ -133,6 +143,39 @@ def test_limit() -> None:
     assert len(made.routes) == MAX_ROUTES
     assert IPv4Network("172.16.0.0/16") in made.routes
     assert made.notes == (f"1 single addresses are not routed: {MAX_ROUTES} routes are the limit.",)
+
+
+@pytest.mark.parametrize(
+    ("came", "wish", "named"),
+    [
+        ("10.96.0.0/17 10.96.128.0/17", Wish(ranges=nets("10.96.0.0/16")), "10.96.0.0/17 10.96.128.0/17"),
+        ("10.96.0.0/16", Wish(ranges=nets("10.96.0.0/16")), "10.96.0.0/16"),
+        ("10.0.0.0/8", Wish(ranges=nets("10.96.0.0/16")), "10.0.0.0/8"),
+        ("10.96.4.0/24 10.7.0.0/16", Wish(ranges=nets("10.96.0.0/16")), "10.96.4.0/24"),
+        ("10.96.4.0/24", Wish(ranges=nets("10.96.0.0/16"), also=nets("10.96.4.0/24")), ""),
+        ("10.96.4.0/24", Wish(ranges=nets("10.96.0.0/16"), never=nets("10.96.0.0/17")), ""),
+        ("0.0.0.0/1 128.0.0.0/1", Wish(ranges=nets("10.96.0.0/16")), ""),
+        ("10.96.0.7/32", Wish(hosts=ips("10.96.0.7")), "10.96.0.7/32"),
+        ("10.96.0.0/24", Wish(hosts=ips("10.96.0.7"), outside=(IPv4Address("10.96.0.7"),)), ""),
+        ("10.96.0.0/24", Wish(hosts=ips("10.96.0.7")), ""),  # routed in spite of it, as a single address
+    ],
+)
+def test_what_came_between(came: str, wish: Wish, named: str) -> None:
+    before = laptop("192.168.1.0/24")
+    after = laptop(f"192.168.1.0/24 {came}")
+    known = [route.network for route in before.routes]
+    assert came_between(before, wish, plan(before, wish).routes, known) == ()
+    found = came_between(after, wish, plan(after, wish).routes, known)
+    assert " ".join(str(own.network) for own in found) == named
+    assert came_between(after, wish, plan(after, wish).routes, [own.network for own in after.routes]) == ()
+
+
+def test_a_single_address_that_is_not_trusted_there_came_between() -> None:
+    """The plan got the trusted ones only; the wish has all that were used."""
+    after = laptop("192.168.1.0/24 10.96.0.0/24")
+    wish = Wish(hosts=ips("10.96.0.7"))
+    (found,) = came_between(after, wish, (), nets("192.168.1.0/24"))
+    assert found.network == IPv4Network("10.96.0.0/24")
 
 
 def test_may_route() -> None:

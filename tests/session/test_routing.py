@@ -1,6 +1,7 @@
 """The session's routes: wishes come in, the helper gets a plan, and only when it changed."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import cast
 
@@ -284,3 +285,21 @@ async def test_translations_of_others_are_told_while_they_are_there(
 def test_a_range_that_is_none_is_an_error_of_the_command_line() -> None:
     with pytest.raises(UsageError, match="--also"):
         Machine().routing(also=("10.0.0.0/40",))
+
+
+async def test_a_network_that_comes_later_and_keeps_the_cluster_out_is_a_problem_until_it_goes() -> None:
+    machine = Machine()
+    machine.network = lan = replace(LAN, routes=(*LAN.routes, LocalRoute(IPv4Network("10.244.7.0/24"), "tun7")))
+    routing = machine.routing()
+    await routing.moved(WELCOME)
+    await routing.trust(ClusterRanges(RANGES.services, frozenset({IPv4Network("10.244.0.0/16")})))
+    await routing.refresh()
+    assert not routing.problems, "what was there from the beginning is a note"
+    assert any("10.244.7.0/24" in note for note in routing.notes)
+    machine.network = replace(lan, routes=(*lan.routes, LocalRoute(IPv4Network("10.96.0.0/17"), "lo")))
+    await routing.refresh()
+    (problem,) = routing.problems
+    assert problem == "the route 10.96.0.0/17 (lo), which came later, keeps addresses of the cluster outside"
+    machine.network = lan
+    await routing.refresh()
+    assert not routing.problems
