@@ -25,7 +25,17 @@ from meshdev.host import dns as decision
 from meshdev.netlink.flows import forget_flows
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
-from meshdev.wire.helper.answers import AddressSet, Beat, DnsOpened, DnsSet, Done, Result, Translations, TunOpened
+from meshdev.wire.helper.answers import (
+    AddressSet,
+    Beat,
+    DnsOpened,
+    DnsSet,
+    Done,
+    Result,
+    RoutesSet,
+    Translations,
+    TunOpened,
+)
 from meshdev.wire.helper.limits import MAX_ROUTES
 from meshdev.wire.helper.lines import Fault
 from meshdev.wire.helper.requests import (
@@ -219,18 +229,28 @@ class Laptop:
     def _route(self, request: SetRoutes | AddRoutes | FindTranslations) -> Outcome:
         if isinstance(request, FindTranslations):
             return Outcome(Translations(self._translations.find(sorted(self._desired))))
-        device, address = self._addressed()
+        device, _ = self._addressed()
         if isinstance(request, SetRoutes):
             self._routes = len(request.routes)
+        elif self._routes + len(request.routes) > MAX_ROUTES:
+            raise RouteError(f"a connection has at most {MAX_ROUTES} routes")
+        else:
+            self._routes += len(request.routes)
+        done = self._apply(request)
+        if done.refused:  # another program may have set the device down a moment ago, or taken its address
+            self.upkeep.look(device, self._desired, time.monotonic())
+            done = self._apply(request)
+        return Outcome(done)
+
+    def _apply(self, request: SetRoutes | AddRoutes) -> RoutesSet:
+        device, address = self._addressed()
+        if isinstance(request, SetRoutes):
             done = set_routes(self._netlink, device.index, address, request.routes)
             self._desired = set(done.routes)
-            return Outcome(done)
-        if self._routes + len(request.routes) > MAX_ROUTES:
-            raise RouteError(f"a connection has at most {MAX_ROUTES} routes")
-        self._routes += len(request.routes)
-        done = add_routes(self._netlink, device.index, address, request.routes)
-        self._desired.update(done.routes)
-        return Outcome(done)
+        else:
+            done = add_routes(self._netlink, device.index, address, request.routes)
+            self._desired.update(done.routes)
+        return done
 
     def _set_relays(self, relays: Sequence[RelayTarget]) -> None:
         device, address = self._addressed()

@@ -59,11 +59,12 @@ class Health:
         service: Name,
         routes: Callable[[], tuple[IPv4Network, ...]],
         connected: Callable[[], bool],
-        recovered: Callable[[], Awaitable[None]],
+        recovered: Callable[[], Awaitable[bool]],
     ) -> None:
         """*probe* is the name that the forwarder answers by itself, *service* one that every cluster has.
 
-        *recovered* is awaited after each round in which names and the cluster's nameserver answered.
+        *recovered* is awaited after each round in which names and the cluster's nameserver answered. It says whether
+        a program's question failed since the round before: then nothing is over yet.
         """
         self._troubles = troubles
         self._device = device
@@ -94,12 +95,13 @@ class Health:
     async def check(self) -> None:
         """One round."""
         routes, names, cluster = await asyncio.gather(self._strays(), self._names(), self._cluster())
-        if self._connected():
-            self._troubles.report("routes", routes)
-            self._troubles.report("names", names)
-            self._troubles.report("cluster", cluster)
-            if not names and not cluster:
-                await self._recovered()
+        if not self._connected():
+            return
+        self._troubles.report("routes", routes)
+        if not names and not cluster and await self._recovered():
+            return
+        self._troubles.report("names", names)
+        self._troubles.report("cluster", cluster)
 
     # -- routes ----------------------------------------------------------------------------------------------------
 

@@ -213,11 +213,15 @@ class Names:
             recovered=self._recovered,
         )
 
-    async def _recovered(self) -> None:
-        """Names work: what a cache (systemd-resolved keeps SERVFAIL for 10 s) has of the time before is forgotten."""
-        if self._failed:
-            self._failed = False
+    async def _recovered(self) -> bool:
+        """Names work: what a cache (systemd-resolved keeps SERVFAIL for 10 s) has of the time before is forgotten.
+
+        False where nothing failed.
+        """
+        failed, self._failed = self._failed, False
+        if failed:
             await self._redirect_again()
+        return failed
 
     def _note_failure(self) -> None:
         self._failed = True

@@ -76,11 +76,11 @@ class Routing:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What other programs changed since the connection began, so that addresses of the cluster are not reached."""
+        """Why addresses of the cluster are not reached: other programs came between, or the kernel refuses routes."""
         return tuple(
             f"the route {own.network} ({own.device}), which came later, keeps addresses of the cluster outside"
             for own in self._between[:_SHOWN]
-        )
+        ) + tuple(f"the kernel refuses the route {no.route}: {no.reason}" for no in self._refused[:_SHOWN])
 
     def inside(self, address: IPv4Address) -> bool:
         """Whether packets to *address* take the tunnel."""
@@ -137,8 +137,8 @@ class Routing:
             await self._apply()
 
     async def refresh(self) -> None:
-        """Look at the laptop's own network again, and follow it where it changed."""
-        if self._look() != self._laptop:
+        """Look at the laptop's own network again, and follow it where it changed; try again what was refused."""
+        if self._refused or self._look() != self._laptop:
             await self._apply()
         if self._routes and time.monotonic() - self._asked >= TRANSLATIONS_SECONDS:
             await self.find_translations()
@@ -170,9 +170,11 @@ class Routing:
             # The plan keeps the first ones where there are too many: a name never takes the place of an object.
             hosts = dict.fromkeys((*gateway, *sorted(self._trust.manager), *objects, *reversed(named)))
             made = plan(self._laptop, replace(self._wish, hosts=tuple(hosts)))
-            if made.routes != self._planned:
+            if self._refused or made.routes != self._planned:
+                before = self._routes
                 self._refused = await self._tell(made.routes)
-                log.info("%d routes: %s", len(self._routes), self.describe())
+                if self._routes != before:
+                    log.info("%d routes: %s", len(self._routes), self.describe())
             self._note((*made.notes, *self._object_notes(seen)))
             wanted = replace(self._wish, hosts=(*self._trust.manager, *self._seen, *self._named))
             self._between = came_between(self._laptop, wanted, self._routes, self._at_first)
@@ -203,8 +205,7 @@ class Routing:
         ]
 
     def _note(self, notes: Iterable[str]) -> None:
-        kernel = (f"the kernel refuses the route {no.route}: {no.reason}" for no in self._refused)
-        before, self._notes = self._notes, (*notes, *kernel)
+        before, self._notes = self._notes, tuple(notes)
         for text in self._notes:
             if text not in before:
                 log.warning("%s", text)
@@ -212,7 +213,7 @@ class Routing:
     async def _tell(self, planned: tuple[IPv4Network, ...]) -> tuple[Refused, ...]:
         """Have *planned* set. Mostly it is one address more: that is told alone."""
         before = set(self._planned or ())
-        if before and before < set(planned):
+        if not self._refused and before and before < set(planned):
             answer = await self._helper.add_routes(route for route in planned if route not in before)
             self._routes = tuple(sorted({*self._routes, *answer.routes}))
         else:

@@ -67,6 +67,18 @@ async def test_what_was_never_ours_is_not_put_back(laptop: Laptop) -> None:
         assert "10.244.0.0" not in laptop.run("ip", "route")
 
 
+@pytest.mark.parametrize("harm", ["ip link set meshdev0 down", "ip addr flush dev meshdev0"])
+async def test_routes_are_taken_in_the_moment_of_a_harm(laptop: Laptop, harm: str) -> None:
+    """A device that is down takes none, and neither does one without the address that the routes prefer."""
+    async with helper(laptop) as connection:
+        await connection.set_up(dns=False)
+        for number in range(5):  # the helper may be quicker than we are, but not each time
+            laptop.run("sh", "-c", harm)
+            wanted = (*ROUTES, IPv4Network(f"10.7.0.{number}/32"))
+            answer = await connection.client.set_routes(wanted)
+            assert (set(answer.routes), answer.refused) == (set(wanted), ())
+
+
 async def test_a_removed_device_is_told(laptop: Laptop) -> None:
     async with helper(laptop) as connection:
         await connection.set_up()

@@ -54,6 +54,7 @@ class World:
         self.troubles = Troubles()
         self.connected = True
         self.recovered = 0
+        self.failing = False
         self.health = Health(
             self.troubles,
             device="lo",
@@ -65,10 +66,11 @@ class World:
             recovered=self.recover,
         )
 
-    async def recover(self) -> None:
+    async def recover(self) -> bool:
         """Names and nameserver answered."""
         await asyncio.sleep(0)
         self.recovered += 1
+        return self.failing
 
     async def notes(self) -> list[str]:
         """What one round finds."""
@@ -86,6 +88,19 @@ async def test_what_works_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> N
         world = World(monkeypatch, server, (IPv4Network("127.0.0.0/8"),))
         assert await world.notes() == []
         assert world.recovered == 1
+
+
+async def test_nothing_is_over_while_programs_questions_still_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer({**KUBERNETES, **PROBE})
+    async with server.running():
+        world = World(monkeypatch, server, ())
+        world.troubles.report("names", ["names do not work"])
+        world.failing = True
+        for _ in range(3):
+            assert await world.notes() == ["names do not work"]
+        world.failing = False
+        assert await world.notes() == ["names do not work"]
+        assert await world.notes() == []
 
 
 async def test_names_that_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from meshdev.session.helper_client import HelperClient
 from meshdev.session.routing import MAX_NAMED, Routing
 from meshdev.wire.control import Welcome
 from meshdev.wire.dns import Named
-from meshdev.wire.helper.answers import RoutesSet
+from meshdev.wire.helper.answers import Refused, RoutesSet
 from meshdev.wire.helper.limits import MAX_ROUTES
 
 
@@ -52,14 +52,15 @@ class FakeHelper:
         self.routes: tuple[IPv4Network, ...] = ()
         self.calls = 0
         self.translations: tuple[str, ...] = ()
+        self.refused: tuple[Refused, ...] = ()
 
     async def find_translations(self) -> tuple[str, ...]:
         return self.translations
 
     async def set_routes(self, routes: tuple[IPv4Network, ...]) -> RoutesSet:
-        self.routes = routes
+        self.routes = tuple(route for route in routes if route not in {no.route for no in self.refused})
         self.calls += 1
-        return RoutesSet(routes, ())
+        return RoutesSet(self.routes, self.refused)
 
     async def add_routes(self, routes: Iterable[IPv4Network]) -> RoutesSet:
         added = tuple(routes)
@@ -303,3 +304,22 @@ async def test_a_network_that_comes_later_and_keeps_the_cluster_out_is_a_problem
     machine.network = lan
     await routing.refresh()
     assert not routing.problems
+
+
+async def test_a_refused_route_is_a_problem_and_is_tried_again() -> None:
+    """Another program may have set the device down at that very moment."""
+    machine = Machine()
+    routing = machine.routing()
+    await routing.moved(WELCOME)
+    machine.helper.refused = (Refused(IPv4Network("10.96.0.0/16"), "Network is down"),)
+    await routing.trust(RANGES)
+    assert routing.problems == ("the kernel refuses the route 10.96.0.0/16: Network is down",)
+    await routing.want(ips("10.97.0.1"))
+    assert routing.problems, "an address more is no reason to forget it"
+    machine.helper.refused = ()
+    await routing.refresh()
+    assert not routing.problems
+    assert texts(machine) == ["10.96.0.0/16", "10.97.0.1/32", "10.244.0.9/32"]
+    calls = machine.helper.calls
+    await routing.refresh()
+    assert machine.helper.calls == calls
