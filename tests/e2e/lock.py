@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,15 +44,28 @@ def locked_testbed(
 
 
 def _take(descriptor: int, path: Path, say: Callable[[str], None], seconds: float, tell: float) -> None:
-    deadline = time.monotonic() + seconds
-    # flock(1) locks our open file, and it has the time limit that flock(2) has not.
-    while subprocess.run(
-        ["flock", "--timeout", str(tell), str(descriptor)], pass_fds=(descriptor,), check=False
-    ).returncode:
-        whose = "; ".join(holders(path)) or "a process that cannot be seen from here"
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{path} was not free within {seconds:g} s; it is held by {whose}")
-        say(f"waiting for {path}, held by {whose}")
+    # flock(1) locks our open file, and it has the time limit that flock(2) has not. It is one process all the time:
+    # who comes later waits behind it.
+    command = ["flock", "--timeout", str(seconds), str(descriptor)]
+    with subprocess.Popen(command, pass_fds=(descriptor,)) as taking:
+        try:
+            while (code := _ended(taking, tell)) is None:
+                say(f"waiting for {path}, held by {_whose(path)}")
+        finally:
+            taking.kill()
+    if code:
+        raise TimeoutError(f"{path} was not free within {seconds:g} s; it is held by {_whose(path)}")
+
+
+def _ended(process: "subprocess.Popen[bytes]", seconds: float) -> int | None:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _whose(path: Path) -> str:
+    return "; ".join(holders(path)) or "a process that cannot be seen from here"
 
 
 def holders(path: Path) -> list[str]:
