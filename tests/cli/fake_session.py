@@ -85,6 +85,13 @@ class Intercept:
         with contextlib.suppress(OSError):  # it may have been killed
             self.client.sendall(encode_event(event))
 
+    def hung_up(self) -> bool:
+        if not select.select([self.client], [], [], 0)[0]:
+            return False
+        with contextlib.suppress(ConnectionResetError):  # a client that left something unread (unix(7))
+            return not self.client.recv(4096)
+        return True
+
 
 class FakeSession:
     """One run."""
@@ -240,7 +247,7 @@ class FakeSession:
         for one in list(self.intercepts):
             if not self.plan.hold_intercepts or self.said("go"):
                 self.bring_up(one)
-            if one in self.intercepts and select.select([one.client], [], [], 0)[0] and not one.client.recv(4096):
+            if one in self.intercepts and one.hung_up():
                 self.trace("hung up")
                 time.sleep(max(self.plan.leave_seconds, 0))
                 if self.plan.leave_seconds < 0:

@@ -108,7 +108,10 @@ def test_an_intercept_that_is_lost_meanwhile(meshdev: Commands, tmp_path: Path, 
 
 
 def test_a_connection_that_is_lost_meanwhile(meshdev: Commands) -> None:
-    ran = meshdev("run", "--", "sh", "-c", "kill -9 $(sed -n 's/^start //p' $XDG_RUNTIME_DIR/meshdev/trace)")
+    # kill(2) returns before the process is dead; a zombie has closed everything.
+    script = "pid=$(sed -n 's/^start //p' $XDG_RUNTIME_DIR/meshdev/trace); kill -9 $pid; "
+    script += "while grep -qs '^State:.[^ZX]' /proc/$pid/status; do sleep 0.01; done"
+    ran = meshdev("run", "--", "sh", "-c", script)
     assert ran.code == 125
     assert "the connection was lost" in ran.err
 
