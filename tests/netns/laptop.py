@@ -32,6 +32,7 @@ ip route add default via {GATEWAY}
 mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount --bind "$2/hosts" /etc/hosts
 mount -t tmpfs tmpfs /run
+until ip link show cable | grep -q 'state UP'; do :; done
 echo ready
 exec sleep infinity
 """
