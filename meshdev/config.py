@@ -13,7 +13,7 @@ OLDEST_PROTOCOL: Final = 1
 DEFAULT_IMAGE: Final = f"ghcr.io/meshdev/traffic-manager:{VERSION}"
 IMAGE_VARIABLE: Final = "MESHDEV_IMAGE"
 
-#: The Deployment of the manager, its labels and the field manager of everything we write (design: D6).
+#: The Deployment of the manager, its labels and the field manager of everything we write.
 MANAGER_NAME: Final = "meshdev-traffic-manager"
 MANAGER_LABELS: Final = {"app.kubernetes.io/name": MANAGER_NAME, "app.kubernetes.io/managed-by": "meshdev"}
 FIELD_MANAGER: Final = "meshdev"
@@ -33,11 +33,11 @@ RELAY_PORTS: Final = range(20000, 30000)
 #: routed), its other half where a fake-ip proxy holds the first, then the top of the shared range of RFC 6598.
 ADDRESS_POOLS: Final = (IPv4Network("198.18.0.0/16"), IPv4Network("198.19.0.0/16"), IPv4Network("100.127.0.0/16"))
 
-#: Heartbeat of each carrier, and the silence after which it counts as dead (design: D4), in seconds.
+#: Heartbeat of each carrier, and the silence after which it counts as dead (docs/design/0003), in seconds.
 HEARTBEAT_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 5.0
 
-#: How long the manager keeps a session whose carriers are all gone, in seconds (design: D7).
+#: How long the manager keeps a session whose carriers are all gone, in seconds (docs/design/0004).
 GRACE_SECONDS: Final = 10.0
 
 

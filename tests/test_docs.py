@@ -1,4 +1,4 @@
-"""What the documentation says to type exists, and what it links to is there."""
+"""What the documentation says to type exists, and what it links to and names is there."""
 
 import re
 import shlex
@@ -13,7 +13,10 @@ from typer.core import TyperGroup
 from meshdev.cli.commands import app
 
 ROOT: Final = Path(__file__).parent.parent
-PAGES: Final = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+SOURCES: Final = sorted(
+    path for folder in ("meshdev", "tests", "bench", "demo", "examples") for path in (ROOT / folder).rglob("*.py")
+)
 GROUP: Final = typer.main.get_command(app)
 
 BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -25,9 +28,22 @@ HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: Where a command ends: for the shell, for meshdev, and where a sentence leaves something out.
 ENDS: Final = frozenset({"|", "&&", "||", ";", "&", ">", "--", "…"})
 
-pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+#: A decision record by its number, and others behind it: ``docs/design/0004, 0010``.
+RECORD: Final = re.compile(r"docs/design/(\d{4}(?:, \d{4})*)")
+#: A page that a comment names; not part of somebody else's URL.
+PAGE: Final = re.compile(r"(?<![/\w.-])docs/[\w/-]+\.md")
+#: A label of a document that is not in this repository.
+LABEL: Final = re.compile(r"\bD[0-9]{1,2}\b")
 
 
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=_name)
+
+
+@every_page
 def test_commands_and_flags_exist(page: Path) -> None:
     assert isinstance(GROUP, TyperGroup)
     for line in typed(page.read_text()):
@@ -41,6 +57,7 @@ def test_commands_and_flags_exist(page: Path) -> None:
         assert flags <= known, line
 
 
+@every_page
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()
     for match in LINK.finditer(text):
@@ -53,9 +70,24 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor[1:] in {anchor_of(each) for each in HEADING.findall(file.read_text())}, match[0]
 
 
+@every_page
 def test_tests_that_are_named_exist(page: Path) -> None:
     for file, function in TEST.findall(page.read_text()):
         assert re.search(rf"^\s*(async )?def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), function
+
+
+def test_pages_and_records_that_sources_name_exist() -> None:
+    records = {path.name[:4] for path in (ROOT / "docs" / "design").glob("[0-9]*.md")}
+    for path in SOURCES:
+        text = path.read_text()
+        named = {number for numbers in RECORD.findall(text) for number in numbers.split(", ")}
+        assert named <= records, _name(path)
+        assert [page for page in PAGE.findall(text) if not (ROOT / page).exists()] == [], _name(path)
+
+
+def test_no_label_stands_for_a_reason() -> None:
+    """Who reads them has only this repository: the reason itself, or ``docs/design/NNNN``."""
+    assert [f"{_name(path)}: {label}" for path in (*SOURCES, *PAGES) for label in LABEL.findall(path.read_text())] == []
 
 
 def typed(text: str) -> Iterator[str]:

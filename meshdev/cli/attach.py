@@ -16,7 +16,7 @@ from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.session_api import Event, Failed, Note, Step, Wait, encode_request, parse_event
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Left, Live, Up
 
-#: A sidecar that leaves drains for up to 25 s (design: D8); leaving needs not much more.
+#: A sidecar that leaves drains for up to 25 s (docs/intercepts.md); leaving needs not much more.
 LEAVE_SECONDS: Final = 40.0
 
 _GOES_ON: Final = "the session goes on undoing it; `meshdev status` tells, `meshdev disconnect` ends everything"

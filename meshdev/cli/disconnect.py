@@ -12,7 +12,7 @@ from meshdev.wire.session_api import DisconnectRequest
 
 EXAMPLE: Final = "Example: meshdev disconnect"
 
-#: A session undoes everything in well under a second; intercepts leave by draining, up to 25 s (design: D8).
+#: A session undoes everything in well under a second; intercepts leave by draining, up to 25 s (docs/intercepts.md).
 _UNDO_SECONDS: Final = 40.0
 
 #: How long a session has between SIGTERM and SIGKILL.

@@ -16,7 +16,7 @@ Examples:
   meshdev leave --all
 """
 
-#: As long as a command that stays attached waits: sidecars drain for up to 25 s (design: D8).
+#: As long as a command that stays attached waits: sidecars drain for up to 25 s (docs/intercepts.md).
 _LEAVE_SECONDS: Final = 40.0
 
 

@@ -252,7 +252,7 @@ class Forwarder:
             return None
 
     async def _routed(self, query: Query, found: Found) -> bytes:
-        """The answer, once its addresses are reachable: else the first packet would leave by the old way (D12)."""
+        """The answer, once its addresses are reachable: else the first packet would leave by the old way."""
         if found.addresses:
             try:
                 async with asyncio.timeout(_ROUTE_SECONDS):

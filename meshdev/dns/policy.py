@@ -64,7 +64,7 @@ from meshdev.dns.reverse import reverse_address
 from meshdev.dns.tlds import SPECIAL
 from meshdev.wire.dns import Query
 
-#: What the cluster gets for itself where its name is likely, and how long its word counts (design: D11).
+#: What the cluster gets for itself where its name is likely, and how long its word counts: the table's columns.
 CLUSTER_WINDOW: Final = 0.3
 PAIR_HEAD_START: Final = 0.03
 #: How long the cluster may still say yes after the former resolver has said no: a yes is worth waiting for.

@@ -1,4 +1,4 @@
-"""The laptop's DNS: what its files say, and which way of reaching our forwarder fits (design: D11).
+"""The laptop's DNS: what its files say, and which way of reaching our forwarder fits (docs/design/0005).
 
 A decision is a function of an Env, with a one-line trace: the test table shows input, way and why.
 """

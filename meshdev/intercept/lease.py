@@ -1,8 +1,8 @@
-"""A Spec as a Lease and back (design: D7): the record of an intercept for people and other sessions, and its lock.
+"""A Spec as a Lease and back: the record of an intercept for people and other sessions, and its lock.
 
 The name is a hash of the workload's uid, the ports and the canonical match, so that creating it is the lock. A Lease
 can be written by anybody who may write Leases in that namespace: whatever is wrong with one raises ProtocolError, and
-one that claims a workload other than the one that owns it is not believed.
+one that claims a workload other than the one that owns it is not believed. Why a Lease: docs/design/0008.
 """
 
 import hashlib

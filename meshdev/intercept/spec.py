@@ -25,7 +25,7 @@ PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
 KINDS: Final[tuple[Kind, ...]] = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "service")
 HOWS: Final[tuple[How, ...]] = ("exact", "regex", "present")
 
-#: Bytes of a Spec as JSON: it fits the annotations of a Lease (16 KiB, design: D7) with room for the others.
+#: Bytes of a Spec as JSON: it is an annotation of the Lease; Kubernetes takes 256 KiB of them in all.
 MAX_SPEC: Final = 12 << 10
 MAX_PORTS: Final = 64
 #: Headers of one match; as many members of baggage and of tracestate.

@@ -1,4 +1,4 @@
-"""Intercepts as Leases in the cluster: take one, keep it, give it back; see everybody's (design: D7).
+"""Intercepts as Leases in the cluster: take one, keep it, give it back; see everybody's (docs/design/0008).
 
 Creating the Lease is the lock for equal claims; what cannot be together otherwise (a proxy and anything) is found by
 listing after the create: of those the oldest stays, and every session comes to the same answer.

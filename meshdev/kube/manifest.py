@@ -1,4 +1,4 @@
-"""The manager's Deployment and Service (design: D5), and what their annotations and owners say. Pure."""
+"""The manager's Deployment and Service (docs/design/0004), and what their annotations and owners say. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Dialling a carrier: TCP or a proxy, TLS, the HTTP upgrade and the opening of the streams (design: D3).
+"""Dialling a carrier: TCP or a proxy, TLS, the HTTP upgrade and the opening of the streams (docs/design/0003).
 
 The blocking part runs in a thread and ends with its socket: when the caller is cancelled or out of time the socket is
 shut down under it. RBAC: ``create`` (SPDY) and ``get`` (WebSocket; ``create`` too from 1.35 on) on pods/portforward.

@@ -1,4 +1,4 @@
-"""Which addresses are the cluster's, as far as the user may see (design: D12)."""
+"""Which addresses are the cluster's, as far as the user may see (docs/design/0006)."""
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress

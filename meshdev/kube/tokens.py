@@ -1,4 +1,4 @@
-"""The workload's token (design: D7): a Secret that is owned by the workload and made by the first session.
+"""The workload's token (docs/design/0008): a Secret that is owned by the workload and made by the first session.
 
 Who can read it may intercept the workload: sessions show it to the manager as its sha256, sidecars get it from the
 Secret. Whoever may add ephemeral containers could read every Secret of the namespace anyway, so the right to read

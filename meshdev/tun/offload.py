@@ -1,7 +1,7 @@
 """Offloads of a TUN device and the header that travels in front of each packet because of them.
 
 With them the kernel hands over one TCP super-packet of up to 64 KiB whose checksum and segmentation are still open,
-and takes one back: Python neither cuts nor sums (design: D2).
+and takes one back: Python neither cuts nor sums (docs/design/0002).
 
 Sources: Linux ``include/uapi/linux/if_tun.h`` (TUN_F_*), ``include/uapi/linux/virtio_net.h`` (struct virtio_net_hdr),
 ``include/linux/virtio_net.h`` (what the kernel makes of the header), ``drivers/net/tun.c`` (``set_offload``: which

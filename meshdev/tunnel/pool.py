@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Dial = Callable[[], Awaitable[Dialled]]
 
-#: Backoff of redials, in seconds (design: D4).
+#: Backoff of redials, in seconds; docs/how-it-works.md promises it.
 FIRST_BACKOFF: Final = 0.1
 LONGEST_BACKOFF: Final = 2.0
 #: How long the first carrier may be tried: a pod that just started does not listen yet.

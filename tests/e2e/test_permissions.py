@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeou
 
 Rule = dict[str, list[str]]
 
-#: What connect asks for and does without where it is refused (design: D12).
+#: What connect asks for and does without where it is refused (docs/design/0005, 0006).
 WITH_RIGHTS_ONLY = {
     Access("list", "", "nodes"),
     Access("list", "networking.k8s.io", "servicecidrs"),

@@ -1,4 +1,4 @@
-"""The manager has no power (design: D5): what its pod may and may not."""
+"""The manager has no power (docs/design/0004): what its pod may and may not."""
 
 import json
 import os

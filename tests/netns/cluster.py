@@ -35,7 +35,7 @@ ip -n $P route add 198.18.0.0/16 via {MANAGER}
 """
 
 #: What the kubelet gives the container *tunnel*: a folder that both containers may write, no /dev/net/tun, /proc/sys
-#: read-only, two capabilities (design: D5).
+#: read-only, two capabilities (meshdev/kube/manifest.py).
 _AS_IN_A_POD = """
 set -e
 mount --make-rprivate /

@@ -1,4 +1,4 @@
-"""The nft table of the manager's pod: who may send what, and the relays (design: D5, D10).
+"""The nft table of the manager's pod: who may send what, and the relays (docs/design/0004, 0010).
 
 A relay is a port of the pod's address that leads to the same port of a session's address, for the sources that are
 allowed alone; for everybody else nobody listens there. What arrives at the laptop comes from the manager's address on

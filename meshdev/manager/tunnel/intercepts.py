@@ -1,8 +1,8 @@
 """The intercepts of live sessions at the manager's tunnel: their relays, and what control and sessions hear of them.
 
 A relay lives as long as its session. A session that is silent gets no new flows after SILENT_SECONDS, and those under
-way are cut after CUT_SECONDS: nothing hangs (design: D10). What a withdrawn intercept had stays for LINGER_SECONDS:
-until every sidecar has forgotten the way, it must not end in somebody else's laptop.
+way are cut after CUT_SECONDS: nothing hangs (docs/design/0010, "Silence"). What a withdrawn intercept had stays for
+LINGER_SECONDS: until every sidecar has forgotten the way, it must not end in somebody else's laptop.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""The agent's life: what it hears of kernel, Envoy and manager, and in which order it comes and goes (design: D8)."""
+"""The agent's life: what it hears of kernel, Envoy and manager, and in which order it comes and goes.
+
+Why in this order: docs/design/0009.
+"""
 
 import asyncio
 import logging

@@ -14,7 +14,7 @@ Object = dict[str, Any]
 
 #: The app answers a handshake when it can, as without us: its kernel would go on trying for two minutes.
 _TO_ORIGINAL: Final = "120s"
-#: The way back is up or it is not (design: D9).
+#: The way back is up or it is not, and a request that falls back has waited for so long.
 _TO_LAPTOP: Final = "0.5s"
 _UNLIMITED: Final = {
     "thresholds": [

@@ -20,8 +20,8 @@ _POD: Final = {
     "POD_NAMESPACE": "metadata.namespace",
     "POD_IP": "status.podIP",
 }
-#: NET_ADMIN for the nft table, and nothing else (design: D8). User 0, because a capability that is added to a container
-#: is effective for root only; the pod's own runAsNonRoot would refuse that.
+#: NET_ADMIN for the nft table, and nothing else (docs/security.md). User 0, because a capability that is added to a
+#: container is effective for root only; the pod's own runAsNonRoot would refuse that.
 _SECURITY: Final[Object] = {
     "runAsUser": 0,
     "runAsGroup": 0,

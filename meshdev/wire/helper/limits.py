@@ -24,6 +24,6 @@ MAX_WORDS: Final = 4096
 Way = Literal["resolved", "redirect", "file"]
 WAYS: Final[tuple[Way, ...]] = ("resolved", "redirect", "file")
 
-#: The session's beat, and the silence after which the helper takes the laptop's DNS back (design: D11), in seconds.
+#: The session's beat, and the silence after which the helper takes DNS back (docs/design/0005), in seconds.
 BEAT_SECONDS: Final = 1.0
 BEAT_LIMIT_SECONDS: Final = 3.0
