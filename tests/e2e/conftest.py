@@ -190,11 +190,11 @@ def _limited(what: str) -> Iterator[None]:
         pytest.fail(f"no end of the fixtures' {what} within {FIXTURE_SECONDS:g} s")
 
     former = signal.signal(signal.SIGALRM, expired)
-    signal.setitimer(signal.ITIMER_REAL, FIXTURE_SECONDS)
+    timer = signal.setitimer(signal.ITIMER_REAL, FIXTURE_SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, former)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, Final
 
+import pytest
+
 from tests.e2e.conftest import CHECKOUT, Laptop, until
 from tests.e2e.workloads import CLIENT
 
@@ -100,7 +102,10 @@ class LocalProgram:
         limit.start()
         line = process.stdout.readline()
         limit.cancel()
-        assert line.endswith(": ready\n"), line
+        if not line.endswith(": ready\n"):
+            process.kill()
+            process.wait(15)
+            pytest.fail(f"it did not listen within {_START_SECONDS:g} s, or at all: {line!r}")
         threading.Thread(target=process.stdout.read, daemon=True).start()
 
     def stop(self) -> None:
