@@ -18,6 +18,7 @@ usage: python -m tests.cluster COMMAND
   restart COMPONENT                      stop and start one component of the cluster: etcd, apiserver,
                                          controller-manager, scheduler, containerd, kubelet, kube-proxy; those of
                                          node 2: containerd2, kubelet2, kube-proxy2; or laptop2-resolved
+  stop node2 | start node2               cut that node's power (its programs, its pods, its cables), and restore it
   kubectl ARGS…                          kubectl as admin
   node [--node 2] -- CMD                 CMD in a node's network
   exec [--laptop 1|2] [--user dev] -- CMD
@@ -42,10 +43,10 @@ def main(argv: list[str]) -> int:
             from tests.cluster import life
 
             life.down()
-        case ["restart", name]:
+        case ["restart" | "stop" | "start" as verb, name]:
             from tests.cluster import life
 
-            life.restart(name)
+            {"restart": life.restart, "stop": life.stop, "start": life.start}[verb](name)
         case ["status"] | ["status", "-o", "json"]:
             from tests.cluster import status
 

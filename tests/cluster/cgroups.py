@@ -53,19 +53,19 @@ def track(pid: int) -> None:
         (tracking() / "system" / "cgroup.procs").write_text(str(pid))
 
 
-def processes() -> list[int]:
-    """Every process of the testbed, pods included."""
+def processes(root: str = CGROUP) -> list[int]:
+    """Every process below ROOT: of the testbed, pods included, or of one node's pods."""
     found: list[int] = []
-    for folder, _, files in os.walk(tracking()):
+    for folder, _, files in os.walk(tracking().parent / root):
         if "cgroup.procs" in files:
             with contextlib.suppress(OSError):
                 found += [int(line) for line in (Path(folder) / "cgroup.procs").read_text().split()]
     return sorted(set(found) - {os.getpid()})
 
 
-def kill_all() -> None:
-    """SIGKILL to every process that is left in our folders."""
-    for pid in processes():
+def kill(root: str = CGROUP) -> None:
+    """SIGKILL to every process that is left below ROOT."""
+    for pid in processes(root):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

@@ -52,9 +52,17 @@ def ensure_late(state: State, kind: ClusterKind, programs: Programs) -> None:
     for name in components.CONTROL_PLANE:
         processes.ensure(state, daemons[name])
     for node in plan.nodes(kind):
-        for name in ("kubelet", "kube-proxy"):
-            processes.ensure(state, daemons[node.component(name)])
-        wait_component(state, kind, node.component("kubelet"))
+        ensure_node(state, kind, programs, node)
+
+
+def ensure_node(state: State, kind: ClusterKind, programs: Programs, node: plan.Node) -> None:
+    """All programs of NODE run, and the cluster calls it ready."""
+    daemons = components.daemons(kind, programs)
+    processes.ensure(state, daemons[node.component("containerd")])
+    wait_component(state, kind, node.component("containerd"))
+    for name in ("kubelet", "kube-proxy"):
+        processes.ensure(state, daemons[node.component(name)])
+    wait_component(state, kind, node.component("kubelet"))
 
 
 def restart(state: State, kind: ClusterKind, programs: Programs, name: str) -> None:

@@ -20,6 +20,7 @@ from tests.cluster import (
     mounts,
     network,
     packages,
+    power,
     processes,
     resolved,
 )
@@ -66,6 +67,9 @@ def _network(state: State, kind: kinds.ClusterKind) -> None:
             _remove(DATA)
             state.set_fact(kinds.FACT, kind.as_fact())
             network.create(state, kind)
+    for node in addresses.nodes(kind):
+        if node != addresses.FIRST_NODE:
+            power.plug(node)  # it may be without power still
 
 
 def _import(state: State, kind: kinds.ClusterKind, built: Sequence[images.Image]) -> None:
@@ -107,10 +111,28 @@ def restart(name: str) -> None:
             if name == resolved.name(number):
                 resolved.restart(state, number)
                 return
-        kind = kinds.running(state.facts)
-        if kind is None:
-            raise TestbedError("the testbed is not up: python -m tests.cluster up")
+        kind = _running(state)
         cluster.restart(state, kind, binaries.programs(kind), name)
+
+
+def stop(name: str) -> None:
+    """A node, as if its power failed."""
+    with locked() as state, step(f"stop {name}"):
+        power.off(state, power.find(_running(state), name))
+
+
+def start(name: str) -> None:
+    """A node that was stopped; nothing happens where it runs."""
+    with locked() as state, step(f"start {name}"):
+        kind = _running(state)
+        power.on(state, kind, binaries.programs(kind), power.find(kind, name))
+
+
+def _running(state: State) -> kinds.ClusterKind:
+    kind = kinds.running(state.facts)
+    if kind is None:
+        raise TestbedError("the testbed is not up: python -m tests.cluster up")
+    return kind
 
 
 def down() -> None:
@@ -130,7 +152,7 @@ def _stop_everything(state: State) -> None:
         laptops.remove(state, number)
     for name in (*reversed(components.names(kinds.running(state.facts) or kinds.DEFAULT)), _WAN):
         processes.stop(state, name, 3)
-    cgroups.kill_all()
+    cgroups.kill()
     mounts.unmount_below(DATA, RUN)
     cgroups.remove()
     network.destroy(state)

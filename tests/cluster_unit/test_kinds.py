@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import binaries, kinds
+from tests.cluster import binaries, kinds, power
+from tests.cluster.addresses import Node
 from tests.cluster.kinds import DEFAULT, OTHER, ClusterKind
 from tests.cluster.paths import SOURCES
 from tests.cluster.run import TestbedError
@@ -54,6 +55,14 @@ def test_the_kind_that_is_up_is_a_fact() -> None:
     assert kinds.running({}) is None
     assert kinds.running({kinds.FACT: OTHER.as_fact(), "network": "x"}) == OTHER
     assert kinds.running({"network": "x"}) == DEFAULT
+
+
+def test_only_a_node_beside_the_first_can_lose_its_power() -> None:
+    assert power.find(OTHER, "node2") == Node(2)
+    with pytest.raises(TestbedError, match="node1 cannot be stopped or started; what can: node2"):
+        power.find(OTHER, "node1")
+    with pytest.raises(TestbedError, match="node2 cannot be stopped or started; what can: nothing"):
+        power.find(DEFAULT, "node2")
 
 
 @pytest.mark.parametrize("version", kinds.RELEASES)
