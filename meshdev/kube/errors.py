@@ -47,6 +47,9 @@ _ADMISSION: Final = re.compile(
 )
 #: k8s.io/apiserver/pkg/admission/plugin/resourcequota and plugin/namespace/lifecycle.
 _QUOTA: Final = re.compile(r"exceeded quota|failed quota")
+_UNNAMED: Final = re.compile(r"failed quota: \S+ must specify (?P<what>[^ ;]+)")
+#: k8s.io/kubernetes/plugin/pkg/admission/limitranger.
+_LIMITS: Final = re.compile(r"(?:minimum|maximum) \S+ usage per |max limit to request ratio per ")
 _TERMINATING: Final = re.compile(r"because it is being terminated")
 #: net/http's answer to a request without TLS.
 _PLAIN_HTTP: Final = re.compile(r"HTTP request to an HTTPS server")
@@ -80,6 +83,10 @@ def from_status(asked: Access, status: int, body: bytes) -> MeshdevError:
 
 def admission_hint(message: str, namespace: str) -> str:
     """The way out of a refusal by an admission plugin or a webhook, in *namespace*."""
+    if unnamed := _UNNAMED.search(message):
+        return f"a LimitRange in namespace {namespace} can name a default for {unnamed['what']}, which its quota wants"
+    if _LIMITS.search(message):
+        return f"its limits: kubectl -n {namespace} describe limitranges; ask for others"
     if _QUOTA.search(message):
         return f"its quota: kubectl -n {namespace} describe quota; end something there, or ask for more"
     if _TERMINATING.search(message):

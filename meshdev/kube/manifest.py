@@ -16,6 +16,10 @@ READY_FILE: Final = f"{RUN_DIRECTORY}/ready"
 _CONTROL_UID: Final = 65532  # the usual "nonroot" of minimal images
 _RUN_VOLUME: Final = "run"
 
+#: Until the manager is replaced whose node is lost, counted from when the cluster says so (40 to 50 s after it fell
+#: silent). By default it would be 300: to move a manager costs its sessions a second or two, to wait costs them all.
+LOST_NODE_SECONDS: Final = 30
+
 Object = dict[str, Any]
 
 
@@ -54,6 +58,8 @@ def deployment(spec: ManagerSpec) -> Object:
                     "annotations": {
                         **annotations,
                         "linkerd.io/inject": "disabled",
+                        # Its volume would keep the autoscaler from emptying the node; sessions follow it elsewhere.
+                        "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
                         "kubectl.kubernetes.io/default-container": TUNNEL_CONTAINER,
                     },
                 },
@@ -69,6 +75,11 @@ def _pod(spec: ManagerSpec) -> Object:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 10,
         "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [
+            {"key": f"node.kubernetes.io/{lost}", "operator": "Exists", "effect": "NoExecute"}
+            | {"tolerationSeconds": LOST_NODE_SECONDS}
+            for lost in ("not-ready", "unreachable")
+        ],
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [_tunnel(spec), _control(spec)],
         "volumes": [{"name": _RUN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}],
@@ -91,7 +102,7 @@ def _tunnel(spec: ManagerSpec) -> Object:
         "startupProbe": {**ready, "periodSeconds": 1, "failureThreshold": 60},
         "readinessProbe": {**ready, "periodSeconds": 10},
         "livenessProbe": _alive(TUNNEL_CONTAINER),
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}},
     }
 
 
@@ -108,7 +119,7 @@ def _control(spec: ManagerSpec) -> Object:
         "ports": [{"name": CONTROL_CONTAINER, "containerPort": CONTROL_PORT}],  # for sidecars, which bring a token
         # gRPC holds whole messages before control may judge them: 400 unauthenticated peers that sent half a MiB each
         # at once took it to 338 MiB.
-        "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
+        "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
     }
 
 
@@ -131,7 +142,9 @@ _SECURITY: Final = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem":
 
 
 def _container(spec: ManagerSpec, name: str) -> Object:
-    """What both have. No CPU limit: a throttled tunnel is a slow tunnel for everybody on it."""
+    """What both have. The limits of their CPUs are what one thread can use, so they slow nobody down; without one a
+    quota on ``limits.cpu`` refuses the pod, and the default of a LimitRange would throttle the tunnel for all on it.
+    """
     return {
         "name": name,
         "image": spec.image,

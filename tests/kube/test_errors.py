@@ -132,6 +132,8 @@ def test_openssl_says_why_a_certificate_is_not_trusted() -> None:
     assert error.message.endswith("is not trusted: unable to get local issuer certificate")
 
 
+UNNAMED = 'pods "m" is forbidden: failed quota: q: must specify limits.ephemeral-storage for: control,tunnel'
+LIMITED = 'pods "m" is forbidden: maximum memory usage per Container is 256Mi, but limit is 384Mi'
 TERMINATING = (
     'leases "x" is forbidden: unable to create new content in namespace default because it is being terminated'
 )
@@ -141,6 +143,8 @@ TERMINATING = (
     ("status", "message", "hint"),
     [
         (403, QUOTA, "its quota: kubectl -n default describe quota; end something there, or ask for more"),
+        (403, UNNAMED, "a LimitRange in namespace default can name a default for limits.ephemeral-storage, which"),
+        (403, LIMITED, "its limits: kubectl -n default describe limitranges"),
         (403, TERMINATING, "namespace default is being deleted"),
         (403, POD_SECURITY, "a policy of the cluster says so"),
         (500, 'failed calling webhook "p": timeout', "the webhook does not answer"),

@@ -34,8 +34,8 @@ def test_no_token_no_host_no_privilege() -> None:
         assert security["allowPrivilegeEscalation"] is False
         assert security["readOnlyRootFilesystem"] is True
         assert security["capabilities"]["drop"] == ["ALL"]
-        assert "memory" in container["resources"]["limits"]
-        assert "cpu" not in container["resources"]["limits"]
+        # A quota asks for all four; the default of a LimitRange would throttle where there is none.
+        assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys() == {"cpu", "memory"}
     assert "ports" not in CONTAINERS["tunnel"]
     assert [port["containerPort"] for port in CONTAINERS["control"]["ports"]] == [15010]
     assert POD["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
@@ -88,6 +88,14 @@ def test_one_replica_that_is_replaced_not_rolled() -> None:
     spec = deployment(SPEC)["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+def test_it_does_not_wait_on_a_lost_node_and_keeps_none() -> None:
+    template = deployment(SPEC)["spec"]["template"]
+    waits = {each["key"]: each["tolerationSeconds"] for each in template["spec"]["tolerations"]}
+    assert waits == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
+    assert {each["effect"] for each in template["spec"]["tolerations"]} == {"NoExecute"}
+    assert template["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true"
 
 
 def test_versions_are_read_from_the_deployment_and_its_pods() -> None:
