@@ -1,5 +1,6 @@
 """What the documentation says to type exists, and what it links to and names is there."""
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typer.core import TyperGroup
 from meshdev.cli.commands import app
 
 ROOT: Final = Path(__file__).parent.parent
+MAP: Final = ROOT / "CONTRIBUTING.md"
 PAGES: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES: Final = sorted(
     path for folder in ("meshdev", "tests", "bench", "demo", "examples") for path in (ROOT / folder).rglob("*.py")
@@ -32,8 +34,19 @@ ENDS: Final = frozenset({"|", "&&", "||", ";", "&", ">", "--", "…"})
 RECORD: Final = re.compile(r"docs/design/(\d{4}(?:, \d{4})*)")
 #: A page that a comment names; not part of somebody else's URL.
 PAGE: Final = re.compile(r"(?<![/\w.-])docs/[\w/-]+\.md")
+#: In prose a path from the root of the repository; in the map's diagrams one below meshdev/.
+NAMED: Final = re.compile(r"(?<!`)`([\w.-]+/[\w./-]*)`(?!`)")
+DRAWN: Final = re.compile(r"\b[a-z_]+/[\w/]*(?:\.py)?")
+#: Each folder in it is; the others are made (.gitignore).
+NOT_MAPPED: Final = {ROOT / "meshdev", ROOT / "build", ROOT / "dist"}
+OURS: Final = ("bench/", "demo/", "docs/", "examples/", "images/", "meshdev/", "tests/")
 #: A label of a document that is not in this repository.
 LABEL: Final = re.compile(r"\bD[0-9]{1,2}\b")
+
+
+@functools.cache
+def _sources() -> str:
+    return "".join(path.read_text() for path in SOURCES)
 
 
 def _name(path: Path) -> str:
@@ -74,6 +87,50 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_tests_that_are_named_exist(page: Path) -> None:
     for file, function in TEST.findall(page.read_text()):
         assert re.search(rf"^\s*(async )?def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), function
+
+
+@every_page
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = NAMED.findall(page.read_text())
+    paths = named if page == MAP else [path for path in named if path.startswith(OURS)]
+    assert [path for path in paths if not (ROOT / path).exists() and not RECORD.fullmatch(path)] == []
+
+
+@every_page
+def test_variables_that_are_named_are_read(page: Path) -> None:
+    assert [
+        name for name in re.findall(r"\bMESHDEV_[A-Z_]*[A-Z]\b", page.read_text()) if f'"{name}"' not in _sources()
+    ] == []
+
+
+def test_every_folder_is_on_the_map() -> None:
+    """Those of meshdev; of the others what stands at the top, and tests that mirror no folder of meshdev."""
+    code = {path.parent for path in (ROOT / "meshdev").rglob("*.py")} - {ROOT / "meshdev"}
+    tests = {
+        path.parent for path in (ROOT / "tests").glob("*/*.py") if not (ROOT / "meshdev" / path.parent.name).exists()
+    }
+    top = {path for path in ROOT.iterdir() if path.is_dir() and re.fullmatch(r"[a-z]+", path.name)} - NOT_MAPPED
+    rows = [line.split("|")[1] for line in MAP.read_text().splitlines() if line.startswith("| `")]
+    drawn = {name for row in rows for name in NAMED.findall(row)}
+    assert sorted(f"{_name(folder)}/" for folder in code | tests | top if f"{_name(folder)}/" not in drawn) == []
+
+
+def test_the_diagrams_of_the_map_name_what_there_is() -> None:
+    drawn = [
+        path
+        for language, block in BLOCK.findall(MAP.read_text())
+        if language == "mermaid"
+        for path in DRAWN.findall(block.replace("<br/>", " "))
+    ]
+    assert len(drawn) > 10
+    assert [path for path in drawn if not (ROOT / "meshdev" / path).exists()] == []
+
+
+def test_every_page_and_record_is_found_from_its_list() -> None:
+    listed = [target for target, _ in LINK.findall((ROOT / "README.md").read_text())]
+    assert [_name(page) for page in (ROOT / "docs").glob("*.md") if _name(page) not in listed] == []
+    records = [target for target, _ in LINK.findall((ROOT / "docs" / "design" / "README.md").read_text())]
+    assert [page.name for page in (ROOT / "docs" / "design").glob("[0-9]*.md") if page.name not in records] == []
 
 
 def test_pages_and_records_that_sources_name_exist() -> None:
