@@ -6,7 +6,7 @@ from typing import Final
 VERSION: Final = "0.1.0"
 
 #: The tunnel protocol this build speaks, and the oldest it still understands.
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 OLDEST_PROTOCOL: Final = 1
 
 #: Default image of the manager; ``--image`` and ``MESHDEV_IMAGE`` override it.
@@ -23,7 +23,7 @@ TUNNEL_PORT: Final = 9000
 
 #: Most carriers of one session, and so queues of one TUN device (the kernel's own limit is 256).
 MAX_CARRIERS: Final = 8
-#: Port of the container *control* on the manager pod's address: sidecars bring the token of their workload.
+#: Port of the container *control* on the manager pod's address: sidecars bring their agent's token.
 CONTROL_PORT: Final = 15010
 
 #: Where relays are on the manager pod's address: below the usual range of ephemeral ports (32768 and up).

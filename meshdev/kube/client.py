@@ -204,7 +204,7 @@ class KubeApi:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
-        response = await self._send("GET", path, asked, None, _WATCH_SECONDS + _WATCH_GRACE_SECONDS)
+        response = await self._send("GET", path, asked, None, _WATCH_SECONDS + _WATCH_GRACE_SECONDS, stream=True)
         try:
             while line := await response.line():
                 event = json.loads(line)
@@ -213,6 +213,19 @@ class KubeApi:
                 yield event["type"], event["object"]
         except (ValueError, KeyError) as error:
             raise ClusterError(f"the API server {self.endpoint} sent a watch event that is none") from error
+        finally:
+            response.close()
+
+    async def follow_log(self, namespace: str, pod: str, container: str, seconds: float) -> AsyncGenerator[bytes]:
+        """The log of a container from its beginning, in pieces, until the container ends or *seconds* of silence.
+
+        Close the iterator (``contextlib.aclosing``) to end it early. ClusterError where the container does not run yet.
+        """
+        query = {"container": container, "follow": "true"}
+        response = await self._send("GET", log_path(namespace, pod), query, None, seconds, stream=True)
+        try:
+            while piece := await response.piece():
+                yield piece
         finally:
             response.close()
 
@@ -229,6 +242,8 @@ class KubeApi:
         body: Object | None,
         seconds: float,
         content: str = _JSON,
+        *,
+        stream: bool = False,
     ) -> Response:
         """An answer with status < 300, not yet read."""
         asked = access(method, path, query)
@@ -238,7 +253,7 @@ class KubeApi:
         for attempt in (1, 2):
             connections = await self._current(credentials)
             headers = {"Accept": _JSON, "Content-Type": content, **self._headers(credentials)}
-            response = await connections.send(method, url, headers, body, seconds, watch="watch" in query)
+            response = await connections.send(method, url, headers, body, seconds, watch=stream)
             if response.status < 300:
                 self._note_time(response.date)
                 return response
@@ -327,15 +342,15 @@ def services_path(namespace: str, name: str = "") -> str:
     return f"/api/v1/namespaces/{quote(namespace)}/services{f'/{quote(name)}' if name else ''}"
 
 
-def secrets_path(namespace: str, name: str = "") -> str:
-    """Secrets of a namespace, or one of them."""
-    return f"/api/v1/namespaces/{quote(namespace)}/secrets{f'/{quote(name)}' if name else ''}"
-
-
 def leases_path(namespace: str = "", name: str = "") -> str:
     """Leases of a namespace, of all without one, or one of them."""
     where = f"/namespaces/{quote(namespace)}" if namespace else ""
     return f"/apis/coordination.k8s.io/v1{where}/leases{f'/{quote(name)}' if name else ''}"
+
+
+def log_path(namespace: str, pod: str) -> str:
+    """Where the log of a container of *pod* is read."""
+    return f"{pods_path(namespace, pod)}/log"
 
 
 def port_forward_path(namespace: str, pod: str) -> str:

@@ -73,6 +73,10 @@ class Response(Protocol):
         """The next line, empty at the end."""
         ...
 
+    async def piece(self) -> bytes:
+        """What has arrived, as soon as there is something; empty at the end."""
+        ...
+
     def close(self) -> None: ...
 
 

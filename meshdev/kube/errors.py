@@ -117,6 +117,11 @@ def _forbidden(asked: Access, message: str) -> MeshdevError:
     user = f" ({found['user']})" if found and found["user"] else ""
     if found:
         asked = replace(asked, verb=found["verb"])  # a WebSocket is asked for with get and needs create, too
+    return forbidden(asked, user)
+
+
+def forbidden(asked: Access, user: str = "") -> ForbiddenError:
+    """The error for a right that is missing; *user* as it stands behind "you"."""
     return ForbiddenError(
         f"you{user} may not {asked.sentence()}",
         hint=f"ask for this rule, or for the whole Role that `meshdev rbac` prints:\n{asked.rule()}",

@@ -6,7 +6,7 @@ from typing import Any, Final
 from meshdev.errors import AdmissionError, ClusterError, ImageError, ManagerError
 from meshdev.kube.errors import admission_hint
 from meshdev.kube.manifest import TUNNEL_CONTAINER, protocol_of, version_of
-from meshdev.kube.startup import CRASHES, IMAGE_REASONS, Where, cannot_start, hint_for
+from meshdev.kube.startup import CRASHES, IMAGE_REASONS, START_REASONS, Where, hint_for
 
 Object = dict[str, Any]
 
@@ -71,7 +71,7 @@ def _waiting(pod: Object, container: Object, waiting: Object) -> Waiting:
     )
     if reason in IMAGE_REASONS:
         raise ImageError(f"the image of the manager cannot be had: {message or reason}", hint=hint)
-    if cannot_start(reason, message):
+    if reason in START_REASONS:
         raise ManagerError(f"the manager's pod {name} cannot start: {message or reason}", hint=hint)
     if reason == CRASHES:
         last = (container.get("lastState") or {}).get("terminated") or {}

@@ -100,12 +100,8 @@ INTERCEPT: Final = (
         ("get", "list", "watch", "create", "update", "delete"),
         "say who intercepts what, and see it",
     ),
-    Rule(
-        "",
-        "secrets",
-        ("get", "create", "delete"),
-        "the token of an intercepted workload (who may add containers to pods can use their Secrets anyway)",
-    ),
+    Rule("", "pods/log", ("get",), "learn from a sidecar's log where it gives away its token"),
+    Rule("", "pods/portforward", ("create", "get"), "fetch it there (this opens every port of every pod here)"),
 )
 INTERCEPT_EPHEMERAL: Final = (
     Rule("", "pods/ephemeralcontainers", ("patch",), "put the sidecar into running pods, without a restart"),

@@ -15,8 +15,9 @@ EPHEMERAL_NAME: Final = re.compile(r"meshdev-([1-9][0-9]{0,5})")
 #: The variables that tell a sidecar of ours where its manager is.
 MANAGER_VARIABLE: Final = "MESHDEV_MANAGER"
 NAMESPACE_VARIABLE: Final = "MESHDEV_MANAGER_NAMESPACE"
-#: And the one with its workload's token, from a Secret.
-TOKEN_VARIABLE: Final = "MESHDEV_TOKEN"  # noqa: S105 -- the name of the variable
+#: And the one with its workload's uid. Sidecars of before protocol 3 have none: they got a token instead, from a
+#: Secret, and serve nobody any more.
+WORKLOAD_VARIABLE: Final = "MESHDEV_WORKLOAD"
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,21 @@ class Sidecar:
     image: str
     reason: str = ""
     failed: bool = False
-    secret: str = ""
-    """Name of the Secret with its workload's token (:mod:`meshdev.kube.tokens`)."""
+    workload: str = ""
+    """The uid of the workload that it was made for."""
     cause: str = ""
     """Kubernetes' own name for why it waits, as ``ErrImagePull``; *reason* has the sentence."""
+    instance: str = ""
+    """The id of the container that runs; one that is started again has another."""
 
     @property
     def alive(self) -> bool:
-        """It runs, or may: a Secret that the kubelet does not see yet passes."""
+        """It runs, or may."""
         return self.state != "ended"
 
-    def serves(self, manager: str, image: str, secret: str) -> bool:
+    def serves(self, manager: str, image: str, workload: str) -> bool:
         """It is for this manager and workload; one that could not be started does not keep out another *image*."""
-        same = (self.manager, self.secret) == (manager, secret)
+        same = (self.manager, self.workload) == (manager, workload)
         return self.alive and same and not (self.failed and self.image != image)
 
 
@@ -69,9 +72,9 @@ class Replica:
     ended: int = 0
     stuck: str = ""
 
-    def to_join(self, manager: str, image: str, secret: str) -> bool:
+    def to_join(self, manager: str, image: str, workload: str) -> bool:
         """It is on a node, stays, and no sidecar serves this manager and workload. It need not run yet."""
-        served = any(each.serves(manager, image, secret) for each in self.sidecars)
+        served = any(each.serves(manager, image, workload) for each in self.sidecars)
         return bool(self.node) and not self.leaving and not served
 
 
@@ -108,11 +111,11 @@ def _stuck(status: Object) -> str:
 def sidecars(pod: Object) -> Iterator[Sidecar]:
     """All of ours, the newest ephemeral one first; ended ones among them, which stay in the pod for good."""
     spec, status = pod["spec"], pod.get("status") or {}
-    states = _states(status.get("initContainerStatuses"))
+    states = _statuses(status.get("initContainerStatuses"))
     for container in spec.get("initContainers") or []:
         if container["name"] == TEMPLATE_CONTAINER and container.get("restartPolicy") == "Always":
             yield _sidecar(container, "patch", states.get(TEMPLATE_CONTAINER, {}))
-    states = _states(status.get("ephemeralContainerStatuses"))
+    states = _statuses(status.get("ephemeralContainerStatuses"))
     for container in reversed(spec.get("ephemeralContainers") or []):
         if EPHEMERAL_NAME.fullmatch(container["name"]) and _variable(container, MANAGER_VARIABLE):
             yield _sidecar(container, "ephemeral", states.get(container["name"], {}))
@@ -133,7 +136,8 @@ def free_name(pod: Object) -> str:
     return f"meshdev-{number}"
 
 
-def _sidecar(container: Object, how: Literal["ephemeral", "patch"], state: Object) -> Sidecar:
+def _sidecar(container: Object, how: Literal["ephemeral", "patch"], status: Object) -> Sidecar:
+    state = status.get("state") or {}
     waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
     reason = waiting.get("reason") or ""
     words = waiting.get("message") or terminated.get("message") or reason or terminated.get("reason") or ""
@@ -147,19 +151,15 @@ def _sidecar(container: Object, how: Literal["ephemeral", "patch"], state: Objec
         image=container.get("image") or "",
         reason=words.strip(),
         failed=reason in IMAGE_REASONS | START_REASONS,
-        secret=_secret(container),
+        workload=_variable(container, WORKLOAD_VARIABLE),
         cause=reason,
+        instance=(status.get("containerID") or "") if "running" in state else "",
     )
 
 
-def _states(statuses: list[Object] | None) -> dict[str, Object]:
-    return {each["name"]: each.get("state") or {} for each in statuses or []}
+def _statuses(statuses: list[Object] | None) -> dict[str, Object]:
+    return {each["name"]: each for each in statuses or []}
 
 
 def _variable(container: Object, name: str) -> str:
     return next((each.get("value") or "" for each in container.get("env") or [] if each["name"] == name), "")
-
-
-def _secret(container: Object) -> str:
-    sources = (each.get("valueFrom") or {} for each in container.get("env") or [] if each["name"] == TOKEN_VARIABLE)
-    return next(((each.get("secretKeyRef") or {}).get("name") or "" for each in sources), "")

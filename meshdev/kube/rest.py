@@ -60,6 +60,13 @@ class Answer:
         except _TRANSPORT_ERRORS as error:
             raise from_connection(error, self._endpoint) from error
 
+    async def piece(self) -> bytes:
+        """What has arrived, as soon as there is something; empty at the end."""
+        try:
+            return await self._response.content.readany()
+        except _TRANSPORT_ERRORS as error:
+            raise from_connection(error, self._endpoint) from error
+
 
 class Rest:
     """Connections to one API server with one client certificate (an ``endpoint.Connections``). Made in a loop."""

@@ -19,9 +19,6 @@ IMAGE_REASONS: Final = frozenset(
 START_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 #: It started, ended, and is started again after a pause.
 CRASHES: Final = "CrashLoopBackOff"
-#: k8s.io/kubernetes/pkg/kubelet/util/manager/watch_based_manager.go: the node's authorizer may refuse the kubelet a
-#: Secret because it does not know the new pod yet. The kubelet asks again, 12-16 s later.
-_PASSES: Final = "failed to sync secret cache"
 
 #: The way out by the reason, and for pulls that failed by what the registry or the runtime said; the first that fits.
 _BY_REASON: Final = {
@@ -43,7 +40,6 @@ _PRIVATE: Final = {
     "another image: --image",
 }
 _NO_PROGRAM: Final = re.compile(r"executable file not found|no such file or directory")
-_SECRET: Final = re.compile(r"secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -57,19 +53,12 @@ class Where:
     how: Literal["manager", "ephemeral", "patch"]
 
 
-def cannot_start(reason: str, message: str) -> bool:
-    """Whether that is why a container waits, and does not pass by itself."""
-    return reason in START_REASONS and not message.startswith(_PASSES)
-
-
 def hint_for(reason: str, message: str, where: Where) -> str:
     """The way out for a container that waits for that *reason*."""
     if reason in IMAGE_REASONS:
         return _image(reason, message, where)
     if reason == CRASHES:
         return f"kubectl -n {where.namespace} logs {where.pod} -c {where.container} --previous"
-    if reason == "CreateContainerConfigError" and _SECRET.search(message):
-        return _secret(message, where)
     if reason in START_REASONS and "runAsNonRoot" in message:
         return "it has to run as root, for its one capability; a policy of the cluster seems to have changed its spec"
     if reason in START_REASONS and _NO_PROGRAM.search(message):
@@ -84,14 +73,3 @@ def _image(reason: str, message: str, where: Where) -> str:
     if text is None:
         text = next((each for pattern, each in _BY_MESSAGE if pattern.search(message)), None)
     return (text or "the image is {image}; another one: --image").format(image=where.image)
-
-
-def _secret(message: str, where: Where) -> str:
-    if "not found" in message or "find key" in message:
-        return "the Secret was deleted or changed meanwhile: run the command again"
-    if where.how == "ephemeral":
-        return (
-            "before Kubernetes 1.33 a kubelet may not read a Secret that only an ephemeral container names "
-            "(kubernetes#114984): --strategy patch works there"
-        )
-    return f"kubectl -n {where.namespace} describe pod {where.pod}"

@@ -5,7 +5,6 @@ What is put into the cluster, and what takes it back, also when the session is k
 ====================  ==============================================  =========================================
 what                  undone by the session                           undone without it
 ====================  ==============================================  =========================================
-token (Secret)        deleted where the intercept never came up       goes with its workload
 Lease                 deleted                                         expires, then any session deletes it
 claim at the manager  withdrawn; every pod says that it let go        gone 10 s after the tunnel
 sidecar, ephemeral    ends 30 s after the last claim                  the same
@@ -26,12 +25,12 @@ from meshdev.intercept import match
 from meshdev.intercept.lease import Status
 from meshdev.intercept.liveness import CONFIRM_SECONDS
 from meshdev.intercept.target import Target
-from meshdev.kube import leases, tokens
+from meshdev.kube import leases
 from meshdev.kube.leases import Held
 from meshdev.kube.observing import Observer
 from meshdev.kube.replicas import Replica
-from meshdev.kube.tokens import Token
 from meshdev.kube.workloads import replicas_now, watch_replicas
+from meshdev.modes.agents import Agents
 from meshdev.modes.intent import Intent
 from meshdev.modes.keeping import CREDENTIALS_SECONDS, Renewal, first_of, keep_out, watched
 from meshdev.modes.link import Claim, Link, Story
@@ -145,9 +144,9 @@ class Holding:
         plan = self._plan = await look(self._link, self._intent, self.namespace)
         self._story.step("target", plan.describe())
         tcp = any(is_tcp(port) for port in plan.spec.ports)
-        pods = self._pods = Pods(time.monotonic, plan.sidecar.manager, plan.sidecar.secret, tcp=tcp)
+        pods = self._pods = Pods(time.monotonic, plan.sidecar.manager, plan.sidecar.workload, tcp=tcp)
         try:
-            async with self._held(plan) as (token, held), self._claimed(plan, token, pods) as claim:
+            async with self._held(plan) as held, self._claimed(plan, pods) as claim:
                 self._claim = claim
                 async with asyncio.TaskGroup() as group:
                     renewal = Renewal(self._link.api, held, self._lease_status, self._not_renewed)
@@ -157,7 +156,7 @@ class Holding:
                     looking = partial(replicas_now, self._link.api, plan.resolved)
                     group.create_task(keep_out(pods, claim, looking, self._trouble))
                     await claim.ready()
-                    await self._enter(plan, token, pods, group)
+                    await self._enter(plan, pods, claim, group)
                     await self._until_up(pods, claim)
                     pods.proven = True
                     await claim.proven()
@@ -172,15 +171,10 @@ class Holding:
     # -- what is put into the cluster, and taken back --------------------------------------------------------------
 
     @asynccontextmanager
-    async def _held(self, plan: Plan) -> AsyncIterator[tuple[Token, Held]]:
-        """The workload's token and our Lease inside. The undo of each is known before the next step."""
+    async def _held(self, plan: Plan) -> AsyncIterator[Held]:
+        """Our Lease inside. Its undo is known before the next step."""
         link, workload, observer = self._link, plan.spec.workload, self._observer
         async with AsyncExitStack() as undo:
-
-            def made(token: Token) -> None:
-                undo.push_async_callback(
-                    self._undo, f"Secret {token.secret}", lambda: self._forget(plan, token), _LOOKING_SECONDS
-                )
 
             def taken(held: Held) -> None:
                 if workload.has_template:
@@ -192,7 +186,6 @@ class Holding:
                 )
                 undo.push_async_callback(self._undo, "the Lease", lambda: leases.release(link.api, held))
 
-            token = await _acquired(tokens.ensure(link.api, workload), made)
             taking = leases.take(
                 link.api,
                 plan.spec,
@@ -201,12 +194,7 @@ class Holding:
                 observer=observer,
                 takeover=self._intent.takeover,
             )
-            yield token, await _acquired(taking, taken)
-
-    async def _forget(self, plan: Plan, token: Token) -> None:
-        """A Secret that was made for nothing; sidecars that wait, and other sessions, need it."""
-        if not self.up.is_set() and not await leases.anyone_on(self._link.api, plan.spec.workload, self._observer):
-            await tokens.undo(self._link.api, token)
+            yield await _acquired(taking, taken)
 
     async def _unpatch(self, plan: Plan) -> None:
         """Whoever leaves last has to, whichever way this one had entered."""
@@ -225,22 +213,30 @@ class Holding:
             log.warning("%s", sentence)
             self._story.note(sentence)
 
-    def _claimed(self, plan: Plan, token: Token, pods: Pods) -> Any:  # noqa: ANN401 -- the link's own context
+    def _claimed(self, plan: Plan, pods: Pods) -> Any:  # noqa: ANN401 -- the link's own context
         def heard(report: Report) -> None:
             pods.reported(report)
             self._wake()
 
-        return self._link.claim(plan.spec, token.key, reset_older=self._intent.reset_existing, heard=heard)
+        return self._link.claim(plan.spec, reset_older=self._intent.reset_existing, heard=heard)
 
     # -- sidecars --------------------------------------------------------------------------------------------------
 
-    async def _enter(self, plan: Plan, token: Token, pods: Pods, group: asyncio.TaskGroup) -> None:
+    async def _enter(self, plan: Plan, pods: Pods, claim: Claim, group: asyncio.TaskGroup) -> None:
         """A sidecar in every pod there is; those that come are joined as long as *group* lives."""
         api = self._link.api
 
+        def fetched() -> None:
+            pods.unknown(agents.unknown)
+            self._wake()
+
         def changed(replicas: Mapping[str, Replica]) -> None:
             pods.watched(replicas)
-            self._wake()
+            agents.watched(replicas)
+            fetched()
+
+        agents = Agents(self._link, plan.sidecar, claim, fetched)
+        group.create_task(agents.run())
 
         def interrupted(error: MeshdevError) -> None:
             pods.unwatched()
@@ -252,30 +248,23 @@ class Holding:
             finally:
                 pods.unwatched()
 
-        async def before() -> None:
-            there = await tokens.ensure(api, plan.spec.workload, token.value)
-            if there.value != token.value:
-                raise InterceptError(
-                    f"the Secret {there.secret} has another token by now", hint="leave, and come again"
-                )
-
         if plan.strategy == "ephemeral":
             joining = partial(
                 ephemeral.keep_joined,
                 api,
                 plan.resolved,
                 plan.sidecar,
-                before=before,
                 changed=changed,
                 failed=self._cannot_join,
                 trouble=interrupted,
             )
             group.create_task(self._patiently(partial(sighted, joining)))
             return
-        self._story.wait(f"the pods of {plan.spec.workload} are replaced")
-        await patch.enter(api, plan.resolved, plan.sidecar, plan.spec.id, progress=self._story.wait)
+        # Agents of new pods become part of the claim while others are still to be replaced.
         watching = partial(self._watch, plan, changed, interrupted)
         group.create_task(self._patiently(partial(sighted, watching)))
+        self._story.wait(f"the pods of {plan.spec.workload} are replaced")
+        await patch.enter(api, plan.resolved, plan.sidecar, plan.spec.id, progress=self._story.wait)
 
     async def _watch(
         self,

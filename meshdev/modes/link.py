@@ -1,6 +1,6 @@
 """What a mode needs of the session, and nothing else of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -36,6 +36,9 @@ class Claim(Protocol):
     async def proven(self) -> None:
         """The whole way was seen to work: from now on a program that does not listen is refused by the kernel."""
 
+    def agents(self, keys: Collection[str]) -> None:
+        """It reaches the agents with these keys (the sha256 of each one's token), all of them and no others."""
+
     def exclude(self, pods: tuple[str, ...]) -> None:
         """Leave these pods (by name) out of it: they have a sidecar, and are none of the workload's any more."""
 
@@ -70,10 +73,13 @@ class Link(Protocol):
     async def sidecars(self) -> SidecarTerms:
         """How sidecars reach the manager, and what they run. Raises ForbiddenError, ClusterError."""
 
+    async def agent_token(self, namespace: str, pod: str, container: str) -> str:
+        """The token of the agent that runs in that container. Raises MeshdevError kinds that name the reason."""
+
     def claim(
-        self, spec: Spec, key: str, *, reset_older: bool, heard: Callable[[Report], None]
+        self, spec: Spec, *, reset_older: bool, heard: Callable[[Report], None]
     ) -> AbstractAsyncContextManager[Claim]:
-        """Claim *spec*'s traffic, with the sha256 of its workload's token; *heard* gets what pods report.
+        """Claim *spec*'s traffic; *heard* gets what pods report.
 
         When the context is left the claim is withdrawn, and each pod that can be reached has said that it let go.
         """

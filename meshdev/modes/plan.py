@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from meshdev.errors import InterceptError
 from meshdev.intercept.spec import Port, Spec
-from meshdev.kube import leases, tokens
+from meshdev.kube import leases
+from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi, Object
 from meshdev.kube.observing import Observer
 from meshdev.kube.ports import resolve_ports
 from meshdev.kube.replicas import replica
+from meshdev.kube.rights import require
 from meshdev.kube.urls import url_of
 from meshdev.kube.workloads import Resolved, pods_of, resolve
 from meshdev.modes.intent import Intent
@@ -47,7 +49,9 @@ async def look(link: Link, intent: Intent, namespace: str) -> Plan:
     """Raises InterceptError, AdmissionError, ForbiddenError, ClusterError: what would keep it from coming up."""
     resolved = await resolve(link.api, intent.target, namespace)
     ports = resolve_ports(intent.ports, resolved.ports, intent.mode, str(intent.target))
-    pods, terms = await asyncio.gather(pods_of(link.api, resolved), link.sidecars())
+    pods, terms, _ = await asyncio.gather(
+        pods_of(link.api, resolved), link.sidecars(), require(link.api, *_rights(resolved.workload.namespace))
+    )
     spec = Spec(
         id=secrets.token_hex(16),
         workload=resolved.workload,
@@ -57,23 +61,30 @@ async def look(link: Link, intent: Intent, namespace: str) -> Plan:
         fallback=intent.fallback,
     )
     await _refuse_shared(link.api, resolved, pods)
-    sidecar = SidecarSpec(terms.image, terms.manager, link.manager_namespace, tokens.name_of(resolved.workload))
+    sidecar = SidecarSpec(terms.image, terms.manager, link.manager_namespace, resolved.workload.uid)
     strategy = await choose(link.api, resolved, pods, sidecar, intent.strategy)
     return Plan(resolved, spec, sidecar, strategy, len(pods))
 
 
+def _rights(namespace: str) -> tuple[Access, ...]:
+    """What fetches the agents' tokens (meshdev.kube.agent_tokens), after sidecars were put into pods."""
+    return Access("get", "", "pods/log", namespace), Access("create", "", "pods/portforward", namespace)
+
+
 async def _refuse_shared(api: KubeApi, resolved: Resolved, pods: Iterable[Object]) -> None:
-    """Raise InterceptError where a pod is intercepted as another workload's: it has one sidecar, with one token.
+    """Raise InterceptError where a pod is intercepted as another workload's: it has one sidecar, of one workload.
 
     A Service that is a workload itself may select pods that another one selects, or that are targets themselves.
     """
-    own = tokens.name_of(resolved.workload)
-    others = {each.secret: pod for pod in map(replica, pods) for each in pod.sidecars if each.secret not in {"", own}}
+    own = resolved.workload.uid
+    others = {
+        each.workload: pod for pod in map(replica, pods) for each in pod.sidecars if each.workload not in {"", own}
+    }
     if not others:
         return
     there = await leases.all_of(api, resolved.workload.namespace)
     for workload in dict.fromkeys(record.spec.workload for record in there.records):
-        pod = others.get(tokens.name_of(workload))
+        pod = others.get(workload.uid)
         if pod is not None and await leases.anyone_on(api, workload, Observer()):
             holders = sorted({each.holder for each in there.records if each.spec.workload == workload})
             raise InterceptError(

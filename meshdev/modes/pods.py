@@ -16,9 +16,8 @@ MANAGER_SECONDS: Final = 4.0
 FORMER_SECONDS: Final = 100.0
 #: A pod that said that the relay does not answer may say otherwise for so long: it asks again each second.
 SILENT_SECONDS: Final = 4.0
-#: The kubelet may ask for the Secret before the API server knows that the pod on its node uses it; it asks again up to
-#: 16 s later (seen once in 22 times).
-START_SECONDS: Final = 40.0
+#: An agent whose token cannot be fetched: it was tried several times by then.
+TOKEN_SECONDS: Final = 12.0
 #: A pod may find a node as soon as another has left it; nodes that are added take minutes.
 SCHEDULE_SECONDS: Final = 15.0
 #: A port without a listener in a pod: a container that is just started again listens within this time.
@@ -30,11 +29,12 @@ LEFT_SECONDS: Final = 2.0
 class Pods:
     """The replicas that count are those that are ready and stay; until there is one, all that stay."""
 
-    def __init__(self, clock: Callable[[], float], manager: str, secret: str, *, tcp: bool) -> None:
-        """Sidecars look for *manager* with the token in *secret*; *tcp*: there are relays whose way can be tried."""
+    def __init__(self, clock: Callable[[], float], manager: str, workload: str, *, tcp: bool) -> None:
+        """Sidecars are for *manager* and *workload* (its uid); *tcp*: there are relays whose way can be tried."""
         self._clock = clock
         self._manager = manager
-        self._secret = secret
+        self._workload = workload
+        self._unknown: Mapping[str, str] = {}
         self._tcp = tcp
         self._replicas: Mapping[str, Replica] = {}
         self._reports: dict[str, Report] = {}
@@ -57,6 +57,10 @@ class Pods:
         """The watch is interrupted: pods that report and are not known may be new ones of its own."""
         self._known = False
         self._outside = {}
+
+    def unknown(self, pods: Mapping[str, str]) -> None:
+        """Pods whose agent is not part of the claim yet, by name: why its token is not known."""
+        self._unknown = pods
 
     def reported(self, report: Report) -> None:
         """A sidecar's word. What a pod has counted stays counted when its Envoy begins anew, or it goes."""
@@ -191,7 +195,8 @@ class Pods:
             sidecar = next(self._ours(replica), None)
             if sidecar is None:
                 return f"a sidecar in pod {replica.name}"
-            words = f": {sidecar.reason}" if sidecar.reason else ""
+            why = sidecar.reason or self._unknown.get(replica.name)
+            words = f": {why}" if why else ""
             return f"the sidecar of pod {replica.name}, which is {sidecar.state}{words}"
         if report.state != "acked" or report.up != up:
             return f"pod {replica.name} to take the route{f': {report.text}' if report.text else ''}"
@@ -237,28 +242,35 @@ class Pods:
 
     def _ours(self, replica: Replica) -> Iterator[Sidecar]:
         """Those of this manager and workload. Another one may still be there, and ours waits for its end."""
-        ours = (self._manager, self._secret)
-        return (each for each in replica.sidecars if (each.manager, each.secret) == ours)
+        ours = (self._manager, self._workload)
+        return (each for each in replica.sidecars if (each.manager, each.workload) == ours)
 
     def _silence(self, replica: Replica) -> Iterator[tuple[str, float, MeshdevError]]:
         for sidecar in self._ours(replica):
             where = f"the sidecar {sidecar.name} of pod {replica.name}"
             if sidecar.failed:
-                passes = sidecar.cause == "CreateContainerConfigError" and "secret" in sidecar.reason.lower()
                 kind = ImageError if sidecar.cause in IMAGE_REASONS else ClusterError
                 place = Where(replica.namespace, replica.name, sidecar.name, sidecar.image, sidecar.how)
                 hint = hint_for(sidecar.cause, sidecar.reason, place)
                 failure = kind(f"{where} cannot start: {sidecar.reason}", hint=hint)
-                yield "failed", START_SECONDS if passes else 0.0, failure
+                yield "failed", 0.0, failure
+            elif sidecar.state == "running" and replica.name in self._unknown:
+                why = self._unknown[replica.name] or "no answer yet"
+                error = InterceptError(f"{where} runs, and its token is not known: {why}", hint=_log(replica, sidecar))
+                yield "unknown", TOKEN_SECONDS, error
             elif sidecar.state == "running":
                 others = [each.name for each in replica.sidecars if each.name != sidecar.name]
-                log = f"kubectl -n {replica.namespace} logs {replica.name} -c {sidecar.name}"
+                log = _log(replica, sidecar)
                 error = InterceptError(
                     f"{where} runs and does not reach the manager at {self._manager}", hint=_unheard(others, log)
                 )
                 # Two troubles, so that the time for the second one begins when the first is over: the API server may
                 # tell of the other's end before ours, which only now can have the redirects, is at the manager.
                 yield ("behind", FORMER_SECONDS, error) if others else ("unheard", MANAGER_SECONDS, error)
+
+
+def _log(replica: Replica, sidecar: Sidecar) -> str:
+    return f"kubectl -n {replica.namespace} logs {replica.name} -c {sidecar.name}"
 
 
 def _unheard(others: Sequence[str], log: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -101,6 +101,10 @@ class SessionClaim:
         """A program that does not listen is refused from now on."""
         self._trial = None
         await self._lead()
+
+    def agents(self, keys: Collection[str]) -> None:
+        """The pods that it reaches."""
+        self._pool.claims.agents(self._spec.id, keys)
 
     def exclude(self, pods: tuple[str, ...]) -> None:
         """Leave these pods out of it."""
@@ -241,7 +245,6 @@ class SessionClaim:
 @asynccontextmanager
 async def claimed(
     spec: Spec,
-    key: str,
     *,
     reset_older: bool,
     pool: Pool,
@@ -256,7 +259,7 @@ async def claimed(
         claim = SessionClaim(spec, pool, laptop, leading, trial, heard)
         subscribe(spec.id, claim.heard)
         try:
-            pool.claims.declare(spec.id, specs.encode(spec), key, reset_older=reset_older)
+            pool.claims.declare(spec.id, specs.encode(spec), reset_older=reset_older)
             following = group.create_task(claim.follow())
             with ExitStack() as watches:
                 watches.callback(following.cancel)

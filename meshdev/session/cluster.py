@@ -25,7 +25,7 @@ from meshdev.kube.kubeconfig import REQUEST_SECONDS, Options
 from meshdev.kube.manager import Created
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
-from meshdev.kube.portforward import Dialled, SwallowedError, dial
+from meshdev.kube.portforward import Carrier, Dialled, SwallowedError, dial
 from meshdev.kube.ranges import advertised_addresses, watch_addresses, watch_ranges
 from meshdev.session.carriers import CarrierOrder
 from meshdev.session.progress import Progress
@@ -125,13 +125,21 @@ class Cluster:
         All kinds are tried: another network may let another one pass.
         """
         pod, self._pod = self._pod or await self._find_pod(), None
+        return await self._forward(pod.namespace, pod.name, TUNNEL_PORT, self._order.swallowed)
+
+    async def forward(self, namespace: str, pod: str, port: int) -> Dialled:
+        """A port-forward to any pod. That one of them does not answer says nothing of the networks in between."""
+        return await self._forward(namespace, pod, port, lambda _: None)
+
+    async def _forward(self, namespace: str, pod: str, port: int, swallowed: Callable[[Carrier], None]) -> Dialled:
+        """By the first kind of carrier that is let through; *swallowed* hears of those that got no answer."""
         kinds = self._order.kinds
         for kind in kinds:
             try:
-                return await dial(self.api, pod.namespace, pod.name, TUNNEL_PORT, kind, DIAL_SECONDS)
+                return await dial(self.api, namespace, pod, port, kind, DIAL_SECONDS)
             except PortForwardError as error:
                 if isinstance(error, SwallowedError):
-                    self._order.swallowed(kind)
+                    swallowed(kind)
                 if kind == kinds[-1]:
                     raise
                 log.info("%s; trying the next kind", error.message)

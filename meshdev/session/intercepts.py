@@ -10,6 +10,8 @@ from typing import Any, Final
 from meshdev.errors import Cancelled, InterceptError, MeshdevError, VersionError
 from meshdev.intercept.spec import Spec
 from meshdev.intercept.target import parse_target
+from meshdev.kube import agent_tokens
+from meshdev.kube.agent_tokens import Forward
 from meshdev.kube.client import KubeApi
 from meshdev.kube.sidecars import SidecarTerms, sidecar_terms
 from meshdev.kube.workloads import resolve
@@ -69,11 +71,12 @@ class _Running:
 class Intercepts:
     """All of one session. It is the :class:`meshdev.modes.link.Link` of each."""
 
-    def __init__(self, api: KubeApi, manager_namespace: str, holder: str, laptop: Laptop) -> None:
+    def __init__(self, api: KubeApi, forward: Forward, manager_namespace: str, holder: str, laptop: Laptop) -> None:
         self.api = api
         self.namespace = api.namespace
         self.manager_namespace = manager_namespace
         self.holder = holder
+        self._forward = forward
         self._laptop = laptop
         self._leading = Leading(laptop)
         self._ports = LocalPorts()
@@ -128,13 +131,16 @@ class Intercepts:
             )
         return await sidecar_terms(self.api, self.manager_namespace)
 
+    async def agent_token(self, namespace: str, pod: str, container: str) -> str:
+        """Fetched with the user's own rights."""
+        return await agent_tokens.fetch(self.api, self._forward, namespace, pod, container)
+
     def claim(
-        self, spec: Spec, key: str, *, reset_older: bool, heard: Callable[[Report], None]
+        self, spec: Spec, *, reset_older: bool, heard: Callable[[Report], None]
     ) -> AbstractAsyncContextManager[Claim]:
         """Claim it at the manager."""
         return claimed(
             spec,
-            key,
             reset_older=reset_older,
             pool=self._tunnel(),
             laptop=self._laptop,

@@ -131,7 +131,7 @@ class Supervisor:
             await self._open_both(laptop)
             dial = partial(self._dial, laptop)
             namespace = self._cluster.manager_namespace or self._cluster.api.namespace
-            intercepts = Intercepts(self._cluster.api, namespace, holder(), laptop)
+            intercepts = Intercepts(self._cluster.api, self._cluster.forward, namespace, holder(), laptop)
             hello = self._hello(laptop)
             pool = self._pool = Pool(
                 laptop.device.queues, dial, hello, laptop.set_address, intercepts.heard, self._cluster.greeted

@@ -4,18 +4,34 @@ A manager keeps a session for a grace of some seconds; a new pod knows nothing. 
 too much does no harm: all of it goes over one carrier, and over the next one when that ends.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-from meshdev.wire.intercepts import Intercept, Local, Relays, Transport, Withdraw
+from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, Agents, Intercept, Local, Relays, Transport, Withdraw
 
-Wish = Intercept | Withdraw | Local
+Wish = Intercept | Agents | Withdraw | Local
 
 
 @dataclass
 class _Claim:
     intercept: Intercept
     up: dict[tuple[int, Transport], bool] = field(default_factory=dict)
+    parts: dict[int, dict[str, None]] = field(default_factory=dict)
+
+    def set_agents(self, keys: Collection[str]) -> set[int]:
+        """The parts that change. A key stays in its part; what fits into none is left out."""
+        changed = set()
+        for part, there in self.parts.items():
+            for key in there.keys() - set(keys):
+                del there[key]
+                changed.add(part)
+        told = {key for there in self.parts.values() for key in there}
+        for key in sorted(set(keys) - told):
+            room = next((each for each in range(AGENT_PARTS) if len(self.parts.get(each, ())) < MAX_PART), None)
+            if room is not None:
+                self.parts.setdefault(room, {})[key] = None
+                changed.add(room)
+        return changed
 
 
 class Claims:
@@ -27,15 +43,23 @@ class Claims:
         self._order = 0
         self._send: Callable[[Wish], None] | None = None
 
-    def declare(self, id_: str, spec: str, key: str, *, reset_older: bool = False) -> None:
-        """Claim what *spec* (JSON) says, with the sha256 of the workload's token; again: with another spec.
+    def declare(self, id_: str, spec: str, *, reset_older: bool = False) -> None:
+        """Claim what *spec* (JSON) says; again: with another spec.
 
-        RELAYS answers. No port counts as up before :meth:`local` says so.
+        RELAYS answers. It reaches no pod before :meth:`agents` names some, and no port counts as up before
+        :meth:`local` says so.
         """
-        claim = self._claims.setdefault(id_, _Claim(Intercept(id_, spec, key, reset_older)))
-        claim.intercept = Intercept(id_, spec, key, reset_older)
+        claim = self._claims.setdefault(id_, _Claim(Intercept(id_, spec, reset_older)))
+        claim.intercept = Intercept(id_, spec, reset_older)
         self._leaving.discard(id_)
         self._tell(claim.intercept)
+
+    def agents(self, id_: str, keys: Collection[str]) -> None:
+        """The agents of a declared claim: the sha256 of each one's token, all of them; at most MAX_AGENTS count."""
+        claim = self._claims.get(id_)
+        if claim is not None:
+            for part in sorted(claim.set_agents(keys)):
+                self._tell(_part(id_, claim, part))
 
     def exclude(self, id_: str, pods: tuple[str, ...]) -> None:
         """Leave these pods out of a declared claim: all of them, by name."""
@@ -74,6 +98,8 @@ class Claims:
             yield Withdraw(id_)
         for id_, claim in self._claims.items():
             yield claim.intercept
+            for part in claim.parts:
+                yield _part(id_, claim, part)
             for (remote, protocol), up in claim.up.items():
                 yield Local(id_, remote, protocol, up)
 
@@ -81,3 +107,7 @@ class Claims:
         if self._send is not None:
             self._order += 1
             self._send(replace(wish, order=self._order))
+
+
+def _part(id_: str, claim: _Claim, part: int) -> Agents:
+    return Agents(id_, part, tuple(claim.parts[part]))

@@ -1,6 +1,6 @@
 """What the agent in a pod and the manager's control container say to each other: one JSON object a message.
 
-They travel on one bidirectional gRPC stream, :data:`METHOD`, with the workload's token in the metadata
+They travel on one bidirectional gRPC stream, :data:`METHOD`, with the agent's token in the metadata
 (:data:`METADATA_KEY`, as on Envoy's own stream)::
 
     agent   → {"hello": {"pod": "b-1", "uid": …, "namespace": …, "address": "10.244.0.7", "probes": […]}}    first

@@ -18,12 +18,13 @@ from meshdev.config import MAX_CARRIERS
 from meshdev.errors import ProtocolError
 from meshdev.wire import frames, intercepts
 from meshdev.wire.fields import parse, plain
-from meshdev.wire.intercepts import Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.intercepts import Agents, Intercept, Local, Relays, Report, Withdraw
 from meshdev.wire.objects import Object, for_people
 
-#: From this version on a manager takes intercepts (INTERCEPT, WITHDRAW, LOCAL); an older one ends the carrier that
-#: brings them. :attr:`Welcome.version` says what is spoken.
-INTERCEPT_PROTOCOL: Final = 2
+#: From this version on claims name their agents (AGENTS). An older manager ends the carrier that brings them, an older
+#: session knows pods by a token in a Secret, which no sidecar has any more: neither can intercept with the other.
+#: :attr:`Welcome.version` says what is spoken.
+INTERCEPT_PROTOCOL: Final = 3
 
 MAX_TEXT: Final = 1024
 #: Characters of a holder's name, so that SESSIONS with every session a manager takes fits one frame:
@@ -97,7 +98,7 @@ class Sessions:
     sessions: tuple[SessionInfo, ...]
 
 
-Message = Hello | Welcome | Close | Sessions | Intercept | Withdraw | Local | Relays | Report
+Message = Hello | Welcome | Close | Sessions | Intercept | Agents | Withdraw | Local | Relays | Report
 
 
 def encode(message: Message) -> bytes:
@@ -187,6 +188,7 @@ _KINDS: Final[dict[int, tuple[type[Message], Callable[[Object], Message]]]] = {
     frames.CLOSE: (Close, _close),
     frames.SESSIONS: (Sessions, _sessions),
     frames.INTERCEPT: (Intercept, intercepts.read_intercept),
+    frames.AGENTS: (Agents, intercepts.read_agents),
     frames.WITHDRAW: (Withdraw, intercepts.read_withdraw),
     frames.LOCAL: (Local, intercepts.read_local),
     frames.RELAYS: (Relays, intercepts.read_relays),

@@ -29,6 +29,7 @@ RELAYS: Final = 9
 WITHDRAW: Final = 10
 LOCAL: Final = 11
 REPORT: Final = 12
+AGENTS: Final = 13
 
 #: Set in the kind of a frame that its receiver may skip when it does not know it.
 OPTIONAL: Final = 0x80

@@ -1,4 +1,4 @@
-"""Control messages about intercepts. Session to manager: INTERCEPT, WITHDRAW, LOCAL; back: RELAYS, REPORT.
+"""Control messages about intercepts. Session to manager: INTERCEPT, AGENTS, WITHDRAW, LOCAL; back: RELAYS, REPORT.
 
 All of them tell a state, never a change, and may be told again: after a carrier was lost nobody knows what arrived.
 ``order`` grows with every message of a session, so that one which was overtaken on another carrier is skipped.
@@ -29,6 +29,10 @@ MAX_RELAYS: Final = 64
 MAX_POD: Final = 253
 #: Pods that one intercept leaves out.
 MAX_EXCLUDED: Final = 32
+#: The agents of one claim are announced in parts: 1,024 digests do not fit one frame of 64 KiB, 256 take 17 KiB.
+AGENT_PARTS: Final = 4
+MAX_PART: Final = 256
+MAX_AGENTS: Final = AGENT_PARTS * MAX_PART
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}(/udp)?", re.ASCII)
 _MAX_ORDER: Final = 1 << 53
 _MAX_COUNT: Final = 1 << 53
@@ -36,19 +40,30 @@ _MAX_COUNT: Final = 1 << 53
 
 @dataclass(frozen=True)
 class Intercept:
-    """A session claims traffic. ``spec`` is JSON (meshdev.intercept.spec), ``key`` the sha256 of the workload's token.
+    """A session claims traffic. ``spec`` is JSON (meshdev.intercept.spec); AGENTS says of which pods.
 
-    The manager never sees another identity of a workload: claims and sidecars meet under the key. ``reset_older``:
-    connections that are older than the redirect are closed. ``excluded`` are the names of pods that have the token and
+    ``reset_older``: connections that are older than the redirect are closed. ``excluded`` are the names of pods that
     are none of the workload's any more: their labels were changed, or the Service selects others.
     """
 
     id: str
     spec: str
-    key: str
     reset_older: bool = False
     order: int = 0
     excluded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Agents:
+    """The agents of a claim: the sha256 of each one's token. Claims and sidecars meet under these and nothing else.
+
+    They are announced in :data:`AGENT_PARTS` parts; ``keys`` is the whole of ``part`` and replaces what it was before.
+    """
+
+    id: str
+    part: int
+    keys: tuple[str, ...]
+    order: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,6 @@ def read_intercept(fields: Object) -> Intercept:
     return Intercept(
         id=fields.identity("id"),
         spec=fields.text("spec", MAX_SPEC),
-        key=fields.digest("key"),
         reset_older=fields.flag("reset_older"),
         order=_order(fields),
         excluded=read_excluded(fields),
@@ -139,6 +153,16 @@ def read_intercept(fields: Object) -> Intercept:
 def read_excluded(fields: Object) -> tuple[str, ...]:
     """Names of pods; an older session has none to say."""
     return fields.all_parsed("excluded", str, MAX_EXCLUDED, MAX_POD) if "excluded" in fields else ()
+
+
+def read_agents(fields: Object, *, ordered: bool = True) -> Agents:
+    """AGENTS; from the manager's one container to the other it has no order."""
+    return Agents(
+        id=fields.identity("id"),
+        part=fields.integer("part", 0, AGENT_PARTS - 1),
+        keys=fields.digests("keys", MAX_PART),
+        order=_order(fields) if ordered else 0,
+    )
 
 
 def read_withdraw(fields: Object) -> Withdraw:

@@ -3,7 +3,8 @@
 ::
 
     tunnel  → {"pod": "10.244.0.9"}                              first, to whoever connects
-    tunnel  → {"claim": {"id": …, "spec": "{…}", "key": …, "holder": …, "relays": […], "up": […]}}
+    tunnel  → {"claim": {"id": …, "spec": "{…}", "holder": …, "relays": […], "up": […]}}
+    tunnel  → {"agents": {"id": …, "part": 0, "keys": […]}}      after its claim: whom it reaches
     tunnel  → {"withdrawn": id}
     tunnel  → {"synced": true}                                   claims told so far are all there are
     tunnel  → {"seen": {"event": "joined", "holder": "ann@laptop", "address": "198.18.0.2"}}
@@ -23,13 +24,13 @@ from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
 from meshdev.wire import intercepts
 from meshdev.wire.fields import parse, plain
-from meshdev.wire.intercepts import MAX_RELAYS, MAX_SPEC, TRANSPORTS, Relay, Report, Transport
+from meshdev.wire.intercepts import MAX_AGENTS, MAX_RELAYS, MAX_SPEC, TRANSPORTS, Agents, Relay, Report, Transport
 from meshdev.wire.objects import Object
 
 #: Bytes of one datagram: a spec, escaped once more, and its relays. Below the kernel's 208 KiB for a socket's queue.
 MAX_DATAGRAM: Final = 64 << 10
-#: Pods of one workload that may use a relay.
-MAX_ADDRESSES: Final = 1024
+#: Pods of one claim that may use a relay.
+MAX_ADDRESSES: Final = MAX_AGENTS
 _MAX_HOLDER: Final = 128
 
 T = TypeVar("T")
@@ -56,7 +57,6 @@ class Claimed:
 
     id: str
     spec: str
-    key: str
     holder: str
     relays: tuple[Relay, ...]
     up: tuple[Up, ...]
@@ -94,7 +94,7 @@ class Allow:
     keep: bool
 
 
-ToControl = Pod | Claimed | Withdrawn | Synced | Seen
+ToControl = Pod | Claimed | Agents | Withdrawn | Synced | Seen
 ToTunnel = Allow | Report
 
 
@@ -105,6 +105,8 @@ def encode(message: ToControl | ToTunnel) -> bytes:
             value: dict[str, object] = {"pod": str(message.address)}
         case Claimed():
             value = {"claim": plain(message)}
+        case Agents():
+            value = {"agents": {"id": message.id, "part": message.part, "keys": list(message.keys)}}
         case Withdrawn():
             value = {"withdrawn": message.id}
         case Synced():
@@ -141,7 +143,6 @@ def _claim(fields: Object) -> Claimed:
     return Claimed(
         id=inner.identity("id"),
         spec=inner.text("spec", MAX_SPEC),
-        key=inner.digest("key"),
         holder=inner.word("holder", _MAX_HOLDER),
         relays=inner.inners("relays", intercepts.read_relay, MAX_RELAYS),
         up=inner.inners("up", _up, MAX_RELAYS),
@@ -168,6 +169,7 @@ def _allow(fields: Object) -> Allow:
 _TO_CONTROL: Final[dict[str, Callable[[Object], ToControl]]] = {
     "pod": lambda fields: Pod(fields.address("pod")),
     "claim": _claim,
+    "agents": lambda fields: intercepts.read_agents(fields.inner("agents"), ordered=False),
     "withdrawn": lambda fields: Withdrawn(fields.identity("withdrawn")),
     "synced": lambda _: Synced(),
     "seen": _seen,

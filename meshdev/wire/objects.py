@@ -31,6 +31,10 @@ class Object(Fields):
         """A sha256."""
         return self.parsed(key, _digest, MAX_TEXT)
 
+    def digests(self, key: str, most: int) -> tuple[str, ...]:
+        """A list of at most *most* of them, all different."""
+        return self.distinct(key, _digest, most, MAX_TEXT)
+
     def address(self, key: str) -> IPv4Address:
         """An IPv4 address."""
         return self.parsed(key, IPv4Address, MAX_TEXT)

@@ -17,7 +17,7 @@ from meshdev.intercept.lease import Status
 from meshdev.intercept.match import parse_match
 from meshdev.intercept.spec import Spec
 from meshdev.intercept.target import parse_target
-from meshdev.kube import leases, tokens, workloads
+from meshdev.kube import leases, workloads
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.observing import Observer
@@ -33,12 +33,11 @@ IMAGE: Final = "localhost/meshdev-sample:1"
 MANAGER: Final = "10.96.0.250:15010"
 #: Tells its environment, user and capabilities; ends by itself, as an ephemeral container must.
 STAND_IN: Final = """
-import hashlib, json, os, signal, sys, time
+import json, os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-names = ("MESHDEV_MANAGER", "POD_NAME", "POD_UID", "POD_NAMESPACE", "POD_IP")
+names = ("MESHDEV_WORKLOAD", "MESHDEV_MANAGER", "POD_NAME", "POD_UID", "POD_NAMESPACE", "POD_IP")
 told = {name: os.environ.get(name, "") for name in names}
-told["key"] = hashlib.sha256(os.environ["MESHDEV_TOKEN"].encode()).hexdigest()
 print(json.dumps({**told, "uid": os.getuid(), "capabilities": int(status["CapEff"], 16)}), flush=True)
 time.sleep(30)
 """
@@ -46,7 +45,7 @@ time.sleep(30)
 
 def sidecar(workload: Any, command: tuple[str, ...] = ("python3", "-c", STAND_IN)) -> SidecarSpec:
     """The stand-in for sidecars of a workload."""
-    return SidecarSpec(IMAGE, MANAGER, "default", tokens.name_of(workload), command)
+    return SidecarSpec(IMAGE, MANAGER, "default", workload.uid, command)
 
 
 async def _resolved(api: KubeApi, namespace: str, target: str) -> Resolved:
@@ -74,7 +73,6 @@ async def decide(api: KubeApi, namespace: str, target: str, wanted: str = "auto"
 async def keep(api: KubeApi, namespace: str, target: str, count: str) -> dict[str, Any]:
     """Join all pods until *count* of them have a sidecar that runs; when each was first seen ready and joined."""
     found = await _resolved(api, namespace, target)
-    token = await tokens.ensure(api, found.workload)
     start, done = time.monotonic(), asyncio.Event()
     ready: dict[str, float] = {}
     joined: dict[str, float] = {}
@@ -90,15 +88,11 @@ async def keep(api: KubeApi, namespace: str, target: str, count: str) -> dict[st
         if len(joined.keys() & {pod.name for pod in state.values()}) >= int(count):
             done.set()
 
-    async def before() -> None:
-        await tokens.ensure(api, found.workload, token.value)
-
     keeping = asyncio.ensure_future(
         keep_joined(
             api,
             found,
             sidecar(found.workload),
-            before=before,
             changed=changed,
             failed=lambda pod, error: failures.append(f"{pod.name}: {error.message}"),
         )
@@ -110,14 +104,12 @@ async def keep(api: KubeApi, namespace: str, target: str, count: str) -> dict[st
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
-        await tokens.undo(api, token)
-    return {"key": token.key, "ready": ready, "joined": joined, "failures": failures}
+    return {"uid": found.workload.uid, "ready": ready, "joined": joined, "failures": failures}
 
 
 async def enter(api: KubeApi, namespace: str, target: str, wanted: str) -> dict[str, Any]:
     """The patch goes in and is rolled out."""
     found = await _resolved(api, namespace, target)
-    await tokens.ensure(api, found.workload)
     told: list[str] = []
     spec = sidecar(found.workload, ("python3", "-c", STAND_IN.replace("sleep(30)", "sleep(3000)")))
     assert await choose(api, found, await pods_of(api, found), spec, cast("Strategy", wanted)) == "patch"
@@ -139,7 +131,6 @@ async def take(api: KubeApi, namespace: str, target: str, holder: str, *flags: s
     match = None if mode == "proxy" else parse_match(headers=["a=1"])
     ports = resolve_ports((), found.ports, cast("Any", mode), target)
     spec = Spec(f"{time.time_ns():032x}", found.workload, cast("Any", mode), match, ports)
-    await tokens.ensure(api, found.workload)
     held = await leases.take(api, spec, holder, "default", observer=Observer(), takeover="takeover" in flags)
     held = await leases.renew(api, held, Status("active", 1, 2))
     return {"name": held.object["metadata"]["name"], "holders": [each.holder for each in (await _all(api, namespace))]}

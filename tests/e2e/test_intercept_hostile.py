@@ -2,20 +2,23 @@
 
 import copy
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
 
 from meshdev.config import CONTROL_PORT
 from meshdev.intercept.lease import LABELS, UID_LABEL
+from meshdev.sidecar.agent.announcing import PORTS
 from tests.e2e import pods, workloads
 from tests.e2e.accounts import apply
 from tests.e2e.conftest import Laptop, kubectl
 from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, listed, local, refused
 from tests.e2e.strangers import as_a_sidecar, at_the_tunnel, manager_pod
-from tests.e2e.test_intercept_rights import token_of
 from tests.e2e.workloads import http, of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -111,23 +114,23 @@ def test_leases_of_nonsense(there: Laptop) -> None:
 
 
 _MESSAGES: Final = """
-spec, key, good = arguments["spec"], arguments["key"], json.loads(arguments["spec"])
+spec, good = arguments["spec"], json.loads(arguments["spec"])
 bad = ["", "{", "[]", "null", "[" * 10000, json.dumps({**good, "ports": []}), json.dumps({**good, "mode": "all"}),
        json.dumps({**good, "ports": [{"remote": 70000, "protocol": "tcp", "local": 1}]}),
        json.dumps({**good, "workload": {**good["workload"], "kind": "node"}}), "x" * 12000]
 ended = refused = 0
-def claim(n, text, key, id=None):
-    return control.encode(Intercept(id=id or secrets.token_hex(16), spec=text, key=key, order=n))
+def claim(n, text, id=None):
+    return control.encode(Intercept(id=id or secrets.token_hex(16), spec=text, order=n))
 for text in bad:  # the spec itself
     try:
         stranger = Session()
-        stranger.say(claim(1, text, secrets.token_hex(32)))
+        stranger.say(claim(1, text))
         refused += sum(1 for each in stranger.hear(0.5) if isinstance(each, control.Relays) and each.error)
     except (EOFError, OSError):
         ended += 1
 long = b'{"id":"' + b"f" * 60000 + b'"}'
 for body in (b"{}", b"[]", b"null", b"[" * 60000, b'{"id": 5}', dice.randbytes(3000), long):
-    for kind in (frames.INTERCEPT, frames.WITHDRAW, frames.LOCAL, frames.REPORT, frames.RELAYS):
+    for kind in (frames.INTERCEPT, frames.AGENTS, frames.WITHDRAW, frames.LOCAL, frames.REPORT, frames.RELAYS):
         try:
             stranger = Session()
             stranger.say(frames.frame(kind, body))
@@ -139,10 +142,11 @@ try:  # too many, and a flood
     for n in range(1, 2000):
         id = secrets.token_hex(16)
         text = json.dumps({**good, "id": id})
-        stranger.say(claim(n, text, secrets.token_hex(32), id))
+        stranger.say(claim(n, text, id))
     stranger.hear(1)
     for n in range(2000, 22000):
         stranger.say(control.encode(Local(id=arguments["id"], remote=8080, protocol="tcp", up=False, order=n)))
+        stranger.say(control.encode(Agents(id=arguments["id"], part=n % 4, keys=(arguments["key"],), order=n)))
         stranger.say(control.encode(Withdraw(id=arguments["id"], order=n)))
     stranger.hear(1)
 except (EOFError, OSError):
@@ -156,7 +160,7 @@ def test_messages_of_a_session(there: Laptop) -> None:
         before = restarts()
         (lease,) = json.loads(kubectl("-n", NAMESPACE, "get", "leases", "-o", "json"))["items"]
         (spec,) = (value for name, value in lease["metadata"]["annotations"].items() if name.endswith("spec"))
-        told = at_the_tunnel(_MESSAGES, spec=spec, key=token_of(NAMESPACE)[1], id=json.loads(spec)["id"])
+        told = at_the_tunnel(_MESSAGES, spec=spec, key="0" * 64, id=json.loads(spec)["id"])
         print(told)
         assert told["refused"] + told["ended"] >= 10
         right(there)
@@ -168,8 +172,8 @@ hello = {"pod": "b-x", "uid": "0" * 36, "namespace": "x", "address": "10.244.0.1
 ends = []
 def raw(*words):
     return [each if isinstance(each, bytes) else json.dumps(each).encode() for each in words]
-bodies = [raw(b""), raw(b"{"), raw(b"[" * 100000), raw({"state": {}}), raw({"hello": hello}, {"hello": hello}),
-          raw({"hello": {**hello, "address": "nowhere"}}), raw({"hello": hello}, {"listen": {"99999": 1}}),
+bodies = [raw(b""), raw(b"{"), raw(b"[" * 100000), raw({"state": {}}), raw({"hello": {**hello, "address": "nowhere"}}),
+          raw({"hello": hello}, {"hello": hello}), raw({"hello": hello}, {"listen": {"99999": 1}}),
           raw({"hello": hello}, {"listen": {str(n): n for n in range(1, 2000)}}), raw(b"x" * (2 << 20)),
           raw({"hello": hello}, {"state": {"redirected": ["8080"], "apart": {}, "older": {},
                "intercepts": {arguments["id"]: {"matched": 1 << 60, "fell_back": 0, "errors": 0}}, "flows": {}}})]
@@ -182,14 +186,19 @@ print(json.dumps(ends))
 """
 
 
+#: The first of them cannot be read; the others say to be another pod, or too much.
+_NONSENSE: Final = 5
+
+
 def test_messages_of_a_sidecar(there: Laptop) -> None:
-    """One that has the token, as everybody in the workload's pods has."""
+    """One that has an agent's token, as everybody in that pod has, and says to be another pod."""
     with intercepted(there, "mesh", "deployment/b", NAMESPACE, "-H", "a=1") as told:
         before = restarts()
-        ends = as_a_sidecar(NAMESPACE, _AGENTS, token_of(NAMESPACE)[0], id=told["id"])
+        pod = pods.pods(NAMESPACE, "app=b")[0]
+        ends = as_a_sidecar(NAMESPACE, _AGENTS, pods.agent_token(pod), id=told["id"])
         print(ends)
-        assert ends[:8] == ["INVALID_ARGUMENT"] * 8
-        assert ends[8] == "RESOURCE_EXHAUSTED"
+        assert ends[:_NONSENSE] == ["INVALID_ARGUMENT"] * _NONSENSE
+        assert ends[_NONSENSE:-1] == ["RESOURCE_EXHAUSTED"] * 7
         right(there)
         assert restarts() == before
 
@@ -197,6 +206,61 @@ def test_messages_of_a_sidecar(there: Laptop) -> None:
 def restarts() -> list[tuple[str, int]]:
     """The manager's containers."""
     return [(each["name"], each["restartCount"]) for each in manager_pod()["status"]["containerStatuses"]]
+
+
+#: Answers every connection in the pod's own network as its argument says.
+_ANSWERS: Final = """
+import socket, sys, threading
+server = socket.create_server(("127.0.0.1", 0), backlog=64)
+print(server.getsockname()[1], flush=True)
+def answer(sock):
+    try:
+        while sys.argv[1] == "garbage":
+            sock.sendall(b"meshdev-agent/1 token " * 1000)
+        if sys.argv[1] == "silence":
+            sock.recv(1 << 16), sock.recv(1 << 16)
+    except OSError:
+        pass
+    sock.close()
+while True:
+    threading.Thread(target=answer, args=server.accept()[:1], daemon=True).start()
+"""
+
+
+@contextmanager
+def in_place_of_the_agent(pod: pods.Pod, how: str) -> Iterator[None]:
+    """Somebody else answers at every port where the pod's agent may give its token away."""
+    pid = next(iter(pods.processes(pod)))
+    command = ("nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", _ANSWERS, how)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    redirect = f"tcp dport {PORTS.start}-{PORTS.stop - 1} redirect to :{int(server.stdout.readline())}"
+    rules = f"table ip meshdev_test_answers {{ chain out {{ type nat hook output priority -100; {redirect}; }}\n}}\n"
+    pods.inside(pod, "nft", "-f", "-", stdin=rules)
+    try:
+        yield
+    finally:
+        pods.inside(pod, "nft", "delete", "table", "ip", "meshdev_test_answers")
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.mark.parametrize(("how", "why"), [("garbage", "is not the agent"), ("silence", "does not answer")])
+def test_somebody_else_answers_in_place_of_an_agent(there: Laptop, how: str, why: str) -> None:
+    """One pod is not part of the intercept then, and is named; the session goes on."""
+    one, _ = pods.pods(NAMESPACE, "app=b")
+    with in_place_of_the_agent(one, how):
+        start = time.monotonic()
+        _, error = refused(there, "mesh", "deployment/b", "-n", NAMESPACE, "-H", "a=1", "--detach")
+        print(f"{time.monotonic() - start:.1f} s: {error}")
+        assert time.monotonic() - start < 30
+        assert one["metadata"]["name"] in error["message"]
+        assert why in error["message"]
+        assert kubectl("-n", NAMESPACE, "get", "leases", "-o", "name") == ""
+        assert ask(NAMESPACE, (URL, A1)) == [(200, "b")]
+    with intercepted(there, "mesh", "deployment/b", NAMESPACE, "-H", "a=1"):
+        right(there)
 
 
 def drop(rule: str) -> str:

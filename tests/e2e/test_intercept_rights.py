@@ -1,6 +1,5 @@
-"""Who may intercept what: the printed Role and no more, and nothing without the workload's token."""
+"""Who may intercept what: the printed Role and no more, and nothing without the token of a pod's agent."""
 
-import base64
 import hashlib
 import json
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from meshdev.errors import ForbiddenError
 from tests.e2e import pods, workloads
@@ -79,6 +79,41 @@ def test_each_in_their_own_namespace_only(laptop: Laptop, laptop2: Laptop, tmp_p
         assert ask(MINE, (url, A1)) == [(200, "b")]
 
 
+@pytest.mark.parametrize("resource", ["pods/log", "pods/portforward"])
+def test_a_right_that_is_missing_is_named_before_anything_is_touched(
+    laptop: Laptop, tmp_path: Path, resource: str
+) -> None:
+    """A Role of before: whatever else it allows."""
+    where = ("-n", MINE, "--manager-namespace", "default", "--preinstalled")
+    printed = list(yaml.safe_load_all(laptop.meshdev("rbac", *where, "--serviceaccount", f"{HOME_NAMESPACE}:jane")))
+    for made in printed:
+        if made["kind"] == "Role" and made["metadata"]["namespace"] == MINE:
+            made["rules"] = [rule for rule in made["rules"] if rule["resources"] != [resource]]
+    with account("jane", *(json.dumps(made) + "\n" for made in printed)):
+        config = kubeconfig(tmp_path, "jane", MINE)
+        with laptop.connected("--kubeconfig", config, "--manager-namespace", "default"):
+            before = [list(pods.sidecars(pod)) for pod in pods.pods(MINE, "app=b")]
+            code, error = refused(laptop, "mesh", "deployment/b", "-n", MINE, "-H", "c=3", "--detach")
+            assert code == ForbiddenError.exit_code
+            assert f"{resource} in namespace {MINE}" in error["message"]
+            assert "meshdev rbac" in error["hint"]
+            assert kubectl("-n", MINE, "get", "leases", "-o", "name") == ""
+            assert [list(pods.sidecars(pod)) for pod in pods.pods(MINE, "app=b")] == before
+
+
+def test_there_is_no_secret(connected: Laptop) -> None:
+    """Neither while a workload is intercepted, whichever way, nor afterwards; nor does anybody's Role name them."""
+    with local(connected, "--port=8080"):
+        for strategy in ("ephemeral", "patch"):
+            with intercepted(connected, "mesh", "deployment/b", THEIRS, "-H", "a=1", "--strategy", strategy):
+                assert kubectl("get", "secrets", "--all-namespaces", "-o", "name") == ""
+                (pod,) = pods.pods(THEIRS, "app=b")
+                assert "secret" not in json.dumps(pod["spec"]).lower()
+    assert kubectl("get", "secrets", "--all-namespaces", "-o", "name") == ""
+    for flags in (("--strategy", "ephemeral"), ("--strategy", "patch"), ("--connect-only",)):
+        assert "secret" not in connected.meshdev("rbac", *flags).lower()
+
+
 _SCAN: Final = """
 import json, socket, sys
 address, ports = sys.argv[1], json.loads(sys.argv[2])
@@ -133,7 +168,7 @@ def test_without_the_token_there_is_nothing_to_hear(connected: Laptop) -> None:
     with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", MINE, "-H", "a=1"):
         pod = pods.pods(MINE, "app=b")[0]["metadata"]
         told: dict[str, Any] = as_a_sidecar(
-            THEIRS, _ALL, key=token_of(MINE)[1], uid=pod["uid"], pod=pod["name"], home=MINE
+            THEIRS, _ALL, key=_key(pods.pods(MINE, "app=b")[0]), uid=pod["uid"], pod=pod["name"], home=MINE
         )
         print(told)
         for what, (heard, end) in told.items():
@@ -147,22 +182,21 @@ def test_without_the_token_there_is_nothing_to_hear(connected: Laptop) -> None:
         assert ask(MINE, (f"http://b.{MINE}/", A1), (f"http://b.{MINE}/", {})) == [(200, LOCAL), (200, "b")]
 
 
-def token_of(namespace: str) -> tuple[str, str]:
-    """The token of the only intercepted workload there, and what the manager knows it by."""
-    (secret,) = json.loads(kubectl("-n", namespace, "get", "secrets", "-o", "json"))["items"]
-    token = base64.b64decode(secret["data"]["token"]).decode()
-    return token, hashlib.sha256(token.encode()).hexdigest()
+def _key(pod: pods.Pod) -> str:
+    """What the manager knows its agent by."""
+    return hashlib.sha256(pods.agent_token(pod).encode()).hexdigest()
 
 
-#: Claims the workload with keys that are not its own, in every way there is, and says what it was told.
+#: Claims the workload with keys that are not of its agents, in every way there is, and says what it was told.
 _CLAIM: Final = """
 told = []
 for key in ("0" * 64, secrets.token_hex(32), arguments["uid_hash"]):
     for id in (secrets.token_hex(16), arguments["id"]):
         stranger = Session()
-        stranger.say(control.encode(Intercept(id=id, spec=arguments["spec"].replace(arguments["id"], id), key=key,
+        stranger.say(control.encode(Intercept(id=id, spec=arguments["spec"].replace(arguments["id"], id),
                                               reset_older=True, order=1)))
-        for order, (remote, transport) in enumerate(((8080, "tcp"),), 2):
+        stranger.say(control.encode(Agents(id=id, part=0, keys=(key,), order=2)))
+        for order, (remote, transport) in enumerate(((8080, "tcp"),), 3):
             stranger.say(control.encode(Local(id=id, remote=remote, protocol=transport, up=True, order=order)))
         heard = stranger.hear(1.5)
         told += [each.state for each in heard if isinstance(each, control.Report)]

@@ -109,7 +109,7 @@ def test_an_ephemeral_container_joins_all_pods_and_those_that_come_with_the_prin
                 "POD_UID": pod["metadata"]["uid"],
                 "POD_NAMESPACE": NAMESPACE,
                 "POD_IP": pod["status"]["podIP"],
-                "key": kept["key"],
+                "MESHDEV_WORKLOAD": kept["uid"],
                 "uid": 0,
                 "capabilities": NET_ADMIN,
             }
@@ -209,5 +209,5 @@ def test_leases_say_who_has_what_and_go_with_their_workload(laptop: Laptop, b: s
     second = ok(laptop, "take", NAMESPACE, b, "joe@pc", "takeover")
     assert (second["name"], second["holders"]) == (first["name"], ["joe@pc"])
     kubectl("-n", NAMESPACE, "delete", "deployment", "b", "--cascade=foreground")
-    until("Lease and Secret are gone", lambda: kubectl("-n", NAMESPACE, "get", "secrets,leases", "-o", "name") == "")
+    until("the Lease is gone", lambda: kubectl("-n", NAMESPACE, "get", "secrets,leases", "-o", "name") == "")
     apply(in_namespace(workload(SLEEPER, "sha256:0"), NAMESPACE))

@@ -8,9 +8,11 @@ from typing import Final
 import pytest
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL, VERSION
-from meshdev.errors import ManagerBusyError
+from meshdev.errors import ManagerBusyError, VersionError
+from meshdev.wire.control import INTERCEPT_PROTOCOL
 from tests.e2e.accounts import uninstall
 from tests.e2e.conftest import Laptop, until
+from tests.e2e.intercepting import refused
 from tests.e2e.versions import Version, manager, meshdev
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -92,6 +94,17 @@ def test_one_with_others_on_it_is_replaced_on_request_only(laptop: Laptop, lapto
     until("the other one notices", lambda: laptop2.status()["state"] == "reconnecting", 10)
     until("and is told why", lambda: "protocol" in str(laptop2.status().get("notes", "")), 10)
     assert "protocol" in laptop2.meshdev("status")
+
+
+def test_an_older_manager_is_used_and_takes_no_intercepts(laptop: Laptop) -> None:
+    """Its sidecars look for a token in a Secret."""
+    Version(OLDEST_PROTOCOL, INTERCEPT_PROTOCOL - 1, "0.0.8").install(NAMESPACE)
+    laptop.meshdev(*CONNECT)
+    reaches(laptop)
+    code, error = refused(laptop, "mesh", "deployment/b", "-n", "default", "-H", "a=1", "--detach")
+    assert (code, error["code"]) == (VersionError.exit_code, VersionError.code)
+    assert "connect --upgrade" in error["hint"]
+    laptop.meshdev("disconnect")
 
 
 def test_upgrade_of_one_that_would_do(laptop: Laptop) -> None:

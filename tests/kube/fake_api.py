@@ -7,7 +7,7 @@ that are taken, stale resource versions, wrong uids, namespaces that are not the
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -38,6 +38,8 @@ class FakeApi:
     deleted: Callable[[str], None] = lambda _resource: None
     #: An admission plugin's answer, by verb or by verb and resource: "patch", "patch pods/ephemeralcontainers".
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
+    #: Of containers, by pod and container; a log that is not there is one of a container that does not run yet.
+    logs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     advertised: list[dict[str, str]] = field(default_factory=list)  # what /api says of the server's own addresses
     patches: Patches = field(default_factory=Patches)
     writing: Callable[[Access, Object], None] = lambda _asked, _item: None  # what others do just before a patch
@@ -119,7 +121,7 @@ class FakeApi:
         self.asked.append(asked)
         if not self.authenticate(request.headers.get("Authorization", "")):
             return _status(401, "Unauthorized")
-        if not self.allow(asked):
+        if asked.resource != "selfsubjectaccessreviews" and not self.allow(asked):  # system:basic-user: all may ask
             where = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
             return _status(
                 403,
@@ -130,9 +132,7 @@ class FakeApi:
         if refused:
             return _status(*refused)
         if "/" in asked.resource and asked.verb != "patch":
-            versions = {"kind": "APIVersions", "serverAddressByClientCIDRs": self.advertised}
-            is_root = asked.resource == "/api"
-            return web.json_response(versions) if is_root else _status(400, "Upgrade request required")
+            return self._other(asked, request.query)
         if asked.verb == "watch":
             response = web.StreamResponse()
             with suppress(ConnectionError):  # the client may leave at any time
@@ -142,6 +142,22 @@ class FakeApi:
         self._content = request.content_type
         verbs = {"get": self._get, "list": self._list, "create": self._create, "update": self._update}
         return (verbs | {"patch": self._patch, "delete": self._delete})[asked.verb](asked, dict(request.query), body)
+
+    def _other(self, asked: Access, query: Mapping[str, str]) -> web.Response:
+        """What is no object."""
+        if asked.resource == "/api":
+            return web.json_response({"kind": "APIVersions", "serverAddressByClientCIDRs": self.advertised})
+        if asked.resource != "pods/log":
+            return _status(400, "Upgrade request required")
+        log = self.logs.get((asked.name, query["container"]))
+        waits = f'container "{query["container"]}" in pod "{asked.name}" is waiting to start: ContainerCreating'
+        return web.Response(body=log) if log is not None else _status(400, waits)
+
+    def _reviewed(self, review: Object) -> web.Response:
+        about = review["spec"]["resourceAttributes"]
+        resource = "/".join(filter(None, (about["resource"], about["subresource"])))
+        asked = Access(about["verb"], about["group"], resource, about["namespace"], about["name"])
+        return web.json_response({**review, "status": {"allowed": self.allow(asked)}}, status=201)
 
     def _kind(self, asked: Access) -> dict[tuple[str, str], Object]:
         return self.objects.setdefault((asked.group, asked.resource), {})
@@ -159,6 +175,8 @@ class FakeApi:
         return web.json_response({"metadata": meta, "items": items[start : start + limit]})
 
     def _create(self, asked: Access, query: dict[str, str], body: Object) -> web.Response:
+        if asked.resource == "selfsubjectaccessreviews":
+            return self._reviewed(body)
         if asked.namespace not in self.namespaces:
             return _status(404, f'namespaces "{asked.namespace}" not found')
         if query.get("dryRun") == "All":

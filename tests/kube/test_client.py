@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from meshdev.errors import ClusterError, CredentialError, ForbiddenError, UnreachableError
-from meshdev.kube.client import KubeApi, pods_path, secrets_path
+from meshdev.kube.client import KubeApi, leases_path, pods_path
 from meshdev.kube.credentials import Credentials
 from meshdev.kube.errors import ConflictError, GoneError, NotFoundError
 from meshdev.kube.kubeconfig import Options
@@ -179,7 +179,7 @@ async def test_a_peer_that_is_gone_is_noticed_while_nothing_is_said(fake: FakeAp
         seen.extend(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) for sock in _sockets_to(fake.url))
 
     fake.created = created
-    await api.create(secrets_path("default"), {"kind": "Secret", "metadata": {"name": "s"}})
+    await api.create(leases_path("default"), {"kind": "Lease", "metadata": {"name": "s"}})
     assert 10 in seen
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import yaml
@@ -13,22 +13,24 @@ import yaml
 from meshdev.errors import ManagerError, MeshdevError
 from meshdev.intercept.lease import Status
 from meshdev.intercept.target import parse_target
-from meshdev.kube import leases, manager, tokens
+from meshdev.kube import agent_tokens, leases, manager
 from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manifest import ManagerSpec, deployment
 from meshdev.kube.observing import Observer
-from meshdev.kube.portforward import dial
+from meshdev.kube.portforward import Carrier, Dialled, dial
 from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
 from meshdev.kube.replicas import Replica
+from meshdev.kube.rights import require
 from meshdev.kube.sidecars import sidecar_terms
 from meshdev.kube.workloads import Resolved, is_there, pods_of, resolve
 from meshdev.sidecar.join import patch
 from meshdev.sidecar.join.choice import choose
 from meshdev.sidecar.join.container import SidecarSpec
 from meshdev.sidecar.join.ephemeral import keep_joined
+from meshdev.wire.announcement import Announcement
 from tests.intercept.values import mesh
 from tests.kube.conftest import write_kubeconfig
 from tests.kube.fake_api import FakeApi
@@ -75,7 +77,10 @@ async def use(api: KubeApi) -> None:
 
 
 def allowed(needed: dict[str, tuple[Rule, ...]]) -> Callable[[Access], bool]:
-    return lambda asked: any(rule.allows(asked) for rule in needed.get(asked.namespace, ()))
+    return lambda asked: (
+        asked.resource == "selfsubjectaccessreviews"  # system:basic-user: everybody may ask
+        or any(rule.allows(asked) for rule in needed.get(asked.namespace, ()))
+    )
 
 
 async def recorded(fake: FakeApi, tmp_path: Path, flow: Callable[[KubeApi], Awaitable[None]]) -> set[Access]:
@@ -230,8 +235,7 @@ async def test_a_service_that_is_the_workload_needs_no_right_more(fake: FakeApi,
         fake.put("services", service("b"))
         found = await resolve(api, parse_target("svc/b"), "default")
         assert found.workload.kind == "service"
-        token = await tokens.ensure(api, found.workload)
-        await join_one(api, found, SidecarSpec("image:1", "m:15010", "tools", token.secret))
+        await join_one(fake, api, found, SidecarSpec("image:1", "m:15010", "tools", found.workload.uid))
         assert await is_there(api, found.workload)
 
     asked = await recorded(fake, tmp_path, flow)
@@ -250,8 +254,8 @@ async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["e
     for kind in ("Deployment", "StatefulSet", "DaemonSet"):
         put_workload(fake, workload(kind, "b"), "b-1")
         found = await resolve(api, parse_target("pod/b-1"), "default")
-        token = await tokens.ensure(api, found.workload)
-        spec = SidecarSpec("image:1", "m:15010", "tools", token.secret)
+        spec = SidecarSpec("image:1", "m:15010", "tools", found.workload.uid)
+        await require(api, Access("get", "", "pods/log", "default"))
         assert await choose(api, found, await pods_of(api, found), spec, strategy) == strategy
         held = await leases.take(api, mesh(workload=found.workload), "jane@pc", "tools", observer=Observer())
         async with aclosing(leases.watch_workload(api, found.workload)) as changes:
@@ -261,35 +265,43 @@ async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["e
                     await anext(changes)
         await leases.renew(api, held, Status("active"), lambda: 0)
         if strategy == "ephemeral":
-            await join_one(api, found, spec)
+            await join_one(fake, api, found, spec)
         else:
             with suppress(MeshdevError):  # nobody rolls out here
                 await patch.enter(api, found, spec, held.spec.id, progress=lambda _: None, seconds=0.2)
+            await ask_its_token(fake, api, "default")
         stale = fake.objects["coordination.k8s.io", "leases"]["default", held.object["metadata"]["name"]]
         fake.put("leases", stale, group="coordination.k8s.io")  # somebody wrote into it
         await leases.renew(api, held, Status("active"), lambda: 0)
         await leases.release(api, held)
         await patch.leave(api, found, partial(leases.anyone_on, api, found.workload, Observer()))
-        await tokens.undo(api, token)
         fake.remove("pods", "b-1")
 
 
-async def join_one(api: KubeApi, found: Resolved, spec: SidecarSpec) -> None:
-    """Until the first pod has its sidecar."""
+async def join_one(fake: FakeApi, api: KubeApi, found: Resolved, spec: SidecarSpec) -> None:
+    """Until the first pod has its sidecar, and its token was asked for."""
     joined = asyncio.Event()
 
     def changed(state: Mapping[str, Replica]) -> None:
         if any(each.sidecars for each in state.values()):
             joined.set()
 
-    async def before() -> None:
-        await tokens.ensure(api, found.workload)
-
-    keeping = asyncio.ensure_future(
-        keep_joined(api, found, spec, before=before, changed=changed, failed=lambda *_: None)
-    )
+    keeping = asyncio.ensure_future(keep_joined(api, found, spec, changed=changed, failed=lambda *_: None))
     async with asyncio.timeout(5):
         await joined.wait()
     keeping.cancel()
     with suppress(asyncio.CancelledError):
         await keeping
+    await ask_its_token(fake, api, found.workload.namespace)
+
+
+async def ask_its_token(fake: FakeApi, api: KubeApi, namespace: str) -> None:
+    """By each kind of carrier; nobody answers."""
+    fake.logs["b-1", "meshdev-1"] = f"{Announcement(16200)}\n".encode()
+
+    async def forward(namespace: str, pod: str, port: int, kind: Carrier) -> Dialled:
+        return await dial(api, namespace, pod, port, kind, 2)
+
+    for kind in get_args(Carrier):
+        with suppress(MeshdevError):
+            await agent_tokens.fetch(api, partial(forward, kind=kind), namespace, "b-1", "meshdev-1")

@@ -10,9 +10,9 @@ from tests.kube.objects import pod, workload
 Object = dict[str, Any]
 
 
-def ephemeral(name: str, manager: str = "m:1", namespace: str = "default", secret: str = "s") -> Object:  # noqa: S107 -- a name
+def ephemeral(name: str, manager: str = "m:1", namespace: str = "default", workload: str = "w") -> Object:
     env = [
-        {"name": "MESHDEV_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "token"}}},
+        {"name": "MESHDEV_WORKLOAD", "value": workload},
         {"name": "MESHDEV_MANAGER", "value": manager},
         {"name": "MESHDEV_MANAGER_NAMESPACE", "value": namespace},
     ]
@@ -37,7 +37,7 @@ def test_a_pod_without_one() -> None:
         True,
         False,
     )
-    assert (found.sidecars, found.ended, found.to_join("m:1", "i", "s")) == ((), 0, True)
+    assert (found.sidecars, found.ended, found.to_join("m:1", "i", "w")) == ((), 0, True)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_pod_without_one() -> None:
         ({"terminated": {"message": "no nft\n"}}, ("ended", "no nft", False), False),
         ({"waiting": {"reason": "ErrImagePull", "message": "no such"}}, ("starting", "no such", True), True),
         (
-            {"waiting": {"reason": "CreateContainerConfigError", "message": "no Secret"}},
-            ("starting", "no Secret", True),
+            {"waiting": {"reason": "CreateContainerConfigError", "message": "no ConfigMap"}},
+            ("starting", "no ConfigMap", True),
             True,
         ),
     ],
@@ -69,7 +69,7 @@ def test_a_native_one_is_started_again_when_it_ends() -> None:
     made = with_sidecars(initContainers=[{"name": "first"}, native])
     made["status"]["initContainerStatuses"] = [{"name": "meshdev", "state": {"terminated": {"reason": "OOMKilled"}}}]
     assert list(sidecars(made)) == [
-        Sidecar("meshdev", "patch", "starting", "m:1", "default", "i", "OOMKilled", secret="s")  # noqa: S106 -- a name
+        Sidecar("meshdev", "patch", "starting", "m:1", "default", "i", "OOMKilled", workload="w")
     ]
 
 
@@ -77,7 +77,7 @@ def test_the_manager_decides_which_is_ours() -> None:
     made = with_sidecars(ephemeral("meshdev-1", "old:1"), ephemeral("meshdev-2", "m:1"))
     found = replica(made)
     assert [each.name for each in found.sidecars] == ["meshdev-2", "meshdev-1"]
-    assert (found.to_join("m:1", "i", "s"), found.to_join("old:1", "i", "s"), found.to_join("other:1", "i", "s")) == (
+    assert (found.to_join("m:1", "i", "w"), found.to_join("old:1", "i", "w"), found.to_join("other:1", "i", "w")) == (
         False,
         False,
         True,
@@ -86,15 +86,15 @@ def test_the_manager_decides_which_is_ours() -> None:
 
 def test_one_that_could_not_be_started_does_not_stand_in_the_way_of_another_image() -> None:
     made = with_sidecars(ephemeral("meshdev-1"), states={"meshdev-1": {"waiting": {"reason": "ImagePullBackOff"}}})
-    assert (replica(made).to_join("m:1", "i", "s"), replica(made).to_join("m:1", "j", "s")) == (False, True)
+    assert (replica(made).to_join("m:1", "i", "w"), replica(made).to_join("m:1", "j", "w")) == (False, True)
 
 
 def test_who_is_not_joined() -> None:
     leaving = with_sidecars()
     leaving["metadata"]["deletionTimestamp"] = "now"
-    assert not replica(leaving).to_join("m:1", "i", "s")
+    assert not replica(leaving).to_join("m:1", "i", "w")
     pending = with_sidecars(nodeName="")
-    assert not replica(pending).to_join("m:1", "i", "s")
+    assert not replica(pending).to_join("m:1", "i", "w")
     done = with_sidecars()
     assert not finished(done)
     done["status"]["phase"] = "Succeeded"
@@ -110,7 +110,7 @@ def test_the_first_free_name() -> None:
 def test_a_sidecar_of_another_workload_does_not_serve() -> None:
     """The one of the Service that selects the pod, when its own workload is intercepted by another name."""
     found = replica(with_sidecars(ephemeral("meshdev-1"), states={"meshdev-1": {"running": {}}}))
-    assert (found.to_join("m:1", "i", "s"), found.to_join("m:1", "i", "another")) == (False, True)
+    assert (found.to_join("m:1", "i", "w"), found.to_join("m:1", "i", "another")) == (False, True)
 
 
 @pytest.mark.parametrize(

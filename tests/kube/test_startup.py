@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshdev.kube.startup import Where, cannot_start, hint_for
+from meshdev.kube.startup import Where, hint_for
 
 EPHEMERAL = Where("team-1", "b-1", "meshdev-1", "registry.corp/tm:1", "ephemeral")
 PATCH = replace(EPHEMERAL, container="meshdev", how="patch")
@@ -40,20 +40,6 @@ UNTRUSTED = PULL + "tls: failed to verify certificate: x509: certificate signed 
         ("ErrImageNeverPull", "", EPHEMERAL, "is not on the node, and nobody may pull it"),
         ("InvalidImageName", "couldn't parse image reference", MANAGER, "'registry.corp/tm:1' names no image"),
         ("SignatureValidationFailed", "", MANAGER, "the node takes signed images only"),
-        ("CreateContainerConfigError", 'secret "meshdev-1" not found', EPHEMERAL, "the Secret was deleted or changed"),
-        (
-            "CreateContainerConfigError",
-            "couldn't find key token in Secret a/b",
-            PATCH,
-            "the Secret was deleted or changed",
-        ),
-        (
-            "CreateContainerConfigError",
-            "failed to sync secret cache: timed out",
-            EPHEMERAL,
-            "--strategy patch works there",
-        ),
-        ("CreateContainerConfigError", "failed to sync secret cache: timed out", PATCH, DESCRIBE),
         ("CreateContainerConfigError", "services have not yet been read", EPHEMERAL, DESCRIBE),
         (
             "CreateContainerConfigError",
@@ -77,9 +63,3 @@ def test_the_hint_fits_the_cause(reason: str, message: str, where: Where, hint: 
     assert hint in found
     # What has nothing to do with the image does not speak of it.
     assert ("--image" in found) == ("--image" in hint or "Image" in reason or "image" in hint)
-
-
-def test_a_secret_that_the_kubelet_does_not_see_yet_passes() -> None:
-    assert not cannot_start("CreateContainerConfigError", "failed to sync secret cache: timed out")
-    assert cannot_start("CreateContainerConfigError", 'secret "x" not found')
-    assert not cannot_start("ContainerCreating", "")

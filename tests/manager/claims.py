@@ -10,7 +10,7 @@ from meshdev.wire.intercepts import Intercept
 from meshdev.wire.manager import Claimed, Synced, ToControl, ToTunnel, decode_to_control, encode
 from tests.loops import DEADLINE_SECONDS
 
-KEY, OTHER_KEY = "a" * 64, "b" * 64
+KEY = "a" * 64
 WORKLOAD = Workload("default", "deployment", "b", "0f2e2d8c-uid")
 HTTP = Port(8080, "http", 3000)
 
@@ -21,8 +21,8 @@ def spec(name: str, *ports: Port, mode: Mode = "mesh", value: str = "1") -> Spec
     return Spec(name.encode().hex().ljust(32, "0")[:32], WORKLOAD, mode, match, tuple(sorted(ports or (HTTP,))))
 
 
-def intercept(one: Spec, order: int, key: str = KEY, *, reset_older: bool = False) -> Intercept:
-    return Intercept(one.id, specs.encode(one), key, reset_older, order)
+def intercept(one: Spec, order: int, *, reset_older: bool = False) -> Intercept:
+    return Intercept(one.id, specs.encode(one), reset_older, order)
 
 
 class Listener:

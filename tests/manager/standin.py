@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from meshdev.config import ADDRESS_POOLS
+from meshdev.config import ADDRESS_POOLS, OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import MeshdevError
 from meshdev.manager.tunnel.firewall import RelayPort
 from meshdev.manager.tunnel.link import Link
@@ -29,8 +29,8 @@ T = TypeVar("T")
 POD = PodNetwork(IPv4Address("10.244.0.9"), 1450, (IPv4Address("10.96.0.10"),), ("default.svc.cluster.local",))
 
 HELLO = Hello(
-    oldest=1,
-    newest=1,
+    oldest=OLDEST_PROTOCOL,
+    newest=PROTOCOL,
     session="a" * 32,
     secret="b" * 32,
     holder="ann@laptop",

@@ -15,7 +15,7 @@ from meshdev.wire.control import Close, decode, encode
 from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import Allow, Claimed, Pod, Seen, Synced, Up, Withdrawn
-from tests.manager.claims import HTTP, KEY, OTHER_KEY, Listener, intercept, spec
+from tests.manager.claims import HTTP, Listener, intercept, spec
 from tests.manager.standin import POD, Manager, Visitor, hello
 
 FIRST = IPv4Address("10.244.0.20")
@@ -70,7 +70,7 @@ def test_an_intercept_gets_relays_and_is_told_to_control(manager: Manager, tmp_p
         assert heard == Relays(one.id, (Relay(8080, "tcp", 20000), Relay(9090, "udp", 20001)))
         assert relays_of(manager) == {("tcp", 20000): ann.address, ("udp", 20001): ann.address}
         claim = control.claimed()
-        assert (claim.spec, claim.key, claim.holder, claim.up) == (intercept(one, 1).spec, KEY, "ann", ())
+        assert (claim.spec, claim.holder, claim.up) == (intercept(one, 1).spec, "ann", ())
         assert claim.relays == heard.relays
         assert claim.id != one.id
         ann.say(Local(one.id, 8080, "tcp", True, 2), Local(one.id, 9090, "udp", True, 3))
@@ -105,13 +105,14 @@ def test_a_changed_match_keeps_its_relay_changed_ports_get_new_ones(manager: Man
         assert other.relays == (Relay(8081, "tcp", 20001),)
         assert relays_of(manager) == {("tcp", 20001): ann.address}
         manager.until(lambda: ("tcp", 20001) in manager.network.relays)
-        with_other_key = ann.relays(intercept(spec("b", Port(8081, "tcp", 1)), 4, OTHER_KEY))
-        assert with_other_key.relays == (Relay(8081, "tcp", 20002),)
 
 
 def test_a_session_that_changes_its_claims_all_the_time_is_refused(manager: Manager) -> None:
     with Ann(manager) as ann, Ann(manager, "bob") as bob:
-        heard = [ann.relays(intercept(B, number + 1, f"{number:064x}")) for number in range(MAX_CHANGES + 50)]
+        heard = [
+            ann.relays(intercept(spec("b", Port(8080 + number % 2, "tcp", 1)), number + 1))
+            for number in range(MAX_CHANGES + 50)
+        ]
         refused = [each.error.code for each in heard if each.error]
         assert len(refused) > 20
         assert set(refused) == {"limit"}
@@ -164,7 +165,7 @@ def test_relays_go_with_their_session(manager: Manager, tmp_path: Path) -> None:
 
 def test_one_id_of_two_sessions_is_two_intercepts(manager: Manager, tmp_path: Path) -> None:
     with Ann(manager) as ann, Ann(manager, "eve") as eve, Listener(tmp_path) as control:
-        ours, theirs = ann.relays(intercept(B, 1)), eve.relays(intercept(B, 1, OTHER_KEY))
+        ours, theirs = ann.relays(intercept(B, 1)), eve.relays(intercept(B, 1))
         assert ours.relays != theirs.relays
         assert control.claimed().id != control.claimed().id
         eve.say(Withdraw(B.id, 2))
@@ -305,10 +306,10 @@ def test_a_firewall_that_refuses_is_told(manager: Manager) -> None:
 def test_a_hostile_spec_is_refused_and_told(manager: Manager, tmp_path: Path, text: str) -> None:
     with Ann(manager) as ann, Ann(manager, "eve") as eve:
         ours = ann.relays(intercept(B, 1))
-        refused = eve.relays(Intercept(B.id, text, KEY, order=1))
+        refused = eve.relays(Intercept(B.id, text, order=1))
         assert refused.error is not None
         assert refused.error.code == "protocol"
-        other = eve.relays(Intercept("9" * 32, intercept(B, 1).spec, KEY, order=2))
+        other = eve.relays(Intercept("9" * 32, intercept(B, 1).spec, order=2))
         assert other.error is not None
         assert ann.relays(intercept(B, 2)) == ours
         with Listener(tmp_path) as control:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshdev.config import ADDRESS_POOLS, GRACE_SECONDS
+from meshdev.config import ADDRESS_POOLS, GRACE_SECONDS, PROTOCOL
 from meshdev.errors import FirewallError
 from meshdev.manager.tunnel import server
 from meshdev.manager.tunnel.server import HELLO_SECONDS, MAX_STRANGERS
@@ -25,7 +25,7 @@ def test_welcome_says_all_that_the_laptop_needs(manager: Manager) -> None:
     with Visitor(manager) as ann:
         welcome = ann.say(hello("ann", carriers=2)).welcome()
     assert vars(welcome) == {
-        "version": 1,
+        "version": PROTOCOL,
         "address": ADDRESS_POOLS[0][2],
         "mtu": 1450,
         "offload": 7,

@@ -1,7 +1,7 @@
 """One intercept against a cluster that keeps state: what is put there, and that all of it goes again."""
 
 import asyncio
-import base64
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshdev.errors import AdmissionError, CredentialError, FirewallError, InterceptError
+from meshdev.errors import AdmissionError, CredentialError, FirewallError, ForbiddenError, InterceptError
 from meshdev.intercept.lease import name_of
 from meshdev.intercept.spec import HeaderMatch, Match
 from meshdev.kube import leases
@@ -37,7 +37,6 @@ async def test_it_comes_up_follows_new_pods_and_leaves(fake: FakeApi, api: KubeA
         await until(lambda: world.sidecars("b-2") == ["meshdev-1"])
     assert world.link.withdrawn_before_the_lease
     assert fake.names(*LEASES) == []
-    assert len(fake.names("secrets")) == 1  # for sidecars that wait
     assert [told.split(":")[0] for told in world.story.told if told[0] not in "…!"] == ["target", "sidecar", "route"]
 
 
@@ -63,13 +62,12 @@ async def test_cancelled_on_the_way_nothing_is_left(fake: FakeApi, api: KubeApi,
 
 
 async def test_cancelled_while_something_is_created_it_is_deleted(fake: FakeApi, api: KubeApi) -> None:
-    for resource in ("secrets", "leases"):
-        world = World(fake, api)
-        task = asyncio.ensure_future(world.holding.run())
-        fake.created = partial(_cancel, task, resource)
-        await asyncio.wait([task])
-        assert task.cancelled()
-        world.nothing_left()
+    world = World(fake, api)
+    task = asyncio.ensure_future(world.holding.run())
+    fake.created = partial(_cancel, task, "leases")
+    await asyncio.wait([task])
+    assert task.cancelled()
+    world.nothing_left()
 
 
 def _cancel(task: asyncio.Future[None], resource: str, made: str, _item: dict[str, Any]) -> None:
@@ -92,7 +90,7 @@ async def test_a_refused_sidecar_is_known_before_anything_is_touched(fake: FakeA
     with pytest.raises(AdmissionError, match="violates PodSecurity"):
         await world.holding.run()
     world.nothing_left()
-    assert not any(asked.verb == "create" and asked.resource in ("leases", "secrets") for asked in fake.asked)
+    assert not any(asked.verb == "create" and asked.resource == "leases" for asked in fake.asked)
 
 
 async def test_a_nack_ends_it_before_it_is_up(fake: FakeApi, api: KubeApi) -> None:
@@ -115,22 +113,6 @@ async def test_who_takes_it_over_ends_it(fake: FakeApi, api: KubeApi) -> None:
     with pytest.raises(InterceptError, match="not yours any more: joe@pc has it"):
         await task
     assert fake.names(*LEASES) == [f"default/{other.object['metadata']['name']}"]
-
-
-async def test_a_token_that_another_session_uses_stays(fake: FakeApi, api: KubeApi) -> None:
-    world = World(fake, api)
-    world.link.trouble = FirewallError("dropped")
-
-    def created(resource: str, _item: dict[str, Any]) -> None:
-        if resource == "leases":
-            fake.created = lambda _made, _item: None
-            other = dict(next(iter(fake.objects["coordination.k8s.io", "leases"].values())))
-            fake.put("leases", other, group="coordination.k8s.io")
-
-    fake.created = created
-    with pytest.raises(FirewallError):
-        await world.holding.run()
-    world.nothing_left()
 
 
 async def test_hostile_leases_are_told_and_change_nothing(fake: FakeApi, api: KubeApi) -> None:
@@ -219,22 +201,10 @@ async def test_an_undo_without_an_answer_is_told_and_the_others_are_done(
     async with world.holding_it():
         await until(lambda: world.link.spec is not None)
     assert "! the Lease in namespace default is left: no answer" in world.story.told
-    assert fake.names("secrets") == []
 
 
 async def nobody(*_: object) -> bool:
     return False
-
-
-async def test_a_token_that_is_another_one_by_now_is_told(fake: FakeApi, api: KubeApi) -> None:
-    world = World(fake, api)
-    async with world.holding_it() as task:
-        await world.comes_up()
-        (secret,) = fake.objects["", "secrets"].values()
-        fake.put("secrets", {**secret, "data": {"token": base64.b64encode(b"0" * 64).decode()}})
-        put_pod(fake, pod("b-2", workload()))
-        await until(lambda: any("another token" in note for note in world.holding.status().notes))  # type: ignore[union-attr]  # it is up
-        assert (world.sidecars("b-2"), task.done()) == ([], False)
 
 
 async def test_a_renewal_that_fails_makes_the_silence_of_others_no_proof(
@@ -300,3 +270,40 @@ async def test_a_pod_of_which_a_dead_watch_does_not_tell_is_not_left_out(
         status = world.holding.status()
         assert status is not None
         assert (status.acked, status.total) == (2, 2)
+
+
+@pytest.mark.parametrize("resource", ["pods/log", "pods/portforward"])
+async def test_a_right_that_is_missing_is_known_before_anything_is_touched(
+    fake: FakeApi, api: KubeApi, resource: str
+) -> None:
+    fake.allow = lambda asked: asked.resource != resource
+    world = World(fake, api)
+    with pytest.raises(ForbiddenError, match=f"{resource} in namespace default"):
+        await world.holding.run()
+    world.nothing_left()
+    assert world.sidecars() == []
+
+
+async def test_the_agents_that_run_are_part_of_the_claim(fake: FakeApi, api: KubeApi) -> None:
+    world = World(fake, api)
+    world.link.tokens = {("b-1", "meshdev-1"): "t", ("b-2", "meshdev-1"): "u"}
+    async with world.holding_it():
+        await world.comes_up()
+        (claim,) = world.link.claims
+        assert claim.keys == set()
+        runs(fake, "b-1")
+        await until(lambda: claim.keys == {hashlib.sha256(b"t").hexdigest()})
+        put_pod(fake, pod("b-2", workload()))
+        await until(lambda: world.sidecars("b-2"))
+        runs(fake, "b-2")
+        await until(lambda: len(claim.keys) == 2)
+        fake.remove("pods", "b-1")
+        await until(lambda: claim.keys == {hashlib.sha256(b"u").hexdigest()})
+    assert world.link.fetched == [("b-1", "meshdev-1"), ("b-2", "meshdev-1")]
+
+
+def runs(fake: FakeApi, name: str) -> None:
+    """The kubelet's word on its sidecar."""
+    there = fake.objects["", "pods"]["default", name]
+    state = {"name": "meshdev-1", "containerID": f"containerd://{name}", "state": {"running": {}}}
+    fake.put("pods", {**there, "status": {**there["status"], "ephemeralContainerStatuses": [state]}})

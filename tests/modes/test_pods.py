@@ -13,14 +13,14 @@ from meshdev.modes.pods import (
     MANAGER_SECONDS,
     SCHEDULE_SECONDS,
     SILENT_SECONDS,
-    START_SECONDS,
+    TOKEN_SECONDS,
     Pods,
 )
 from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import Counts
 
 ID = f"{1:032x}"
-RUNNING = Sidecar("meshdev-1", "ephemeral", "running", "10.96.0.5:15010", "default", "sidecar:1", secret="s")  # noqa: S106 -- a name
+RUNNING = Sidecar("meshdev-1", "ephemeral", "running", "10.96.0.5:15010", "default", "sidecar:1", workload="w")
 ACKED = Report(ID, "b-1", "acked", way="open", up=1)
 
 
@@ -29,7 +29,7 @@ class World:
 
     def __init__(self, *replicas: Replica, tcp: bool = True) -> None:
         self.now = 100.0
-        self.pods = Pods(lambda: self.now, "10.96.0.5:15010", "s", tcp=tcp)
+        self.pods = Pods(lambda: self.now, "10.96.0.5:15010", "w", tcp=tcp)
         self.pods.watched({each.uid: each for each in replicas})
 
     def left(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def test_a_sidecar_of_a_former_manager_is_waited_for() -> None:
 
 def test_once_the_other_sidecar_has_left_there_is_time_to_reach_the_manager() -> None:
     """What ours waited for it does not count: only now it can have the redirects, and says so to the manager."""
-    other = replace(RUNNING, name="meshdev-1", secret="other")  # noqa: S106 -- a name
+    other = replace(RUNNING, name="meshdev-1", workload="other")
     ours = replace(RUNNING, name="meshdev-2")
     world = World(pod("b-1", ours, other))
     assert world.pods.trouble() is None
@@ -130,11 +130,11 @@ def test_ready_pods_count_and_where_there_is_none_those_that_stay() -> None:
                 RUNNING,
                 state="starting",
                 failed=True,
-                reason='secret "x" not found',
+                reason="services have not yet been read",
                 cause="CreateContainerConfigError",
             ),
             None,
-            START_SECONDS,
+            0,
             ClusterError,
             "cannot start",
         ),
@@ -198,7 +198,7 @@ def test_a_pod_that_is_none_of_its_own_any_more_is_left_out_until_it_is_again() 
 
 
 def test_before_the_watch_has_told_anything_no_pod_is_left_out() -> None:
-    pods = Pods(lambda: now, "10.96.0.5:15010", "s", tcp=True)
+    pods = Pods(lambda: now, "10.96.0.5:15010", "w", tcp=True)
     now = 0.0
     pods.reported(ACKED)
     assert pods.suspects() == ()
@@ -253,11 +253,9 @@ def test_hints_fit_what_is_wrong_with_a_sidecar() -> None:
 
     failed = replace(RUNNING, state="starting", failed=True)
     assert "--image" in hint(replace(failed, reason="no such image", cause="ErrImagePull"))
-    secret = hint(replace(failed, reason='secret "x" not found', cause="CreateContainerConfigError"))
-    assert "--image" not in secret
-    assert "the Secret was deleted" in secret
+    assert hint(replace(failed, reason="no services", cause="CreateContainerConfigError")).startswith("kubectl -n def")
     assert "a NetworkPolicy may drop its egress" in hint(RUNNING)
-    other = replace(RUNNING, name="meshdev-2", secret="other")  # noqa: S106 -- a name
+    other = replace(RUNNING, name="meshdev-2", workload="other")
     assert hint(RUNNING, other).startswith("meshdev-2 in the same pod, of another manager or workload, does not end")
 
 
@@ -317,3 +315,21 @@ def test_a_pod_of_which_a_dead_watch_does_not_tell_is_not_left_out() -> None:
     world.pods.listed({each.uid: each for each in (pod(), pod("b-2"))}, ("b-2", "b-3"))
     assert world.pods.left() == ("b-3",)
     assert (world.pods.suspects(), world.pods.acked(1), world.pods.total) == ((), 2, 2)
+
+
+def test_an_agent_whose_token_is_not_known_is_told_with_the_reason() -> None:
+    world = World(pod("b-1", RUNNING))
+    world.pods.unknown({"b-1": ""})
+    assert world.pods.waiting(1) == "the sidecar of pod b-1, which is running"
+    world.pods.unknown({"b-1": "port 16200 does not answer"})
+    assert world.pods.waiting(1) == "the sidecar of pod b-1, which is running: port 16200 does not answer"
+    assert world.pods.trouble() is None
+    world.now += TOKEN_SECONDS
+    error = world.pods.trouble()
+    assert error is not None
+    assert "b-1 runs, and its token is not known: port 16200 does not answer" in error.message
+    assert error.hint == "kubectl -n default logs b-1 -c meshdev-1"
+    world.pods.unknown({})  # from now on it has its time to reach the manager
+    assert world.pods.trouble() is None
+    world.now += MANAGER_SECONDS
+    assert "does not reach the manager" in str(world.pods.trouble())

@@ -41,12 +41,9 @@ async def test_a_service_that_is_the_workload_has_all_of_its_pods(fake: FakeApi,
         assert status.url == "http://rc.default/"
         assert world.holding.holds("service/rc", "default")
         (lease,) = fake.objects["coordination.k8s.io", "leases"].values()
-        (secret,) = fake.objects["", "secrets"].values()
         uid = fake.objects["", "services"]["default", "rc"]["metadata"]["uid"]
-        for made in (lease, secret):
-            assert made["metadata"]["ownerReferences"] == [
-                {"apiVersion": "v1", "kind": "Service", "name": "rc", "uid": uid}
-            ]
+        owner = {"apiVersion": "v1", "kind": "Service", "name": "rc", "uid": uid}
+        assert lease["metadata"]["ownerReferences"] == [owner]
         put_pod(fake, pod("rc-3", labels={"app": "rc"}))
         await until(lambda: world.sidecars("rc-3") == ["meshdev-1"])
     assert fake.names(*LEASES) == []

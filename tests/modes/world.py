@@ -1,11 +1,11 @@
 """An intercept against a cluster that keeps state: the session it belongs to, the manager, and the pods' reports."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from meshdev.errors import MeshdevError
+from meshdev.errors import ClusterError, MeshdevError
 from meshdev.intercept.spec import Spec
 from meshdev.kube.client import KubeApi
 from meshdev.kube.sidecars import SidecarTerms
@@ -47,6 +47,10 @@ class FakeClaim:
         self.trouble = trouble
         self.was_proven = False
         self.excluded: tuple[str, ...] = ()
+        self.keys: set[str] = set()
+
+    def agents(self, keys: Collection[str]) -> None:
+        self.keys = set(keys)
 
     def exclude(self, pods: tuple[str, ...]) -> None:
         self.excluded = pods
@@ -69,16 +73,24 @@ class FakeLink:
         self.api = api
         self.fake = fake
         self.trouble: MeshdevError | None = None
+        self.tokens: dict[tuple[str, str], str] = {}
+        self.fetched: list[tuple[str, str]] = []
         self.claims: list[FakeClaim] = []
         self.spec: Spec | None = None
         self.hear: Callable[[Report], None] = lambda _: None
         self.withdrawn_before_the_lease = False
 
+    async def agent_token(self, _namespace: str, pod: str, container: str) -> str:
+        self.fetched.append((pod, container))
+        if (pod, container) not in self.tokens:
+            raise ClusterError("nothing answers")
+        return self.tokens[pod, container]
+
     async def sidecars(self) -> SidecarTerms:
         return SidecarTerms("10.96.0.5:15010", "sidecar:1")
 
     def claim(
-        self, spec: Spec, _key: str, *, reset_older: bool, heard: Callable[[Report], None]
+        self, spec: Spec, *, reset_older: bool, heard: Callable[[Report], None]
     ) -> AbstractAsyncContextManager[Claim]:
         assert not reset_older
 
@@ -114,7 +126,6 @@ class World:
 
     def nothing_left(self) -> None:
         assert self.fake.names(*LEASES) == []
-        assert self.fake.names("secrets") == []
 
     @asynccontextmanager
     async def holding_it(self) -> AsyncIterator[asyncio.Task[None]]:

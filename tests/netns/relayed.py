@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from meshdev.config import ADDRESS_POOLS, gateway_of
+from meshdev.config import ADDRESS_POOLS, OLDEST_PROTOCOL, PROTOCOL, gateway_of
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
 from meshdev.session.helper_client import HelperClient
@@ -105,7 +105,7 @@ class Session:
 
 
 @asynccontextmanager
-async def connected(laptop: Laptop, cluster: Cluster, claim: Spec = B, key: str = KEY) -> AsyncIterator[Session]:
+async def connected(laptop: Laptop, cluster: Cluster, claim: Spec = B, *keys: str) -> AsyncIterator[Session]:
     heard: list[Relays | Report] = []
     async with helper(laptop) as connection:
         client = connection.client
@@ -117,12 +117,13 @@ async def connected(laptop: Laptop, cluster: Cluster, claim: Spec = B, key: str 
             assert gateway is not None
             await client.set_routes([IPv4Network(gateway), IPv4Network("10.244.0.0/24")])
 
-        hello = Hello(1, 1, "a" * 32, "b" * 32, "ann@laptop", device.offload, ADDRESS_POOLS)
+        hello = Hello(OLDEST_PROTOCOL, PROTOCOL, "a" * 32, "b" * 32, "ann@laptop", device.offload, ADDRESS_POOLS)
         pool = Pool(device.queues, lambda: dial_plain(cluster), hello, configure, heard.append)
         async with pool.running():
             welcome = await pool.start()
             task = asyncio.create_task(pool.run())
-            pool.claims.declare(claim.id, specs.encode(claim), key)
+            pool.claims.declare(claim.id, specs.encode(claim))
+            pool.claims.agents(claim.id, keys or (KEY,))
             await until(lambda: any(isinstance(one, Relays) for one in heard))
             answer = next(one for one in heard if isinstance(one, Relays))
             assert answer.error is None

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
@@ -19,11 +20,12 @@ from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wante
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
 from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Try, Want, Wanted
+from meshdev.wire.announcement import REQUEST, parse_line, parse_reply
 from meshdev.wire.intercepts import Relay
 from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
 from tests.sidecar.ads import Ads
 from tests.sidecar.pod import FIRST, WORKLOAD, End
-from tests.sidecar.real_envoy import TOKEN, binary
+from tests.sidecar.real_envoy import binary
 from tests.waiting import until
 
 #: readOnlyRootFilesystem: nothing can be written but /dev, a tmpfs of the container's own.
@@ -170,6 +172,8 @@ class SidecarPod:
         self.manager = Manager(self.outside)
         self._ends: list[End] = []
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0
+        self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 -- closed with the pod
 
     async def app(self, port: int, answer: Callable[..., Awaitable[None]] | None = None, name: str = "original") -> End:
         """A server of the app, on every address of the pod."""
@@ -196,7 +200,6 @@ class SidecarPod:
         environment = {
             "PATH": os.environ["PATH"],
             "MESHDEV_ENVOY": binary(),
-            "MESHDEV_TOKEN": TOKEN,
             "MESHDEV_MANAGER": f"{MANAGER}:{CONTROL_PORT}",
             "MESHDEV_PROBES": probes,
             "MESHDEV_STAYS": stays,
@@ -206,12 +209,38 @@ class SidecarPod:
             "POD_IP": str(POD),
             "PYTHONPATH": str(_ROOT),
         }
+        self._started += 1
         self._process = subprocess.Popen(
             [*self._inside(), *_READ_ONLY, *_AS_IN_A_POD, sys.executable, "-c", code],
             env=environment,
             cwd="/",
-            stdout=None if os.environ.get("AGENT_LOG") else subprocess.DEVNULL,
+            stdout=None if os.environ.get("AGENT_LOG") else self._log,
         )
+
+    def log(self) -> bytes:
+        """Everything that agents of this pod have said."""
+        return Path(self._log.name).read_bytes()
+
+    async def token_port(self) -> int:
+        """As the newest agent announces it."""
+        await until(lambda: self.log().count(b"meshdev-agent/") >= self._started)
+        announced = [each for each in map(parse_line, self.log().splitlines()) if each is not None]
+        return announced[-1].port
+
+    async def ask_token(self, request: bytes = REQUEST) -> bytes:
+        """What is answered to *request*, from inside the pod."""
+        port = await self.token_port()
+        with self.pod.inside():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def token(self) -> str:
+        """The newest agent's."""
+        return parse_reply(await self.ask_token())
 
     @property
     def agent(self) -> subprocess.Popen[bytes]:
@@ -267,6 +296,7 @@ class SidecarPod:
             await end.stop()
         await self.manager.stop()
         self._cluster.close()
+        self._log.close()
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = "/", **headers: str) -> str:

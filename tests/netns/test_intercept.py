@@ -18,10 +18,8 @@ from tests.netns.laptop import Laptop
 from tests.netns.relayed import Session, connected
 from tests.netns.sidecar import SidecarPod
 from tests.sidecar.pod import End
-from tests.sidecar.real_envoy import TOKEN
 from tests.waiting import until
 
-KEY = hashlib.sha256(TOKEN.encode()).hexdigest()
 MINE = Spec("c" * 32, WORKLOAD, "mesh", Match.of((HeaderMatch("a", "exact", "1"),)), (Port(8080, "http", 3000),))
 
 
@@ -52,6 +50,7 @@ async def world(laptop: Laptop) -> AsyncIterator[World]:
         if pod._process is not None:
             pod.agent.kill()
             pod.agent.wait()
+        pod._log.close()
         for end in pod._ends:
             await end.stop()
         cluster.close()
@@ -70,7 +69,8 @@ def ways(session: Session) -> list[str]:
 async def intercepted(world: World) -> AsyncIterator[Session]:
     """Every part is there and the pod has taken the route."""
     world.pod.start_agent()
-    async with connected(world.laptop, world.cluster, MINE, KEY) as session:
+    key = hashlib.sha256((await world.pod.token()).encode()).hexdigest()
+    async with connected(world.laptop, world.cluster, MINE, key) as session:
         await session.lead()
         await until(lambda: state(session) == "acked")
         yield session

@@ -14,7 +14,6 @@ from meshdev.wire.agent import Counts, PodPort
 from tests.netns.cluster import MANAGER, POD
 from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
 from tests.sidecar.pod import FIRST, SECOND, End
-from tests.sidecar.real_envoy import TOKEN
 
 WEB = PodPort(8080)
 VOICE = PodPort(9090, "udp")
@@ -50,7 +49,7 @@ async def test_new_connections_meet_envoy_and_older_ones_keep_their_way() -> Non
         writer.close()
         state = await pod.manager.until(lambda state: not state.older and state.intercepts)
         assert state.intercepts == ((FIRST, Counts(1, 0, 0)),)
-        assert (pod.manager.tokens, pod.manager.ads.tokens) == ([TOKEN], [TOKEN])
+        assert pod.manager.tokens == pod.manager.ads.tokens == [await pod.token()]
 
 
 async def test_older_connections_are_closed_where_that_is_wanted() -> None:
@@ -114,14 +113,23 @@ async def test_a_client_may_use_its_port_again() -> None:
 
 async def test_the_admin_socket_and_the_token_are_nobodys_business() -> None:
     async with sidecar() as pod:
-        _holds_its_token_close(pod.envoy())
-        assert pod.pod.run("ss", "-ltnH") == ""
+        token = await pod.token()
+        _holds_its_token_close(pod.envoy(), token)
+        (listening,) = pod.pod.run("ss", "-ltnH").splitlines()
+        assert listening.split()[3] == f"127.0.0.1:{await pod.token_port()}"
+        assert token.encode() not in pod.log()
+        assert not any(token.encode() in each for each in _shown(pod.envoy(), pod.agent.pid))
 
 
-def _holds_its_token_close(envoy: int) -> None:
+def _shown(*processes: int) -> list[bytes]:
+    """What others may read of them."""
+    return [Path(f"/proc/{each}/{name}").read_bytes() for each in processes for name in ("environ", "cmdline")]
+
+
+def _holds_its_token_close(envoy: int, token: str) -> None:
     arguments = Path(f"/proc/{envoy}/cmdline").read_bytes().split(b"\0")
     path = Path(arguments[arguments.index(b"--config-path") + 1].decode())
-    assert TOKEN.encode() not in b" ".join(arguments)
+    assert token.encode() not in b" ".join(arguments)
     assert path.parent == Path("/dev/fd")
     config = Path(f"/proc/{envoy}/fd/{path.name}")
     assert str(config.readlink()).startswith("/memfd:"), "it is on no file system"

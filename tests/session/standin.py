@@ -7,12 +7,13 @@ from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any, cast
 
+from meshdev.config import PROTOCOL
 from meshdev.errors import MeshdevError
 from meshdev.intercept.spec import Spec
 from meshdev.session.claim import Leading, SessionClaim, claimed
 from meshdev.session.laptop import Laptop
 from meshdev.session.local import Changed, LocalPorts, Target
-from meshdev.tunnel.claims import Claims
+from meshdev.tunnel.claims import Claims, Wish
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
 from meshdev.wire.helper.requests import RelayTarget
@@ -36,7 +37,7 @@ class StandIn:
         self.claims = Claims()
         self.claims.speak(self.said)
         self.welcome: Welcome | None = Welcome(
-            2, IPv4Address("198.18.0.2"), 1500, 0, (), (), "manager-1", "default", IPv4Address("10.244.0.2")
+            PROTOCOL, IPv4Address("198.18.0.2"), 1500, 0, (), (), "manager-1", "default", IPv4Address("10.244.0.2")
         )
         self.watched: dict[tuple[int, Transport], Changed] = {}
         self.ears: dict[str, Callable[[Relays | Report], None]] = {}
@@ -60,7 +61,7 @@ class StandIn:
         self.led = {each.relay: each.port for each in wanted}
         self.story.append(" ".join(f"{each.relay}→{each.port}" for each in wanted) or "nothing is led")
 
-    def said(self, wish: Intercept | Withdraw | Local) -> None:
+    def said(self, wish: Wish) -> None:
         match wish:
             case Intercept():
                 self.story.append("declared")
@@ -89,7 +90,6 @@ class StandIn:
     async def claim(self, spec: Spec | None = None) -> AsyncIterator[SessionClaim]:
         async with claimed(
             spec or mesh(),
-            "key",
             reset_older=False,
             pool=cast("Pool", self),
             laptop=cast("Laptop", self),

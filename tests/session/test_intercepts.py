@@ -8,21 +8,23 @@ from typing import Any, cast
 
 import pytest
 
-from meshdev.errors import Cancelled, ClusterError, InterceptError, MeshdevError, VersionError
+from meshdev.errors import Cancelled, ClusterError, InterceptError, MeshdevError, PortForwardError, VersionError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.lease import name_of
 from meshdev.intercept.spec import Spec
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held
+from meshdev.kube.portforward import Dialled
 from meshdev.kube.sidecars import SidecarTerms
 from meshdev.session import intercepts as module
 from meshdev.session.api import Exchange
 from meshdev.session.intercepts import Intercepts
 from meshdev.session.laptop import Laptop
 from meshdev.session.local import LocalPorts
+from meshdev.tunnel.claims import Wish
 from meshdev.tunnel.pool import Pool
-from meshdev.wire.intercepts import Intercept, Local, Refusal, Relay, Relays, Report, Transport, Withdraw
+from meshdev.wire.intercepts import Intercept, Refusal, Relay, Relays, Report, Transport, Withdraw
 from meshdev.wire.session_api import Event
 from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, Up
 from tests.kube.fake_api import FakeApi
@@ -51,6 +53,10 @@ class Client:
         return any(isinstance(each, kind) for each in self.events)
 
 
+async def no_forward(_namespace: str, _pod: str, _port: int) -> Dialled:
+    raise PortForwardError("no kubelet here")
+
+
 class World:
     """A session that is connected, a Deployment with a pod, and the Service that leads to it."""
 
@@ -58,13 +64,13 @@ class World:
         put_workload(fake, workload(), "b-1")
         fake.put("services", service("b"))
         self.here, self.fake = here, fake
-        self.intercepts = Intercepts(api, "default", "jane@laptop", cast("Laptop", here))
+        self.intercepts = Intercepts(api, no_forward, "default", "jane@laptop", cast("Laptop", here))
         self.refusal: Refusal | None = None
         self.specs: list[Spec] = []
         self.streams: list[asyncio.Task[None]] = []
         here.claims.speak(self._asked)
 
-    def _asked(self, wish: Intercept | Withdraw | Local) -> None:
+    def _asked(self, wish: Wish) -> None:
         self.here.said(wish)
         answers: list[Relays | Report] = []
         match wish:
@@ -226,7 +232,7 @@ async def test_what_keeps_it_from_coming_up_is_raised_and_undone(world: World) -
     async with world.connected():
         with pytest.raises(InterceptError, match="refuses the intercept: full"):
             await world.open(Client())
-        assert (world.fake.names(*LEASES), world.fake.names("secrets")) == ([], [])
+        assert world.fake.names(*LEASES) == []
         world.refusal = None
         await world.up()  # the session goes on
 

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import PeerClosed, ProtocolError, RefusedError, TunnelError, VersionError
 from meshdev.manager.tunnel import server
 from meshdev.pump.loop import Loop
@@ -40,11 +41,13 @@ async def greet(laptop: Laptop, address: Address, words: Hello = HELLO) -> Welco
 async def test_another_version_is_an_error_that_says_the_way_out(
     manager: Manager, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PROTOCOL", 4)
-    monkeypatch.setattr(server, "OLDEST_PROTOCOL", 3)
+    monkeypatch.setattr(server, "PROTOCOL", PROTOCOL + 2)
+    monkeypatch.setattr(server, "OLDEST_PROTOCOL", PROTOCOL + 1)
     with Visitor(manager) as ann:
         ann.say(hello("ann", newest=9)).welcome()
-        with pytest.raises(VersionError, match="protocol 3 to 4, you speak 1 to 1") as caught:
+        with pytest.raises(
+            VersionError, match=f"protocol {PROTOCOL + 1} to {PROTOCOL + 2}, you speak {OLDEST_PROTOCOL} to {PROTOCOL}"
+        ) as caught:
             await greet(laptop, manager.address)
     assert caught.value.sessions == 1
     assert caught.value.hint == "meshdev connect --upgrade replaces the manager (1 sessions are on it)"

@@ -6,13 +6,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshdev.intercept import spec as specs
 from meshdev.tunnel.claims import Claims, Wish
 from meshdev.tunnel.pool import Pool
-from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
+from meshdev.wire.intercepts import MAX_AGENTS, Agents, Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import Up
-from tests.manager.claims import KEY, Listener, spec
+from tests.manager.claims import Listener, spec
 from tests.manager.standin import Manager, running
 from tests.tunnel.standin import Laptop, dial
 from tests.tunnel.standin import Relay as Wire
@@ -43,7 +45,7 @@ async def test_a_claim_gets_its_relays_and_is_withdrawn(
     heard: list[Relays | Report] = []
     with Listener(tmp_path) as control:
         async with up(laptop, relay, heard) as pool:
-            pool.claims.declare(B.id, TEXT, KEY)
+            pool.claims.declare(B.id, TEXT)
             pool.claims.local(B.id, 8080, "tcp", True)
             await until(lambda: heard)
             assert heard == [Relays(B.id, (Relay(8080, "tcp", 20000),))]
@@ -62,7 +64,7 @@ async def test_pods_that_are_left_out_are_told_to_control(
     heard: list[Relays | Report] = []
     with Listener(tmp_path) as control:
         async with up(laptop, relay, heard) as pool:
-            pool.claims.declare(B.id, TEXT, KEY)
+            pool.claims.declare(B.id, TEXT)
             await until(lambda: heard)
             assert control.claimed().excluded == ()
             pool.claims.exclude(B.id, ("b-2",))
@@ -80,7 +82,7 @@ async def test_a_lost_carrier_loses_no_word(laptop: Laptop, manager: Manager, re
         async with up(laptop, relay, heard) as pool:
             for number in range(20):
                 one = spec(f"n{number}")
-                pool.claims.declare(one.id, specs.encode(one), KEY)
+                pool.claims.declare(one.id, specs.encode(one))
                 pool.claims.local(one.id, 8080, "tcp", number % 2 == 0)
                 if number % 5 == 0:
                     relay.cut()
@@ -99,7 +101,7 @@ async def test_a_new_manager_is_told_everything(laptop: Laptop, manager: Manager
     gone = spec("gone")
     async with up(laptop, relay, heard) as pool:
         for one in (B, gone):
-            pool.claims.declare(one.id, specs.encode(one), KEY)
+            pool.claims.declare(one.id, specs.encode(one))
             pool.claims.local(one.id, 8080, "tcp", True)
         await until(lambda: len(heard) == 2)
         pool.claims.withdraw(gone.id)
@@ -128,17 +130,17 @@ def said(claims: Claims) -> list[Wish]:
 
 def test_what_is_told_anew_is_the_state_not_the_story() -> None:
     claims = Claims()
-    claims.declare(B.id, "{}", KEY)
+    claims.declare(B.id, "{}")
     claims.local(B.id, 80, "tcp", True)
     claims.local(B.id, 80, "tcp", False)
-    claims.declare(B.id, TEXT, KEY, reset_older=True)
+    claims.declare(B.id, TEXT, reset_older=True)
     claims.local("0" * 32, 80, "tcp", True)
-    claims.declare("1" * 32, TEXT, KEY)
+    claims.declare("1" * 32, TEXT)
     claims.withdraw("1" * 32)
     claims.withdraw("2" * 32)
     told: list[Wish] = [
         Withdraw("1" * 32, 1),
-        Intercept(B.id, TEXT, KEY, True, 2),
+        Intercept(B.id, TEXT, True, 2),
         Local(B.id, 80, "tcp", False, 3),
     ]
     assert said(claims) == told
@@ -150,11 +152,73 @@ def test_what_is_told_anew_is_the_state_not_the_story() -> None:
 def test_nothing_is_told_twice_without_need() -> None:
     claims = Claims()
     words = said(claims)
-    claims.declare(B.id, TEXT, KEY)
+    claims.declare(B.id, TEXT)
     for up_ in (True, True, False, False):
         claims.local(B.id, 80, "tcp", up_)
     assert words == [
-        Intercept(B.id, TEXT, KEY, False, 1),
+        Intercept(B.id, TEXT, False, 1),
         Local(B.id, 80, "tcp", True, 2),
         Local(B.id, 80, "tcp", False, 3),
     ]
+
+
+def keys(start: int, stop: int) -> list[str]:
+    return [f"{number:064x}" for number in range(start, stop)]
+
+
+def named(words: list[Wish]) -> set[str]:
+    """Whom somebody knows who heard all of that."""
+    parts = {word.part: word.keys for word in words if isinstance(word, Agents)}
+    return {key for part in parts.values() for key in part}
+
+
+def test_agents_are_told_in_parts_and_only_what_changes() -> None:
+    claims = Claims()
+    words = said(claims)
+    claims.agents(B.id, keys(0, 1))
+    assert words == [], "it is not declared"
+    claims.declare(B.id, TEXT)
+    claims.agents(B.id, keys(0, 1))
+    claims.agents(B.id, keys(0, 1))
+    assert words[1:] == [Agents(B.id, 0, tuple(keys(0, 1)), 2)]
+    claims.agents(B.id, keys(0, 600))
+    assert [(word.part, len(word.keys)) for word in words[2:] if isinstance(word, Agents)] == [
+        (0, 256),
+        (1, 256),
+        (2, 88),
+    ]
+    before = len(words)
+    claims.agents(B.id, keys(0, 511))  # of the third part all, of the second the last
+    assert named(words) == set(keys(0, 511))
+    assert [word.part for word in words[before:] if isinstance(word, Agents)] == [1, 2]
+    claims.agents(B.id, [*keys(0, 511), *keys(2000, 2001)])
+    assert named(words) == {*keys(0, 511), *keys(2000, 2001)}
+    assert len(words) == before + 3, "one part has room for it"
+    claims.agents(B.id, keys(0, 5000))
+    assert len(named(words)) == MAX_AGENTS
+
+
+def test_who_begins_anew_is_told_whom_a_claim_reaches_and_nobody_else() -> None:
+    claims = Claims()
+    claims.declare(B.id, TEXT)
+    claims.agents(B.id, keys(0, 300))
+    claims.agents(B.id, keys(0, 10))
+    words = said(claims)
+    assert [type(word) for word in words] == [Intercept, Agents, Agents], "also that a part is empty now"
+    assert named(words) == set(keys(0, 10))
+    claims.withdraw(B.id)
+    claims.agents(B.id, keys(0, 20))
+    assert [type(word) for word in said(claims)] == [Withdraw]
+
+
+@given(st.lists(st.sets(st.integers(0, 1500), max_size=1200), max_size=6))
+def test_whatever_changes_the_parts_are_the_whole(states: list[set[int]]) -> None:
+    claims = Claims()
+    words = said(claims)
+    claims.declare(B.id, TEXT)
+    for state in states:
+        wanted = {f"{number:064x}" for number in state}
+        claims.agents(B.id, wanted)
+        assert named(words) <= wanted
+        assert len(named(words)) == min(len(wanted), MAX_AGENTS)
+    assert named(said(claims)) == named(words)

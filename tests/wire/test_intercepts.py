@@ -13,13 +13,16 @@ from meshdev.intercept import spec as specs
 from meshdev.wire import frames
 from meshdev.wire.control import Message, decode, encode
 from meshdev.wire.intercepts import (
+    AGENT_PARTS,
     MAX_EXCLUDED,
+    MAX_PART,
     MAX_POD,
     MAX_RELAYS,
     MAX_SPEC,
     STATES,
     TRANSPORTS,
     WAYS,
+    Agents,
     Intercept,
     Local,
     Refusal,
@@ -34,13 +37,11 @@ ID, KEY = "1" * 32, "a" * 64
 
 LITERAL: list[tuple[Message, int, str]] = [
     (
-        Intercept(ID, '{"mode":"proxy"}', KEY, True, 3, ("b-1",)),
+        Intercept(ID, '{"mode":"proxy"}', True, 3, ("b-1",)),
         frames.INTERCEPT,
-        (
-            f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","key":"{KEY}","reset_older":true,"order":3,'
-            '"excluded":["b-1"]}'
-        ),
+        (f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","reset_older":true,"order":3,"excluded":["b-1"]}}'),
     ),
+    (Agents(ID, 1, (KEY,), 4), frames.AGENTS, f'{{"id":"{ID}","part":1,"keys":["{KEY}"],"order":4}}'),
     (Withdraw(ID, 4), frames.WITHDRAW, f'{{"id":"{ID}","order":4}}'),
     (
         Local(ID, 8080, "tcp", True, 5),
@@ -100,10 +101,16 @@ everything = (
         Intercept,
         identities,
         st.text(st.characters(exclude_characters="\0", codec="utf-8")),
-        st.just(KEY),
         st.booleans(),
         orders,
         st.lists(words.filter(bool), max_size=4).map(tuple),
+    )
+    | st.builds(
+        Agents,
+        identities,
+        st.integers(0, AGENT_PARTS - 1),
+        st.lists(st.integers(0, (1 << 256) - 1).map("{:064x}".format), unique=True, max_size=4).map(tuple),
+        orders,
     )
     | st.builds(Withdraw, identities, orders)
     | st.builds(Local, identities, ports, st.sampled_from(TRANSPORTS), st.booleans(), orders)
@@ -146,8 +153,8 @@ def test_an_older_manager_says_nothing_of_listeners() -> None:
 
 
 def test_an_older_session_excludes_nobody() -> None:
-    text = f'{{"id":"{ID}","spec":"{{}}","key":"{KEY}","reset_older":true,"order":3}}'
-    assert decode(frames.INTERCEPT, text.encode()) == Intercept(ID, "{}", KEY, True, 3)
+    text = f'{{"id":"{ID}","spec":"{{}}","reset_older":true,"order":3}}'
+    assert decode(frames.INTERCEPT, text.encode()) == Intercept(ID, "{}", True, 3)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +164,13 @@ def test_an_older_session_excludes_nobody() -> None:
         (frames.INTERCEPT, "spec", "x" * (MAX_SPEC + 1)),
         (frames.INTERCEPT, "spec", {"mode": "proxy"}),
         (frames.INTERCEPT, "spec", "\0"),
-        (frames.INTERCEPT, "key", "a" * 63),
-        (frames.INTERCEPT, "key", "A" * 64),
+        (frames.AGENTS, "keys", ["a" * 63]),
+        (frames.AGENTS, "keys", ["A" * 64]),
+        (frames.AGENTS, "keys", [KEY, KEY]),
+        (frames.AGENTS, "keys", [f"{number:064x}" for number in range(MAX_PART + 1)]),
+        (frames.AGENTS, "keys", KEY),
+        (frames.AGENTS, "part", AGENT_PARTS),
+        (frames.AGENTS, "part", -1),
         (frames.INTERCEPT, "order", -1),
         (frames.INTERCEPT, "order", (1 << 53) + 1),
         (frames.INTERCEPT, "excluded", ["b-1"] * (MAX_EXCLUDED + 1)),
@@ -230,7 +242,8 @@ def test_the_limits_are_those_of_a_spec() -> None:
 
 def test_the_largest_messages_fit_a_frame() -> None:
     for message in (
-        Intercept(ID, '"' * MAX_SPEC, KEY, False, 1 << 53),
+        Intercept(ID, '"' * MAX_SPEC, False, 1 << 53),
+        Agents(ID, AGENT_PARTS - 1, tuple(f"{number:064x}" for number in range(MAX_PART)), 1 << 53),
         Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, Refusal("\U0001f600" * 10, "\U0001f600" * 1024)),
         Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, 1 << 53, 1 << 53, 1 << 53, 1 << 53, MAX_RELAYS, "untried"),
     ):

@@ -1,20 +1,20 @@
 """The memory that sidecars can make control keep, in bytes, bounded for each workload and in all.
 
-Limits of single messages are not enough: a State of the largest size takes 2.3 MB once read, and one token is enough
-for a thousand pods. Pure.
+Limits of single messages are not enough: a State of the largest size takes 2.3 MB once read, and a claim has up to
+a thousand agents. Pure.
 """
 
 from collections import Counter
 from collections.abc import Hashable
-from collections.abc import Set as AbstractSet
 from typing import Final
 
+from meshdev.manager.control.naming import Naming
 from meshdev.wire.agent import Hello, Listen, State
 
 #: Of the 512 MiB that the container has, the program and what gRPC holds before we may judge it take up to 340 MiB.
 MAX_TOTAL: Final = 128 << 20
-#: Of one key: 1,024 pods with counts of 128 intercepts each, or whatever a hostile one sends.
-MAX_OF_KEY: Final = 64 << 20
+#: Of the keys of one workload's claims: 1,024 pods with counts of 128 intercepts each, or whatever hostile ones send.
+MAX_OF_WORKLOAD: Final = 64 << 20
 #: Of all keys that no session claims: any text is such a key.
 MAX_OF_UNCLAIMED: Final = 48 << 20
 
@@ -40,10 +40,10 @@ class Budget:
         self._sums: Counter[str] = Counter()
         self._total = 0
 
-    def charge(self, key: str, item: Hashable, size: int, claimed: AbstractSet[str]) -> None:
+    def charge(self, key: str, item: Hashable, size: int, naming: Naming) -> None:
         """Count *size* bytes for that item of a key, in place of what it had. Raises Refused; nothing changes then."""
         more = size - self._sizes.get(key, {}).get(item, 0)
-        if more > 0 and not self._fits(key, more, claimed):
+        if more > 0 and not self._fits(key, more, naming):
             raise Refused("the manager keeps no more for sidecars")
         self._sizes.setdefault(key, {})[item] = size
         self._sums[key] += more
@@ -59,10 +59,13 @@ class Budget:
             self._sizes.pop(key, None)
             del self._sums[key]
 
-    def _fits(self, key: str, more: int, claimed: AbstractSet[str]) -> bool:
-        if self._total + more > MAX_TOTAL or self._sums[key] + more > MAX_OF_KEY:
+    def _fits(self, key: str, more: int, naming: Naming) -> bool:
+        if self._total + more > MAX_TOTAL:
             return False
-        return key in claimed or sum(self._sums[one] for one in self._sums.keys() - claimed) + more <= MAX_OF_UNCLAIMED
+        beside = naming.beside(key)
+        together = beside or self._sums.keys() - naming.claimed()
+        most = MAX_OF_WORKLOAD if beside else MAX_OF_UNCLAIMED
+        return sum(self._sums.get(one, 0) for one in together) + more <= most
 
 
 def size_of(message: Hello | Listen | State) -> int:

@@ -1,6 +1,6 @@
 """What the container *control* knows and decides: claims from the tunnel container, pods from sidecars.
 
-Both meet under the sha256 of a workload's token. No I/O: what is to be said goes through what it was made with.
+Both meet under the sha256 of an agent's token. No I/O: what is to be said goes through what it was made with.
 """
 
 import logging
@@ -12,12 +12,13 @@ from typing import Final
 from meshdev.errors import ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.manager.control.budget import Budget, Refused, size_of, size_of_names
+from meshdev.manager.control.naming import Naming
 from meshdev.manager.control.pods import Held, Pod
 from meshdev.manager.control.xds import Answer, Stream
 from meshdev.sidecar.envoy.claims import Claim
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import FromControl, Hello, Listen, PodPort, State
-from meshdev.wire.intercepts import Report
+from meshdev.wire.intercepts import Agents, Report
 from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, Synced, ToTunnel, Withdrawn
 from meshdev.wire.manager import Pod as ManagerPod
 
@@ -33,8 +34,6 @@ ADDRESS_SECONDS: Final = 10.0
 PRUNE_SECONDS: Final = 5.0
 #: Sidecars of keys that no session claims: those that wait for the next intercept.
 MAX_WAITING: Final = 256
-#: Sidecars of one key.
-MAX_PODS: Final = MAX_ADDRESSES
 
 Later = Callable[[float, Callable[[], None]], object]
 
@@ -49,9 +48,7 @@ class Core:
         self._clock = clock
         self._manager: IPv4Address | None = None
         self._held: dict[str, Held] = {}
-        self._keys: dict[str, str] = {}
-        self._aliases: dict[str, dict[str, None]] = {}
-        """Those of each key, oldest first: what happens to one workload shall not cost what all of them have."""
+        self._naming = Naming()
         self._heard: set[str] | None = set()
         """Aliases told since the tunnel container was met; None once it said that these are all."""
         self._order = 0
@@ -67,13 +64,15 @@ class Core:
         """The tunnel container was met, for the first time or again: it tells everything now."""
         self._heard = set()
 
-    def told(self, message: ManagerPod | Claimed | Withdrawn | Synced) -> None:
+    def told(self, message: ManagerPod | Claimed | Agents | Withdrawn | Synced) -> None:
         """Its word."""
         match message:
             case ManagerPod(address):
                 self._manager = address
             case Claimed():
                 self._claimed(message)
+            case Agents(alias, part, keys):
+                self._named(alias, part, frozenset(keys))
             case Withdrawn(alias):
                 self._withdrawn(alias)
             case Synced():
@@ -101,9 +100,6 @@ class Core:
         claim = Claim(spec, message.holder, message.relays, up)
         excluded = frozenset(message.excluded)
         same = before is not None and (before.claim, before.reset_older) == (claim, message.reset_older)
-        if before is not None and self._keys[message.id] != message.key:  # its withdrawal was overtaken
-            self._follow(self._forget_key(message.id))
-            same = False
         if before is not None and same and before.excluded == excluded:
             return
         if before is None:
@@ -113,10 +109,15 @@ class Core:
         self._order += not same
         order = before.order if before is not None and same else self._order
         self._held[message.id] = Held(message.id, claim, message.reset_older, order, excluded)
-        self._keys[message.id] = message.key
-        self._aliases.setdefault(message.key, {})[message.id] = None
-        self._allow(message.key)
-        self._follow(message.key)
+        self._naming.begin(message.id)
+        self._allow(message.id)
+        self._follow(self._naming.keys_of(message.id))
+
+    def _named(self, alias: str, part: int, keys: AbstractSet[str]) -> None:
+        """Part of whom a claim reaches; nothing for a claim that is not there."""
+        if changed := self._naming.name(alias, part, keys):
+            self._allow(alias)
+            self._follow(changed)
 
     def _withdrawn(self, alias: str) -> None:
         held = self._held.pop(alias, None)
@@ -125,14 +126,7 @@ class Core:
         log.info("%s leaves %s in %s", held.claim.holder, held.claim.spec.workload, held.claim.spec.workload.namespace)
         for each in held.claim.relays:
             self._allowed.pop(each.relay, None)
-        self._follow(self._forget_key(alias))
-
-    def _forget_key(self, alias: str) -> str:
-        key = self._keys.pop(alias)
-        del self._aliases[key][alias]
-        if not self._aliases[key]:
-            del self._aliases[key]
-        return key
+        self._follow(self._naming.end(alias))
 
     def _synced(self) -> None:
         missing = set(self._held) - self._heard if self._heard is not None else set()
@@ -146,7 +140,7 @@ class Core:
 
     def claimed(self) -> AbstractSet[str]:
         """The keys of all claims, as they are at any time."""
-        return self._aliases.keys()
+        return self._naming.claimed()
 
     # -- sidecars --------------------------------------------------------------------------------------------------
 
@@ -178,14 +172,14 @@ class Core:
         stream = pod.envoy_came(lambda answers: send(list(answers)))
         sources = self._sources.setdefault(key, {})
         sources[address] = sources.get(address, 0) + 1
-        self._allow(key)
+        self._allow_agent(key)
         self._follow_pod(key, pod)
         return pod, stream
 
     def envoy_asks(self, key: str, stream: Stream, kind: str, names: int) -> None:
         """It asks for so many resources. Raises Refused: then its stream has to end."""
         if kind in ORDER:
-            self._budget.charge(key, (stream, kind), size_of_names(names), self.claimed())
+            self._budget.charge(key, (stream, kind), size_of_names(names), self._naming)
 
     def envoy_said(self, key: str, pod: Pod) -> None:
         """Its stream moved on."""
@@ -210,12 +204,10 @@ class Core:
         pod = self._pods.get(key, {}).get(uid)
         if pod is not None:
             return pod
+        if self._pods.get(key):
+            raise Refused("this token is that of another pod's agent")
         claimed = self.claimed()
-        if key in claimed:
-            full = len(self._pods.get(key, {})) >= MAX_PODS
-        else:
-            full = sum(len(self._pods[one]) for one in self._pods.keys() - claimed) >= MAX_WAITING
-        if full:
+        if key not in claimed and len(self._pods.keys() - claimed) >= MAX_WAITING:
             raise Refused("the manager takes no more sidecars")
         pod = self._pods.setdefault(key, {})[uid] = Pod()
         return pod
@@ -223,7 +215,7 @@ class Core:
     def _charge(self, key: str, uid: str, pod: Pod, message: Hello | Listen | State) -> None:
         kept = pod.listens_after(message) if isinstance(message, Listen) else message
         try:
-            self._budget.charge(key, (uid, type(message)), size_of(kept), self.claimed())
+            self._budget.charge(key, (uid, type(message)), size_of(kept), self._naming)
         except Refused:
             self._left(key, uid, pod)
             raise
@@ -243,12 +235,12 @@ class Core:
     # -- what follows ----------------------------------------------------------------------------------------------
 
     def _follow_all(self) -> None:
-        for key in list(self._pods):
-            self._follow(key)
+        self._follow(frozenset(self._pods))
 
-    def _follow(self, key: str) -> None:
-        for pod in list(self._pods.get(key, {}).values()):
-            self._follow_pod(key, pod)
+    def _follow(self, keys: AbstractSet[str]) -> None:
+        for key in keys:
+            for pod in list(self._pods.get(key, {}).values()):
+                self._follow_pod(key, pod)
 
     def _follow_pod(self, key: str, pod: Pod) -> None:
         if self._manager is None or self._synced_at is None:
@@ -259,9 +251,9 @@ class Core:
             self._tell(_key(report), report)
 
     def _held_by(self, key: str) -> list[Held]:
-        """The claims of that key, oldest first; an id that two sessions use is the first one's."""
+        """The claims that name that key, oldest first; an id that two sessions use is the first one's."""
         found: dict[str, Held] = {}
-        for alias in self._aliases.get(key, {}):
+        for alias in self._naming.aliases_of(key):
             held = self._held[alias]
             found.setdefault(held.claim.spec.id, held)
         return list(found.values())
@@ -275,21 +267,26 @@ class Core:
             del sources[address]
             if not sources:
                 self._sources.pop(key, None)
-            self._allow(key)
+            self._allow_agent(key)
 
     def _allow_all(self) -> None:
-        for key in self.claimed():
-            self._allow(key)
+        for alias in self._held:
+            self._allow(alias)
 
-    def _allow(self, key: str) -> None:
-        sources = tuple(sorted(self._sources.get(key, {})))[:MAX_ADDRESSES]
+    def _allow_agent(self, key: str) -> None:
+        for alias in self._naming.aliases_of(key):
+            self._allow(alias)
+
+    def _allow(self, alias: str) -> None:
+        """The relays of a claim are open to the addresses of its agents' Envoys."""
+        found = {address for key in self._naming.keys_of(alias) for address in self._sources.get(key, ())}
+        sources = tuple(sorted(found))[:MAX_ADDRESSES]
         keep = self._synced_at is None or self._clock() - self._synced_at < REJOIN_SECONDS
-        for alias in self._aliases.get(key, {}):
-            for each in self._held[alias].claim.relays:
-                allow = Allow(each.relay, sources, keep)
-                if self._allowed.get(each.relay) != allow:
-                    self._allowed[each.relay] = allow
-                    self._tell(f"allow {each.relay}", allow)
+        for each in self._held[alias].claim.relays:
+            allow = Allow(each.relay, sources, keep)
+            if self._allowed.get(each.relay) != allow:
+                self._allowed[each.relay] = allow
+                self._tell(f"allow {each.relay}", allow)
 
 
 def _key(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""gRPC for sidecars: ADS for Envoy, a stream of JSON for the agent; both bring the token of their workload.
+"""gRPC for sidecars: ADS for Envoy, a stream of JSON for the agent; both bring the token of their agent.
 
 Who brings none hears nothing. What is sent by strangers is bounded: message sizes, time for the first word, messages a
 second, sidecars that nobody claims.
@@ -249,7 +249,7 @@ async def _proved(context: Context) -> tuple[str, IPv4Address]:
     tokens = [value for name, value in context.invocation_metadata() or () if name == agent.METADATA_KEY]
     address = _address(context.peer())
     if len(tokens) != 1 or not isinstance(tokens[0], str) or not _MIN_TOKEN <= len(tokens[0]) <= _MAX_TOKEN:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this needs the token of a workload")
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this needs the token of an agent")
     if address is None:
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this needs an IPv4 address")
     return hashlib.sha256(tokens[0].encode()).hexdigest(), address  # type: ignore[return-value] # abort raises

@@ -13,15 +13,15 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.config import RELAY_PORTS
-from meshdev.errors import FirewallError, ProtocolError
+from meshdev.errors import FirewallError, MeshdevError, ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import Network
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
-from meshdev.wire.control import encode
-from meshdev.wire.intercepts import Intercept, Local, Refusal, Relay, Relays, Report, Transport, Withdraw
+from meshdev.wire.control import INTERCEPT_PROTOCOL, encode
+from meshdev.wire.intercepts import Agents, Intercept, Local, Refusal, Relay, Relays, Report, Transport, Withdraw
 from meshdev.wire.manager import Allow, Claimed, Pod, Synced, ToControl, ToTunnel, Up, Withdrawn
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,11 @@ class _Held:
     id: str
     alias: str
     spec: str
-    key: str
     relays: tuple[Relay, ...]
     reset_older: bool
     excluded: tuple[str, ...] = ()
     up: set[tuple[int, Transport]] = field(default_factory=set)
+    agents: dict[int, tuple[str, ...]] = field(default_factory=dict)
     reports: dict[str, Report] = field(default_factory=dict)
     lingering: Timer | None = None
 
@@ -96,7 +96,7 @@ class Intercepts:
         self._watched = 0.0
         link.attach(self._snapshot, self._take)
 
-    def take(self, session: Session, message: Intercept | Withdraw | Local) -> None:
+    def take(self, session: Session, message: Intercept | Agents | Withdraw | Local) -> None:
         """A session's word. What was overtaken by a newer one is skipped."""
         if message.order <= session.last_order:
             return
@@ -104,6 +104,8 @@ class Intercepts:
         match message:
             case Intercept():
                 self._declare(session, message)
+            case Agents():
+                self._set_agents(session, message)
             case Withdraw():
                 self._withdraw(session, message.id)
             case Local():
@@ -134,11 +136,12 @@ class Intercepts:
     def _declare(self, session: Session, message: Intercept) -> None:
         holder = self._holders.setdefault(session.id, _Holder(session))
         try:
+            _refuse_older(session)
             held = self._held(holder, message, _read_spec(message))
-        except (ProtocolError, FirewallError, _Full) as error:
+        except (_Older, ProtocolError, FirewallError, _Full) as error:
             if holder.may_change(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
                 log.warning("an intercept of %s is refused: %s", session.holder, error)
-            code = "limit" if isinstance(error, _Full) else error.code
+            code = error.code if isinstance(error, MeshdevError) else error.word
             _tell_relays(session, Relays(message.id, (), Refusal(code, str(error))))
             self._withdraw(session, message.id, answer=False)
             return
@@ -149,7 +152,7 @@ class Intercepts:
         """The intercept with its relays: the one there is, changed or not, or a new one."""
         held = holder.held.get(message.id)
         wanted = tuple((port.remote, port.transport) for port in spec.ports)
-        if held and (held.key != message.key or {(one.remote, one.protocol) for one in held.relays} != set(wanted)):
+        if held and {(one.remote, one.protocol) for one in held.relays} != set(wanted):
             self._drop(holder, held)
             held = None
         if held is None:
@@ -161,6 +164,7 @@ class Intercepts:
             return held
         held.spec, held.reset_older, held.excluded = message.spec, message.reset_older, message.excluded
         self._tell_claim(holder, held)
+        self._tell_agents(held)
         return held
 
     def _new(self, holder: _Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> _Held:
@@ -169,7 +173,7 @@ class Intercepts:
         relays = self._free_relays(holder, wanted)
         self._network.open_relays([(one.protocol, one.relay) for one in relays], holder.session.address)
         alias = hashlib.sha256(f"{holder.session.id} {message.id}".encode()).hexdigest()[:32]
-        held = _Held(message.id, alias, message.spec, message.key, relays, message.reset_older, message.excluded)
+        held = _Held(message.id, alias, message.spec, relays, message.reset_older, message.excluded)
         holder.held[held.id] = held
         self._by_alias[alias] = holder, held
         self._by_relay.update((one.relay, one) for one in relays)
@@ -203,9 +207,16 @@ class Intercepts:
         if holder and held and held.lingering is None:
             held.lingering = self._loop.call_later(LINGER_SECONDS, lambda: self._drop(holder, held))
             held.up.clear()
-            self._link.tell(held.alias, Withdrawn(held.alias))
+            self._tell_withdrawn(held)
         if answer:
             _tell_relays(session, Relays(id_))
+
+    def _set_agents(self, session: Session, message: Agents) -> None:
+        holder = self._holders.get(session.id)
+        held = holder.held.get(message.id) if holder else None
+        if held and held.lingering is None and held.agents.get(message.part, ()) != message.keys:
+            held.agents[message.part] = message.keys
+            self._tell_part(held, message.part)
 
     def _set_local(self, session: Session, message: Local) -> None:
         holder = self._holders.get(session.id)
@@ -220,7 +231,7 @@ class Intercepts:
     def _drop(self, holder: _Holder, held: _Held) -> None:
         """Take its relays away at once."""
         if held.lingering is None:
-            self._link.tell(held.alias, Withdrawn(held.alias))
+            self._tell_withdrawn(held)
         else:
             held.lingering.cancel()
         del holder.held[held.id], self._by_alias[held.alias]
@@ -273,10 +284,26 @@ class Intercepts:
         for holder, held in self._by_alias.values():
             if held.lingering is None:
                 yield held.alias, _claim(holder, held)
+                for part, keys in held.agents.items():
+                    yield _part(held, part), Agents(held.alias, part, keys)
         yield "synced", Synced()
 
     def _tell_claim(self, holder: _Holder, held: _Held) -> None:
         self._link.tell(held.alias, _claim(holder, held))
+
+    def _tell_withdrawn(self, held: _Held) -> None:
+        """Where it is claimed again before control has read this, it begins without the agents that it had."""
+        self._link.tell(held.alias, Withdrawn(held.alias))
+        for part in held.agents:
+            self._link.tell(_part(held, part), Agents(held.alias, part, ()))
+
+    def _tell_agents(self, held: _Held) -> None:
+        """All of them: control forgot a claim that was withdrawn."""
+        for part in held.agents:
+            self._tell_part(held, part)
+
+    def _tell_part(self, held: _Held, part: int) -> None:
+        self._link.tell(_part(held, part), Agents(held.alias, part, held.agents[part]))
 
     def _take(self, message: ToTunnel) -> None:
         match message:
@@ -306,6 +333,27 @@ class Intercepts:
 class _Full(Exception):  # noqa: N818 -- an answer, not a fault
     """There is no room for another intercept."""
 
+    word = "limit"
+
+
+class _Older(Exception):  # noqa: N818 -- an answer, not a fault
+    """The session speaks an older protocol."""
+
+    word = "version"
+
+
+def _refuse_older(session: Session) -> None:
+    """Its sidecars would bring a token from a Secret; those of this manager's image have tokens of their own."""
+    if session.version < INTERCEPT_PROTOCOL:
+        raise _Older(
+            f"the manager takes intercepts by protocol {INTERCEPT_PROTOCOL}, and this meshdev speaks "
+            f"{session.version}: install a newer meshdev on this machine"
+        )
+
+
+def _part(held: _Held, part: int) -> str:
+    return f"{held.alias} agents {part}"
+
 
 def _read_spec(message: Intercept) -> Spec:
     spec = specs.decode(message.spec)
@@ -317,7 +365,7 @@ def _read_spec(message: Intercept) -> Spec:
 def _claim(holder: _Holder, held: _Held) -> Claimed:
     up = () if holder.silent else tuple(Up(*port) for port in sorted(held.up))
     person = holder.session.holder
-    return Claimed(held.alias, held.spec, held.key, person, held.relays, up, held.reset_older, held.excluded)
+    return Claimed(held.alias, held.spec, person, held.relays, up, held.reset_older, held.excluded)
 
 
 def _tell_relays(session: Session, message: Relays) -> None:

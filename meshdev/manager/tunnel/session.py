@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.config import GRACE_SECONDS
+from meshdev.config import GRACE_SECONDS, PROTOCOL
 from meshdev.errors import DeviceError, MeshdevError, TunnelError
 from meshdev.pump.loop import Loop, Timer
 from meshdev.pump.pump import Pump
@@ -43,6 +43,8 @@ class Session:
         on_voice: Callable[["Session"], None],
     ) -> None:
         self.id = hello.session
+        self.version = min(hello.newest, PROTOCOL)
+        """The protocol that is spoken with it."""
         self.holder = hello.holder
         self.address = address
         self.device = device

@@ -7,6 +7,7 @@ import signal
 import sys
 
 from meshdev.errors import MeshdevError
+from meshdev.sidecar.agent.announcing import AnnouncingHandler, TokenListener, logging_to, repeat
 from meshdev.sidecar.agent.envoy import BINARY, raise_limits
 from meshdev.sidecar.agent.firewall import Firewall, take
 from meshdev.sidecar.agent.idle import wanted_again
@@ -17,8 +18,20 @@ from meshdev.sidecar.agent.sockets import Sockets
 log = logging.getLogger("meshdev.sidecar.agent")
 
 
-async def serve(told: Settings, envoy: str) -> None:
-    """Run until nobody needs the sidecar any more; one of a template, which would start again, until it is ended."""
+async def serve(told: Settings, envoy: str, listener: TokenListener, handler: AnnouncingHandler) -> None:
+    """Run until nobody needs the sidecar any more; one of a template, which would start again, until it is ended.
+
+    Sessions get the token all the time, also while the agent waits for the table or the next intercept.
+    """
+    repeating = asyncio.ensure_future(repeat(handler))
+    try:
+        async with listener.serving():
+            await _serve(told, envoy)
+    finally:
+        repeating.cancel()
+
+
+async def _serve(told: Settings, envoy: str) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,10 +78,13 @@ async def _tell(agent: Agent, ended: asyncio.Event) -> None:
 
 def main() -> int:
     """Log to stdout; the exit code of the error that ended it, else 0."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    handler = logging_to(sys.stdout)
     raise_limits()
     try:
-        asyncio.run(serve(settings(os.environ), os.environ.get("MESHDEV_ENVOY", BINARY)))
+        listener = TokenListener()
+        told = settings(os.environ, listener.token)
+        handler.announce(listener.announcement)
+        asyncio.run(serve(told, os.environ.get("MESHDEV_ENVOY", BINARY), listener, handler))
     except MeshdevError as error:
         log.critical("%s", error.message)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""What the container's environment says: who the pod is, where the manager is, what proves the right to be here."""
+"""What the container's environment says: who the pod is, and where the manager is."""
 
 import json
 import re
@@ -34,8 +34,8 @@ class Settings:
     """The kubelet would start it again: it waits instead of ending."""
 
 
-def settings(environment: Mapping[str, str]) -> Settings:
-    """Raises ConfigError that names the variable."""
+def settings(environment: Mapping[str, str], token: str) -> Settings:
+    """With the *token* that the agent made of itself. Raises ConfigError that names the variable."""
     target = _TARGET.fullmatch(_needed(environment, "MESHDEV_MANAGER"))
     if target is None:
         raise ConfigError("MESHDEV_MANAGER is not HOST:PORT")
@@ -50,7 +50,7 @@ def settings(environment: Mapping[str, str]) -> Settings:
         address=address,
         manager=target[1],
         port=int(target[2]),
-        token=_needed(environment, "MESHDEV_TOKEN").strip(),
+        token=token,
         probes=_probes(environment.get(PROBES_VARIABLE) or "[]"),
         stays=bool(environment.get(STAYS_VARIABLE)),
     )

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshdev.kube.replicas import MANAGER_VARIABLE, NAMESPACE_VARIABLE, TEMPLATE_CONTAINER, TOKEN_VARIABLE
-from meshdev.kube.tokens import KEY
+from meshdev.kube.replicas import MANAGER_VARIABLE, NAMESPACE_VARIABLE, TEMPLATE_CONTAINER, WORKLOAD_VARIABLE
 from meshdev.sidecar.agent.settings import STAYS_VARIABLE
 from meshdev.sidecar.probes import PROBES_VARIABLE, encoded, probes
 
@@ -42,12 +41,12 @@ _RESOURCES: Final[Object] = {
 
 @dataclass(frozen=True)
 class SidecarSpec:
-    """What sidecars of one manager have in common. *manager* is ``host:port``, *secret* the name of the token's."""
+    """What sidecars of one manager have in common. *manager* is ``host:port``, *workload* the uid of theirs."""
 
     image: str
     manager: str
     manager_namespace: str
-    secret: str
+    workload: str
     command: tuple[str, ...] = COMMAND
 
 
@@ -57,14 +56,13 @@ def container(spec: SidecarSpec, name: str, pod: Mapping[str, Any]) -> Object:
     Of *pod* (or a template) the sidecar is told the probes: the kubelet's requests go to the original.
     """
     found = probes(pod)
-    token = {"secretKeyRef": {"name": spec.secret, "key": KEY}}
     return {
         "name": name,
         "image": spec.image,
         "imagePullPolicy": "IfNotPresent",
         "command": list(spec.command),
         "env": [
-            {"name": TOKEN_VARIABLE, "valueFrom": token},
+            {"name": WORKLOAD_VARIABLE, "value": spec.workload},
             {"name": MANAGER_VARIABLE, "value": spec.manager},
             {"name": NAMESPACE_VARIABLE, "value": spec.manager_namespace},
             *([{"name": PROBES_VARIABLE, "value": encoded(found)}] if found else []),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -34,7 +34,7 @@ async def join(api: KubeApi, pod: Replica, spec: SidecarSpec) -> str:
             raise NotFoundError(f"pod {pod.name} in namespace {pod.namespace} is another one by now")
         current = replica(there)
         for sidecar in current.sidecars:
-            if sidecar.serves(spec.manager, spec.image, spec.secret):
+            if sidecar.serves(spec.manager, spec.image, spec.workload):
                 return sidecar.name
         refuse_elsewhere(current, spec)
         name = free_name(there)
@@ -71,16 +71,14 @@ async def keep_joined(
     resolved: Resolved,
     spec: SidecarSpec,
     *,
-    before: Callable[[], Awaitable[None]],
     changed: Callable[[Mapping[str, Replica]], None],
     failed: Callable[[Replica, MeshdevError], None],
     trouble: Callable[[MeshdevError], None] = lambda _: None,
 ) -> None:
     """All pods of the workload, always: a sidecar in each that is there and in each that comes. Runs until cancelled.
 
-    *before* is awaited ahead of each join (the token's Secret must be there), *changed* is called with all pods after
-    each change, *failed* when one cannot be joined: for good, or for now. A sidecar that ends is followed by another,
-    after pauses that grow: every one that ends stays in the pod.
+    *changed* is called with all pods after each change, *failed* when one cannot be joined: for good, or for now. A
+    sidecar that ends is followed by another, after pauses that grow: every one that ends stays in the pod.
     """
     history = _History()
     joining: dict[str, asyncio.Task[None]] = {}
@@ -90,9 +88,9 @@ async def keep_joined(
             for uid in [uid for uid in joining if uid not in state or joining[uid].done()]:
                 joining.pop(uid).cancel()
             for uid, pod in state.items():
-                wanted = pod.to_join(spec.manager, spec.image, spec.secret)
+                wanted = pod.to_join(spec.manager, spec.image, spec.workload)
                 if uid not in joining and wanted and history.due(pod):
-                    joining[uid] = tasks.create_task(_joined(api, pod, spec, before, failed, history))
+                    joining[uid] = tasks.create_task(_joined(api, pod, spec, failed, history))
             history.forget(state)
 
 
@@ -100,7 +98,6 @@ async def _joined(
     api: KubeApi,
     pod: Replica,
     spec: SidecarSpec,
-    before: Callable[[], Awaitable[None]],
     failed: Callable[[Replica, MeshdevError], None],
     history: "_History",
 ) -> None:
@@ -108,7 +105,6 @@ async def _joined(
     pause = _FIRST_PAUSE
     while True:
         try:
-            await before()
             await join(api, pod, spec)
         except NotFoundError:
             return  # it went meanwhile

@@ -6,7 +6,7 @@ from typing import Any, Final
 from meshdev.errors import ClusterError, ImageError
 from meshdev.kube.podstate import Waiting, replica_failure
 from meshdev.kube.replicas import TEMPLATE_CONTAINER
-from meshdev.kube.startup import CRASHES, IMAGE_REASONS, Where, cannot_start, hint_for
+from meshdev.kube.startup import CRASHES, IMAGE_REASONS, START_REASONS, Where, hint_for
 
 Object = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def _pod(pod: Object) -> str | None:
         words = f"container {each['name']} of pod {name}: {waiting.get('message') or reason}"
         ours = each["name"] == TEMPLATE_CONTAINER
         message = waiting.get("message") or ""
-        if ours and (reason in IMAGE_REASONS or reason == CRASHES or cannot_start(reason, message)):
+        if ours and (reason in IMAGE_REASONS or reason == CRASHES or reason in START_REASONS):
             raise _failure(pod, reason, message, words)
         if reason and reason not in {"PodInitializing", "ContainerCreating"}:
             return words

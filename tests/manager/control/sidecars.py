@@ -27,8 +27,9 @@ from meshdev.wire.manager import ToTunnel
 from tests.loops import DEADLINE_SECONDS
 from tests.waiting import until
 
+#: What the tokens of the agents of one workload, and of another one, begin with: each pod's goes on with its name.
 TOKEN, OTHER_TOKEN = "t" * 32, "u" * 32
-KEY, OTHER_KEY = (hashlib.sha256(token.encode()).hexdigest() for token in (TOKEN, OTHER_TOKEN))
+_NAMES = ("b-1", "b-2", "evil", "flood", *(f"h-{each}" for each in range(6)))
 PORT = PodPort(8080)
 DOOR = 15801
 
@@ -167,6 +168,19 @@ _MESSAGES: dict[str, Any] = {
 }
 
 
+def token_of(name: str, token: str = TOKEN) -> str:
+    """The token of that pod's agent."""
+    return f"{token}-{name}"
+
+
+def key_of(name: str, token: str = TOKEN) -> str:
+    """What it is known by."""
+    return hashlib.sha256(token_of(name, token).encode()).hexdigest()
+
+
+KEYS, OTHER_KEYS = (tuple(key_of(name, token) for name in _NAMES) for token in (TOKEN, OTHER_TOKEN))
+
+
 def hello(name: str = "b-1", address: str = "10.244.0.7") -> Hello:
     return Hello(name, f"uid-{name}", "default", IPv4Address(address))
 
@@ -177,7 +191,7 @@ async def agent_of(
 ) -> AsyncIterator[Agent]:
     """An agent that has said hello."""
     async with channel(control) as line:
-        made = Agent(line.stream_stream(agent.METHOD)(metadata=metadata(token)))
+        made = Agent(line.stream_stream(agent.METHOD)(metadata=metadata(token_of(name, token))))
         await made.say(hello(name, address))
         async with beside(made.follow()):
             yield made
@@ -187,7 +201,9 @@ async def agent_of(
 async def envoy_of(control: Control, token: str = TOKEN, name: str = "b-1") -> AsyncIterator[Envoy]:
     """An Envoy that has asked for everything."""
     async with channel(control) as line:
-        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(metadata=metadata(token))
+        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(
+            metadata=metadata(token_of(name, token))
+        )
         made = Envoy(call, f"uid-{name}")
         async with beside(made.follow()):
             yield made

@@ -16,12 +16,14 @@ from meshdev.intercept import spec as specs
 from meshdev.manager.control import budget
 from meshdev.manager.control.budget import Budget, Refused, size_of
 from meshdev.manager.control.core import Core
+from meshdev.manager.control.naming import Naming
 from meshdev.manager.control.pods import Pod
 from meshdev.wire import agent
 from meshdev.wire.agent import Counts, Hello, Listen, PodPort, Probe, State
+from meshdev.wire.intercepts import AGENT_PARTS, MAX_AGENTS, MAX_PART, Agents
 from meshdev.wire.manager import Claimed, Synced, ToTunnel
 from tests.manager.claims import spec
-from tests.manager.control.sidecars import KEY, OTHER_KEY, Control, agent_of, joined
+from tests.manager.control.sidecars import KEYS, Control, agent_of, joined
 from tests.manager.control.words import Words
 from tests.waiting import until
 
@@ -72,8 +74,18 @@ def test_a_port_is_listened_for_as_long_as_there_are_not_too_many() -> None:
 ITEMS = st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 3), st.integers(0, 1 << 27), st.booleans())
 
 
+def naming_of(*claims: set[str]) -> Naming:
+    """Each claim names these keys."""
+    made = Naming()
+    for number, keys in enumerate(claims):
+        made.begin(str(number))
+        made.name(str(number), 0, keys)
+    return made
+
+
 @given(st.lists(ITEMS), st.sets(st.sampled_from(["a", "b"])))
 def test_the_sums_are_right_and_within_bounds(items: list[tuple[str, int, int, bool]], claimed: set[str]) -> None:
+    naming = naming_of(claimed)
     kept: dict[tuple[str, int], int] = {}
     account = Budget()
     for key, item, size, stays in items:
@@ -82,17 +94,21 @@ def test_the_sums_are_right_and_within_bounds(items: list[tuple[str, int, int, b
             kept.pop((key, item), None)
             continue
         after = {**kept, (key, item): size}
-        of_key = sum(each for (one, _), each in after.items() if one == key)
+        of_claim = sum(each for (one, _), each in after.items() if one in claimed)
         unclaimed = sum(each for (one, _), each in after.items() if one not in claimed)
-        fits = sum(after.values()) <= budget.MAX_TOTAL and of_key <= budget.MAX_OF_KEY
-        fits = (fits and (key in claimed or unclaimed <= budget.MAX_OF_UNCLAIMED)) or size <= kept.get((key, item), 0)
+        fits = of_claim <= budget.MAX_OF_WORKLOAD if key in claimed else unclaimed <= budget.MAX_OF_UNCLAIMED
+        fits = (fits and sum(after.values()) <= budget.MAX_TOTAL) or size <= kept.get((key, item), 0)
         if fits:
-            account.charge(key, item, size, claimed)
+            account.charge(key, item, size, naming)
             kept = after
         else:
             with pytest.raises(Refused):
-                account.charge(key, item, size, claimed)
+                account.charge(key, item, size, naming)
     assert account._total == sum(kept.values())
+
+
+MANY = tuple(f"{number:064x}" for number in range(MAX_AGENTS))
+KEY, OTHER_KEY = MANY[0], "f" * 64
 
 
 class Told:
@@ -101,16 +117,18 @@ class Told:
     def __init__(self) -> None:
         self.messages: list[ToTunnel] = []
         self.core = Core(lambda _, message: self.messages.append(message), lambda *_: None, lambda: 0.0)
-        for alias, key in (("1" * 32, KEY), ("2" * 32, OTHER_KEY)):
-            self.core.told(Claimed(alias, specs.encode(spec("b")), key, "ann@laptop", (), ()))
+        for alias, keys in (("1" * 32, MANY), ("2" * 32, (OTHER_KEY,))):
+            self.core.told(Claimed(alias, specs.encode(spec("b")), "ann@laptop", (), ()))
+            for part in range(AGENT_PARTS):
+                self.core.told(Agents(alias, part, keys[part * MAX_PART :][:MAX_PART]))
         self.core.told(Synced())
 
     def pods_with(self, message: State) -> Iterator[Callable[[], None]]:
         """Pods of one workload, made up one by one: each says that."""
-        for number in range(1024):
-            hello = Hello(f"p{number}", f"u{number}", "default", IPv4Address("10.244.0.7"))
-            pod = self.core.agent_came(KEY, hello, lambda _: None)
-            yield lambda pod=pod, hello=hello: self.core.agent_said(KEY, hello.uid, pod, message)  # type: ignore[misc]  # a default in a lambda
+        for key in MANY:
+            hello = Hello(f"p{key}", f"u{key}", "default", IPv4Address("10.244.0.7"))
+            pod = self.core.agent_came(key, hello, lambda _: None)
+            yield lambda key=key, pod=pod, hello=hello: self.core.agent_said(key, hello.uid, pod, message)  # type: ignore[misc]  # a default in a lambda
 
 
 LARGEST = State(
@@ -121,9 +139,9 @@ LARGEST = State(
 )
 
 
-def test_one_token_does_not_fill_the_memory() -> None:
+def test_one_workload_does_not_fill_the_memory() -> None:
     told = Told()
-    fits = budget.MAX_OF_KEY // size_of(LARGEST)
+    fits = budget.MAX_OF_WORKLOAD // size_of(LARGEST)
     pods = told.pods_with(LARGEST)
     for say in islice(pods, fits):
         say()
@@ -147,9 +165,9 @@ def test_what_a_pod_leaves_is_free_again() -> None:
 async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
     mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "MAX_OF_KEY", 4 * size_of(LARGEST))
+    monkeypatch.setattr(budget, "MAX_OF_WORKLOAD", 4 * size_of(LARGEST))
     words.claim()
-    await until(lambda: len(mesh.core.claimed()) == 1)
+    await until(lambda: len(mesh.core.claimed()) == len(KEYS))
     async with AsyncExitStack() as undo:
         made = [await undo.enter_async_context(agent_of(mesh, name=f"h-{each}")) for each in range(6)]
         for each in made:
@@ -161,9 +179,10 @@ async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
         await words.reported("acked")
 
 
-def test_a_claim_that_moves_to_another_key_is_that_ones() -> None:
+def test_an_agent_has_one_pod() -> None:
     told = Told()
-    told.core.told(Claimed("1" * 32, specs.encode(spec("b")), OTHER_KEY, "ann@laptop", (), ()))
-    assert told.core.claimed() == {OTHER_KEY}
-    assert told.core._held_by(KEY) == []
-    assert [held.alias for held in told.core._held_by(OTHER_KEY)] == ["2" * 32]  # the elder of two with one id
+    hello = Hello("p", "u", "default", IPv4Address("10.244.0.8"))
+    told.core.agent_came(KEY, hello, lambda _: None)
+    told.core.agent_came(KEY, hello, lambda _: None)  # its next stream
+    with pytest.raises(Refused, match="another pod's agent"):
+        told.core.agent_came(KEY, Hello("q", "v", "default", IPv4Address("10.244.0.9")), lambda _: None)

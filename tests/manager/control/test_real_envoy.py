@@ -21,7 +21,7 @@ from meshdev.intercept.spec import HeaderMatch, Match, Port, Spec
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.wire.agent import Listen, PodPort, State
 from tests.manager.claims import WORKLOAD
-from tests.manager.control.sidecars import TOKEN, Agent, Control, agent_of
+from tests.manager.control.sidecars import Agent, Control, agent_of, token_of
 from tests.manager.control.words import Words
 from tests.manager.standin import POD, Manager, running
 from tests.sidecar.pod import End
@@ -59,7 +59,7 @@ async def real_envoy(mesh: Control) -> AsyncIterator[None]:
     """As the agent starts it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        start = Start("uid-b-1", TOKEN, "127.0.0.1", mesh.port, str(folder / "admin"))
+        start = Start("uid-b-1", token_of("b-1"), "127.0.0.1", mesh.port, str(folder / "admin"))
         (folder / "config.json").write_text(json.dumps(bootstrap(start)))
         process = _start(folder / "config.json")
         try:

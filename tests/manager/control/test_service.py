@@ -20,10 +20,9 @@ from meshdev.wire.intercepts import Report
 from tests.manager.claims import spec
 from tests.manager.control.sidecars import (
     DOOR,
-    OTHER_KEY,
+    OTHER_KEYS,
     OTHER_TOKEN,
     PORT,
-    TOKEN,
     Control,
     agent_of,
     channel,
@@ -33,6 +32,7 @@ from tests.manager.control.sidecars import (
     joined,
     metadata,
     sidecar,
+    token_of,
 )
 from tests.manager.control.words import Words
 from tests.manager.standin import Manager
@@ -168,7 +168,7 @@ async def test_a_session_without_the_token_claims_only_what_nobody_has(mesh: Con
     with Ann(manager) as ann, Ann(manager, "eve") as eve:
         ours, theirs = Words(ann), Words(eve)
         ours.claim()
-        theirs.claim(spec("evil", value="2"), OTHER_KEY)
+        theirs.claim(spec("evil", value="2"), OTHER_KEYS)
         async with joined(mesh) as made:
             await ours.reported("acked")
             assert spec("evil").id not in made.envoy.routes()
@@ -255,7 +255,7 @@ async def test_an_agent_that_is_ended_while_it_is_written_to_hears_why(mesh: Con
     words.claim()
     async with joined(mesh), channel(mesh) as line:
         for _ in range(20):
-            call = line.stream_stream(agent.METHOD)(metadata=metadata(TOKEN), timeout=5)
+            call = line.stream_stream(agent.METHOD)(metadata=metadata(token_of("evil")), timeout=5)
             await call.write(agent.encode(hello("evil")))
             await call.write(b"{}")
             with pytest.raises(grpc.aio.AioRpcError) as ended:
@@ -270,7 +270,7 @@ async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, mana
         ours, theirs = Words(ann), Words(bob)
         one, another = spec("a", Port(8080, "http", 1), Port(8081, "http", 2), mode="proxy"), spec("c")
         ours.claim(one)
-        theirs.claim(another, OTHER_KEY)
+        theirs.claim(another, OTHER_KEYS)
         async with agent_of(mesh, name="evil") as evil, joined(mesh, OTHER_TOKEN):
             await theirs.reported("acked", another)
             counts = Counts(most, most, most)
@@ -279,17 +279,17 @@ async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, mana
             told = await ours.report(lambda report: report.matched > 0)
             assert (told.matched, told.fell_back, told.errors, told.older) == (most, most, most, most)
             assert await asyncio.to_thread(manager.ask, lambda: len(manager.link._listeners)) == 1
-            theirs.claim(spec("c", value="2"), OTHER_KEY)
+            theirs.claim(spec("c", value="2"), OTHER_KEYS)
             assert (await theirs.reported("acked", another)).pod == "b-1"
 
 
 async def test_a_first_word_that_is_no_hello_or_never_comes(mesh: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "FIRST_SECONDS", 0.1)
     async with channel(mesh) as line:
-        call = line.stream_stream(agent.METHOD)(metadata=metadata(TOKEN))
+        call = line.stream_stream(agent.METHOD)(metadata=metadata(token_of("b-1")))
         await call.write(agent.encode(State()))
         assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
-        call = line.stream_stream(agent.METHOD)(metadata=metadata(TOKEN))
+        call = line.stream_stream(agent.METHOD)(metadata=metadata(token_of("b-1")))
         await call.wait_for_connection()
         assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 

@@ -18,7 +18,7 @@ from meshdev.manager.control import service
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
 from meshdev.wire import agent
 from meshdev.wire.agent import Counts, Hello, Listen, PodPort, State
-from tests.manager.control.sidecars import Control, agent_of, channel, control, joined, metadata
+from tests.manager.control.sidecars import KEYS, Control, agent_of, channel, control, joined, metadata
 from tests.manager.control.words import Words
 from tests.manager.standin import Manager
 from tests.sidecar.real_envoy import free_port
@@ -112,7 +112,7 @@ async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: p
             await until(lambda number=number, call=call: call.done() or len(list(mesh.core.pods())) == number + 1)  # type: ignore[misc]  # a default in a lambda
         assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         words.claim()
-        await until(lambda: len(mesh.core.claimed()) == 1)  # or its sidecar is one stranger more
+        await until(lambda: len(mesh.core.claimed()) == len(KEYS))  # or its sidecar is one stranger more
         async with joined(mesh):
             await words.reported("acked")
         for call in calls:
@@ -169,7 +169,7 @@ async def test_what_is_kept_of_them_is_small(mesh: Control, message: bytes) -> N
 
 async def test_sidecars_that_are_claimed_may_say_more(mesh: Control, words: Words) -> None:
     words.claim()
-    await until(lambda: len(mesh.core.claimed()) == 1)
+    await until(lambda: len(mesh.core.claimed()) == len(KEYS))
     async with joined(mesh) as made:
         await made.agent.say(LARGE)
         await until(lambda: any(len(pod._ways) == 8192 for pod in mesh.core.pods()))

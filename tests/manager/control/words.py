@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
-from meshdev.wire.intercepts import Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.intercepts import Agents, Intercept, Local, Relays, Report, Withdraw
 from tests.manager.claims import HTTP, spec
-from tests.manager.control.sidecars import KEY
+from tests.manager.control.sidecars import KEYS
 from tests.manager.test_intercepts import Ann
 
 B = spec("b")
@@ -23,16 +23,21 @@ class Words:
     def claim(
         self,
         one: Spec = B,
-        key: str = KEY,
+        keys: tuple[str, ...] = KEYS,
         *,
         up: bool = True,
         reset_older: bool = False,
         excluded: tuple[str, ...] = (),
     ) -> None:
-        self._order += 2
-        self._ann.say(Intercept(one.id, specs.encode(one), key, reset_older, self._order - 1, excluded))
+        self._order += 1
+        self._ann.say(Intercept(one.id, specs.encode(one), reset_older, self._order, excluded))
+        self.agents(one, *keys)
         for port in one.ports:
             self.local(one, up, port)
+
+    def agents(self, one: Spec, *keys: str, part: int = 0) -> None:
+        self._order += 1
+        self._ann.say(Agents(one.id, part, keys, self._order))
 
     def local(self, one: Spec = B, up: bool = True, port: Port = HTTP) -> None:
         self._order += 1

@@ -11,7 +11,6 @@ from meshdev.sidecar.agent.settings import Settings, settings
 from meshdev.wire.agent import PodPort, Probe
 
 GOOD = {
-    "MESHDEV_TOKEN": "secret\n",
     "MESHDEV_MANAGER": "10.96.0.7:15010",
     "POD_NAME": "b-1",
     "POD_UID": "uid",
@@ -23,9 +22,9 @@ GOOD = {
 def test_what_it_is_told() -> None:
     probes = '[{"port": 8080, "path": "/healthz", "agent": "kube-probe/"}]'
     expected = Settings("b-1", "uid", "default", IPv4Address("10.244.0.7"), "10.96.0.7", 15010, "secret")
-    assert settings(GOOD) == expected
-    assert settings({**GOOD, "MESHDEV_PROBES": probes}).probes == (Probe(8080, "/healthz"),)
-    assert settings({**GOOD, "MESHDEV_STAYS": "1"}).stays
+    assert settings(GOOD, "secret") == expected
+    assert settings({**GOOD, "MESHDEV_PROBES": probes}, "secret").probes == (Probe(8080, "/healthz"),)
+    assert settings({**GOOD, "MESHDEV_STAYS": "1"}, "secret").stays
     assert "secret" not in repr(expected)
 
 
@@ -43,7 +42,7 @@ def test_what_it_is_told() -> None:
 )
 def test_what_it_cannot_use(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        settings({**GOOD, name: value})
+        settings({**GOOD, name: value}, "secret")
 
 
 def test_a_door_is_free_and_stays() -> None:

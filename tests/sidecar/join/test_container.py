@@ -11,10 +11,7 @@ def test_an_ephemeral_one() -> None:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "meshdev.sidecar.agent"],
         "env": [
-            {
-                "name": "MESHDEV_TOKEN",
-                "valueFrom": {"secretKeyRef": {"name": "meshdev-secret", "key": "token"}},
-            },
+            {"name": "MESHDEV_WORKLOAD", "value": "uid-b"},
             {"name": "MESHDEV_MANAGER", "value": "10.96.0.5:15010"},
             {"name": "MESHDEV_MANAGER_NAMESPACE", "value": "default"},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},

@@ -116,7 +116,6 @@ class Kept:
 
     state: Mapping[str, Replica] = field(default_factory=dict)
     failures: list[tuple[str, MeshdevError]] = field(default_factory=list)
-    secrets: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -136,9 +135,6 @@ async def keeping(api: KubeApi, resolved: Resolved) -> AsyncIterator[Kept]:
     def told(step: Awaitable[None]) -> None:
         tasks.add(asyncio.ensure_future(step))
 
-    async def before() -> None:
-        kept.secrets += 1
-
     def changed(state: Mapping[str, Replica]) -> None:
         kept.state = state
         told(kept.wake())
@@ -147,7 +143,7 @@ async def keeping(api: KubeApi, resolved: Resolved) -> AsyncIterator[Kept]:
         kept.failures.append((pod.name, error))
         told(kept.wake())
 
-    running = asyncio.ensure_future(keep_joined(api, resolved, SPEC, before=before, changed=changed, failed=failed))
+    running = asyncio.ensure_future(keep_joined(api, resolved, SPEC, changed=changed, failed=failed))
     try:
         yield kept
     finally:
@@ -160,7 +156,7 @@ def joined(kept: Kept, *pods: str) -> Callable[[], bool]:
         {
             each.name
             for each in kept.state.values()
-            if not each.to_join(SPEC.manager, SPEC.image, SPEC.secret) and each.node
+            if not each.to_join(SPEC.manager, SPEC.image, SPEC.workload) and each.node
         }
         == set(pods)
     )
@@ -178,7 +174,7 @@ async def test_all_pods_are_joined_and_those_that_come(fake: FakeApi, api: KubeA
         await kept.until(joined(kept, "b-1", "b-2", "b-3"))
         fake.remove("pods", "b-1")
         await kept.until(joined(kept, "b-2", "b-3"))
-        assert (kept.failures, kept.secrets) == ([], 3)
+        assert kept.failures == []
 
 
 async def test_a_sidecar_that_ends_is_followed_by_another(fake: FakeApi, api: KubeApi) -> None:

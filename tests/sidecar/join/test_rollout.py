@@ -61,10 +61,6 @@ def test_counts(made: Object, expected: str | None) -> None:
         (waiting("b", "ErrImagePull", "no app:2", init=False), "container b of pod b-1: no app:2"),
         (waiting("b", "CrashLoopBackOff", init=False), "container b of pod b-1: CrashLoopBackOff"),
         (waiting("meshdev", "PodInitializing"), "0 of 2 pods are replaced"),
-        (
-            waiting("meshdev", "CreateContainerConfigError", "failed to sync secret cache: timed out"),
-            "container meshdev of pod b-1: failed to sync secret cache: timed out",
-        ),
     ],
 )
 def test_what_may_pass_is_told(there: Object, words: str) -> None:

@@ -1,0 +1,44 @@
+"""What a user may do, asked before it is done (SelfSubjectAccessReview; ``system:basic-user`` lets everybody ask)."""
+
+import asyncio
+from typing import Final
+
+from meshdev.errors import ForbiddenError
+from meshdev.kube.access import Access
+from meshdev.kube.client import KubeApi
+from meshdev.kube.errors import NotFoundError, forbidden
+
+REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+async def require(api: KubeApi, *needed: Access) -> None:
+    """Raise ForbiddenError that names the first of *needed* that the user may not do.
+
+    A cluster that does not let its users ask is taken to allow it: the request itself will tell.
+    """
+    allowed = await asyncio.gather(*(_allowed(api, each) for each in needed))
+    for asked, may in zip(needed, allowed, strict=True):
+        if not may:
+            raise forbidden(asked)
+
+
+async def _allowed(api: KubeApi, asked: Access) -> bool:
+    resource, _, subresource = asked.resource.partition("/")
+    attributes = {
+        "namespace": asked.namespace,
+        "verb": asked.verb,
+        "group": asked.group,
+        "resource": resource,
+        "subresource": subresource,
+        "name": asked.name,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    try:
+        answer = await api.create(REVIEWS, review)
+    except (ForbiddenError, NotFoundError):
+        return True
+    return bool((answer.get("status") or {}).get("allowed"))
