@@ -36,8 +36,8 @@ Figures = Mapping[str, Figure]
 WORST: Final = frozenset({"restarts"})
 
 GOALS: Final[Mapping[str, Goal]] = {
-    "first intercepted request, cold, s": Goal(2.5, absolute=True),
-    "first intercepted request, warm, s": Goal(2.5, absolute=True),
+    "first intercepted request, cold, s": Goal(1.0, absolute=True),
+    "first intercepted request, warm, s": Goal(1.0, absolute=True),
     "restarts": Goal(0, absolute=True),
     "match added, ms": Goal(100, absolute=True),
     "match withdrawn, ms": Goal(100, absolute=True),
