@@ -43,6 +43,7 @@ HELPER_RESULTS: Final[dict[str, answers.Result | lines.Fault]] = {
         (answers.Upstream(SERVER, 4),),
         "no nft",
     ),
+    "dns_set": answers.DnsSet("resolved did not answer"),
     "beat": answers.Beat(True, (SERVER,), ("a.b",), ("tun was removed",), ("it was set down",)),
     "translations": answers.Translations(("Docker translates 10.96.0.0/16",)),
     "fault": lines.Fault("route", "no way", "try"),

@@ -1,6 +1,11 @@
-"""What session and helper both hold to: the version, the most of everything, the beat."""
+"""What session and helper both hold to: the version, the most of everything, fields of several messages, the beat."""
 
+from ipaddress import IPv4Network
 from typing import Final, Literal
+
+from meshdev.wire import values
+from meshdev.wire.codecs import Codec, Many, Parsed, Text, itself
+from meshdev.wire.values import IPAddress
 
 VERSION: Final = 1
 LINE_LIMIT: Final = 256 * 1024
@@ -20,6 +25,14 @@ MAX_RELAYS: Final = 256
 MAX_FDS: Final = 64
 #: Characters of what is said to people.
 MAX_WORDS: Final = 4096
+
+ADDRESS: Final[Codec[IPAddress]] = Parsed(values.address)
+NAME: Final = Parsed(values.name)
+NAMES: Final = Many(NAME, MAX_NAMES, distinct=itself)
+ROUTES: Final[Codec[tuple[IPv4Network, ...]]] = Many(Parsed(values.route), MAX_ROUTES, distinct=itself)
+SERVERS: Final = Many(ADDRESS, MAX_UPSTREAMS, distinct=itself)
+SENTENCE: Final = Text(MAX_WORDS)
+SENTENCES: Final = Many(SENTENCE, MAX_PROBLEMS)
 
 Way = Literal["resolved", "redirect", "file"]
 WAYS: Final[tuple[Way, ...]] = ("resolved", "redirect", "file")

@@ -2,52 +2,42 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-from meshdev.errors import LaptopError, MeshdevError, ProtocolError, by_code
-from meshdev.wire import values
-from meshdev.wire.fields import Fields, plain
+from meshdev.errors import LaptopError, MeshdevError, by_code
+from meshdev.wire.codecs import Choice, Integer, Nullable, Text
 from meshdev.wire.helper.answers import Result
-from meshdev.wire.helper.limits import MAX_FDS, MAX_NAMES, MAX_UPSTREAMS, MAX_WORDS, VERSION, WAYS, Way
+from meshdev.wire.helper.limits import MAX_FDS, MAX_WORDS, NAMES, SENTENCE, SERVERS, VERSION, WAYS, Way
 from meshdev.wire.helper.requests import REQUESTS, Request
-from meshdev.wire.jsonlines import decode, encode
+from meshdev.wire.jsonlines import encode
+from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
 from meshdev.wire.values import IPAddress
 
+_NUMBER: Final = Integer(0, 1 << 53)
+_FDS: Final = Integer(0, MAX_FDS)
+_VERSION: Final = Integer(VERSION, VERSION)
 
-@dataclass(frozen=True, slots=True)
+
+@message()
 class Greeting:
     """The helper's first line. ``dns`` is the way that was chosen and ``why`` the one-line trace of that decision;
     ``nameservers`` and ``search`` are what the laptop uses without us."""
 
-    pid: int
-    uid: int
-    dns: Way
-    why: str
-    nameservers: tuple[IPAddress, ...]
-    search: tuple[str, ...]
-
-    @classmethod
-    def read(cls, found: Fields) -> "Greeting":
-        return cls(
-            found.integer("pid", 1, 1 << 22),  # PID_MAX_LIMIT
-            found.integer("uid", 0, 1 << 32),
-            found.choice("dns", WAYS),
-            found.text("why", MAX_WORDS),
-            found.distinct("nameservers", values.address, MAX_UPSTREAMS),
-            found.distinct("search", values.name, MAX_NAMES),
-        )
+    pid: int = field(Integer(1, 1 << 22))  # PID_MAX_LIMIT
+    uid: int = field(Integer(0, 1 << 32))
+    dns: Way = field(Choice(WAYS))
+    why: str = field(SENTENCE)
+    nameservers: tuple[IPAddress, ...] = field(SERVERS)
+    search: tuple[str, ...] = field(NAMES)
 
 
-@dataclass(frozen=True, slots=True)
+@message()
 class Fault:
     """An error on its way between two processes."""
 
-    code: str
-    message: str
-    hint: str | None
-
-    @classmethod
-    def read(cls, found: Fields) -> "Fault":
-        return cls(found.text("code", 64), found.text("message", MAX_WORDS), found.text_or_none("hint", MAX_WORDS))
+    code: str = field(Text(64))
+    message: str = field(SENTENCE)
+    hint: str | None = field(Nullable(SENTENCE))
 
     @classmethod
     def of(cls, error: MeshdevError) -> "Fault":
@@ -68,51 +58,52 @@ class Answer:
     fds: int = 0
 
 
+_REQUESTS: Final = Tagged("op", {kind.op: kind for kind in REQUESTS})
+
+
 def encode_request(number: int, request: Request) -> bytes:
     """The line of one request."""
-    return encode({"id": number, "op": request.op, **plain(request)})
+    return encode({"id": number, **_REQUESTS.dump(request)})
 
 
 def parse_request(line: bytes) -> tuple[int, Request]:
     """Number and request of a line. Raises ProtocolError on everything that is not exactly one."""
-    found = decode(line, "The request")
-    number = found.integer("id", 0, 1 << 53)
-    op = found.choice("op", tuple(kind.op for kind in REQUESTS))
-    request = next(kind for kind in REQUESTS if kind.op == op).read(found)
-    found.end()
-    return number, request
+    return decode(line, "The request", lambda found: (take(found, "id", _NUMBER), _REQUESTS.load(found)))
 
 
 def encode_answer(answer: Answer) -> bytes:
     """The line of one answer."""
     key = "error" if isinstance(answer.result, Fault) else "ok"
-    return encode({"id": answer.id, key: plain(answer.result), "fds": answer.fds})
+    return encode({"id": answer.id, key: dump(answer.result), "fds": answer.fds})
 
 
 def parse_answer(line: bytes, expected: Callable[[int], type[Result] | None]) -> Answer:
     """An answer; *expected* names the kind of result for a request's number, None for a number never asked."""
-    found = decode(line, "The answer")
-    number, fds = found.integer("id", 0, 1 << 53), found.integer("fds", 0, MAX_FDS)
-    kind = expected(number)
-    if kind is None:
-        raise ProtocolError(f"An answer to request {number}, which was not asked")
-    read: Callable[[Fields], Result] = kind.read
-    result = found.inner("error").whole(Fault.read) if "error" in found else found.inner("ok").whole(read)
-    found.end()
-    return Answer(number, result, fds)
+
+    def read(found: dict[str, object]) -> Answer:
+        number, fds = take(found, "id", _NUMBER), take(found, "fds", _FDS)
+        kind = expected(number)
+        if kind is None:
+            raise ValueError(f"request {number} was not asked")
+        if "ok" in found and "error" in found:
+            raise ValueError("a result and an error")
+        result = take(found, "error", nested(Fault)) if "error" in found else take(found, "ok", nested(kind))
+        return Answer(number, result, fds)
+
+    return decode(line, "The answer", read)
 
 
 def encode_greeting(greeting: Greeting | Fault) -> bytes:
     """The helper's first line, or the reason why there will be no helper."""
-    if isinstance(greeting, Fault):
-        return encode({"helper": VERSION, "error": plain(greeting)})
-    return encode({"helper": VERSION, **plain(greeting)})
+    told = {"error": dump(greeting)} if isinstance(greeting, Fault) else dump(greeting)
+    return encode({"helper": VERSION, **told})
 
 
 def parse_greeting(line: bytes) -> Greeting | Fault:
     """The helper's first line. Raises ProtocolError on another version: session and helper are one installation."""
-    found = decode(line, "The greeting")
-    found.integer("helper", VERSION, VERSION)
-    greeting = found.inner("error").whole(Fault.read) if "error" in found else Greeting.read(found)
-    found.end()
-    return greeting
+    return decode(line, "The greeting", _greeting)
+
+
+def _greeting(found: dict[str, object]) -> Greeting | Fault:
+    take(found, "helper", _VERSION)
+    return take(found, "error", nested(Fault)) if "error" in found else load(Greeting, found)

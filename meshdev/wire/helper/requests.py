@@ -1,12 +1,14 @@
-"""The closed list of what the session may ask of the root helper. ``read`` checks every value."""
+"""The closed list of what the session may ask of the root helper.
 
-from dataclasses import dataclass
+Strict: a helper that does not know part of a request, which comes from a user to root, does none of it.
+"""
+
 from ipaddress import IPv4Address, IPv4Network
-from typing import ClassVar, Final
+from typing import ClassVar, Final, get_args
 
 from meshdev.config import MAX_CARRIERS, RELAY_PORTS
 from meshdev.wire import values
-from meshdev.wire.fields import Fields
+from meshdev.wire.codecs import FLAG, PORT, Choice, Integer, Many, Parsed, itself
 from meshdev.wire.helper.answers import (
     AddressSet,
     Beat,
@@ -18,53 +20,42 @@ from meshdev.wire.helper.answers import (
     Translations,
     TunOpened,
 )
-from meshdev.wire.helper.limits import MAX_DOMAINS, MAX_NAMES, MAX_RELAYS, MAX_ROUTES, MAX_UPSTREAMS
+from meshdev.wire.helper.limits import ADDRESS, MAX_DOMAINS, MAX_RELAYS, NAME, NAMES, ROUTES, SERVERS
 from meshdev.wire.intercepts import TRANSPORTS, Transport
+from meshdev.wire.message import field, message, nested
 from meshdev.wire.values import IPAddress
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class OpenTun:
     """Make the device; once a helper. Refused where no packet filter can guard it, unless it may be *unguarded*."""
 
     op: ClassVar[str] = "open_tun"
     answer: ClassVar[type[Result]] = TunOpened
-    queues: int
-    unguarded: bool = False
-
-    @classmethod
-    def read(cls, found: Fields) -> "OpenTun":
-        return cls(found.integer("queues", 1, MAX_CARRIERS), found.flag("unguarded"))
+    queues: int = field(Integer(1, MAX_CARRIERS))
+    unguarded: bool = field(FLAG, default=False)
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class SetAddress:
     """Give the device its address and bring it up; again with another address: move there, without routes."""
 
     op: ClassVar[str] = "set_address"
     answer: ClassVar[type[Result]] = AddressSet
-    address: IPv4Address
-    mtu: int
-
-    @classmethod
-    def read(cls, found: Fields) -> "SetAddress":
-        return cls(found.parsed("address", values.session_address), found.integer("mtu", 576, 65535))
+    address: IPv4Address = field(Parsed(values.session_address))
+    mtu: int = field(Integer(576, 65535))
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class SetRoutes:
     """The routes that shall exist on the device, all of them."""
 
     op: ClassVar[str] = "set_routes"
     answer: ClassVar[type[Result]] = RoutesSet
-    routes: tuple[IPv4Network, ...]
-
-    @classmethod
-    def read(cls, found: Fields) -> "SetRoutes":
-        return cls(found.distinct("routes", values.route, MAX_ROUTES))
+    routes: tuple[IPv4Network, ...] = field(ROUTES)
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class AddRoutes:
     """Routes to add to those that exist: what one DNS answer needs, without telling all of them again.
 
@@ -73,40 +64,28 @@ class AddRoutes:
 
     op: ClassVar[str] = "add_routes"
     answer: ClassVar[type[Result]] = RoutesSet
-    routes: tuple[IPv4Network, ...]
-
-    @classmethod
-    def read(cls, found: Fields) -> "AddRoutes":
-        return cls(found.distinct("routes", values.route, MAX_ROUTES))
+    routes: tuple[IPv4Network, ...] = field(ROUTES)
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class DnsSockets:
     """Sockets for the forwarder; again: a fresh set, as after a change of network."""
 
     op: ClassVar[str] = "dns_sockets"
     answer: ClassVar[type[Result]] = DnsOpened
-    upstreams: tuple[IPAddress, ...]
-
-    @classmethod
-    def read(cls, found: Fields) -> "DnsSockets":
-        return cls(found.distinct("upstreams", values.address, MAX_UPSTREAMS))
+    upstreams: tuple[IPAddress, ...] = field(SERVERS)
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class UpstreamTcp:
     """One marked, non-blocking TCP socket of the server's family, not connected."""
 
     op: ClassVar[str] = "upstream_tcp"
     answer: ClassVar[type[Result]] = Done
-    server: IPAddress
-
-    @classmethod
-    def read(cls, found: Fields) -> "UpstreamTcp":
-        return cls(found.parsed("server", values.address))
+    server: IPAddress = field(ADDRESS)
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class SetDns:
     """Send the laptop's DNS to the forwarder; again: with other names, or to have caches forget what it answered.
 
@@ -116,85 +95,53 @@ class SetDns:
 
     op: ClassVar[str] = "set_dns"
     answer: ClassVar[type[Result]] = DnsSet
-    search: tuple[str, ...]
-    domains: tuple[str, ...]
-
-    @classmethod
-    def read(cls, found: Fields) -> "SetDns":
-        return cls(
-            found.distinct("search", values.name, MAX_NAMES),
-            found.distinct("domains", values.name, MAX_DOMAINS),
-        )
+    search: tuple[str, ...] = field(NAMES)
+    domains: tuple[str, ...] = field(Many(NAME, MAX_DOMAINS, distinct=itself))
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class RelayTarget:
     """A relay's port at the session's address, and the program of this machine that it leads to."""
 
-    relay: int
-    protocol: Transport
-    address: IPv4Address
-    port: int
-
-    @classmethod
-    def read(cls, found: Fields) -> "RelayTarget":
-        return cls(
-            found.integer("relay", RELAY_PORTS.start, RELAY_PORTS.stop - 1),
-            found.choice("protocol", TRANSPORTS),
-            found.parsed("address", values.local_address),
-            found.integer("port", 1, 65535),
-        )
+    relay: int = field(Integer(RELAY_PORTS.start, RELAY_PORTS.stop - 1))
+    protocol: Transport = field(Choice(TRANSPORTS))
+    address: IPv4Address = field(Parsed(values.local_address))
+    port: int = field(PORT)
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class SetRelays:
     """The relays that shall lead to this machine's programs, all of them; everything else stays out."""
 
     op: ClassVar[str] = "set_relays"
     answer: ClassVar[type[Result]] = Done
-    relays: tuple[RelayTarget, ...]
-
-    @classmethod
-    def read(cls, found: Fields) -> "SetRelays":
-        relays = found.wholes("relays", RelayTarget.read, MAX_RELAYS)
-        found.check("relays", len({(each.relay, each.protocol) for each in relays}) == len(relays))
-        return cls(relays)
+    relays: tuple[RelayTarget, ...] = field(
+        Many(nested(RelayTarget), MAX_RELAYS, distinct=lambda each: (each.relay, each.protocol))
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class FindTranslations:
     """Whether other programs translate what our routes bring into the tunnel. Changes nothing."""
 
     op: ClassVar[str] = "find_translations"
     answer: ClassVar[type[Result]] = Translations
 
-    @classmethod
-    def read(cls, _: Fields) -> "FindTranslations":
-        return cls()
 
-
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class Heartbeat:
     """The session is alive: without one for BEAT_LIMIT_SECONDS the laptop's DNS goes back, until the next."""
 
     op: ClassVar[str] = "heartbeat"
     answer: ClassVar[type[Result]] = Beat
 
-    @classmethod
-    def read(cls, _: Fields) -> "Heartbeat":
-        return cls()
 
-
-@dataclass(frozen=True, slots=True)
+@message(strict=True)
 class Close:
     """Undo everything, answer, end. EOF does the same without an answer."""
 
     op: ClassVar[str] = "close"
     answer: ClassVar[type[Result]] = Done
-
-    @classmethod
-    def read(cls, _: Fields) -> "Close":
-        return cls()
 
 
 Request = (
@@ -210,16 +157,4 @@ Request = (
     | Heartbeat
     | Close
 )
-REQUESTS: Final[tuple[type[Request], ...]] = (
-    OpenTun,
-    SetAddress,
-    SetRoutes,
-    AddRoutes,
-    DnsSockets,
-    UpstreamTcp,
-    SetDns,
-    SetRelays,
-    FindTranslations,
-    Heartbeat,
-    Close,
-)
+REQUESTS: Final[tuple[type[Request], ...]] = get_args(Request)

@@ -1,0 +1,182 @@
+"""What one field of a message may hold: each codec checks a value that JSON brought and makes one that JSON takes.
+
+``load`` raises ValueError for everything that the codec does not describe, ``dump`` trusts its own process. Codecs are
+plain values, so that tests make examples of whatever they allow (tests/wire/strategies.py).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+#: The longest text in a field: the message of an admission webhook fits.
+MAX_TEXT: Final = 1 << 16
+#: The longest text that stands for an address, a route or a name.
+MAX_VALUE: Final = 255
+#: The most items in a list.
+MAX_ITEMS: Final = 8192
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+Word = TypeVar("Word", bound=str)
+
+
+class InvalidValueError(ValueError):
+    """What is wrong, and where: ``port of relays of The request has an invalid value``."""
+
+    def __init__(self, fault: str = " has an invalid value") -> None:
+        super().__init__(fault)
+        self.fault = fault
+        self.path: list[str] = []
+
+    @classmethod
+    def inside(cls, key: str, error: ValueError) -> "InvalidValueError":
+        """*error* as one of the value at *key*."""
+        found = error if isinstance(error, InvalidValueError) else cls(f": {error}")
+        found.path.append(key)
+        return found
+
+    def __str__(self) -> str:
+        return f"{' of '.join(self.path)}{self.fault}"[:500]
+
+
+class Codec(ABC, Generic[T]):
+    """How a value of type T travels."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def load(self, value: object) -> T:
+        """The value in what ``json.loads`` made. Raises ValueError."""
+
+    def dump(self, value: T) -> object:
+        """What ``json.dumps`` takes: the value itself where JSON has its type."""
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Codec[bool]):
+    """True or false."""
+
+    def load(self, value: object) -> bool:
+        if value is True or value is False:
+            return value
+        raise InvalidValueError
+
+
+@dataclass(frozen=True, slots=True)
+class Integer(Codec[int]):
+    """A whole number from *low* to *high*, both included."""
+
+    low: int
+    high: int
+
+    def load(self, value: object) -> int:
+        # Not isinstance: True and False are instances of int.
+        if type(value) is not int or not self.low <= value <= self.high:
+            raise InvalidValueError
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Codec[float]):
+    """A number from *low* to *high*, both included, sent with at most so many *digits* behind the point."""
+
+    low: float
+    high: float
+    digits: int | None = None
+
+    def load(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            raise InvalidValueError  # so is NaN: it compares with nothing
+        return float(value)
+
+    def dump(self, value: float) -> object:
+        return value if self.digits is None else round(value, self.digits)
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Codec[str]):
+    """A string of at most *limit* characters, without NUL."""
+
+    limit: int = MAX_TEXT
+
+    def load(self, value: object) -> str:
+        if not isinstance(value, str) or len(value) > self.limit or "\0" in value:
+            raise InvalidValueError
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Codec[T]):
+    """A string of at most *limit* characters as *parse* understands it, which raises ValueError; ``str`` undoes it."""
+
+    parse: Callable[[str], T]
+    limit: int = MAX_VALUE
+
+    def load(self, value: object) -> T:
+        if not isinstance(value, str) or len(value) > self.limit or "\0" in value:
+            raise InvalidValueError
+        return self.parse(value)
+
+    def dump(self, value: T) -> object:
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Codec[Word]):
+    """One of the *allowed* words."""
+
+    allowed: tuple[Word, ...]
+
+    def load(self, value: object) -> Word:
+        for word in self.allowed:
+            if word == value:
+                return word
+        raise InvalidValueError
+
+
+@dataclass(frozen=True, slots=True)
+class Nullable(Codec[T | None]):
+    """What *item* allows, or null."""
+
+    item: Codec[T]
+
+    def load(self, value: object) -> T | None:
+        return None if value is None else self.item.load(value)
+
+    def dump(self, value: T | None) -> object:
+        return None if value is None else self.item.dump(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Many(Codec[tuple[T, ...]]):
+    """A list of at most *most* items; where *distinct* is set, no two of them have the same one."""
+
+    item: Codec[T]
+    most: int = MAX_ITEMS
+    distinct: Callable[[T], Hashable] | None = None
+
+    def load(self, value: object) -> tuple[T, ...]:
+        if not isinstance(value, list) or len(value) > self.most:
+            raise InvalidValueError
+        load = self.item.load
+        items = tuple([load(each) for each in value])
+        if self.distinct is not None and len(set(map(self.distinct, items))) != len(items):
+            raise InvalidValueError(" repeats an entry")
+        return items
+
+    def dump(self, value: tuple[T, ...]) -> object:
+        if type(self.item).dump is Codec.dump:
+            return value  # of 8,192 routes as text, say: JSON takes them as they are
+        dump = self.item.dump
+        return [dump(each) for each in value]
+
+
+def itself(value: K) -> K:
+    """For ``Many(…, distinct=itself)``: the items are all different."""
+    return value
+
+
+FLAG: Final = Flag()
+PORT: Final = Integer(1, 65535)

@@ -1,0 +1,198 @@
+"""Messages declared once: a class with a codec for each field is what is sent, what is accepted, and its limits.
+
+::
+
+    @message(strict=True)
+    class SetAddress:
+        address: IPv4Address = field(Parsed(values.session_address))
+        mtu: int = field(Integer(576, 65535))
+
+:func:`message` makes a frozen dataclass of it; :func:`load` and :func:`dump` go between it and JSON's objects.
+
+How messages may grow, and what a peer of another version does:
+
+* A field that is added is ``optional``: a peer that does not send it yet means the default. A peer that does not know
+  it yet skips it, unless the message is ``strict``: there what is not known is refused, because doing half of what was
+  asked for is worse than an error (requests to root, requests of the user).
+* A message whose meaning changes gets the next ``version``, which is sent beside its fields; without one it is 1.
+  Versions that are newer than what was declared here are refused.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeVar, dataclass_transform
+
+from meshdev.errors import ProtocolError
+from meshdev.wire.codecs import Choice, Codec, InvalidValueError
+
+#: The key of a message's version, which no field has.
+VERSION_KEY: Final = "v"
+
+_MISSING: Final[Any] = dataclasses.MISSING
+
+T = TypeVar("T")
+
+
+def field(codec: Codec[T], *, default: T = _MISSING, key: str = "", optional: bool = False) -> T:
+    """A field of a message. *key* is its name on the wire where that differs; "a.b" is b of the object at a.
+
+    An *optional* one may be missing there, and is then the *default*; all others are sent and expected always.
+    """
+    return dataclasses.field(default=default, metadata={"codec": codec, "key": key, "optional": optional})
+
+
+class _Member(NamedTuple):
+    """One key of an object. *name* is the attribute; empty where the object at *key* holds several of them."""
+
+    name: str
+    key: str
+    codec: Codec[Any]
+    optional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Object(Codec[Any]):
+    """Some attributes of a message as one object: ``load`` gives a dict of them, ``dump`` takes the message."""
+
+    members: tuple[_Member, ...]
+    strict: bool
+
+    def load(self, value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise InvalidValueError(" is not an object")
+        found: dict[str, Any] = {}
+        for name, key, codec, optional in self.members:
+            if optional and key not in value:
+                continue
+            loaded = take(value, key, codec)
+            if name:
+                found[name] = loaded
+            else:
+                found |= loaded
+        if self.strict and value:
+            raise InvalidValueError(f" has unknown keys: {', '.join(sorted(value))[:200]}")
+        return found
+
+    def dump(self, value: object) -> dict[str, object]:
+        return {key: codec.dump(getattr(value, name) if name else value) for name, key, codec, _ in self.members}
+
+
+class Schema(Codec[T]):
+    """What was declared of one class."""
+
+    def __init__(self, kind: Callable[..., T], attributes: _Object, version: int) -> None:
+        self.attributes = attributes
+        self.version = version
+        self._make = kind
+
+    def load(self, value: object) -> T:
+        version = value.pop(VERSION_KEY, 1) if isinstance(value, dict) else 1
+        if type(version) is not int or not 1 <= version <= self.version:
+            raise InvalidValueError(f" is of version {version!r:.20}, and this meshdev reads up to {self.version}")
+        return self._make(**self.attributes.load(value))
+
+    def dump(self, value: T) -> dict[str, object]:
+        version = {VERSION_KEY: self.version} if self.version > 1 else {}
+        return version | self.attributes.dump(value)
+
+
+#: Of every message in the modules that are loaded.
+SCHEMAS: Final[dict[type, Schema[Any]]] = {}
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def message(
+    *, strict: bool = False, version: int = 1, kw_only: bool = False, order: bool = False
+) -> Callable[[type[T]], type[T]]:
+    """Declare a class as a message. *strict* and *version*: see above; the others are those of a dataclass."""
+
+    def declare(cls: type[T]) -> type[T]:
+        made: type[Any] = dataclass(frozen=True, slots=True, kw_only=kw_only, order=order)(cls)
+        fields = {each.metadata["key"] or each.name: each for each in dataclasses.fields(made)}
+        SCHEMAS[made] = Schema(made, _object(fields, strict), version)
+        return made
+
+    return declare
+
+
+def _object(fields: Mapping[str, dataclasses.Field[Any]], strict: bool) -> _Object:
+    """Of *fields* by their keys; those with the same word before a dot are one object inside."""
+    groups: dict[str, dict[str, dataclasses.Field[Any]]] = {}
+    for key, each in fields.items():
+        first, _, rest = key.partition(".")
+        groups.setdefault(first, {})[rest] = each
+    return _Object(tuple(_member(key, group, strict) for key, group in groups.items()), strict)
+
+
+def _member(key: str, group: dict[str, dataclasses.Field[Any]], strict: bool) -> _Member:
+    if "" not in group:
+        return _Member("", key, _object(group, strict), optional=False)
+    return _Member(group[""].name, key, group[""].metadata["codec"], group[""].metadata["optional"])
+
+
+def nested(kind: type[T]) -> Codec[T]:
+    """A message as a field of another."""
+    return SCHEMAS[kind]
+
+
+def load(kind: type[T], value: object) -> T:
+    """The message in what JSON brought, of which it takes the keys. Raises ValueError."""
+    found: T = SCHEMAS[kind].load(value)
+    return found
+
+
+def dump(value: object) -> dict[str, object]:
+    """A message as ``json.dumps`` takes it: tuples, for example, stay what they are."""
+    return SCHEMAS[type(value)].dump(value)
+
+
+class Tagged(Generic[T]):
+    """Messages of one channel, told apart by the word at *key* beside their fields."""
+
+    def __init__(self, key: str, kinds: Mapping[str, type[T]]) -> None:
+        self.key = key
+        self.kinds = kinds
+        self._word = Choice(tuple(kinds))
+        self._words = {kind: word for word, kind in kinds.items()}
+
+    def load(self, value: dict[str, object]) -> T:
+        """The message in an object, of which it takes the keys. Raises ValueError."""
+        return load(self.kinds[take(value, self.key, self._word)], value)
+
+    def dump(self, value: T) -> dict[str, object]:
+        """The object of a message."""
+        return {self.key: self._words[type(value)], **dump(value)}
+
+
+def take(value: dict[str, object], key: str, codec: Codec[T]) -> T:
+    """What *codec* reads at *key*, which is gone then: what is left in *value* is unknown. Raises InvalidValueError."""
+    if key not in value:
+        raise InvalidValueError(f" has no {key}")
+    try:
+        return codec.load(value.pop(key))
+    except ValueError as error:
+        raise InvalidValueError.inside(key, error) from None
+
+
+def decode(data: bytes, what: str, read: Callable[[dict[str, object]], T]) -> T:
+    """What *read* makes of the JSON object in *data*. Raises ProtocolError, in which *what* names the data."""
+    try:
+        return read(_json_object(data))
+    except ValueError as error:
+        raise ProtocolError(str(InvalidValueError.inside(what, error))) from None
+
+
+def _json_object(data: bytes) -> dict[str, object]:
+    try:
+        found = json.loads(str(data, "utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise InvalidValueError(" is not JSON") from None
+    if not isinstance(found, dict):
+        raise InvalidValueError(" is not an object")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are Python's idea of JSON, nobody else's
