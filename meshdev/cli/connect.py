@@ -16,6 +16,7 @@ from meshdev.cli.signals import ENDING, Signals
 from meshdev.config import MAX_CARRIERS
 from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError
 from meshdev.state import Paths
+from meshdev.wire.message import dump
 from meshdev.wire.session_api import Carrier, ConnectOptions, Status, StatusRequest
 
 EXAMPLE: Final = """\b
@@ -122,7 +123,7 @@ def start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals, sto
 
 def _answer(status: Status, output: Format, text: str) -> None:
     if output is Format.JSON:
-        render.print_json(status.as_json())
+        render.print_json(dump(status))
     else:
         render.print_text(text)
 

@@ -16,6 +16,7 @@ from meshdev.intercept.match import parse_match
 from meshdev.intercept.ports import parse_port
 from meshdev.intercept.target import parse_target
 from meshdev.state import Paths
+from meshdev.wire.message import dump
 from meshdev.wire.session_api import ConnectOptions, Note
 from meshdev.wire.session_intercepts import Counts, InterceptRequest, InterceptStatus, Mode, Strategy
 
@@ -97,7 +98,7 @@ def intercept(wanted: ConnectOptions, asked: InterceptRequest, output: Format) -
 
 def _say_up(status: InterceptStatus, asked: InterceptRequest, output: Format) -> None:
     if output is Format.JSON:
-        render.print_json(status.as_json())
+        render.print_json(dump(status))
     else:
         render.print_text(intercept_text.up(status, asked))
 

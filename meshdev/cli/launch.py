@@ -24,8 +24,7 @@ from meshdev.cli.options import anchored
 from meshdev.errors import LaptopError, MeshdevError, ProtocolError, SudoError
 from meshdev.helper.trust import callers, check_installation
 from meshdev.state import Paths
-from meshdev.wire.jsonlines import decode
-from meshdev.wire.session_api import Failed
+from meshdev.wire.session_api import parse_failure
 
 PROMPT: Final = "[meshdev] password for %p: "
 
@@ -216,8 +215,7 @@ def run_as_root(command: list[str]) -> str:
 
 def _own_words(said: bytes, code: int) -> MeshdevError:
     """The error in the helper's last line. Raises ProtocolError where that is none of its own."""
-    fields = decode(said.strip().rpartition(b"\n")[2], "the helper's last line")
-    return Failed.read(fields, exit_code=code).as_error()
+    return parse_failure(said.strip().rpartition(b"\n")[2], code).as_error()
 
 
 def _no_sudo(error: OSError) -> SudoError:

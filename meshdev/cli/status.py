@@ -6,6 +6,7 @@ from typing import Final
 from meshdev.cli import api, leftovers, render
 from meshdev.cli.options import Format, Output
 from meshdev.state import Paths
+from meshdev.wire.message import dump
 from meshdev.wire.session_api import Status
 
 EXAMPLE: Final = "Example: meshdev status -o json"
@@ -23,7 +24,7 @@ def command(output: Output = Format.TEXT) -> None:
     """
     status = current(Paths.locate())
     if output is Format.JSON:
-        render.print_json(status.as_json())
+        render.print_json(dump(status))
     else:
         render.print_text(render.status_text(status))
 

@@ -32,6 +32,7 @@ from meshdev.wire.session_api import (
     Wait,
     encode_answer,
     encode_event,
+    encode_request,
     parse_request,
 )
 from meshdev.wire.session_intercepts import (
@@ -236,7 +237,7 @@ class FakeSession:
     # -- intercepts ------------------------------------------------------------------------------------------------
 
     def intercept(self, one: Intercept) -> None:
-        self.trace(f"asked {json.dumps(one.request.as_json())}")
+        self.trace(f"asked {json.dumps(json.loads(encode_request(one.request)))}")
         self.intercepts.append(one)
         if one.request.target == self.plan.refuse:
             self.end(one, Failed.of(InterceptError("jane@host has it since 5 min: a=1", hint="--takeover")))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from meshdev.errors import ForbiddenError, MeshdevError, PeerClosed, ProtocolError
 from meshdev.wire.jsonlines import MAX_LINE, LineSplitter, decode, encode
+from meshdev.wire.message import dump
 from meshdev.wire.session_api import (
     CarrierStatus,
     ConnectOptions,
@@ -71,7 +72,7 @@ def test_options_travel() -> None:
 
 
 def test_status_has_the_keys_scripts_rely_on() -> None:
-    value = CONNECTED.as_json()
+    value = dump(CONNECTED)
     assert value["manager"] == {"namespace": "default", "pod": "meshdev-traffic-manager-1"}
     assert value["pids"] == {"session": 100, "helper": 101}
     assert value["dns"] == {
@@ -80,7 +81,7 @@ def test_status_has_the_keys_scripts_rely_on() -> None:
         "search": ("default.svc.cluster.local",),
         "domains": ("cluster.local",),
     }
-    nothing = json.loads(json.dumps(Status(state="disconnected").as_json()))
+    nothing = json.loads(json.dumps(dump(Status(state="disconnected"))))
     assert nothing == {
         "state": "disconnected",
         "context": None,
@@ -158,7 +159,7 @@ def test_every_error_comes_back_as_itself() -> None:
 
 
 def test_a_newer_sessions_status_is_read() -> None:
-    value = {**CONNECTED.as_json(), "weather": "fine"}
+    value = {**dump(CONNECTED), "weather": "fine"}
     assert parse_answer(StatusRequest(), json.dumps({"ok": value}).encode()) == CONNECTED
 
 
@@ -232,9 +233,9 @@ JSON = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(CONNECTED.as_json())), JSON)
+@given(st.sampled_from(sorted(dump(CONNECTED))), JSON)
 def test_a_status_with_one_wrong_value_is_read_or_refused(key: str, value: object) -> None:
-    line = json.dumps({"ok": {**CONNECTED.as_json(), key: value}}).encode()
+    line = json.dumps({"ok": {**dump(CONNECTED), key: value}}).encode()
     try:
         status = parse_answer(StatusRequest(), line)
     except ProtocolError:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
+from meshdev.wire.message import dump
 from meshdev.wire.session_api import (
     Event,
     Request,
@@ -93,7 +94,7 @@ FULL = InterceptRequest(
 
 
 def test_a_status_has_the_keys_scripts_rely_on() -> None:
-    assert json.loads(json.dumps(INTERCEPT.as_json())) == AS_JSON
+    assert json.loads(json.dumps(dump(INTERCEPT))) == AS_JSON
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_a_newer_sessions_intercept_is_read() -> None:
 
 
 def _request(**changes: Any) -> bytes:
-    return json.dumps({**FULL.as_json(), **changes}).encode()
+    return json.dumps({"op": "intercept", **dump(FULL), **changes}).encode()
 
 
 @pytest.mark.parametrize(
