@@ -53,13 +53,7 @@ def _headers(asked: InterceptRequest) -> list[str]:
 
 def counts(status: InterceptStatus) -> str:
     """The live line."""
-    numbers = status.counts
-    parts = [
-        f"{numbers.matched} matched",
-        f"{numbers.fell_back} fell back",
-        f"{numbers.errors} error{'' if numbers.errors == 1 else 's'}",
-        _pods(status),
-    ]
+    parts = [*status.counts.texts(), _pods(status)]
     if status.pending_listeners:
         parts.append(f"pending listener: {_pending(status)}")
     if missing := _missing(status):

@@ -16,9 +16,10 @@ from meshdev.intercept.match import parse_match
 from meshdev.intercept.ports import parse_port
 from meshdev.intercept.target import parse_target
 from meshdev.state import Paths
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import dump
 from meshdev.wire.session_api import ConnectOptions, Note
-from meshdev.wire.session_intercepts import Counts, InterceptRequest, InterceptStatus, Mode, Strategy
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Mode, Strategy
 
 
 def request(
@@ -115,7 +116,7 @@ def _stay(them: Intercepts, story: render.Story) -> None:
                 story.show(Note(note))
         counting.show(intercept_text.counts(status))
 
-    if stream.status and (counting.in_place or stream.status.counts != Counts() or stream.status.notes):
+    if stream.status and (counting.in_place or stream.status.counts != InterceptCounts() or stream.status.notes):
         live(stream.status)
     while not (stream.over or them.interrupted):
         them.interrupted = bool(them.turn(counting.due(), live) & ENDING)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -18,7 +18,8 @@ from meshdev.config import FIELD_MANAGER
 from meshdev.errors import ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
-from meshdev.wire.fields import Fields, parse
+from meshdev.wire.codecs import Choice, Integer, Many, Parsed
+from meshdev.wire.message import decode, dump, field, load, message
 
 Object = dict[str, Any]
 State = Literal["pending", "active", "refused"]
@@ -55,17 +56,26 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True)
+def _port(text: str) -> str:
+    if _PORT.fullmatch(text) is None:
+        raise ValueError("not a port")
+    return text
+
+
+_PODS: Final = Integer(0, 1 << 20)
+
+
+@message()
 class Status:
     """What the session knows of its pods; it is told with each renewal.
 
     *pending* are ports of pods on which nothing listens: ``9999/tcp``.
     """
 
-    state: State = "pending"
-    acked: int = 0
-    total: int = 0
-    pending: tuple[str, ...] = ()
+    state: State = field(Choice(_STATES), default="pending", optional=True)
+    acked: int = field(_PODS, default=0, optional=True)
+    total: int = field(_PODS, default=0, optional=True)
+    pending: tuple[str, ...] = field(Many(Parsed(_port), specs.MAX_PORTS), default=(), optional=True)
 
 
 @dataclass(frozen=True)
@@ -210,28 +220,14 @@ def _duration(value: object) -> float:
 
 
 def _status_text(status: Status) -> str:
-    told: Object = {"state": status.state, "acked": status.acked, "total": status.total}
-    return json.dumps(told | ({"pending": status.pending} if status.pending else {}))
+    told = dump(status)
+    if not status.pending:
+        del told["pending"]
+    return json.dumps(told)
 
 
 def _status(text: str) -> Status:
-    fields = Fields(parse(text.encode("utf-8", "surrogatepass"), "its status"), "its status")
-    found = Status()
-    if "state" in fields:
-        found = replace(found, state=fields.choice("state", _STATES))
-    if "acked" in fields:
-        found = replace(found, acked=fields.integer("acked", 0, 1 << 20))
-    if "total" in fields:
-        found = replace(found, total=fields.integer("total", 0, 1 << 20))
-    if "pending" in fields:
-        found = replace(found, pending=fields.all_parsed("pending", _port, specs.MAX_PORTS))
-    return found  # a later version may say more
-
-
-def _port(text: str) -> str:
-    if _PORT.fullmatch(text) is None:
-        raise ValueError("not a port")
-    return text
+    return decode(text.encode("utf-8", "surrogatepass"), "its status", lambda found: load(Status, found))
 
 
 def _text(value: object, limit: int) -> str:

@@ -1,17 +1,20 @@
 """The claim itself: frozen values, their JSON and its limits.
 
 A :class:`Spec` is written by one session and read by others and by the manager, so decoding checks everything: what
-is missing, unknown, too long or impossible raises ProtocolError.
+is missing, too long or impossible raises ProtocolError. What a newer session adds to a Spec is skipped; what it adds to
+a match is refused, because a condition that is not looked at claims the requests of others.
 """
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final, Literal
 
 from meshdev.errors import UsageError
 from meshdev.intercept import checks
-from meshdev.wire.fields import Fields, parse, plain
+from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, InvalidValueError, Many, Nullable, Parsed
+from meshdev.wire.message import decode as read_object
+from meshdev.wire.message import dump, field, load, message, nested, take
 
 Mode = Literal["proxy", "mesh"]
 Protocol = Literal["tcp", "udp", "http"]
@@ -31,23 +34,31 @@ MAX_PORTS: Final = 64
 #: Headers of one match; as many members of baggage and of tracestate.
 MAX_CONDITIONS: Final = 16
 
-_IDENTITY: Final = re.compile(r"[0-9a-f]{32}")
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # RFC 1123 subdomain, as Kubernetes has it
-_NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_UID: Final = re.compile(r"[A-Za-z0-9-]{1,63}")  # a UUID; it is used as the value of a label
+
+def _matching(pattern: str, what: str) -> Parsed[str]:
+    compiled = re.compile(pattern)
+
+    def parse(text: str) -> str:
+        if compiled.fullmatch(text) is None:
+            raise ValueError(f"{text!r} is not {what}")
+        return text
+
+    return Parsed(parse)
 
 
-@dataclass(frozen=True, order=True)
+@message(strict=True, order=True)
 class Workload:
     """What a target resolved to: the object that owns the pods, or the Service that selects them.
 
     *uid* is the one Kubernetes gave it.
     """
 
-    namespace: str
-    kind: Kind
-    name: str
-    uid: str
+    namespace: str = field(_matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "a namespace"))
+    kind: Kind = field(Choice(KINDS))
+    #: RFC 1123 subdomain, as Kubernetes has it
+    name: str = field(_matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a name"))
+    #: a UUID; it is used as the value of a label
+    uid: str = field(_matching(r"[A-Za-z0-9-]{1,63}", "a uid"))
 
     def __str__(self) -> str:
         """As users name it: ``deployment/b``."""
@@ -59,13 +70,13 @@ class Workload:
         return self.kind not in {"pod", "service"}
 
 
-@dataclass(frozen=True, order=True)
+@message(strict=True, order=True)
 class Port:
     """One intercepted port: *remote* at the pod, *local* on the laptop. "tcp" is of unknown content."""
 
-    remote: int
-    protocol: Protocol
-    local: int
+    remote: int = field(PORT)
+    protocol: Protocol = field(Choice(PROTOCOLS))
+    local: int = field(PORT)
 
     @property
     def transport(self) -> Literal["tcp", "udp"]:
@@ -73,27 +84,64 @@ class Port:
         return "udp" if self.protocol == "udp" else "tcp"
 
 
-@dataclass(frozen=True, order=True)
+_VALUES: Final = {"exact": checks.header_value, "regex": checks.regex, "present": checks.nothing}
+
+
+@message(strict=True, order=True)
 class HeaderMatch:
     """One condition on a header; *name* is lower case, *value* is empty for "present"."""
 
-    name: str
-    kind: How
-    value: str = ""
+    name: str = field(Parsed(checks.header_name, checks.MAX_NAME))
+    kind: How = field(Choice(HOWS))
+    value: str = field(Parsed(str, checks.MAX_VALUE), default="")
 
 
-@dataclass(frozen=True)
+class _Header(Codec[HeaderMatch]):
+    """The kind says what a value may be."""
+
+    def load(self, value: object) -> HeaderMatch:
+        found = load(HeaderMatch, value)
+        _VALUES[found.kind](found.value)
+        return found
+
+    def dump(self, value: HeaderMatch) -> object:
+        return dump(value)
+
+
+class _Pair(Codec[tuple[str, str]]):
+    """A member of a list header, as an object of its key and its value."""
+
+    def __init__(self, key: Codec[str], value: Codec[str]) -> None:
+        self.key = key
+        self.value = value
+
+    def load(self, value: object) -> tuple[str, str]:
+        if not isinstance(value, dict) or value.keys() != {"key", "value"}:
+            raise InvalidValueError(" is not an object of key and value")
+        return take(value, "key", self.key), take(value, "value", self.value)
+
+    def dump(self, value: tuple[str, str]) -> object:
+        return {"key": value[0], "value": value[1]}
+
+
+_BAGGAGE: Final = _Pair(Parsed(checks.baggage_key, checks.MAX_NAME), Parsed(checks.baggage_value, checks.MAX_VALUE))
+_TRACESTATE: Final = _Pair(
+    Parsed(checks.tracestate_key, checks.MAX_NAME), Parsed(checks.tracestate_value, checks.MAX_VALUE)
+)
+
+
+@message(strict=True)
 class Match:
     """Which requests: all conditions hold at once. Always in the order of :func:`meshdev.intercept.match.canonical`.
 
     ``baggage`` and ``tracestate`` are members (key, value) of the list headers of these names.
     """
 
-    headers: tuple[HeaderMatch, ...] = ()
-    path_prefix: str | None = None
-    method: str | None = None
-    baggage: tuple[tuple[str, str], ...] = ()
-    tracestate: tuple[tuple[str, str], ...] = ()
+    headers: tuple[HeaderMatch, ...] = field(Many(_Header(), MAX_CONDITIONS), default=())
+    path_prefix: str | None = field(Nullable(Parsed(checks.path_prefix, checks.MAX_VALUE)), default=None)
+    method: str | None = field(Nullable(Parsed(checks.method)), default=None)
+    baggage: tuple[tuple[str, str], ...] = field(Many(_BAGGAGE, MAX_CONDITIONS), default=())
+    tracestate: tuple[tuple[str, str], ...] = field(Many(_TRACESTATE, MAX_CONDITIONS), default=())
 
     @classmethod
     def of(
@@ -109,21 +157,24 @@ class Match:
         return cls(tuple(sorted(set(headers))), path_prefix, method, *lists)
 
 
-@dataclass(frozen=True)
+_MATCH: Final = Nullable(nested(Match))
+
+
+@message()
 class Spec:
     """One intercept. *match* is None exactly in mode "proxy"; *ports* are sorted, none is there twice."""
 
-    id: str
-    workload: Workload
-    mode: Mode
-    match: Match | None
-    ports: tuple[Port, ...]
-    fallback: bool = True
+    id: str = field(_matching(r"[0-9a-f]{32}", "32 hexadecimal digits"))
+    workload: Workload = field(nested(Workload))
+    mode: Mode = field(Choice(MODES))
+    match: Match | None = field(_MATCH)
+    ports: tuple[Port, ...] = field(Many(nested(Port), MAX_PORTS, distinct=lambda port: (port.remote, port.transport)))
+    fallback: bool = field(FLAG, default=True)
 
 
 def encode(spec: Spec) -> str:
     """One line of JSON. Raises UsageError where it is longer than a Lease can hold."""
-    text = json.dumps(_plain(spec), separators=(",", ":"), sort_keys=True)
+    text = json.dumps(dump(spec), separators=(",", ":"), sort_keys=True)
     if len(text) > MAX_SPEC:
         raise UsageError(
             f"the match and ports of this intercept take {len(text):,} bytes, more than {MAX_SPEC:,}",
@@ -137,107 +188,21 @@ def decode(text: str | bytes) -> Spec:
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(data) > MAX_SPEC:
         data = b""  # no JSON, and so the same error
-    return Fields(parse(data, "an intercept's spec"), "an intercept's spec").whole(_spec)
+    return read_object(data, "an intercept's spec", _spec)
 
 
 def canonical_json(match: Match | None) -> str:
     """The same text for equal matches: what locks are named after."""
-    return json.dumps(_plain_match(match), separators=(",", ":"), sort_keys=True)
+    return json.dumps(_MATCH.dump(match), separators=(",", ":"), sort_keys=True)
 
 
-def _plain(spec: Spec) -> dict[str, object]:
-    return {
-        "id": spec.id,
-        "workload": plain(spec.workload),
-        "mode": spec.mode,
-        "match": _plain_match(spec.match),
-        "ports": plain(spec.ports),
-        "fallback": spec.fallback,
-    }
-
-
-def _plain_match(match: Match | None) -> dict[str, object] | None:
-    if match is None:
-        return None
-    return {
-        "headers": plain(match.headers),
-        "path_prefix": match.path_prefix,
-        "method": match.method,
-        "baggage": [{"key": key, "value": value} for key, value in match.baggage],
-        "tracestate": [{"key": key, "value": value} for key, value in match.tracestate],
-    }
-
-
-def _spec(fields: Fields) -> Spec:
-    mode = fields.choice("mode", MODES)
-    ports = fields.wholes("ports", _port, MAX_PORTS)
-    match = fields.inner_or_none("match")
-    found = Spec(
-        id=fields.parsed("id", _matching(_IDENTITY, "32 hexadecimal digits")),
-        workload=fields.inner("workload").whole(_workload),
-        mode=mode,
-        match=match.whole(_match) if match else None,
-        ports=tuple(sorted(ports)),
-        fallback=fields.flag("fallback"),
-    )
-    fields.check("match", (found.match is None) == (mode == "proxy"))
-    fields.check("ports", bool(ports) and len({(port.remote, port.transport) for port in ports}) == len(ports))
-    return found
-
-
-def _workload(fields: Fields) -> Workload:
-    return Workload(
-        namespace=fields.parsed("namespace", _matching(_NAMESPACE, "a namespace")),
-        kind=fields.choice("kind", KINDS),
-        name=fields.parsed("name", _matching(_NAME, "a name")),
-        uid=fields.parsed("uid", _matching(_UID, "a uid")),
-    )
-
-
-def _port(fields: Fields) -> Port:
-    return Port(
-        remote=fields.integer("remote", 1, 65535),
-        protocol=fields.choice("protocol", PROTOCOLS),
-        local=fields.integer("local", 1, 65535),
-    )
-
-
-def _match(fields: Fields) -> Match:
-    found = Match.of(
-        headers=fields.wholes("headers", _header, MAX_CONDITIONS),
-        path_prefix=fields.parsed_or_none("path_prefix", checks.path_prefix, checks.MAX_VALUE),
-        method=fields.parsed_or_none("method", checks.method),
-        baggage=fields.wholes("baggage", _baggage, MAX_CONDITIONS),
-        tracestate=fields.wholes("tracestate", _tracestate, MAX_CONDITIONS),
-    )
-    fields.check("headers", found != Match())  # a match of everything is mode "proxy"
-    return found
-
-
-def _header(fields: Fields) -> HeaderMatch:
-    how = fields.choice("kind", HOWS)
-    check = {"exact": checks.header_value, "regex": checks.regex, "present": checks.nothing}[how]
-    return HeaderMatch(
-        name=fields.parsed("name", checks.header_name, checks.MAX_NAME),
-        kind=how,
-        value=fields.parsed("value", check, checks.MAX_VALUE),
-    )
-
-
-def _baggage(fields: Fields) -> tuple[str, str]:
-    key = fields.parsed("key", checks.baggage_key, checks.MAX_NAME)
-    return key, fields.parsed("value", checks.baggage_value, checks.MAX_VALUE)
-
-
-def _tracestate(fields: Fields) -> tuple[str, str]:
-    key = fields.parsed("key", checks.tracestate_key, checks.MAX_NAME)
-    return key, fields.parsed("value", checks.tracestate_value, checks.MAX_VALUE)
-
-
-def _matching(pattern: re.Pattern[str], what: str) -> checks.Check:
-    def load(text: str) -> str:
-        if pattern.fullmatch(text) is None:
-            raise ValueError(f"{text!r} is not {what}")
-        return text
-
-    return load
+def _spec(found: dict[str, object]) -> Spec:
+    spec = load(Spec, found)
+    match = spec.match
+    if match is not None:
+        match = Match.of(match.headers, match.path_prefix, match.method, match.baggage, match.tracestate)
+    if (spec.match is None) != (spec.mode == "proxy"):
+        raise ValueError(f"mode {spec.mode} and its match exclude each other")
+    if not spec.ports or spec.match == Match():  # a match of everything is mode "proxy"
+        raise ValueError("it has no ports or no conditions")
+    return replace(spec, match=match, ports=tuple(sorted(spec.ports)))

@@ -37,8 +37,9 @@ from meshdev.modes.link import Claim, Link, Story
 from meshdev.modes.plan import Plan, is_tcp, look, pod_port
 from meshdev.modes.pods import Pods
 from meshdev.sidecar.join import ephemeral, patch
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import Report
-from meshdev.wire.session_intercepts import Counts, InterceptStatus, PendingListener
+from meshdev.wire.session_intercepts import InterceptStatus, PendingListener
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Holding:
             detached=self._detached,
             acked=pods.acked(claim.up) if pods and claim else 0,
             total=pods.total if pods else 0,
-            counts=pods.counts if pods else Counts(),
+            counts=pods.counts if pods else InterceptCounts(),
             local=claim.local if claim else (),
             notes=tuple(self._notes),
             age_s=round(time.monotonic() - self._since, 1),

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Final
 
 from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
 from meshdev.kube.replicas import Replica, Sidecar
 from meshdev.kube.startup import IMAGE_REASONS, Where, hint_for
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import MAX_EXCLUDED, Report
-from meshdev.wire.session_intercepts import Counts
 
 #: A sidecar that runs is at the manager within a second. The API server says up to 2.4 s late that it runs.
 MANAGER_SECONDS: Final = 4.0
@@ -38,7 +39,7 @@ class Pods:
         self._tcp = tcp
         self._replicas: Mapping[str, Replica] = {}
         self._reports: dict[str, Report] = {}
-        self._gone = Counts()
+        self._gone = InterceptCounts()
         self._since: dict[tuple[str, str], float] = {}
         self._deaf: dict[tuple[str, str], float] = {}  # (pod, port): since when nothing listens there
         self._served: set[str] = set()  # pods that had a listener on every port
@@ -65,8 +66,8 @@ class Pods:
     def reported(self, report: Report) -> None:
         """A sidecar's word. What a pod has counted stays counted when its Envoy begins anew, or it goes."""
         before = self._reports.pop(report.pod, None)
-        if before is not None and (report.state == "gone" or report.matched < before.matched):
-            self._gone = _sum(self._gone, _counts(before, older=0))
+        if before is not None and (report.state == "gone" or report.counts.matched < before.counts.matched):
+            self._gone += replace(before.counts, older=0)
         if report.state != "gone":
             self._reports[report.pod] = report
             if report.state == "acked" and not report.pending:
@@ -80,12 +81,9 @@ class Pods:
         }
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> InterceptCounts:
         """Requests of all pods, those that are gone too; connections that are older than the redirects."""
-        total = self._gone
-        for report in self._reports.values():
-            total = _sum(total, _counts(report, older=report.older))
-        return total
+        return sum((report.counts for report in self._reports.values()), self._gone)
 
     @property
     def total(self) -> int:
@@ -279,17 +277,4 @@ def _unheard(others: Sequence[str], log: str) -> str:
     return (
         "a NetworkPolicy may drop its egress: allow it to the traffic-manager pod, ports 15010 and 20000-29999; "
         f"its log: {log}"
-    )
-
-
-def _counts(report: Report, *, older: int) -> Counts:
-    return Counts(report.matched, report.fell_back, report.errors, older)
-
-
-def _sum(one: Counts, other: Counts) -> Counts:
-    return Counts(
-        one.matched + other.matched,
-        one.fell_back + other.fell_back,
-        one.errors + other.errors,
-        one.older + other.older,
     )

@@ -9,8 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from meshdev.wire.agent import MAX_PROBES, Probe
-from meshdev.wire.fields import plain
+from meshdev.wire.agent import MAX_PROBES, PROBES, Probe
 
 #: In the sidecar's environment.
 PROBES_VARIABLE: Final = "MESHDEV_PROBES"
@@ -34,7 +33,7 @@ def probes(pod: Object) -> tuple[Probe, ...]:
 
 def encoded(found: Sequence[Probe]) -> str:
     """The value of :data:`PROBES_VARIABLE`."""
-    return json.dumps(plain(found), separators=(",", ":"))
+    return json.dumps(PROBES.dump(tuple(found)), separators=(",", ":"))
 
 
 def _containers(pod: Object) -> Iterator[Object]:

@@ -29,16 +29,18 @@ allowed), or ``silent``: then it is tried again each second.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
-from meshdev.wire.fields import parse, plain
+from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, Many, Pairs, Parsed, itself
+from meshdev.wire.counts import COUNT, Counts
 from meshdev.wire.intercepts import MAX_POD, Found, Transport
-from meshdev.wire.objects import Object
+from meshdev.wire.message import Keyed, decode, field, message, nested
+from meshdev.wire.objects import IPV4, Line
 
 Mode = Literal["proxy", "mesh"]
 Protocol = Literal["tcp", "udp", "http"]
@@ -66,14 +68,10 @@ MAX_PROBES: Final = 64
 #: More intercepts and relays than a manager takes in all (60 sessions with 32 and 128).
 MAX_INTERCEPTS: Final = 2048
 MAX_WAYS: Final = 8192
-_MAX_COUNT: Final = 1 << 53
 _MAX_ID: Final = 32
-_MAX_PATH: Final = 1024
+_PATH: Final = Line(1024)
 
 _PORT: Final = re.compile(r"([1-9][0-9]{0,4})(/udp)?", re.ASCII)
-
-T = TypeVar("T")
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, order=True)
@@ -87,204 +85,12 @@ class PodPort:
         return f"{self.number}/udp" if self.transport == "udp" else str(self.number)
 
 
-@dataclass(frozen=True, order=True)
-class Probe:
-    """An HTTP or gRPC probe of the pod's spec: requests of the kubelet that always see the original.
-
-    ``path`` is compared whole, without its query; ``agent`` is how its ``User-Agent`` begins.
-    """
-
-    port: int
-    path: str
-    agent: str = "kube-probe/"
-
-
-@dataclass(frozen=True)
-class Hello:
-    """Who the agent is. ``uid`` is the pod's and the node id of its Envoy; ``address`` the pod's."""
-
-    pod: str
-    uid: str
-    namespace: str
-    address: IPv4Address
-    probes: tuple[Probe, ...] = ()
-
-
-@dataclass(frozen=True)
-class Listen:
-    """On which port Envoy shall listen for each of the pod's ports that are wanted, or were."""
-
-    ports: Mapping[PodPort, int]
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Counts:
-    """Requests (or connections) of one intercept in this pod since its Envoy started."""
-
-    matched: int = 0
-    fell_back: int = 0
-    errors: int = 0
-
-
-@dataclass(frozen=True)
-class State:
-    """What is true in the pod now.
-
-    ``intercepts`` are counts of requests by the intercept that they matched; ``flows`` those of connections and of
-    senders of datagrams by port, which belong to whoever claims all of its traffic. ``ways`` are those of the last
-    :class:`Try` that were found out, by relay.
-    """
-
-    redirected: tuple[PodPort, ...] = ()
-    apart: tuple[tuple[PodPort, Apart], ...] = ()
-    older: tuple[tuple[PodPort, int], ...] = ()
-    intercepts: tuple[tuple[str, Counts], ...] = ()
-    flows: tuple[tuple[PodPort, Counts], ...] = ()
-    ways: tuple[tuple[int, Found], ...] = ()
-
-
-@dataclass(frozen=True, order=True)
-class Wanted:
-    """A port that some intercept claims. ``reset_older``: connections older than the redirect are closed."""
-
-    port: PodPort
-    protocol: Protocol
-    mode: Mode
-    reset_older: bool = False
-
-
-@dataclass(frozen=True)
-class Want:
-    """All of them; none at all: the sidecar goes when nobody comes within its time."""
-
-    ports: tuple[Wanted, ...]
-
-
-@dataclass(frozen=True)
-class Redirect:
-    """The ports for which Envoy has taken listener and routes."""
-
-    ports: tuple[PodPort, ...]
-
-
-@dataclass(frozen=True)
-class Try:
-    """The relays (TCP ports of *address*, the manager's pod) by which this pod reaches laptops: all of them."""
-
-    relays: tuple[int, ...]
-    address: IPv4Address
-
-
-FromAgent = Hello | Listen | State
-FromControl = Want | Redirect | Try
-
-
-def encode(message: FromAgent | FromControl) -> bytes:
-    """The bytes of one message."""
-    match message:
-        case Hello():
-            value: dict[str, object] = {"hello": _hello_plain(message)}
-        case Listen():
-            value = {"listen": {str(port): number for port, number in message.ports.items()}}
-        case State():
-            value = {"state": _state_plain(message)}
-        case Want():
-            value = {"want": [_wanted_plain(each) for each in message.ports]}
-        case Redirect():
-            value = {"redirect": [str(port) for port in message.ports]}
-        case Try():
-            value = {"try": [str(relay) for relay in message.relays], "address": str(message.address)}
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
-
-
-def decode_from_agent(data: bytes) -> FromAgent:
-    """What an agent said. Raises ProtocolError."""
-    return _decode(data, "a message of an agent", _FROM_AGENT)
-
-
-def decode_from_control(data: bytes) -> FromControl:
-    """What the manager said. Raises ProtocolError."""
-    return _decode(data, "a message of the manager", _FROM_CONTROL)
-
-
 def pod_port(text: str) -> PodPort:
     """The port that *text* names. Raises ValueError."""
     found = _PORT.fullmatch(text)
     if found is None or int(found[1]) > 65535:
         raise ValueError(f"{text[:20]!r} is no port")
     return PodPort(int(found[1]), "udp" if found[2] else "tcp")
-
-
-def _decode(data: bytes, what: str, readers: Mapping[str, Callable[[Object], T]]) -> T:
-    if len(data) > MAX_MESSAGE:
-        raise ProtocolError(f"{what} is longer than {MAX_MESSAGE:,} bytes")
-    fields = Object(parse(data, what), what)
-    for key, read in readers.items():
-        if key in fields:
-            return read(fields)
-    raise ProtocolError(f"{what} is of unknown kind")
-
-
-def _hello_plain(message: Hello) -> dict[str, object]:
-    return {
-        "pod": message.pod,
-        "uid": message.uid,
-        "namespace": message.namespace,
-        "address": str(message.address),
-        "probes": plain(message.probes),
-    }
-
-
-def _state_plain(message: State) -> dict[str, object]:
-    return {
-        "redirected": [str(port) for port in message.redirected],
-        "apart": {str(port): why for port, why in message.apart},
-        "older": {str(port): count for port, count in message.older},
-        "intercepts": {name: plain(each) for name, each in message.intercepts},
-        "flows": {str(port): plain(each) for port, each in message.flows},
-        "ways": {str(relay): found for relay, found in message.ways},
-    }
-
-
-def _wanted_plain(each: Wanted) -> dict[str, object]:
-    return {
-        "port": str(each.port),
-        "protocol": each.protocol,
-        "mode": each.mode,
-        "reset_older": each.reset_older,
-    }
-
-
-def _hello(fields: Object) -> Hello:
-    inner = fields.inner("hello")
-    return Hello(
-        pod=inner.word("pod", MAX_POD),
-        uid=inner.word("uid", 63),
-        namespace=inner.word("namespace", 63),
-        address=inner.address("address"),
-        probes=inner.inners("probes", read_probe, MAX_PROBES),
-    )
-
-
-def read_probe(fields: Object) -> Probe:
-    """One probe, as it stands in the hello and in the sidecar's environment."""
-    return Probe(fields.integer("port", 1, 65535), fields.word("path", _MAX_PATH), fields.word("agent", _MAX_PATH))
-
-
-def _listen(fields: Object) -> Listen:
-    return Listen(dict(_pairs(fields, "listen", pod_port, lambda inner, key: inner.integer(key, 1, 65535), MAX_PORTS)))
-
-
-def _state(fields: Object) -> State:
-    inner = fields.inner("state")
-    return State(
-        redirected=inner.distinct("redirected", pod_port, MAX_PORTS),
-        apart=_pairs(inner, "apart", pod_port, lambda found, key: found.choice(key, APART), MAX_PORTS),
-        older=_pairs(inner, "older", pod_port, lambda found, key: found.integer(key, 0, _MAX_COUNT), MAX_PORTS),
-        intercepts=_pairs(inner, "intercepts", _intercept, _counts, MAX_INTERCEPTS),
-        flows=_pairs(inner, "flows", pod_port, _counts, MAX_PORTS),
-        ways=_pairs(inner, "ways", _relay, lambda found, key: found.choice(key, FOUND), MAX_WAYS),
-    )
 
 
 def _intercept(text: str) -> str:
@@ -299,52 +105,128 @@ def _relay(text: str) -> int:
     return int(text)
 
 
-def _counts(fields: Object, key: str) -> Counts:
-    inner = fields.inner(key)
-    return Counts(*(inner.integer(name, 0, _MAX_COUNT) for name in ("matched", "fell_back", "errors")))
+_PORTS: Final = Many(Parsed(pod_port), MAX_PORTS, distinct=itself)
 
 
-def _pairs(
-    fields: Object, key: str, name: Callable[[str], T], read: Callable[[Object, str], V], most: int
-) -> tuple[tuple[T, V], ...]:
-    """An object as pairs: its keys are read by *name*, which raises ValueError."""
-    values = fields.inner(key).rest()
-    if len(values) > most:
-        raise ProtocolError(f"{key} has more than {most} entries")
-    found = Object(values, key)
-    pairs = []
-    for each in values:
-        try:
-            pairs.append((name(each), read(found, each)))
-        except ValueError as error:
-            raise ProtocolError(f"{key}: {error}") from None
-    return tuple(pairs)
+class _Listening(Codec[Mapping[PodPort, int]]):
+    """By port of the pod."""
+
+    _pairs: Final = Pairs(pod_port, PORT, MAX_PORTS)
+
+    def load(self, value: object) -> Mapping[PodPort, int]:
+        return dict(self._pairs.load(value))
+
+    def dump(self, value: Mapping[PodPort, int]) -> object:
+        return self._pairs.dump(tuple(value.items()))
 
 
-def _want(fields: Object) -> Want:
-    return Want(fields.inners("want", _wanted, MAX_PORTS))
+@message(order=True)
+class Probe:
+    """An HTTP or gRPC probe of the pod's spec: requests of the kubelet that always see the original.
+
+    ``path`` is compared whole, without its query; ``agent`` is how its ``User-Agent`` begins.
+    """
+
+    port: int = field(PORT)
+    path: str = field(_PATH)
+    agent: str = field(_PATH, default="kube-probe/")
 
 
-def _wanted(fields: Object) -> Wanted:
-    return Wanted(
-        port=fields.parsed("port", pod_port),
-        protocol=fields.choice("protocol", PROTOCOLS),
-        mode=fields.choice("mode", MODES),
-        reset_older=fields.flag("reset_older"),
-    )
+PROBES: Final = Many(nested(Probe), MAX_PROBES)
 
 
-def _redirect(fields: Object) -> Redirect:
-    return Redirect(fields.distinct("redirect", pod_port, MAX_PORTS))
+@message()
+class Hello:
+    """Who the agent is. ``uid`` is the pod's and the node id of its Envoy; ``address`` the pod's."""
+
+    pod: str = field(Line(MAX_POD))
+    uid: str = field(Line(63))
+    namespace: str = field(Line(63))
+    address: IPv4Address = field(IPV4)
+    probes: tuple[Probe, ...] = field(PROBES, default=())
 
 
-def _try(fields: Object) -> Try:
-    return Try(fields.distinct("try", _relay, MAX_WAYS), fields.address("address"))
+@message()
+class Listen:
+    """On which port Envoy shall listen for each of the pod's ports that are wanted, or were."""
+
+    ports: Mapping[PodPort, int] = field(_Listening(), key="listen")
 
 
-_FROM_AGENT: Final[dict[str, Callable[[Object], FromAgent]]] = {"hello": _hello, "listen": _listen, "state": _state}
-_FROM_CONTROL: Final[dict[str, Callable[[Object], FromControl]]] = {
-    "want": _want,
-    "redirect": _redirect,
-    "try": _try,
-}
+@message()
+class State:
+    """What is true in the pod now.
+
+    ``intercepts`` are counts of requests by the intercept that they matched; ``flows`` those of connections and of
+    senders of datagrams by port, which belong to whoever claims all of its traffic. ``ways`` are those of the last
+    :class:`Try` that were found out, by relay.
+    """
+
+    redirected: tuple[PodPort, ...] = field(_PORTS, default=())
+    apart: tuple[tuple[PodPort, Apart], ...] = field(Pairs(pod_port, Choice(APART), MAX_PORTS), default=())
+    older: tuple[tuple[PodPort, int], ...] = field(Pairs(pod_port, COUNT, MAX_PORTS), default=())
+    intercepts: tuple[tuple[str, Counts], ...] = field(Pairs(_intercept, nested(Counts), MAX_INTERCEPTS), default=())
+    flows: tuple[tuple[PodPort, Counts], ...] = field(Pairs(pod_port, nested(Counts), MAX_PORTS), default=())
+    ways: tuple[tuple[int, Found], ...] = field(Pairs(_relay, Choice(FOUND), MAX_WAYS), default=())
+
+
+@message(order=True)
+class Wanted:
+    """A port that some intercept claims. ``reset_older``: connections older than the redirect are closed."""
+
+    port: PodPort = field(Parsed(pod_port))
+    protocol: Protocol = field(Choice(PROTOCOLS))
+    mode: Mode = field(Choice(MODES))
+    reset_older: bool = field(FLAG, default=False)
+
+
+@message()
+class Want:
+    """All of them; none at all: the sidecar goes when nobody comes within its time."""
+
+    ports: tuple[Wanted, ...] = field(Many(nested(Wanted), MAX_PORTS), key="want")
+
+
+@message()
+class Redirect:
+    """The ports for which Envoy has taken listener and routes."""
+
+    ports: tuple[PodPort, ...] = field(_PORTS, key="redirect")
+
+
+@message()
+class Try:
+    """The relays (TCP ports of *address*, the manager's pod) by which this pod reaches laptops: all of them."""
+
+    relays: tuple[int, ...] = field(Many(Parsed(_relay), MAX_WAYS, distinct=itself), key="try")
+    address: IPv4Address = field(IPV4)
+
+
+FromAgent = Hello | Listen | State
+FromControl = Want | Redirect | Try
+
+
+_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, hello=Hello, state=State)
+_FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, Try)
+
+
+def encode(message: FromAgent | FromControl) -> bytes:
+    """The bytes of one message."""
+    value = _FROM_AGENT.dump(message) if isinstance(message, FromAgent) else _FROM_CONTROL.dump(message)
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def decode_from_agent(data: bytes) -> FromAgent:
+    """What an agent said. Raises ProtocolError."""
+    return decode(_bounded(data), "a message of an agent", _FROM_AGENT.load)
+
+
+def decode_from_control(data: bytes) -> FromControl:
+    """What the manager said. Raises ProtocolError."""
+    return decode(_bounded(data), "a message of the manager", _FROM_CONTROL.load)
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > MAX_MESSAGE:
+        raise ProtocolError(f"a message of {len(data):,} bytes is longer than {MAX_MESSAGE:,}")
+    return data

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from meshdev.errors import ProtocolError
-from meshdev.wire.fields import Fields, parse
 
 #: The longest line either side accepts. The largest honest one is a status with 8,192 routes: 180 KB.
 MAX_LINE: Final = 1 << 20
@@ -17,11 +16,6 @@ def encode(value: Mapping[str, object]) -> bytes:
     if len(line) > MAX_LINE:
         raise ProtocolError(f"A message of {len(line):,} bytes is longer than {MAX_LINE:,}")
     return line
-
-
-def decode(line: bytes, what: str) -> Fields:
-    """The object in one line; *what* names it in errors."""
-    return Fields(parse(line, what), what)
 
 
 class LineSplitter:

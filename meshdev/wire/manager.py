@@ -4,7 +4,7 @@
 
     tunnel  → {"pod": "10.244.0.9"}                              first, to whoever connects
     tunnel  → {"claim": {"id": …, "spec": "{…}", "holder": …, "relays": […], "up": […]}}
-    tunnel  → {"agents": {"id": …, "part": 0, "keys": […]}}      after its claim: whom it reaches
+    tunnel  → {"agents": {"id": …, "part": 0, "keys": […], …}}  after its claim: whom it reaches
     tunnel  → {"withdrawn": id}
     tunnel  → {"synced": true}                                   claims told so far are all there are
     tunnel  → {"seen": {"event": "joined", "holder": "ann@laptop", "address": "198.18.0.2"}}
@@ -15,166 +15,111 @@ Both tell states, never changes, so a side that was slow or began anew is told t
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final, TypeVar
+from typing import Final
 
-from meshdev.config import RELAY_PORTS
-from meshdev.errors import ProtocolError
-from meshdev.wire import intercepts
-from meshdev.wire.fields import parse, plain
-from meshdev.wire.intercepts import MAX_AGENTS, MAX_RELAYS, MAX_SPEC, TRANSPORTS, Agents, Relay, Report, Transport
-from meshdev.wire.objects import Object
+from meshdev.wire.codecs import FLAG, PORT, Many, Text, itself
+from meshdev.wire.intercepts import (
+    EXCLUDED,
+    MAX_AGENTS,
+    MAX_RELAYS,
+    MAX_SPEC,
+    RELAY,
+    TRANSPORT,
+    Agents,
+    Relay,
+    Report,
+    Transport,
+)
+from meshdev.wire.message import Keyed, decode, field, message, nested
+from meshdev.wire.objects import IDENTITY, IPV4, Line
 
 #: Bytes of one datagram: a spec, escaped once more, and its relays. Below the kernel's 208 KiB for a socket's queue.
 MAX_DATAGRAM: Final = 64 << 10
 #: Pods of one claim that may use a relay.
 MAX_ADDRESSES: Final = MAX_AGENTS
-_MAX_HOLDER: Final = 128
-
-T = TypeVar("T")
+_HOLDER: Final = Line(128)
 
 
-@dataclass(frozen=True)
+@message()
 class Pod:
     """The manager pod's own address: relays are there."""
 
-    address: IPv4Address
+    address: IPv4Address = field(IPV4, key="pod")
 
 
-@dataclass(frozen=True)
+@message()
 class Up:
     """A port whose program listens, in a session that is heard of."""
 
-    remote: int
-    protocol: Transport
+    remote: int = field(PORT)
+    protocol: Transport = field(TRANSPORT)
 
 
-@dataclass(frozen=True)
+@message()
 class Claimed:
     """A live session's intercept as it stands now."""
 
-    id: str
-    spec: str
-    holder: str
-    relays: tuple[Relay, ...]
-    up: tuple[Up, ...]
-    reset_older: bool = False
-    excluded: tuple[str, ...] = ()
+    id: str = field(IDENTITY)
+    spec: str = field(Text(MAX_SPEC))
+    holder: str = field(_HOLDER)
+    relays: tuple[Relay, ...] = field(Many(nested(Relay), MAX_RELAYS))
+    up: tuple[Up, ...] = field(Many(nested(Up), MAX_RELAYS))
+    reset_older: bool = field(FLAG, default=False)
+    excluded: tuple[str, ...] = field(EXCLUDED, default=(), optional=True)
 
 
-@dataclass(frozen=True)
+@message()
 class Withdrawn:
     """There is no such intercept any more."""
 
-    id: str
+    id: str = field(IDENTITY, key="withdrawn")
 
 
-@dataclass(frozen=True)
+@message()
 class Synced:
     """All claims are told."""
 
+    done: bool = field(FLAG, default=True, key="synced")
 
-@dataclass(frozen=True)
+
+@message()
 class Seen:
     """For the log: who came and went."""
 
-    event: str
-    holder: str
-    address: IPv4Address
+    event: str = field(Line())
+    holder: str = field(_HOLDER)
+    address: IPv4Address = field(IPV4)
 
 
-@dataclass(frozen=True)
+@message()
 class Allow:
     """Who may use a relay. *keep*: those who were allowed before may go on (control began anew and does not know)."""
 
-    relay: int
-    addresses: tuple[IPv4Address, ...]
-    keep: bool
+    relay: int = field(RELAY)
+    addresses: tuple[IPv4Address, ...] = field(Many(IPV4, MAX_ADDRESSES, distinct=itself))
+    keep: bool = field(FLAG)
 
 
 ToControl = Pod | Claimed | Agents | Withdrawn | Synced | Seen
 ToTunnel = Allow | Report
 
 
+_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(Pod, Withdrawn, Synced, claim=Claimed, agents=Agents, seen=Seen)
+_TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(allow=Allow, report=Report)
+
+
 def encode(message: ToControl | ToTunnel) -> bytes:
     """One datagram."""
-    match message:
-        case Pod():
-            value: dict[str, object] = {"pod": str(message.address)}
-        case Claimed():
-            value = {"claim": plain(message)}
-        case Agents():
-            value = {"agents": {"id": message.id, "part": message.part, "keys": list(message.keys)}}
-        case Withdrawn():
-            value = {"withdrawn": message.id}
-        case Synced():
-            value = {"synced": True}
-        case Seen():
-            value = {"seen": plain(message)}
-        case Allow():
-            value = {"allow": plain(message)}
-        case Report():
-            value = {"report": plain(intercepts.report_for_people(message))}
+    value = _TO_TUNNEL.dump(message) if isinstance(message, ToTunnel) else _TO_CONTROL.dump(message)
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def decode_to_control(datagram: bytes) -> ToControl:
     """What the tunnel container said. Raises ProtocolError."""
-    return _decode(datagram, _TO_CONTROL)
+    return decode(datagram, "a datagram", _TO_CONTROL.load)
 
 
 def decode_to_tunnel(datagram: bytes) -> ToTunnel:
     """What the control container said. Raises ProtocolError."""
-    return _decode(datagram, _TO_TUNNEL)
-
-
-def _decode(datagram: bytes, readers: Mapping[str, Callable[[Object], T]]) -> T:
-    fields = Object(parse(datagram, "a datagram"), "a datagram")
-    for key, read in readers.items():
-        if key in fields:
-            return read(fields)
-    raise ProtocolError("a datagram of unknown kind")
-
-
-def _claim(fields: Object) -> Claimed:
-    inner = fields.inner("claim")
-    return Claimed(
-        id=inner.identity("id"),
-        spec=inner.text("spec", MAX_SPEC),
-        holder=inner.word("holder", _MAX_HOLDER),
-        relays=inner.inners("relays", intercepts.read_relay, MAX_RELAYS),
-        up=inner.inners("up", _up, MAX_RELAYS),
-        reset_older=inner.flag("reset_older"),
-        excluded=intercepts.read_excluded(inner),
-    )
-
-
-def _up(fields: Object) -> Up:
-    return Up(fields.integer("remote", 1, 65535), fields.choice("protocol", TRANSPORTS))
-
-
-def _seen(fields: Object) -> Seen:
-    inner = fields.inner("seen")
-    return Seen(inner.word("event"), inner.word("holder", _MAX_HOLDER), inner.address("address"))
-
-
-def _allow(fields: Object) -> Allow:
-    inner = fields.inner("allow")
-    relay = inner.integer("relay", RELAY_PORTS.start, RELAY_PORTS.stop - 1)
-    return Allow(relay, inner.distinct("addresses", IPv4Address, MAX_ADDRESSES), inner.flag("keep"))
-
-
-_TO_CONTROL: Final[dict[str, Callable[[Object], ToControl]]] = {
-    "pod": lambda fields: Pod(fields.address("pod")),
-    "claim": _claim,
-    "agents": lambda fields: intercepts.read_agents(fields.inner("agents"), ordered=False),
-    "withdrawn": lambda fields: Withdrawn(fields.identity("withdrawn")),
-    "synced": lambda _: Synced(),
-    "seen": _seen,
-}
-_TO_TUNNEL: Final[dict[str, Callable[[Object], ToTunnel]]] = {
-    "allow": _allow,
-    "report": lambda fields: intercepts.read_report(fields.inner("report")),
-}
+    return decode(datagram, "a datagram", _TO_TUNNEL.load)

@@ -1,10 +1,10 @@
-"""How objects of the tunnel's messages are read: more loosely than files, so that they can grow."""
+"""Fields of the messages between machines: IPv4 addresses, identities, and text that is shown to people."""
 
 import re
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from meshdev.wire.fields import Fields
+from meshdev.wire.codecs import Codec, InvalidValueError, Parsed
 
 MAX_TEXT: Final = 1024
 
@@ -12,56 +12,10 @@ _HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
-class Object(Fields):
-    """An object of a message: unknown keys are skipped, texts are short and printable, addresses are IPv4."""
-
-    def word(self, key: str, limit: int = MAX_TEXT) -> str:
-        """One printable line."""
-        return self.parsed(key, _printable, limit)
-
-    def words(self, key: str) -> tuple[str, ...]:
-        """A list of them."""
-        return self.all_parsed(key, _printable, limit=MAX_TEXT)
-
-    def identity(self, key: str) -> str:
-        """128 bits."""
-        return self.parsed(key, _identity, MAX_TEXT)
-
-    def digest(self, key: str) -> str:
-        """A sha256."""
-        return self.parsed(key, _digest, MAX_TEXT)
-
-    def digests(self, key: str, most: int) -> tuple[str, ...]:
-        """A list of at most *most* of them, all different."""
-        return self.distinct(key, _digest, most, MAX_TEXT)
-
-    def address(self, key: str) -> IPv4Address:
-        """An IPv4 address."""
-        return self.parsed(key, IPv4Address, MAX_TEXT)
-
-    def optional_address(self, key: str) -> IPv4Address | None:
-        """The same; None where it is null or missing."""
-        return None if key not in self or self._null(key) else self.address(key)
-
-    def addresses(self, key: str) -> tuple[IPv4Address, ...]:
-        """A list of them."""
-        return self.all_parsed(key, IPv4Address, limit=MAX_TEXT)
-
-    def networks(self, key: str) -> tuple[IPv4Network, ...]:
-        """A list of networks."""
-        return self.all_parsed(key, IPv4Network, limit=MAX_TEXT)
-
-
 def for_people(text: str, limit: int = MAX_TEXT) -> str:
     """One printable line of at most *limit* characters."""
     line = " ".join(text.split())[:limit]
     return line if line.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in line)
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("not printable")
-    return text
 
 
 def _identity(text: str) -> str:
@@ -74,3 +28,30 @@ def _digest(text: str) -> str:
     if not _KEY.fullmatch(text):
         raise ValueError("not 64 hexadecimal digits")
     return text
+
+
+class Line(Codec[str]):
+    """One printable line of at most *limit* characters."""
+
+    def __init__(self, limit: int = MAX_TEXT) -> None:
+        self.limit = limit
+
+    def load(self, value: object) -> str:
+        if not isinstance(value, str) or len(value) > self.limit or not value.isprintable():
+            raise InvalidValueError
+        return value
+
+
+class ForPeople(Line):
+    """The same, made so when it is sent: the words are a kernel's or another program's."""
+
+    def dump(self, value: str) -> object:
+        return for_people(value, self.limit)
+
+
+#: 128 bits.
+IDENTITY: Final = Parsed(_identity, MAX_TEXT)
+#: A sha256.
+DIGEST: Final = Parsed(_digest, MAX_TEXT)
+IPV4: Final = Parsed(IPv4Address, MAX_TEXT)
+NETWORK: Final = Parsed(IPv4Network, MAX_TEXT)

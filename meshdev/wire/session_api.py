@@ -15,11 +15,11 @@ Session API (``session.sock``, one request and one answer a connection)::
 ``leave`` and the stream ``intercept`` are described in :mod:`meshdev.wire.session_intercepts`.
 """
 
-from pathlib import PurePosixPath
 from typing import Final, Literal, overload
 
 from meshdev.config import MAX_CARRIERS
 from meshdev.errors import MeshdevError, by_code
+from meshdev.wire import values
 from meshdev.wire.codecs import FLAG, MAX_TEXT, Choice, Codec, Integer, Many, Nullable, Number, Parsed, Text
 from meshdev.wire.jsonlines import encode
 from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
@@ -35,16 +35,10 @@ _MAX_PID: Final = 1 << 22  # kernel: PID_MAX_LIMIT on 64 bit
 _MAX_SECONDS: Final = 1e9
 
 
-def _absolute(path: str) -> str:
-    if not PurePosixPath(path).is_absolute():
-        raise ValueError("not an absolute path")
-    return path
-
-
 _TEXT: Final = Nullable(Text())
 _NAME: Final = Nullable(Text(1024))
 _NAMESPACE: Final = Nullable(Text(253))
-_PATH: Final = Nullable(Parsed(_absolute, MAX_TEXT))
+_PATH: Final = Nullable(Parsed(values.absolute_path, MAX_TEXT))
 _PID: Final = Nullable(Integer(1, _MAX_PID))
 _SECONDS: Final = Number(0, _MAX_SECONDS)
 _TEXTS: Final = Many(Text())

@@ -16,6 +16,7 @@ End of file from the client before "up" cancels: everything is undone, the last 
 from typing import Final, Literal
 
 from meshdev.wire.codecs import FLAG, PORT, Choice, Integer, Many, Nullable, Number, Text
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import field, message, nested
 
 Mode = Literal["proxy", "mesh"]
@@ -30,13 +31,11 @@ TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 
 #: Characters of what was typed: longer than any value that is accepted, so that the session says what is wrong with it.
 _MAX_TYPED: Final = 4096
-_MAX_COUNT: Final = 1 << 62
 _MAX_PODS: Final = 1 << 20
 _MAX_SECONDS: Final = 1e9
 
 _TYPED: Final = Text(_MAX_TYPED)
 _ALL_TYPED: Final = Many(_TYPED)
-_COUNT: Final = Integer(0, _MAX_COUNT)
 _PODS: Final = Integer(0, _MAX_PODS)
 _NAMESPACE: Final = Text(253)
 
@@ -71,16 +70,6 @@ class LeaveRequest:
     target: str | None = field(Nullable(_TYPED), default=None)
     namespace: str | None = field(Nullable(_NAMESPACE), default=None)
     """The target's; None: the connection's, or, without a target, every one."""
-
-
-@message()
-class Counts:
-    """Requests (bytes: connections) since it is up; *older* connections still go to the original."""
-
-    matched: int = field(_COUNT, default=0)
-    fell_back: int = field(_COUNT, default=0)
-    errors: int = field(_COUNT, default=0)
-    older: int = field(_COUNT, default=0)
 
 
 @message()
@@ -122,7 +111,7 @@ class InterceptStatus:
     """Pods that have the route, for each of the ports."""
     total: int = field(_PODS, key="pods.total")
     """Pods."""
-    counts: Counts = field(nested(Counts))
+    counts: InterceptCounts = field(nested(InterceptCounts))
     local: tuple[LocalPort, ...] = field(Many(nested(LocalPort)))
     notes: tuple[str, ...] = field(Many(Text()))
     age_s: float = field(Number(0, _MAX_SECONDS))

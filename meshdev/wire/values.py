@@ -67,3 +67,10 @@ def interface(text: str) -> str:
     if _INTERFACE.fullmatch(text) is None or text in {".", ".."}:
         raise ValueError(f"{text!r} is no name of an interface")
     return text
+
+
+def absolute_path(text: str) -> str:
+    """A path that means the same in every directory."""
+    if not text.startswith("/"):
+        raise ValueError("not an absolute path")
+    return text

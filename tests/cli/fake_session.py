@@ -21,6 +21,7 @@ from typing import Any
 
 from meshdev.errors import Cancelled, InterceptError, ManagerError, MeshdevError, SudoError
 from meshdev.state import Paths
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.session_api import (
     ConnectOptions,
     DisconnectRequest,
@@ -36,7 +37,6 @@ from meshdev.wire.session_api import (
     parse_request,
 )
 from meshdev.wire.session_intercepts import (
-    Counts,
     InterceptRequest,
     InterceptStatus,
     LeaveRequest,
@@ -263,7 +263,7 @@ class FakeSession:
             elif one.state and self.said("end"):
                 self.end(one, Left())
             elif one.state and self.said("count") and not one.state.counts.matched:
-                one.state = replace(one.state, counts=Counts(matched=3), notes=("1 older connection",))
+                one.state = replace(one.state, counts=InterceptCounts(matched=3), notes=("1 older connection",))
                 one.say(Live(one.state))
 
     def bring_up(self, one: Intercept) -> None:
@@ -284,7 +284,7 @@ class FakeSession:
             detached=one.request.detach,
             acked=2,
             total=2,
-            counts=Counts(),
+            counts=InterceptCounts(),
             local=(LocalPort(8080, "tcp", up=False),),
             notes=(),
             age_s=0.5,

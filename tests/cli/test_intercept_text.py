@@ -7,7 +7,8 @@ import pytest
 
 from meshdev.cli.counting import LINE_SECONDS, Counting
 from meshdev.cli.intercept_text import counts, line, trial, up
-from meshdev.wire.session_intercepts import Counts, InterceptRequest, Mode, PendingListener
+from meshdev.wire.counts import InterceptCounts
+from meshdev.wire.session_intercepts import InterceptRequest, Mode, PendingListener
 from tests.wire.test_session_intercepts import INTERCEPT as REPORTED
 
 INTERCEPT = replace(REPORTED, pending_listeners=())
@@ -71,7 +72,7 @@ def test_up() -> None:
 def test_counts_and_status() -> None:
     told = "3 matched, 2 fell back, 1 error, 1 of 2 pods, nothing listens on 9090/udp: the original answers"
     assert counts(INTERCEPT) == told
-    plain = replace(INTERCEPT, counts=Counts(), local=(), total=1)
+    plain = replace(INTERCEPT, counts=InterceptCounts(), local=(), total=1)
     assert counts(plain) == "0 matched, 0 fell back, 0 errors, 1 of 1 pod"
     where = "deployment/b in namespace default: mesh of a=1"
     assert line(INTERCEPT) == f"{where}, ports 80 → 8080, 9090/udp → 9090, {told}"

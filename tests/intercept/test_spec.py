@@ -52,6 +52,10 @@ def changed(path: str, value: Any) -> str:
     return json.dumps(spec)
 
 
+def test_what_a_newer_session_adds_is_skipped() -> None:
+    assert decode(changed("more", 1)) == SPEC
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -59,7 +63,11 @@ def changed(path: str, value: Any) -> str:
         ("id", "G" * 32),
         ("id", 1),
         ("id", ...),
-        ("more", 1),
+        ("match.more", 1),
+        ("match.headers.0.more", 1),
+        ("workload.more", 1),
+        ("ports.0.more", 1),
+        ("v", 2),
         ("mode", "both"),
         ("mode", "proxy"),  # with a match
         ("match", None),  # without one

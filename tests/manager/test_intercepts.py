@@ -12,6 +12,7 @@ from meshdev.intercept.spec import Port
 from meshdev.manager.tunnel import link
 from meshdev.manager.tunnel.intercepts import LINGER_SECONDS, MAX_CHANGES, MAX_INTERCEPTS, MAX_RELAYS
 from meshdev.wire.control import Close, decode, encode
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import Allow, Claimed, Pod, Seen, Synced, Up, Withdrawn
@@ -204,8 +205,8 @@ def test_reports_reach_the_session_under_its_own_name_for_it(manager: Manager, t
         ann.relays(intercept(B, 1))
         claim = control.claimed()
         control.say(Report("f" * 32, "stranger", "joined"))
-        control.say(Report(claim.id, "b-1", "acked", matched=3, up=1))
-        assert ann.hear() == Report(B.id, "b-1", "acked", matched=3, up=1)
+        control.say(Report(claim.id, "b-1", "acked", counts=InterceptCounts(3), up=1))
+        assert ann.hear() == Report(B.id, "b-1", "acked", counts=InterceptCounts(3), up=1)
 
 
 def test_everything_is_told_again_when_the_carrier_that_heard_it_is_lost(manager: Manager, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from meshdev.modes.pods import (
     TOKEN_SECONDS,
     Pods,
 )
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import Report
-from meshdev.wire.session_intercepts import Counts
 
 ID = f"{1:032x}"
 RUNNING = Sidecar("meshdev-1", "ephemeral", "running", "10.96.0.5:15010", "default", "sidecar:1", workload="w")
@@ -173,13 +173,13 @@ def test_trouble_that_passes_is_forgotten() -> None:
 def test_counts_never_go_back() -> None:
     world = World(pod("b-1"), pod("b-2"))
     pods = world.pods
-    pods.reported(replace(ACKED, matched=5, fell_back=1, errors=2, older=3))
-    pods.reported(replace(ACKED, pod="b-2", matched=7))
-    assert pods.counts == Counts(12, 1, 2, 3)
-    pods.reported(replace(ACKED, matched=1))  # its Envoy began anew
-    assert pods.counts == Counts(13, 1, 2, 0)
+    pods.reported(replace(ACKED, counts=InterceptCounts(5, 1, 2, 3)))
+    pods.reported(replace(ACKED, pod="b-2", counts=InterceptCounts(7)))
+    assert pods.counts == InterceptCounts(12, 1, 2, 3)
+    pods.reported(replace(ACKED, counts=InterceptCounts(1)))  # its Envoy began anew
+    assert pods.counts == InterceptCounts(13, 1, 2, 0)
     pods.reported(replace(ACKED, pod="b-2", state="gone"))
-    assert pods.counts == Counts(13, 1, 2, 0)
+    assert pods.counts == InterceptCounts(13, 1, 2, 0)
 
 
 def test_a_pod_that_is_none_of_its_own_any_more_is_left_out_until_it_is_again() -> None:
@@ -230,7 +230,7 @@ def test_a_container_that_is_started_again_stays_acknowledged_for_a_moment() -> 
     world.pods.reported(ACKED)
     world.pods.reported(replace(ACKED, pending=("8080",)))
     world.now += LISTENER_SECONDS / 2
-    world.pods.reported(replace(ACKED, pending=("8080",), matched=1))
+    world.pods.reported(replace(ACKED, pending=("8080",), counts=InterceptCounts(1)))
     assert (world.pods.acked(1), world.pods.pending) == (1, {})
     world.pods.reported(ACKED)
     world.now += LISTENER_SECONDS

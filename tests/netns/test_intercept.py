@@ -97,7 +97,7 @@ async def test_a_matched_request_reaches_the_laptop_and_no_other(world: World) -
             assert await world.pod.get(a="1") == "laptop"
             times.append(time.perf_counter() - began)
         print(f"agent and session to acked {joined:.2f} s; matched request p50 {sorted(times)[25] * 1e3:.1f} ms")
-        await until(lambda: any(isinstance(one, Report) and one.matched >= 51 for one in session.heard))
+        await until(lambda: any(isinstance(one, Report) and one.counts.matched >= 51 for one in session.heard))
         await until(lambda: ways(session)[-1] == "open")
         assert set(ways(session)) <= {"untried", "open"}
         await program.stop()

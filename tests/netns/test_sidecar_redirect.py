@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
-from meshdev.wire.agent import Counts, PodPort
+from meshdev.wire.agent import PodPort
+from meshdev.wire.counts import Counts
 from tests.netns.cluster import MANAGER, POD
 from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
 from tests.sidecar.pod import FIRST, SECOND, End

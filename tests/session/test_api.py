@@ -9,6 +9,7 @@ import pytest
 
 from meshdev.errors import InterceptError, VersionError
 from meshdev.session.api import Exchange, serving
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.session_api import (
     Answer,
     DisconnectRequest,
@@ -23,7 +24,7 @@ from meshdev.wire.session_api import (
     parse_answer,
     parse_event,
 )
-from meshdev.wire.session_intercepts import Counts, InterceptRequest, LeaveRequest, Left, Live, Up
+from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, Up
 from tests.wire.test_session_intercepts import INTERCEPT
 
 WANTED = InterceptRequest(target="deploy/b", mode="proxy")
@@ -172,7 +173,7 @@ async def test_a_client_that_vanishes_is_noticed_and_told_nothing(
 async def test_a_client_that_does_not_read_is_spared_old_news_and_gets_the_last_word(path: Path) -> None:
     async def stream(_request: InterceptRequest, exchange: Exchange) -> None:
         for matched in range(10_000):
-            exchange.send(Live(replace(INTERCEPT, counts=Counts(matched))))
+            exchange.send(Live(replace(INTERCEPT, counts=InterceptCounts(matched))))
         raise InterceptError("too bad")
 
     async with serving(path, connected, stream):

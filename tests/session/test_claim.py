@@ -11,6 +11,7 @@ from meshdev.intercept.spec import Port
 from meshdev.session import claim as module
 from meshdev.session.claim import SessionClaim
 from meshdev.session.local import Target
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.intercepts import Refusal, Relay, Relays, Report
 from tests.intercept.values import HTTP, mesh, proxy
@@ -115,14 +116,14 @@ async def test_a_packet_filter_is_named_by_its_device(here: StandIn) -> None:
 async def test_another_manager_leads_by_other_relays_and_knows_only_what_it_reports(here: StandIn) -> None:
     async with here.claim() as claim:
         await here.comes_up(claim)
-        here.tell(report("b-1", matched=3))
+        here.tell(report("b-1", counts=InterceptCounts(3)))
         here.tell(report("b-2"))
         here.tell(Relays(mesh().id, (RELAY,)))  # the same one, after a lost carrier
         assert len(here.reports) == 2
         assert here.welcome is not None
         here.welcome = replace(here.welcome, pod="manager-2")
         here.tell(Relays(mesh().id, (replace(RELAY, relay=20007),)))
-        assert [(each.pod, each.state, each.matched) for each in here.reports[2:]] == [
+        assert [(each.pod, each.state, each.counts.matched) for each in here.reports[2:]] == [
             ("b-1", "joined", 3),
             ("b-2", "joined", 0),
         ]

@@ -24,6 +24,7 @@ from meshdev.session.laptop import Laptop
 from meshdev.session.local import LocalPorts
 from meshdev.tunnel.claims import Wish
 from meshdev.tunnel.pool import Pool
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import Intercept, Refusal, Relay, Relays, Report, Transport, Withdraw
 from meshdev.wire.session_api import Event
 from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, Up
@@ -141,7 +142,7 @@ async def test_what_pods_report_is_told_live(world: World, monkeypatch: pytest.M
     async with world.connected():
         client, _ = await world.up()
         (spec,) = world.specs
-        world.intercepts.heard(Report(spec.id, "b-1", "acked", matched=7, way="open"))
+        world.intercepts.heard(Report(spec.id, "b-1", "acked", counts=InterceptCounts(7), way="open"))
         await until(
             lambda: any(isinstance(each, Live) and each.intercept.counts.matched == 7 for each in client.events)
         )

@@ -1,6 +1,6 @@
 """At least one value of every message, with every field set, for the tests that go through all of them.
 
-The bytes that protocol 3 makes of them are in ``recorded``: one line each, written before messages were declared.
+The bytes that protocol 2 makes of them are in ``recorded``: one line each, written before messages were declared.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
@@ -9,6 +9,7 @@ from typing import Final
 from meshdev.wire import agent, control, intercepts, manager
 from meshdev.wire import session_api as api
 from meshdev.wire import session_intercepts as stream
+from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.helper import answers, lines, requests
 
 ID: Final = "0123456789abcdef0123456789abcdef"
@@ -69,7 +70,7 @@ INTERCEPT: Final = stream.InterceptStatus(
     detached=False,
     acked=1,
     total=2,
-    counts=stream.Counts(matched=3, fell_back=2, errors=1, older=4),
+    counts=InterceptCounts(matched=3, fell_back=2, errors=1, older=4),
     local=(stream.LocalPort(8080, "tcp", up=True), stream.LocalPort(9090, "udp", up=False)),
     notes=("4 older connections still go to the original",),
     age_s=1.5,
@@ -160,7 +161,9 @@ EVENTS: Final[dict[str, api.Event]] = {
 }
 
 _RELAY: Final = intercepts.Relay(80, "tcp", 20001)
-_REPORT: Final = intercepts.Report(ID, "b-1", "acked", "é", 5, 1, 2, 3, 1, "open", ("8080", "9090/udp"))
+_REPORT: Final = intercepts.Report(
+    ID, "b-1", "acked", "é", InterceptCounts(5, 1, 2, 3), 1, "open", ("8080", "9090/udp")
+)
 TUNNEL: Final[dict[str, control.Message]] = {
     "hello": control.Hello(
         1, 2, ID, ID, "ann@laptop", 103, (IPv4Network("198.18.0.0/16"),), IPv4Address("198.18.0.7"), 1, 2, True
@@ -181,7 +184,7 @@ TUNNEL: Final[dict[str, control.Message]] = {
 TO_CONTROL: Final[dict[str, manager.ToControl]] = {
     "pod": manager.Pod(SERVER),
     "claim": manager.Claimed(ID, '{"a":1}', "ann", (_RELAY,), (manager.Up(80, "tcp"),), True, ("b-9",)),
-    "agents": intercepts.Agents(ID, 3, (KEY,)),
+    "agents": intercepts.Agents(ID, 3, (KEY,), 8),
     "withdrawn": manager.Withdrawn(ID),
     "synced": manager.Synced(),
     "seen": manager.Seen("joined", "ann", SERVER),
@@ -200,8 +203,8 @@ FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
         (_HTTP,),
         ((agent.PodPort(7000), "speaks-first"),),
         ((_HTTP, 3),),
-        ((ID, agent.Counts(5, 1, 0)),),
-        ((_UDP, agent.Counts(2, 0, 0)),),
+        ((ID, Counts(5, 1, 0)),),
+        ((_UDP, Counts(2, 0, 0)),),
         ((20001, "open"),),
     ),
 }

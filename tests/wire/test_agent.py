@@ -12,7 +12,8 @@ from meshdev.errors import ProtocolError
 from meshdev.manager.tunnel import intercepts
 from meshdev.manager.tunnel.server import MAX_SESSIONS
 from meshdev.wire import agent
-from meshdev.wire.agent import Counts, Hello, Listen, PodPort, Probe, Redirect, State, Try, Want, Wanted
+from meshdev.wire.agent import Hello, Listen, PodPort, Probe, Redirect, State, Try, Want, Wanted
+from meshdev.wire.counts import Counts
 
 WEB = PodPort(8080)
 VOICE = PodPort(9090, "udp")

@@ -12,6 +12,7 @@ from meshdev.errors import ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.wire import frames
 from meshdev.wire.control import Message, decode, encode
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import (
     AGENT_PARTS,
     MAX_EXCLUDED,
@@ -62,7 +63,7 @@ LITERAL: list[tuple[Message, int, str]] = [
         f'{{"id":"{ID}","relays":[],"error":{{"code":"limit","reason":"no more"}}}}',
     ),
     (
-        Report(ID, "b-1", "acked", "", 7, 1, 2, 3, 4, "open", ("9999", "9090/udp")),
+        Report(ID, "b-1", "acked", "", InterceptCounts(7, 1, 2, 3), 4, "open", ("9999", "9090/udp")),
         frames.REPORT,
         (
             f'{{"id":"{ID}","pod":"b-1","state":"acked","text":"","matched":7,"fell_back":1,"errors":2,"older":3,'
@@ -88,10 +89,7 @@ reports = st.builds(
     words,
     st.sampled_from(STATES),
     words,
-    counts,
-    counts,
-    counts,
-    counts,
+    st.builds(InterceptCounts, counts, counts, counts, counts),
     ups,
     ways,
     st.lists(st.sampled_from(["8080", "53/udp"]), max_size=2).map(tuple),
@@ -245,6 +243,6 @@ def test_the_largest_messages_fit_a_frame() -> None:
         Intercept(ID, '"' * MAX_SPEC, False, 1 << 53),
         Agents(ID, AGENT_PARTS - 1, tuple(f"{number:064x}" for number in range(MAX_PART)), 1 << 53),
         Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, Refusal("\U0001f600" * 10, "\U0001f600" * 1024)),
-        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, 1 << 53, 1 << 53, 1 << 53, 1 << 53, MAX_RELAYS, "untried"),
+        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, InterceptCounts(*[1 << 53] * 4), MAX_RELAYS, "untried"),
     ):
         assert travelled(message) == message

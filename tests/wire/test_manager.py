@@ -42,7 +42,7 @@ TO_CONTROL: list[tuple[ToControl, str]] = [
             '"excluded":["b-1"]}}'
         ),
     ),
-    (Agents(ID, 3, (KEY,)), f'{{"agents":{{"id":"{ID}","part":3,"keys":["{KEY}"]}}}}'),
+    (Agents(ID, 3, (KEY,)), f'{{"agents":{{"id":"{ID}","part":3,"keys":["{KEY}"],"order":0}}}}'),
     (Withdrawn(ID), f'{{"withdrawn":"{ID}"}}'),
     (Synced(), '{"synced":true}'),
     (

@@ -1,4 +1,4 @@
-"""Bytes of protocol 3 as they were recorded: what is said stays the same byte for byte, and is understood."""
+"""Bytes of protocol 2 as they were recorded: what is said stays the same byte for byte, and is understood."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from meshdev.errors import MeshdevError
+from meshdev.errors import MeshdevError, ProtocolError
 from meshdev.wire import agent, control, frames, manager
 from meshdev.wire import session_api as api
 from meshdev.wire.helper import lines
@@ -84,6 +84,22 @@ def test_what_is_said_is_what_was_recorded(group: str, name: str) -> None:
 @pytest.mark.parametrize(("group", "name"), CASES)
 def test_what_was_recorded_is_understood(group: str, name: str) -> None:
     assert understood(group, name, RECORDED[name]) == getattr(examples, group)[name]
+
+
+#: Requests: what is not known is not done by half. Everything else may grow.
+STRICT: Final = frozenset({"HELPER_REQUESTS", "OPTIONS", "SESSION_REQUESTS"})
+
+
+@pytest.mark.parametrize(("group", "name"), CASES)
+def test_what_a_newer_peer_adds_is_skipped_but_in_requests(group: str, name: str) -> None:
+    at = RECORDED[name].index(b"{") + 1
+    more = b'"new":[{}]' + (b"" if RECORDED[name][at:] == b"}" else b",")
+    grown = RECORDED[name][:at] + more + RECORDED[name][at:]
+    if group in STRICT:
+        with pytest.raises(ProtocolError, match="unknown keys: new"):
+            understood(group, name, grown)
+    else:
+        assert understood(group, name, grown) == getattr(examples, group)[name]
 
 
 def test_everything_recorded_is_tested() -> None:

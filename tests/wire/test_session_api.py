@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import ForbiddenError, MeshdevError, PeerClosed, ProtocolError
-from meshdev.wire.jsonlines import MAX_LINE, LineSplitter, decode, encode
-from meshdev.wire.message import dump
+from meshdev.wire.codecs import Integer
+from meshdev.wire.jsonlines import MAX_LINE, LineSplitter, encode
+from meshdev.wire.message import decode, dump, take
 from meshdev.wire.session_api import (
     CarrierStatus,
     ConnectOptions,
@@ -266,4 +267,4 @@ def test_what_is_too_long_is_not_sent() -> None:
 def test_names_that_are_not_unicode_survive() -> None:
     odd = b"/home/\xff/config".decode(errors="surrogateescape")
     assert ConnectOptions.parse(ConnectOptions(kubeconfig=odd).encode()).kubeconfig == odd
-    assert decode(b'{"a":1}', "it").integer("a", 1, 1) == 1
+    assert decode(b'{"a":1}', "it", lambda found: take(found, "a", Integer(1, 1))) == 1

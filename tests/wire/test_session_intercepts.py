@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
+from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import dump
 from meshdev.wire.session_api import (
     Event,
@@ -20,7 +21,6 @@ from meshdev.wire.session_api import (
     parse_request,
 )
 from meshdev.wire.session_intercepts import (
-    Counts,
     InterceptRequest,
     InterceptStatus,
     LeaveRequest,
@@ -44,7 +44,7 @@ INTERCEPT = InterceptStatus(
     detached=False,
     acked=1,
     total=2,
-    counts=Counts(matched=3, fell_back=2, errors=1, older=4),
+    counts=InterceptCounts(matched=3, fell_back=2, errors=1, older=4),
     local=(LocalPort(8080, "tcp", up=True), LocalPort(9090, "udp", up=False)),
     notes=("4 older connections still go to the original",),
     age_s=1.5,

@@ -20,7 +20,6 @@ from meshdev.wire.agent import (
     MAX_CLAIMED_PORTS,
     MAX_PORTS,
     Apart,
-    Counts,
     FromControl,
     Hello,
     Listen,
@@ -31,6 +30,7 @@ from meshdev.wire.agent import (
     Want,
     Wanted,
 )
+from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.intercepts import Report, Way
 
 #: A port that is not redirected for these reasons is as it shall be.
@@ -290,9 +290,9 @@ class Pod:
         older = sum(count for port, count in state.older if port in ports)
         if each.claim.spec.mode == "proxy":
             # Connections and senders of datagrams are those of who claims all of a port.
-            counts = _sum_of(counts, *(flow for port, flow in state.flows if port in ports))
+            counts = sum((flow for port, flow in state.flows if port in ports), counts)
         way = _way(each.claim, self._ways)
-        told = (counts.matched, counts.fell_back, counts.errors, older, len(each.claim.up), way)
+        told = (InterceptCounts.of(counts, older), len(each.claim.up), way)
         apart = {port: why for port, why in state.apart if port in ports}
         pending = tuple(str(port) for port, why in sorted(apart.items()) if why == "no-listener")
         if each.alias in self._refused:
@@ -324,12 +324,3 @@ def _way(claim: Claim, found: Mapping[int, Way]) -> Way:
     """The worst of its ways."""
     ways: set[Way] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
     return next((way for way in _WORST_FIRST if way in ways), "untried")
-
-
-def _sum_of(*counts: Counts) -> Counts:
-    """All of them together."""
-    return Counts(
-        matched=sum(each.matched for each in counts),
-        fell_back=sum(each.fell_back for each in counts),
-        errors=sum(each.errors for each in counts),
-    )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.errors import ConfigError, ProtocolError
+from meshdev.errors import ConfigError
 from meshdev.sidecar.probes import PROBES_VARIABLE
-from meshdev.wire.agent import MAX_PROBES, Probe, read_probe
-from meshdev.wire.objects import Object
+from meshdev.wire.agent import PROBES, Probe
+from meshdev.wire.codecs import InvalidValueError
 
 #: Set where the sidecar is one of a template.
 STAYS_VARIABLE: Final = "MESHDEV_STAYS"
@@ -65,7 +65,6 @@ def _needed(environment: Mapping[str, str], name: str) -> str:
 
 def _probes(text: str) -> tuple[Probe, ...]:
     try:
-        found = Object({"probes": json.loads(text)}, PROBES_VARIABLE)
-        return found.inners("probes", read_probe, MAX_PROBES)
-    except (ValueError, ProtocolError) as error:
-        raise ConfigError(f"{PROBES_VARIABLE}: {error}") from None
+        return PROBES.load(json.loads(text))
+    except ValueError as error:
+        raise ConfigError(str(InvalidValueError.inside(PROBES_VARIABLE, error))) from None

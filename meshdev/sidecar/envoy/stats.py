@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from meshdev.sidecar.envoy import names
-from meshdev.wire.agent import Counts, PodPort
+from meshdev.wire.agent import PodPort
+from meshdev.wire.counts import Counts
 
 K = TypeVar("K")
 
@@ -91,5 +92,4 @@ def _lines(text: str) -> Iterator[tuple[str, re.Match[str], int]]:
 
 
 def _add(counts: dict[K, Counts], key: K, more: Counts) -> None:
-    was = counts.get(key, Counts())
-    counts[key] = Counts(was.matched + more.matched, was.fell_back + more.fell_back, was.errors + more.errors)
+    counts[key] = counts.get(key, Counts()) + more

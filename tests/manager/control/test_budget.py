@@ -19,7 +19,8 @@ from meshdev.manager.control.core import Core
 from meshdev.manager.control.naming import Naming
 from meshdev.manager.control.pods import Pod
 from meshdev.wire import agent
-from meshdev.wire.agent import Counts, Hello, Listen, PodPort, Probe, State
+from meshdev.wire.agent import Hello, Listen, PodPort, Probe, State
+from meshdev.wire.counts import Counts
 from meshdev.wire.intercepts import AGENT_PARTS, MAX_AGENTS, MAX_PART, Agents
 from meshdev.wire.manager import Claimed, Synced, ToTunnel
 from tests.manager.claims import spec

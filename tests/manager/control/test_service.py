@@ -15,7 +15,8 @@ from meshdev.manager.control import service
 from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.protos import LISTENERS
 from meshdev.wire import agent
-from meshdev.wire.agent import Counts, Listen, PodPort, State
+from meshdev.wire.agent import Listen, PodPort, State
+from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.intercepts import Report
 from tests.manager.claims import spec
 from tests.manager.control.sidecars import (
@@ -65,7 +66,9 @@ async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, words: 
         assert allowed(manager) == {20000: {LOOPBACK}}
         counts = Counts(5, 1, 2)
         await made.state(PORT, older=((PORT, 3),), intercepts=((B.id, counts), ("x", Counts(9, 9, 9))))
-        assert await words.report(lambda report: report.matched == 5) == Report(B.id, "b-1", "acked", "", 5, 1, 2, 3, 1)
+        assert await words.report(lambda report: report.counts.matched == 5) == Report(
+            B.id, "b-1", "acked", "", InterceptCounts(5, 1, 2, 3), 1
+        )
 
 
 async def test_a_pod_leaves_step_by_step(mesh: Control, words: Words) -> None:
@@ -276,8 +279,8 @@ async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, mana
             counts = Counts(most, most, most)
             flows, older = ((PORT, counts), (other, counts)), ((PORT, most), (other, most))
             await evil.say(State(older=older, intercepts=((one.id, counts),), flows=flows))
-            told = await ours.report(lambda report: report.matched > 0)
-            assert (told.matched, told.fell_back, told.errors, told.older) == (most, most, most, most)
+            told = await ours.report(lambda report: report.counts.matched > 0)
+            assert told.counts == InterceptCounts(most, most, most, most)
             assert await asyncio.to_thread(manager.ask, lambda: len(manager.link._listeners)) == 1
             theirs.claim(spec("c", value="2"), OTHER_KEYS)
             assert (await theirs.reported("acked", another)).pod == "b-1"
@@ -391,5 +394,5 @@ async def test_ports_without_requests(mesh: Control, words: Words) -> None:
         assert made.envoy.listens() == ["listener_7000", "listener_9090_udp"]
         flows = ((PodPort(7000), Counts(2, 0, 1)), (PodPort(9090, "udp"), Counts(3)), (PodPort(1), Counts(9)))
         await made.state(PodPort(7000), PodPort(9090, "udp"), flows=flows)
-        assert (await words.report(lambda report: report.matched == 5)).errors == 1
+        assert (await words.report(lambda report: report.counts.matched == 5)).counts.errors == 1
         assert LISTENERS in made.envoy.has

@@ -17,7 +17,8 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from meshdev.manager.control import service
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
 from meshdev.wire import agent
-from meshdev.wire.agent import Counts, Hello, Listen, PodPort, State
+from meshdev.wire.agent import Hello, Listen, PodPort, State
+from meshdev.wire.counts import Counts
 from tests.manager.control.sidecars import KEYS, Control, agent_of, channel, control, joined, metadata
 from tests.manager.control.words import Words
 from tests.manager.standin import Manager

@@ -11,7 +11,8 @@ import pytest
 
 from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
-from meshdev.wire.agent import Counts, PodPort
+from meshdev.wire.agent import PodPort
+from meshdev.wire.counts import Counts
 from tests.sidecar.real_envoy import binary
 
 

@@ -12,7 +12,8 @@ from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, wanted
 from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
 from meshdev.sidecar.envoy.resources import resources
-from meshdev.wire.agent import Counts, PodPort
+from meshdev.wire.agent import PodPort
+from meshdev.wire.counts import Counts
 from meshdev.wire.intercepts import Relay
 from tests.sidecar.pod import FIRST, LOOPBACK, SECOND, WORKLOAD, End, Pod, pod
 from tests.sidecar.real_envoy import free_port, running

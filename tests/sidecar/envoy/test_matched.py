@@ -5,7 +5,8 @@ import pytest
 from meshdev.intercept.spec import HeaderMatch, Match
 from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.routes import FALLBACK_BYTES
-from meshdev.wire.agent import Counts, Probe
+from meshdev.wire.agent import Probe
+from meshdev.wire.counts import Counts
 from tests.sidecar.pod import FIRST, SECOND, THIRD, End, Pod, pod
 
 MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
