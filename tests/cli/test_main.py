@@ -303,3 +303,19 @@ def test_status_loads_nothing_heavy() -> None:
         "print(sorted({'kubernetes', 'rich', 'asyncio', 'yaml', 'pyroute2', 'ssl', 'aiohttp'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+#: Of every command that takes a match, as --help shows them.
+MATCH_OPTIONS = """\
+  -H, --header NAME=VALUE Requests with this header; also NAME~REGEX, NAME. Repeatable.
+  --path-prefix PATH Requests whose path begins like this.
+  --method METHOD Requests of this method.
+  --baggage KEY=VALUE Requests with this member of baggage. Repeatable.
+  --tracestate KEY=VALUE Requests with this member of tracestate. Repeatable.
+"""
+
+
+@pytest.mark.parametrize("name", ["mesh", "run"])
+def test_the_options_of_a_match(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app([name, "--help"], prog_name="meshdev", standalone_mode=False)
+    assert " ".join(MATCH_OPTIONS.split()) in " ".join(capsys.readouterr().out.split())
