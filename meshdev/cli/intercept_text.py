@@ -2,7 +2,7 @@
 
 import shlex
 
-from meshdev.intercept.match import parse_header
+from meshdev.intercept import match
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus
 
 
@@ -26,29 +26,22 @@ def trial(status: InterceptStatus, asked: InterceptRequest) -> str | None:
     """
     scheme, _, place = (status.url or "").partition("://")
     host = place.partition("/")[0]
+    sample = match.sample(asked)
+    headers = [word for header in sample.headers for word in ("-H", header)]  # grpcurl takes them as curl does
     match scheme:
         case "https" if asked.mode == "mesh":
             return None  # nobody can look inside
         case "http" | "https" | "h2c":
             flags = {"https": ["-k"], "h2c": ["--http2-prior-knowledge"]}.get(scheme, [])
-            url = f"{'https' if scheme == 'https' else 'http'}://{host}/{(asked.path_prefix or '/').removeprefix('/')}"
-            method = ["-X", asked.method.upper()] if asked.method is not None else []
-            return shlex.join(["curl", *flags, *method, *_headers(asked), url])
+            url = f"{'https' if scheme == 'https' else 'http'}://{host}/{sample.path.removeprefix('/')}"
+            method = ["-X", sample.method] if sample.method is not None else []
+            return shlex.join(["curl", *flags, *method, *headers, url])
         case "grpc":
-            return shlex.join(["grpcurl", "-plaintext", *_headers(asked), host, "list"])
+            return shlex.join(["grpcurl", "-plaintext", *headers, host, "list"])
         case "tcp" if asked.mode == "proxy":
             return shlex.join(["nc", "-v", *host.rsplit(":", 1)])
         case _:
             return None
-
-
-def _headers(asked: InterceptRequest) -> list[str]:
-    """curl's flags for what must match; grpcurl has the same."""
-    words = [word for header in asked.headers for word in ("-H", _header(header))]
-    for name, members in (("baggage", asked.baggage), ("tracestate", asked.tracestate)):
-        if members:
-            words += ["-H", f"{name}: {','.join(members)}"]
-    return words
 
 
 def counts(status: InterceptStatus) -> str:
@@ -98,9 +91,3 @@ def _pending(status: InterceptStatus) -> str:
 
 def _instead(status: InterceptStatus) -> str:
     return "the original answers" if status.fallback else "the answer is 503"
-
-
-def _header(typed: str) -> str:
-    header = parse_header(typed)
-    value = {"exact": header.value, "present": "1", "regex": "…"}[header.kind]
-    return f"{header.name}: {value}" if value else f"{header.name};"  # curl's way to send an empty one

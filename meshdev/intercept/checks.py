@@ -12,15 +12,16 @@ MAX_VALUE: Final = 1024
 
 Check = Callable[[str], str]
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")  # RFC 9110, 5.6.2
+# Texts, as most starts of a command need none of them compiled; `re` keeps those that it was given.
+_TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]*"  # RFC 9110, 5.6.2
 #: RFC 9110, 5.5: no control characters; nor what is no UTF-8, as odd bytes of a command line become.
-_FIELD: Final = re.compile(r"[\t -~\x80-\ud7ff\ue000-\U0010ffff]*")
-_PATH: Final = re.compile(r"[!-\"$->@-~]*")  # printable, but "?" and "#", which end a path, and space
+_FIELD: Final = r"[\t -~\x80-\ud7ff\ue000-\U0010ffff]*"
+_PATH: Final = r"[!-\"$->@-~]*"  # printable, but "?" and "#", which end a path, and space
 #: W3C Baggage, 3.3.1: a value is percent-encoded where it needs to be.
-_BAGGAGE: Final = re.compile(r"[!#-+\--:<-\[\]-~]*")
+_BAGGAGE: Final = r"[!#-+\--:<-\[\]-~]*"
 #: W3C Trace Context, 3.3.1.3.
-_STATE_KEY: Final = re.compile(r"[a-z][a-z0-9_*/-]*|[a-z0-9][a-z0-9_*/-]*@[a-z][a-z0-9_*/-]*")
-_STATE_VALUE: Final = re.compile(r"[ -+\--<>-~]*")
+_STATE_KEY: Final = r"[a-z][a-z0-9_*/-]*|[a-z0-9][a-z0-9_*/-]*@[a-z][a-z0-9_*/-]*"
+_STATE_VALUE: Final = r"[ -+\--<>-~]*"
 
 #: These belong to one connection: Envoy reads and removes them before it looks for a route (RFC 9110, 7.6.1).
 _PER_CONNECTION: Final = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding"})
@@ -29,9 +30,19 @@ _PER_CONNECTION: Final = frozenset({"connection", "keep-alive", "proxy-connectio
 class Fault(ValueError):  # noqa: N818 -- of a text, not of the program
     """What is wrong with a text, and *at* which of its characters, counted from 0."""
 
-    def __init__(self, message: str, at: int = 0) -> None:
+    def __init__(self, message: str, at: int = 0, hint: str | None = None) -> None:
         super().__init__(message)
         self.at = at
+        self.hint = hint
+
+
+def shifted(by: int, check: Check, text: str) -> str:
+    """*check* of a text that begins at the character *by* of a longer one."""
+    try:
+        return check(text)
+    except Fault as fault:
+        fault.at += by
+        raise
 
 
 def header_name(text: str) -> str:
@@ -91,7 +102,7 @@ def baggage_value(text: str) -> str:
 
 def tracestate_key(text: str) -> str:
     """The key of a member of ``tracestate``, with its tenant where it has one."""
-    if _STATE_KEY.fullmatch(text) is None or len(text) > MAX_NAME:
+    if re.fullmatch(_STATE_KEY, text) is None or len(text) > MAX_NAME:
         raise Fault(f"{text!r} is not a key of tracestate: lower-case letters, digits and _-*/, with at most one @")
     return text
 
@@ -107,11 +118,11 @@ def tracestate_value(text: str) -> str:
 def _token(text: str, what: str, limit: int) -> str:
     if not text:
         raise Fault(f"{what} is missing")
-    return _within(text, _TOKEN, what, limit)
+    return _within(text, _TCHARS, what, limit)
 
 
-def _within(text: str, allowed: re.Pattern[str], what: str, limit: int) -> str:
-    found = allowed.match(text)
+def _within(text: str, allowed: str, what: str, limit: int) -> str:
+    found = re.match(allowed, text)
     end = found.end() if found else 0
     if end < len(text):
         raise Fault(f"{text[end]!r} cannot stand in {what}", end)

@@ -1,4 +1,8 @@
-"""Matches as users write them, as people read them, and in which order they are tried.
+"""Kinds of conditions on requests, each one entry in :data:`MATCH_KINDS`, and what follows from them for a match.
+
+A kind is added here, as an entry and a field of :class:`Match`, and as a field of ``InterceptRequest`` in
+wire/session_intercepts.py, which is what the session is asked for. The option of the commands, its check, the text of
+``list``, the JSON in Leases, Envoy's route and the request to try it with follow from the entry.
 
 Specificity (docs/intercepts.md has the same table). Of two matches that both fit a request the first difference
 decides:
@@ -15,104 +19,323 @@ rank  what is compared                                         first comes
 ====  =======================================================  ==================
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from meshdev.errors import UsageError
 from meshdev.intercept import checks
-from meshdev.intercept.checks import Fault
-from meshdev.intercept.spec import MAX_CONDITIONS, HeaderMatch, Match
+from meshdev.intercept.checks import MAX_NAME, MAX_VALUE, Check, Fault
+from meshdev.wire.codecs import Choice, Codec, InvalidValueError, Many, Nullable, Parsed
+from meshdev.wire.message import dump, field, load, message, take
+from meshdev.wire.session_intercepts import InterceptRequest
 
-_EVERYTHING: Final = "all traffic"
+How = Literal["exact", "regex", "present"]
+HOWS: Final[tuple[How, ...]] = ("exact", "regex", "present")
+
+#: Headers of one match; as many members of baggage and of tracestate.
+MAX_CONDITIONS: Final = 16
+#: Keys that the JSON of a match always has: readers of version 0.1.0 expect them, and refuse others, as they must
+#: where they cannot compare.
+ALWAYS: Final = frozenset({"headers", "path_prefix", "method", "baggage", "tracestate"})
+
+Object = dict[str, Any]
+Member = tuple[str, str]
+#: What ranks 2 to 5 count of one condition.
+Rank = tuple[int, int, int, int]
+
+T = TypeVar("T")
 
 
-def parse_match(
-    *,
-    headers: Sequence[str] = (),
-    path_prefix: str | None = None,
-    method: str | None = None,
-    baggage: Sequence[str] = (),
-    tracestate: Sequence[str] = (),
-) -> Match:
-    """The match of these options' values. Raises UsageError with the column, and where there is no condition."""
-    for option, values in (("--header", headers), ("--baggage", baggage), ("--tracestate", tracestate)):
-        if len(values) > MAX_CONDITIONS:
-            raise UsageError(f"{option} is given {len(values)} times, at most {MAX_CONDITIONS} are possible")
-    found = Match.of(
-        headers=tuple(parse_header(value) for value in headers),
-        path_prefix=None if path_prefix is None else _checked("--path-prefix", path_prefix, checks.path_prefix),
-        method=None if method is None else _checked("--method", method, checks.method),
-        baggage=tuple(_member("--baggage", each, checks.baggage_key, checks.baggage_value) for each in baggage),
-        tracestate=tuple(
-            _member("--tracestate", each, checks.tracestate_key, checks.tracestate_value) for each in tracestate
-        ),
+_HOW_OF: Final[dict[str, How]] = {"=": "exact", "~": "regex", "": "present"}
+_SIGN: Final = {how: sign for sign, how in _HOW_OF.items()}
+_VALUE: Final[dict[How, Check]] = {"exact": checks.header_value, "regex": checks.regex, "present": checks.nothing}
+
+
+@message(strict=True, order=True)
+class HeaderMatch:
+    """One condition on a header; *name* is lower case, *value* is empty for "present"."""
+
+    name: str = field(Parsed(checks.header_name, MAX_NAME))
+    kind: How = field(Choice(HOWS))
+    value: str = field(Parsed(str, MAX_VALUE), default="")
+
+
+class _Header(Codec[HeaderMatch]):
+    """The kind says what a value may be."""
+
+    def load(self, value: object) -> HeaderMatch:
+        found = load(HeaderMatch, value)
+        _VALUE[found.kind](found.value)
+        return found
+
+    def dump(self, value: HeaderMatch) -> object:
+        return dump(value)
+
+
+class _Pair(Codec[Member]):
+    """A member of a list header, as an object of its key and its value."""
+
+    def __init__(self, key: Check, value: Check) -> None:
+        self._key, self._value = Parsed(key, MAX_NAME), Parsed(value, MAX_VALUE)
+
+    def load(self, value: object) -> Member:
+        if not isinstance(value, dict) or value.keys() != {"key", "value"}:
+            raise InvalidValueError(" is not an object of key and value")
+        return take(value, "key", self._key), take(value, "value", self._value)
+
+    def dump(self, value: Member) -> object:
+        return {"key": value[0], "value": value[1]}
+
+
+_BAGGAGE: Final = _Pair(checks.baggage_key, checks.baggage_value)
+_TRACESTATE: Final = _Pair(checks.tracestate_key, checks.tracestate_value)
+
+
+@message(strict=True)
+class Match:
+    """Which requests: all conditions hold at once. Sorted, nothing twice: equal matches are equal values.
+
+    ``baggage`` and ``tracestate`` are members (key, value) of the list headers of these names. A kind that is added is
+    an optional field.
+    """
+
+    headers: tuple[HeaderMatch, ...] = field(Many(_Header(), MAX_CONDITIONS), default=())
+    path_prefix: str | None = field(Nullable(Parsed(checks.path_prefix, MAX_VALUE)), default=None)
+    method: str | None = field(Nullable(Parsed(checks.method)), default=None)
+    baggage: tuple[Member, ...] = field(Many(_BAGGAGE, MAX_CONDITIONS), default=())
+    tracestate: tuple[Member, ...] = field(Many(_TRACESTATE, MAX_CONDITIONS), default=())
+
+    def __post_init__(self) -> None:
+        for kind in MATCH_KINDS:
+            if kind.many:
+                object.__setattr__(self, kind.key, tuple(sorted(set(getattr(self, kind.key)))))
+
+
+class _Match(Codec[Match]):
+    """What older readers do not know they refuse, as they must; so it is there only where it is used."""
+
+    def load(self, value: object) -> Match:
+        return load(Match, value)
+
+    def dump(self, value: Match) -> object:
+        return {key: part for key, part in dump(value).items() if part or key in ALWAYS}
+
+
+CODEC: Final = _Match()
+
+
+class Sample:
+    """A request that matches, to be completed by each kind."""
+
+    def __init__(self) -> None:
+        self.method: str | None = None
+        self.path = "/"
+        self.headers: list[str] = []
+        """As curl's ``-H`` takes them."""
+
+
+class MatchKind(NamedTuple, Generic[T]):
+    """All that is known of one kind of condition, whose values are of type T."""
+
+    key: str
+    """The field of :class:`Match` and ``InterceptRequest``, and the key in their JSON."""
+    flags: tuple[str, ...]
+    metavar: str
+    help: str
+    parse: Callable[[str], T]
+    """What was typed. Raises Fault."""
+    text: Callable[[T], str]
+    rank: Callable[[T], Rank]
+    route: Callable[[T], Object]
+    """Fields of Envoy's RouteMatch; lists are added to those of other conditions."""
+    show: Callable[[Sample, tuple[T, ...]], None]
+    """Complete the request so that these conditions hold."""
+    many: bool = False
+    """Whether a match can have several of the kind."""
+
+    def parsed(self, typed: str) -> T:
+        """What was typed as the option's value. Raises UsageError with the column."""
+        try:
+            return self.parse(typed)
+        except Fault as fault:
+            message = f"{self.flags[0]} {typed}: {fault} (column {fault.at + 1})"
+            raise UsageError(message, hint=fault.hint) from None
+
+    def all_parsed(self, typed: Any) -> tuple[T, ...]:  # noqa: ANN401 -- a sequence of many, a text or None of one
+        """All that was typed, in that order. Raises UsageError."""
+        if not self.many:
+            return () if typed is None else (self.parsed(typed),)
+        if len(typed) > MAX_CONDITIONS:
+            raise UsageError(f"{self.flags[0]} is given {len(typed)} times, at most {MAX_CONDITIONS} are possible")
+        return tuple(self.parsed(each) for each in typed)
+
+    def values(self, match: Match) -> tuple[T, ...]:
+        """The conditions of this kind."""
+        found = getattr(match, self.key)
+        return found if self.many else () if found is None else (found,)
+
+
+def _parse_header(typed: str) -> HeaderMatch:
+    """``NAME=VALUE`` (exact), ``NAME~REGEX`` (the whole value), ``NAME`` (present); the first = or ~ decides."""
+    at = next((at for at, letter in enumerate(typed) if letter in "=~"), len(typed))
+    how = _HOW_OF[typed[at : at + 1]]
+    return HeaderMatch(checks.header_name(typed[:at]), how, checks.shifted(at + 1, _VALUE[how], typed[at + 1 :]))
+
+
+def _route_header(each: HeaderMatch) -> Object:
+    matchers: dict[How, Object] = {
+        "exact": _exact(each.value),
+        "regex": _regex(each.value),
+        "present": {"present_match": True},
+    }
+    return {"headers": [{"name": each.name, **matchers[each.kind]}]}
+
+
+def _show_header(sample: Sample, headers: tuple[HeaderMatch, ...]) -> None:
+    """Of expressions the user knows an example; an empty value is ``NAME;`` to curl."""
+    for each in headers:
+        value = {"exact": each.value, "present": "1", "regex": "…"}[each.kind]
+        sample.headers.append(f"{each.name}: {value}" if value else f"{each.name};")
+
+
+def _exact(value: str) -> Object:
+    return {"string_match": {"exact": value}}
+
+
+def _regex(value: str) -> Object:
+    return {"string_match": {"safe_regex": {"regex": value}}}
+
+
+def _members(header: str, key: Check, value: Check, expression: Callable[[Member], str]) -> MatchKind[Member]:
+    """Members of a list header, by the expression that one of them fits."""
+
+    def parse(typed: str) -> Member:
+        name, sign, rest = typed.partition("=")
+        if not sign:
+            raise Fault("no = after the key", len(typed), hint="KEY=VALUE")
+        return key(name), checks.shifted(len(name) + 1, value, rest)
+
+    def route(member: Member) -> Object:
+        found = _regex(rf"(?:.*,)?[ \t]*{expression(member)}[ \t]*(?:,.*)?")
+        return {"headers": [{"name": header, **found}]}
+
+    return MatchKind(
+        key=header,
+        flags=(f"--{header}",),
+        metavar="KEY=VALUE",
+        help=f"Requests with this member of {header}. Repeatable.",
+        parse=parse,
+        text=lambda member: f"{header} {'='.join(member)}",
+        rank=lambda _: (1, 0, 0, 0),
+        route=route,
+        show=lambda sample, found: sample.headers.append(f"{header}: {','.join(map('='.join, found))}"),
+        many=True,
     )
-    if found == Match():
+
+
+def _baggage(member: Member) -> str:
+    """One among others, with or without properties (W3C Baggage, 3.3.1)."""
+    key, value = map(re.escape, member)
+    return rf"{key}[ \t]*=[ \t]*{value}[ \t]*(?:;[^,]*)?"
+
+
+def _tracestate(member: Member) -> str:
+    """One among others (W3C Trace Context, 3.3.1.1)."""
+    return "=".join(map(re.escape, member))
+
+
+HEADER: Final = MatchKind(
+    key="headers",
+    flags=("--header", "-H"),
+    metavar="NAME=VALUE",
+    help="Requests with this header; also NAME~REGEX, NAME. Repeatable.",
+    parse=_parse_header,
+    text=lambda header: f"{header.name}{_SIGN[header.kind]}{header.value}",
+    rank=lambda header: (header.kind == "exact", header.kind == "regex", 0, 0),
+    route=_route_header,
+    show=_show_header,
+    many=True,
+)
+#: In the order in which matches are told.
+MATCH_KINDS: Final[tuple[MatchKind[Any], ...]] = (
+    HEADER,
+    MatchKind(
+        key="path_prefix",
+        flags=("--path-prefix",),
+        metavar="PATH",
+        help="Requests whose path begins like this.",
+        parse=checks.path_prefix,
+        text="path-prefix {}".format,
+        rank=lambda path: (0, 0, len(path), 0),
+        route=lambda path: {"prefix": path},
+        show=lambda sample, found: setattr(sample, "path", found[0]),
+    ),
+    MatchKind(
+        key="method",
+        flags=("--method",),
+        metavar="METHOD",
+        help="Requests of this method.",
+        parse=checks.method,
+        text="method {}".format,
+        rank=lambda _: (0, 0, 0, 1),
+        route=lambda method: {"headers": [{"name": ":method", **_exact(method)}]},
+        show=lambda sample, found: setattr(sample, "method", found[0]),
+    ),
+    _members("baggage", checks.baggage_key, checks.baggage_value, _baggage),
+    _members("tracestate", checks.tracestate_key, checks.tracestate_value, _tracestate),
+)
+
+
+def typed(request: InterceptRequest) -> dict[str, Any]:
+    """What was typed of each kind: arguments of :func:`parse_match`."""
+    return {kind.key: getattr(request, kind.key) for kind in MATCH_KINDS}
+
+
+def parse_match(**options: Any) -> Match:  # noqa: ANN401 -- by the kind's key: a sequence of many, a text or None of one
+    """The match of these options' values. Raises UsageError with the column, and where there is no condition."""
+    found: Object = {}
+    for kind in MATCH_KINDS:
+        if values := kind.all_parsed(options.get(kind.key, () if kind.many else None)):
+            found[kind.key] = values if kind.many else values[0]
+    if not found:
         raise UsageError(
             "mesh needs to know which requests are yours",
             hint="for instance --header x-user=me; for all traffic: meshdev proxy",
         )
-    return found
-
-
-def parse_header(value: str) -> HeaderMatch:
-    """``NAME=VALUE`` (exact), ``NAME~REGEX`` (the whole value), ``NAME`` (present); the first = or ~ decides."""
-    at = min((at for at in (value.find("="), value.find("~")) if at >= 0), default=len(value))
-    name = _part("--header", value, 0, at, checks.header_name)
-    if at == len(value):
-        return HeaderMatch(name, "present")
-    if value[at] == "=":
-        return HeaderMatch(name, "exact", _part("--header", value, at + 1, len(value), checks.header_value))
-    return HeaderMatch(name, "regex", _part("--header", value, at + 1, len(value), checks.regex))
+    return Match(**found)
 
 
 def text(match: Match | None) -> str:
     """One line for people; equal matches have the same."""
     if match is None:
-        return _EVERYTHING
-    parts = [_header_text(header) for header in match.headers]
-    if match.path_prefix is not None:
-        parts.append(f"path-prefix {match.path_prefix}")
-    if match.method is not None:
-        parts.append(f"method {match.method}")
-    parts += [f"baggage {key}={value}" for key, value in match.baggage]
-    parts += [f"tracestate {key}={value}" for key, value in match.tracestate]
-    return ", ".join(parts)
+        return "all traffic"
+    return ", ".join(kind.text(each) for kind, each in _conditions(match))
 
 
-def specificity(match: Match) -> tuple[int, int, int, int, int, str]:
+def specificity(match: Match) -> tuple[int | str, ...]:
     """The key to sort matches by: the most specific comes first."""
-    hows = [header.kind for header in match.headers]
-    members = len(match.baggage) + len(match.tracestate)
-    prefix, method = match.path_prefix or "", match.method or ""
-    return (
-        -(len(hows) + members + bool(prefix) + bool(method)),
-        -(hows.count("exact") + members),
-        -hows.count("regex"),
-        -len(prefix),
-        -bool(method),
-        text(match),
-    )
+    ranks = [kind.rank(each) for kind, each in _conditions(match)]
+    return (-len(ranks), *(-sum(counted) for counted in zip(*ranks, strict=True)), text(match))
 
 
-def _header_text(header: HeaderMatch) -> str:
-    sign = {"exact": "=", "regex": "~", "present": ""}[header.kind]
-    return f"{header.name}{sign}{header.value}"
+def route(match: Match) -> Object:
+    """Envoy's RouteMatch, before names of headers are changed: all of it holds at once."""
+    found: Object = {"prefix": "", "headers": []}
+    for kind, each in _conditions(match):
+        for name, value in kind.route(each).items():
+            found[name] = [*found.get(name, ()), *value] if isinstance(value, list) else value
+    return found
 
 
-def _member(option: str, value: str, key: Callable[[str], str], load: Callable[[str], str]) -> tuple[str, str]:
-    at = value.find("=")
-    if at < 0:
-        raise UsageError(f"{option} {value}: no = after the key (column {len(value) + 1})", hint="KEY=VALUE")
-    return _part(option, value, 0, at, key), _part(option, value, at + 1, len(value), load)
+def sample(request: InterceptRequest) -> Sample:
+    """A request that is intercepted, as far as that can be said, with the conditions as typed."""
+    found = Sample()
+    for kind in MATCH_KINDS:
+        if values := kind.all_parsed(getattr(request, kind.key)):
+            kind.show(found, values)
+    return found
 
 
-def _checked(option: str, value: str, check: Callable[[str], str]) -> str:
-    return _part(option, value, 0, len(value), check)
-
-
-def _part(option: str, value: str, start: int, end: int, check: Callable[[str], str]) -> str:
-    try:
-        return check(value[start:end])
-    except Fault as fault:
-        raise UsageError(f"{option} {value}: {fault} (column {start + fault.at + 1})") from None
+def _conditions(match: Match) -> Iterator[tuple[MatchKind[Any], Any]]:
+    return ((kind, each) for kind in MATCH_KINDS for each in kind.values(match))

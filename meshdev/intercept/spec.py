@@ -11,28 +11,24 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from meshdev.errors import UsageError
-from meshdev.intercept import checks
-from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, InvalidValueError, Many, Nullable, Parsed
+from meshdev.intercept.match import CODEC, Match
+from meshdev.wire.codecs import FLAG, PORT, Choice, Many, Nullable, Parsed
 from meshdev.wire.message import decode as read_object
-from meshdev.wire.message import dump, field, load, message, nested, take
+from meshdev.wire.message import dump, field, load, message, nested
 
 Mode = Literal["proxy", "mesh"]
 Protocol = Literal["tcp", "udp", "http"]
 #: Lower case, singular: ``deployment/b`` is how people name a workload.
 #: A Service is the workload where its pods have no owner of the other kinds (a Job, a Rollout, nobody).
 Kind = Literal["deployment", "statefulset", "daemonset", "replicaset", "pod", "service"]
-How = Literal["exact", "regex", "present"]
 
 MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
 KINDS: Final[tuple[Kind, ...]] = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "service")
-HOWS: Final[tuple[How, ...]] = ("exact", "regex", "present")
 
 #: Bytes of a Spec as JSON: it is an annotation of the Lease; Kubernetes takes 256 KiB of them in all.
 MAX_SPEC: Final = 12 << 10
 MAX_PORTS: Final = 64
-#: Headers of one match; as many members of baggage and of tracestate.
-MAX_CONDITIONS: Final = 16
 
 
 def _matching(pattern: str, what: str) -> Parsed[str]:
@@ -84,82 +80,6 @@ class Port:
         return "udp" if self.protocol == "udp" else "tcp"
 
 
-_VALUES: Final = {"exact": checks.header_value, "regex": checks.regex, "present": checks.nothing}
-
-
-@message(strict=True, order=True)
-class HeaderMatch:
-    """One condition on a header; *name* is lower case, *value* is empty for "present"."""
-
-    name: str = field(Parsed(checks.header_name, checks.MAX_NAME))
-    kind: How = field(Choice(HOWS))
-    value: str = field(Parsed(str, checks.MAX_VALUE), default="")
-
-
-class _Header(Codec[HeaderMatch]):
-    """The kind says what a value may be."""
-
-    def load(self, value: object) -> HeaderMatch:
-        found = load(HeaderMatch, value)
-        _VALUES[found.kind](found.value)
-        return found
-
-    def dump(self, value: HeaderMatch) -> object:
-        return dump(value)
-
-
-class _Pair(Codec[tuple[str, str]]):
-    """A member of a list header, as an object of its key and its value."""
-
-    def __init__(self, key: Codec[str], value: Codec[str]) -> None:
-        self.key = key
-        self.value = value
-
-    def load(self, value: object) -> tuple[str, str]:
-        if not isinstance(value, dict) or value.keys() != {"key", "value"}:
-            raise InvalidValueError(" is not an object of key and value")
-        return take(value, "key", self.key), take(value, "value", self.value)
-
-    def dump(self, value: tuple[str, str]) -> object:
-        return {"key": value[0], "value": value[1]}
-
-
-_BAGGAGE: Final = _Pair(Parsed(checks.baggage_key, checks.MAX_NAME), Parsed(checks.baggage_value, checks.MAX_VALUE))
-_TRACESTATE: Final = _Pair(
-    Parsed(checks.tracestate_key, checks.MAX_NAME), Parsed(checks.tracestate_value, checks.MAX_VALUE)
-)
-
-
-@message(strict=True)
-class Match:
-    """Which requests: all conditions hold at once. Always in the order of :func:`meshdev.intercept.match.canonical`.
-
-    ``baggage`` and ``tracestate`` are members (key, value) of the list headers of these names.
-    """
-
-    headers: tuple[HeaderMatch, ...] = field(Many(_Header(), MAX_CONDITIONS), default=())
-    path_prefix: str | None = field(Nullable(Parsed(checks.path_prefix, checks.MAX_VALUE)), default=None)
-    method: str | None = field(Nullable(Parsed(checks.method)), default=None)
-    baggage: tuple[tuple[str, str], ...] = field(Many(_BAGGAGE, MAX_CONDITIONS), default=())
-    tracestate: tuple[tuple[str, str], ...] = field(Many(_TRACESTATE, MAX_CONDITIONS), default=())
-
-    @classmethod
-    def of(
-        cls,
-        headers: tuple[HeaderMatch, ...] = (),
-        path_prefix: str | None = None,
-        method: str | None = None,
-        baggage: tuple[tuple[str, str], ...] = (),
-        tracestate: tuple[tuple[str, str], ...] = (),
-    ) -> "Match":
-        """The canonical form: sorted, nothing twice. Equal matches are equal values."""
-        lists = (tuple(sorted(set(each))) for each in (baggage, tracestate))
-        return cls(tuple(sorted(set(headers))), path_prefix, method, *lists)
-
-
-_MATCH: Final = Nullable(nested(Match))
-
-
 @message()
 class Spec:
     """One intercept. *match* is None exactly in mode "proxy"; *ports* are sorted, none is there twice."""
@@ -167,7 +87,7 @@ class Spec:
     id: str = field(_matching(r"[0-9a-f]{32}", "32 hexadecimal digits"))
     workload: Workload = field(nested(Workload))
     mode: Mode = field(Choice(MODES))
-    match: Match | None = field(_MATCH)
+    match: Match | None = field(Nullable(CODEC))
     ports: tuple[Port, ...] = field(Many(nested(Port), MAX_PORTS, distinct=lambda port: (port.remote, port.transport)))
     fallback: bool = field(FLAG, default=True)
 
@@ -193,16 +113,13 @@ def decode(text: str | bytes) -> Spec:
 
 def canonical_json(match: Match | None) -> str:
     """The same text for equal matches: what locks are named after."""
-    return json.dumps(_MATCH.dump(match), separators=(",", ":"), sort_keys=True)
+    return json.dumps(Nullable(CODEC).dump(match), separators=(",", ":"), sort_keys=True)
 
 
 def _spec(found: dict[str, object]) -> Spec:
     spec = load(Spec, found)
-    match = spec.match
-    if match is not None:
-        match = Match.of(match.headers, match.path_prefix, match.method, match.baggage, match.tracestate)
     if (spec.match is None) != (spec.mode == "proxy"):
         raise ValueError(f"mode {spec.mode} and its match exclude each other")
     if not spec.ports or spec.match == Match():  # a match of everything is mode "proxy"
         raise ValueError("it has no ports or no conditions")
-    return replace(spec, match=match, ports=tuple(sorted(spec.ports)))
+    return replace(spec, ports=tuple(sorted(spec.ports)))

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from meshdev.errors import UsageError
-from meshdev.intercept.match import parse_match
+from meshdev.intercept import match
+from meshdev.intercept.match import Match
 from meshdev.intercept.ports import PortRequest, parse_port
-from meshdev.intercept.spec import Match, Mode
+from meshdev.intercept.spec import Mode
 from meshdev.intercept.target import Target, parse_target
 from meshdev.wire.session_intercepts import InterceptRequest, Strategy
 
@@ -41,14 +42,9 @@ def intent(request: InterceptRequest) -> Intent:
 
 
 def _match(request: InterceptRequest) -> Match | None:
+    typed = match.typed(request)
     if request.mode == "mesh":
-        return parse_match(
-            headers=request.headers,
-            path_prefix=request.path_prefix,
-            method=request.method,
-            baggage=request.baggage,
-            tracestate=request.tracestate,
-        )
-    if request.headers or request.path_prefix or request.method or request.baggage or request.tracestate:
+        return match.parse_match(**typed)
+    if any(typed.values()):
         raise UsageError("a proxy takes all traffic", hint="meshdev mesh takes the requests that match")
     return None

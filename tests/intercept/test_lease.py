@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from meshdev.errors import ProtocolError
 from meshdev.intercept import lease as codec
 from meshdev.intercept.lease import EXPIRED_SECONDS, Status, name_of, record, records
-from meshdev.intercept.spec import HeaderMatch, Port, Spec, Workload, encode
+from meshdev.intercept.match import HeaderMatch
+from meshdev.intercept.spec import Port, Spec, Workload, encode
 from tests.intercept.values import HTTP, SPECS, B, mesh, proxy
 
 NOW = 1_767_225_600.25  # 2026-01-01T00:00:00.25Z

@@ -1,14 +1,26 @@
 """Matches as they are typed, shown and tried."""
 
 import random
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import UsageError
-from meshdev.intercept.match import parse_header, parse_match, specificity, text
-from meshdev.intercept.spec import HeaderMatch, Match
+from meshdev.intercept.match import (
+    ALWAYS,
+    CODEC,
+    HEADER,
+    MATCH_KINDS,
+    HeaderMatch,
+    Match,
+    parse_match,
+    specificity,
+    text,
+    typed,
+)
+from meshdev.wire.session_intercepts import InterceptRequest
 from tests.intercept.values import MATCHES
 
 
@@ -27,7 +39,7 @@ from tests.intercept.values import MATCHES
     ],
 )
 def test_a_header(typed: str, expected: HeaderMatch) -> None:
-    assert parse_header(typed) == expected
+    assert HEADER.parsed(typed) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,7 +65,7 @@ def test_a_header(typed: str, expected: HeaderMatch) -> None:
 )
 def test_a_header_that_cannot_be_names_the_column(typed: str, column: int, words: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_header(typed)
+        HEADER.parsed(typed)
     assert caught.value.message.startswith(f"--header {typed}: ")
     assert caught.value.message.endswith(f"(column {column})")
     assert words in caught.value.message
@@ -80,7 +92,7 @@ def test_a_header_that_cannot_be_names_the_column(typed: str, column: int, words
 )
 def test_other_conditions_that_cannot_be(option: str, typed: object, column: int) -> None:
     with pytest.raises(UsageError, match=rf"^--{option.replace('_', '-')} .*\(column {column}\)$"):
-        parse_match(**{option: typed})  # type: ignore[arg-type]  # one of several options
+        parse_match(**{option: typed})
 
 
 def test_all_conditions_at_once() -> None:
@@ -139,3 +151,20 @@ def test_the_most_specific_comes_first() -> None:
 def test_no_two_matches_are_equally_specific_unless_they_read_the_same(matches: list[Match]) -> None:
     distinct = set(matches)
     assert len({specificity(match) for match in distinct}) == len({text(match) for match in distinct})
+
+
+def test_every_kind_is_a_field_of_a_match_and_of_what_a_session_is_asked_for() -> None:
+    keys = [kind.key for kind in MATCH_KINDS]
+    assert [each.name for each in fields(Match)] == keys
+    asked = {each.name: each.default for each in fields(InterceptRequest)}
+    assert [asked[kind.key] for kind in MATCH_KINDS] == [() if kind.many else None for kind in MATCH_KINDS]
+    assert typed(InterceptRequest(target="deploy/b", mode="proxy")) == {key: asked[key] for key in keys}
+
+
+def test_a_kind_that_older_readers_do_not_know_is_written_only_where_it_is_used() -> None:
+    written = CODEC.dump(Match(method="GET"))
+    assert isinstance(written, dict)
+    assert written.keys() == ALWAYS
+    assert CODEC.load(written) == Match(method="GET")
+    with pytest.raises(ValueError, match="has no baggage"):
+        CODEC.load({"headers": [], "path_prefix": "/", "method": None})

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError, UsageError
-from meshdev.intercept.spec import MAX_SPEC, HeaderMatch, Match, Port, Spec, canonical_json, decode, encode
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import MAX_SPEC, Port, Spec, canonical_json, decode, encode
 from tests.intercept.values import HTTP, MATCHES, SPECS, B, mesh, proxy
 
 TEXT = (
@@ -142,7 +143,7 @@ def test_a_damaged_text_is_read_or_refused(data: st.DataObject) -> None:
 
 def test_the_order_of_conditions_and_ports_does_not_matter() -> None:
     a, b = HeaderMatch("a", "present"), HeaderMatch("b", "exact", "1")
-    assert Match.of((b, a, a)) == Match.of((a, b))
+    assert Match((b, a, a)) == Match((a, b))
     text = json.loads(encode(mesh(a, b, ports=(HTTP, Port(9090, "udp", 9090)))))
     text["ports"].reverse()
     text["match"]["headers"].reverse()
@@ -157,7 +158,7 @@ def test_equal_matches_and_only_those_have_the_same_canonical_text(one: Match, o
 def test_what_does_not_fit_a_lease_is_an_error_of_the_user() -> None:
     headers = tuple(HeaderMatch(f"x-{number}", "exact", "v" * 1000) for number in range(16))
     with pytest.raises(UsageError, match="more than 12,288"):
-        encode(replace(SPEC, match=Match.of(headers)))
+        encode(replace(SPEC, match=Match(headers)))
 
 
 def test_a_port_is_of_one_transport() -> None:

@@ -2,7 +2,8 @@
 
 from hypothesis import strategies as st
 
-from meshdev.intercept.spec import KINDS, HeaderMatch, Match, Mode, Port, Spec, Workload
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import KINDS, Mode, Port, Spec, Workload
 
 B = Workload("default", "deployment", "b", "uid-b")
 HTTP = Port(8080, "http", 8080)
@@ -10,7 +11,7 @@ HTTP = Port(8080, "http", 8080)
 
 def mesh(*headers: HeaderMatch, number: int = 1, workload: Workload = B, ports: tuple[Port, ...] = (HTTP,)) -> Spec:
     """Mesh with these headers, ``a=1`` without any."""
-    match = Match.of(headers or (HeaderMatch("a", "exact", "1"),))
+    match = Match(headers or (HeaderMatch("a", "exact", "1"),))
     return Spec(f"{number:032x}", workload, "mesh", match, ports)
 
 
@@ -24,7 +25,7 @@ def _texts(pattern: str) -> st.SearchStrategy[str]:
 
 _NAMES = _texts(r"[a-z0-9_!~-]{1,8}")
 _HEADERS = st.one_of(
-    st.builds(HeaderMatch, _NAMES, st.just("present")),
+    st.builds(HeaderMatch, _NAMES, st.just("present"), st.just("")),
     st.builds(HeaderMatch, _NAMES, st.just("exact"), _texts('([a1=~é,"]([a1=~é,"\t ]{0,8}[a1=~é,"])?)?')),
     st.builds(
         HeaderMatch, _NAMES, st.just("regex"), _texts(r"[ab.]{1,3}([*+?]|\{1,3\})?(\[\^?[ab]\])?(\([ab]\|a*\))?\$?")
@@ -39,7 +40,7 @@ def _lists(each: st.SearchStrategy[tuple[str, str]]) -> st.SearchStrategy[tuple[
 
 
 MATCHES = st.builds(
-    Match.of,
+    Match,
     headers=st.lists(_HEADERS, max_size=4).map(tuple),
     path_prefix=st.none() | _texts(r"/[/ab%:.]{0,6}"),
     method=st.none() | st.sampled_from(["GET", "POST"]),

@@ -10,7 +10,8 @@ import pytest
 from meshdev.errors import ClusterError, InterceptError
 from meshdev.intercept.lease import Status, lease, name_of
 from meshdev.intercept.liveness import CONFIRM_SECONDS
-from meshdev.intercept.spec import HeaderMatch, Spec
+from meshdev.intercept.match import HeaderMatch
+from meshdev.intercept.spec import Spec
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held, LostError, all_of, of_workload, release, renew, take, watch_workload

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Self
 
 from meshdev.intercept import spec as specs
-from meshdev.intercept.spec import HeaderMatch, Match, Mode, Port, Spec, Workload
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import Mode, Port, Spec, Workload
 from meshdev.wire.intercepts import Intercept
 from meshdev.wire.manager import Claimed, Synced, ToControl, ToTunnel, decode_to_control, encode
 from tests.loops import DEADLINE_SECONDS
@@ -17,7 +18,7 @@ HTTP = Port(8080, "http", 3000)
 
 def spec(name: str, *ports: Port, mode: Mode = "mesh", value: str = "1") -> Spec:
     """The intercept *name* (a letter or more)."""
-    match = None if mode == "proxy" else Match.of((HeaderMatch("a", "exact", value),))
+    match = None if mode == "proxy" else Match((HeaderMatch("a", "exact", value),))
     return Spec(name.encode().hex().ljust(32, "0")[:32], WORKLOAD, mode, match, tuple(sorted(ports or (HTTP,))))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from meshdev.errors import AdmissionError, CredentialError, FirewallError, ForbiddenError, InterceptError
 from meshdev.intercept.lease import name_of
-from meshdev.intercept.spec import HeaderMatch, Match
+from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.observing import Observer
@@ -139,7 +139,7 @@ async def test_a_lease_that_somebody_deleted_ends_it_and_names_nobody_else(
     task = asyncio.ensure_future(world.holding.run())
     await world.comes_up()
     assert world.link.spec is not None
-    another = replace(world.link.spec, id=f"{2:032x}", match=Match.of((HeaderMatch("a", "exact", "2"),)))
+    another = replace(world.link.spec, id=f"{2:032x}", match=Match((HeaderMatch("a", "exact", "2"),)))
     await leases.take(api, another, "joe@pc", "default", observer=Observer())
     _delete_lease_of(world)
     with pytest.raises(InterceptError, match="not yours any more: its Lease was deleted"):

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from meshdev.errors import UsageError
+from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.ports import PortRequest
-from meshdev.intercept.spec import HeaderMatch, Match
 from meshdev.intercept.target import Target
 from meshdev.modes.intent import Intent, intent
 from meshdev.wire.session_intercepts import InterceptRequest
@@ -30,7 +30,7 @@ def test_a_mesh() -> None:
         target=Target("deployment", "b"),
         namespace="team-1",
         mode="mesh",
-        match=Match.of((HeaderMatch("a", "exact", "1"),), "/v2", "POST"),
+        match=Match((HeaderMatch("a", "exact", "1"),), "/v2", "POST"),
         ports=(PortRequest(8080, "http"),),
         strategy="patch",
         takeover=True,

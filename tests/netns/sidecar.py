@@ -15,7 +15,8 @@ from typing import Any
 import grpc
 
 from meshdev.config import CONTROL_PORT
-from meshdev.intercept.spec import HeaderMatch, Match, Mode, Port, Protocol, Spec
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import Mode, Port, Protocol, Spec
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
@@ -45,7 +46,7 @@ exec "$@"
     "sh",
 )
 
-MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
 _ROOT = Path(__file__).parents[2]
 #: As in a container with NET_ADMIN alone.
 _AS_IN_A_POD = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--")

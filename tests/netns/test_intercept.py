@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from meshdev.errors import PeerClosed
-from meshdev.intercept.spec import HeaderMatch, Match, Port, Spec
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import Port, Spec
 from meshdev.wire.intercepts import Report
 from tests.manager.claims import WORKLOAD
 from tests.netns.cluster import Cluster
@@ -20,7 +21,7 @@ from tests.netns.sidecar import SidecarPod
 from tests.sidecar.pod import End
 from tests.waiting import until
 
-MINE = Spec("c" * 32, WORKLOAD, "mesh", Match.of((HeaderMatch("a", "exact", "1"),)), (Port(8080, "http", 3000),))
+MINE = Spec("c" * 32, WORKLOAD, "mesh", Match((HeaderMatch("a", "exact", "1"),)), (Port(8080, "http", 3000),))
 
 
 @dataclass

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from ipaddress import IPv4Address
 from typing import Any
 
-from meshdev.intercept.spec import Match, Mode, Port, Protocol, Spec, Workload
+from meshdev.intercept.match import Match
+from meshdev.intercept.spec import Mode, Port, Protocol, Spec, Workload
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import PodPort, Probe, Wanted

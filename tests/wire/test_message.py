@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
 from meshdev.host import journal
-from meshdev.intercept import lease, spec
+from meshdev.intercept import lease, match, spec
 from meshdev.wire import agent, control, manager, session_api
 from meshdev.wire.codecs import (
     PORT,
@@ -32,12 +32,12 @@ from meshdev.wire.helper import lines
 from meshdev.wire.message import SCHEMAS, Schema, Tagged, decode, dump, field, load, message, nested
 from tests.wire import strategies
 
-MODULES: Final = (agent, control, journal, lease, lines, manager, session_api, spec)
+MODULES: Final = (agent, control, journal, lease, lines, manager, match, session_api, spec)
 #: Without those of this file. Texts of a Spec have strategies of their own, in tests/intercept.
 DECLARED: Final = {
     kind: schema
     for kind, schema in SCHEMAS.items()
-    if kind.__module__.startswith("meshdev.") and kind.__module__ != spec.__name__
+    if kind.__module__.startswith("meshdev.") and kind.__module__ not in {match.__name__, spec.__name__}
 }
 
 #: There are many messages, and what reads them is the same.

@@ -1,10 +1,10 @@
 """Which requests go where: probes to the original, then the matches, most specific first, then everything else."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from meshdev.intercept.spec import HeaderMatch, Match
+from meshdev.intercept import match as matches
+from meshdev.intercept.match import Match
 from meshdev.sidecar.envoy import http, names
 from meshdev.sidecar.envoy.claims import Claim, in_order
 from meshdev.sidecar.envoy.http import OFF, typed
@@ -74,47 +74,12 @@ def condition(match: Match | None) -> Object:
     """A match in Envoy's words: all of it holds at once."""
     if match is None:
         return dict(_ANYTHING)
-    headers = [_header(each) for each in match.headers]
+    found = matches.route(match)
+    headers = [{**each, "name": http.carried(each["name"])} for each in found["headers"]]
     if any(each.name == http.PROTO for each in match.headers):
-        headers.append({**_exact(http.PROTO, http.NO_PROTO), "invert_match": True})
-    if match.method is not None:
-        headers.append(_exact(":method", match.method))
-    headers += [_regex("baggage", _baggage(key, value)) for key, value in match.baggage]
-    headers += [_regex("tracestate", _tracestate(key, value)) for key, value in match.tracestate]
-    return {"prefix": match.path_prefix or "", "headers": headers}
-
-
-def _header(each: HeaderMatch) -> Object:
-    name = http.carried(each.name)
-    match each.kind:
-        case "exact":
-            return _exact(name, each.value)
-        case "regex":
-            return _regex(name, each.value)
-        case "present":
-            return {"name": name, "present_match": True}
-
-
-def _exact(name: str, value: str) -> Object:
-    return {"name": name, "string_match": {"exact": value}}
-
-
-def _regex(name: str, value: str) -> Object:
-    return {"name": name, "string_match": {"safe_regex": {"regex": value}}}
-
-
-def _baggage(key: str, value: str) -> str:
-    """A member among others, with or without properties (W3C Baggage, 3.3.1)."""
-    return _member(rf"{re.escape(key)}[ \t]*=[ \t]*{re.escape(value)}[ \t]*(?:;[^,]*)?")
-
-
-def _tracestate(key: str, value: str) -> str:
-    """A member among others (W3C Trace Context, 3.3.1.1)."""
-    return _member(rf"{re.escape(key)}={re.escape(value)}")
-
-
-def _member(text: str) -> str:
-    return rf"(?:.*,)?[ \t]*{text}[ \t]*(?:,.*)?"
+        proto = {"name": http.PROTO, "string_match": {"exact": http.NO_PROTO}, "invert_match": True}
+        headers.insert(len(match.headers), proto)
+    return {**found, "headers": headers}
 
 
 def _probe(probe: Probe) -> Object:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from meshdev.intercept.spec import HeaderMatch, Match, Port, Spec
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import Port, Spec
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.wire.agent import Listen, PodPort, State
 from tests.manager.claims import WORKLOAD
@@ -83,7 +84,7 @@ class Pod:
         self.door = free_port()
 
     def spec(self, value: str) -> Spec:
-        match = Match.of((HeaderMatch("a", "exact", value),))
+        match = Match((HeaderMatch("a", "exact", value),))
         return Spec("b" * 32, WORKLOAD, "mesh", match, (Port(self._number, "http", 3000),))
 
     async def join(self) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from meshdev.intercept.spec import HeaderMatch, Match
+from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.sidecar.envoy.answers import HEADER, WORDS
 from tests.sidecar.envoy.test_protocols import grpc_pod
 from tests.sidecar.pod import End, Pod, pod
 
-MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
 Speak = Callable[[End, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _GET = b"GET / HTTP/1.1\r\nHost: b\r\n"

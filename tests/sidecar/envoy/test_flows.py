@@ -7,7 +7,8 @@ import socket
 import time
 from typing import Any
 
-from meshdev.intercept.spec import HeaderMatch, Match, Mode, Port, Spec
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import Mode, Port, Spec
 from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, wanted
 from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
@@ -18,7 +19,7 @@ from meshdev.wire.intercepts import Relay
 from tests.sidecar.pod import FIRST, LOOPBACK, SECOND, WORKLOAD, End, Pod, pod
 from tests.sidecar.real_envoy import free_port, running
 
-MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
 #: What begins a TLS connection.
 CLIENT_HELLO = bytes.fromhex("16 03 01 00 05 01 00 00 01 00")
 

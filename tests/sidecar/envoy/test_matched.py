@@ -2,14 +2,14 @@
 
 import pytest
 
-from meshdev.intercept.spec import HeaderMatch, Match
+from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.routes import FALLBACK_BYTES
 from meshdev.wire.agent import Probe
 from meshdev.wire.counts import Counts
 from tests.sidecar.pod import FIRST, SECOND, THIRD, End, Pod, pod
 
-MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
 
 
 async def counts(app: Pod) -> dict[str, Counts]:
@@ -24,16 +24,16 @@ def put(size: int, *lines: str) -> bytes:
 CASES: list[tuple[Match, list[tuple[str, bool]]]] = [
     (MINE, [("A: 1", True), ("a: 1", True), ("A: 2", False), ("A: 11", False), ("B: 1", False), ("A:", False)]),
     (
-        Match.of(headers=(HeaderMatch("a", "regex", "v[0-9]+"),)),
+        Match(headers=(HeaderMatch("a", "regex", "v[0-9]+"),)),
         [("A: v12", True), ("A: xv1", False), ("A: v1x", False)],
     ),
-    (Match.of(headers=(HeaderMatch("a", "present"),)), [("A: ", True), ("A: x", True), ("B: x", False)]),
+    (Match(headers=(HeaderMatch("a", "present"),)), [("A: ", True), ("A: x", True), ("B: x", False)]),
     (
-        Match.of(headers=(HeaderMatch("a", "exact", "1"), HeaderMatch("b", "present"))),
+        Match(headers=(HeaderMatch("a", "exact", "1"), HeaderMatch("b", "present"))),
         [("A: 1\r\nB: 2", True), ("A: 1", False), ("B: 2", False)],
     ),
     (
-        Match.of(baggage=(("user", "me.x"),)),
+        Match(baggage=(("user", "me.x"),)),
         [
             *(("Baggage: user=me.x", True), ("Baggage: a=b, user = me.x ;p=1;q , c=d", True)),
             *(("Baggage: a=b\r\nBaggage: user=me.x", True), ("Baggage: user=meyx", False)),
@@ -41,19 +41,19 @@ CASES: list[tuple[Match, list[tuple[str, bool]]]] = [
         ],
     ),
     (
-        Match.of(tracestate=(("dev@org", "me"),)),
+        Match(tracestate=(("dev@org", "me"),)),
         [
             *(("Tracestate: dev@org=me", True), ("Tracestate: x=1,\t dev@org=me ,y=2", True)),
             *(("Tracestate: dev@org=mex", False), ("Tracestate: edev@org=me", False)),
         ],
     ),
     (
-        Match.of(headers=(HeaderMatch("x-forwarded-proto", "present"),)),
+        Match(headers=(HeaderMatch("x-forwarded-proto", "present"),)),
         [("X-Forwarded-Proto: https", True), ("A: 1", False)],
     ),
-    (Match.of(headers=(HeaderMatch("x-envoy-retry-on", "exact", "5xx"),)), [("X-Envoy-Retry-On: 5xx", True)]),
+    (Match(headers=(HeaderMatch("x-envoy-retry-on", "exact", "5xx"),)), [("X-Envoy-Retry-On: 5xx", True)]),
     (
-        Match.of(headers=(HeaderMatch("a", "regex", "(?:" + "|".join(["abcdefghij"] * 90) + ")"),)),
+        Match(headers=(HeaderMatch("a", "regex", "(?:" + "|".join(["abcdefghij"] * 90) + ")"),)),
         [("A: abcdefghij", True)],
     ),
 ]
@@ -71,7 +71,7 @@ async def test_what_matches() -> None:
 
 async def test_path_and_method() -> None:
     async with pod() as app:
-        app.claim(Match.of(path_prefix="/api", method="POST"))
+        app.claim(Match(path_prefix="/api", method="POST"))
         await app.serve()
         for line, end in (
             *(
@@ -91,9 +91,9 @@ async def test_the_most_specific_match_wins() -> None:
     await second.start()
     await third.start()
     async with pod() as app:
-        app.claim(Match.of(headers=(HeaderMatch("a", "present"),)), name=FIRST)
-        app.claim(Match.of(headers=(HeaderMatch("a", "regex", "[0-9]"),)), name=SECOND, to=second)
-        app.claim(Match.of(headers=(HeaderMatch("a", "exact", "1"),), path_prefix="/x"), name=THIRD, to=third)
+        app.claim(Match(headers=(HeaderMatch("a", "present"),)), name=FIRST)
+        app.claim(Match(headers=(HeaderMatch("a", "regex", "[0-9]"),)), name=SECOND, to=second)
+        app.claim(Match(headers=(HeaderMatch("a", "exact", "1"),), path_prefix="/x"), name=THIRD, to=third)
         await app.serve()
         assert await app.get("/x", a="1") == "third"
         assert await app.get("/", a="1") == "second"
@@ -128,7 +128,7 @@ async def test_a_match_that_changes_takes_effect_at_once() -> None:
         app.claim(MINE)
         await app.serve()
         assert [await app.get(a="1"), await app.get(a="2")] == ["laptop", "original"]
-        app.claim(Match.of(headers=(HeaderMatch("a", "exact", "2"),)))
+        app.claim(Match(headers=(HeaderMatch("a", "exact", "2"),)))
         await app.serve()
         assert [await app.get(a="1"), await app.get(a="2")] == ["original", "laptop"]
         app.claims.clear()

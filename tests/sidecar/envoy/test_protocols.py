@@ -12,10 +12,10 @@ import websockets
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection
 
-from meshdev.intercept.spec import HeaderMatch, Match
+from meshdev.intercept.match import HeaderMatch, Match
 from tests.sidecar.pod import End, Pod, length, pod
 
-MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
 ENDS = [((), "original"), ((("a", "1"),), "laptop")]
 LARGE = 64 << 20
 

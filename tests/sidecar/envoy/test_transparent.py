@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from meshdev.intercept.spec import HeaderMatch, Match
+from meshdev.intercept.match import HeaderMatch, Match
 from tests.sidecar.pod import End, Pod, pod
 
-MINE = Match.of(headers=(HeaderMatch("a", "exact", "1"),))
+MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
 
 
 def request(*lines: str, body: str = "") -> bytes:
