@@ -30,16 +30,11 @@ Examples:
 _END_SECONDS: Final = 5.0
 
 
+@options.bundled
 def command(
     *,
-    kubeconfig_file: options.Kubeconfig = None,
-    context: options.Context = None,
     namespace: options.Namespace = None,
-    as_user: options.AsUser = None,
-    request_timeout: options.RequestTimeout = None,
-    manager_namespace: options.ManagerNamespace = None,
-    image: options.Image = None,
-    image_pull_secret: options.ImagePullSecret = None,
+    connection: options.Connection,
     carrier: Annotated[Carrier, typer.Option("--carrier", help="How packets travel through the API server.")] = "auto",
     carriers: Annotated[int, typer.Option("--carriers", min=1, max=MAX_CARRIERS, hidden=True)] = 2,
     also: Annotated[
@@ -63,18 +58,8 @@ def command(
 
     Root is needed for the helper alone; sudo asks for it.
     """
-    cluster = options.connection(
-        kubeconfig=kubeconfig_file,
-        context=context,
-        namespace=namespace,
-        as_user=as_user,
-        request_timeout=request_timeout,
-        manager_namespace=manager_namespace,
-        image=image,
-        image_pull_secret=image_pull_secret,
-    )
     wanted = replace(
-        cluster,
+        connection.wanted(namespace),
         carrier=carrier,
         carriers=carriers,
         also=options.ranges("--also", also or []),

@@ -1,8 +1,8 @@
 """What ``proxy`` and ``mesh`` have in common: from the flags to an intercept, and staying with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any
 
 from meshdev.cli import intercept_text, options, render
 from meshdev.cli.attach import Intercepts, intercepts
@@ -19,24 +19,16 @@ from meshdev.state import Paths
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import dump
 from meshdev.wire.session_api import ConnectOptions, Note
-from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Mode, Strategy
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Mode
 
 
 def request(
     mode: Mode,
     target: str,
+    how: options.Intercepting,
     *,
     namespace: str | None,
-    headers: Sequence[str] | None = None,
-    path_prefix: str | None = None,
-    method: str | None = None,
-    baggage: Sequence[str] | None = None,
-    tracestate: Sequence[str] | None = None,
-    ports: Sequence[str] | None,
-    strategy: Strategy,
-    takeover: bool,
-    existing: Literal["keep", "reset"],
-    no_fallback: bool,
+    match: Mapping[str, Any] | None = None,
     detach: bool = False,
 ) -> InterceptRequest:
     """What to ask the session for; conditions are mesh's alone. The values stay as typed.
@@ -44,37 +36,24 @@ def request(
     Raises UsageError for what cannot be meant.
     """
     parse_target(target)
-    for port in ports or ():
+    for port in how.ports or ():
         parse_port(port)
     asked = InterceptRequest(
         target=target,
         namespace=options.not_empty("--namespace", namespace),
         mode=mode,
-        ports=tuple(ports or ()),
-        strategy=strategy,
-        takeover=takeover,
-        reset_existing=existing == "reset",
-        fallback=not no_fallback,
+        ports=tuple(how.ports or ()),
+        strategy=how.strategy,
+        takeover=how.takeover,
+        reset_existing=how.existing == "reset",
+        fallback=not how.no_fallback,
         detach=detach,
     )
     if mode == "proxy":
         return asked
-    asked = replace(
-        asked,
-        headers=tuple(headers or ()),
-        path_prefix=path_prefix,
-        method=method,
-        baggage=tuple(baggage or ()),
-        tracestate=tuple(tracestate or ()),
-    )
-    parse_match(
-        headers=asked.headers,
-        path_prefix=asked.path_prefix,
-        method=asked.method,
-        baggage=asked.baggage,
-        tracestate=asked.tracestate,
-    )
-    return asked
+    typed = match or {}
+    parse_match(**typed)
+    return replace(asked, **typed)
 
 
 def intercept(wanted: ConnectOptions, asked: InterceptRequest, output: Format) -> None:

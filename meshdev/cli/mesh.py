@@ -14,28 +14,15 @@ Examples:
 """
 
 
+@options.bundled
 def command(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="KIND/NAME, such as deployment/b, sts/db, svc/b.")],
     *,
     namespace: options.TargetNamespace = None,
-    headers: options.Headers = None,
-    path_prefix: options.PathPrefix = None,
-    method: options.Method = None,
-    baggage: options.Baggage = None,
-    tracestate: options.Tracestate = None,
-    ports: options.Ports = None,
-    strategy: options.HowToEnter = "auto",
-    takeover: options.Takeover = False,
-    existing: options.Existing = "keep",
-    no_fallback: options.NoFallback = False,
+    match: options.Conditions,
+    how: options.Intercepting,
     detach: options.Detach = False,
-    kubeconfig: options.Kubeconfig = None,
-    context: options.Context = None,
-    as_user: options.AsUser = None,
-    request_timeout: options.RequestTimeout = None,
-    manager_namespace: options.ManagerNamespace = None,
-    image: options.Image = None,
-    image_pull_secret: options.ImagePullSecret = None,
+    connection: options.Connection,
     output: options.Output = Format.TEXT,
 ) -> None:
     """Send the requests that match, of a running workload, to this machine.
@@ -45,29 +32,5 @@ def command(
     """
     from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
 
-    asked = intercepting.request(
-        "mesh",
-        target,
-        namespace=namespace,
-        headers=headers,
-        path_prefix=path_prefix,
-        method=method,
-        baggage=baggage,
-        tracestate=tracestate,
-        ports=ports,
-        strategy=strategy,
-        takeover=takeover,
-        existing=existing,
-        no_fallback=no_fallback,
-        detach=detach,
-    )
-    wanted = options.connection(
-        kubeconfig=kubeconfig,
-        context=context,
-        as_user=as_user,
-        request_timeout=request_timeout,
-        manager_namespace=manager_namespace,
-        image=image,
-        image_pull_secret=image_pull_secret,
-    )
-    intercepting.intercept(wanted, asked, output)
+    asked = intercepting.request("mesh", target, how, namespace=namespace, match=match, detach=detach)
+    intercepting.intercept(connection.wanted(), asked, output)

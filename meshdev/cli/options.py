@@ -1,16 +1,20 @@
 """Flags that several commands share, spelled as kubectl spells them, and the checks of their values."""
 
+import functools
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from pathlib import Path
-from typing import Annotated, Final, Literal, overload
+from typing import Annotated, Any, Final, Literal, overload
 
 import typer
 
 from meshdev.config import IMAGE_VARIABLE
 from meshdev.errors import UsageError
+from meshdev.intercept.match import MATCH_KINDS, MatchKind
 from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.session_intercepts import Strategy
 
@@ -53,24 +57,6 @@ TargetNamespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", metavar="NAME", help="The target's namespace. Default: the connection's."),
 ]
-Headers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--header", "-H", metavar="NAME=VALUE", help="Requests with this header; also NAME~REGEX, NAME. Repeatable."
-    ),
-]
-PathPrefix = Annotated[
-    str | None, typer.Option("--path-prefix", metavar="PATH", help="Requests whose path begins like this.")
-]
-Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="Requests of this method.")]
-Baggage = Annotated[
-    list[str] | None,
-    typer.Option("--baggage", metavar="KEY=VALUE", help="Requests with this member of baggage. Repeatable."),
-]
-Tracestate = Annotated[
-    list[str] | None,
-    typer.Option("--tracestate", metavar="KEY=VALUE", help="Requests with this member of tracestate. Repeatable."),
-]
 Ports = Annotated[
     list[str] | None,
     typer.Option(
@@ -92,6 +78,93 @@ NoFallback = Annotated[
     bool, typer.Option("--no-fallback", help="Answer 503 while nothing listens here, instead of the original.")
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Return when it is up; `meshdev leave` ends it.")]
+
+
+class Bundle:
+    """A parameter of a command that stands for several options: those of its constructor. See :func:`bundled`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection(Bundle):
+    """The flags of every command that may have to connect."""
+
+    kubeconfig: Kubeconfig = None
+    context: Context = None
+    as_user: AsUser = None
+    request_timeout: RequestTimeout = None
+    manager_namespace: ManagerNamespace = None
+    image: Image = None
+    image_pull_secret: ImagePullSecret = None
+
+    def wanted(self, namespace: str | None = None) -> ConnectOptions:
+        """What to connect with. Raises UsageError."""
+        return ConnectOptions(
+            kubeconfig=kubeconfig_file(self.kubeconfig),
+            context=not_empty("--context", self.context),
+            directory=_directory(),
+            namespace=not_empty("--namespace", namespace),
+            as_user=not_empty("--as", self.as_user),
+            request_timeout=seconds(self.request_timeout),
+            manager_namespace=not_empty("--manager-namespace", self.manager_namespace),
+            image=self.image or None,
+            image_pull_secret=not_empty("--image-pull-secret", self.image_pull_secret),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intercepting(Bundle):
+    """How to intercept, for every command that does."""
+
+    ports: Ports = None
+    strategy: HowToEnter = "auto"
+    takeover: Takeover = False
+    existing: Existing = "keep"
+    no_fallback: NoFallback = False
+
+
+def _option(kind: MatchKind[Any]) -> object:
+    option = typer.Option(*kind.flags, metavar=kind.metavar, help=kind.help)
+    return Annotated[list[str] | None if kind.many else str | None, option]
+
+
+class Conditions(dict[str, Any], Bundle):
+    """What was typed of each kind of condition, by the field of ``InterceptRequest``."""
+
+    __signature__ = inspect.Signature(
+        [
+            inspect.Parameter(kind.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(kind))
+            for kind in MATCH_KINDS
+        ]
+    )
+
+    def __init__(self, **given: str | list[str] | None) -> None:
+        super().__init__(
+            {kind.key: tuple(given[kind.key] or ()) if kind.many else given[kind.key] for kind in MATCH_KINDS}
+        )
+
+
+def bundled(command: Callable[..., None]) -> Callable[..., None]:
+    """*command* with the options of its bundles in their places."""
+    parameters: list[inspect.Parameter] = []
+    bundles: dict[str, tuple[Callable[..., Bundle], list[str]]] = {}
+    for each in inspect.signature(command, eval_str=True).parameters.values():
+        if isinstance(each.annotation, type) and issubclass(each.annotation, Bundle):
+            inner = inspect.signature(each.annotation, eval_str=True).parameters
+            bundles[each.name] = each.annotation, list(inner)
+            parameters += inner.values()
+        else:
+            parameters.append(each)
+
+    @functools.wraps(command)
+    def called(**given: object) -> None:
+        for name, (bundle, inner) in bundles.items():
+            given[name] = bundle(**{each: given.pop(each) for each in inner})
+        command(**given)
+
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    return called
+
 
 _NO_LIMIT: Final = 86400.0
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -117,31 +190,6 @@ def seconds(text: str | None) -> float | None:
     if not text or at < len(text):
         raise UsageError(f"--request-timeout cannot be {text!r}", hint="write it like 10s, 1m30s or 0.")
     return total or _NO_LIMIT
-
-
-def connection(
-    *,
-    kubeconfig: str | None,
-    context: str | None,
-    as_user: str | None,
-    request_timeout: str | None,
-    manager_namespace: str | None,
-    image: str | None,
-    image_pull_secret: str | None,
-    namespace: str | None = None,
-) -> ConnectOptions:
-    """What to connect with, from the flags that every command has which may have to connect. Raises UsageError."""
-    return ConnectOptions(
-        kubeconfig=kubeconfig_file(kubeconfig),
-        context=not_empty("--context", context),
-        directory=_directory(),
-        namespace=not_empty("--namespace", namespace),
-        as_user=not_empty("--as", as_user),
-        request_timeout=seconds(request_timeout),
-        manager_namespace=not_empty("--manager-namespace", manager_namespace),
-        image=image or None,
-        image_pull_secret=not_empty("--image-pull-secret", image_pull_secret),
-    )
 
 
 def _directory() -> str | None:

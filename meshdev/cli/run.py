@@ -28,6 +28,7 @@ Examples:
 FAILED: Final = 125
 
 
+@options.bundled
 def command(
     program: Annotated[list[str], typer.Argument(metavar="-- CMD ARGS...", help="What to run.")],
     *,
@@ -38,23 +39,9 @@ def command(
         list[str] | None, typer.Option("--mesh", metavar="TARGET", help="Its requests that match. Repeatable.")
     ] = None,
     namespace: options.TargetNamespace = None,
-    headers: options.Headers = None,
-    path_prefix: options.PathPrefix = None,
-    method: options.Method = None,
-    baggage: options.Baggage = None,
-    tracestate: options.Tracestate = None,
-    ports: options.Ports = None,
-    strategy: options.HowToEnter = "auto",
-    takeover: options.Takeover = False,
-    existing: options.Existing = "keep",
-    no_fallback: options.NoFallback = False,
-    kubeconfig: options.Kubeconfig = None,
-    context: options.Context = None,
-    as_user: options.AsUser = None,
-    request_timeout: options.RequestTimeout = None,
-    manager_namespace: options.ManagerNamespace = None,
-    image: options.Image = None,
-    image_pull_secret: options.ImagePullSecret = None,
+    match: options.Conditions,
+    how: options.Intercepting,
+    connection: options.Connection,
 ) -> None:
     """Run a program, connected and with intercepts, and undo all of it afterwards.
 
@@ -64,40 +51,14 @@ def command(
     """
     from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
 
-    if not mesh and (headers or path_prefix or method or baggage or tracestate):
+    if not mesh and any(match.values()):
         raise UsageError("a match is for --mesh, and there is none", hint="for instance: --mesh deployment/b")
-    if not (proxy or mesh) and ports:
+    if not (proxy or mesh) and how.ports:
         raise UsageError("--port is for --proxy and --mesh, and there is none")
     targets: list[tuple[Mode, str]] = [("proxy", target) for target in proxy or ()]
     targets += [("mesh", target) for target in mesh or ()]
-    asked = [
-        intercepting.request(
-            mode,
-            target,
-            namespace=namespace,
-            headers=headers,
-            path_prefix=path_prefix,
-            method=method,
-            baggage=baggage,
-            tracestate=tracestate,
-            ports=ports,
-            strategy=strategy,
-            takeover=takeover,
-            existing=existing,
-            no_fallback=no_fallback,
-        )
-        for mode, target in targets
-    ]
-    wanted = options.connection(
-        kubeconfig=kubeconfig,
-        context=context,
-        as_user=as_user,
-        request_timeout=request_timeout,
-        manager_namespace=manager_namespace,
-        image=image,
-        image_pull_secret=image_pull_secret,
-    )
-    raise Ended(run(Paths.locate(), wanted, asked, program))
+    asked = [intercepting.request(mode, target, how, namespace=namespace, match=match) for mode, target in targets]
+    raise Ended(run(Paths.locate(), connection.wanted(), asked, program))
 
 
 def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest], program: Sequence[str]) -> int:
