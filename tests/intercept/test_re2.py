@@ -39,7 +39,7 @@ from meshdev.intercept.re2 import MAX_DEPTH, check
             r"\d+",
             r"\.",
             r"\x41",
-            r"\x{10FFFF}",
+            r"\x{FF}",
             r"\bA\b",
             r"\z",
         ),
@@ -57,6 +57,7 @@ from meshdev.intercept.re2 import MAX_DEPTH, check
             "é",
             "[é-ü]",
         ),
+        *("[a-zA-Z0-9_.-]{1000}", "[abcdefgh]{500}", r"\x{000041}"),
         *("(a{10}){100}", "]", "}", "a-b", r"\-", r"[\x41-\x5A]", "(" * MAX_DEPTH + ")" * MAX_DEPTH),
     ],
 )
@@ -91,6 +92,9 @@ def test_accepted(text: str) -> None:
         (r"\Qa\E", 0, "unknown"),
         (r"\x4", 0, "unknown"),
         (r"\x{110000}", 0, "unknown"),
+        (r"\x{100}", 0, "unknown"),  # to Envoy each byte is a character
+        ("[" + "".join(rf"\x{code:02x}" for code in range(1, 256, 2)) + "]{1000}", 514, "more than 1000"),
+        ("[abcdefgh]{501}", 10, "more than 1000"),
         ("(?=a)", 0, "lookahead"),
         ("(?!a)", 0, "lookahead"),
         ("a(?<=a)", 1, "lookbehind"),

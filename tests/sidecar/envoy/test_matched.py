@@ -52,6 +52,12 @@ CASES: list[tuple[Match, list[tuple[str, bool]]]] = [
         [("X-Forwarded-Proto: https", True), ("A: 1", False)],
     ),
     (Match(headers=(HeaderMatch("x-envoy-retry-on", "exact", "5xx"),)), [("X-Envoy-Retry-On: 5xx", True)]),
+    # To Envoy each byte is a character, so classes of others than ASCII's stand for half of one.
+    (Match(headers=(HeaderMatch("a", "regex", "é|ü"),)), [("A: ü", True)]),
+    (Match(headers=(HeaderMatch("a", "regex", "[é-ü]"),)), [("A: é", False), ("A: ü", False)]),
+    # The largest programs that are accepted.
+    (Match(headers=(HeaderMatch("a", "regex", "(?i)[acegikm]{1000}"),)), [("A: " + "aceG" * 250, True)]),
+    (Match(headers=(HeaderMatch("a", "regex", "[!#%')+/13579;=?éüö]{333}"),)), [("A: " + "1" * 333, True)]),
     (
         Match(headers=(HeaderMatch("a", "regex", "(?:" + "|".join(["abcdefghij"] * 90) + ")"),)),
         [("A: abcdefghij", True)],
