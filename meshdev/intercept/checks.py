@@ -4,15 +4,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from meshdev.intercept.re2 import check as check_regex
-
 #: Characters of a header's name or a member's key, and of a value.
 MAX_NAME: Final = 256
 MAX_VALUE: Final = 1024
 
 Check = Callable[[str], str]
 
-# Texts, as most starts of a command need none of them compiled; `re` keeps those that it was given.
+# Not compiled here: few commands need one, and `re` keeps those that it was given.
 _TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]*"  # RFC 9110, 5.6.2
 #: RFC 9110, 5.5: no control characters; nor what is no UTF-8, as odd bytes of a command line become.
 _FIELD: Final = r"[\t -~\x80-\ud7ff\ue000-\U0010ffff]*"
@@ -64,8 +62,9 @@ def header_value(text: str) -> str:
 def regex(text: str) -> str:
     """An expression of RE2 that is to match the whole value."""
     _within(text, _FIELD, "an expression", MAX_VALUE)
-    found = check_regex(text)
-    if found is not None:
+    from meshdev.intercept import re2  # noqa: PLC0415 -- few matches have an expression
+
+    if (found := re2.check(text)) is not None:
         raise Fault(*found)
     return text
 
