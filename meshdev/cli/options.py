@@ -46,36 +46,10 @@ ManagerNamespace = Annotated[
     str | None,
     typer.Option("--manager-namespace", metavar="NAME", help="Where the traffic-manager runs. Default: the namespace."),
 ]
-Image = Annotated[
-    str | None, typer.Option("--image", metavar="IMAGE", envvar=IMAGE_VARIABLE, help="The traffic-manager's image.")
-]
-ImagePullSecret = Annotated[
-    str | None, typer.Option("--image-pull-secret", metavar="NAME", help="The Secret to pull that image with.")
-]
 
 TargetNamespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", metavar="NAME", help="The target's namespace. Default: the connection's."),
-]
-Ports = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--port",
-        metavar="LOCAL[:REMOTE][/tcp|/udp|/http]",
-        help="Where it listens here, and which port of the target that is. Default: every port at the same number. "
-        "Repeatable.",
-    ),
-]
-HowToEnter = Annotated[
-    Strategy, typer.Option("--strategy", help="How the sidecar enters the pods: patch replaces them.")
-]
-Takeover = Annotated[bool, typer.Option("--takeover", help="Replace somebody else's intercept that is in the way.")]
-Existing = Annotated[
-    Literal["keep", "reset"],
-    typer.Option("--existing", help="What becomes of connections that were open before: reset closes them."),
-]
-NoFallback = Annotated[
-    bool, typer.Option("--no-fallback", help="Answer 503 while nothing listens here, instead of the original.")
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Return when it is up; `meshdev leave` ends it.")]
 
@@ -93,8 +67,12 @@ class Connection(Bundle):
     as_user: AsUser = None
     request_timeout: RequestTimeout = None
     manager_namespace: ManagerNamespace = None
-    image: Image = None
-    image_pull_secret: ImagePullSecret = None
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="IMAGE", envvar=IMAGE_VARIABLE, help="The traffic-manager's image.")
+    ] = None
+    image_pull_secret: Annotated[
+        str | None, typer.Option("--image-pull-secret", metavar="NAME", help="The Secret to pull that image with.")
+    ] = None
 
     def wanted(self, namespace: str | None = None) -> ConnectOptions:
         """What to connect with. Raises UsageError."""
@@ -115,11 +93,28 @@ class Connection(Bundle):
 class Intercepting(Bundle):
     """How to intercept, for every command that does."""
 
-    ports: Ports = None
-    strategy: HowToEnter = "auto"
-    takeover: Takeover = False
-    existing: Existing = "keep"
-    no_fallback: NoFallback = False
+    ports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--port",
+            metavar="LOCAL[:REMOTE][/tcp|/udp|/http]",
+            help="Where it listens here, and which port of the target that is. Default: every port at the same number. "
+            "Repeatable.",
+        ),
+    ] = None
+    strategy: Annotated[
+        Strategy, typer.Option("--strategy", help="How the sidecar enters the pods: patch replaces them.")
+    ] = "auto"
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Replace somebody else's intercept that is in the way.")
+    ] = False
+    existing: Annotated[
+        Literal["keep", "reset"],
+        typer.Option("--existing", help="What becomes of connections that were open before: reset closes them."),
+    ] = "keep"
+    no_fallback: Annotated[
+        bool, typer.Option("--no-fallback", help="Answer 503 while nothing listens here, instead of the original.")
+    ] = False
 
 
 def _option(kind: MatchKind[Any]) -> object:

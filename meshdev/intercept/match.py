@@ -31,7 +31,6 @@ from meshdev.wire.message import dump, field, load, message, take
 from meshdev.wire.session_intercepts import InterceptRequest
 
 How = Literal["exact", "regex", "present"]
-HOWS: Final[tuple[How, ...]] = ("exact", "regex", "present")
 
 #: Headers of one match; as many members of baggage and of tracestate.
 MAX_CONDITIONS: Final = 16
@@ -47,9 +46,20 @@ Rank = tuple[int, int, int, int]
 T = TypeVar("T")
 
 
-_HOW_OF: Final[dict[str, How]] = {"=": "exact", "~": "regex", "": "present"}
-_SIGN: Final = {how: sign for sign, how in _HOW_OF.items()}
-_VALUE: Final[dict[How, Check]] = {"exact": checks.header_value, "regex": checks.regex, "present": checks.nothing}
+def _exact(value: str) -> Object:
+    return {"string_match": {"exact": value}}
+
+
+def _regex(value: str) -> Object:
+    return {"string_match": {"safe_regex": {"regex": value}}}
+
+
+#: Of each: what stands between name and value, what a value may be, and Envoy's matcher.
+_HOWS: Final[dict[How, tuple[str, Check, Callable[[str], Object]]]] = {
+    "exact": ("=", checks.header_value, _exact),
+    "regex": ("~", checks.regex, _regex),
+    "present": ("", checks.nothing, lambda _: {"present_match": True}),
+}
 
 
 @message(strict=True, order=True)
@@ -57,7 +67,7 @@ class HeaderMatch:
     """One condition on a header; *name* is lower case, *value* is empty for "present"."""
 
     name: str = field(Parsed(checks.header_name, MAX_NAME))
-    kind: How = field(Choice(HOWS))
+    kind: How = field(Choice(tuple(_HOWS)))
     value: str = field(Parsed(str, MAX_VALUE), default="")
 
 
@@ -66,7 +76,7 @@ class _Header(Codec[HeaderMatch]):
 
     def load(self, value: object) -> HeaderMatch:
         found = load(HeaderMatch, value)
-        _VALUE[found.kind](found.value)
+        _HOWS[found.kind][1](found.value)
         return found
 
     def dump(self, value: HeaderMatch) -> object:
@@ -179,17 +189,8 @@ class MatchKind(NamedTuple, Generic[T]):
 def _parse_header(typed: str) -> HeaderMatch:
     """``NAME=VALUE`` (exact), ``NAME~REGEX`` (the whole value), ``NAME`` (present); the first = or ~ decides."""
     at = next((at for at, letter in enumerate(typed) if letter in "=~"), len(typed))
-    how = _HOW_OF[typed[at : at + 1]]
-    return HeaderMatch(checks.header_name(typed[:at]), how, checks.shifted(at + 1, _VALUE[how], typed[at + 1 :]))
-
-
-def _route_header(each: HeaderMatch) -> Object:
-    matchers: dict[How, Object] = {
-        "exact": _exact(each.value),
-        "regex": _regex(each.value),
-        "present": {"present_match": True},
-    }
-    return {"headers": [{"name": each.name, **matchers[each.kind]}]}
+    how, check = next((how, check) for how, (sign, check, _) in _HOWS.items() if sign == typed[at : at + 1])
+    return HeaderMatch(checks.header_name(typed[:at]), how, checks.shifted(at + 1, check, typed[at + 1 :]))
 
 
 def _show_header(sample: Sample, headers: tuple[HeaderMatch, ...]) -> None:
@@ -199,12 +200,8 @@ def _show_header(sample: Sample, headers: tuple[HeaderMatch, ...]) -> None:
         sample.headers.append(f"{each.name}: {value}" if value else f"{each.name};")
 
 
-def _exact(value: str) -> Object:
-    return {"string_match": {"exact": value}}
-
-
-def _regex(value: str) -> Object:
-    return {"string_match": {"safe_regex": {"regex": value}}}
+def _header_matcher(name: str, matcher: Object) -> Object:
+    return {"headers": [{"name": name, **matcher}]}
 
 
 def _members(header: str, key: Check, value: Check, expression: Callable[[Member], str]) -> MatchKind[Member]:
@@ -216,10 +213,6 @@ def _members(header: str, key: Check, value: Check, expression: Callable[[Member
             raise Fault("no = after the key", len(typed), hint="KEY=VALUE")
         return key(name), checks.shifted(len(name) + 1, value, rest)
 
-    def route(member: Member) -> Object:
-        found = _regex(rf"(?:.*,)?[ \t]*{expression(member)}[ \t]*(?:,.*)?")
-        return {"headers": [{"name": header, **found}]}
-
     return MatchKind(
         key=header,
         flags=(f"--{header}",),
@@ -228,7 +221,7 @@ def _members(header: str, key: Check, value: Check, expression: Callable[[Member
         parse=parse,
         text=lambda member: f"{header} {'='.join(member)}",
         rank=lambda _: (1, 0, 0, 0),
-        route=route,
+        route=lambda member: _header_matcher(header, _regex(rf"(?:.*,)?[ \t]*{expression(member)}[ \t]*(?:,.*)?")),
         show=lambda sample, found: sample.headers.append(f"{header}: {','.join(map('='.join, found))}"),
         many=True,
     )
@@ -251,9 +244,9 @@ HEADER: Final = MatchKind(
     metavar="NAME=VALUE",
     help="Requests with this header; also NAME~REGEX, NAME. Repeatable.",
     parse=_parse_header,
-    text=lambda header: f"{header.name}{_SIGN[header.kind]}{header.value}",
+    text=lambda header: f"{header.name}{_HOWS[header.kind][0]}{header.value}",
     rank=lambda header: (header.kind == "exact", header.kind == "regex", 0, 0),
-    route=_route_header,
+    route=lambda header: _header_matcher(header.name, _HOWS[header.kind][2](header.value)),
     show=_show_header,
     many=True,
 )
@@ -279,7 +272,7 @@ MATCH_KINDS: Final[tuple[MatchKind[Any], ...]] = (
         parse=checks.method,
         text="method {}".format,
         rank=lambda _: (0, 0, 0, 1),
-        route=lambda method: {"headers": [{"name": ":method", **_exact(method)}]},
+        route=lambda method: _header_matcher(":method", _exact(method)),
         show=lambda sample, found: setattr(sample, "method", found[0]),
     ),
     _members("baggage", checks.baggage_key, checks.baggage_value, _baggage),
