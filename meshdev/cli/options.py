@@ -58,7 +58,7 @@ class Bundle:
     """A parameter of a command that stands for several options: those of its constructor. See :func:`bundled`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)  # what nobody needs would be compiled at each start
 class Connection(Bundle):
     """The flags of every command that may have to connect."""
 
@@ -89,7 +89,7 @@ class Connection(Bundle):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Intercepting(Bundle):
     """How to intercept, for every command that does."""
 

@@ -62,25 +62,26 @@ _HOWS: Final[dict[How, tuple[str, Check, Callable[[str], Object]]]] = {
 }
 
 
-@message(strict=True, order=True)
-class HeaderMatch:
+class HeaderMatch(NamedTuple):
     """One condition on a header; *name* is lower case, *value* is empty for "present"."""
 
-    name: str = field(Parsed(checks.header_name, MAX_NAME))
-    kind: How = field(Choice(tuple(_HOWS)))
-    value: str = field(Parsed(str, MAX_VALUE), default="")
+    name: str
+    kind: How
+    value: str = ""
 
 
 class _Header(Codec[HeaderMatch]):
     """The kind says what a value may be."""
 
     def load(self, value: object) -> HeaderMatch:
-        found = load(HeaderMatch, value)
-        _HOWS[found.kind][1](found.value)
-        return found
+        if not isinstance(value, dict) or value.keys() != set(HeaderMatch._fields):
+            raise InvalidValueError(" is not an object of name, kind and value")
+        kind = take(value, "kind", Choice(tuple(_HOWS)))
+        name = take(value, "name", Parsed(checks.header_name, MAX_NAME))
+        return HeaderMatch(name, kind, take(value, "value", Parsed(_HOWS[kind][1], MAX_VALUE)))
 
     def dump(self, value: HeaderMatch) -> object:
-        return dump(value)
+        return value._asdict()
 
 
 class _Pair(Codec[Member]):
