@@ -1,7 +1,7 @@
 """Whether a text is an expression that RE2 takes, and where it is not: Envoy would refuse the route otherwise.
 
 A subset of https://github.com/google/re2/wiki/Syntax: what is accepted here RE2 accepts, too, in the size that Envoy
-allows and in milliseconds (docs/design/0014 says why RE2 itself is not asked). To Envoy each byte is a character. Left
+allows and in milliseconds (docs/design/0015 says why RE2 itself is not asked). To Envoy each byte is a character. Left
 out are Unicode classes (\\p), \\Q…\\E, \\C and octal escapes. What Python knows and RE2 does not is named.
 """
 
