@@ -19,14 +19,22 @@ def _take(path: Path, said: list[str], seconds: float = 20) -> None:
 
 
 @contextmanager
+def _started(*command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Running as long as the block, with all that it starts."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
 def _held(path: Path) -> Iterator[int]:
     """By flock(1), as by hand."""
-    command = ["flock", str(path), "sh", "-c", "echo; exec sleep 600"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+    with _started("flock", str(path), "sh", "-c", "echo; exec sleep 600") as process:
         assert process.stdout is not None
         process.stdout.readline()
         yield process.pid
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_who_waits_hears_who_has_it_and_gives_up(tmp_path: Path) -> None:
@@ -43,13 +51,10 @@ def test_who_waits_hears_who_has_it_and_gives_up(tmp_path: Path) -> None:
 
 def test_who_only_waits_holds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with _held(path) as pid:
-        before = holders(path)
-        with subprocess.Popen(["flock", str(path), "sleep", "600"]) as waiting:
-            assert [one for one in holders(path) if one.startswith(f"{waiting.pid} ")] == []
-            assert holders(path) == before
-            waiting.kill()
-        assert any(one.startswith(f"{pid} ") for one in before)
+    with _held(path) as pid, _started("flock", str(path), "sleep", "600") as waiting:
+        found = {int(one.split()[0]) for one in holders(path)}
+        assert pid in found
+        assert waiting.pid not in found
 
 
 def test_it_is_held_by_the_process_that_took_it(tmp_path: Path) -> None:
