@@ -43,8 +43,8 @@ lint: setup ## ruff, mypy --strict, the arrows between packages
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-cache
 
-test: lint ## everything: lint, unit tests, tests in namespaces, tests on the cluster; what fails runs once more
-	@$(PYTHON) -m tests.flaky
+test: lint ## everything: lint, unit tests, tests in namespaces, tests on two kinds of cluster; what fails runs once more
+	@$(PYTHON) -m tests.flaky --every-cluster
 
 bench: cluster ## meshdev against kubectl port-forward, sidecars against bare apps, as ratios
 	@$(PYTHON) -m tests.cluster exec -- $(PYTHON) -m bench
