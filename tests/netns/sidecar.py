@@ -29,7 +29,7 @@ from tests.sidecar.pod import FIRST, WORKLOAD, End
 from tests.sidecar.real_envoy import binary
 from tests.waiting import until
 
-#: readOnlyRootFilesystem: nothing can be written but /dev, a tmpfs of the container's own.
+#: readOnlyRootFilesystem: nothing can be written but /dev, a tmpfs of the container's own. /tmp may hold the checkout.
 _READ_ONLY = (
     *("unshare", "--mount", "sh", "-ec"),
     """
@@ -39,7 +39,8 @@ mknod -m 0666 /media/null c 1 3
 mknod -m 0666 /media/urandom c 1 9
 ln -s /proc/self/fd /media/fd
 mount --move /media /dev
-mount -t tmpfs -o ro tmpfs /tmp
+mount --bind /tmp /tmp
+mount -o remount,bind,ro /tmp
 mount -o remount,bind,ro /
 exec "$@"
 """,
