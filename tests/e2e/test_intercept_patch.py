@@ -48,7 +48,7 @@ def right() -> None:
         ask(NAMESPACE, *[(url, A1) for url in each], *[(url, {}) for url in each])
         == [(200, LOCAL)] * 2 + [(200, "b")] * 2
     )
-    until("the Service leads to them", lambda: ask(NAMESPACE, *[(URL, A1)] * 6) == [(200, LOCAL)] * 6, 5)
+    until("the Service leads to them", lambda: ask(NAMESPACE, *[(URL, A1)] * 20) == [(200, LOCAL)] * 20, 5)
 
 
 def no_trace(found: Any) -> None:
