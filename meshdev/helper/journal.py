@@ -40,12 +40,13 @@ class Journal:
         folder.chmod(0o755)
         self._lock = _take_lock(folder / f"{uid}.lock", patience)
         try:
-            self.found = _read(self._path)
+            found = _read(self._path)
         except LaptopError:
             os.close(self._lock)
             raise
+        self.found = found
         """What a dead helper left, newest last."""
-        self._entries: list[Entry] = list(self.found)
+        self._entries: list[Entry] = list(found)
         self._started = started(os.getpid()) or 0
 
     @property

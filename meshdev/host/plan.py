@@ -100,15 +100,21 @@ def came_between(
 
     What stays local from the beginning is a note of the plan; what goes astray later stops working while it is used.
     """
+    new = [own for own in laptop.networks if own.network not in before]
+    if not new:  # as good as always; this is asked at each new address
+        return ()
     never, ours = _never(laptop, wish), frozenset(routes)
     wide = [network for network in (*ours, *never) if network.prefixlen < network.max_prefixlen]
 
-    def between(own: IPv4Network) -> bool:
-        return bool(subtract(_common(wish.ranges, own), wide)) or any(
-            host in own and may_route(host, laptop, wish) and not _caught(host, ours, {}) for host in wish.hosts
-        )
+    def lost(host: IPv4Address) -> bool:
+        return not any(host in network for network in never) and not _caught(host, ours, {})
 
-    return tuple(own for own in laptop.networks if own.network not in before and between(own.network))
+    return tuple(
+        own
+        for own in new
+        if subtract(_common(wish.ranges, own.network), wide)
+        or any(host in own.network and lost(host) for host in wish.hosts)
+    )
 
 
 def may_route(address: IPv4Address, laptop: Laptop, wish: Wish) -> bool:
