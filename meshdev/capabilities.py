@@ -24,11 +24,11 @@ _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 
-class _Header(ctypes.Structure):
+class _CapHeader(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
 
-class _Sets(ctypes.Structure):
+class _CapSets(ctypes.Structure):
     """One half of the three sets; the second half holds the capabilities from 32 on."""
 
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
@@ -43,7 +43,7 @@ def keep_only(kept: Iterable[int]) -> None:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     mask = sum(1 << capability for capability in set(kept))
-    header, halves = _Header(_VERSION_3, 0), (_Sets * 2)()
+    header, halves = _CapHeader(_VERSION_3, 0), (_CapSets * 2)()
     _check(libc.capget(ctypes.byref(header), halves))
     if halves[0].effective & 1 << CAP_SETPCAP:
         _leave_bounding_set(libc, mask)

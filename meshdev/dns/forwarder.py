@@ -17,7 +17,7 @@ from meshdev.dns.cluster import ClusterNameserver
 from meshdev.dns.former import FormerResolver, Server
 from meshdev.dns.known import Known
 from meshdev.dns.listener import Client, Listener
-from meshdev.dns.policy import FORMER_ONLY, NEGATIVE_WINDOW, Plan, Zone
+from meshdev.dns.policy import FORMER_ONLY, NEGATIVE_WINDOW, QueryPlan, Zone
 from meshdev.errors import MeshdevError
 from meshdev.wire.dns import (
     MAX_MESSAGE,
@@ -45,7 +45,7 @@ _TRANSFERS: Final = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ClusterAnswer:
     """The cluster knows the name: ``wire`` is the answer for the client, ``addresses`` are to be routed first."""
 
     wire: bytes
@@ -60,7 +60,7 @@ class NotFound:
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class ClusterDns:
     """What the forwarder needs of the tunnel's far side."""
 
     zone: Zone
@@ -86,7 +86,7 @@ class Forwarder:
         self,
         listening: Iterable[tuple[socket.socket, socket.socket, Server | None]],
         *,
-        cluster: Cluster,
+        cluster: ClusterDns,
         former: FormerResolver,
     ) -> None:
         """*listening*: UDP and TCP sockets, and which of *former*'s servers programs ask there (None: any)."""
@@ -111,7 +111,7 @@ class Forwarder:
             return
         await client.reply(await self._resolve(query, plan, client))
 
-    async def _resolve(self, query: Query, plan: Plan, client: Client) -> bytes:
+    async def _resolve(self, query: Query, plan: QueryPlan, client: Client) -> bytes:
         """The answer for the client, whatever happens."""
         if plan.absent:
             return empty(query, dns.rcode.NXDOMAIN)
@@ -119,7 +119,7 @@ class Forwarder:
             return await self._ask_former(query, client) if plan.former else empty(query, dns.rcode.SERVFAIL)
         if not self._cluster.up():
             self._cluster.failed()
-            found: Found | NotFound = NotFound(certain=False)
+            found: ClusterAnswer | NotFound = NotFound(certain=False)
             former = await self._ask_former(query, client) if plan.former else None
         elif plan.former:
             ask = self._ask_former_first if plan.former_wins else self._ask_both
@@ -127,37 +127,39 @@ class Forwarder:
         else:
             found, former = await self._ask_cluster(query, plan.names, stream=client.stream), None
         match found:
-            case Found():
+            case ClusterAnswer():
                 return await self._routed(query, found)
             case NotFound(certain) if former is None:
                 return empty(query, dns.rcode.NXDOMAIN if certain else dns.rcode.SERVFAIL)
             case NotFound(certain):
                 return former if certain else _uncachable(query, former)
 
-    async def _ask_both(self, query: Query, plan: Plan, client: Client) -> tuple[Found | NotFound, bytes | None]:
+    async def _ask_both(
+        self, query: Query, plan: QueryPlan, client: Client
+    ) -> tuple[ClusterAnswer | NotFound, bytes | None]:
         """What the cluster says in its time, and where that is no, what the former resolver says."""
         loop = asyncio.get_running_loop()
         start = loop.time()
         async with asyncio.TaskGroup() as group:
             cluster = group.create_task(self._ask_cluster(query, plan.names, stream=client.stream))
             await asyncio.wait([cluster], timeout=plan.head_start)
-            if cluster.done() and isinstance(cluster.result(), Found):
+            if cluster.done() and isinstance(cluster.result(), ClusterAnswer):
                 return cluster.result(), None
             former = group.create_task(self._ask_former(query, client))
             await asyncio.wait([cluster, former], return_when=asyncio.FIRST_COMPLETED)
             if not cluster.done():
                 window = NEGATIVE_WINDOW if _is_failure(former.result()) else plan.window
                 await asyncio.wait([cluster], timeout=max(0.0, start + window - loop.time()))
-            found: Found | NotFound = cluster.result() if cluster.done() else NotFound(certain=False)
+            found: ClusterAnswer | NotFound = cluster.result() if cluster.done() else NotFound(certain=False)
             cluster.cancel()
-            if isinstance(found, Found):
+            if isinstance(found, ClusterAnswer):
                 former.cancel()
                 return found, None
             return found, await former
 
     async def _ask_former_first(
-        self, query: Query, plan: Plan, client: Client
-    ) -> tuple[Found | NotFound, bytes | None]:
+        self, query: Query, plan: QueryPlan, client: Client
+    ) -> tuple[ClusterAnswer | NotFound, bytes | None]:
         """What the former resolver says where it knows the name, else what the cluster says; both are asked at once.
 
         NODATA is knowledge, too: the name exists, with addresses of IPv6 alone perhaps (RFC 2308 section 2.2).
@@ -171,7 +173,7 @@ class Forwarder:
                 cluster.cancel()
                 return NotFound(certain=True), former
             await asyncio.wait([cluster], timeout=max(0.0, start + NEGATIVE_WINDOW - loop.time()))
-            found: Found | NotFound = cluster.result() if cluster.done() else NotFound(certain=False)
+            found: ClusterAnswer | NotFound = cluster.result() if cluster.done() else NotFound(certain=False)
             cluster.cancel()
             return found, former
 
@@ -180,7 +182,7 @@ class Forwarder:
             query, dns.rcode.SERVFAIL
         )
 
-    async def _ask_cluster(self, query: Query, names: tuple[Name, ...], *, stream: bool) -> Found | NotFound:
+    async def _ask_cluster(self, query: Query, names: tuple[Name, ...], *, stream: bool) -> ClusterAnswer | NotFound:
         """Asks for all *names* at once; the first in their order that exists counts, as with a search list."""
         if names == (query.name,):
             return await self._ask_untouched(query, stream=stream)
@@ -190,25 +192,25 @@ class Forwarder:
             tasks = [group.create_task(self._ask_as(query, name, stream=stream)) for name in names]
         results = [task.result() for task in tasks]
         for result in results:
-            if isinstance(result, Found):
+            if isinstance(result, ClusterAnswer):
                 return result
         return NotFound(certain=all(isinstance(result, NotFound) and result.certain for result in results))
 
-    async def _ask_untouched(self, query: Query, *, stream: bool) -> Found | NotFound:
+    async def _ask_untouched(self, query: Query, *, stream: bool) -> ClusterAnswer | NotFound:
         wire = await self._ask_nameserver(query, stream=stream)
         if wire is None:
             return NotFound(certain=False)
         answer = read_answer(wire)
         if answer is None:  # unreadable to us: the client shall judge, nothing is routed for it
-            return Found(wire, frozenset())
+            return ClusterAnswer(wire, frozenset())
         if answer.answer:
             self._confirm(query.name)
         domain = self._cluster.zone.domain
         if drop_ipv6(answer, domain):
             wire = rebuilt(query, answer, MAX_MESSAGE if stream else query.payload)
-        return Found(wire, addresses(answer, domain))
+        return ClusterAnswer(wire, addresses(answer, domain))
 
-    async def _ask_as(self, query: Query, name: Name, *, stream: bool) -> Found | NotFound:
+    async def _ask_as(self, query: Query, name: Name, *, stream: bool) -> ClusterAnswer | NotFound:
         """Asks for *name* in the query's place.
 
         Whether a name exists is told by its A records: some clusters answer every AAAA with NODATA (the CoreDNS
@@ -226,16 +228,16 @@ class Forwarder:
             return NotFound(certain=_code(witness) == dns.rcode.NXDOMAIN)
         return self._found(query, name, answer, MAX_MESSAGE if stream else query.payload)
 
-    def _found(self, query: Query, name: Name, wire: bytes | None, limit: int) -> Found:
+    def _found(self, query: Query, name: Name, wire: bytes | None, limit: int) -> ClusterAnswer:
         """What to hand out for a name that exists; nobody but the cluster is asked for it, whatever it answered."""
         if wire is not None and is_negative(wire):
-            return Found(empty(query, dns.rcode.NOERROR), frozenset())
+            return ClusterAnswer(empty(query, dns.rcode.NOERROR), frozenset())
         answer = read_answer(wire) if wire is not None and has_records(wire) else None
         if answer is None:
-            return Found(empty(query, dns.rcode.SERVFAIL), frozenset())
+            return ClusterAnswer(empty(query, dns.rcode.SERVFAIL), frozenset())
         self._confirm(name)
         drop_ipv6(answer, self._cluster.zone.domain)
-        return Found(grafted(query, name, answer, limit), addresses(answer, self._cluster.zone.domain))
+        return ClusterAnswer(grafted(query, name, answer, limit), addresses(answer, self._cluster.zone.domain))
 
     def _confirm(self, name: Name) -> None:
         """The cluster has something at *name*: ``….NAMESPACE.svc.DOMAIN`` says that the namespace exists."""
@@ -251,7 +253,7 @@ class Forwarder:
             self._cluster.failed()
             return None
 
-    async def _routed(self, query: Query, found: Found) -> bytes:
+    async def _routed(self, query: Query, found: ClusterAnswer) -> bytes:
         """The answer, once its addresses are reachable: else the first packet would leave by the old way."""
         if found.addresses:
             try:

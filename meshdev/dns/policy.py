@@ -101,7 +101,7 @@ _OF_ZONES: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class QueryPlan:
     """What to try for one question; see the table above. Seconds count from the start."""
 
     #: What to ask the cluster for, at once; the first in this order that exists is the answer.
@@ -116,8 +116,8 @@ class Plan:
     window: float = 0.0
 
 
-FORMER_ONLY: Final = Plan(former=True)
-ABSENT: Final = Plan(absent=True)
+FORMER_ONLY: Final = QueryPlan(former=True)
+ABSENT: Final = QueryPlan(absent=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +148,19 @@ class Zone:
         """A name that the forwarder answers by itself: whoever gets that answer has reached it."""
         return Name((_PROBE, *self.domain.labels))
 
-    def plan(self, query: Query, inside: Callable[[IPv4Address], bool], known: Known) -> Plan:
+    def plan(self, query: Query, inside: Callable[[IPv4Address], bool], known: Known) -> QueryPlan:
         """What to try for *query*; *inside* tells whether an address lies in one of our routes."""
         name = query.name
         if query.opcode != dns.opcode.QUERY or query.rdclass != dns.rdataclass.IN or name == dns.name.root:
             return FORMER_ONLY
         if name.is_subdomain(self.domain):
-            return ABSENT if self._is_expansion_of_kept(name, known) else Plan(names=(name,))
+            return ABSENT if self._is_expansion_of_kept(name, known) else QueryPlan(names=(name,))
         if query.rdtype == dns.rdatatype.PTR and (address := reverse_address(name)) and inside(address):
-            return Plan(names=(name,))
+            return QueryPlan(names=(name,))
         labels = tuple(label.lower() for label in name.labels[:-1])
         if len(labels) > 1 and labels[-1] == _SVC:
             infixes = self._pair_infixes() if len(labels) == 2 else ((),)
-            return Plan(names=self._joined(name, *infixes) if query.plain else ())
+            return QueryPlan(names=self._joined(name, *infixes) if query.plain else ())
         if not query.plain or query.rdtype in _OF_ZONES or known.is_kept(name):
             return FORMER_ONLY
         return self._likely(name, labels, known)
@@ -176,22 +176,22 @@ class Zone:
                 return (len(asked) == 1 and asked[0].lower() in NEVER) or Name((*asked, b"")) in known.reserved
         return False
 
-    def _likely(self, name: Name, labels: tuple[bytes, ...], known: Known) -> Plan:
+    def _likely(self, name: Name, labels: tuple[bytes, ...], known: Known) -> QueryPlan:
         service = len(labels) > 2 and labels[0].startswith(b"_") and labels[1].startswith(b"_")
         named = labels[2:] if service else labels
         if len(named) > 3 or not all(_LABEL.fullmatch(label) for label in named):
             return FORMER_ONLY
         if len(named) == 1:
             names = self._joined(name, self._namespace_infix())
-            plan = Plan(names, former=True, head_start=CLUSTER_WINDOW, window=CLUSTER_WINDOW)
+            plan = QueryPlan(names, former=True, head_start=CLUSTER_WINDOW, window=CLUSTER_WINDOW)
             return FORMER_ONLY if named[0] in SPECIAL or not names else plan
         standing = known.namespace(named[-1])
         names = self._joined(name, *self._infixes(named, standing, known, service=service))
         if not names:
             return FORMER_ONLY
         if standing is Standing.OURS:
-            return Plan(names, former=True, head_start=PAIR_HEAD_START, window=CLUSTER_WINDOW)
-        return Plan(names, former=True, former_wins=True)
+            return QueryPlan(names, former=True, head_start=PAIR_HEAD_START, window=CLUSTER_WINDOW)
+        return QueryPlan(names, former=True, former_wins=True)
 
     def _infixes(
         self, named: tuple[bytes, ...], standing: Standing, known: Known, *, service: bool

@@ -13,8 +13,8 @@ from typing import Final
 from meshdev.errors import DnsError, LaptopError
 from meshdev.helper.bridges import Bridge, find_bridges, forwards
 from meshdev.helper.device import Device
-from meshdev.helper.dns import Ear
-from meshdev.helper.firewall import ContainerDns, Firewall
+from meshdev.helper.dns import ListenerPair
+from meshdev.helper.firewall import ContainerDns, LaptopFirewall
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.netlink import messages
 from meshdev.netlink.flows import forget_flows
@@ -32,13 +32,13 @@ class Containers:
         """*news* gives another number when links, addresses or routes of this machine may have changed."""
         self._netlink = netlink
         self._news = news
-        self._firewall: Firewall | None = None
+        self._firewall: LaptopFirewall | None = None
         self._found: tuple[int, tuple[Bridge, ...]] | None = None
-        self._ear: Ear | None = None
+        self._ear: ListenerPair | None = None
         self._done: tuple[Device, IPv4Address, tuple[Bridge, ...], ContainerDns] | None = None
         self._forwarding = False
 
-    def listen(self, address: IPv4Address) -> list[Ear]:
+    def listen(self, address: IPv4Address) -> list[ListenerPair]:
         """Any port of the session's address; another address, another listener. None where nothing can lead there."""
         if self._firewall is None:
             return []
@@ -46,7 +46,7 @@ class Containers:
             self.close()
         if self._ear is None:
             try:
-                self._ear = Ear(address, 0, machine_only=False)
+                self._ear = ListenerPair(address, 0, machine_only=False)
             except OSError as error:
                 raise DnsError(f"no listener on {address}: {error.strerror}") from error
         return [self._ear]
@@ -88,7 +88,7 @@ class Containers:
         forget_flows(lambda flow: flow.protocol == 17 and flow.sent_to in changed)
         self._done = wanted
 
-    def guarded(self, firewall: Firewall | None) -> None:
+    def guarded(self, firewall: LaptopFirewall | None) -> None:
         """That firewall's guard was put at the device, and all rules of ours are gone. None: there is no guard.
 
         Neighbours on every network of this machine would reach a listener that no guard keeps them off, so then there

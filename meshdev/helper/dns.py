@@ -7,14 +7,14 @@ from typing import Protocol
 from meshdev.helper.journal import RESOLV_CONF
 from meshdev.helper.sockets import close_all, listeners
 from meshdev.host.dns import ResolvConf, parse_resolv_conf
-from meshdev.wire.helper.answers import Listener
+from meshdev.wire.helper.answers import ListenerAddress
 from meshdev.wire.values import IPAddress
 
 
-class DnsWay(Protocol):
+class DnsIntegration(Protocol):
     """One way. A method called again does nothing needless; all raise DnsError or FirewallError."""
 
-    def listen(self) -> "list[Ear]":
+    def listen(self) -> "list[ListenerPair]":
         """Where the forwarder listens; the same sockets each time."""
         ...
 
@@ -46,13 +46,13 @@ class DnsWay(Protocol):
         ...
 
 
-class Ear:
+class ListenerPair:
     """A UDP and a TCP listener at one address and port. Kept here too: a fresh copy can be handed out again."""
 
     def __init__(self, address: IPAddress, port: int, *, machine_only: bool = True) -> None:
         """Raises OSError when the address is not there or the port is taken."""
         self._sockets = listeners(address, port, machine_only=machine_only)
-        self.at = Listener(address, self._sockets[0].getsockname()[1])
+        self.at = ListenerAddress(address, self._sockets[0].getsockname()[1])
 
     def copies(self) -> list[socket.socket]:
         """UDP, TCP; the caller owns them."""

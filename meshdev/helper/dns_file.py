@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.errors import DnsError
-from meshdev.helper.dns import Ear
+from meshdev.helper.dns import ListenerPair
 from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.resolv_conf import OwnResolvConf
 from meshdev.helper.sockets import DNS_PORT
@@ -16,20 +16,20 @@ _CANDIDATES: Final = tuple(IPv4Address(f"127.0.0.{host}") for host in (153, 154,
 
 
 class FileDns:
-    """See :class:`~meshdev.helper.dns.DnsWay`."""
+    """See :class:`~meshdev.helper.dns.DnsIntegration`."""
 
     def __init__(self, journal: Journal, path: Path = RESOLV_CONF) -> None:
         self._file = OwnResolvConf(journal, path)
-        self._ear: Ear | None = None
+        self._ear: ListenerPair | None = None
         self._search: tuple[str, ...] = ()
 
-    def listen(self) -> list[Ear]:
+    def listen(self) -> list[ListenerPair]:
         """Port 53 of a loopback address: resolv.conf has no room for a port."""
         if self._ear is None:
             self._ear = _first_free()
         return [self._ear]
 
-    def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsWay
+    def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsIntegration
         """Journal the former file, then write ours into it."""
         if self._ear is None:
             raise DnsError("set_dns without dns_sockets")
@@ -60,11 +60,11 @@ class FileDns:
             self._ear.close()
 
 
-def _first_free() -> Ear:
+def _first_free() -> ListenerPair:
     problem = ""
     for address in _CANDIDATES:
         try:
-            return Ear(address, DNS_PORT)
+            return ListenerPair(address, DNS_PORT)
         except OSError as error:
             problem = f"{address}: {error.strerror}"
     raise DnsError(

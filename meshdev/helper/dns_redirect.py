@@ -11,8 +11,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from meshdev.errors import DnsError
-from meshdev.helper.dns import Ear, Watched
-from meshdev.helper.firewall import Firewall
+from meshdev.helper.dns import ListenerPair, Watched
+from meshdev.helper.firewall import LaptopFirewall
 from meshdev.helper.journal import Journal
 from meshdev.helper.resolv_conf import OwnResolvConf
 from meshdev.helper.sockets import DNS_PORT
@@ -24,18 +24,18 @@ _LOOPBACK: Final[dict[int, IPAddress]] = {4: IPv4Address("127.0.0.1"), 6: IPv6Ad
 
 
 class RedirectDns:
-    """See :class:`~meshdev.helper.dns.DnsWay`."""
+    """See :class:`~meshdev.helper.dns.DnsIntegration`."""
 
-    def __init__(self, firewall: Firewall, journal: Journal) -> None:
+    def __init__(self, firewall: LaptopFirewall, journal: Journal) -> None:
         self._firewall = firewall
         self._file = Watched()
         self._own = OwnResolvConf(journal)
         self._search: tuple[str, ...] = ()
         self._searched: tuple[str, ...] | None = None
-        self._ears: dict[int, list[Ear]] = {4: [], 6: []}
+        self._ears: dict[int, list[ListenerPair]] = {4: [], 6: []}
         self._redirected: dict[IPAddress, int] = {}
 
-    def listen(self) -> list[Ear]:
+    def listen(self) -> list[ListenerPair]:
         """Loopback, any port, one listener for each nameserver of the list.
 
         So the forwarder knows whom a program asked, and asks the same one: a caching resolver of this machine, whose
@@ -46,15 +46,15 @@ class RedirectDns:
         except OSError as error:
             raise DnsError(f"no listener on loopback: {error.strerror}") from error
 
-    def _listeners(self) -> dict[IPAddress, Ear]:
+    def _listeners(self) -> dict[IPAddress, ListenerPair]:
         """By the server whose questions go there; those of another network take the place of the former ones."""
-        found: dict[IPAddress, Ear] = {}
+        found: dict[IPAddress, ListenerPair] = {}
         for version, ears in self._ears.items():
             servers = [server for server in self._file.read().asked if server.version == version]
             for at, server in enumerate(servers):
                 if at == len(ears):
                     try:
-                        ears.append(Ear(_LOOPBACK[version], 0))
+                        ears.append(ListenerPair(_LOOPBACK[version], 0))
                     except OSError:
                         if version == 4 or not self._ears[4]:  # a machine without ::1 is asked over IPv4
                             raise
@@ -63,7 +63,7 @@ class RedirectDns:
                 found[server] = ears[at]
         return found
 
-    def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsWay
+    def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsIntegration
         """Redirect; a flow that is already tracked would not see the new rules, so it is forgotten."""
         self._search = search
         ports = {server: ear.at.port for server, ear in self._listeners().items()}

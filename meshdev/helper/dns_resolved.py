@@ -15,7 +15,7 @@ from typing import Final
 
 from meshdev.errors import DnsError
 from meshdev.helper.bus import BUS, SystemBus
-from meshdev.helper.dns import Ear, Watched
+from meshdev.helper.dns import ListenerPair, Watched
 from meshdev.helper.in_place import replace_content
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.host.dns import STUBS, ResolvConf, claimed_domains, routing_domains, search_first
@@ -35,12 +35,12 @@ _COMPARED: Final = ("DNS", "Domains", "DefaultRoute", "DNSOverTLS", "DNSSEC")
 
 
 class ResolvedDns:
-    """See :class:`~meshdev.helper.dns.DnsWay`. *link* gives the device's number and our address, which must be set."""
+    """See :class:`~meshdev.helper.dns.DnsIntegration`. *link* gives the index of the device and our address."""
 
     def __init__(self, link: Callable[[], tuple[int, IPv4Address]]) -> None:
         self._link = link
         self._file = Watched(_UPLINKS)
-        self._ear: Ear | None = None
+        self._ear: ListenerPair | None = None
         self._told: tuple[IPv4Address, tuple[str, ...], tuple[str, ...]] | None = None
         self._touched: int | None = None
         self._search: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class ResolvedDns:
         self._bus = SystemBus()
         self._settings: tuple[bytes, ...] = ()
 
-    def listen(self) -> list[Ear]:
+    def listen(self) -> list[ListenerPair]:
         """Port 53 of the session's address; another address, another listener."""
         _, address = self._link()
         if self._ear is not None and self._ear.at.address != address:
@@ -58,7 +58,7 @@ class ResolvedDns:
             self._ear = None
         if self._ear is None:
             try:
-                self._ear = Ear(address, DNS_PORT)
+                self._ear = ListenerPair(address, DNS_PORT)
             except OSError as error:
                 raise DnsError(f"no listener on {address} port 53: {error.strerror}") from error
         return [self._ear]

@@ -43,7 +43,7 @@ class ContainerDns:
     port: int
 
 
-class Firewall:
+class LaptopFirewall:
     """The table ``inet meshdev_UID``, made when it is first needed."""
 
     def __init__(self, journal: Journal) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from meshdev.errors import AlreadyConnectedError, LaptopError, ProtocolError
 from meshdev.host.dns import MARKER
-from meshdev.host.journal import Entry, Record
+from meshdev.host.journal import Entry, JournalRecord
 
 FOLDER: Final = Path("/run/meshdev")
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
@@ -81,17 +81,17 @@ class Journal:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
         with os.fdopen(fd, "wb") as file:  # writes all of it, or raises: /run may be full
             os.fchmod(fd, 0o644)
-            file.write(Record(self.uid, os.getpid(), self._started, tuple(self._entries)).encode())
+            file.write(JournalRecord(self.uid, os.getpid(), self._started, tuple(self._entries)).encode())
             file.flush()
             os.fsync(fd)
         new.rename(self._path)
 
 
-def read_record(uid: int, folder: Path = FOLDER) -> Record | None:
+def read_record(uid: int, folder: Path = FOLDER) -> JournalRecord | None:
     """The journal as it stands; None where there is none. Needs no root. Raises LaptopError when it is unreadable."""
     path = folder / f"{uid}.json"
     try:
-        return Record.parse(path.read_bytes())
+        return JournalRecord.parse(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ProtocolError) as error:

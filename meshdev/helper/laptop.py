@@ -11,11 +11,11 @@ from ipaddress import IPv4Address, IPv4Network
 from meshdev.errors import DeviceError, FirewallError, LaptopError, MeshdevError, RouteError
 from meshdev.helper.containers import Containers
 from meshdev.helper.device import Device
-from meshdev.helper.dns import DnsWay, Watched
+from meshdev.helper.dns import DnsIntegration, Watched
 from meshdev.helper.dns_file import FileDns
 from meshdev.helper.dns_redirect import RedirectDns
 from meshdev.helper.dns_resolved import ResolvedDns, resolved_answers
-from meshdev.helper.firewall import Firewall
+from meshdev.helper.firewall import LaptopFirewall
 from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.routes import add_routes, set_routes
 from meshdev.helper.sockets import upstream_sockets, upstream_tcp
@@ -26,21 +26,20 @@ from meshdev.netlink.flows import forget_flows
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
 from meshdev.wire.helper.answers import (
+    Acknowledged,
     AddressSet,
     Beat,
     DnsOpened,
     DnsSet,
-    Done,
     Result,
     RoutesSet,
     Translations,
     TunOpened,
 )
 from meshdev.wire.helper.limits import MAX_ROUTES
-from meshdev.wire.helper.lines import Fault
+from meshdev.wire.helper.lines import HelperFailure
 from meshdev.wire.helper.requests import (
     AddRoutes,
-    Close,
     DnsSockets,
     FindTranslations,
     Heartbeat,
@@ -51,6 +50,7 @@ from meshdev.wire.helper.requests import (
     SetDns,
     SetRelays,
     SetRoutes,
+    Shutdown,
     UpstreamTcp,
 )
 from meshdev.wire.values import IPAddress
@@ -60,7 +60,7 @@ from meshdev.wire.values import IPAddress
 class Outcome:
     """A result with the descriptors that go along; ours are closed once they are sent."""
 
-    result: Result | Fault
+    result: Result | HelperFailure
     passed: Sequence[socket.socket | TunQueue] = field(default=())
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class Outcome:
             item.close()
 
 
-class Laptop:
+class LaptopChanges:
     """The changes of one session. Not thread-safe. :meth:`undo` takes all of them back."""
 
     def __init__(self, journal: Journal) -> None:
@@ -78,11 +78,11 @@ class Laptop:
         self._netlink = Netlink()
         self.upkeep = Upkeep(self._netlink)
         self._device: Device | None = None
-        self._firewall: Firewall | None = None
+        self._firewall: LaptopFirewall | None = None
         self._no_firewall: str | None = None
         self._unguarded = False
         try:
-            self._firewall = Firewall(journal)
+            self._firewall = LaptopFirewall(journal)
         except FirewallError as error:
             self._no_firewall = error.message
         self.decision = decision.decide(
@@ -108,7 +108,7 @@ class Laptop:
 
     def handle(self, request: Request) -> Outcome:
         """Carry out one request. Raises LaptopError's kinds; what was reached before the error is undone at the end."""
-        outcome = Outcome(Done())
+        outcome = Outcome(Acknowledged())
         match request:
             case OpenTun(queues, unguarded):
                 outcome = self._open_tun(queues, unguarded=unguarded)
@@ -119,14 +119,14 @@ class Laptop:
             case DnsSockets(upstreams):
                 outcome = self._dns_sockets(upstreams)
             case UpstreamTcp(server):
-                outcome = Outcome(Done(), [upstream_tcp(server)])
+                outcome = Outcome(Acknowledged(), [upstream_tcp(server)])
             case SetDns():
                 outcome = self._set_dns(request)
             case SetRelays(relays):
                 self._set_relays(relays)
             case Heartbeat():
                 outcome = self._heartbeat()
-            case Close():
+            case Shutdown():
                 raise AssertionError("the server's own")
         return outcome
 
@@ -191,7 +191,7 @@ class Laptop:
         self._netlink.close()
         return failures
 
-    def _way(self) -> DnsWay:
+    def _way(self) -> DnsIntegration:
         if self.decision.way == "resolved":
             return ResolvedDns(lambda: (self._addressed()[0].index, self._addressed()[1]))
         if self.decision.way == "redirect" and self._firewall is not None:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from meshdev.host.plan import route_steps
 from meshdev.netlink import messages
 from meshdev.netlink.sock import Netlink
-from meshdev.wire.helper.answers import Refused, RoutesSet
+from meshdev.wire.helper.answers import RefusedRoute, RoutesSet
 from meshdev.wire.helper.limits import MAX_REFUSED
 
 
@@ -40,9 +40,11 @@ def own_routes(netlink: Netlink, index: int) -> set[IPv4Network]:
     }
 
 
-def _add(netlink: Netlink, index: int, source: IPv4Address, routes: Sequence[IPv4Network]) -> tuple[Refused, ...]:
+def _add(netlink: Netlink, index: int, source: IPv4Address, routes: Sequence[IPv4Network]) -> tuple[RefusedRoute, ...]:
     added = netlink.execute([messages.route_add(route, index, source) for route in routes])
-    refused = [Refused(route, _reason(error)) for route, error in zip(routes, added, strict=True) if error is not None]
+    refused = [
+        RefusedRoute(route, _reason(error)) for route, error in zip(routes, added, strict=True) if error is not None
+    ]
     return tuple(refused[:MAX_REFUSED])
 
 

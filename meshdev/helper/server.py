@@ -17,12 +17,19 @@ from typing import Final
 from meshdev.errors import LaptopError, MeshdevError, ProtocolError
 from meshdev.helper.journal import Journal
 from meshdev.helper.keeper import Keeper
-from meshdev.helper.laptop import Laptop, Outcome
+from meshdev.helper.laptop import LaptopChanges, Outcome
 from meshdev.helper.restore import undo_entries
-from meshdev.wire.helper.answers import Done
+from meshdev.wire.helper.answers import Acknowledged
 from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS, LINE_LIMIT
-from meshdev.wire.helper.lines import Answer, Fault, Greeting, encode_answer, encode_greeting, parse_request
-from meshdev.wire.helper.requests import Close, Request
+from meshdev.wire.helper.lines import (
+    Greeting,
+    HelperAnswer,
+    HelperFailure,
+    encode_answer,
+    encode_greeting,
+    parse_request,
+)
+from meshdev.wire.helper.requests import Request, Shutdown
 from meshdev.wire.jsonlines import LineSplitter
 
 #: A session that takes no answer for so long is as good as gone.
@@ -41,12 +48,12 @@ def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
     try:
         undo_entries(journal)
         try:
-            laptop = Laptop(journal)
+            laptop = LaptopChanges(journal)
             if laptop.table is not None:
                 keeper.hold(laptop.table)
         except OSError as error:
             fault = LaptopError(f"the helper cannot see this machine's network: {error}")
-            sock.sendall(encode_greeting(Fault.of(fault)))
+            sock.sendall(encode_greeting(HelperFailure.of(fault)))
             return fault.exit_code
         closed = None
         try:
@@ -59,20 +66,22 @@ def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
         journal.close()
     if closed is not None:
         with contextlib.suppress(OSError):
-            sock.sendall(encode_answer(Answer(closed, Fault.of(failures[0]) if failures else Done())))
+            sock.sendall(
+                encode_answer(HelperAnswer(closed, HelperFailure.of(failures[0]) if failures else Acknowledged()))
+            )
     return 0
 
 
 def refuse(sock: socket.socket, error: MeshdevError) -> int:
     """Greet with why there is no service; the exit code."""
-    sock.sendall(encode_greeting(Fault.of(error)))
+    sock.sendall(encode_greeting(HelperFailure.of(error)))
     return error.exit_code
 
 
 class Server:
     """One session's requests."""
 
-    def __init__(self, sock: socket.socket, wakeup: int, laptop: Laptop) -> None:
+    def __init__(self, sock: socket.socket, wakeup: int, laptop: LaptopChanges) -> None:
         self._sock = sock
         self._wakeup = wakeup
         self._laptop = laptop
@@ -109,7 +118,7 @@ class Server:
                 return False
             for line in self._lines.feed(data):
                 number, request = parse_request(line)
-                if isinstance(request, Close):
+                if isinstance(request, Shutdown):
                     self._closed = number
                     return False
                 self._answer(number, request)
@@ -129,11 +138,11 @@ class Server:
         try:
             outcome = self._laptop.handle(request)
         except MeshdevError as error:
-            outcome = Outcome(Fault.of(error))
+            outcome = Outcome(HelperFailure.of(error))
         except OSError as error:
-            outcome = Outcome(Fault.of(LaptopError(f"{request.op} failed: {error}")))
+            outcome = Outcome(HelperFailure.of(LaptopError(f"{request.op} failed: {error}")))
         try:
-            line = encode_answer(Answer(number, outcome.result, len(outcome.passed)))
+            line = encode_answer(HelperAnswer(number, outcome.result, len(outcome.passed)))
             self._send(line, [item.fileno() for item in outcome.passed])
         finally:
             outcome.close()

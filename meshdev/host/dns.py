@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.wire import values
-from meshdev.wire.helper.limits import MAX_NAMES, MAX_UPSTREAMS, Way
+from meshdev.wire.helper.limits import MAX_NAMES, MAX_UPSTREAMS, Integration
 from meshdev.wire.values import IPAddress
 
 #: Where systemd-resolved listens for programs that read resolv.conf: systemd-resolved.service(8).
@@ -54,7 +54,7 @@ class Env:
 class Decision:
     """The way, and the trace of how it was found."""
 
-    way: Way
+    way: Integration
     why: str
 
 

@@ -83,7 +83,7 @@ _ENTRIES: Final[Tagged[Entry]] = Tagged("undo", {"device": DeleteDevice, "table"
 
 
 @message(strict=True)
-class Record:
+class JournalRecord:
     """A journal file. ``pid`` and ``started`` (of /proc/PID/stat, in clock ticks since boot) tell a live helper."""
 
     uid: int = field(Integer(0, 1 << 32))
@@ -96,11 +96,11 @@ class Record:
         return encode({"journal": VERSION, **dump(self)})
 
     @classmethod
-    def parse(cls, data: bytes) -> "Record":
+    def parse(cls, data: bytes) -> "JournalRecord":
         """Of a file's bytes. Raises ProtocolError when they are none of ours."""
         return decode(data, "The journal", _record)
 
 
-def _record(found: dict[str, object]) -> Record:
+def _record(found: dict[str, object]) -> JournalRecord:
     take(found, "journal", Integer(VERSION, VERSION))
-    return load(Record, found)
+    return load(JournalRecord, found)

@@ -35,7 +35,7 @@ class LocalRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class Laptop:
+class LaptopNetwork:
     """What the laptop's network is without us. Gateways are those of default routes.
 
     ``sessions`` are the addresses of meshdev's devices: other users' connections, and this one's once it has one.
@@ -54,7 +54,7 @@ class Laptop:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DesiredRoutes:
     """What shall be reachable: ``ranges`` and ``hosts`` as found, ``also`` and ``never`` as the user said.
 
     ``outside`` must stay outside the tunnel because the tunnel itself goes there: API servers, proxies.
@@ -68,14 +68,14 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RoutePlan:
     """The routes of our device, and sentences for the user."""
 
     routes: tuple[IPv4Network, ...]
     notes: tuple[str, ...] = ()
 
 
-def plan(laptop: Laptop, wish: Wish) -> Plan:
+def plan(laptop: LaptopNetwork, wish: DesiredRoutes) -> RoutePlan:
     """Apply the rules of this module."""
     never = _never(laptop, wish)
     local = {route.network: route.device for route in laptop.networks}
@@ -90,11 +90,11 @@ def plan(laptop: Laptop, wish: Wish) -> Plan:
     room = max(0, MAX_ROUTES - len(routes))
     if len(hosts) > room:
         notes.append(f"{len(hosts) - room} single addresses are not routed: {MAX_ROUTES} routes are the limit.")
-    return Plan(tuple(sorted([*routes, *hosts[:room]])[:MAX_ROUTES]), tuple(dict.fromkeys(notes)))
+    return RoutePlan(tuple(sorted([*routes, *hosts[:room]])[:MAX_ROUTES]), tuple(dict.fromkeys(notes)))
 
 
 def came_between(
-    laptop: Laptop, wish: Wish, routes: Iterable[IPv4Network], before: Collection[IPv4Network]
+    laptop: LaptopNetwork, wish: DesiredRoutes, routes: Iterable[IPv4Network], before: Collection[IPv4Network]
 ) -> tuple[LocalRoute, ...]:
     """Networks of the laptop that keep what *wish* wants out of *routes*, but for those that were there *before*.
 
@@ -117,7 +117,7 @@ def came_between(
     )
 
 
-def may_route(address: IPv4Address, laptop: Laptop, wish: Wish) -> bool:
+def may_route(address: IPv4Address, laptop: LaptopNetwork, wish: DesiredRoutes) -> bool:
     """True when rule 1 does not speak against a route to that address."""
     return not any(address in network for network in _never(laptop, wish))
 
@@ -149,7 +149,7 @@ def _common(networks: Iterable[IPv4Network], other: IPv4Network) -> list[IPv4Net
     return [max(network, other, key=lambda each: each.prefixlen) for network in networks if network.overlaps(other)]
 
 
-def _never(laptop: Laptop, wish: Wish) -> tuple[IPv4Network, ...]:
+def _never(laptop: LaptopNetwork, wish: DesiredRoutes) -> tuple[IPv4Network, ...]:
     single = (*wish.outside, *laptop.gateways, *laptop.resolvers, *laptop.addresses)
     hosts = {IPv4Network(address) for address in single if isinstance(address, IPv4Address)}
     return (*NEVER_ROUTED, *wish.never, *sorted(hosts))

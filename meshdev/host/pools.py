@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
 from meshdev.config import ADDRESS_POOLS
-from meshdev.host.plan import Laptop
+from meshdev.host.plan import LaptopNetwork
 
 
-def usable_pools(laptop: Laptop, pools: Iterable[IPv4Network] = ADDRESS_POOLS) -> tuple[IPv4Network, ...]:
+def usable_pools(laptop: LaptopNetwork, pools: Iterable[IPv4Network] = ADDRESS_POOLS) -> tuple[IPv4Network, ...]:
     """*pools* that meet no network, address, gateway or resolver of the laptop, in their order; maybe none.
 
     Proxies with fake addresses (Clash, sing-box, Surge) hold 198.18.0.0/16 or parts of it. Those with the address of

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final, Literal
 
-from meshdev.host.plan import Laptop
+from meshdev.host.plan import LaptopNetwork
 
 #: Who says an address: an object of the API, a name of or below a Service, another name of the cluster.
 Origin = Literal["object", "service", "name"]
@@ -77,7 +77,7 @@ class Trust:
 class Judge:
     """Applies the table to one state of laptop and cluster; made anew when either changes."""
 
-    def __init__(self, laptop: Laptop, trust: Trust) -> None:
+    def __init__(self, laptop: LaptopNetwork, trust: Trust) -> None:
         self._devices = {route.network: route.device for route in laptop.networks if route.on_link}
         self._links = _Networks(self._devices)
         self._ranges = _Networks(trust.ranges)

@@ -36,7 +36,7 @@ from meshdev.pump.transport import SocketTransport, TlsTransport, Transport
 from meshdev.wire import spdy, upgrade
 from meshdev.wire.framing import Framing
 from meshdev.wire.spdy import SpdyFraming
-from meshdev.wire.upgrade import Accepted, Refused, Upgrade
+from meshdev.wire.upgrade import Upgrade, UpgradeAccepted, UpgradeRefused
 from meshdev.wire.websocket import WebSocketFraming
 
 Carrier = Literal["spdy", "websocket"]
@@ -131,7 +131,7 @@ class _Attempt:
                 raise PortForwardError(error.message, hint=_other(carrier)) from error
             except PeerClosed as error:
                 raise SwallowedError(error.message, hint=_other(carrier)) from error
-            if isinstance(answer, Refused):
+            if isinstance(answer, UpgradeRefused):
                 raise _refusal(answer, carrier, handshake.target)
             dialled = self._open(sock, carrier, port, answer.rest)
             with self._lock:
@@ -198,7 +198,7 @@ class _Attempt:
                 return sock
         raise failure or OSError(f"{host} has no address")
 
-    def _upgrade(self, sock: socket.socket, handshake: Upgrade) -> Accepted | Refused:
+    def _upgrade(self, sock: socket.socket, handshake: Upgrade) -> UpgradeAccepted | UpgradeRefused:
         sock.settimeout(self._left())
         self.asked = True
         sock.sendall(handshake.request)
@@ -222,7 +222,7 @@ class _Attempt:
         return Dialled(transport, framing, carrier)
 
 
-def _refusal(answer: Refused, carrier: Carrier, target: str) -> MeshdevError:
+def _refusal(answer: UpgradeRefused, carrier: Carrier, target: str) -> MeshdevError:
     """An ordinary HTTP answer to the upgrade: the API's own refusal, or that of something in between."""
     asked = access("POST" if carrier == "spdy" else "GET", target[target.index("/api/") :], {})
     error = from_status(asked, answer.status, answer.body)

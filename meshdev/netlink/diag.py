@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from meshdev.netlink.messages import NLM_F_ACK, NLM_F_DUMP, Message
+from meshdev.netlink.messages import NLM_F_ACK, NLM_F_DUMP, NetlinkRequest
 
 NETLINK_SOCK_DIAG: Final = 4
 
@@ -49,13 +49,13 @@ class Socket:
     """By what the kernel finds it again."""
 
 
-def sockets_dump(family: int, protocol: int, states: Iterable[int]) -> Message:
+def sockets_dump(family: int, protocol: int, states: Iterable[int]) -> NetlinkRequest:
     """All sockets of that family and protocol in one of *states*."""
     mask = sum(1 << state for state in states)
-    return Message(_SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, _REQUEST.pack(family, protocol, 0, mask, bytes(48)))
+    return NetlinkRequest(_SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, _REQUEST.pack(family, protocol, 0, mask, bytes(48)))
 
 
-def socket_at(address: IPv4Address | IPv6Address, port: int, protocol: int) -> Message:
+def socket_at(address: IPv4Address | IPv6Address, port: int, protocol: int) -> NetlinkRequest:
     """The one socket that takes what anybody sends to that place: a listener, or one of UDP that is bound alone.
 
     Answered by what the kernel itself finds for a packet, in one step, so ``::`` counts for IPv4 where it does. An
@@ -65,12 +65,12 @@ def socket_at(address: IPv4Address | IPv6Address, port: int, protocol: int) -> M
     family = AF_INET if address.version == 4 else AF_INET6
     ends = 2 * (address.packed.ljust(16, b"\0"),)
     key = _SOCKID.pack(port, port, *ends, _ANY_COOKIE)
-    return Message(_SOCK_DIAG_BY_FAMILY, NLM_F_ACK, _REQUEST.pack(family, protocol, 0, 0, key))
+    return NetlinkRequest(_SOCK_DIAG_BY_FAMILY, NLM_F_ACK, _REQUEST.pack(family, protocol, 0, 0, key))
 
 
-def socket_destroy(sock: Socket, protocol: int) -> Message:
+def socket_destroy(sock: Socket, protocol: int) -> NetlinkRequest:
     """Abort one as a reset by its peer would; the peer gets a reset. Needs CAP_NET_ADMIN, CONFIG_INET_DIAG_DESTROY."""
-    return Message(_SOCK_DESTROY, NLM_F_ACK, _REQUEST.pack(sock.family, protocol, 0, 1 << sock.state, sock.key))
+    return NetlinkRequest(_SOCK_DESTROY, NLM_F_ACK, _REQUEST.pack(sock.family, protocol, 0, 1 << sock.state, sock.key))
 
 
 def parse_socket(body: memoryview) -> Socket | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import Final
 
-from meshdev.netlink.messages import NLM_F_DUMP, Message, attributes
+from meshdev.netlink.messages import NLM_F_DUMP, NetlinkRequest, attributes
 
 _RTM_GETLINK: Final = 18
 _RTM_GETADDR: Final = 22
@@ -48,14 +48,14 @@ class KernelAddress:
     interface: IPv4Interface
 
 
-def links_dump() -> Message:
+def links_dump() -> NetlinkRequest:
     """All devices of this network namespace."""
-    return Message(_RTM_GETLINK, NLM_F_DUMP, _IFINFO.pack(0, 0, 0, 0, 0))
+    return NetlinkRequest(_RTM_GETLINK, NLM_F_DUMP, _IFINFO.pack(0, 0, 0, 0, 0))
 
 
-def addresses_dump() -> Message:
+def addresses_dump() -> NetlinkRequest:
     """All IPv4 addresses of this network namespace."""
-    return Message(_RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(_AF_INET, 0, 0, 0, 0))
+    return NetlinkRequest(_RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(_AF_INET, 0, 0, 0, 0))
 
 
 def parse_link(body: memoryview) -> KernelLink | None:

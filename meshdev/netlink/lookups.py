@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.netlink.messages import NLM_F_ACK, NLM_F_DUMP, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, Message, attributes
+from meshdev.netlink.messages import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    NetlinkRequest,
+    attributes,
+)
 from meshdev.netlink.messages import RTM_GETROUTE as _RTM_GETROUTE
 
 RTM_NEWLINK: Final = 16
@@ -51,9 +59,9 @@ class Lookup:
     table: int
 
 
-def link_get(index: int) -> Message:
+def link_get(index: int) -> NetlinkRequest:
     """One device; an error ENODEV where there is none of that number. Its answer ends with an acknowledgement."""
-    return Message(_RTM_GETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0))
+    return NetlinkRequest(_RTM_GETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0))
 
 
 def parse_link(body: memoryview) -> KernelLink | None:
@@ -64,9 +72,9 @@ def parse_link(body: memoryview) -> KernelLink | None:
     return KernelLink(index, bool(flags & _IFF_UP), _u32(attributes(body[_IFINFO.size :]).get(4)))  # IFLA_MTU
 
 
-def addresses_dump() -> Message:
+def addresses_dump() -> NetlinkRequest:
     """All IPv4 addresses of this network namespace."""
-    return Message(_RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(_AF_INET, 0, 0, 0, 0))
+    return NetlinkRequest(_RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(_AF_INET, 0, 0, 0, 0))
 
 
 def parse_address(body: memoryview) -> KernelAddress | None:
@@ -80,13 +88,13 @@ def parse_address(body: memoryview) -> KernelAddress | None:
     return KernelAddress(index, IPv4Address(bytes(local)))
 
 
-def route_get(address: IPv4Address) -> Message:
+def route_get(address: IPv4Address) -> NetlinkRequest:
     """Where a program's packet to *address* would go now: rules and all tables count, as for ``ip route get``.
 
     An error ENETUNREACH and its like where it would go nowhere. Its answer ends with an acknowledgement.
     """
     body = _RTMSG.pack(_AF_INET, 32, 0, 0, 0, 0, 0, 0, _RTM_F_LOOKUP_TABLE)
-    return Message(_RTM_GETROUTE, NLM_F_ACK, body + struct.pack("<HH", 8, 1) + address.packed)  # RTA_DST
+    return NetlinkRequest(_RTM_GETROUTE, NLM_F_ACK, body + struct.pack("<HH", 8, 1) + address.packed)  # RTA_DST
 
 
 def parse_lookup(body: memoryview) -> Lookup | None:

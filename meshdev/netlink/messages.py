@@ -51,7 +51,7 @@ _RTMSG: Final = struct.Struct("<BBBBBBBBI")  # family, dst_len, src_len, tos, ta
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class NetlinkRequest:
     """One request without its sequence number."""
 
     kind: int
@@ -127,22 +127,22 @@ def nested(kind: int, *inner: bytes) -> bytes:
 # Links and addresses
 
 
-def link_up(index: int, mtu: int, queue_length: int) -> Message:
+def link_up(index: int, mtu: int, queue_length: int) -> NetlinkRequest:
     """Bring the device up with that MTU and transmit queue."""
     body = _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP)
     body += attribute(4, struct.pack("<I", mtu))  # IFLA_MTU
     body += attribute(13, struct.pack("<I", queue_length))  # IFLA_TXQLEN
-    return Message(RTM_SETLINK, NLM_F_ACK, body)
+    return NetlinkRequest(RTM_SETLINK, NLM_F_ACK, body)
 
 
-def link_without_ipv6_address(index: int) -> Message:
+def link_without_ipv6_address(index: int) -> NetlinkRequest:
     """No link-local IPv6 address when the device comes up: IN6_ADDR_GEN_MODE_NONE."""
     mode = attribute(8, b"\x01")  # IFLA_INET6_ADDR_GEN_MODE
     spec = nested(26, nested(_AF_INET6, mode))  # IFLA_AF_SPEC
-    return Message(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
+    return NetlinkRequest(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
 
 
-def link_forwarding(index: int) -> Message:
+def link_forwarding(index: int) -> NetlinkRequest:
     """Let IPv4 packets pass from and to the device, where /proc/sys is read-only as in a pod.
 
     IFLA_AF_SPEC, AF_INET, IFLA_INET_CONF, IPV4_DEVCONF_FORWARDING (linux/if_link.h, linux/ip.h).
@@ -150,7 +150,7 @@ def link_forwarding(index: int) -> Message:
     return _link_configured(index, 1)
 
 
-def link_route_localnet(index: int) -> Message:
+def link_route_localnet(index: int) -> NetlinkRequest:
     """Let a translation of addresses lead packets from the device to 127.0.0.0/8: IPV4_DEVCONF_ROUTE_LOCALNET.
 
     Whoever sets it has to keep out what was sent there.
@@ -158,24 +158,24 @@ def link_route_localnet(index: int) -> Message:
     return _link_configured(index, 26)
 
 
-def _link_configured(index: int, setting: int) -> Message:
+def _link_configured(index: int, setting: int) -> NetlinkRequest:
     spec = nested(26, nested(_AF_INET, nested(1, attribute(setting, struct.pack("<i", 1)))))
-    return Message(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
+    return NetlinkRequest(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
 
 
-def link_delete(index: int) -> Message:
+def link_delete(index: int) -> NetlinkRequest:
     """Remove the device."""
-    return Message(RTM_DELLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0))
+    return NetlinkRequest(RTM_DELLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0))
 
 
-def address_add(index: int, address: IPv4Address) -> Message:
+def address_add(index: int, address: IPv4Address) -> NetlinkRequest:
     """Add address/32."""
-    return Message(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, _address(index, address))
+    return NetlinkRequest(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, _address(index, address))
 
 
-def address_delete(index: int, address: IPv4Address) -> Message:
+def address_delete(index: int, address: IPv4Address) -> NetlinkRequest:
     """Remove address/32; the kernel removes the routes that it was the source of."""
-    return Message(RTM_DELADDR, NLM_F_ACK, _address(index, address))
+    return NetlinkRequest(RTM_DELADDR, NLM_F_ACK, _address(index, address))
 
 
 def _address(index: int, address: IPv4Address) -> bytes:
@@ -186,19 +186,19 @@ def _address(index: int, address: IPv4Address) -> bytes:
 # Routes
 
 
-def route_add(network: IPv4Network, index: int, source: IPv4Address) -> Message:
+def route_add(network: IPv4Network, index: int, source: IPv4Address) -> NetlinkRequest:
     """Add a link-scope route of ours; EEXIST where there is one to that network with the same priority.
 
     The device's number is the priority: two connections may route the same range, the older one's device is taken,
     and when it goes the other's is there. A route that somebody wrote without a priority wins over both.
     """
     body = _route(network, index) + attribute(7, source.packed)  # RTA_PREFSRC
-    return Message(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body)
+    return NetlinkRequest(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def route_delete(network: IPv4Network, index: int) -> Message:
+def route_delete(network: IPv4Network, index: int) -> NetlinkRequest:
     """Remove a route of ours: device and protocol must be the same, so nobody else's can be meant."""
-    return Message(RTM_DELROUTE, NLM_F_ACK, _route(network, index))
+    return NetlinkRequest(RTM_DELROUTE, NLM_F_ACK, _route(network, index))
 
 
 def _route(network: IPv4Network, index: int) -> bytes:
@@ -208,9 +208,9 @@ def _route(network: IPv4Network, index: int) -> bytes:
     return body + destination + attribute(4, device) + attribute(6, device)  # RTA_OIF, RTA_PRIORITY
 
 
-def routes_dump() -> Message:
+def routes_dump() -> NetlinkRequest:
     """All IPv4 routes of all tables, the local ones (the machine's own addresses) among them."""
-    return Message(RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
+    return NetlinkRequest(RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def parse_route(body: memoryview) -> KernelRoute | None:
@@ -258,14 +258,14 @@ class Flow:
     """The attributes by which the kernel finds it again."""
 
 
-def flows_dump(family: int) -> Message:
+def flows_dump(family: int) -> NetlinkRequest:
     """All tracked connections of an address family."""
-    return Message(_CT_GET, NLM_F_DUMP, struct.pack(">BBH", family, 0, 0))
+    return NetlinkRequest(_CT_GET, NLM_F_DUMP, struct.pack(">BBH", family, 0, 0))
 
 
-def flow_delete(flow: "Flow | FlowEnds") -> Message:
+def flow_delete(flow: "Flow | FlowEnds") -> NetlinkRequest:
     """Forget one."""
-    return Message(_CT_DELETE, NLM_F_ACK, struct.pack(">BBH", flow.family, 0, 0) + flow.key)
+    return NetlinkRequest(_CT_DELETE, NLM_F_ACK, struct.pack(">BBH", flow.family, 0, 0) + flow.key)
 
 
 def parse_flow(body: memoryview) -> Flow | None:

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from meshdev.netlink.messages import NLM_F_DUMP, Message, attributes
+from meshdev.netlink.messages import NLM_F_DUMP, NetlinkRequest, attributes
 
 _RTM_GETRULE: Final = 34
 _AF_INET: Final = 2
@@ -24,9 +24,9 @@ class KernelRule:
     table: int
 
 
-def rules_dump() -> Message:
+def rules_dump() -> NetlinkRequest:
     """All IPv4 policy rules."""
-    return Message(_RTM_GETRULE, NLM_F_DUMP, _HEADER.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
+    return NetlinkRequest(_RTM_GETRULE, NLM_F_DUMP, _HEADER.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def parse_rule(body: memoryview) -> KernelRule | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from meshdev.netlink.messages import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Message, Reply, replies
+from meshdev.netlink.messages import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkRequest, Reply, replies
 
 NETLINK_ROUTE: Final = 0
 NETLINK_NETFILTER: Final = 12
@@ -43,20 +43,20 @@ class Netlink:
         """Close the socket."""
         self._sock.close()
 
-    def execute(self, messages: Sequence[Message]) -> list[OSError | None]:
+    def execute(self, messages: Sequence[NetlinkRequest]) -> list[OSError | None]:
         """Carry out each, whatever becomes of the others; the error of each, or None."""
         outcome: list[OSError | None] = []
         for start in range(0, len(messages), _BATCH):
             outcome += self._execute_batch(messages[start : start + _BATCH])
         return outcome
 
-    def run(self, message: Message) -> None:
+    def run(self, message: NetlinkRequest) -> None:
         """Carry out one; raises its OSError."""
         (error,) = self.execute([message])
         if error is not None:
             raise error
 
-    def dump(self, message: Message) -> list[memoryview]:
+    def dump(self, message: NetlinkRequest) -> list[memoryview]:
         """The bodies of a dump, taken again when the kernel says that it changed meanwhile."""
         for _ in range(_DUMP_TRIES):
             bodies, whole = self._dump_once(message)
@@ -64,12 +64,12 @@ class Netlink:
                 break
         return bodies
 
-    def walk(self, message: Message) -> Iterator[memoryview]:
+    def walk(self, message: NetlinkRequest) -> Iterator[memoryview]:
         """The bodies of a dump as they come, so that a table of any size costs no memory; what changes meanwhile may be
         missing. To be gone through to its end before anything else is asked here."""
         return (reply.body for reply in self._replies(message) if reply.kind not in _ENDS)
 
-    def _dump_once(self, message: Message) -> tuple[list[memoryview], bool]:
+    def _dump_once(self, message: NetlinkRequest) -> tuple[list[memoryview], bool]:
         bodies: list[memoryview] = []
         whole = True
         for reply in self._replies(message):
@@ -78,7 +78,7 @@ class Netlink:
                 bodies.append(reply.body)
         return bodies, whole
 
-    def _replies(self, message: Message) -> Iterator[Reply]:
+    def _replies(self, message: NetlinkRequest) -> Iterator[Reply]:
         """The answers to *message*, and the one that says that it was the last."""
         self._sequence += 1
         sequence = self._sequence
@@ -93,7 +93,7 @@ class Netlink:
                 if reply.kind in _ENDS:
                     return
 
-    def _execute_batch(self, messages: Sequence[Message]) -> list[OSError | None]:
+    def _execute_batch(self, messages: Sequence[NetlinkRequest]) -> list[OSError | None]:
         first = self._sequence + 1
         self._sequence += len(messages)
         self._sock.send(b"".join(message.pack(first + index) for index, message in enumerate(messages)))

@@ -16,22 +16,21 @@ from meshdev.errors import LaptopError, MeshdevError, ProtocolError
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import wrap_queues
 from meshdev.wire.helper.answers import (
+    Acknowledged,
     AddressSet,
     Beat,
     DnsOpened,
     DnsSet,
-    Done,
-    Listener,
+    ListenerAddress,
     Result,
     RoutesSet,
     Translations,
     TunOpened,
 )
 from meshdev.wire.helper.limits import LINE_LIMIT, MAX_FDS
-from meshdev.wire.helper.lines import Fault, Greeting, encode_request, parse_answer, parse_greeting
+from meshdev.wire.helper.lines import Greeting, HelperFailure, encode_request, parse_answer, parse_greeting
 from meshdev.wire.helper.requests import (
     AddRoutes,
-    Close,
     DnsSockets,
     FindTranslations,
     Heartbeat,
@@ -42,6 +41,7 @@ from meshdev.wire.helper.requests import (
     SetDns,
     SetRelays,
     SetRoutes,
+    Shutdown,
     UpstreamTcp,
 )
 from meshdev.wire.jsonlines import LineSplitter
@@ -60,7 +60,7 @@ R = TypeVar("R", bound=Result)
 class DnsEar:
     """A UDP and a TCP listener at one address and port, non-blocking. The holder closes them."""
 
-    at: Listener
+    at: ListenerAddress
     udp: socket.socket
     tcp: socket.socket
 
@@ -155,7 +155,7 @@ class HelperClient:
 
     async def upstream_tcp(self, server: IPAddress) -> socket.socket:
         """A marked, non-blocking TCP socket for a former resolver, not connected; the caller owns it."""
-        _, fds = await self._call(UpstreamTcp(server), Done)
+        _, fds = await self._call(UpstreamTcp(server), Acknowledged)
         return socket.socket(fileno=fds[0])
 
     async def set_dns(self, search: Iterable[str], domains: Iterable[str]) -> DnsSet:
@@ -164,7 +164,7 @@ class HelperClient:
 
     async def set_relays(self, relays: Iterable[RelayTarget]) -> None:
         """Lead these relays to programs of this machine, and no others. Raises FirewallError where nftables cannot."""
-        await self._call(SetRelays(tuple(relays)), Done)
+        await self._call(SetRelays(tuple(relays)), Acknowledged)
 
     async def find_translations(self) -> tuple[str, ...]:
         """A sentence for each place of other programs that translates what our routes bring into the tunnel."""
@@ -180,7 +180,7 @@ class HelperClient:
         When this returns its process has exited, too, unless that takes more than a second.
         """
         try:
-            await self._call(Close(), Done)
+            await self._call(Shutdown(), Acknowledged)
             ended = asyncio.ensure_future(self.gone.wait())
             # Not asyncio.timeout: in a task that was cancelled, Python before 3.11.3 raises no TimeoutError.
             await asyncio.wait([ended], timeout=_EXIT_SECONDS)
@@ -253,7 +253,7 @@ class HelperClient:
     def _take(self, line: bytes) -> None:
         if not self._greeting.done():
             greeting = parse_greeting(line)
-            if isinstance(greeting, Fault):
+            if isinstance(greeting, HelperFailure):
                 self._end(greeting.as_error())
             else:
                 self._greeting.set_result(greeting)
@@ -263,11 +263,11 @@ class HelperClient:
             raise ProtocolError(f"the helper sent {len(self._fds)} descriptors instead of {answer.fds}")
         fds = [self._fds.popleft() for _ in range(answer.fds)]
         waiting = self._asked.pop(answer.id).answer
-        if waiting.done() or isinstance(answer.result, Fault):
+        if waiting.done() or isinstance(answer.result, HelperFailure):
             _close(fds)
         if waiting.done():
             return
-        if isinstance(answer.result, Fault):
+        if isinstance(answer.result, HelperFailure):
             waiting.set_exception(answer.result.as_error())
         else:
             waiting.set_result((answer.result, fds))

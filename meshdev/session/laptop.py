@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from meshdev.errors import LaptopError, MeshdevError
-from meshdev.host.plan import Laptop as Network
+from meshdev.host.plan import LaptopNetwork as Network
 from meshdev.host.pools import usable_pools
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.progress import Progress

@@ -11,7 +11,7 @@ from dns.name import from_text
 
 from meshdev.dns.cluster import DNS_PORT, ClusterNameserver
 from meshdev.dns.former import FormerResolver
-from meshdev.dns.forwarder import Cluster, Forwarder
+from meshdev.dns.forwarder import ClusterDns, Forwarder
 from meshdev.dns.policy import Zone, domain_of
 from meshdev.dns.reverse import reverse_zones
 from meshdev.errors import DnsError, LaptopError
@@ -235,8 +235,8 @@ class Names:
         """For ``status``."""
         return DnsStatus(self._laptop.greeting.dns, str(self._nameserver), self._zone.search, self._zone.domains)
 
-    def _cluster(self) -> Cluster:
-        return Cluster(
+    def _cluster(self) -> ClusterDns:
+        return ClusterDns(
             zone=self._zone,
             known=lambda: self._known.known,
             confirm=self._known.confirm,

@@ -10,13 +10,13 @@ from typing import Final
 
 from meshdev.config import gateway_of
 from meshdev.errors import UsageError
-from meshdev.host.plan import Laptop, LocalRoute, Wish, came_between, may_route, plan
+from meshdev.host.plan import DesiredRoutes, LaptopNetwork, LocalRoute, came_between, may_route, plan
 from meshdev.host.trust import Judge, Refusals, Trust
 from meshdev.kube.ranges import ClusterRanges
 from meshdev.session.helper_client import HelperClient
 from meshdev.wire.control import Welcome
 from meshdev.wire.dns import Named
-from meshdev.wire.helper.answers import Refused
+from meshdev.wire.helper.answers import RefusedRoute
 from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
@@ -41,25 +41,25 @@ class Routing:
     """
 
     def __init__(
-        self, helper: HelperClient, also: Iterable[str], never: Iterable[str], look: Callable[[], Laptop]
+        self, helper: HelperClient, also: Iterable[str], never: Iterable[str], look: Callable[[], LaptopNetwork]
     ) -> None:
         self._helper = helper
         self._look = look
-        self._wish = Wish(also=_networks("--also", also), never=_networks("--never", never))
+        self._wish = DesiredRoutes(also=_networks("--also", also), never=_networks("--never", never))
         self._seen: frozenset[IPv4Address] = frozenset()
         self._trust = Trust()
-        self._judge = Judge(Laptop(), self._trust)
+        self._judge = Judge(LaptopNetwork(), self._trust)
         self._refusals = Refusals()
         self._gateway: IPv4Address | None = None
         self._relayed = False
         self._named: dict[IPv4Address, Named] = {}
-        self._laptop = Laptop()
+        self._laptop = LaptopNetwork()
         self._at_first: frozenset[IPv4Network] | None = None
         self._between: tuple[LocalRoute, ...] = ()
         self._routes: tuple[IPv4Network, ...] = ()
         self._planned: tuple[IPv4Network, ...] | None = None
         self._notes: tuple[str, ...] = ()
-        self._refused: tuple[Refused, ...] = ()
+        self._refused: tuple[RefusedRoute, ...] = ()
         self._translations: tuple[str, ...] = ()
         self._asked = -TRANSLATIONS_SECONDS
         self._lock = asyncio.Lock()
@@ -210,7 +210,7 @@ class Routing:
             if text not in before:
                 log.warning("%s", text)
 
-    async def _tell(self, planned: tuple[IPv4Network, ...]) -> tuple[Refused, ...]:
+    async def _tell(self, planned: tuple[IPv4Network, ...]) -> tuple[RefusedRoute, ...]:
         """Have *planned* set. Mostly it is one address more: that is told alone."""
         before = set(self._planned or ())
         if not self._refused and before and before < set(planned):

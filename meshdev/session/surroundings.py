@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import RouteError
-from meshdev.host.plan import Laptop, LocalRoute
+from meshdev.host.plan import LaptopNetwork, LocalRoute
 from meshdev.netlink.links import links_dump, parse_tunnel
 from meshdev.netlink.messages import RT_TABLE_LOCAL, RTN_LOCAL, RTN_UNICAST, KernelRoute, parse_route, routes_dump
 from meshdev.netlink.sock import Netlink
@@ -17,7 +17,7 @@ from meshdev.wire.values import IPAddress
 OURS: Final = re.compile(r"meshdev\d+")
 
 
-def look(resolvers: Sequence[IPAddress]) -> Laptop:
+def look(resolvers: Sequence[IPAddress]) -> LaptopNetwork:
     """Routes and addresses now, without those of meshdev's devices. Raises RouteError."""
     try:
         with Netlink() as netlink:
@@ -54,7 +54,7 @@ def describe(
     names: dict[int, str],
     resolvers: Sequence[IPAddress],
     tunnels: Collection[int] = frozenset(),
-) -> Laptop:
+) -> LaptopNetwork:
     """The same as data; *tunnels* are devices without neighbours. Pure.
 
     Another user's connection is no network of this machine: both may route the same ranges, each by its own device.
@@ -64,7 +64,7 @@ def describe(
     routes = [route for route in found if route.index not in devices]
     unicast = [route for route in routes if route.kind == RTN_UNICAST and route.table != RT_TABLE_LOCAL]
     defaults = [route for route in unicast if not route.network.prefixlen]
-    return Laptop(
+    return LaptopNetwork(
         routes=tuple(
             LocalRoute(route.network, names.get(route.index, "?"), not route.gateway and route.index not in tunnels)
             for route in unicast

@@ -7,9 +7,9 @@ too much does no harm: all of it goes over one carrier, and over the next one wh
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, Agents, Intercept, Local, Relays, Transport, Withdraw
+from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, AgentKeys, Intercept, Local, Relays, Transport, Withdraw
 
-Wish = Intercept | Agents | Withdraw | Local
+Wish = Intercept | AgentKeys | Withdraw | Local
 
 
 @dataclass
@@ -109,5 +109,5 @@ class Claims:
             self._send(replace(wish, order=self._order))
 
 
-def _part(id_: str, claim: _Claim, part: int) -> Agents:
-    return Agents(id_, part, tuple(claim.parts[part]))
+def _part(id_: str, claim: _Claim, part: int) -> AgentKeys:
+    return AgentKeys(id_, part, tuple(claim.parts[part]))

@@ -38,7 +38,7 @@ from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
 from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, Many, Pairs, Parsed, itself
 from meshdev.wire.counts import COUNT, Counts
-from meshdev.wire.intercepts import MAX_POD, Found, Transport
+from meshdev.wire.intercepts import MAX_POD, ProbeResult, Transport
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.objects import IPV4, Line
 
@@ -56,7 +56,7 @@ METADATA_KEY: Final = "x-meshdev-token"
 
 MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
-FOUND: Final[tuple[Found, ...]] = ("open", "refused", "silent")
+FOUND: Final[tuple[ProbeResult, ...]] = ("open", "refused", "silent")
 APART: Final[tuple[Apart, ...]] = ("no-listener", "speaks-first", "no-envoy", "waiting")
 
 #: Bytes of one message: the largest state that these limits allow has 0.8 MiB.
@@ -136,7 +136,7 @@ PROBES: Final = Many(nested(Probe), MAX_PROBES)
 
 
 @message()
-class Hello:
+class AgentHello:
     """Who the agent is. ``uid`` is the pod's and the node id of its Envoy; ``address`` the pod's."""
 
     pod: str = field(Line(MAX_POD))
@@ -167,7 +167,7 @@ class State:
     older: tuple[tuple[PodPort, int], ...] = field(Pairs(pod_port, COUNT, MAX_PORTS), default=())
     intercepts: tuple[tuple[str, Counts], ...] = field(Pairs(_intercept, nested(Counts), MAX_INTERCEPTS), default=())
     flows: tuple[tuple[PodPort, Counts], ...] = field(Pairs(pod_port, nested(Counts), MAX_PORTS), default=())
-    ways: tuple[tuple[int, Found], ...] = field(Pairs(_relay, Choice(FOUND), MAX_WAYS), default=())
+    ways: tuple[tuple[int, ProbeResult], ...] = field(Pairs(_relay, Choice(FOUND), MAX_WAYS), default=())
 
 
 @message(order=True)
@@ -202,11 +202,11 @@ class Try:
     address: IPv4Address = field(IPV4)
 
 
-FromAgent = Hello | Listen | State
+FromAgent = AgentHello | Listen | State
 FromControl = Want | Redirect | Try
 
 
-_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, hello=Hello, state=State)
+_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, hello=AgentHello, state=State)
 _FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, Try)
 
 

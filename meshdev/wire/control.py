@@ -14,7 +14,7 @@ from meshdev.config import MAX_CARRIERS
 from meshdev.errors import ProtocolError
 from meshdev.wire import frames
 from meshdev.wire.codecs import FLAG, Integer, Many, Nullable
-from meshdev.wire.intercepts import Agents, Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.intercepts import AgentKeys, Intercept, Local, Relays, Report, Withdraw
 from meshdev.wire.message import decode as decode_object
 from meshdev.wire.message import dump, field, load, message, nested
 from meshdev.wire.objects import IDENTITY, IPV4, NETWORK, ForPeople, Line
@@ -102,7 +102,7 @@ class Sessions:
     sessions: tuple[SessionInfo, ...] = field(Many(nested(SessionInfo)))
 
 
-Message = Hello | Welcome | Close | Sessions | Intercept | Agents | Withdraw | Local | Relays | Report
+Message = Hello | Welcome | Close | Sessions | Intercept | AgentKeys | Withdraw | Local | Relays | Report
 
 
 _KINDS: Final[dict[int, type[Message]]] = {
@@ -111,7 +111,7 @@ _KINDS: Final[dict[int, type[Message]]] = {
     frames.CLOSE: Close,
     frames.SESSIONS: Sessions,
     frames.INTERCEPT: Intercept,
-    frames.AGENTS: Agents,
+    frames.AGENTS: AgentKeys,
     frames.WITHDRAW: Withdraw,
     frames.LOCAL: Local,
     frames.RELAYS: Relays,

@@ -33,7 +33,7 @@ _FIELD_KINDS: Final = frozenset(b"osgu")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class DBusMessage:
     """A message of the bus; *size* is what it took of the stream, in bytes. *answers*: the serial of the call to which
     it is the answer, None where it is none.
     """
@@ -77,7 +77,7 @@ def call(serial: int, destination: str, path: str, interface: str, member: str, 
     return _padded(head + fields, 8) + body
 
 
-def parse(data: bytes) -> Message | None:
+def parse(data: bytes) -> DBusMessage | None:
     """The first message in *data*; None where it is not whole yet. Raises ProtocolError."""
     if len(data) < _FIXED.size:
         return None
@@ -92,7 +92,7 @@ def parse(data: bytes) -> Message | None:
         return None
     header = data[_FIXED.size : _FIXED.size + fields]
     answers = _reply_serial(header, "little" if order == ord("l") else "big")
-    return Message(kind, data[start : start + body], start + body, answers)
+    return DBusMessage(kind, data[start : start + body], start + body, answers)
 
 
 def _reply_serial(fields: bytes, order: Literal["little", "big"]) -> int | None:

@@ -16,12 +16,12 @@ from meshdev.wire.objects import DIGEST, IDENTITY, ForPeople, Line
 Transport = Literal["tcp", "udp"]
 State = Literal["joined", "acked", "nacked", "gone"]
 #: What came of trying the way from a pod to the laptop: somebody listens, somebody says that nobody does, or nothing.
-Found = Literal["open", "refused", "silent"]
-Way = Literal["untried", "open", "refused", "silent"]
+ProbeResult = Literal["open", "refused", "silent"]
+ReturnPath = Literal["untried", "open", "refused", "silent"]
 
 TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 STATES: Final[tuple[State, ...]] = ("joined", "acked", "nacked", "gone")
-WAYS: Final[tuple[Way, ...]] = ("untried", "open", "refused", "silent")
+RETURN_PATHS: Final[tuple[ReturnPath, ...]] = ("untried", "open", "refused", "silent")
 
 #: Characters of an intercept's spec (meshdev.intercept.spec.MAX_SPEC, which is above this folder).
 MAX_SPEC: Final = 12 << 10
@@ -65,7 +65,7 @@ class Intercept:
 
 
 @message()
-class Agents:
+class AgentKeys:
     """The agents of a claim: the sha256 of each one's token. Claims and sidecars meet under these and nothing else.
 
     They are announced in :data:`AGENT_PARTS` parts; ``keys`` is the whole of ``part`` and replaces what it was before.
@@ -106,7 +106,7 @@ class Relay:
 
 
 @message()
-class Refusal:
+class ClaimRefusal:
     """Why the manager does not take an intercept: ``code`` for programs, ``reason`` for people."""
 
     code: str = field(Line())
@@ -119,7 +119,7 @@ class Relays:
 
     id: str = field(IDENTITY)
     relays: tuple[Relay, ...] = field(Many(nested(Relay), MAX_RELAYS), default=())
-    error: Refusal | None = field(Nullable(nested(Refusal)), default=None)
+    error: ClaimRefusal | None = field(Nullable(nested(ClaimRefusal)), default=None)
 
 
 @message()
@@ -143,5 +143,5 @@ class Report:
     text: str = field(ForPeople(), default="")
     counts: InterceptCounts = field(nested(InterceptCounts), default=InterceptCounts(), key=FLAT)
     up: int = field(Integer(0, MAX_RELAYS), default=0)
-    way: Way = field(Choice(WAYS), default="untried")
+    way: ReturnPath = field(Choice(RETURN_PATHS), default="untried")
     pending: tuple[str, ...] = field(Many(Parsed(_port), MAX_RELAYS), default=(), optional=True)

@@ -26,7 +26,7 @@ from meshdev.wire.intercepts import (
     MAX_SPEC,
     RELAY,
     TRANSPORT,
-    Agents,
+    AgentKeys,
     Relay,
     Report,
     Transport,
@@ -42,14 +42,14 @@ _HOLDER: Final = Line(128)
 
 
 @message()
-class Pod:
+class ManagerPod:
     """The manager pod's own address: relays are there."""
 
     address: IPv4Address = field(IPV4, key="pod")
 
 
 @message()
-class Up:
+class ListeningPort:
     """A port whose program listens, in a session that is heard of."""
 
     remote: int = field(PORT)
@@ -64,7 +64,7 @@ class Claimed:
     spec: str = field(Text(MAX_SPEC))
     holder: str = field(_HOLDER)
     relays: tuple[Relay, ...] = field(Many(nested(Relay), MAX_RELAYS))
-    up: tuple[Up, ...] = field(Many(nested(Up), MAX_RELAYS))
+    up: tuple[ListeningPort, ...] = field(Many(nested(ListeningPort), MAX_RELAYS))
     reset_older: bool = field(FLAG, default=False)
     excluded: tuple[str, ...] = field(EXCLUDED, default=(), optional=True)
 
@@ -101,11 +101,11 @@ class Allow:
     keep: bool = field(FLAG)
 
 
-ToControl = Pod | Claimed | Agents | Withdrawn | Synced | Seen
+ToControl = ManagerPod | Claimed | AgentKeys | Withdrawn | Synced | Seen
 ToTunnel = Allow | Report
 
 
-_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(Pod, Withdrawn, Synced, claim=Claimed, agents=Agents, seen=Seen)
+_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(ManagerPod, Withdrawn, Synced, claim=Claimed, agents=AgentKeys, seen=Seen)
 _TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(allow=Allow, report=Report)
 
 

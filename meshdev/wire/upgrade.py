@@ -21,14 +21,14 @@ _BODY_LIMIT: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Accepted:
+class UpgradeAccepted:
     """The connection is the new protocol's from here; *rest* are its first bytes."""
 
     rest: bytes
 
 
 @dataclass(frozen=True)
-class Refused:
+class UpgradeRefused:
     """An ordinary HTTP answer instead; *body* may be cut at 64 KiB."""
 
     status: int
@@ -51,7 +51,7 @@ class Upgrade:
             raise ProtocolError(f"a header of the port-forward cannot be sent: {error}") from error
         self.request: Final = (head or b"") + (end or b"")
 
-    def feed(self, data: bytes) -> Accepted | Refused | None:
+    def feed(self, data: bytes) -> UpgradeAccepted | UpgradeRefused | None:
         """The decision, or None while more bytes are needed; empty *data* is the end of the connection."""
         if not data and self._status is None:
             raise PeerClosed("the server closed the connection instead of answering the port-forward")
@@ -61,20 +61,20 @@ class Upgrade:
         except h11.RemoteProtocolError as error:
             raise ProtocolError(f"the server's answer to the port-forward is not HTTP: {error}") from error
 
-    def _advance(self) -> Accepted | Refused | None:
+    def _advance(self) -> UpgradeAccepted | UpgradeRefused | None:
         while True:
             event = self._connection.next_event()
             if event is h11.NEED_DATA:
                 return None
             if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
                 self._check(event)
-                return Accepted(self._connection.trailing_data[0])
+                return UpgradeAccepted(self._connection.trailing_data[0])
             if isinstance(event, h11.Response):
                 self._status = event.status_code
             elif isinstance(event, h11.Data):
                 self._body += event.data
             if isinstance(event, h11.EndOfMessage | h11.ConnectionClosed) or len(self._body) > _BODY_LIMIT:
-                return Refused(self._status or 0, bytes(self._body[:_BODY_LIMIT]))
+                return UpgradeRefused(self._status or 0, bytes(self._body[:_BODY_LIMIT]))
 
     def _check(self, answer: h11.InformationalResponse) -> None:
         """RFC 6455, 4.1: a 101 that does not say what was asked for is a failure. The same holds for SPDY."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from meshdev.helper.journal import started
-from meshdev.host.journal import DeleteTable, Record, RestoreFile
+from meshdev.host.journal import DeleteTable, JournalRecord, RestoreFile
 from tests.cli.conftest import Commands
 
 
@@ -93,7 +93,7 @@ def _journal(meshdev: Commands, pid: int, began: int) -> None:
     folder = meshdev.home / "run"
     folder.mkdir()
     entries = (DeleteTable("meshdev_0"), RestoreFile("/nowhere/resolv.conf", b""))
-    (folder / f"{os.getuid()}.json").write_bytes(Record(os.getuid(), pid, began, entries).encode())
+    (folder / f"{os.getuid()}.json").write_bytes(JournalRecord(os.getuid(), pid, began, entries).encode())
 
 
 def test_what_a_dead_helper_left_is_told_and_restored(meshdev: Commands) -> None:

@@ -12,7 +12,7 @@ import pytest
 from meshdev.dns import forwarder, policy
 from meshdev.dns.cluster import ClusterNameserver
 from meshdev.dns.former import FormerResolver
-from meshdev.dns.forwarder import Cluster, Forwarder
+from meshdev.dns.forwarder import ClusterDns, Forwarder
 from meshdev.dns.known import Known
 from meshdev.dns.policy import Zone
 from meshdev.errors import MeshdevError
@@ -108,7 +108,7 @@ class Laptop:
     def forwarder(self, servers: Sequence[FakeServer]) -> Forwarder:
         udp, tcp = socket_pair()
         self.port = udp.getsockname()[1]
-        cluster = Cluster(
+        cluster = ClusterDns(
             zone=Zone.of("cluster.local", "ns"),
             known=lambda: self.known,
             confirm=self.confirmed.append,

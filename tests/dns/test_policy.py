@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.dns.known import Known, domains
-from meshdev.dns.policy import ABSENT, FORMER_ONLY, NEGATIVE_WINDOW, Plan, Zone, domain_of
+from meshdev.dns.policy import ABSENT, FORMER_ONLY, NEGATIVE_WINDOW, QueryPlan, Zone, domain_of
 from meshdev.wire.dns import Query, parse_query
 
 ZONE = Zone.of("cluster.local", "ns")
@@ -38,7 +38,7 @@ def query(name: str, rdtype: str = "A", rdclass: str = "IN") -> Query:
     return parsed
 
 
-def traced(plan: Plan) -> str:
+def traced(plan: QueryPlan) -> str:
     """A plan in one line, ``…`` for the cluster's domain."""
     names = " ".join(name.to_text().replace(".cluster.local.", ".…") for name in plan.names) or "-"
     if plan.absent:
@@ -182,7 +182,7 @@ def test_signed_queries_are_never_renamed() -> None:
         return parsed
 
     assert ZONE.plan(signed("b"), inside, NOTHING) == FORMER_ONLY
-    assert ZONE.plan(signed("b.ns.svc"), inside, NOTHING) == Plan()
+    assert ZONE.plan(signed("b.ns.svc"), inside, NOTHING) == QueryPlan()
     assert traced(ZONE.plan(signed("b.ns.svc.cluster.local"), inside, NOTHING)) == "b.ns.svc.… | never"
 
 

@@ -13,7 +13,7 @@ from meshdev.helper import journal as journal_module
 from meshdev.helper.journal import Journal, read_record, started
 from meshdev.helper.restore import leftovers, restore
 from meshdev.host.dns import MARKER
-from meshdev.host.journal import DeleteDevice, Record, RestoreFile
+from meshdev.host.journal import DeleteDevice, JournalRecord, RestoreFile
 
 FORMER = b"nameserver 192.0.2.1\n"
 
@@ -32,7 +32,7 @@ def _dead(folder: Path, *entries: RestoreFile | DeleteDevice) -> None:
         journal.add(entry)
     journal.close()
     process = subprocess.Popen([sys.executable, "-c", ""])
-    record = Record(1000, process.pid, started(process.pid) or 0, entries)
+    record = JournalRecord(1000, process.pid, started(process.pid) or 0, entries)
     process.wait()
     (folder / "1000.json").write_bytes(record.encode())
 

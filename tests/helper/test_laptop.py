@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from meshdev.errors import DnsError, FirewallError
-from meshdev.helper.laptop import Laptop
+from meshdev.helper.laptop import LaptopChanges
 from meshdev.helper.upkeep import Upkeep
 from meshdev.host.dns import ResolvConf
 from meshdev.netlink.sock import Netlink
@@ -18,8 +18,8 @@ from meshdev.wire.helper.requests import Heartbeat, SetDns
 
 @pytest.fixture
 def laptop() -> Any:
-    """A Laptop without its surroundings: only the order of its calls is looked at."""
-    laptop: Any = Laptop.__new__(Laptop)
+    """LaptopChanges without its surroundings: only the order of its calls is looked at."""
+    laptop: Any = LaptopChanges.__new__(LaptopChanges)
     laptop._dns, laptop._containers, laptop._device = Mock(), Mock(), Mock()
     laptop._containers.asks_us = False
     laptop._dns_active, laptop._names, laptop._firewall = False, None, None

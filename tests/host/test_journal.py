@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
-from meshdev.host.journal import DeleteDevice, DeleteTable, Entry, Record, RestoreFile, table_name
+from meshdev.host.journal import DeleteDevice, DeleteTable, Entry, JournalRecord, RestoreFile, table_name
 
-RECORD = Record(
+RECORD = JournalRecord(
     1000,
     77,
     4711,
@@ -26,7 +26,7 @@ LINE = (
 
 def test_both_directions() -> None:
     assert RECORD.encode() == LINE
-    assert Record.parse(LINE) == RECORD
+    assert JournalRecord.parse(LINE) == RECORD
     assert table_name(1000) == "meshdev_1000"
 
 
@@ -47,8 +47,8 @@ _entries: st.SearchStrategy[Entry] = st.one_of(
 
 @given(st.lists(_entries, max_size=8).map(tuple))
 def test_round_trip(entries: tuple[Entry, ...]) -> None:
-    record = Record(0, 1, 0, entries)
-    assert Record.parse(record.encode()) == record
+    record = JournalRecord(0, 1, 0, entries)
+    assert JournalRecord.parse(record.encode()) == record
 
 
 @pytest.mark.parametrize(
@@ -73,16 +73,16 @@ def test_refused_entries(entry: Any) -> None:
     value = json.loads(LINE)
     value["entries"] = [entry]
     with pytest.raises(ProtocolError):
-        Record.parse(json.dumps(value).encode())
+        JournalRecord.parse(json.dumps(value).encode())
 
 
 @pytest.mark.parametrize(("key", "value"), [("journal", 2), ("uid", -1), ("pid", 0), ("entries", {}), ("extra", 1)])
 def test_refused_records(key: str, value: Any) -> None:
     with pytest.raises(ProtocolError):
-        Record.parse(json.dumps({**json.loads(LINE), key: value}).encode())
+        JournalRecord.parse(json.dumps({**json.loads(LINE), key: value}).encode())
 
 
 @given(st.integers(0, len(LINE) - 3))
 def test_a_cut_file_is_refused(length: int) -> None:
     with pytest.raises(ProtocolError):
-        Record.parse(LINE[:length])
+        JournalRecord.parse(LINE[:length])

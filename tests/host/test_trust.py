@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.host.plan import Laptop, LocalRoute
+from meshdev.host.plan import LaptopNetwork, LocalRoute
 from meshdev.host.trust import MAX_LOGGED, MAX_REFUSALS, PRIVATE, Judge, Origin, Refusals, Trust
 
-LAPTOP = Laptop(
+LAPTOP = LaptopNetwork(
     routes=(
         LocalRoute(IPv4Network("192.168.77.0/24"), "eth0"),
         LocalRoute(IPv4Network("10.0.0.0/8"), "vpn0", on_link=False),

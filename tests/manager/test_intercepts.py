@@ -15,7 +15,7 @@ from meshdev.wire.control import Close, decode, encode
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
-from meshdev.wire.manager import Allow, Claimed, Pod, Seen, Synced, Up, Withdrawn
+from meshdev.wire.manager import Allow, Claimed, ListeningPort, ManagerPod, Seen, Synced, Withdrawn
 from tests.manager.claims import HTTP, Listener, intercept, spec
 from tests.manager.standin import POD, Manager, Visitor, hello
 
@@ -64,7 +64,7 @@ def allowed(manager: Manager, relay: int) -> set[IPv4Address]:
 def test_an_intercept_gets_relays_and_is_told_to_control(manager: Manager, tmp_path: Path) -> None:
     one = spec("b", HTTP, Port(9090, "udp", 9090), mode="proxy")
     with Listener(tmp_path) as control, Ann(manager) as ann:
-        assert control.pod == Pod(POD.address)
+        assert control.pod == ManagerPod(POD.address)
         assert control.hear_all() == [Synced()]
         assert control.hear() == Seen("joined", "ann", ann.address)
         heard = ann.relays(intercept(one, 1))
@@ -77,8 +77,8 @@ def test_an_intercept_gets_relays_and_is_told_to_control(manager: Manager, tmp_p
         ann.say(Local(one.id, 8080, "tcp", True, 2), Local(one.id, 9090, "udp", True, 3))
         ups = [control.hear(), control.hear()]
         assert [each.up for each in ups if isinstance(each, Claimed)] == [
-            (Up(8080, "tcp"),),
-            (Up(8080, "tcp"), Up(9090, "udp")),
+            (ListeningPort(8080, "tcp"),),
+            (ListeningPort(8080, "tcp"), ListeningPort(9090, "udp")),
         ]
         ann.say(Withdraw(one.id, 4))
         assert ann.hear() == Relays(one.id)
@@ -92,7 +92,7 @@ def test_the_same_again_changes_nothing_and_is_answered_again(manager: Manager, 
         assert ann.relays(intercept(B, 2)) == first
         ann.say(Local(B.id, 8080, "tcp", False, 3), Local(B.id, 8080, "tcp", True, 4))
         claim = control.claimed()
-        assert claim.up == (Up(8080, "tcp"),)
+        assert claim.up == (ListeningPort(8080, "tcp"),)
 
 
 def test_a_changed_match_keeps_its_relay_changed_ports_get_new_ones(manager: Manager, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_was_overtaken_is_skipped(manager: Manager, tmp_path: Path) -> None
         control.claimed()
         ann.say(Withdraw(B.id, 4), Local(B.id, 8080, "tcp", True, 5), Local(B.id, 8080, "tcp", True, 6))
         claim = control.claimed()
-        assert claim.up == (Up(8080, "tcp"),)
+        assert claim.up == (ListeningPort(8080, "tcp"),)
 
 
 def test_a_withdrawn_intercept_keeps_its_relays_a_while_and_may_come_back(timed: Manager, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_within_the_grace_everything_stays(timed: Manager, tmp_path: Path) -> No
         timed.pass_time(1)
         assert timed.ask(lambda: timed.network.silent) == set()
         claims = [each for each in control.hear_all() if isinstance(each, Claimed)]
-        assert [each.up for each in claims] in ([()], [(Up(8080, "tcp"),)])
+        assert [each.up for each in claims] in ([()], [(ListeningPort(8080, "tcp"),)])
 
 
 def test_a_silent_session_is_refused_after_a_second_and_cut_after_five(timed: Manager, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_silent_session_is_refused_after_a_second_and_cut_after_five(timed: Ma
         ann.relays(intercept(B, 1))
         ann.say(Local(B.id, 8080, "tcp", True, 2))
         control.claimed()
-        assert control.claimed().up == (Up(8080, "tcp"),)
+        assert control.claimed().up == (ListeningPort(8080, "tcp"),)
         timed.ask(lambda: None)
         timed.pass_time(0.5)
         assert timed.ask(lambda: set(timed.network.silent)) == set()
@@ -255,7 +255,7 @@ def test_a_silent_session_is_refused_after_a_second_and_cut_after_five(timed: Ma
         session = timed.server._intercepts._holders["616e6e".ljust(32, "0")].session
         timed.until(lambda: timed.loop.clock() - session.heard < 1)
         timed.pass_time(0.5)
-        assert control.claimed().up == (Up(8080, "tcp"),)
+        assert control.claimed().up == (ListeningPort(8080, "tcp"),)
         assert timed.ask(lambda: set(timed.network.silent)) == set()
         timed.pass_time(5.5)
         assert timed.ask(lambda: list(timed.network.cuts)) == [ann.address]

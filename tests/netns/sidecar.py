@@ -20,7 +20,7 @@ from meshdev.intercept.spec import Mode, Port, Protocol, Spec
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Try, Want, Wanted
+from meshdev.wire.agent import AgentHello, Listen, PodPort, Redirect, State, Try, Want, Wanted
 from meshdev.wire.announcement import REQUEST, parse_line, parse_reply
 from meshdev.wire.intercepts import Relay
 from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
@@ -58,7 +58,7 @@ class Manager:
 
     def __init__(self, place: Namespace) -> None:
         self.ads = Ads()
-        self.hello: Hello | None = None
+        self.hello: AgentHello | None = None
         self.state = State()
         self.tokens: list[str] = []
         self._place = place
@@ -155,7 +155,7 @@ class Manager:
             message = agent.decode_from_agent(data)
             async with self._told:
                 match message:
-                    case Hello():
+                    case AgentHello():
                         self.hello = message
                     case Listen():
                         self._listen = message

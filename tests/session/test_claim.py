@@ -13,7 +13,7 @@ from meshdev.session.claim import SessionClaim
 from meshdev.session.local import Target
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.helper.requests import RelayTarget
-from meshdev.wire.intercepts import Refusal, Relay, Relays, Report
+from meshdev.wire.intercepts import ClaimRefusal, Relay, Relays, Report
 from tests.intercept.values import HTTP, mesh, proxy
 from tests.session.standin import HERE, LOCALHOST, RELAY, StandIn
 from tests.waiting import until
@@ -91,7 +91,7 @@ async def test_a_refusal_is_the_error(here: StandIn, code: str, upgrade: bool) -
 
     async def refused(claim: SessionClaim) -> None:
         here.looked(HERE)
-        here.tell(Relays(mesh().id, (), Refusal(code, "full")))
+        here.tell(Relays(mesh().id, (), ClaimRefusal(code, "full")))
         await claim.ready()
 
     with pytest.raises(InterceptError, match="the manager refuses the intercept: full") as caught:
@@ -135,7 +135,7 @@ async def test_another_manager_leads_by_other_relays_and_knows_only_what_it_repo
 async def test_another_manager_that_refuses_ends_it(here: StandIn) -> None:
     async def refused(claim: SessionClaim) -> None:
         await here.comes_up(claim)
-        here.tell(Relays(mesh().id, (), Refusal("limit", "every relay port of the manager is taken")))
+        here.tell(Relays(mesh().id, (), ClaimRefusal("limit", "every relay port of the manager is taken")))
         await asyncio.Event().wait()
 
     with pytest.raises(InterceptError, match="refuses the intercept: every relay port"):

@@ -11,9 +11,25 @@ import pytest
 from meshdev.errors import AlreadyConnectedError, LaptopError, MeshdevError, ProtocolError, RouteError
 from meshdev.session import helper_client
 from meshdev.session.helper_client import HelperClient
-from meshdev.wire.helper.answers import AddressSet, Beat, Done, Listener, Result, RoutesSet, TunOpened, Upstream
+from meshdev.wire.helper.answers import (
+    Acknowledged,
+    AddressSet,
+    Beat,
+    ListenerAddress,
+    Result,
+    RoutesSet,
+    TunOpened,
+    Upstream,
+)
 from meshdev.wire.helper.answers import DnsOpened as Opened
-from meshdev.wire.helper.lines import Answer, Fault, Greeting, encode_answer, encode_greeting, parse_request
+from meshdev.wire.helper.lines import (
+    Greeting,
+    HelperAnswer,
+    HelperFailure,
+    encode_answer,
+    encode_greeting,
+    parse_request,
+)
 
 GREETING = Greeting(7, 1000, "redirect", "", (), ())
 
@@ -33,9 +49,9 @@ class FakeHelper:
         number, request = parse_request(line)
         return number, request.op
 
-    def answer(self, number: int, result: Result | Fault, *fds: int) -> None:
+    def answer(self, number: int, result: Result | HelperFailure, *fds: int) -> None:
         """One answer with its descriptors, which are closed here."""
-        line = encode_answer(Answer(number, result, len(fds)))
+        line = encode_answer(HelperAnswer(number, result, len(fds)))
         if fds:
             socket.send_fds(self.sock, [line], list(fds))
             for fd in fds:
@@ -81,9 +97,9 @@ async def test_descriptors_go_to_the_answer_they_came_with(pair: Pair) -> None:
         other, _ = await fake.asked()
         kinds = [socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_DGRAM]
         sockets = [socket.socket(socket.AF_INET, kind).detach() for kind in kinds]
-        opened = Opened((Listener(IPv4Address("127.0.0.1"), 53),), (Upstream(IPv4Address("192.0.2.1"), 2),))
+        opened = Opened((ListenerAddress(IPv4Address("127.0.0.1"), 53),), (Upstream(IPv4Address("192.0.2.1"), 2),))
         fake.answer(other, opened, *sockets)
-        fake.answer(number, Done(), socket.socket().detach())
+        fake.answer(number, Acknowledged(), socket.socket().detach())
     ears = dns.result()
     assert (ears.ears[0].udp.type, ears.ears[0].tcp.type) == (socket.SOCK_DGRAM, socket.SOCK_STREAM)
     assert len(ears.upstreams[IPv4Address("192.0.2.1")]) == 2
@@ -98,7 +114,7 @@ async def test_an_error_is_raised_as_what_it_was(pair: Pair) -> None:
         call = group.create_task(_raised(client.set_address(IPv4Address("198.18.0.7"), 1450)))
         number, op = await fake.asked()
         assert op == "set_address"
-        fake.answer(number, Fault.of(RouteError("no", hint="yes")))
+        fake.answer(number, HelperFailure.of(RouteError("no", hint="yes")))
     error = call.result()
     assert isinstance(error, RouteError)
     assert error.hint == "yes"
@@ -176,7 +192,7 @@ async def test_no_greeting_in_time() -> None:
 async def test_a_greeting_that_says_no() -> None:
     ours, theirs = socket.socketpair()
     client = HelperClient(ours)
-    theirs.send(encode_greeting(Fault.of(AlreadyConnectedError("up"))))
+    theirs.send(encode_greeting(HelperFailure.of(AlreadyConnectedError("up"))))
     with pytest.raises(AlreadyConnectedError):
         await client.greeting(1)
     assert client.gone.is_set()

@@ -25,7 +25,7 @@ from meshdev.session.local import LocalPorts
 from meshdev.tunnel.claims import Wish
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.counts import InterceptCounts
-from meshdev.wire.intercepts import Intercept, Refusal, Relay, Relays, Report, Transport, Withdraw
+from meshdev.wire.intercepts import ClaimRefusal, Intercept, Relay, Relays, Report, Transport, Withdraw
 from meshdev.wire.session_api import Event
 from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, Up
 from tests.kube.fake_api import FakeApi
@@ -66,7 +66,7 @@ class World:
         fake.put("services", service("b"))
         self.here, self.fake = here, fake
         self.intercepts = Intercepts(api, no_forward, "default", "jane@laptop", cast("Laptop", here))
-        self.refusal: Refusal | None = None
+        self.refusal: ClaimRefusal | None = None
         self.specs: list[Spec] = []
         self.streams: list[asyncio.Task[None]] = []
         here.claims.speak(self._asked)
@@ -229,7 +229,7 @@ async def test_leave_and_the_end_of_the_command_at_once(world: World) -> None:
 
 
 async def test_what_keeps_it_from_coming_up_is_raised_and_undone(world: World) -> None:
-    world.refusal = Refusal("limit", "full")
+    world.refusal = ClaimRefusal("limit", "full")
     async with world.connected():
         with pytest.raises(InterceptError, match="refuses the intercept: full"):
             await world.open(Client())

@@ -8,14 +8,14 @@ from typing import cast
 import pytest
 
 from meshdev.errors import UsageError
-from meshdev.host.plan import Laptop, LocalRoute
+from meshdev.host.plan import LaptopNetwork, LocalRoute
 from meshdev.kube.ranges import ClusterRanges
 from meshdev.session import routing as module
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.routing import MAX_NAMED, Routing
 from meshdev.wire.control import Welcome
 from meshdev.wire.dns import Named
-from meshdev.wire.helper.answers import Refused, RoutesSet
+from meshdev.wire.helper.answers import RefusedRoute, RoutesSet
 from meshdev.wire.helper.limits import MAX_ROUTES
 
 
@@ -42,7 +42,9 @@ WELCOME = Welcome(
 )
 RANGES = ClusterRanges(services=frozenset({IPv4Network("10.96.0.0/16")}))
 COMPLETE = ClusterRanges(RANGES.services, frozenset({IPv4Network("10.244.0.0/24")}), ips("172.20.0.5"))
-LAN = Laptop(routes=(LocalRoute(IPv4Network("192.168.77.0/24"), "eth0"),), gateways=(IPv4Address("192.168.77.1"),))
+LAN = LaptopNetwork(
+    routes=(LocalRoute(IPv4Network("192.168.77.0/24"), "eth0"),), gateways=(IPv4Address("192.168.77.1"),)
+)
 
 
 class FakeHelper:
@@ -52,7 +54,7 @@ class FakeHelper:
         self.routes: tuple[IPv4Network, ...] = ()
         self.calls = 0
         self.translations: tuple[str, ...] = ()
-        self.refused: tuple[Refused, ...] = ()
+        self.refused: tuple[RefusedRoute, ...] = ()
 
     async def find_translations(self) -> tuple[str, ...]:
         return self.translations
@@ -74,7 +76,7 @@ class Machine:
     """A laptop whose network can change."""
 
     def __init__(self) -> None:
-        self.network = Laptop()
+        self.network = LaptopNetwork()
         self.helper = FakeHelper()
 
     def routing(self, *, also: tuple[str, ...] = (), never: tuple[str, ...] = ()) -> Routing:
@@ -260,7 +262,7 @@ async def test_a_network_that_appears_is_left_alone() -> None:
     routing = machine.routing()
     await routing.moved(WELCOME)
     await routing.trust(RANGES)
-    machine.network = Laptop(routes=(LocalRoute(IPv4Network("10.96.128.0/17"), "wlan0"),))
+    machine.network = LaptopNetwork(routes=(LocalRoute(IPv4Network("10.96.128.0/17"), "wlan0"),))
     await routing.refresh()
     assert texts(machine) == ["10.96.0.0/17", "10.244.0.9/32"]
     assert "wlan0" in routing.notes[0]
@@ -311,7 +313,7 @@ async def test_a_refused_route_is_a_problem_and_is_tried_again() -> None:
     machine = Machine()
     routing = machine.routing()
     await routing.moved(WELCOME)
-    machine.helper.refused = (Refused(IPv4Network("10.96.0.0/16"), "Network is down"),)
+    machine.helper.refused = (RefusedRoute(IPv4Network("10.96.0.0/16"), "Network is down"),)
     await routing.trust(RANGES)
     assert routing.problems == ("the kernel refuses the route 10.96.0.0/16: Network is down",)
     await routing.want(ips("10.97.0.1"))

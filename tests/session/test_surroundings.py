@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv4Network
 
-from meshdev.host.plan import Laptop, LocalRoute
+from meshdev.host.plan import LaptopNetwork, LocalRoute
 from meshdev.netlink.messages import KernelRoute
 from meshdev.session.surroundings import describe
 
@@ -24,7 +24,7 @@ def test_networks_addresses_and_gateways_are_told_apart() -> None:
         route("192.168.1.5/32", 2, table=LOCAL, kind=TYPE_LOCAL),
         route("192.168.1.255/32", 2, table=LOCAL, kind=3),
     ]
-    assert describe(found, NAMES, [IPv4Address("192.168.1.1")]) == Laptop(
+    assert describe(found, NAMES, [IPv4Address("192.168.1.1")]) == LaptopNetwork(
         routes=(
             LocalRoute(IPv4Network("192.168.1.0/24"), "eth0"),
             LocalRoute(IPv4Network("10.8.0.0/16"), "eth0", on_link=False),
@@ -37,7 +37,7 @@ def test_networks_addresses_and_gateways_are_told_apart() -> None:
 
 def test_of_devices_of_meshdev_only_the_addresses_are_told() -> None:
     found = [route("10.96.0.0/16", 3), route("198.18.0.2/32", 3, table=LOCAL, kind=TYPE_LOCAL)]
-    assert describe(found, NAMES, []) == Laptop(sessions=(IPv4Address("198.18.0.2"),))
+    assert describe(found, NAMES, []) == LaptopNetwork(sessions=(IPv4Address("198.18.0.2"),))
 
 
 def test_what_is_behind_a_tunnel_is_no_neighbour() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from meshdev.intercept import spec as specs
 from meshdev.tunnel.claims import Claims, Wish
 from meshdev.tunnel.pool import Pool
-from meshdev.wire.intercepts import MAX_AGENTS, Agents, Intercept, Local, Relay, Relays, Report, Withdraw
-from meshdev.wire.manager import Up
+from meshdev.wire.intercepts import MAX_AGENTS, AgentKeys, Intercept, Local, Relay, Relays, Report, Withdraw
+from meshdev.wire.manager import ListeningPort
 from tests.manager.claims import Listener, spec
 from tests.manager.standin import Manager, running
 from tests.tunnel.standin import Laptop, dial
@@ -50,7 +50,7 @@ async def test_a_claim_gets_its_relays_and_is_withdrawn(
             await until(lambda: heard)
             assert heard == [Relays(B.id, (Relay(8080, "tcp", 20000),))]
             claims = [control.claimed(), control.claimed()]
-            assert [claim.up for claim in claims] == [(), (Up(8080, "tcp"),)]
+            assert [claim.up for claim in claims] == [(), (ListeningPort(8080, "tcp"),)]
             control.say(Report(claims[0].id, "b-1", "acked"))
             await until(lambda: heard[-1] == Report(B.id, "b-1", "acked"))
             pool.claims.withdraw(B.id)
@@ -168,7 +168,7 @@ def keys(start: int, stop: int) -> list[str]:
 
 def named(words: list[Wish]) -> set[str]:
     """Whom somebody knows who heard all of that."""
-    parts = {word.part: word.keys for word in words if isinstance(word, Agents)}
+    parts = {word.part: word.keys for word in words if isinstance(word, AgentKeys)}
     return {key for part in parts.values() for key in part}
 
 
@@ -180,9 +180,9 @@ def test_agents_are_told_in_parts_and_only_what_changes() -> None:
     claims.declare(B.id, TEXT)
     claims.agents(B.id, keys(0, 1))
     claims.agents(B.id, keys(0, 1))
-    assert words[1:] == [Agents(B.id, 0, tuple(keys(0, 1)), 2)]
+    assert words[1:] == [AgentKeys(B.id, 0, tuple(keys(0, 1)), 2)]
     claims.agents(B.id, keys(0, 600))
-    assert [(word.part, len(word.keys)) for word in words[2:] if isinstance(word, Agents)] == [
+    assert [(word.part, len(word.keys)) for word in words[2:] if isinstance(word, AgentKeys)] == [
         (0, 256),
         (1, 256),
         (2, 88),
@@ -190,7 +190,7 @@ def test_agents_are_told_in_parts_and_only_what_changes() -> None:
     before = len(words)
     claims.agents(B.id, keys(0, 511))  # of the third part all, of the second the last
     assert named(words) == set(keys(0, 511))
-    assert [word.part for word in words[before:] if isinstance(word, Agents)] == [1, 2]
+    assert [word.part for word in words[before:] if isinstance(word, AgentKeys)] == [1, 2]
     claims.agents(B.id, [*keys(0, 511), *keys(2000, 2001)])
     assert named(words) == {*keys(0, 511), *keys(2000, 2001)}
     assert len(words) == before + 3, "one part has room for it"
@@ -204,7 +204,7 @@ def test_who_begins_anew_is_told_whom_a_claim_reaches_and_nobody_else() -> None:
     claims.agents(B.id, keys(0, 300))
     claims.agents(B.id, keys(0, 10))
     words = said(claims)
-    assert [type(word) for word in words] == [Intercept, Agents, Agents], "also that a part is empty now"
+    assert [type(word) for word in words] == [Intercept, AgentKeys, AgentKeys], "also that a part is empty now"
     assert named(words) == set(keys(0, 10))
     claims.withdraw(B.id)
     claims.agents(B.id, keys(0, 20))

@@ -28,18 +28,18 @@ HELPER_REQUESTS: Final[dict[str, requests.Request]] = {
     "set_relays": requests.SetRelays((requests.RelayTarget(20001, "udp", IPv4Address("127.0.0.1"), 8080),)),
     "find_translations": requests.FindTranslations(),
     "heartbeat": requests.Heartbeat(),
-    "close": requests.Close(),
+    "close": requests.Shutdown(),
 }
-HELPER_RESULTS: Final[dict[str, answers.Result | lines.Fault]] = {
-    "result_done": answers.Done(),
+HELPER_RESULTS: Final[dict[str, answers.Result | lines.HelperFailure]] = {
+    "result_done": answers.Acknowledged(),
     "tun_opened": answers.TunOpened("meshdev0", 103),
     "address_set": answers.AddressSet(True, None),
     "address_set_unguarded": answers.AddressSet(False, "no nft"),
-    "routes_set": answers.RoutesSet((ROUTE,), (answers.Refused(IPv4Network("10.1.0.0/24"), "File exists"),)),
+    "routes_set": answers.RoutesSet((ROUTE,), (answers.RefusedRoute(IPv4Network("10.1.0.0/24"), "File exists"),)),
     "dns_opened": answers.DnsOpened(
         (
-            answers.Listener(IPv4Address("127.0.0.1"), 5300, SERVER),
-            answers.Listener(IPv6Address("::1"), 5301, None),
+            answers.ListenerAddress(IPv4Address("127.0.0.1"), 5300, SERVER),
+            answers.ListenerAddress(IPv6Address("::1"), 5301, None),
         ),
         (answers.Upstream(SERVER, 4),),
         "no nft",
@@ -47,14 +47,14 @@ HELPER_RESULTS: Final[dict[str, answers.Result | lines.Fault]] = {
     "dns_set": answers.DnsSet("resolved did not answer"),
     "beat": answers.Beat(True, (SERVER,), ("a.b",), ("tun was removed",), ("it was set down",)),
     "translations": answers.Translations(("Docker translates 10.96.0.0/16",)),
-    "fault": lines.Fault("route", "no way", "try"),
-    "fault_without_hint": lines.Fault("laptop", "é \n", None),
+    "fault": lines.HelperFailure("route", "no way", "try"),
+    "fault_without_hint": lines.HelperFailure("laptop", "é \n", None),
 }
-GREETINGS: Final[dict[str, lines.Greeting | lines.Fault]] = {
+GREETINGS: Final[dict[str, lines.Greeting | lines.HelperFailure]] = {
     "greeting": lines.Greeting(
         7, 1000, "redirect", "stub=no", (SERVER, IPv6Address("fe80::1%eth0")), ("home.example",)
     ),
-    "greeting_fault": lines.Fault("already-connected", "connected to dev", None),
+    "greeting_fault": lines.HelperFailure("already-connected", "connected to dev", None),
 }
 
 INTERCEPT: Final = stream.InterceptStatus(
@@ -174,17 +174,17 @@ TUNNEL: Final[dict[str, control.Message]] = {
     "tunnel_close": control.Close("busy", "others are here", 3),
     "sessions": control.Sessions((control.SessionInfo("bäb@laptop", SERVER, 12),)),
     "tunnel_intercept": intercepts.Intercept(ID, '{"a":1}', True, 7, ("b-9",)),
-    "tunnel_agents": intercepts.Agents(ID, 3, (KEY,), 8),
+    "tunnel_agents": intercepts.AgentKeys(ID, 3, (KEY,), 8),
     "withdraw": intercepts.Withdraw(ID, 8),
     "local": intercepts.Local(ID, 80, "tcp", True, 9),
     "relays": intercepts.Relays(ID, (_RELAY,)),
-    "relays_refused": intercepts.Relays(ID, (), intercepts.Refusal("full", "too many")),
+    "relays_refused": intercepts.Relays(ID, (), intercepts.ClaimRefusal("full", "too many")),
     "report": _REPORT,
 }
 TO_CONTROL: Final[dict[str, manager.ToControl]] = {
-    "pod": manager.Pod(SERVER),
-    "claim": manager.Claimed(ID, '{"a":1}', "ann", (_RELAY,), (manager.Up(80, "tcp"),), True, ("b-9",)),
-    "agents": intercepts.Agents(ID, 3, (KEY,), 8),
+    "pod": manager.ManagerPod(SERVER),
+    "claim": manager.Claimed(ID, '{"a":1}', "ann", (_RELAY,), (manager.ListeningPort(80, "tcp"),), True, ("b-9",)),
+    "agents": intercepts.AgentKeys(ID, 3, (KEY,), 8),
     "withdrawn": manager.Withdrawn(ID),
     "synced": manager.Synced(),
     "seen": manager.Seen("joined", "ann", SERVER),
@@ -197,7 +197,7 @@ TO_TUNNEL: Final[dict[str, manager.ToTunnel]] = {
 _HTTP: Final = agent.PodPort(8080)
 _UDP: Final = agent.PodPort(9090, "udp")
 FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
-    "agent_hello": agent.Hello("b-1", "u-1", "default", SERVER, (agent.Probe(8080, "/healthz"),)),
+    "agent_hello": agent.AgentHello("b-1", "u-1", "default", SERVER, (agent.Probe(8080, "/healthz"),)),
     "listen": agent.Listen({_HTTP: 15801, _UDP: 15802}),
     "state": agent.State(
         (_HTTP,),

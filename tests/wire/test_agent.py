@@ -12,7 +12,7 @@ from meshdev.errors import ProtocolError
 from meshdev.manager.tunnel import intercepts
 from meshdev.manager.tunnel.server import MAX_SESSIONS
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, PodPort, Probe, Redirect, State, Try, Want, Wanted
+from meshdev.wire.agent import AgentHello, Listen, PodPort, Probe, Redirect, State, Try, Want, Wanted
 from meshdev.wire.counts import Counts
 
 WEB = PodPort(8080)
@@ -21,7 +21,7 @@ IDENTITY = "ab" * 16
 
 FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
     (
-        Hello("b-1", "u-1", "default", IPv4Address("10.244.0.7"), (Probe(8080, "/healthz"),)),
+        AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7"), (Probe(8080, "/healthz"),)),
         {
             "hello": {
                 "pod": "b-1",

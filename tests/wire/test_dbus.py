@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
-from meshdev.wire.dbus import ERROR, METHOD_RETURN, Message, call, external, link_path, parse
+from meshdev.wire.dbus import ERROR, METHOD_RETURN, DBusMessage, call, external, link_path, parse
 
 HELLO = bytes.fromhex(
     "6c010201 00000000 01000000 6e000000"
@@ -34,7 +34,7 @@ def test_authentication() -> None:
 
 
 def test_answers() -> None:
-    assert parse(REPLY + HELLO) == Message(METHOD_RETURN, b"\1\0\0\0\x2a\0\0\0", len(REPLY), 1)
+    assert parse(REPLY + HELLO) == DBusMessage(METHOD_RETURN, b"\1\0\0\0\x2a\0\0\0", len(REPLY), 1)
     for size in range(len(REPLY)):
         assert parse(REPLY[:size]) is None
     big = bytes.fromhex("42030101 00000007 00000001 00000000") + b"\0\0\0\2no\0"
@@ -68,9 +68,9 @@ def test_which_call_is_answered(order: str, fields: str, answers: int | None) ->
 
 
 def test_what_an_error_says() -> None:
-    assert Message(ERROR, b"\2\0\0\0no\0", 0).text == "no"
-    assert Message(ERROR, b"\xff\0\0\0no", 0).text == ""
-    assert Message(ERROR, b"", 0).text == ""
+    assert DBusMessage(ERROR, b"\2\0\0\0no\0", 0).text == "no"
+    assert DBusMessage(ERROR, b"\xff\0\0\0no", 0).text == ""
+    assert DBusMessage(ERROR, b"", 0).text == ""
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 400 Bad", REPLY[:3] + b"\2" + REPLY[4:], REPLY[:4] + b"\xff" * 12])

@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from meshdev.config import ADDRESS_POOLS
 from meshdev.errors import AlreadyConnectedError, LaptopError, ProtocolError, RouteError
 from meshdev.wire.helper.answers import (
+    Acknowledged,
     AddressSet,
     Beat,
     DnsOpened,
     DnsSet,
-    Done,
-    Listener,
-    Refused,
+    ListenerAddress,
+    RefusedRoute,
     Result,
     RoutesSet,
     TunOpened,
     Upstream,
 )
-from meshdev.wire.helper.limits import LINE_LIMIT, MAX_ROUTES, WAYS
+from meshdev.wire.helper.limits import INTEGRATIONS, LINE_LIMIT, MAX_ROUTES
 from meshdev.wire.helper.lines import (
-    Answer,
-    Fault,
     Greeting,
+    HelperAnswer,
+    HelperFailure,
     encode_answer,
     encode_greeting,
     encode_request,
@@ -37,7 +37,6 @@ from meshdev.wire.helper.lines import (
 )
 from meshdev.wire.helper.requests import (
     AddRoutes,
-    Close,
     DnsSockets,
     Heartbeat,
     OpenTun,
@@ -47,6 +46,7 @@ from meshdev.wire.helper.requests import (
     SetDns,
     SetRelays,
     SetRoutes,
+    Shutdown,
     UpstreamTcp,
 )
 from meshdev.wire.values import NEVER_ROUTED
@@ -68,20 +68,20 @@ REQUEST_LINES: list[tuple[Request, str]] = [
         '"op":"set_relays","relays":[{"relay":20001,"protocol":"udp","address":"127.0.0.1","port":8080}]',
     ),
     (Heartbeat(), '"op":"heartbeat"'),
-    (Close(), '"op":"close"'),
+    (Shutdown(), '"op":"close"'),
 ]
 
 RESULT_LINES: list[tuple[Result, str]] = [
-    (Done(), "{}"),
+    (Acknowledged(), "{}"),
     (TunOpened("meshdev0", 103), '{"device":"meshdev0","offload":103}'),
     (AddressSet(True, None), '{"guard":true,"note":null}'),
     (
-        RoutesSet((IPv4Network("10.96.0.0/16"),), (Refused(IPv4Network("10.1.0.0/24"), "no"),)),
+        RoutesSet((IPv4Network("10.96.0.0/16"),), (RefusedRoute(IPv4Network("10.1.0.0/24"), "no"),)),
         '{"routes":["10.96.0.0/16"],"refused":[{"route":"10.1.0.0/24","reason":"no"}]}',
     ),
     (
         DnsOpened(
-            (Listener(IPv4Address("127.0.0.1"), 5300, IPv4Address("192.0.2.1")),),
+            (ListenerAddress(IPv4Address("127.0.0.1"), 5300, IPv4Address("192.0.2.1")),),
             (Upstream(IPv4Address("192.0.2.1"), 4),),
             "no nft",
         ),
@@ -111,19 +111,19 @@ def test_requests_in_both_directions(request_: Request, text: str) -> None:
 @pytest.mark.parametrize(("result", "text"), RESULT_LINES)
 def test_answers_in_both_directions(result: Result, text: str) -> None:
     line = f'{{"id":7,"ok":{text},"fds":3}}\n'.encode()
-    answer = Answer(7, result, 3)
+    answer = HelperAnswer(7, result, 3)
     assert encode_answer(answer) == line
     assert parse_answer(line[:-1], lambda _: type(result)) == answer
 
 
 def test_faults_become_the_error_of_their_code() -> None:
-    line = encode_answer(Answer(7, Fault.of(RouteError("no way", hint="try"))))
+    line = encode_answer(HelperAnswer(7, HelperFailure.of(RouteError("no way", hint="try"))))
     assert line == b'{"id":7,"error":{"code":"route","message":"no way","hint":"try"},"fds":0}\n'
-    fault = parse_answer(line, lambda _: Done).result
-    assert isinstance(fault, Fault)
+    fault = parse_answer(line, lambda _: Acknowledged).result
+    assert isinstance(fault, HelperFailure)
     error = fault.as_error()
     assert (type(error), error.message, error.hint) == (RouteError, "no way", "try")
-    assert type(Fault("from-tomorrow", "x", None).as_error()) is LaptopError
+    assert type(HelperFailure("from-tomorrow", "x", None).as_error()) is LaptopError
 
 
 def test_the_greeting_in_both_directions() -> None:
@@ -134,7 +134,7 @@ def test_the_greeting_in_both_directions() -> None:
     )
     assert encode_greeting(greeting) == line
     assert parse_greeting(line) == greeting
-    fault = Fault.of(AlreadyConnectedError("up"))
+    fault = HelperFailure.of(AlreadyConnectedError("up"))
     assert parse_greeting(encode_greeting(fault)) == fault
 
 
@@ -174,7 +174,7 @@ _requests: st.SearchStrategy[Request] = st.one_of(
     st.builds(SetDns, _names.map(tuple), _names.map(tuple)),
     st.builds(SetRelays, _relays),
     st.just(Heartbeat()),
-    st.just(Close()),
+    st.just(Shutdown()),
 )
 
 
@@ -188,7 +188,7 @@ def test_as_many_routes_as_are_allowed_fit_in_a_line() -> None:
     line = encode_request(1 << 53, SetRoutes(routes))
     assert len(line) < LINE_LIMIT
     assert parse_request(line)[1] == SetRoutes(routes)
-    assert len(encode_answer(Answer(1, RoutesSet(routes, ())))) < LINE_LIMIT
+    assert len(encode_answer(HelperAnswer(1, RoutesSet(routes, ())))) < LINE_LIMIT
 
 
 RELAY: dict[str, Any] = {"relay": 20000, "protocol": "tcp", "address": "127.0.0.1", "port": 80}
@@ -301,7 +301,7 @@ def test_routes_that_nobody_may_ask_for(route: str) -> None:
 
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
 def test_random_bytes_raise_nothing_but_a_protocol_error(data: bytes) -> None:
-    for parse in (parse_request, parse_greeting, lambda line: parse_answer(line, lambda _: Done)):
+    for parse in (parse_request, parse_greeting, lambda line: parse_answer(line, lambda _: Acknowledged)):
         with pytest.raises(ProtocolError):
             parse(data)
 
@@ -333,25 +333,25 @@ def test_hostile_json(data: bytes) -> None:
 
 
 def test_answers_that_fit_no_request() -> None:
-    line = encode_answer(Answer(7, Done()))
+    line = encode_answer(HelperAnswer(7, Acknowledged()))
     with pytest.raises(ProtocolError, match="not asked"):
         parse_answer(line, lambda _: None)
     with pytest.raises(ProtocolError):
         parse_answer(line, lambda _: TunOpened)
     with pytest.raises(ProtocolError):
-        parse_answer(line.replace(b'"fds":0', b'"fds":65'), lambda _: Done)
+        parse_answer(line.replace(b'"fds":0', b'"fds":65'), lambda _: Acknowledged)
     with pytest.raises(ProtocolError):
-        parse_answer(b'{"id":7,"ok":{},"error":{"code":"x","message":"","hint":null},"fds":0}', lambda _: Done)
+        parse_answer(b'{"id":7,"ok":{},"error":{"code":"x","message":"","hint":null},"fds":0}', lambda _: Acknowledged)
 
 
 def test_a_helper_of_another_version() -> None:
     with pytest.raises(ProtocolError):
         parse_greeting(b'{"helper":2,"future":true}')
-    for way in WAYS:
+    for way in INTEGRATIONS:
         greeting = Greeting(1, 0, way, "", (), ())
         assert parse_greeting(encode_greeting(greeting)) == greeting
 
 
 def test_every_error_of_the_tree_survives_the_way() -> None:
     for kind in every_kind():
-        assert type(Fault.of(kind("x")).as_error()) is told_as(kind)
+        assert type(HelperFailure.of(kind("x")).as_error()) is told_as(kind)

@@ -20,13 +20,13 @@ from meshdev.wire.intercepts import (
     MAX_POD,
     MAX_RELAYS,
     MAX_SPEC,
+    RETURN_PATHS,
     STATES,
     TRANSPORTS,
-    WAYS,
-    Agents,
+    AgentKeys,
+    ClaimRefusal,
     Intercept,
     Local,
-    Refusal,
     Relay,
     Relays,
     Report,
@@ -42,7 +42,7 @@ LITERAL: list[tuple[Message, int, str]] = [
         frames.INTERCEPT,
         (f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","reset_older":true,"order":3,"excluded":["b-1"]}}'),
     ),
-    (Agents(ID, 1, (KEY,), 4), frames.AGENTS, f'{{"id":"{ID}","part":1,"keys":["{KEY}"],"order":4}}'),
+    (AgentKeys(ID, 1, (KEY,), 4), frames.AGENTS, f'{{"id":"{ID}","part":1,"keys":["{KEY}"],"order":4}}'),
     (Withdraw(ID, 4), frames.WITHDRAW, f'{{"id":"{ID}","order":4}}'),
     (
         Local(ID, 8080, "tcp", True, 5),
@@ -58,7 +58,7 @@ LITERAL: list[tuple[Message, int, str]] = [
         ),
     ),
     (
-        Relays(ID, (), Refusal("limit", "no more")),
+        Relays(ID, (), ClaimRefusal("limit", "no more")),
         frames.RELAYS,
         f'{{"id":"{ID}","relays":[],"error":{{"code":"limit","reason":"no more"}}}}',
     ),
@@ -82,7 +82,7 @@ ports = st.integers(1, 65535)
 counts = st.integers(0, 1 << 53)
 relays = st.builds(Relay, ports, st.sampled_from(TRANSPORTS), st.integers(20000, 29999))
 ups = st.integers(0, MAX_RELAYS)
-ways = st.sampled_from(WAYS)
+ways = st.sampled_from(RETURN_PATHS)
 reports = st.builds(
     Report,
     identities,
@@ -104,7 +104,7 @@ everything = (
         st.lists(words.filter(bool), max_size=4).map(tuple),
     )
     | st.builds(
-        Agents,
+        AgentKeys,
         identities,
         st.integers(0, AGENT_PARTS - 1),
         st.lists(st.integers(0, (1 << 256) - 1).map("{:064x}".format), unique=True, max_size=4).map(tuple),
@@ -116,7 +116,7 @@ everything = (
         Relays,
         identities,
         st.lists(relays, max_size=4).map(tuple),
-        st.none() | st.builds(Refusal, words, words),
+        st.none() | st.builds(ClaimRefusal, words, words),
     )
     | reports
 )
@@ -229,9 +229,9 @@ def test_what_envoy_and_agents_say_arrives_as_one_printable_line() -> None:
     assert isinstance(arrived, Report)
     assert arrived.pod == "pod 1"
     assert arrived.text.startswith("Proto constraint validation ?[31mfailedxxx")
-    refused = travelled(Relays(ID, (), Refusal("firewall", "nft:\n^^^")))
+    refused = travelled(Relays(ID, (), ClaimRefusal("firewall", "nft:\n^^^")))
     assert isinstance(refused, Relays)
-    assert refused.error == Refusal("firewall", "nft: ^^^")
+    assert refused.error == ClaimRefusal("firewall", "nft: ^^^")
 
 
 def test_the_limits_are_those_of_a_spec() -> None:
@@ -241,8 +241,8 @@ def test_the_limits_are_those_of_a_spec() -> None:
 def test_the_largest_messages_fit_a_frame() -> None:
     for message in (
         Intercept(ID, '"' * MAX_SPEC, False, 1 << 53),
-        Agents(ID, AGENT_PARTS - 1, tuple(f"{number:064x}" for number in range(MAX_PART)), 1 << 53),
-        Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, Refusal("\U0001f600" * 10, "\U0001f600" * 1024)),
+        AgentKeys(ID, AGENT_PARTS - 1, tuple(f"{number:064x}" for number in range(MAX_PART)), 1 << 53),
+        Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, ClaimRefusal("\U0001f600" * 10, "\U0001f600" * 1024)),
         Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, InterceptCounts(*[1 << 53] * 4), MAX_RELAYS, "untried"),
     ):
         assert travelled(message) == message

@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
-from meshdev.wire.intercepts import MAX_PART, MAX_RELAYS, MAX_SPEC, Agents, Relay, Report
+from meshdev.wire.intercepts import MAX_PART, MAX_RELAYS, MAX_SPEC, AgentKeys, Relay, Report
 from meshdev.wire.manager import (
     MAX_ADDRESSES,
     MAX_DATAGRAM,
     Allow,
     Claimed,
-    Pod,
+    ListeningPort,
+    ManagerPod,
     Seen,
     Synced,
     ToControl,
     ToTunnel,
-    Up,
     Withdrawn,
     decode_to_control,
     decode_to_tunnel,
@@ -30,10 +30,12 @@ from meshdev.wire.manager import (
 from tests.wire.test_control import json_values
 
 ID, KEY = "1" * 32, "a" * 64
-CLAIM = Claimed(ID, '{"x":1}', "ann@laptop", (Relay(8080, "tcp", 20001),), (Up(8080, "tcp"),), False, ("b-1",))
+CLAIM = Claimed(
+    ID, '{"x":1}', "ann@laptop", (Relay(8080, "tcp", 20001),), (ListeningPort(8080, "tcp"),), False, ("b-1",)
+)
 
 TO_CONTROL: list[tuple[ToControl, str]] = [
-    (Pod(IPv4Address("10.244.0.9")), '{"pod":"10.244.0.9"}'),
+    (ManagerPod(IPv4Address("10.244.0.9")), '{"pod":"10.244.0.9"}'),
     (
         CLAIM,
         (
@@ -42,7 +44,7 @@ TO_CONTROL: list[tuple[ToControl, str]] = [
             '"excluded":["b-1"]}}'
         ),
     ),
-    (Agents(ID, 3, (KEY,)), f'{{"agents":{{"id":"{ID}","part":3,"keys":["{KEY}"],"order":0}}}}'),
+    (AgentKeys(ID, 3, (KEY,)), f'{{"agents":{{"id":"{ID}","part":3,"keys":["{KEY}"],"order":0}}}}'),
     (Withdrawn(ID), f'{{"withdrawn":"{ID}"}}'),
     (Synced(), '{"synced":true}'),
     (
@@ -122,10 +124,10 @@ def test_hostile_values_raise_protocol_errors_only(literal: tuple[ToControl | To
 
 def test_the_largest_fit_a_datagram() -> None:
     relays = tuple(Relay(65535, "tcp", 29999) for _ in range(MAX_RELAYS))
-    ups = tuple(Up(65535, "tcp") for _ in range(MAX_RELAYS))
+    ups = tuple(ListeningPort(65535, "tcp") for _ in range(MAX_RELAYS))
     largest: list[ToControl | ToTunnel] = [
         Claimed(ID, '"' * MAX_SPEC, "h" * 128, relays, ups),
-        Agents(ID, 3, tuple(f"{number:064x}" for number in range(MAX_PART))),
+        AgentKeys(ID, 3, tuple(f"{number:064x}" for number in range(MAX_PART))),
         Allow(20000, tuple(IPv4Address("255.255.252.0") + number for number in range(MAX_ADDRESSES)), True),
         Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024),
     ]

@@ -43,7 +43,7 @@ Decode = Callable[[bytes, Any], object]
 CODECS: Final[dict[str, tuple[Encode, Decode]]] = {
     "HELPER_REQUESTS": (lambda it: lines.encode_request(7, it), lambda line, _: lines.parse_request(line)[1]),
     "HELPER_RESULTS": (
-        lambda it: lines.encode_answer(lines.Answer(7, it, 2)),
+        lambda it: lines.encode_answer(lines.HelperAnswer(7, it, 2)),
         _result,
     ),
     "GREETINGS": (lines.encode_greeting, lambda line, _: lines.parse_greeting(line)),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshdev.errors import PeerClosed, ProtocolError
 from meshdev.wire import upgrade
-from meshdev.wire.upgrade import Accepted, Refused, Upgrade
+from meshdev.wire.upgrade import Upgrade, UpgradeAccepted, UpgradeRefused
 
 TARGET = "/api/v1/namespaces/default/pods/a/portforward"
 NONCE = b"the sample nonce"  # RFC 6455, 1.3
@@ -61,25 +61,25 @@ def test_accept_key_is_the_rfcs_example() -> None:
 def test_a_yes_in_pieces_with_first_bytes_behind_it(make: Callable[[], Upgrade], answer: bytes) -> None:
     asked = make()
     assert asked.feed(answer[:30]) is None
-    assert asked.feed(answer[30:] + b"first") == Accepted(b"first")
+    assert asked.feed(answer[30:] + b"first") == UpgradeAccepted(b"first")
 
 
 def test_a_no_carries_status_and_body() -> None:
     asked = spdy()
     assert asked.feed(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nno") is None
-    assert asked.feed(b"pe") == Refused(403, b"nope")
+    assert asked.feed(b"pe") == UpgradeRefused(403, b"nope")
 
 
 def test_a_no_that_ends_with_the_connection() -> None:
     asked = spdy()
     assert asked.feed(b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\nproxy says no") is None
-    assert asked.feed(b"") == Refused(502, b"proxy says no")
+    assert asked.feed(b"") == UpgradeRefused(502, b"proxy says no")
 
 
 def test_an_endless_no_is_cut() -> None:
     asked = spdy()
     answer = asked.feed(b"HTTP/1.1 500 Oops\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
-    assert answer == Refused(500, b"x" * 65536)
+    assert answer == UpgradeRefused(500, b"x" * 65536)
 
 
 @pytest.mark.parametrize(

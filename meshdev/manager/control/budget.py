@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from meshdev.manager.control.naming import Naming
-from meshdev.wire.agent import Hello, Listen, State
+from meshdev.wire.agent import AgentHello, Listen, State
 
 #: Of the 512 MiB that the container has, the program and what gRPC holds before we may judge it take up to 340 MiB.
 MAX_TOTAL: Final = 128 << 20
@@ -68,10 +68,10 @@ class Budget:
         return sum(self._sums.get(one, 0) for one in together) + more <= most
 
 
-def size_of(message: Hello | Listen | State) -> int:
+def size_of(message: AgentHello | Listen | State) -> int:
     """Bytes that this takes once it is kept."""
     match message:
-        case Hello():
+        case AgentHello():
             return _HELLOS * sum(_PROBE + _text(each.path) + _text(each.agent) for each in message.probes)
         case Listen(ports):
             return _PORT * len(ports)

@@ -17,10 +17,9 @@ from meshdev.manager.control.pods import Held, Pod
 from meshdev.manager.control.xds import Answer, Stream
 from meshdev.sidecar.envoy.claims import Claim
 from meshdev.sidecar.envoy.protos import ORDER
-from meshdev.wire.agent import FromControl, Hello, Listen, PodPort, State
-from meshdev.wire.intercepts import Agents, Report
-from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, Synced, ToTunnel, Withdrawn
-from meshdev.wire.manager import Pod as ManagerPod
+from meshdev.wire.agent import AgentHello, FromControl, Listen, PodPort, State
+from meshdev.wire.intercepts import AgentKeys, Report
+from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, ManagerPod, Synced, ToTunnel, Withdrawn
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +63,14 @@ class Core:
         """The tunnel container was met, for the first time or again: it tells everything now."""
         self._heard = set()
 
-    def told(self, message: ManagerPod | Claimed | Agents | Withdrawn | Synced) -> None:
+    def told(self, message: ManagerPod | Claimed | AgentKeys | Withdrawn | Synced) -> None:
         """Its word."""
         match message:
             case ManagerPod(address):
                 self._manager = address
             case Claimed():
                 self._claimed(message)
-            case Agents(alias, part, keys):
+            case AgentKeys(alias, part, keys):
                 self._named(alias, part, frozenset(keys))
             case Withdrawn(alias):
                 self._withdrawn(alias)
@@ -144,7 +143,7 @@ class Core:
 
     # -- sidecars --------------------------------------------------------------------------------------------------
 
-    def agent_came(self, key: str, hello: Hello, say: Callable[[FromControl], None]) -> Pod:
+    def agent_came(self, key: str, hello: AgentHello, say: Callable[[FromControl], None]) -> Pod:
         """An agent proved the key. Raises Refused."""
         pod = self._pod(key, hello.uid)
         self._charge(key, hello.uid, pod, hello)
@@ -212,7 +211,7 @@ class Core:
         pod = self._pods.setdefault(key, {})[uid] = Pod()
         return pod
 
-    def _charge(self, key: str, uid: str, pod: Pod, message: Hello | Listen | State) -> None:
+    def _charge(self, key: str, uid: str, pod: Pod, message: AgentHello | Listen | State) -> None:
         kept = pod.listens_after(message) if isinstance(message, Listen) else message
         try:
             self._budget.charge(key, (uid, type(message)), size_of(kept), self._naming)
@@ -225,7 +224,7 @@ class Core:
             del self._pods[key][uid]
             if not self._pods[key]:
                 del self._pods[key]
-            for each in (Hello, Listen, State):
+            for each in (AgentHello, Listen, State):
                 self._budget.release(key, (uid, each))
             for report in pod.last_words():
                 self._tell(_key(report), report)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.errors import ProtocolError
-from meshdev.wire.intercepts import Agents
+from meshdev.wire.intercepts import AgentKeys
 from meshdev.wire.manager import (
     MAX_DATAGRAM,
     Claimed,
-    Pod,
+    ManagerPod,
     Seen,
     Synced,
     ToTunnel,
@@ -40,7 +40,7 @@ class Link:
         self,
         path: Path,
         met: Callable[[], None],
-        told: Callable[[Pod | Claimed | Agents | Withdrawn | Synced], None],
+        told: Callable[[ManagerPod | Claimed | AgentKeys | Withdrawn | Synced], None],
         everything: Callable[[], Iterable[tuple[str, ToTunnel]]],
     ) -> None:
         self._path = path

@@ -19,9 +19,9 @@ from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import (
     MAX_CLAIMED_PORTS,
     MAX_PORTS,
+    AgentHello,
     Apart,
     FromControl,
-    Hello,
     Listen,
     PodPort,
     Redirect,
@@ -31,14 +31,14 @@ from meshdev.wire.agent import (
     Wanted,
 )
 from meshdev.wire.counts import Counts, InterceptCounts
-from meshdev.wire.intercepts import Report, Way
+from meshdev.wire.intercepts import Report, ReturnPath
 
 #: A port that is not redirected for these reasons is as it shall be.
 _RIGHTLY_APART: Final[frozenset[Apart]] = frozenset({"no-listener", "speaks-first"})
 _TOO_MANY_PORTS: Final = (
     f"at most {MAX_CLAIMED_PORTS} ports of a pod are intercepted at a time, those of others included"
 )
-_WORST_FIRST: Final[tuple[Way, ...]] = ("silent", "untried", "refused", "open")
+_WORST_FIRST: Final[tuple[ReturnPath, ...]] = ("silent", "untried", "refused", "open")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Goal:
     orders: frozenset[tuple[str, int]]
     served: tuple[Served, ...]
     manager: IPv4Address
-    hello: Hello
+    hello: AgentHello
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ class Pod:
     """A pod of one workload; it exists as long as one of its two streams."""
 
     def __init__(self) -> None:
-        self._hello: Hello | None = None
+        self._hello: AgentHello | None = None
         self._say: Callable[[FromControl], None] | None = None
         self._listen: dict[PodPort, int] = {}
         self._state: State | None = None
         self._counts: dict[str, Counts] = {}
-        self._ways: dict[int, Way] = {}
+        self._ways: dict[int, ReturnPath] = {}
         self._envoy: _Envoy | None = None
         self._held: tuple[Held, ...] = ()
         self._wanted: tuple[Wanted, ...] = ()
@@ -98,7 +98,7 @@ class Pod:
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
-    def agent_came(self, hello: Hello, say: Callable[[FromControl], None]) -> None:
+    def agent_came(self, hello: AgentHello, say: Callable[[FromControl], None]) -> None:
         """The agent is there, or there again: then it says what it still has."""
         self._hello, self._say = hello, say
         self._set_state(None)
@@ -208,7 +208,7 @@ class Pod:
                 fitting.append(each)
         return tuple(fitting)
 
-    def _want(self, hello: Hello) -> None:
+    def _want(self, hello: AgentHello) -> None:
         reset = frozenset(each.claim.spec.id for each in self._held if each.reset_older)
         self._former.update((each.port, each) for each in self._wanted)
         self._wanted = wanted([each.claim for each in self._held], hello.probes, reset)
@@ -231,7 +231,7 @@ class Pod:
         known = {each.port for each in self._wanted} | self._former.keys()
         return self._redirected_ports() <= known & self._listen.keys()
 
-    def _serve(self, hello: Hello, envoy: _Envoy, manager: IPv4Address) -> None:
+    def _serve(self, hello: AgentHello, envoy: _Envoy, manager: IPv4Address) -> None:
         every = {**self._former, **{each.port: each for each in self._wanted}}
         served = (Served(each, self._listen[port]) for port, each in every.items() if port in self._listen)
         goal = _Goal(
@@ -283,7 +283,7 @@ class Pod:
         """Everything that was said and still holds."""
         yield from self._reported.values()
 
-    def _report(self, each: Held, hello: Hello) -> Report:
+    def _report(self, each: Held, hello: AgentHello) -> Report:
         state = self._state or State()
         counts = self._counts.get(each.claim.spec.id, Counts())
         ports = {pod_port(port) for port in each.claim.spec.ports}
@@ -320,7 +320,7 @@ class Pod:
         return set(self._state.redirected) if self._state is not None else set()
 
 
-def _way(claim: Claim, found: Mapping[int, Way]) -> Way:
+def _way(claim: Claim, found: Mapping[int, ReturnPath]) -> ReturnPath:
     """The worst of its ways."""
-    ways: set[Way] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
+    ways: set[ReturnPath] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
     return next((way for way in _WORST_FIRST if way in ways), "untried")

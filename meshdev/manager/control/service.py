@@ -23,7 +23,7 @@ from meshdev.manager.control.core import MAX_WAITING, Core
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, Answer
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, State
+from meshdev.wire.agent import AgentHello, Listen, State
 from meshdev.wire.objects import for_people
 
 log = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ class _Agents:
                 log.warning("an agent at %s is ended: %s", context.peer(), error.message)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
 
-    def _read(self, key: str, data: bytes) -> Hello | Listen | State:
+    def _read(self, key: str, data: bytes) -> AgentHello | Listen | State:
         claimed = key in self._core.claimed()
         if not claimed and len(data) > MAX_UNCLAIMED:
             raise ProtocolError(f"a message of a sidecar that no session claims has {len(data):,} bytes")
@@ -197,7 +197,7 @@ class _Agents:
 
     async def _follow(self, key: str, requests: AsyncIterator[bytes], context: Context) -> None:
         hello = self._read(key, await _first(requests, context))
-        if not isinstance(hello, Hello):
+        if not isinstance(hello, AgentHello):
             raise _unexpected("the first message is not hello")
         outgoing = _Outbox()
         try:
@@ -213,7 +213,7 @@ class _Agents:
                 async for data in _paced(requests):
                     message = self._read(key, data)
                     del data  # as long as nothing follows
-                    if isinstance(message, Hello):
+                    if isinstance(message, AgentHello):
                         raise _unexpected("a second hello")
                     if self._current.get((key, uid)) is not mine:
                         break  # the same pod's newer stream counts
@@ -229,7 +229,7 @@ class _Agents:
                 self._core.agent_went(key, uid, pod)
 
 
-def _is_large(message: Hello | Listen | State) -> bool:
+def _is_large(message: AgentHello | Listen | State) -> bool:
     match message:
         case Listen(ports):
             return len(ports) > MAX_UNCLAIMED_ENTRIES

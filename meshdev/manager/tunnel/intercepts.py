@@ -21,8 +21,18 @@ from meshdev.manager.tunnel.network import Network
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
 from meshdev.wire.control import INTERCEPT_PROTOCOL, encode
-from meshdev.wire.intercepts import Agents, Intercept, Local, Refusal, Relay, Relays, Report, Transport, Withdraw
-from meshdev.wire.manager import Allow, Claimed, Pod, Synced, ToControl, ToTunnel, Up, Withdrawn
+from meshdev.wire.intercepts import (
+    AgentKeys,
+    ClaimRefusal,
+    Intercept,
+    Local,
+    Relay,
+    Relays,
+    Report,
+    Transport,
+    Withdraw,
+)
+from meshdev.wire.manager import Allow, Claimed, ListeningPort, ManagerPod, Synced, ToControl, ToTunnel, Withdrawn
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +106,7 @@ class Intercepts:
         self._watched = 0.0
         link.attach(self._snapshot, self._take)
 
-    def take(self, session: Session, message: Intercept | Agents | Withdraw | Local) -> None:
+    def take(self, session: Session, message: Intercept | AgentKeys | Withdraw | Local) -> None:
         """A session's word. What was overtaken by a newer one is skipped."""
         if message.order <= session.last_order:
             return
@@ -104,7 +114,7 @@ class Intercepts:
         match message:
             case Intercept():
                 self._declare(session, message)
-            case Agents():
+            case AgentKeys():
                 self._set_agents(session, message)
             case Withdraw():
                 self._withdraw(session, message.id)
@@ -142,7 +152,7 @@ class Intercepts:
             if holder.may_change(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
                 log.warning("an intercept of %s is refused: %s", session.holder, error)
             code = error.code if isinstance(error, MeshdevError) else error.word
-            _tell_relays(session, Relays(message.id, (), Refusal(code, str(error))))
+            _tell_relays(session, Relays(message.id, (), ClaimRefusal(code, str(error))))
             self._withdraw(session, message.id, answer=False)
             return
         _tell_relays(session, Relays(held.id, held.relays))
@@ -211,7 +221,7 @@ class Intercepts:
         if answer:
             _tell_relays(session, Relays(id_))
 
-    def _set_agents(self, session: Session, message: Agents) -> None:
+    def _set_agents(self, session: Session, message: AgentKeys) -> None:
         holder = self._holders.get(session.id)
         held = holder.held.get(message.id) if holder else None
         if held and held.lingering is None and held.agents.get(message.part, ()) != message.keys:
@@ -280,12 +290,12 @@ class Intercepts:
     # -- control ---------------------------------------------------------------------------------------------------
 
     def _snapshot(self) -> Iterator[tuple[str, ToControl]]:
-        yield "pod", Pod(self._pod)
+        yield "pod", ManagerPod(self._pod)
         for holder, held in self._by_alias.values():
             if held.lingering is None:
                 yield held.alias, _claim(holder, held)
                 for part, keys in held.agents.items():
-                    yield _part(held, part), Agents(held.alias, part, keys)
+                    yield _part(held, part), AgentKeys(held.alias, part, keys)
         yield "synced", Synced()
 
     def _tell_claim(self, holder: _Holder, held: _Held) -> None:
@@ -295,7 +305,7 @@ class Intercepts:
         """Where it is claimed again before control has read this, it begins without the agents that it had."""
         self._link.tell(held.alias, Withdrawn(held.alias))
         for part in held.agents:
-            self._link.tell(_part(held, part), Agents(held.alias, part, ()))
+            self._link.tell(_part(held, part), AgentKeys(held.alias, part, ()))
 
     def _tell_agents(self, held: _Held) -> None:
         """All of them: control forgot a claim that was withdrawn."""
@@ -303,7 +313,7 @@ class Intercepts:
             self._tell_part(held, part)
 
     def _tell_part(self, held: _Held, part: int) -> None:
-        self._link.tell(_part(held, part), Agents(held.alias, part, held.agents[part]))
+        self._link.tell(_part(held, part), AgentKeys(held.alias, part, held.agents[part]))
 
     def _take(self, message: ToTunnel) -> None:
         match message:
@@ -363,7 +373,7 @@ def _read_spec(message: Intercept) -> Spec:
 
 
 def _claim(holder: _Holder, held: _Held) -> Claimed:
-    up = () if holder.silent else tuple(Up(*port) for port in sorted(held.up))
+    up = () if holder.silent else tuple(ListeningPort(*port) for port in sorted(held.up))
     person = holder.session.holder
     return Claimed(held.alias, held.spec, person, held.relays, up, held.reset_older, held.excluded)
 

@@ -10,7 +10,7 @@ import grpc
 from meshdev.errors import ProtocolError
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.wire import agent
-from meshdev.wire.agent import FromAgent, FromControl, Hello
+from meshdev.wire.agent import AgentHello, FromAgent, FromControl
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,6 @@ class Control:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the reading side tells why
 
-    def _hello(self) -> Hello:
+    def _hello(self) -> AgentHello:
         it = self._settings
-        return Hello(it.pod, it.uid, it.namespace, it.address, it.probes)
+        return AgentHello(it.pod, it.uid, it.namespace, it.address, it.probes)

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.wire.agent import Try
-from meshdev.wire.intercepts import Found
+from meshdev.wire.intercepts import ProbeResult
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ class Ways:
     def __init__(self, news: Callable[[], None]) -> None:
         self._news = news
         self._asked: frozenset[tuple[IPv4Address, int]] = frozenset()
-        self._found: dict[tuple[IPv4Address, int], Found] = {}
+        self._found: dict[tuple[IPv4Address, int], ProbeResult] = {}
         self._changed = asyncio.Event()
         self._room = asyncio.Semaphore(MAX_CONNECTIONS)
 
     @property
-    def found(self) -> tuple[tuple[int, Found], ...]:
+    def found(self) -> tuple[tuple[int, ProbeResult], ...]:
         """By relay, what came of those that are asked for and were tried."""
         return tuple(sorted((relay, found) for (_, relay), found in self._found.items()))
 
@@ -84,14 +84,14 @@ class Ways:
                 return
             await asyncio.sleep(AGAIN_SECONDS)
 
-    def _tell(self, way: tuple[IPv4Address, int], found: Found) -> None:
+    def _tell(self, way: tuple[IPv4Address, int], found: ProbeResult) -> None:
         if way in self._asked and self._found.get(way) != found:
             log.info("the way by %s:%d is %s", *way, found)
             self._found[way] = found
             self._news()
 
 
-async def _knock_again(address: IPv4Address, relay: int) -> Found:
+async def _knock_again(address: IPv4Address, relay: int) -> ProbeResult:
     left, patience = CONNECT_SECONDS, FIRST_SECONDS
     while (found := await _knock(address, relay, patience)) == "silent" and left > patience:
         left -= patience
@@ -99,7 +99,7 @@ async def _knock_again(address: IPv4Address, relay: int) -> Found:
     return found
 
 
-async def _knock(address: IPv4Address, relay: int, patience: float) -> Found:
+async def _knock(address: IPv4Address, relay: int, patience: float) -> ProbeResult:
     try:
         async with asyncio.timeout(patience):
             _, writer = await asyncio.open_connection(str(address), relay)

@@ -21,7 +21,7 @@ from meshdev.wire.values import IPAddress
 
 
 @message()
-class Done:
+class Acknowledged:
     """Nothing more to say."""
 
 
@@ -42,7 +42,7 @@ class AddressSet:
 
 
 @message()
-class Refused:
+class RefusedRoute:
     """A route that the kernel did not take, in the kernel's words."""
 
     route: IPv4Network = field(Parsed(values.route))
@@ -54,11 +54,11 @@ class RoutesSet:
     """What the kernel has now, and (the first MAX_REFUSED of) what it refused."""
 
     routes: tuple[IPv4Network, ...] = field(ROUTES)
-    refused: tuple[Refused, ...] = field(Many(nested(Refused), MAX_REFUSED))
+    refused: tuple[RefusedRoute, ...] = field(Many(nested(RefusedRoute), MAX_REFUSED))
 
 
 @message()
-class Listener:
+class ListenerAddress:
     """Where the forwarder listens; two descriptors: UDP, TCP. ``server`` is the former resolver whose questions come
     there; None: nobody's alone.
     """
@@ -83,7 +83,7 @@ class DnsOpened:
     ``containers`` says why containers of this machine do not reach the cluster; None where they do or there are none.
     """
 
-    listeners: tuple[Listener, ...] = field(Many(nested(Listener), MAX_LISTENERS))
+    listeners: tuple[ListenerAddress, ...] = field(Many(nested(ListenerAddress), MAX_LISTENERS))
     upstreams: tuple[Upstream, ...] = field(Many(nested(Upstream), MAX_UPSTREAMS))
     containers: str | None = field(Nullable(SENTENCE), default=None)
 
@@ -116,4 +116,4 @@ class Translations:
     found: tuple[str, ...] = field(SENTENCES)
 
 
-Result = Translations | Done | TunOpened | AddressSet | RoutesSet | DnsOpened | DnsSet | Beat
+Result = Translations | Acknowledged | TunOpened | AddressSet | RoutesSet | DnsOpened | DnsSet | Beat

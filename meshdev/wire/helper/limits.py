@@ -34,8 +34,8 @@ SERVERS: Final = Many(ADDRESS, MAX_UPSTREAMS, distinct=itself)
 SENTENCE: Final = Text(MAX_WORDS)
 SENTENCES: Final = Many(SENTENCE, MAX_PROBLEMS)
 
-Way = Literal["resolved", "redirect", "file"]
-WAYS: Final[tuple[Way, ...]] = ("resolved", "redirect", "file")
+Integration = Literal["resolved", "redirect", "file"]
+INTEGRATIONS: Final[tuple[Integration, ...]] = ("resolved", "redirect", "file")
 
 #: The session's beat, and the silence after which the helper takes DNS back (docs/design/0005), in seconds.
 BEAT_SECONDS: Final = 1.0

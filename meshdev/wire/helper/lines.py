@@ -7,7 +7,7 @@ from typing import Final
 from meshdev.errors import LaptopError, MeshdevError, by_code
 from meshdev.wire.codecs import Choice, Integer, Nullable, Text
 from meshdev.wire.helper.answers import Result
-from meshdev.wire.helper.limits import MAX_FDS, MAX_WORDS, NAMES, SENTENCE, SERVERS, VERSION, WAYS, Way
+from meshdev.wire.helper.limits import INTEGRATIONS, MAX_FDS, MAX_WORDS, NAMES, SENTENCE, SERVERS, VERSION, Integration
 from meshdev.wire.helper.requests import REQUESTS, Request
 from meshdev.wire.jsonlines import encode
 from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
@@ -25,14 +25,14 @@ class Greeting:
 
     pid: int = field(Integer(1, 1 << 22))  # PID_MAX_LIMIT
     uid: int = field(Integer(0, 1 << 32))
-    dns: Way = field(Choice(WAYS))
+    dns: Integration = field(Choice(INTEGRATIONS))
     why: str = field(SENTENCE)
     nameservers: tuple[IPAddress, ...] = field(SERVERS)
     search: tuple[str, ...] = field(NAMES)
 
 
 @message()
-class Fault:
+class HelperFailure:
     """An error on its way between two processes."""
 
     code: str = field(Text(64))
@@ -40,7 +40,7 @@ class Fault:
     hint: str | None = field(Nullable(SENTENCE))
 
     @classmethod
-    def of(cls, error: MeshdevError) -> "Fault":
+    def of(cls, error: MeshdevError) -> "HelperFailure":
         """The same error, fit to travel."""
         return cls(error.code, error.message[:MAX_WORDS], error.hint[:MAX_WORDS] if error.hint else None)
 
@@ -50,11 +50,11 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HelperAnswer:
     """What came back for the request of that number, and how many descriptors belong to it."""
 
     id: int
-    result: Result | Fault
+    result: Result | HelperFailure
     fds: int = 0
 
 
@@ -71,39 +71,39 @@ def parse_request(line: bytes) -> tuple[int, Request]:
     return decode(line, "The request", lambda found: (take(found, "id", _NUMBER), _REQUESTS.load(found)))
 
 
-def encode_answer(answer: Answer) -> bytes:
+def encode_answer(answer: HelperAnswer) -> bytes:
     """The line of one answer."""
-    key = "error" if isinstance(answer.result, Fault) else "ok"
+    key = "error" if isinstance(answer.result, HelperFailure) else "ok"
     return encode({"id": answer.id, key: dump(answer.result), "fds": answer.fds})
 
 
-def parse_answer(line: bytes, expected: Callable[[int], type[Result] | None]) -> Answer:
+def parse_answer(line: bytes, expected: Callable[[int], type[Result] | None]) -> HelperAnswer:
     """An answer; *expected* names the kind of result for a request's number, None for a number never asked."""
 
-    def read(found: dict[str, object]) -> Answer:
+    def read(found: dict[str, object]) -> HelperAnswer:
         number, fds = take(found, "id", _NUMBER), take(found, "fds", _FDS)
         kind = expected(number)
         if kind is None:
             raise ValueError(f"request {number} was not asked")
         if "ok" in found and "error" in found:
             raise ValueError("a result and an error")
-        result = take(found, "error", nested(Fault)) if "error" in found else take(found, "ok", nested(kind))
-        return Answer(number, result, fds)
+        result = take(found, "error", nested(HelperFailure)) if "error" in found else take(found, "ok", nested(kind))
+        return HelperAnswer(number, result, fds)
 
     return decode(line, "The answer", read)
 
 
-def encode_greeting(greeting: Greeting | Fault) -> bytes:
+def encode_greeting(greeting: Greeting | HelperFailure) -> bytes:
     """The helper's first line, or the reason why there will be no helper."""
-    told = {"error": dump(greeting)} if isinstance(greeting, Fault) else dump(greeting)
+    told = {"error": dump(greeting)} if isinstance(greeting, HelperFailure) else dump(greeting)
     return encode({"helper": VERSION, **told})
 
 
-def parse_greeting(line: bytes) -> Greeting | Fault:
+def parse_greeting(line: bytes) -> Greeting | HelperFailure:
     """The helper's first line. Raises ProtocolError on another version: session and helper are one installation."""
     return decode(line, "The greeting", _greeting)
 
 
-def _greeting(found: dict[str, object]) -> Greeting | Fault:
+def _greeting(found: dict[str, object]) -> Greeting | HelperFailure:
     take(found, "helper", _VERSION)
-    return take(found, "error", nested(Fault)) if "error" in found else load(Greeting, found)
+    return take(found, "error", nested(HelperFailure)) if "error" in found else load(Greeting, found)

@@ -10,11 +10,11 @@ from meshdev.config import MAX_CARRIERS, RELAY_PORTS
 from meshdev.wire import values
 from meshdev.wire.codecs import FLAG, PORT, Choice, Integer, Many, Parsed, itself
 from meshdev.wire.helper.answers import (
+    Acknowledged,
     AddressSet,
     Beat,
     DnsOpened,
     DnsSet,
-    Done,
     Result,
     RoutesSet,
     Translations,
@@ -81,7 +81,7 @@ class UpstreamTcp:
     """One marked, non-blocking TCP socket of the server's family, not connected."""
 
     op: ClassVar[str] = "upstream_tcp"
-    answer: ClassVar[type[Result]] = Done
+    answer: ClassVar[type[Result]] = Acknowledged
     server: IPAddress = field(ADDRESS)
 
 
@@ -114,7 +114,7 @@ class SetRelays:
     """The relays that shall lead to this machine's programs, all of them; everything else stays out."""
 
     op: ClassVar[str] = "set_relays"
-    answer: ClassVar[type[Result]] = Done
+    answer: ClassVar[type[Result]] = Acknowledged
     relays: tuple[RelayTarget, ...] = field(
         Many(nested(RelayTarget), MAX_RELAYS, distinct=lambda each: (each.relay, each.protocol))
     )
@@ -137,11 +137,11 @@ class Heartbeat:
 
 
 @message(strict=True)
-class Close:
+class Shutdown:
     """Undo everything, answer, end. EOF does the same without an answer."""
 
     op: ClassVar[str] = "close"
-    answer: ClassVar[type[Result]] = Done
+    answer: ClassVar[type[Result]] = Acknowledged
 
 
 Request = (
@@ -155,6 +155,6 @@ Request = (
     | SetRelays
     | FindTranslations
     | Heartbeat
-    | Close
+    | Shutdown
 )
 REQUESTS: Final[tuple[type[Request], ...]] = get_args(Request)

@@ -22,7 +22,7 @@ from meshdev.manager.control.link import Link
 from meshdev.manager.control.service import serve
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, PodPort, Redirect, State, Try, Want
+from meshdev.wire.agent import AgentHello, Listen, PodPort, Redirect, State, Try, Want
 from meshdev.wire.manager import ToTunnel
 from tests.loops import DEADLINE_SECONDS
 from tests.waiting import until
@@ -71,7 +71,7 @@ class Agent:
     tries: Try | None = None
     log: list[str] = field(default_factory=list)
 
-    async def say(self, message: Hello | Listen | State | bytes) -> None:
+    async def say(self, message: AgentHello | Listen | State | bytes) -> None:
         await self.call.write(message if isinstance(message, bytes) else agent.encode(message))
 
     async def follow(self) -> None:
@@ -181,8 +181,8 @@ def key_of(name: str, token: str = TOKEN) -> str:
 KEYS, OTHER_KEYS = (tuple(key_of(name, token) for name in _NAMES) for token in (TOKEN, OTHER_TOKEN))
 
 
-def hello(name: str = "b-1", address: str = "10.244.0.7") -> Hello:
-    return Hello(name, f"uid-{name}", "default", IPv4Address(address))
+def hello(name: str = "b-1", address: str = "10.244.0.7") -> AgentHello:
+    return AgentHello(name, f"uid-{name}", "default", IPv4Address(address))
 
 
 @asynccontextmanager

@@ -19,9 +19,9 @@ from meshdev.manager.control.core import Core
 from meshdev.manager.control.naming import Naming
 from meshdev.manager.control.pods import Pod
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, PodPort, Probe, State
+from meshdev.wire.agent import AgentHello, Listen, PodPort, Probe, State
 from meshdev.wire.counts import Counts
-from meshdev.wire.intercepts import AGENT_PARTS, MAX_AGENTS, MAX_PART, Agents
+from meshdev.wire.intercepts import AGENT_PARTS, MAX_AGENTS, MAX_PART, AgentKeys
 from meshdev.wire.manager import Claimed, Synced, ToTunnel
 from tests.manager.claims import spec
 from tests.manager.control.sidecars import KEYS, Control, agent_of, joined
@@ -39,21 +39,21 @@ MESSAGES = {
     "intercepts": State(intercepts=tuple((f"{each:032x}", one) for each, one in enumerate(COUNTS))),
     "ways": State(ways=tuple((20_000 + each, "refused") for each in range(8192))),
     "listen": Listen({port: 1000 + each for each, port in enumerate(PORTS)}),
-    "probes": Hello(
+    "probes": AgentHello(
         "p", "u", "n", IPv4Address("10.0.0.1"), tuple(Probe(1, f"{each:01024}", f"{each:01024}") for each in range(64))
     ),
 }
 
 
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
-def test_no_message_takes_more_than_it_is_counted_for(message: Hello | Listen | State) -> None:
+def test_no_message_takes_more_than_it_is_counted_for(message: AgentHello | Listen | State) -> None:
     data = agent.encode(message)
     pods = [Pod() for _ in range(4)]
     gc.collect()
     tracemalloc.start()
     for pod in pods:
         match agent.decode_from_agent(data):
-            case Hello() as hello:
+            case AgentHello() as hello:
                 pod.agent_came(hello, lambda _: None)
             case other:
                 pod.agent_said(other)
@@ -121,13 +121,13 @@ class Told:
         for alias, keys in (("1" * 32, MANY), ("2" * 32, (OTHER_KEY,))):
             self.core.told(Claimed(alias, specs.encode(spec("b")), "ann@laptop", (), ()))
             for part in range(AGENT_PARTS):
-                self.core.told(Agents(alias, part, keys[part * MAX_PART :][:MAX_PART]))
+                self.core.told(AgentKeys(alias, part, keys[part * MAX_PART :][:MAX_PART]))
         self.core.told(Synced())
 
     def pods_with(self, message: State) -> Iterator[Callable[[], None]]:
         """Pods of one workload, made up one by one: each says that."""
         for key in MANY:
-            hello = Hello(f"p{key}", f"u{key}", "default", IPv4Address("10.244.0.7"))
+            hello = AgentHello(f"p{key}", f"u{key}", "default", IPv4Address("10.244.0.7"))
             pod = self.core.agent_came(key, hello, lambda _: None)
             yield lambda key=key, pod=pod, hello=hello: self.core.agent_said(key, hello.uid, pod, message)  # type: ignore[misc]  # a default in a lambda
 
@@ -148,13 +148,13 @@ def test_one_workload_does_not_fill_the_memory() -> None:
         say()
     with pytest.raises(Refused):
         next(pods)()
-    other = Hello("p", "u", "default", IPv4Address("10.244.0.8"))  # of the other workload: there is room
+    other = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))  # of the other workload: there is room
     told.core.agent_said(OTHER_KEY, "u", told.core.agent_came(OTHER_KEY, other, lambda _: None), LARGEST)
 
 
 def test_what_a_pod_leaves_is_free_again() -> None:
     told = Told()
-    hello = Hello("p", "u", "default", IPv4Address("10.244.0.8"))
+    hello = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))
     for _ in range(100):
         pod = told.core.agent_came(KEY, hello, lambda _: None)
         told.core.agent_said(KEY, "u", pod, LARGEST)
@@ -182,8 +182,8 @@ async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
 
 def test_an_agent_has_one_pod() -> None:
     told = Told()
-    hello = Hello("p", "u", "default", IPv4Address("10.244.0.8"))
+    hello = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))
     told.core.agent_came(KEY, hello, lambda _: None)
     told.core.agent_came(KEY, hello, lambda _: None)  # its next stream
     with pytest.raises(Refused, match="another pod's agent"):
-        told.core.agent_came(KEY, Hello("q", "v", "default", IPv4Address("10.244.0.9")), lambda _: None)
+        told.core.agent_came(KEY, AgentHello("q", "v", "default", IPv4Address("10.244.0.9")), lambda _: None)

@@ -12,7 +12,7 @@ from meshdev.manager.control.link import Link
 from meshdev.wire.control import Close
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import Report
-from meshdev.wire.manager import Allow, Pod, Synced, ToControl, ToTunnel
+from meshdev.wire.manager import Allow, ManagerPod, Synced, ToControl, ToTunnel
 from tests.manager.standin import Visitor, hello, running
 from tests.waiting import until
 
@@ -39,7 +39,7 @@ async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(
                 visitor.say(Close("bye", ""))
                 await until(lambda name=name: f"left {name}" in caplog.messages)  # type: ignore[misc]  # a default in a lambda
             assert f"joined {name}" in caplog.messages
-    assert heard == [Pod(IPv4Address("10.244.0.9")), Synced()] * 2
+    assert heard == [ManagerPod(IPv4Address("10.244.0.9")), Synced()] * 2
     task.cancel()
     await asyncio.wait([task])
 

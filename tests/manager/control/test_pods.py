@@ -6,8 +6,8 @@ from ipaddress import IPv4Address
 from meshdev.intercept.spec import Port
 from meshdev.manager.control.pods import Held, Pod
 from meshdev.sidecar.envoy.claims import Claim
-from meshdev.wire.agent import MAX_CLAIMED_PORTS, FromControl, Hello, PodPort, State, Try, Want
-from meshdev.wire.intercepts import Found, Relay
+from meshdev.wire.agent import MAX_CLAIMED_PORTS, AgentHello, FromControl, PodPort, State, Try, Want
+from meshdev.wire.intercepts import ProbeResult, Relay
 from tests.manager.claims import spec
 
 MANAGER = IPv4Address("10.244.0.9")
@@ -23,7 +23,7 @@ def held(number: int, ports: range) -> Held:
 def joined(said: list[FromControl]) -> Pod:
     """A pod whose agent and Envoy are there."""
     pod = Pod()
-    pod.agent_came(Hello("b-1", "u-1", "default", IPv4Address("10.244.0.7")), said.append)
+    pod.agent_came(AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7")), said.append)
     pod.agent_said(State())
     pod.envoy_came(lambda _: None)
     return pod
@@ -58,13 +58,13 @@ def test_a_claim_with_one_port_too_many_is_refused_and_the_others_go_on() -> Non
     assert {report.id: report.state for report in pod.reports(claims[1:])}[claims[-1].alias] == "joined"
 
 
-class Searched(tuple[tuple[int, Found], ...]):
+class Searched(tuple[tuple[int, ProbeResult], ...]):
     """Counts how often it was gone through."""
 
     __slots__ = ()
     times = 0
 
-    def __iter__(self) -> Iterator[tuple[int, Found]]:
+    def __iter__(self) -> Iterator[tuple[int, ProbeResult]]:
         Searched.times += 1
         return super().__iter__()
 

@@ -17,7 +17,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from meshdev.manager.control import service
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
 from meshdev.wire import agent
-from meshdev.wire.agent import Hello, Listen, PodPort, State
+from meshdev.wire.agent import AgentHello, Listen, PodPort, State
 from meshdev.wire.counts import Counts
 from tests.manager.control.sidecars import KEYS, Control, agent_of, channel, control, joined, metadata
 from tests.manager.control.words import Words
@@ -108,7 +108,7 @@ async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: p
         calls = []
         for number in range(4):
             call = line.stream_stream(agent.METHOD)(metadata=metadata(f"stranger-{number}-" + "x" * 20))
-            await call.write(agent.encode(Hello(f"p{number}", f"u{number}", "default", IPv4Address("127.0.0.1"))))
+            await call.write(agent.encode(AgentHello(f"p{number}", f"u{number}", "default", IPv4Address("127.0.0.1"))))
             calls.append(call)
             await until(lambda number=number, call=call: call.done() or len(list(mesh.core.pods())) == number + 1)  # type: ignore[misc]  # a default in a lambda
         assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
-from meshdev.wire.intercepts import Agents, Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.intercepts import AgentKeys, Intercept, Local, Relays, Report, Withdraw
 from tests.manager.claims import HTTP, spec
 from tests.manager.control.sidecars import KEYS
 from tests.manager.test_intercepts import Ann
@@ -37,7 +37,7 @@ class Words:
 
     def agents(self, one: Spec, *keys: str, part: int = 0) -> None:
         self._order += 1
-        self._ann.say(Agents(one.id, part, keys, self._order))
+        self._ann.say(AgentKeys(one.id, part, keys, self._order))
 
     def local(self, one: Spec = B, up: bool = True, port: Port = HTTP) -> None:
         self._order += 1
