@@ -122,8 +122,12 @@ _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
 
 def encode(message: Message) -> bytes:
     """The whole frame of *message*."""
-    body = json.dumps(dump(message), separators=(",", ":"), ensure_ascii=False)
-    return frames.frame(_NUMBERS[type(message)], body.encode())
+    return frames.frame(_NUMBERS[type(message)], encode_body(message))
+
+
+def encode_body(message: Message) -> bytes:
+    """What the frame of *message* holds."""
+    return json.dumps(dump(message), separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def decode(kind: int, body: bytes) -> Message | None:

@@ -9,36 +9,54 @@
     tunnel  → {"synced": true}                                   claims told so far are all there are
     tunnel  → {"seen": {"event": "joined", "holder": "ann@laptop", "address": "198.18.0.2"}}
     control → {"allow": {"relay": 20001, "addresses": ["10.244.0.7"], "keep": false}}
-    control → {"report": {"id": …, "pod": …, …}}
+    control → {"report": {"id": …, "pod": …, "gone": false, "body": "{…}"}}
 
-Both tell states, never changes, so a side that was slow or began anew is told the newest and needs no history.
+Both tell states, never changes, so a side that was slow or began anew is told the newest and needs no history. The body
+of a report is a REPORT (meshdev.wire.intercepts) that the tunnel container forwards to the session and never reads.
 """
 
 import json
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.wire.codecs import FLAG, PORT, Many, Text, itself
+from meshdev.wire.codecs import FLAG, PORT, Codec, InvalidValueError, Many, Text, itself
 from meshdev.wire.intercepts import (
     EXCLUDED,
     MAX_AGENTS,
+    MAX_POD,
     MAX_RELAYS,
     MAX_SPEC,
     RELAY,
     TRANSPORT,
     AgentKeys,
     Relay,
-    Report,
     Transport,
 )
 from meshdev.wire.message import Keyed, decode, field, message, nested
-from meshdev.wire.objects import IDENTITY, IPV4, Line
+from meshdev.wire.objects import IDENTITY, IPV4, ForPeople, Line
 
 #: Bytes of one datagram: a spec, escaped once more, and its relays. Below the kernel's 208 KiB for a socket's queue.
 MAX_DATAGRAM: Final = 64 << 10
 #: Pods of one claim that may use a relay.
 MAX_ADDRESSES: Final = MAX_AGENTS
+#: Bytes of one report's body. The longest text that a report may have takes 4 KiB.
+MAX_BODY: Final = 8 << 10
 _HOLDER: Final = Line(128)
+
+
+class _Body(Codec[bytes]):
+    """JSON that is not for whoever reads the message around it."""
+
+    _text: Final = Text(MAX_BODY)
+
+    def load(self, value: object) -> bytes:
+        body = self._text.load(value).encode()  # lone surrogates: UnicodeEncodeError is a ValueError
+        if len(body) > MAX_BODY:
+            raise InvalidValueError
+        return body
+
+    def dump(self, value: bytes) -> object:
+        return value.decode()
 
 
 @message()
@@ -101,12 +119,22 @@ class Allow:
     keep: bool = field(FLAG)
 
 
+@message()
+class PodReport:
+    """What one pod reports of a claim: *body* is a REPORT as the session gets it, *gone* its last one."""
+
+    id: str = field(IDENTITY)
+    pod: str = field(ForPeople(MAX_POD))
+    gone: bool = field(FLAG)
+    body: bytes = field(_Body())
+
+
 ToControl = ManagerPod | Claimed | AgentKeys | Withdrawn | Synced | Seen
-ToTunnel = Allow | Report
+ToTunnel = Allow | PodReport
 
 
 _TO_CONTROL: Final[Keyed[ToControl]] = Keyed(ManagerPod, Withdrawn, Synced, claim=Claimed, agents=AgentKeys, seen=Seen)
-_TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(allow=Allow, report=Report)
+_TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(allow=Allow, report=PodReport)
 
 
 def encode(message: ToControl | ToTunnel) -> bytes:

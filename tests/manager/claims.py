@@ -7,8 +7,9 @@ from typing import Self
 from meshdev.intercept import spec as specs
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Mode, Port, Spec, Workload
-from meshdev.wire.intercepts import Intercept
-from meshdev.wire.manager import Claimed, Synced, ToControl, ToTunnel, decode_to_control, encode
+from meshdev.wire.control import encode_body
+from meshdev.wire.intercepts import Intercept, Report
+from meshdev.wire.manager import Claimed, PodReport, Synced, ToControl, ToTunnel, decode_to_control, encode
 from tests.loops import DEADLINE_SECONDS
 
 KEY = "a" * 64
@@ -24,6 +25,11 @@ def spec(name: str, *ports: Port, mode: Mode = "mesh", value: str = "1") -> Spec
 
 def intercept(one: Spec, order: int, *, reset_older: bool = False) -> Intercept:
     return Intercept(one.id, specs.encode(one), reset_older, order)
+
+
+def reported(alias: str, report: Report) -> PodReport:
+    """As control sends it to the tunnel container, which knows the claim by *alias*."""
+    return PodReport(alias, report.pod, report.state == "gone", encode_body(report))
 
 
 class Listener:

@@ -14,7 +14,7 @@ from meshdev.tunnel.claims import Claims, Wish
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.intercepts import MAX_AGENTS, AgentKeys, Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import ListeningPort
-from tests.manager.claims import Listener, spec
+from tests.manager.claims import Listener, reported, spec
 from tests.manager.standin import Manager, running
 from tests.tunnel.standin import Laptop, dial
 from tests.tunnel.standin import Relay as Wire
@@ -51,7 +51,7 @@ async def test_a_claim_gets_its_relays_and_is_withdrawn(
             assert heard == [Relays(B.id, (Relay(8080, "tcp", 20000),))]
             claims = [control.claimed(), control.claimed()]
             assert [claim.up for claim in claims] == [(), (ListeningPort(8080, "tcp"),)]
-            control.say(Report(claims[0].id, "b-1", "acked"))
+            control.say(reported(claims[0].id, Report(B.id, "b-1", "acked")))
             await until(lambda: heard[-1] == Report(B.id, "b-1", "acked"))
             pool.claims.withdraw(B.id)
             await until(lambda: heard[-1] == Relays(B.id))

@@ -191,7 +191,7 @@ TO_CONTROL: Final[dict[str, manager.ToControl]] = {
 }
 TO_TUNNEL: Final[dict[str, manager.ToTunnel]] = {
     "allow": manager.Allow(20001, (SERVER,), True),
-    "tunnel_report": _REPORT,
+    "tunnel_report": manager.PodReport(ID, "b-1", False, b'{"id":"1"}'),
 }
 
 _HTTP: Final = agent.PodPort(8080)

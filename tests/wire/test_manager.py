@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
-from meshdev.wire.intercepts import MAX_PART, MAX_RELAYS, MAX_SPEC, AgentKeys, Relay, Report
+from meshdev.wire.intercepts import MAX_PART, MAX_RELAYS, MAX_SPEC, AgentKeys, Relay
 from meshdev.wire.manager import (
     MAX_ADDRESSES,
+    MAX_BODY,
     MAX_DATAGRAM,
     Allow,
     Claimed,
     ListeningPort,
     ManagerPod,
+    PodReport,
     Seen,
     Synced,
     ToControl,
@@ -58,11 +60,8 @@ TO_TUNNEL: list[tuple[ToTunnel, str]] = [
         '{"allow":{"relay":20001,"addresses":["10.244.0.7"],"keep":false}}',
     ),
     (
-        Report(ID, "b-1", "joined", up=1, pending=("9999",)),
-        (
-            f'{{"report":{{"id":"{ID}","pod":"b-1","state":"joined","text":"","matched":0,"fell_back":0,"errors":0,'
-            '"older":0,"up":1,"way":"untried","pending":["9999"]}}'
-        ),
+        PodReport(ID, "b-1", False, '{"text":"é"}'.encode()),
+        f'{{"report":{{"id":"{ID}","pod":"b-1","gone":false,"body":"{{\\"text\\":\\"\\u00e9\\"}}"}}}}',
     ),
 ]
 
@@ -93,10 +92,12 @@ def test_literal_json_to_tunnel(message: ToTunnel, text: str) -> None:
         ("allow", "addresses", [str(IPv4Address(number)) for number in range(MAX_ADDRESSES + 1)]),
         ("allow", "addresses", "10.0.0.1"),
         ("allow", "keep", None),
-        ("report", "state", "well"),
         ("report", "id", "x"),
-        ("report", "up", MAX_RELAYS + 1),
-        ("report", "way", "long"),
+        ("report", "gone", "no"),
+        ("report", "body", {}),
+        ("report", "body", "x" * (MAX_BODY + 1)),
+        ("report", "body", "é" * (MAX_BODY // 2 + 1)),
+        ("report", "body", "\ud800"),
     ],
 )
 def test_wrong_values_are_refused(inner: str, key: str, value: Any) -> None:
@@ -129,6 +130,6 @@ def test_the_largest_fit_a_datagram() -> None:
         Claimed(ID, '"' * MAX_SPEC, "h" * 128, relays, ups),
         AgentKeys(ID, 3, tuple(f"{number:064x}" for number in range(MAX_PART))),
         Allow(20000, tuple(IPv4Address("255.255.252.0") + number for number in range(MAX_ADDRESSES)), True),
-        Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024),
+        PodReport(ID, "\U0001f600" * 253, True, b"\x01" * MAX_BODY),
     ]
     assert max(len(encode(message)) for message in largest) <= MAX_DATAGRAM

@@ -18,8 +18,9 @@ from meshdev.manager.control.xds import Answer, Stream
 from meshdev.sidecar.envoy.claims import Claim
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import AgentHello, FromControl, Listen, PodPort, State
+from meshdev.wire.control import encode_body
 from meshdev.wire.intercepts import AgentKeys, Report
-from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, ManagerPod, Synced, ToTunnel, Withdrawn
+from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, ManagerPod, PodReport, Synced, ToTunnel, Withdrawn
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ class Core:
         for allow in self._allowed.values():
             yield f"allow {allow.relay}", allow
         for pod in self.pods():
-            for report in pod.told():
-                yield _key(report), report
+            for alias, report in pod.reported():
+                yield _keyed(alias, report)
 
     def _claimed(self, message: Claimed) -> None:
         if self._heard is not None:
@@ -226,8 +227,8 @@ class Core:
                 del self._pods[key]
             for each in (AgentHello, Listen, State):
                 self._budget.release(key, (uid, each))
-            for report in pod.last_words():
-                self._tell(_key(report), report)
+            for alias, report in pod.last_reports():
+                self._tell(*_keyed(alias, report))
         else:
             self._follow_pod(key, pod)
 
@@ -246,8 +247,8 @@ class Core:
             return
         held = [each for each in self._held_by(key) if pod.name not in each.excluded]
         pod.follow(held, self._manager, patient=self._clock() - self._synced_at < SETTLE_SECONDS)
-        for report in pod.reports(held):
-            self._tell(_key(report), report)
+        for alias, report in pod.reports(held):
+            self._tell(*_keyed(alias, report))
 
     def _held_by(self, key: str) -> list[Held]:
         """The claims that name that key, oldest first; an id that two sessions use is the first one's."""
@@ -288,5 +289,6 @@ class Core:
                 self._tell(f"allow {each.relay}", allow)
 
 
-def _key(report: Report) -> str:
-    return f"report {report.id} {report.pod}"
+def _keyed(alias: str, report: Report) -> tuple[str, PodReport]:
+    message = PodReport(alias, report.pod, report.state == "gone", encode_body(report))
+    return f"report {alias} {report.pod}", message

@@ -257,8 +257,8 @@ class Pod:
 
     # -- what sessions hear ----------------------------------------------------------------------------------------
 
-    def reports(self, held: Iterable[Held]) -> Iterator[Report]:
-        """What is new, under the aliases of the claims. Of a claim that is over, once: when nothing of it is left."""
+    def reports(self, held: Iterable[Held]) -> Iterator[tuple[str, Report]]:
+        """What is new, with the alias of its claim. Of a claim that is over, once: when nothing of it is left."""
         if self._hello is None:
             return
         there = set()
@@ -267,25 +267,25 @@ class Pod:
             report = self._report(each, self._hello)
             if self._reported.get(each.alias) != report:
                 self._reported[each.alias] = report
-                yield report
+                yield each.alias, report
         for alias in [alias for alias in self._reported if alias not in there]:
             if self.alone or self._without(alias):
-                del self._reported[alias]
-                yield Report(alias, self._hello.pod, "gone")
+                yield alias, _gone(self._reported.pop(alias))
 
-    def last_words(self) -> Iterator[Report]:
+    def last_reports(self) -> Iterator[tuple[str, Report]]:
         """The pod is gone for all."""
         for alias, report in self._reported.items():
-            yield Report(alias, report.pod, "gone")
+            yield alias, _gone(report)
         self._reported.clear()
 
-    def told(self) -> Iterator[Report]:
-        """Everything that was said and still holds."""
-        yield from self._reported.values()
+    def reported(self) -> Iterator[tuple[str, Report]]:
+        """Everything that was reported and still holds."""
+        yield from self._reported.items()
 
     def _report(self, each: Held, hello: AgentHello) -> Report:
         state = self._state or State()
-        counts = self._counts.get(each.claim.spec.id, Counts())
+        id_ = each.claim.spec.id
+        counts = self._counts.get(id_, Counts())
         ports = {pod_port(port) for port in each.claim.spec.ports}
         older = sum(count for port, count in state.older if port in ports)
         if each.claim.spec.mode == "proxy":
@@ -296,16 +296,16 @@ class Pod:
         apart = {port: why for port, why in state.apart if port in ports}
         pending = tuple(str(port) for port, why in sorted(apart.items()) if why == "no-listener")
         if each.alias in self._refused:
-            return Report(each.alias, hello.pod, "nacked", self._refused[each.alias][1], *told)
+            return Report(id_, hello.pod, "nacked", self._refused[each.alias][1], *told)
         if each.alias in self._unfit:
-            return Report(each.alias, hello.pod, "nacked", _TOO_MANY_PORTS, *told)
+            return Report(id_, hello.pod, "nacked", _TOO_MANY_PORTS, *told)
         if self._envoy is not None and self._envoy.stream.refused is not None:
-            return Report(each.alias, hello.pod, "nacked", self._envoy.stream.refused, *told)
+            return Report(id_, hello.pod, "nacked", self._envoy.stream.refused, *told)
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
         right = self._redirected_ports() | {port for port, why in apart.items() if why in _RIGHTLY_APART}
         done = taken and right >= ports & {one.port for one in self._wanted}
         why = ", ".join(f"{port}: {why}" for port, why in sorted(apart.items()))
-        return Report(each.alias, hello.pod, "acked" if done else "joined", why, *told, pending)
+        return Report(id_, hello.pod, "acked" if done else "joined", why, *told, pending)
 
     def _without(self, alias: str) -> bool:
         """Neither Envoy nor the agent has anything of it."""
@@ -318,6 +318,10 @@ class Pod:
 
     def _redirected_ports(self) -> set[PodPort]:
         return set(self._state.redirected) if self._state is not None else set()
+
+
+def _gone(report: Report) -> Report:
+    return Report(report.id, report.pod, "gone")
 
 
 def _way(claim: Claim, found: Mapping[int, ReturnPath]) -> ReturnPath:

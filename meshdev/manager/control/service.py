@@ -21,6 +21,7 @@ from meshdev.errors import ProtocolError
 from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import MAX_WAITING, Core
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, Answer
+from meshdev.manager.rate import TokenBucket
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
 from meshdev.wire.agent import AgentHello, Listen, State
@@ -275,16 +276,14 @@ async def _first(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa
 async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any]:  # noqa: ANN401 -- protobuf has no types
     """*first*, then what comes, no faster than it may: gRPC's flow control holds the sender then."""
     clock = asyncio.get_running_loop().time
-    credit, since = _BURST, clock()
+    rate = TokenBucket(_PER_SECOND, _BURST, clock())
     for each in first:
         yield each
         del each
     first = ()
     async for request in requests:
-        credit, since = min(_BURST, credit + _PER_SECOND * (clock() - since)), clock()
-        if credit < 1:
-            await asyncio.sleep((1 - credit) / _PER_SECOND)
-        credit -= 1
+        if seconds := rate.delay(clock()):
+            await asyncio.sleep(seconds)
         yield request
         del request  # nothing of it is kept while the next is awaited
 

@@ -8,7 +8,7 @@ LINGER_SECONDS: until every sidecar has forgotten the way, it must not end in so
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -16,23 +16,26 @@ from meshdev.config import RELAY_PORTS
 from meshdev.errors import FirewallError, MeshdevError, ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
+from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import Network
+from meshdev.manager.tunnel.reports import Reports
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
 from meshdev.wire.control import INTERCEPT_PROTOCOL, encode
-from meshdev.wire.intercepts import (
-    AgentKeys,
-    ClaimRefusal,
-    Intercept,
-    Local,
-    Relay,
-    Relays,
-    Report,
-    Transport,
-    Withdraw,
+from meshdev.wire.frames import REPORT, frame
+from meshdev.wire.intercepts import AgentKeys, ClaimRefusal, Intercept, Local, Relay, Relays, Transport, Withdraw
+from meshdev.wire.manager import (
+    Allow,
+    Claimed,
+    ListeningPort,
+    ManagerPod,
+    PodReport,
+    Synced,
+    ToControl,
+    ToTunnel,
+    Withdrawn,
 )
-from meshdev.wire.manager import Allow, Claimed, ListeningPort, ManagerPod, Synced, ToControl, ToTunnel, Withdrawn
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,6 @@ MAX_RELAYS: Final = 128
 #: which nobody's packets pass.
 MAX_CHANGES: Final = 2 * MAX_INTERCEPTS
 CHANGES_PER_SECOND: Final = 8.0
-#: Pods of one intercept whose last report is kept.
-MAX_REPORTS: Final = 1024
 
 #: A laptop with relays is asked for a sign of life so often that one second without any is silence.
 ASK_SECONDS: Final = 0.25
@@ -65,7 +66,7 @@ class _Held:
     excluded: tuple[str, ...] = ()
     up: set[tuple[int, Transport]] = field(default_factory=set)
     agents: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    reports: dict[str, Report] = field(default_factory=dict)
+    reports: Reports = field(default_factory=Reports)
     lingering: Timer | None = None
 
 
@@ -74,20 +75,10 @@ class _Holder:
     """What one session has."""
 
     session: Session
+    changes: TokenBucket
     held: dict[str, _Held] = field(default_factory=dict)
     silent: bool = False
     cut: bool = False
-    changes: float = MAX_CHANGES
-    counted: float = 0.0
-
-    def may_change(self, now: float) -> bool:
-        """Count one more change; False where it is one too many."""
-        self.changes = min(MAX_CHANGES, self.changes + CHANGES_PER_SECOND * (now - self.counted))
-        self.counted = now
-        if self.changes < 1:
-            return False
-        self.changes -= 1
-        return True
 
 
 class Intercepts:
@@ -127,8 +118,8 @@ class Intercepts:
         for held in holder.held.values() if holder else ():
             if held.lingering is None:
                 _tell_relays(session, Relays(held.id, held.relays))
-            for report in held.reports.values():
-                _tell_report(session, report)
+            for report in held.reports:
+                _forward(session, held, report)
 
     def forget(self, session: Session) -> None:
         """The session is gone, and its relays with it."""
@@ -144,12 +135,15 @@ class Intercepts:
     # -- from sessions ---------------------------------------------------------------------------------------------
 
     def _declare(self, session: Session, message: Intercept) -> None:
-        holder = self._holders.setdefault(session.id, _Holder(session))
+        holder = self._holders.get(session.id)
+        if holder is None:
+            changes = TokenBucket(CHANGES_PER_SECOND, MAX_CHANGES, self._loop.clock())
+            holder = self._holders[session.id] = _Holder(session, changes)
         try:
             _refuse_older(session)
             held = self._held(holder, message, _read_spec(message))
         except (_Older, ProtocolError, FirewallError, _Full) as error:
-            if holder.may_change(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
+            if holder.changes.take(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
                 log.warning("an intercept of %s is refused: %s", session.holder, error)
             code = error.code if isinstance(error, MeshdevError) else error.word
             _tell_relays(session, Relays(message.id, (), ClaimRefusal(code, str(error))))
@@ -178,7 +172,7 @@ class Intercepts:
         return held
 
     def _new(self, holder: _Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> _Held:
-        if not holder.may_change(self._loop.clock()):
+        if not holder.changes.take(self._loop.clock()):
             raise _Full("this session changes its intercepts too often")
         relays = self._free_relays(holder, wanted)
         self._network.open_relays([(one.protocol, one.relay) for one in relays], holder.session.address)
@@ -321,23 +315,16 @@ class Intercepts:
                 relay = self._by_relay.get(message.relay)
                 if relay is not None:
                     self._allow(relay, message)
-            case Report() if message.id in self._by_alias:
+            case PodReport() if message.id in self._by_alias:
                 holder, held = self._by_alias[message.id]
-                self._report(holder, held, replace(message, id=held.id))
+                held.reports.put(message)
+                _forward(holder.session, held, message)
 
     def _allow(self, relay: Relay, message: Allow) -> None:
         try:
             self._network.allow((relay.protocol, relay.relay), message.addresses, keep=message.keep)
         except FirewallError as error:
             log.warning("%s", error.message)
-
-    def _report(self, holder: _Holder, held: _Held, report: Report) -> None:
-        held.reports.pop(report.pod, None)
-        held.reports[report.pod] = report
-        if len(held.reports) > MAX_REPORTS:
-            over = (pod for pod, one in held.reports.items() if one.state == "gone")
-            del held.reports[next(over, next(iter(held.reports)))]
-        _tell_report(holder.session, report)
 
 
 class _Full(Exception):  # noqa: N818 -- an answer, not a fault
@@ -382,5 +369,5 @@ def _tell_relays(session: Session, message: Relays) -> None:
     session.tell(message.id, encode(message))
 
 
-def _tell_report(session: Session, message: Report) -> None:
-    session.tell(f"{message.id} {message.pod}", encode(message))
+def _forward(session: Session, held: _Held, report: PodReport) -> None:
+    session.tell(f"{held.id} {report.pod}", frame(REPORT, report.body))

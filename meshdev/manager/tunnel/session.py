@@ -13,6 +13,7 @@ from typing import Final
 
 from meshdev.config import GRACE_SECONDS, PROTOCOL
 from meshdev.errors import DeviceError, MeshdevError, TunnelError
+from meshdev.manager.rate import TokenBucket
 from meshdev.pump.loop import Loop, Timer
 from meshdev.pump.pump import Pump
 from meshdev.tun.device import TunDevice
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 #: newer ones of the same key.
 _MAX_WAITING: Final = 64
 _RETRY_SECONDS: Final = 0.05
+#: Frames that one session is told at once, and then a second: a report of each of 1,024 pods, and so many again every
+#: two seconds. What pods report comes through this process, whose loop moves everybody's packets.
+MAX_TOLD: Final = 2048
+TOLD_PER_SECOND: Final = 512.0
 
 
 class Session:
@@ -60,6 +65,7 @@ class Session:
         self._voice: int | None = None
         self._outbox: dict[str, bytes] = {}
         self._retry: Timer | None = None
+        self._rate = TokenBucket(TOLD_PER_SECOND, MAX_TOLD, loop.clock())
         self._heard = loop.clock()
         self.last_order = 0
         """The newest of its control messages."""
@@ -126,7 +132,8 @@ class Session:
             pump.ask()
 
     def tell(self, key: str, frame: bytes) -> None:
-        """Send *frame* over the voice when there is room; a newer one of the same key replaces one that waits."""
+        """Send *frame* over the voice when there is room, at no more than :data:`TOLD_PER_SECOND`; a newer one of the
+        same key replaces one that waits."""
         self._outbox[key] = frame
         self._flush()
 
@@ -138,7 +145,7 @@ class Session:
 
     def _flush(self) -> None:
         while self._outbox and self._voice is not None and (pump := self._carriers.get(self._voice)):
-            if pump.waiting >= _MAX_WAITING:
+            if pump.waiting >= _MAX_WAITING or not self._rate.take(self._loop.clock()):
                 self._flush_later()
                 return
             key = next(iter(self._outbox))

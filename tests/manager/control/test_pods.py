@@ -38,7 +38,7 @@ def test_more_relays_than_256_lead_to_one_workload() -> None:
     (tried,) = (message for message in said if isinstance(message, Try))
     assert len(tried.relays) == 600
     pod.agent_said(State(ways=tuple((relay, "open") for relay in tried.relays)))
-    assert [report.way for report in pod.reports(claims)] == ["open"] * 60
+    assert [report.way for _, report in pod.reports(claims)] == ["open"] * 60
 
 
 def test_a_claim_with_one_port_too_many_is_refused_and_the_others_go_on() -> None:
@@ -48,14 +48,14 @@ def test_a_claim_with_one_port_too_many_is_refused_and_the_others_go_on() -> Non
     pod.follow(claims, MANAGER, patient=False)
     (want,) = (message for message in said if isinstance(message, Want))
     assert {each.port for each in want.ports} == {PodPort(port) for port in range(1000, 1000 + MAX_CLAIMED_PORTS)}
-    reports = list(pod.reports(claims))
+    reports = [report for _, report in pod.reports(claims)]
     assert [report.state for report in reports] == ["joined"] * 4 + ["nacked"]
     assert "at most 256 ports" in reports[-1].text
     said.clear()
     pod.follow(claims[1:], MANAGER, patient=False)
     (want,) = (message for message in said if isinstance(message, Want))
     assert PodPort(1256) in {each.port for each in want.ports}, "there is room for it now"
-    assert {report.id: report.state for report in pod.reports(claims[1:])}[claims[-1].alias] == "joined"
+    assert {alias: report.state for alias, report in pod.reports(claims[1:])}[claims[-1].alias] == "joined"
 
 
 class Searched(tuple[tuple[int, ProbeResult], ...]):
@@ -74,7 +74,7 @@ def test_a_large_state_is_gone_through_once_for_all_claims() -> None:
     claims = [held(number, range(8000, 8002)) for number in range(60)]
     pod.follow(claims, MANAGER, patient=False)
     pod.agent_said(State(ways=Searched((relay, "open") for relay in range(20000, 28000))))
-    assert [report.way for report in pod.reports(claims)] == ["open"] * 60
+    assert [report.way for _, report in pod.reports(claims)] == ["open"] * 60
     assert Searched.times == 1
     pod.agent_went()
-    assert [report.way for report in pod.reports(claims)] == ["untried"] * 60
+    assert [report.way for _, report in pod.reports(claims)] == ["untried"] * 60
