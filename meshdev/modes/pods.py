@@ -198,7 +198,7 @@ class Pods:
             return f"the sidecar of pod {replica.name}, which is {sidecar.state}{words}"
         if report.state != "acked" or report.up != up:
             return f"pod {replica.name} to take the route{f': {report.text}' if report.text else ''}"
-        if self._tcp and report.way != "open" and not (self.proven and report.way == "refused"):
+        if self._tcp and report.return_path != "open" and not (self.proven and report.return_path == "refused"):
             return f"pod {replica.name} to reach this machine"
         return None
 
@@ -217,7 +217,7 @@ class Pods:
             yield from self._silence(replica)
         elif report.state == "nacked":
             yield "nacked", 0.0, InterceptError(f"Envoy in pod {replica.name} refuses the route: {report.text}")
-        elif report.way == "refused" and not self.proven:
+        elif report.return_path == "refused" and not self.proven:
             yield (
                 "refused",
                 SILENT_SECONDS,
@@ -227,7 +227,7 @@ class Pods:
                     "cluster hides the pod's address from it (kube-proxy --masquerade-all)",
                 ),
             )
-        elif report.way == "silent":
+        elif report.return_path == "silent":
             yield (
                 "silent",
                 SILENT_SECONDS,

@@ -144,7 +144,7 @@ class SessionClaim:
             former, self._there = self._there, {}
             self._nobody.set()
             for each in former.values():  # what was counted stays counted
-                self._reported(replace(each, state="joined", text="", up=0, way="untried"))
+                self._reported(replace(each, state="joined", text="", up=0, return_path="untried"))
         self._pod = pod
 
     def looked(self, port: Port, target: Target | None) -> None:

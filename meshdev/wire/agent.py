@@ -1,30 +1,31 @@
-"""What the agent in a pod and the manager's control container say to each other: one JSON object a message.
+"""Messages between the agent in a pod and the manager's control container, one JSON object each.
 
 They travel on one bidirectional gRPC stream, :data:`METHOD`, with the agent's token in the metadata
 (:data:`METADATA_KEY`, as on Envoy's own stream)::
 
     agent   → {"hello": {"pod": "b-1", "uid": …, "namespace": …, "address": "10.244.0.7", "probes": […]}}    first
     control → {"want": [{"port": "8080", "protocol": "http", "mode": "mesh", "reset_older": false}]}
-    agent   → {"listen": {"8080": 15801, "9090/udp": 15802}}        where Envoy shall listen for them
-    control → {"redirect": ["8080"]}                                 after Envoy took the listeners and routes
-    control → {"try": ["20001"], "address": "10.244.0.9"}            ways to laptops that this pod may use now
+    agent   → {"listen": {"8080": 15801, "9090/udp": 15802}}        where Envoy is to listen for them
+    control → {"redirect": ["8080"]}                                 once Envoy accepted listeners and routes
+    control → {"try": ["20001"], "address": "10.244.0.9"}            relays that this pod may use now
     agent   → {"state": {"redirected": ["8080"], "apart": {"7000": "speaks-first"}, "older": {"8080": 3},
                          "intercepts": {"<id>": {"matched": 5, "fell_back": 1, "errors": 0}},
                          "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 0}},
                          "ways": {"20001": "open"}}}
 
-All of them tell whole states, so a stream that broke is followed by another without history. Two rules:
+Every message carries a whole state, so after a broken stream the next one needs no history. Two rules:
 
 * what Envoy was once served for a port stays as long as the agent's stream: listener, routes and the original's
-  cluster. A port that nobody wants any more has no claims, so its kept-alive connections go to the original for as
-  long as their clients like; new ones no longer come there. Taking a listener or cluster away would fail requests;
-* a pod has taken what is wanted when each port is in ``redirected`` or in ``apart``, which says why it is not.
+  cluster. A port that is no longer wanted has no claims, so its kept-alive connections go to the original for as long
+  as their clients keep them; new connections no longer reach the listener. Removing a listener or cluster would fail
+  requests;
+* a pod has applied what is wanted when each port is in ``redirected``, or in ``apart`` with the reason why it is not.
 
-The agent may hold a redirect back for a while: the app does not listen, Envoy has died. It then says so.
+The agent may hold a redirect back: the app does not listen yet, or Envoy has exited. It then reports the reason.
 
-A way is tried by a connection that is closed at once: what stands between pod and laptop (a NetworkPolicy, a firewall)
-is found before anything depends on it. It is ``open``, ``refused`` (somebody answered: nobody listens, or it is not
-allowed), or ``silent``: then it is tried again each second.
+A relay is probed by a connection that is closed at once, so that a NetworkPolicy or firewall between pod and laptop is
+found before anything depends on it. Its return path is ``open``, ``refused`` (there was an answer: nothing listens, or
+it is not allowed) or ``silent``, and is then probed again every second.
 """
 
 import json
@@ -44,9 +45,9 @@ from meshdev.wire.objects import IPV4, Line
 
 Mode = Literal["proxy", "mesh"]
 Protocol = Literal["tcp", "udp", "http"]
-#: Why a port that is wanted is not redirected: nobody listens (a probe shall see that), the server speaks first (there
-#: are no requests to look at), Envoy is not there (the original serves), or the manager has not asked for it yet.
-Apart = Literal["no-listener", "speaks-first", "no-envoy", "waiting"]
+#: Why a wanted port is not redirected: nothing listens (probes must see that), the server speaks first (there are no
+#: requests to match), Envoy is not running (the original serves), or the manager has not asked for it yet.
+HoldReason = Literal["no-listener", "speaks-first", "no-envoy", "waiting"]
 
 #: The gRPC method; requests and answers are the bytes of :func:`encode`.
 SERVICE: Final = "meshdev.v1.Agent"
@@ -56,18 +57,18 @@ METADATA_KEY: Final = "x-meshdev-token"
 
 MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
-FOUND: Final[tuple[ProbeResult, ...]] = ("open", "refused", "silent")
-APART: Final[tuple[Apart, ...]] = ("no-listener", "speaks-first", "no-envoy", "waiting")
+PROBE_RESULTS: Final[tuple[ProbeResult, ...]] = ("open", "refused", "silent")
+HOLD_REASONS: Final[tuple[HoldReason, ...]] = ("no-listener", "speaks-first", "no-envoy", "waiting")
 
 #: Bytes of one message: the largest state that these limits allow has 0.8 MiB.
 MAX_MESSAGE: Final = 1 << 20
-#: Of one pod, claimed now (MAX_CLAIMED_PORTS of them) or formerly.
+#: Of one pod, claimed now (at most MAX_CLAIMED_PORTS) or earlier.
 MAX_PORTS: Final = 1024
 MAX_CLAIMED_PORTS: Final = 256
 MAX_PROBES: Final = 64
-#: More intercepts and relays than a manager takes in all (60 sessions with 32 and 128).
+#: More intercepts and relays than a manager accepts in total (60 sessions with 32 and 128 each).
 MAX_INTERCEPTS: Final = 2048
-MAX_WAYS: Final = 8192
+MAX_RETURN_PATHS: Final = 8192
 _MAX_ID: Final = 32
 _PATH: Final = Line(1024)
 
@@ -89,19 +90,19 @@ def pod_port(text: str) -> PodPort:
     """The port that *text* names. Raises ValueError."""
     found = _PORT.fullmatch(text)
     if found is None or int(found[1]) > 65535:
-        raise ValueError(f"{text[:20]!r} is no port")
+        raise ValueError(f"{text[:20]!r} is not a port")
     return PodPort(int(found[1]), "udp" if found[2] else "tcp")
 
 
 def _intercept(text: str) -> str:
     if len(text) > _MAX_ID:
-        raise ValueError("the id of an intercept is longer than any")
+        raise ValueError("the id of an intercept is too long")
     return text
 
 
 def _relay(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) == 5 and int(text) in RELAY_PORTS):
-        raise ValueError(f"{text[:20]!r} is no relay")
+        raise ValueError(f"{text[:20]!r} is not a relay")
     return int(text)
 
 
@@ -122,9 +123,9 @@ class _Listening(Codec[Mapping[PodPort, int]]):
 
 @message(order=True)
 class Probe:
-    """An HTTP or gRPC probe of the pod's spec: requests of the kubelet that always see the original.
+    """An HTTP or gRPC probe of the pod's spec: requests of the kubelet that always go to the original.
 
-    ``path`` is compared whole, without its query; ``agent`` is how its ``User-Agent`` begins.
+    ``path`` is compared as a whole, without the query; ``agent`` is the prefix of its ``User-Agent``.
     """
 
     port: int = field(PORT)
@@ -137,7 +138,7 @@ PROBES: Final = Many(nested(Probe), MAX_PROBES)
 
 @message()
 class AgentHello:
-    """Who the agent is. ``uid`` is the pod's and the node id of its Envoy; ``address`` the pod's."""
+    """The agent's identity. ``uid`` is the pod's and the node id of its Envoy; ``address`` the pod's."""
 
     pod: str = field(Line(MAX_POD))
     uid: str = field(Line(63))
@@ -148,31 +149,35 @@ class AgentHello:
 
 @message()
 class Listen:
-    """On which port Envoy shall listen for each of the pod's ports that are wanted, or were."""
+    """Envoy's listener port for each of the pod's ports that is, or was, wanted."""
 
     ports: Mapping[PodPort, int] = field(_Listening(), key="listen")
 
 
 @message()
 class State:
-    """What is true in the pod now.
+    """The pod's state now.
 
-    ``intercepts`` are counts of requests by the intercept that they matched; ``flows`` those of connections and of
-    senders of datagrams by port, which belong to whoever claims all of its traffic. ``ways`` are those of the last
-    :class:`Try` that were found out, by relay.
+    ``intercepts`` counts requests by the intercept they matched; ``flows`` counts connections and senders of datagrams
+    by port, for the holder that claims all of its traffic. ``return_paths`` has the results so far of the last
+    :class:`ProbeRelays`, by relay.
     """
 
     redirected: tuple[PodPort, ...] = field(_PORTS, default=())
-    apart: tuple[tuple[PodPort, Apart], ...] = field(Pairs(pod_port, Choice(APART), MAX_PORTS), default=())
+    held_back: tuple[tuple[PodPort, HoldReason], ...] = field(
+        Pairs(pod_port, Choice(HOLD_REASONS), MAX_PORTS), default=(), key="apart"
+    )
     older: tuple[tuple[PodPort, int], ...] = field(Pairs(pod_port, COUNT, MAX_PORTS), default=())
     intercepts: tuple[tuple[str, Counts], ...] = field(Pairs(_intercept, nested(Counts), MAX_INTERCEPTS), default=())
     flows: tuple[tuple[PodPort, Counts], ...] = field(Pairs(pod_port, nested(Counts), MAX_PORTS), default=())
-    ways: tuple[tuple[int, ProbeResult], ...] = field(Pairs(_relay, Choice(FOUND), MAX_WAYS), default=())
+    return_paths: tuple[tuple[int, ProbeResult], ...] = field(
+        Pairs(_relay, Choice(PROBE_RESULTS), MAX_RETURN_PATHS), default=(), key="ways"
+    )
 
 
 @message(order=True)
 class Wanted:
-    """A port that some intercept claims. ``reset_older``: connections older than the redirect are closed."""
+    """A port that an intercept claims. ``reset_older``: connections older than the redirect are closed."""
 
     port: PodPort = field(Parsed(pod_port))
     protocol: Protocol = field(Choice(PROTOCOLS))
@@ -182,47 +187,47 @@ class Wanted:
 
 @message()
 class Want:
-    """All of them; none at all: the sidecar goes when nobody comes within its time."""
+    """All wanted ports. With none, the sidecar exits once its idle time is over."""
 
     ports: tuple[Wanted, ...] = field(Many(nested(Wanted), MAX_PORTS), key="want")
 
 
 @message()
 class Redirect:
-    """The ports for which Envoy has taken listener and routes."""
+    """The ports for which Envoy has accepted listener and routes."""
 
     ports: tuple[PodPort, ...] = field(_PORTS, key="redirect")
 
 
 @message()
-class Try:
-    """The relays (TCP ports of *address*, the manager's pod) by which this pod reaches laptops: all of them."""
+class ProbeRelays:
+    """All relays (TCP ports of *address*, the manager's pod) by which this pod reaches laptops."""
 
-    relays: tuple[int, ...] = field(Many(Parsed(_relay), MAX_WAYS, distinct=itself), key="try")
+    relays: tuple[int, ...] = field(Many(Parsed(_relay), MAX_RETURN_PATHS, distinct=itself), key="try")
     address: IPv4Address = field(IPV4)
 
 
 FromAgent = AgentHello | Listen | State
-FromControl = Want | Redirect | Try
+FromControl = Want | Redirect | ProbeRelays
 
 
 _FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, hello=AgentHello, state=State)
-_FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, Try)
+_FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, ProbeRelays)
 
 
 def encode(message: FromAgent | FromControl) -> bytes:
-    """The bytes of one message."""
+    """Encode one message."""
     value = _FROM_AGENT.dump(message) if isinstance(message, FromAgent) else _FROM_CONTROL.dump(message)
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
 def decode_from_agent(data: bytes) -> FromAgent:
-    """What an agent said. Raises ProtocolError."""
+    """Decode a message of an agent. Raises ProtocolError."""
     return decode(_bounded(data), "a message of an agent", _FROM_AGENT.load)
 
 
 def decode_from_control(data: bytes) -> FromControl:
-    """What the manager said. Raises ProtocolError."""
+    """Decode a message of the control container. Raises ProtocolError."""
     return decode(_bounded(data), "a message of the manager", _FROM_CONTROL.load)
 
 

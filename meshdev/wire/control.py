@@ -1,7 +1,7 @@
 """Control messages of the tunnel: frozen values and their JSON.
 
-The first frame of a carrier is the client's HELLO; the manager answers WELCOME or CLOSE. A carrier whose HELLO says
-``observer`` gets SESSIONS and is closed. What intercepts need is in :mod:`meshdev.wire.intercepts`.
+The first frame of a carrier is the client's HELLO; the manager answers WELCOME or CLOSE. A carrier whose HELLO has
+``observer`` set gets SESSIONS and is closed. Messages about intercepts are in :mod:`meshdev.wire.intercepts`.
 
 Texts for people (holder, reason) are made printable and cut to their limit when they are encoded.
 """
@@ -19,9 +19,9 @@ from meshdev.wire.message import decode as decode_object
 from meshdev.wire.message import dump, field, load, message, nested
 from meshdev.wire.objects import IDENTITY, IPV4, NETWORK, ForPeople, Line
 
-#: From this version on claims name their agents (AGENTS). An older manager ends the carrier that brings them, an older
-#: session knows pods by a token in a Secret, which no sidecar has any more: neither can intercept with the other.
-#: :attr:`Welcome.version` says what is spoken.
+#: From this version on claims name their agents (AGENTS). An older manager ends the carrier that sends them, an older
+#: session identifies pods by a token in a Secret, which sidecars no longer have: neither can intercept with the other.
+#: :attr:`Welcome.version` is the version in use.
 INTERCEPT_PROTOCOL: Final = 3
 
 #: Characters of a holder's name, so that SESSIONS with every session a manager takes fits one frame:
@@ -35,10 +35,10 @@ _HOLDER: Final = ForPeople(MAX_HOLDER)
 
 @message()
 class Hello:
-    """The client's first words on each carrier.
+    """The client's first message on each carrier.
 
-    ``session`` names the session (128 random bits, hex), ``secret`` proves that a later carrier belongs to it.
-    ``offload`` is the TUN_F_* mask that the client's kernel takes, ``pools`` the ranges it can use, best first.
+    ``session`` identifies the session (128 random bits, hex), ``secret`` proves that a later carrier belongs to it.
+    ``offload`` is the TUN_F_* mask that the client's kernel accepts, ``pools`` the ranges it can use, best first.
     """
 
     oldest: int = field(_VERSION)
@@ -62,7 +62,7 @@ class Hello:
 class Welcome:
     """The manager's answer: the session is up.
 
-    ``mtu`` in bytes is that of the manager's own interface; ``offload`` the mask both kernels take.
+    ``mtu`` in bytes is that of the manager's own interface; ``offload`` the mask both kernels accept.
     """
 
     version: int = field(_VERSION)
@@ -79,7 +79,7 @@ class Welcome:
 
 @message()
 class Close:
-    """Goodbye: ``code`` for programs, ``reason`` for people. ``sessions`` counts who else is on the manager."""
+    """Goodbye: ``code`` for programs, ``reason`` for people. ``sessions`` counts the manager's other sessions."""
 
     code: str = field(Line())
     reason: str = field(ForPeople())
@@ -88,7 +88,7 @@ class Close:
 
 @message()
 class SessionInfo:
-    """One session as others may see it."""
+    """What other users may know of a session."""
 
     holder: str = field(Line(MAX_HOLDER))
     address: IPv4Address = field(IPV4)
@@ -97,7 +97,7 @@ class SessionInfo:
 
 @message()
 class Sessions:
-    """Everybody on the manager."""
+    """All sessions of the manager."""
 
     sessions: tuple[SessionInfo, ...] = field(Many(nested(SessionInfo)))
 

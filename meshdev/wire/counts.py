@@ -1,6 +1,6 @@
-"""What is counted of an intercept, declared once for all: agent, manager, session and people.
+"""The counts of an intercept, declared once for agent, manager, session and people.
 
-A count more is a line of :class:`Counts`, one of its ``texts``, and the statistic that it is read from
+A new count is a line of :class:`Counts`, one of its ``texts``, and the statistic that it is read from
 (meshdev.sidecar.envoy.stats).
 """
 
@@ -12,7 +12,7 @@ from meshdev.wire.message import field, message
 
 
 class _Sum(Integer):
-    """A sum of what others report, cut to what is accepted."""
+    """A sum of what others report, capped at what peers accept."""
 
     def dump(self, value: int) -> object:
         return min(value, self.high)

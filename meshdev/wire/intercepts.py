@@ -1,7 +1,7 @@
 """Control messages about intercepts. Session to manager: INTERCEPT, AGENTS, WITHDRAW, LOCAL; back: RELAYS, REPORT.
 
-All of them tell a state, never a change, and may be told again: after a carrier was lost nobody knows what arrived.
-``order`` grows with every message of a session, so that one which was overtaken on another carrier is skipped.
+Each carries a state, never a change, and may be sent again: after a carrier is lost nobody knows what arrived.
+``order`` grows with every message of a session, so that one overtaken on another carrier is skipped.
 """
 
 import re
@@ -15,7 +15,7 @@ from meshdev.wire.objects import DIGEST, IDENTITY, ForPeople, Line
 
 Transport = Literal["tcp", "udp"]
 State = Literal["joined", "acked", "nacked", "gone"]
-#: What came of trying the way from a pod to the laptop: somebody listens, somebody says that nobody does, or nothing.
+#: The result of probing the return path from a pod to the laptop: connected, refused, or no answer.
 ProbeResult = Literal["open", "refused", "silent"]
 ReturnPath = Literal["untried", "open", "refused", "silent"]
 
@@ -29,9 +29,9 @@ MAX_SPEC: Final = 12 << 10
 MAX_RELAYS: Final = 64
 #: A pod's name is a DNS subdomain (RFC 1123).
 MAX_POD: Final = 253
-#: Pods that one intercept leaves out.
+#: Pods that one intercept excludes.
 MAX_EXCLUDED: Final = 32
-#: The agents of one claim are announced in parts: 1,024 digests do not fit one frame of 64 KiB, 256 take 17 KiB.
+#: The agents of one claim are sent in parts: 1,024 digests do not fit one frame of 64 KiB, 256 take 17 KiB.
 AGENT_PARTS: Final = 4
 MAX_PART: Final = 256
 MAX_AGENTS: Final = AGENT_PARTS * MAX_PART
@@ -51,10 +51,10 @@ def _port(text: str) -> str:
 
 @message()
 class Intercept:
-    """A session claims traffic. ``spec`` is JSON (meshdev.intercept.spec); AGENTS says of which pods.
+    """A session's claim on traffic. ``spec`` is JSON (meshdev.intercept.spec); AGENTS names the pods.
 
-    ``reset_older``: connections that are older than the redirect are closed. ``excluded`` are the names of pods that
-    are none of the workload's any more: their labels were changed, or the Service selects others.
+    ``reset_older``: connections older than the redirect are closed. ``excluded`` are the names of pods that no longer
+    belong to the workload: their labels were changed, or the Service selects others.
     """
 
     id: str = field(IDENTITY)
@@ -66,9 +66,9 @@ class Intercept:
 
 @message()
 class AgentKeys:
-    """The agents of a claim: the sha256 of each one's token. Claims and sidecars meet under these and nothing else.
+    """The agents of a claim, each by the sha256 of its token: nothing else joins claims and sidecars.
 
-    They are announced in :data:`AGENT_PARTS` parts; ``keys`` is the whole of ``part`` and replaces what it was before.
+    They are sent in :data:`AGENT_PARTS` parts; ``keys`` is the whole of ``part`` and replaces its former value.
     """
 
     id: str = field(IDENTITY)
@@ -79,7 +79,7 @@ class AgentKeys:
 
 @message()
 class Withdraw:
-    """The claim is over. Answered with RELAYS that holds none."""
+    """End a claim. Answered by RELAYS without relays."""
 
     id: str = field(IDENTITY)
     order: int = field(_ORDER, default=0)
@@ -87,7 +87,7 @@ class Withdraw:
 
 @message()
 class Local:
-    """Whether the laptop's program listens for that port of an intercept."""
+    """Whether the local program listens for that port of an intercept."""
 
     id: str = field(IDENTITY)
     remote: int = field(PORT)
@@ -98,7 +98,7 @@ class Local:
 
 @message()
 class Relay:
-    """A port of the manager's pod, and of the session's address, that leads to the laptop's program."""
+    """A port of the manager's pod, and of the session's address, that forwards to the local program."""
 
     remote: int = field(PORT)
     protocol: Transport = field(TRANSPORT)
@@ -107,7 +107,7 @@ class Relay:
 
 @message()
 class ClaimRefusal:
-    """Why the manager does not take an intercept: ``code`` for programs, ``reason`` for people."""
+    """Why the manager refuses a claim: ``code`` for programs, ``reason`` for people."""
 
     code: str = field(Line())
     reason: str = field(ForPeople())
@@ -115,7 +115,7 @@ class ClaimRefusal:
 
 @message()
 class Relays:
-    """The manager took the intercept, or refused, or (none and no error) has it no more."""
+    """The manager accepted the claim, refused it, or (neither relays nor error) no longer has it."""
 
     id: str = field(IDENTITY)
     relays: tuple[Relay, ...] = field(Many(nested(Relay), MAX_RELAYS), default=())
@@ -124,17 +124,16 @@ class Relays:
 
 @message()
 class Report:
-    """One pod of an intercept. ``text`` says why it is nacked.
+    """The state of one pod of an intercept. ``text`` is the reason of "nacked".
 
-    ``up`` is how many ports have their local program up in the very state of the claim that ``state`` is about: a
-    session that told LOCAL sees by it whether "acked" means that word already. 0 when the pod is gone.
+    ``up`` is how many ports have their local program up in the state of the claim that ``state`` is about: a session
+    that sent LOCAL learns from it whether "acked" covers that message. 0 when the pod is gone.
 
-    ``way`` is what came of trying the TCP relays from that pod, the worst of them: "silent", "untried" (one is not
-    tried yet, or there is none), "refused", "open". Only "open" says that the laptop was reached. It is another matter
-    than ``state``.
+    ``return_path`` is the worst result of probing the TCP relays from that pod: "silent", "untried" (one is not probed
+    yet, or there is none), "refused", "open". Only "open" means that the laptop was reached. It is independent of
+    ``state``.
 
-    ``pending`` are ports of it (``8080``, ``9090/udp``) on which nothing listens in the pod, so that nothing is
-    redirected there yet.
+    ``pending`` are its ports (``8080``, ``9090/udp``) on which nothing listens in the pod: they are not redirected yet.
     """
 
     id: str = field(IDENTITY)
@@ -143,5 +142,5 @@ class Report:
     text: str = field(ForPeople(), default="")
     counts: InterceptCounts = field(nested(InterceptCounts), default=InterceptCounts(), key=FLAT)
     up: int = field(Integer(0, MAX_RELAYS), default=0)
-    way: ReturnPath = field(Choice(RETURN_PATHS), default="untried")
+    return_path: ReturnPath = field(Choice(RETURN_PATHS), default="untried", key="way")
     pending: tuple[str, ...] = field(Many(Parsed(_port), MAX_RELAYS), default=(), optional=True)

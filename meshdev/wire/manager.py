@@ -1,17 +1,17 @@
-"""What the manager's two containers say to each other: one JSON object a datagram of a SEQPACKET unix socket.
+"""Messages between the manager's two containers, one JSON object a datagram of a SEQPACKET unix socket.
 
 ::
 
     tunnel  → {"pod": "10.244.0.9"}                              first, to whoever connects
     tunnel  → {"claim": {"id": …, "spec": "{…}", "holder": …, "relays": […], "up": […]}}
-    tunnel  → {"agents": {"id": …, "part": 0, "keys": […], …}}  after its claim: whom it reaches
+    tunnel  → {"agents": {"id": …, "part": 0, "keys": […], …}}  after its claim: the agents it is for
     tunnel  → {"withdrawn": id}
-    tunnel  → {"synced": true}                                   claims told so far are all there are
+    tunnel  → {"synced": true}                                   the claims sent so far are all there are
     tunnel  → {"seen": {"event": "joined", "holder": "ann@laptop", "address": "198.18.0.2"}}
     control → {"allow": {"relay": 20001, "addresses": ["10.244.0.7"], "keep": false}}
     control → {"report": {"id": …, "pod": …, "gone": false, "body": "{…}"}}
 
-Both tell states, never changes, so a side that was slow or began anew is told the newest and needs no history. The body
+Both send states, never changes, so a side that was slow or has restarted gets the newest and needs no history. The body
 of a report is a REPORT (meshdev.wire.intercepts) that the tunnel container forwards to the session and never reads.
 """
 
@@ -60,7 +60,7 @@ class _Body(Codec[bytes]):
 
 
 @message()
-class ManagerPod:
+class ManagerAddress:
     """The manager pod's own address: relays are there."""
 
     address: IPv4Address = field(IPV4, key="pod")
@@ -68,7 +68,7 @@ class ManagerPod:
 
 @message()
 class ListeningPort:
-    """A port whose program listens, in a session that is heard of."""
+    """A port whose local program listens, in a session that is not silent."""
 
     remote: int = field(PORT)
     protocol: Transport = field(TRANSPORT)
@@ -89,21 +89,21 @@ class Claimed:
 
 @message()
 class Withdrawn:
-    """There is no such intercept any more."""
+    """The intercept no longer exists."""
 
     id: str = field(IDENTITY, key="withdrawn")
 
 
 @message()
 class Synced:
-    """All claims are told."""
+    """All claims have been sent."""
 
     done: bool = field(FLAG, default=True, key="synced")
 
 
 @message()
 class Seen:
-    """For the log: who came and went."""
+    """For the log: a session joined or left."""
 
     event: str = field(Line())
     holder: str = field(_HOLDER)
@@ -112,7 +112,7 @@ class Seen:
 
 @message()
 class Allow:
-    """Who may use a relay. *keep*: those who were allowed before may go on (control began anew and does not know)."""
+    """Who may use a relay. *keep*: those allowed before stay allowed (control has restarted and does not know them)."""
 
     relay: int = field(RELAY)
     addresses: tuple[IPv4Address, ...] = field(Many(IPV4, MAX_ADDRESSES, distinct=itself))
@@ -129,11 +129,13 @@ class PodReport:
     body: bytes = field(_Body())
 
 
-ToControl = ManagerPod | Claimed | AgentKeys | Withdrawn | Synced | Seen
+ToControl = ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced | Seen
 ToTunnel = Allow | PodReport
 
 
-_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(ManagerPod, Withdrawn, Synced, claim=Claimed, agents=AgentKeys, seen=Seen)
+_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(
+    ManagerAddress, Withdrawn, Synced, claim=Claimed, agents=AgentKeys, seen=Seen
+)
 _TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(allow=Allow, report=PodReport)
 
 
@@ -144,10 +146,10 @@ def encode(message: ToControl | ToTunnel) -> bytes:
 
 
 def decode_to_control(datagram: bytes) -> ToControl:
-    """What the tunnel container said. Raises ProtocolError."""
+    """Decode a datagram of the tunnel container. Raises ProtocolError."""
     return decode(datagram, "a datagram", _TO_CONTROL.load)
 
 
 def decode_to_tunnel(datagram: bytes) -> ToTunnel:
-    """What the control container said. Raises ProtocolError."""
+    """Decode a datagram of the control container. Raises ProtocolError."""
     return decode(datagram, "a datagram", _TO_TUNNEL.load)

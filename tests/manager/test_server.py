@@ -14,7 +14,7 @@ from meshdev.manager.tunnel.server import HELLO_SECONDS, MAX_STRANGERS
 from meshdev.pump.transport import SocketTransport
 from meshdev.wire.control import Close, Sessions
 from meshdev.wire.frames import HELLO, OPTIONAL, PACKET, PING, PONG, frame
-from meshdev.wire.manager import ManagerPod, Seen, Synced, decode_to_control
+from meshdev.wire.manager import ManagerAddress, Seen, Synced, decode_to_control
 from tests.manager.standin import POD, Manager, Visitor, hello
 from tests.pump.ends import numbers, packet, put, take
 
@@ -277,7 +277,7 @@ def test_events_tell_who_comes_and_goes(manager: Manager, tmp_path: Path) -> Non
         address = ann.say(hello("ann")).welcome().address
         ann.say(BYE)
         said = [decode_to_control(listener.recv(4096)) for _ in range(4)]
-    assert said == [ManagerPod(POD.address), Synced(), Seen("joined", "ann", address), Seen("left", "ann", address)]
+    assert said == [ManagerAddress(POD.address), Synced(), Seen("joined", "ann", address), Seen("left", "ann", address)]
 
 
 def test_a_listener_that_goes_or_stalls_costs_the_tunnel_nothing(manager: Manager, tmp_path: Path) -> None:

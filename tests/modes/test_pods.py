@@ -21,7 +21,7 @@ from meshdev.wire.intercepts import Report
 
 ID = f"{1:032x}"
 RUNNING = Sidecar("meshdev-1", "ephemeral", "running", "10.96.0.5:15010", "default", "sidecar:1", workload="w")
-ACKED = Report(ID, "b-1", "acked", way="open", up=1)
+ACKED = Report(ID, "b-1", "acked", return_path="open", up=1)
 
 
 class World:
@@ -53,7 +53,7 @@ def test_it_waits_step_by_step() -> None:
     assert pods.waiting(1) == "pod b-1 to take the route: 8080: no-envoy"
     pods.reported(replace(ACKED, up=0))
     assert pods.waiting(1) == "pod b-1 to take the route"
-    pods.reported(replace(ACKED, way="untried"))
+    pods.reported(replace(ACKED, return_path="untried"))
     assert pods.waiting(1) == "pod b-1 to reach this machine"
     assert (pods.acked(1), pods.total) == (0, 1)
     pods.reported(ACKED)
@@ -63,7 +63,7 @@ def test_it_waits_step_by_step() -> None:
 
 def test_refused_is_no_proof_and_no_fault_once_it_was_seen_to_work() -> None:
     world = World(pod())
-    world.pods.reported(replace(ACKED, way="refused"))
+    world.pods.reported(replace(ACKED, return_path="refused"))
     assert world.pods.waiting(1) == "pod b-1 to reach this machine"
     world.pods.proven = True
     assert world.pods.waiting(1) is None
@@ -100,7 +100,7 @@ def test_once_the_other_sidecar_has_left_there_is_time_to_reach_the_manager() ->
 
 def test_datagrams_alone_have_no_way_to_try() -> None:
     world = World(pod(), tcp=False)
-    world.pods.reported(replace(ACKED, way="untried"))
+    world.pods.reported(replace(ACKED, return_path="untried"))
     assert world.pods.waiting(1) is None
 
 
@@ -139,8 +139,14 @@ def test_ready_pods_count_and_where_there_is_none_those_that_stay() -> None:
             "cannot start",
         ),
         (RUNNING, replace(ACKED, state="nacked", text="bad regex"), 0, InterceptError, "refuses the route: bad regex"),
-        (RUNNING, replace(ACKED, way="refused"), SILENT_SECONDS, InterceptError, "are refused there"),
-        (RUNNING, replace(ACKED, way="silent"), SILENT_SECONDS, InterceptError, "reaches the manager but not this"),
+        (RUNNING, replace(ACKED, return_path="refused"), SILENT_SECONDS, InterceptError, "are refused there"),
+        (
+            RUNNING,
+            replace(ACKED, return_path="silent"),
+            SILENT_SECONDS,
+            InterceptError,
+            "reaches the manager but not this",
+        ),
     ],
 )
 def test_what_cannot_come_up_is_told_in_time(

@@ -107,7 +107,7 @@ class FakeLink:
 
     def report(self, name: str = "b-1", **more: Any) -> None:
         assert self.spec is not None
-        self.hear(Report(self.spec.id, name, **{"state": "acked", "way": "open", "up": 1, **more}))
+        self.hear(Report(self.spec.id, name, **{"state": "acked", "return_path": "open", "up": 1, **more}))
 
 
 class World:

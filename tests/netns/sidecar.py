@@ -20,7 +20,7 @@ from meshdev.intercept.spec import Mode, Port, Protocol, Spec
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Listen, PodPort, Redirect, State, Try, Want, Wanted
+from meshdev.wire.agent import AgentHello, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
 from meshdev.wire.announcement import REQUEST, parse_line, parse_reply
 from meshdev.wire.intercepts import Relay
 from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
@@ -100,7 +100,7 @@ class Manager:
         """Have these ways tried."""
         async with self._one_at_a_time:
             assert self._outgoing is not None
-            self._outgoing.put_nowait(Try(relays, address))
+            self._outgoing.put_nowait(ProbeRelays(relays, address))
 
     async def until(self, condition: Callable[[State], object], seconds: float = 10.0) -> State:
         """The first state of which *condition* holds."""

@@ -63,7 +63,7 @@ def state(session: Session) -> str:
 
 
 def ways(session: Session) -> list[str]:
-    return [one.way for one in session.heard if isinstance(one, Report)]
+    return [one.return_path for one in session.heard if isinstance(one, Report)]
 
 
 @asynccontextmanager

@@ -220,7 +220,7 @@ async def test_when_envoy_dies_the_app_gets_its_traffic() -> None:
                 envoy = pod.envoy()
                 os.kill(envoy, signal.SIGKILL)
                 state = await pod.manager.until(lambda state: not state.redirected)
-                assert state.apart == ((WEB, "no-envoy"),)
+                assert state.held_back == ((WEB, "no-envoy"),)
                 await redirected(pod)
                 assert pod.envoy() not in {0, envoy}
                 assert await pod.get(a="1") == "laptop"

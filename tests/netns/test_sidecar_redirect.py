@@ -44,7 +44,7 @@ async def test_new_connections_meet_envoy_and_older_ones_keep_their_way() -> Non
         assert await ask(reader, writer, a="1") == "original"
         await pod.manager.claim(claim(MINE))
         state = await pod.manager.until(lambda state: state.redirected)
-        assert (state.redirected, state.apart, state.older) == ((WEB,), (), ((WEB, 1),))
+        assert (state.redirected, state.held_back, state.older) == ((WEB,), (), ((WEB, 1),))
         assert [await pod.get(), await pod.get(a="1")] == ["original", "laptop"]
         assert await ask(reader, writer, a="1") == "original"
         writer.close()
@@ -147,7 +147,7 @@ async def test_without_a_listener_there_is_no_redirect() -> None:
         assert await pod.get() == "laptop"
         await app.stop()
         state = await pod.manager.until(lambda state: not state.redirected)
-        assert state.apart == ((WEB, "no-listener"),)
+        assert state.held_back == ((WEB, "no-listener"),)
         with pytest.raises(ConnectionRefusedError):
             await pod.connect(8080)
         await app.start()
@@ -174,7 +174,7 @@ async def test_a_server_that_speaks_first_is_left_alone_in_mesh_mode() -> None:
         line, seconds = await first_line(pod)
         assert (line, seconds < SNIFF_SECONDS + 0.5) == ("220 original", True)
         state = await pod.manager.until(lambda state: not state.redirected)
-        assert state.apart == ((RAW, "speaks-first"),)
+        assert state.held_back == ((RAW, "speaks-first"),)
         line, seconds = await first_line(pod)
         assert (line, seconds < 0.05) == ("220 original", True)
 

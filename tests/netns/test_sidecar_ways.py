@@ -33,13 +33,13 @@ async def test_open_and_refused() -> None:
         await connected(pod)
         laptop = await pod.laptop(20001)
         await pod.manager.tries(20001, 20002)
-        state = await pod.manager.until(lambda state: len(state.ways) == 2)
-        assert state.ways == ((20001, "open"), (20002, "refused"))
+        state = await pod.manager.until(lambda state: len(state.return_paths) == 2)
+        assert state.return_paths == ((20001, "open"), (20002, "refused"))
         assert laptop.heard == []
         await pod.manager.tries(20001)
-        await pod.manager.until(lambda state: state.ways == ((20001, "open"),))
+        await pod.manager.until(lambda state: state.return_paths == ((20001, "open"),))
         await pod.manager.tries()
-        await pod.manager.until(lambda state: state.ways == ())
+        await pod.manager.until(lambda state: state.return_paths == ())
 
 
 async def test_a_refusal_that_passes_is_none() -> None:
@@ -47,8 +47,8 @@ async def test_a_refusal_that_passes_is_none() -> None:
         await connected(pod)
         await pod.manager.tries(20001, 20002)
         await pod.laptop(20001)
-        state = await pod.manager.until(lambda state: len(state.ways) == 2)
-        assert state.ways == ((20001, "open"), (20002, "refused"))
+        state = await pod.manager.until(lambda state: len(state.return_paths) == 2)
+        assert state.return_paths == ((20001, "open"), (20002, "refused"))
 
 
 async def test_what_is_dropped_is_silent_until_it_is_not() -> None:
@@ -57,10 +57,10 @@ async def test_what_is_dropped_is_silent_until_it_is_not() -> None:
         await pod.laptop(20001)
         pod.pod.run("nft", _DROPPED)
         await pod.manager.tries(20001)
-        state = await pod.manager.until(lambda state: state.ways)
-        assert state.ways == ((20001, "silent"),)
+        state = await pod.manager.until(lambda state: state.return_paths)
+        assert state.return_paths == ((20001, "silent"),)
         pod.pod.run("nft", "delete table inet closed")
-        await pod.manager.until(lambda state: state.ways == ((20001, "open"),))
+        await pod.manager.until(lambda state: state.return_paths == ((20001, "open"),))
 
 
 async def test_the_first_packet_may_be_lost() -> None:
@@ -70,7 +70,7 @@ async def test_the_first_packet_may_be_lost() -> None:
         pod.pod.run("nft", _FIRST_LOST)
         began = time.monotonic()
         await pod.manager.tries(20001)
-        await pod.manager.until(lambda state: state.ways == ((20001, "open"),))
+        await pod.manager.until(lambda state: state.return_paths == ((20001, "open"),))
         assert time.monotonic() - began < _KERNEL_SECONDS
 
 
@@ -79,4 +79,4 @@ async def test_an_address_without_a_way_is_silent() -> None:
         await connected(pod)
         pod.pod.run("ip", "route", "add", "unreachable", str(MANAGER + 100))
         await pod.manager.tries(20001, address=MANAGER + 100)
-        await pod.manager.until(lambda state: state.ways == ((20001, "silent"),))
+        await pod.manager.until(lambda state: state.return_paths == ((20001, "silent"),))

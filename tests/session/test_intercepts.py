@@ -81,7 +81,7 @@ class World:
                 spec = specs.decode(wish.spec)
                 self.specs.append(spec)
                 relays = (Relay(port.remote, port.transport, 20000 + len(self.specs)) for port in spec.ports)
-                answers = [Relays(wish.id, tuple(relays)), Report(wish.id, "b-1", "acked", way="open")]
+                answers = [Relays(wish.id, tuple(relays)), Report(wish.id, "b-1", "acked", return_path="open")]
             case Withdraw():
                 answers = [Report(wish.id, "b-1", "gone")]
         for answer in answers:
@@ -142,7 +142,7 @@ async def test_what_pods_report_is_told_live(world: World, monkeypatch: pytest.M
     async with world.connected():
         client, _ = await world.up()
         (spec,) = world.specs
-        world.intercepts.heard(Report(spec.id, "b-1", "acked", counts=InterceptCounts(7), way="open"))
+        world.intercepts.heard(Report(spec.id, "b-1", "acked", counts=InterceptCounts(7), return_path="open"))
         await until(
             lambda: any(isinstance(each, Live) and each.intercept.counts.matched == 7 for each in client.events)
         )

@@ -182,7 +182,7 @@ TUNNEL: Final[dict[str, control.Message]] = {
     "report": _REPORT,
 }
 TO_CONTROL: Final[dict[str, manager.ToControl]] = {
-    "pod": manager.ManagerPod(SERVER),
+    "pod": manager.ManagerAddress(SERVER),
     "claim": manager.Claimed(ID, '{"a":1}', "ann", (_RELAY,), (manager.ListeningPort(80, "tcp"),), True, ("b-9",)),
     "agents": intercepts.AgentKeys(ID, 3, (KEY,), 8),
     "withdrawn": manager.Withdrawn(ID),
@@ -211,5 +211,5 @@ FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
 FROM_CONTROL: Final[dict[str, agent.FromControl]] = {
     "want": agent.Want((agent.Wanted(_HTTP, "http", "mesh", True),)),
     "redirect": agent.Redirect((_HTTP, _UDP)),
-    "try": agent.Try((20001, 20002), SERVER),
+    "try": agent.ProbeRelays((20001, 20002), SERVER),
 }

@@ -12,7 +12,7 @@ from meshdev.errors import ProtocolError
 from meshdev.manager.tunnel import intercepts
 from meshdev.manager.tunnel.server import MAX_SESSIONS
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Listen, PodPort, Probe, Redirect, State, Try, Want, Wanted
+from meshdev.wire.agent import AgentHello, Listen, PodPort, Probe, ProbeRelays, Redirect, State, Want, Wanted
 from meshdev.wire.counts import Counts
 
 WEB = PodPort(8080)
@@ -36,11 +36,11 @@ FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
     (
         State(
             redirected=(WEB,),
-            apart=((VOICE, "waiting"),),
+            held_back=((VOICE, "waiting"),),
             older=((WEB, 3),),
             intercepts=((IDENTITY, Counts(5, 1, 0)),),
             flows=((VOICE, Counts(2, 0, 1)),),
-            ways=((20001, "open"), (20002, "silent")),
+            return_paths=((20001, "open"), (20002, "silent")),
         ),
         {
             "state": {
@@ -66,8 +66,8 @@ FROM_CONTROL: list[tuple[agent.FromControl, object]] = [
     ),
     (Want(()), {"want": []}),
     (Redirect((WEB, VOICE)), {"redirect": ["8080", "9090/udp"]}),
-    (Try((20001, 29999), IPv4Address("10.244.0.9")), {"try": ["20001", "29999"], "address": "10.244.0.9"}),
-    (Try((), IPv4Address("10.244.0.9")), {"try": [], "address": "10.244.0.9"}),
+    (ProbeRelays((20001, 29999), IPv4Address("10.244.0.9")), {"try": ["20001", "29999"], "address": "10.244.0.9"}),
+    (ProbeRelays((), IPv4Address("10.244.0.9")), {"try": [], "address": "10.244.0.9"}),
 ]
 
 
@@ -118,7 +118,7 @@ def test_what_an_agent_must_not_say(text: str) -> None:
         ("ways", {"19999": "open"}),
         ("ways", {"020001": "open"}),
         ("ways", {"²0001": "open"}),
-        ("ways", {str(relay): "open" for relay in range(20000, 20001 + agent.MAX_WAYS)}),
+        ("ways", {str(relay): "open" for relay in range(20000, 20001 + agent.MAX_RETURN_PATHS)}),
     ],
 )
 def test_states_that_cannot_be(key: str, value: object) -> None:
@@ -154,17 +154,17 @@ def test_any_bytes(data: bytes) -> None:
 
 
 def test_the_largest_state_fits_one_message_and_a_manager_has_no_more_to_say() -> None:
-    assert MAX_SESSIONS * intercepts.MAX_RELAYS <= agent.MAX_WAYS <= len(RELAY_PORTS)
+    assert MAX_SESSIONS * intercepts.MAX_RELAYS <= agent.MAX_RETURN_PATHS <= len(RELAY_PORTS)
     assert MAX_SESSIONS * intercepts.MAX_INTERCEPTS <= agent.MAX_INTERCEPTS
     ports = [PodPort(60000 + number, "udp") for number in range(agent.MAX_PORTS)]
     counts = Counts(*[1 << 53] * 3)
     state = State(
         redirected=tuple(ports),
-        apart=tuple((port, "speaks-first") for port in ports),
+        held_back=tuple((port, "speaks-first") for port in ports),
         older=tuple((port, 1 << 53) for port in ports),
         intercepts=tuple((f"{number:032x}", counts) for number in range(agent.MAX_INTERCEPTS)),
         flows=tuple((port, counts) for port in ports),
-        ways=tuple((relay, "refused") for relay in RELAY_PORTS[: agent.MAX_WAYS]),
+        return_paths=tuple((relay, "refused") for relay in RELAY_PORTS[: agent.MAX_RETURN_PATHS]),
     )
     assert len(agent.encode(state)) <= agent.MAX_MESSAGE * 0.8
     assert agent.decode_from_agent(agent.encode(state)) == state

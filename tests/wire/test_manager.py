@@ -18,7 +18,7 @@ from meshdev.wire.manager import (
     Allow,
     Claimed,
     ListeningPort,
-    ManagerPod,
+    ManagerAddress,
     PodReport,
     Seen,
     Synced,
@@ -37,7 +37,7 @@ CLAIM = Claimed(
 )
 
 TO_CONTROL: list[tuple[ToControl, str]] = [
-    (ManagerPod(IPv4Address("10.244.0.9")), '{"pod":"10.244.0.9"}'),
+    (ManagerAddress(IPv4Address("10.244.0.9")), '{"pod":"10.244.0.9"}'),
     (
         CLAIM,
         (

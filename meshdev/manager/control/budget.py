@@ -76,9 +76,9 @@ def size_of(message: AgentHello | Listen | State) -> int:
         case Listen(ports):
             return _PORT * len(ports)
         case State():
-            entries = len(message.redirected) + len(message.apart) + len(message.older)
+            entries = len(message.redirected) + len(message.held_back) + len(message.older)
             counts = len(message.intercepts) + len(message.flows)
-            return _PORT * entries + _COUNTS * counts + _RELAY * len(message.ways)
+            return _PORT * entries + _COUNTS * counts + _RELAY * len(message.return_paths)
 
 
 def size_of_names(number: int) -> int:

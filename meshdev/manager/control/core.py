@@ -20,7 +20,7 @@ from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import AgentHello, FromControl, Listen, PodPort, State
 from meshdev.wire.control import encode_body
 from meshdev.wire.intercepts import AgentKeys, Report
-from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, ManagerPod, PodReport, Synced, ToTunnel, Withdrawn
+from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, ManagerAddress, PodReport, Synced, ToTunnel, Withdrawn
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,10 @@ class Core:
         """The tunnel container was met, for the first time or again: it tells everything now."""
         self._heard = set()
 
-    def told(self, message: ManagerPod | Claimed | AgentKeys | Withdrawn | Synced) -> None:
+    def told(self, message: ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced) -> None:
         """Its word."""
         match message:
-            case ManagerPod(address):
+            case ManagerAddress(address):
                 self._manager = address
             case Claimed():
                 self._claimed(message)

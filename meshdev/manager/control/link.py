@@ -17,7 +17,7 @@ from meshdev.wire.intercepts import AgentKeys
 from meshdev.wire.manager import (
     MAX_DATAGRAM,
     Claimed,
-    ManagerPod,
+    ManagerAddress,
     Seen,
     Synced,
     ToTunnel,
@@ -40,7 +40,7 @@ class Link:
         self,
         path: Path,
         met: Callable[[], None],
-        told: Callable[[ManagerPod | Claimed | AgentKeys | Withdrawn | Synced], None],
+        told: Callable[[ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced], None],
         everything: Callable[[], Iterable[tuple[str, ToTunnel]]],
     ) -> None:
         self._path = path

@@ -20,13 +20,13 @@ from meshdev.wire.agent import (
     MAX_CLAIMED_PORTS,
     MAX_PORTS,
     AgentHello,
-    Apart,
     FromControl,
+    HoldReason,
     Listen,
     PodPort,
+    ProbeRelays,
     Redirect,
     State,
-    Try,
     Want,
     Wanted,
 )
@@ -34,7 +34,7 @@ from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.intercepts import Report, ReturnPath
 
 #: A port that is not redirected for these reasons is as it shall be.
-_RIGHTLY_APART: Final[frozenset[Apart]] = frozenset({"no-listener", "speaks-first"})
+_RIGHTLY_HELD_BACK: Final[frozenset[HoldReason]] = frozenset({"no-listener", "speaks-first"})
 _TOO_MANY_PORTS: Final = (
     f"at most {MAX_CLAIMED_PORTS} ports of a pod are intercepted at a time, those of others included"
 )
@@ -87,7 +87,7 @@ class Pod:
         self._former: dict[PodPort, Wanted] = {}
         self._told: Want | None = None
         self._redirected: Redirect | None = None
-        self._tried: Try | None = None
+        self._tried: ProbeRelays | None = None
         self._goal: _Goal | None = None
         self._settled: _Goal | None = None
         self._proven: frozenset[tuple[str, int]] = frozenset()
@@ -127,7 +127,7 @@ class Pod:
         """Every claim looks up what is its own: searching thousands of entries for each would be quadratic."""
         self._state = state
         self._counts = dict(state.intercepts) if state is not None else {}
-        self._ways = dict(state.ways) if state is not None else {}
+        self._ways = dict(state.return_paths) if state is not None else {}
 
     def envoy_came(self, send: Callable[[Sequence[Answer]], None]) -> Stream:
         """A stream that knows nothing of what another one was told."""
@@ -219,7 +219,7 @@ class Pod:
 
     def _try(self, manager: IPv4Address) -> None:
         relays = sorted(each.relay for held in self._held for each in held.claim.relays if each.protocol == "tcp")
-        message = Try(tuple(relays), manager)
+        message = ProbeRelays(tuple(relays), manager)
         if self._say is not None and message != self._tried and (message.relays or self._tried is not None):
             self._tried = message
             self._say(message)
@@ -293,8 +293,8 @@ class Pod:
             counts = sum((flow for port, flow in state.flows if port in ports), counts)
         way = _way(each.claim, self._ways)
         told = (InterceptCounts.of(counts, older), len(each.claim.up), way)
-        apart = {port: why for port, why in state.apart if port in ports}
-        pending = tuple(str(port) for port, why in sorted(apart.items()) if why == "no-listener")
+        held_back = {port: why for port, why in state.held_back if port in ports}
+        pending = tuple(str(port) for port, why in sorted(held_back.items()) if why == "no-listener")
         if each.alias in self._refused:
             return Report(id_, hello.pod, "nacked", self._refused[each.alias][1], *told)
         if each.alias in self._unfit:
@@ -302,9 +302,9 @@ class Pod:
         if self._envoy is not None and self._envoy.stream.refused is not None:
             return Report(id_, hello.pod, "nacked", self._envoy.stream.refused, *told)
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
-        right = self._redirected_ports() | {port for port, why in apart.items() if why in _RIGHTLY_APART}
+        right = self._redirected_ports() | {port for port, why in held_back.items() if why in _RIGHTLY_HELD_BACK}
         done = taken and right >= ports & {one.port for one in self._wanted}
-        why = ", ".join(f"{port}: {why}" for port, why in sorted(apart.items()))
+        why = ", ".join(f"{port}: {why}" for port, why in sorted(held_back.items()))
         return Report(id_, hello.pod, "acked" if done else "joined", why, *told, pending)
 
     def _without(self, alias: str) -> bool:

@@ -235,7 +235,7 @@ def _is_large(message: AgentHello | Listen | State) -> bool:
         case Listen(ports):
             return len(ports) > MAX_UNCLAIMED_ENTRIES
         case State():
-            lists = (message.redirected, message.apart, message.older, message.flows, message.ways)
+            lists = (message.redirected, message.held_back, message.older, message.flows, message.return_paths)
             most = max(map(len, lists))
             return most > MAX_UNCLAIMED_ENTRIES or len(message.intercepts) > MAX_UNCLAIMED_INTERCEPTS
     return False

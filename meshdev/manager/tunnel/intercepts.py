@@ -29,7 +29,7 @@ from meshdev.wire.manager import (
     Allow,
     Claimed,
     ListeningPort,
-    ManagerPod,
+    ManagerAddress,
     PodReport,
     Synced,
     ToControl,
@@ -284,7 +284,7 @@ class Intercepts:
     # -- control ---------------------------------------------------------------------------------------------------
 
     def _snapshot(self) -> Iterator[tuple[str, ToControl]]:
-        yield "pod", ManagerPod(self._pod)
+        yield "pod", ManagerAddress(self._pod)
         for holder, held in self._by_alias.values():
             if held.lingering is None:
                 yield held.alias, _claim(holder, held)

@@ -20,7 +20,7 @@ from meshdev.sidecar.agent.sockets import Sockets
 from meshdev.sidecar.agent.ways import Ways
 from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
 from meshdev.sidecar.envoy.stats import Stats
-from meshdev.wire.agent import FromAgent, FromControl, Listen, PodPort, Redirect, State, Try, Want, Wanted
+from meshdev.wire.agent import FromAgent, FromControl, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Agent:
                 self._want(message)
             case Redirect():
                 self._asked = frozenset(message.ports)
-            case Try():
+            case ProbeRelays():
                 self._ways.ask(message)
         self._look()
         self._news.set()
@@ -146,11 +146,11 @@ class Agent:
     def _state(self) -> State:
         return State(
             redirected=tuple(sorted(self._firewall.redirected)),
-            apart=tuple(sorted(plan.apart(self._situation()).items())),
+            held_back=tuple(sorted(plan.held_back(self._situation()).items())),
             older=tuple(sorted(self._older.items())),
             intercepts=tuple(sorted(self._stats.intercepts.items())),
             flows=tuple(sorted(self._stats.flows.items())),
-            ways=self._ways.found,
+            return_paths=self._ways.found,
         )
 
     # What it does

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meshdev.wire.agent import Apart, PodPort, Wanted
+from meshdev.wire.agent import HoldReason, PodPort, Wanted
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Situation:
     cut_off: bool = False
 
 
-def apart(now: Situation) -> dict[PodPort, Apart]:
+def held_back(now: Situation) -> dict[PodPort, HoldReason]:
     """The wanted ports that must not be redirected now, and why. The order of the reasons is that of what helps."""
-    found: dict[PodPort, Apart] = {}
+    found: dict[PodPort, HoldReason] = {}
     for port, wanted in now.wanted.items():
         reason = _reason(now, port, wanted)
         if reason is not None:
@@ -35,11 +35,11 @@ def apart(now: Situation) -> dict[PodPort, Apart]:
 
 def redirects(now: Situation) -> dict[PodPort, int]:
     """The ports to redirect, and to which of Envoy's."""
-    kept = apart(now)
+    kept = held_back(now)
     return {port: now.doors[port] for port in now.wanted if port not in kept}
 
 
-def _reason(now: Situation, port: PodPort, wanted: Wanted) -> Apart | None:
+def _reason(now: Situation, port: PodPort, wanted: Wanted) -> HoldReason | None:
     if port not in now.asked or port not in now.doors:
         return "waiting"
     if not now.envoy or not _listens(now, PodPort(now.doors[port], port.transport)):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.wire.agent import Try
+from meshdev.wire.agent import ProbeRelays
 from meshdev.wire.intercepts import ProbeResult
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Ways:
         """By relay, what came of those that are asked for and were tried."""
         return tuple(sorted((relay, found) for (_, relay), found in self._found.items()))
 
-    def ask(self, message: Try) -> None:
+    def ask(self, message: ProbeRelays) -> None:
         """From now on these are asked for and no others; what is known of them stays."""
         self._set(frozenset((message.address, relay) for relay in message.relays))
 

@@ -22,7 +22,7 @@ from meshdev.manager.control.link import Link
 from meshdev.manager.control.service import serve
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Listen, PodPort, Redirect, State, Try, Want
+from meshdev.wire.agent import AgentHello, Listen, PodPort, ProbeRelays, Redirect, State, Want
 from meshdev.wire.manager import ToTunnel
 from tests.loops import DEADLINE_SECONDS
 from tests.waiting import until
@@ -68,7 +68,7 @@ class Agent:
     call: Any
     want: Want | None = None
     redirect: Redirect | None = None
-    tries: Try | None = None
+    tries: ProbeRelays | None = None
     log: list[str] = field(default_factory=list)
 
     async def say(self, message: AgentHello | Listen | State | bytes) -> None:
@@ -82,7 +82,7 @@ class Agent:
                     self.want = message
                 case Redirect():
                     self.redirect = message
-                case Try():
+                case ProbeRelays():
                     self.tries = message
             self.log.append(type(message).__name__)
 

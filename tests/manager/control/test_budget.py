@@ -33,11 +33,11 @@ PORTS = [PodPort(number, transport) for number in range(40_000, 40_512) for tran
 COUNTS = [Counts(MOST - each, MOST - 3000 - each, MOST - 6000 - each) for each in range(2048)]
 MESSAGES = {
     "redirected": State(redirected=tuple(PORTS)),
-    "apart": State(apart=tuple((port, "no-listener") for port in PORTS)),
+    "apart": State(held_back=tuple((port, "no-listener") for port in PORTS)),
     "older": State(older=tuple((port, MOST - each) for each, port in enumerate(PORTS))),
     "flows": State(flows=tuple(zip(PORTS, COUNTS, strict=False))),
     "intercepts": State(intercepts=tuple((f"{each:032x}", one) for each, one in enumerate(COUNTS))),
-    "ways": State(ways=tuple((20_000 + each, "refused") for each in range(8192))),
+    "ways": State(return_paths=tuple((20_000 + each, "refused") for each in range(8192))),
     "listen": Listen({port: 1000 + each for each, port in enumerate(PORTS)}),
     "probes": AgentHello(
         "p", "u", "n", IPv4Address("10.0.0.1"), tuple(Probe(1, f"{each:01024}", f"{each:01024}") for each in range(64))
@@ -134,9 +134,9 @@ class Told:
 
 LARGEST = State(
     redirected=tuple(PORTS),
-    apart=tuple((port, "no-listener") for port in PORTS),
+    held_back=tuple((port, "no-listener") for port in PORTS),
     intercepts=tuple((f"{each:032x}", one) for each, one in enumerate(COUNTS)),
-    ways=tuple((20_000 + each, "refused") for each in range(8192)),
+    return_paths=tuple((20_000 + each, "refused") for each in range(8192)),
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 from meshdev.manager.control import link
 from meshdev.manager.control.link import Link
 from meshdev.wire.control import Close
-from meshdev.wire.manager import Allow, ManagerPod, PodReport, Synced, ToControl, ToTunnel
+from meshdev.wire.manager import Allow, ManagerAddress, PodReport, Synced, ToControl, ToTunnel
 from tests.manager.standin import Visitor, hello, running
 from tests.waiting import until
 
@@ -37,7 +37,7 @@ async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(
                 visitor.say(Close("bye", ""))
                 await until(lambda name=name: f"left {name}" in caplog.messages)  # type: ignore[misc]  # a default in a lambda
             assert f"joined {name}" in caplog.messages
-    assert heard == [ManagerPod(IPv4Address("10.244.0.9")), Synced()] * 2
+    assert heard == [ManagerAddress(IPv4Address("10.244.0.9")), Synced()] * 2
     task.cancel()
     await asyncio.wait([task])
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from meshdev.intercept.spec import Port
 from meshdev.manager.control.pods import Held, Pod
 from meshdev.sidecar.envoy.claims import Claim
-from meshdev.wire.agent import MAX_CLAIMED_PORTS, AgentHello, FromControl, PodPort, State, Try, Want
+from meshdev.wire.agent import MAX_CLAIMED_PORTS, AgentHello, FromControl, PodPort, ProbeRelays, State, Want
 from meshdev.wire.intercepts import ProbeResult, Relay
 from tests.manager.claims import spec
 
@@ -35,10 +35,10 @@ def test_more_relays_than_256_lead_to_one_workload() -> None:
     pod = joined(said)
     claims = [held(number, range(8000, 8010)) for number in range(60)]
     pod.follow(claims, MANAGER, patient=False)
-    (tried,) = (message for message in said if isinstance(message, Try))
+    (tried,) = (message for message in said if isinstance(message, ProbeRelays))
     assert len(tried.relays) == 600
-    pod.agent_said(State(ways=tuple((relay, "open") for relay in tried.relays)))
-    assert [report.way for _, report in pod.reports(claims)] == ["open"] * 60
+    pod.agent_said(State(return_paths=tuple((relay, "open") for relay in tried.relays)))
+    assert [report.return_path for _, report in pod.reports(claims)] == ["open"] * 60
 
 
 def test_a_claim_with_one_port_too_many_is_refused_and_the_others_go_on() -> None:
@@ -73,8 +73,8 @@ def test_a_large_state_is_gone_through_once_for_all_claims() -> None:
     pod = joined([])
     claims = [held(number, range(8000, 8002)) for number in range(60)]
     pod.follow(claims, MANAGER, patient=False)
-    pod.agent_said(State(ways=Searched((relay, "open") for relay in range(20000, 28000))))
-    assert [report.way for _, report in pod.reports(claims)] == ["open"] * 60
+    pod.agent_said(State(return_paths=Searched((relay, "open") for relay in range(20000, 28000))))
+    assert [report.return_path for _, report in pod.reports(claims)] == ["open"] * 60
     assert Searched.times == 1
     pod.agent_went()
-    assert [report.way for _, report in pod.reports(claims)] == ["untried"] * 60
+    assert [report.return_path for _, report in pod.reports(claims)] == ["untried"] * 60

@@ -228,9 +228,9 @@ async def test_ports_that_stay_with_the_original_for_a_reason_are_taken(mesh: Co
         await until(lambda: made.agent.wants() == ["8080"])
         await made.listen()
         await until(lambda: made.agent.redirects() == ["8080"])
-        await made.state(apart=((PORT, "no-envoy"),))
+        await made.state(held_back=((PORT, "no-envoy"),))
         assert (await words.report(lambda report: bool(report.text))).state == "joined"
-        await made.state(apart=((PORT, "no-listener"),))
+        await made.state(held_back=((PORT, "no-listener"),))
         assert await words.reported("acked") == Report(
             B.id, "b-1", "acked", "8080: no-listener", up=1, pending=("8080",)
         )

@@ -149,7 +149,7 @@ async def test_what_they_call_themselves_is_one_line_of_the_log(
         assert "the Envoy of pod x new line refuses: y another" in caplog.text
 
 
-LARGE = agent.encode(State(ways=tuple((20_000 + each, "open") for each in range(8192))))
+LARGE = agent.encode(State(return_paths=tuple((20_000 + each, "open") for each in range(8192))))
 
 
 @pytest.mark.parametrize(

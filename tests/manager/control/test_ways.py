@@ -1,7 +1,7 @@
 """Which ways to laptops a pod is asked to try, and what its session hears of them."""
 
 from meshdev.intercept.spec import Port
-from meshdev.wire.agent import Try
+from meshdev.wire.agent import ProbeRelays
 from tests.manager.claims import HTTP, spec
 from tests.manager.control.sidecars import Control, agent_of, envoy_of, sidecar
 from tests.manager.control.words import Words
@@ -13,17 +13,17 @@ async def test_the_ways_of_a_claim_are_tried_and_the_worst_of_them_is_told(mesh:
     both = spec("b", HTTP, Port(9090, "tcp", 3001), Port(9090, "udp", 3002), mode="proxy")
     words.claim(both)
     async with sidecar(mesh) as made:
-        await until(lambda: made.agent.tries == Try((20000, 20001), POD.address))
-        assert (await words.reported("joined", both)).way == "untried"
-        await made.state(ways=((20000, "open"),))
-        await made.state(ways=((20000, "open"), (20001, "silent")))
-        await words.report(lambda report: report.way == "silent")
-        await made.state(ways=((20000, "open"), (20001, "refused")))
-        await words.report(lambda report: report.way == "refused")
-        await made.state(ways=((20000, "open"), (20001, "open")))
-        await words.report(lambda report: report.way == "open")
+        await until(lambda: made.agent.tries == ProbeRelays((20000, 20001), POD.address))
+        assert (await words.reported("joined", both)).return_path == "untried"
+        await made.state(return_paths=((20000, "open"),))
+        await made.state(return_paths=((20000, "open"), (20001, "silent")))
+        await words.report(lambda report: report.return_path == "silent")
+        await made.state(return_paths=((20000, "open"), (20001, "refused")))
+        await words.report(lambda report: report.return_path == "refused")
+        await made.state(return_paths=((20000, "open"), (20001, "open")))
+        await words.report(lambda report: report.return_path == "open")
         words.withdraw(both)
-        await until(lambda: made.agent.tries == Try((), POD.address))
+        await until(lambda: made.agent.tries == ProbeRelays((), POD.address))
 
 
 async def test_ways_are_tried_when_envoy_is_there_and_again_for_another_agent(mesh: Control, words: Words) -> None:
@@ -32,6 +32,6 @@ async def test_ways_are_tried_when_envoy_is_there_and_again_for_another_agent(me
         await until(lambda: first.wants() == ["8080"])
         assert first.tries is None
         async with envoy_of(mesh):
-            await until(lambda: first.tries == Try((20000,), POD.address))
+            await until(lambda: first.tries == ProbeRelays((20000,), POD.address))
             async with agent_of(mesh) as second:
                 await until(lambda: second.tries == first.tries)

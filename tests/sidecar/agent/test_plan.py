@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from meshdev.sidecar.agent.plan import Situation, apart, redirects
-from meshdev.wire.agent import Apart, PodPort, Wanted
+from meshdev.sidecar.agent.plan import Situation, held_back, redirects
+from meshdev.wire.agent import HoldReason, PodPort, Wanted
 
 WEB, RAW, VOICE = PodPort(8080), PodPort(7000), PodPort(9090, "udp")
 DOORS = {WEB: 15800, RAW: 15801, VOICE: 15802}
@@ -22,7 +22,7 @@ ALL = Situation(
 )
 MESH = replace(ALL, wanted={RAW: Wanted(RAW, "tcp", "mesh")})
 
-CASES: dict[str, tuple[Situation, dict[PodPort, Apart]]] = {
+CASES: dict[str, tuple[Situation, dict[PodPort, HoldReason]]] = {
     "all is well": (ALL, {}),
     "the manager has not asked": (replace(ALL, asked=frozenset({WEB})), {RAW: "waiting", VOICE: "waiting"}),
     "no door yet": (replace(ALL, doors={WEB: 15800}), {RAW: "waiting", VOICE: "waiting"}),
@@ -44,5 +44,5 @@ CASES: dict[str, tuple[Situation, dict[PodPort, Apart]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_kept_apart(name: str) -> None:
     situation, expected = CASES[name]
-    assert apart(situation) == expected
+    assert held_back(situation) == expected
     assert redirects(situation) == {port: DOORS[port] for port in situation.wanted if port not in expected}
