@@ -1,4 +1,4 @@
-"""The token of an agent, fetched through the API server: its log names a port, a port-forward to that asks for it.
+"""The token of an agent, fetched through the API server: a port-forward asks for it, on a port that the log names.
 
 The rights to both are what proves that somebody may speak for a pod (docs/security.md). RBAC: ``get`` on pods/log, and
 what :mod:`meshdev.kube.portforward` needs. What answers may be hostile: time and size are bounded.
@@ -34,6 +34,11 @@ async def fetch(api: KubeApi, forward: Forward, namespace: str, pod: str, contai
     else answers, ForbiddenError, UnreachableError, CredentialError and the kinds of TunnelError.
     """
     port = await _within(LOG_SECONDS, "its log does not name its port", _announced(api, namespace, pod, container))
+    return await fetch_at(forward, namespace, pod, port)
+
+
+async def fetch_at(forward: Forward, namespace: str, pod: str, port: int) -> str:
+    """The same from a *port* that is known; the agent need not run yet. Raises as :func:`fetch` does."""
     return await _within(EXCHANGE_SECONDS, f"port {port} does not answer", _exchanged(forward, namespace, pod, port))
 
 

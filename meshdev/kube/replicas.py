@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from meshdev.kube.startup import IMAGE_REASONS, START_REASONS
+from meshdev.wire.announcement import PORT_VARIABLE, assigned_port
 
 Object = Mapping[str, Any]
 
@@ -41,6 +42,8 @@ class Sidecar:
     """Kubernetes' own name for why it waits, as ``ErrImagePull``; *reason* has the sentence."""
     instance: str = ""
     """The id of the container that runs; one that is started again has another."""
+    token_port: int = 0
+    """Where its agent is asked for its token before the log can be read; 0 where only the log names the port."""
 
     @property
     def alive(self) -> bool:
@@ -153,6 +156,7 @@ def _sidecar(container: Object, how: Literal["ephemeral", "patch"], status: Obje
         failed=reason in IMAGE_REASONS | START_REASONS,
         workload=_variable(container, WORKLOAD_VARIABLE),
         cause=reason,
+        token_port=assigned_port(_variable(container, PORT_VARIABLE)),
         instance=(status.get("containerID") or "") if "running" in state else "",
     )
 

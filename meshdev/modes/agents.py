@@ -1,4 +1,8 @@
-"""The agents of an intercept's pods: the token of each is fetched as soon as it runs, its hash is part of the claim."""
+"""The agents of an intercept's pods: the token of each is fetched as soon as it runs, its hash is part of the claim.
+
+An ephemeral container is asked on its assigned port from when it is part of the pod's spec: its log can be read up to a
+second after it runs, when the kubelet has seen it (docs/design/0013). The log is read where that port does not answer.
+"""
 
 import asyncio
 import hashlib
@@ -16,19 +20,24 @@ log = logging.getLogger(__name__)
 
 #: Agents whose tokens one intercept fetches at a time: each takes a port-forward.
 AT_ONCE: Final = 8
-#: Between two tries, in seconds: the second doubles up to the third, each within its half and its one and a half.
+#: Between two tries, in seconds: from the first to the longest, each within its half and its one and a half.
 FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
+#: By which factor pauses grow. Nobody tells when a container that starts will answer: a try comes late by a quarter of
+#: the time that has passed.
+_GROWTH: Final = 2.0
+_STARTING_GROWTH: Final = 1.25
 
 
 class _Agent(NamedTuple):
-    """One process: a container that is started again is another *instance*."""
+    """One process: a container that is started again is another *instance*; an ephemeral one never is."""
 
     uid: str
     namespace: str
     pod: str
     container: str
     instance: str
+    port: int = 0
 
 
 class Agents:
@@ -39,7 +48,8 @@ class Agents:
         self._spec = spec
         self._claim = claim
         self._changed = changed
-        self._wanted: frozenset[_Agent] = frozenset()
+        self._wanted: dict[_Agent, bool] = {}
+        """Whether it is known to run."""
         self._keys: dict[_Agent, str] = {}
         self._failures: dict[_Agent, str] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -47,9 +57,9 @@ class Agents:
 
     def watched(self, replicas: Mapping[str, Replica]) -> None:
         """The pods as they are now: agents that are gone are taken out of the claim, new ones are fetched."""
-        self._wanted = frozenset(self._agents(replicas))
+        self._wanted = dict(self._agents(replicas))
         self._failures = {agent: why for agent, why in self._failures.items() if agent in self._wanted}
-        if self._keys.keys() - self._wanted:
+        if self._keys.keys() - self._wanted.keys():
             self._keys = {agent: key for agent, key in self._keys.items() if agent in self._wanted}
             self._tell()
         self._news.set()
@@ -57,44 +67,60 @@ class Agents:
     @property
     def unknown(self) -> dict[str, str]:
         """Pods whose agent runs and is not part of the claim yet, by name: why not, empty where nothing went wrong."""
-        return {agent.pod: self._failures.get(agent, "") for agent in self._wanted if agent not in self._keys}
+        running = (agent for agent, runs in self._wanted.items() if runs)
+        return {agent.pod: self._failures.get(agent, "") for agent in running if agent not in self._keys}
 
     async def run(self) -> None:
         """Until cancelled."""
-        fetching: dict[_Agent, asyncio.Task[None]] = {}
+        fetching: dict[tuple[_Agent, bool], asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
-                for agent in fetching.keys() - self._wanted:
-                    fetching.pop(agent).cancel()
-                for agent in sorted(self._wanted - fetching.keys()):
-                    fetching[agent] = group.create_task(self._fetch(agent))
+                wanted = {each for each in self._wanted.items() if each[0] not in self._keys}
+                for each in fetching.keys() - wanted:
+                    fetching.pop(each).cancel()
+                for each in sorted(wanted - fetching.keys()):
+                    fetching[each] = group.create_task(self._fetch(*each))
                 self._news.clear()
                 await self._news.wait()
 
-    def _agents(self, replicas: Mapping[str, Replica]) -> Iterator[_Agent]:
+    def _agents(self, replicas: Mapping[str, Replica]) -> Iterator[tuple[_Agent, bool]]:
         ours = (self._spec.manager, self._spec.workload)
         for uid, pod in replicas.items():
             for each in pod.sidecars:
-                if each.instance and (each.manager, each.workload) == ours:
-                    yield _Agent(uid, pod.namespace, pod.name, each.name, each.instance)
+                if (each.manager, each.workload) != ours:
+                    continue
+                if each.token_port:
+                    yield _Agent(uid, pod.namespace, pod.name, each.name, "", each.token_port), bool(each.instance)
+                elif each.instance:
+                    yield _Agent(uid, pod.namespace, pod.name, each.name, each.instance), True
 
-    async def _fetch(self, agent: _Agent) -> None:
-        pause = FIRST_PAUSE
+    async def _fetch(self, agent: _Agent, runs: bool) -> None:
+        pause, growth = FIRST_PAUSE, _GROWTH if runs else _STARTING_GROWTH
         while True:
             try:
                 async with self._slots:
-                    token = await self._link.agent_token(agent.namespace, agent.pod, agent.container)
+                    token = await self._token(agent, runs)
             except MeshdevError as error:
-                log.info("the token of the agent in pod %s is not known: %s", agent.pod, error.message)
-                self._failures[agent] = error.message
-                self._changed()
+                if runs:  # else there is nothing to wonder about yet
+                    log.info("the token of the agent in pod %s is not known: %s", agent.pod, error.message)
+                    self._failures[agent] = error.message
+                    self._changed()
             else:
                 break
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 -- spreads requests, guards nothing
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(growth * pause, _LONGEST_PAUSE)
         self._failures.pop(agent, None)
         self._keys[agent] = hashlib.sha256(token.encode()).hexdigest()
         self._tell()
+
+    async def _token(self, agent: _Agent, runs: bool) -> str:
+        if agent.port:
+            try:
+                return await self._link.agent_token_at(agent.namespace, agent.pod, agent.port)
+            except MeshdevError:
+                if not runs:
+                    raise
+        return await self._link.agent_token(agent.namespace, agent.pod, agent.container)
 
     def _tell(self) -> None:
         self._claim.agents(frozenset(self._keys.values()))

@@ -76,6 +76,9 @@ class Link(Protocol):
     async def agent_token(self, namespace: str, pod: str, container: str) -> str:
         """The token of the agent that runs in that container. Raises MeshdevError kinds that name the reason."""
 
+    async def agent_token_at(self, namespace: str, pod: str, port: int) -> str:
+        """The token of the agent that listens on *port* of that pod, where one does. Raises the same."""
+
     def claim(
         self, spec: Spec, *, reset_older: bool, heard: Callable[[Report], None]
     ) -> AbstractAsyncContextManager[Claim]:

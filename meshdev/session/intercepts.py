@@ -135,6 +135,10 @@ class Intercepts:
         """Fetched with the user's own rights."""
         return await agent_tokens.fetch(self.api, self._forward, namespace, pod, container)
 
+    async def agent_token_at(self, namespace: str, pod: str, port: int) -> str:
+        """The same without the log."""
+        return await agent_tokens.fetch_at(self._forward, namespace, pod, port)
+
     def claim(
         self, spec: Spec, *, reset_older: bool, heard: Callable[[Report], None]
     ) -> AbstractAsyncContextManager[Claim]:

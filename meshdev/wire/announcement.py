@@ -2,13 +2,16 @@
 
 ::
 
-    agent's log          meshdev-agent/1 token-port=40123
+    container's env      MESHDEV_TOKEN_PORT=16201                       of an ephemeral container: the port to try first
+    agent's log          meshdev-agent/1 token-port=16201
     session → 127.0.0.1  meshdev-agent/1 token\\n
     agent → session      meshdev-agent/1 token 5f…(64 hexadecimal digits)\\n      and closes
 
-Only the agent's container writes its log, so the port is that agent's, whoever else listens in the pod. Everything
-else in the log begins with a date (meshdev.sidecar.agent.announcing). What arrives here is hostile until it is checked:
-lines have no bound, and behind the port may be another process by now.
+The kubelet shows the log of a container only once its own relist has seen that it runs, up to a second later; the
+assigned port can be asked before that. Where it is taken the agent listens on another one, which the log names: only
+the agent's container writes it, whoever else listens in the pod. Everything else in the log begins with a date
+(meshdev.sidecar.agent.announcing). What arrives here is hostile until it is checked: lines have no bound, and behind a
+port may be another process.
 """
 
 import re
@@ -18,6 +21,13 @@ from typing import Final
 from meshdev.errors import ProtocolError
 
 VERSION: Final = 1
+#: Names the assigned port in the container's environment.
+PORT_VARIABLE: Final = "MESHDEV_TOKEN_PORT"
+#: Below what outgoing connections use (32768 and up, where gRPC's 50051 lies, too), beside Envoy's
+#: (meshdev.sidecar.agent.doors): a program of the pod that starts later finds its port free. No agent takes an assigned
+#: port of its own choice, so that what answers there is never another agent.
+ASSIGNED_PORTS: Final = range(16200, 16300)
+CHOSEN_PORTS: Final = range(16300, 16400)
 #: The session asks for it by name: a request that an application is made to send (HTTP, say) gets nothing.
 REQUEST: Final = b"meshdev-agent/%d token\n" % VERSION
 _REPLY: Final = re.compile(rb"meshdev-agent/1 token ([0-9a-f]{64})\n")
@@ -39,6 +49,12 @@ class Announcement:
 
     def __str__(self) -> str:
         return f"meshdev-agent/{VERSION} token-port={self.port}"
+
+
+def assigned_port(text: str) -> int:
+    """What :data:`PORT_VARIABLE` says; 0 for everything but one of :data:`ASSIGNED_PORTS`."""
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return port if port in ASSIGNED_PORTS else 0
 
 
 class AnnouncementReader:

@@ -13,7 +13,7 @@ import pytest
 
 from meshdev.config import CONTROL_PORT
 from meshdev.intercept.lease import LABELS, UID_LABEL
-from meshdev.sidecar.agent.announcing import PORTS
+from meshdev.wire.announcement import ASSIGNED_PORTS, CHOSEN_PORTS
 from tests.e2e import pods, workloads
 from tests.e2e.accounts import apply
 from tests.e2e.conftest import Laptop, kubectl
@@ -234,7 +234,7 @@ def in_place_of_the_agent(pod: pods.Pod, how: str) -> Iterator[None]:
     command = ("nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", _ANSWERS, how)
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
-    redirect = f"tcp dport {PORTS.start}-{PORTS.stop - 1} redirect to :{int(server.stdout.readline())}"
+    redirect = f"tcp dport {ASSIGNED_PORTS.start}-{CHOSEN_PORTS.stop - 1} redirect to :{int(server.stdout.readline())}"
     rules = f"table ip meshdev_test_answers {{ chain out {{ type nat hook output priority -100; {redirect}; }}\n}}\n"
     pods.inside(pod, "nft", "-f", "-", stdin=rules)
     try:

@@ -78,6 +78,17 @@ async def test_the_log_of_that_container_names_the_port(tmp_path: Path) -> None:
         assert b"/pods/b-1/portforward " in forward
 
 
+async def test_a_port_that_is_known_is_asked_without_the_log(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+    async with listening(server([], well, seen)) as port, client(tmp_path, port) as api:
+
+        async def forward(namespace: str, pod: str, port: int) -> Dialled:
+            return await dial(api, namespace, pod, port, "spdy", 2)
+
+        assert await agent_tokens.fetch_at(forward, "default", "b-1", 16200) == TOKEN
+    assert [b"/pods/b-1/portforward " in each for each in seen] == [True]
+
+
 async def test_it_is_there_as_soon_as_the_line_is(tmp_path: Path) -> None:
     """The log goes on for ever, and nobody waits for its end."""
     async with cluster(tmp_path, [LINE]) as (_, fetch, _):

@@ -36,6 +36,8 @@ class World:
     def __init__(self) -> None:
         self.agents = Agents(cast("Link", self), SPEC, cast("Claim", self), self.changed)
         self.broken: set[str] = set()
+        self.ports: dict[str, int] = {}
+        self.asked = 0
         self.keys: set[str] = set()
         self.told = 0
         self.fetching = self.most = self.fetched = 0
@@ -52,6 +54,12 @@ class World:
         self.fetched += 1
         if name in self.broken:
             raise ClusterError(f"{name} is broken")
+        return name
+
+    async def agent_token_at(self, _namespace: str, name: str, port: int) -> str:
+        self.asked += 1
+        if self.ports.get(name) != port:
+            raise ClusterError(f"nothing answers on port {port}")
         return name
 
     def claim(self, keys: Collection[str]) -> None:
@@ -147,3 +155,27 @@ async def test_a_thousand_at_once_are_fetched_few_at_a_time(world: World) -> Non
     world.may_answer.set()
     await until(lambda: world.has(*names))
     assert world.most == AT_ONCE
+
+
+async def test_one_with_an_assigned_port_is_asked_there_before_it_is_known_to_run(world: World) -> None:
+    world.watched(pod("a", instance="", token_port=16201))
+    await until(lambda: world.asked > 2)
+    assert world.agents.unknown == {}, "it starts: there is nothing to wonder about"
+    world.ports["a"] = 16201
+    await until(lambda: world.has("a"))
+    world.watched(pod("a", token_port=16201))
+    assert world.has("a")
+    assert (world.fetched, world.agents.unknown) == (0, {}), "its log is not read"
+    world.watched()
+    assert world.has()
+
+
+async def test_the_log_is_read_where_the_assigned_port_does_not_answer(world: World) -> None:
+    world.watched(pod("a", instance="", token_port=16201))
+    await until(lambda: world.asked > 1)
+    assert world.fetched == 0, "a container that does not run has no log"
+    world.broken = {"a"}
+    world.watched(pod("a", token_port=16201))
+    await until(lambda: world.agents.unknown == {"a": "a is broken"})
+    world.broken = set()
+    await until(lambda: world.has("a"))

@@ -86,6 +86,9 @@ class FakeLink:
             raise ClusterError("nothing answers")
         return self.tokens[pod, container]
 
+    async def agent_token_at(self, _namespace: str, pod: str, port: int) -> str:
+        raise ClusterError(f"nothing answers on port {port} of pod {pod}")
+
     async def sidecars(self) -> SidecarTerms:
         return SidecarTerms("10.96.0.5:15010", "sidecar:1")
 

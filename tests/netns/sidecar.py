@@ -192,8 +192,8 @@ class SidecarPod:
         self._ends.append(end)
         return end
 
-    def start_agent(self, probes: str = "[]", stays: str = "", **patience: float) -> None:
-        """*stays* is not empty for one of a template.
+    def start_agent(self, probes: str = "[]", stays: str = "", port: str = "", /, **patience: float) -> None:
+        """*stays* is not empty for one of a template, *port* for an ephemeral container.
 
         *patience* is set in place of the agent's own: UNWANTED_SECONDS, LOST_SECONDS, CUT_OFF_SECONDS.
         """
@@ -205,6 +205,7 @@ class SidecarPod:
             "MESHDEV_MANAGER": f"{MANAGER}:{CONTROL_PORT}",
             "MESHDEV_PROBES": probes,
             "MESHDEV_STAYS": stays,
+            "MESHDEV_TOKEN_PORT": port,
             "POD_NAME": "b-1",
             "POD_UID": "uid-b-1",
             "POD_NAMESPACE": "default",

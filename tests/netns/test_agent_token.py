@@ -6,8 +6,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from meshdev.sidecar.agent.announcing import MAX_CONNECTIONS, PORTS
-from meshdev.wire.announcement import REQUEST
+from meshdev.sidecar.agent.announcing import MAX_CONNECTIONS
+from meshdev.wire.announcement import CHOSEN_PORTS, REQUEST
 from tests.netns.cluster import POD
 from tests.netns.sidecar import sidecar
 from tests.waiting import until
@@ -15,7 +15,7 @@ from tests.waiting import until
 
 async def test_each_process_has_a_token_of_its_own_and_announces_where() -> None:
     async with sidecar() as pod:
-        assert await pod.token_port() in PORTS
+        assert await pod.token_port() in CHOSEN_PORTS
         first = await pod.token()
         assert first == await pod.token() == pod.manager.tokens[0]
         pod.agent.kill()
@@ -25,6 +25,19 @@ async def test_each_process_has_a_token_of_its_own_and_announces_where() -> None
         await until(lambda: len(pod.manager.tokens) == 2)
         assert pod.manager.tokens == [first, await pod.token()]
         assert first != pod.manager.tokens[1]
+
+
+async def test_the_assigned_port_is_taken_where_it_is_free() -> None:
+    async with sidecar() as pod:
+        for expected in ({16205}, CHOSEN_PORTS):
+            before = pod.agent
+            pod.start_agent("[]", "", "16205")
+            try:
+                assert await pod.token_port() in expected
+                assert len(await pod.token()) == 64
+            finally:
+                before.kill()
+                before.wait()
 
 
 async def test_it_is_told_while_the_agent_waits_for_the_table() -> None:

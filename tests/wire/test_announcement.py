@@ -13,6 +13,7 @@ from meshdev.wire.announcement import (
     REQUEST,
     Announcement,
     AnnouncementReader,
+    assigned_port,
     parse_line,
     parse_reply,
     reply,
@@ -110,3 +111,11 @@ def test_a_token_has_one_form() -> None:
 def test_everything_else_is_no_reply(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="is not the agent"):
         parse_reply(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [("16200", 16200), ("16299", 16299), ("16300", 0), ("16199", 0), ("", 0), ("-1", 0), ("016200", 0), ("१६२००", 0)],
+)
+def test_an_assigned_port_is_one_of_its_range(text: str, port: int) -> None:
+    assert assigned_port(text) == port

@@ -14,6 +14,7 @@ from meshdev.sidecar.agent.idle import wanted_again
 from meshdev.sidecar.agent.life import Agent
 from meshdev.sidecar.agent.settings import Settings, settings
 from meshdev.sidecar.agent.sockets import Sockets
+from meshdev.wire.announcement import PORT_VARIABLE, assigned_port
 
 log = logging.getLogger("meshdev.sidecar.agent")
 
@@ -81,7 +82,7 @@ def main() -> int:
     handler = logging_to(sys.stdout)
     raise_limits()
     try:
-        listener = TokenListener()
+        listener = TokenListener(assigned_port(os.environ.get(PORT_VARIABLE, "")))
         told = settings(os.environ, listener.token)
         handler.announce(listener.announcement)
         asyncio.run(serve(told, os.environ.get("MESHDEV_ENVOY", BINARY), listener, handler))

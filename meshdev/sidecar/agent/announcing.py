@@ -15,11 +15,8 @@ from collections.abc import AsyncIterator
 from typing import Final, TextIO
 
 from meshdev.errors import ClusterError
-from meshdev.wire.announcement import REQUEST, Announcement, reply
+from meshdev.wire.announcement import CHOSEN_PORTS, REQUEST, Announcement, reply
 
-#: Below what outgoing connections use (32768 and up, where gRPC's 50051 lies, too), beside Envoy's
-#: (meshdev.sidecar.agent.doors): a program of the pod that starts later finds its port free.
-PORTS: Final = range(16200, 16400)
 #: Connections at once; one more ends the oldest, so that whoever holds them all keeps nobody out.
 MAX_CONNECTIONS: Final = 16
 #: Time for the request, in seconds.
@@ -71,10 +68,10 @@ class AnnouncingHandler(logging.StreamHandler[TextIO]):
 class TokenListener:
     """Listens as soon as it is made; :meth:`serving` answers. :attr:`token` is this process's own."""
 
-    def __init__(self) -> None:
-        """Raises ClusterError where nothing can be bound."""
+    def __init__(self, assigned: int = 0) -> None:
+        """On the *assigned* port, or on another where it is taken, or 0. Raises ClusterError where none is free."""
         self.token: Final = secrets.token_hex(32)
-        self._sock = _listening()
+        self._sock = _listening(assigned)
         self.announcement: Final = Announcement(self._sock.getsockname()[1])
         self._open: dict[asyncio.Task[None], None] = {}
 
@@ -109,11 +106,11 @@ class TokenListener:
             writer.close()
 
 
-def _listening() -> socket.socket:
-    """On a port of :data:`PORTS`, else on one of the kernel's choice."""
+def _listening(assigned: int) -> socket.socket:
+    """On the first that is free: *assigned*, one of :data:`CHOSEN_PORTS`, one of the kernel's choice."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     trouble: OSError | None = None
-    for port in (*random.sample(PORTS, len(PORTS)), 0):
+    for port in (*([assigned] if assigned else []), *random.sample(CHOSEN_PORTS, len(CHOSEN_PORTS)), 0):
         try:
             sock.bind(("127.0.0.1", port))
             sock.listen(MAX_CONNECTIONS)

@@ -4,9 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshdev.kube.replicas import MANAGER_VARIABLE, NAMESPACE_VARIABLE, TEMPLATE_CONTAINER, WORKLOAD_VARIABLE
+from meshdev.kube.replicas import (
+    EPHEMERAL_NAME,
+    MANAGER_VARIABLE,
+    NAMESPACE_VARIABLE,
+    TEMPLATE_CONTAINER,
+    WORKLOAD_VARIABLE,
+)
 from meshdev.sidecar.agent.settings import STAYS_VARIABLE
 from meshdev.sidecar.probes import PROBES_VARIABLE, encoded, probes
+from meshdev.wire.announcement import ASSIGNED_PORTS, PORT_VARIABLE
 
 Object = dict[str, Any]
 
@@ -56,6 +63,7 @@ def container(spec: SidecarSpec, name: str, pod: Mapping[str, Any]) -> Object:
     Of *pod* (or a template) the sidecar is told the probes: the kubelet's requests go to the original.
     """
     found = probes(pod)
+    port = _assigned_port(name)
     return {
         "name": name,
         "image": spec.image,
@@ -65,12 +73,19 @@ def container(spec: SidecarSpec, name: str, pod: Mapping[str, Any]) -> Object:
             {"name": WORKLOAD_VARIABLE, "value": spec.workload},
             {"name": MANAGER_VARIABLE, "value": spec.manager},
             {"name": NAMESPACE_VARIABLE, "value": spec.manager_namespace},
+            *([{"name": PORT_VARIABLE, "value": str(port)}] if port else []),
             *([{"name": PROBES_VARIABLE, "value": encoded(found)}] if found else []),
             *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in _POD.items()),
         ],
         "securityContext": _SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is told in its own words
     }
+
+
+def _assigned_port(name: str) -> int:
+    """Another for each ephemeral container of a pod; 0 for one of a template, which may start again."""
+    number = EPHEMERAL_NAME.fullmatch(name)
+    return ASSIGNED_PORTS[int(number[1]) % len(ASSIGNED_PORTS)] if number else 0
 
 
 def native(spec: SidecarSpec, template: Mapping[str, Any]) -> Object:
