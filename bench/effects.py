@@ -24,6 +24,7 @@ from bench.target import INTERCEPTED, LOCAL, NAMESPACE, ORIGINAL, PORT_FLAG
 from bench.ways import meshdev
 from meshdev.cli.attach import LEAVE_SECONDS, Stream
 from meshdev.state import Paths
+from meshdev.wire.modes import MESH
 from meshdev.wire.session_intercepts import InterceptRequest
 from tests.cluster.sample.app import App
 from tests.cluster.sample.http1 import Server
@@ -97,7 +98,7 @@ def of_matches(workload: str, times: int) -> dict[str, Figure]:
     request = InterceptRequest(
         target=f"deployment/{workload}",
         namespace=NAMESPACE,
-        mode="mesh",
+        mode=MESH,
         headers=("x=2",),
         ports=(PORT_FLAG,),
     )

@@ -199,6 +199,34 @@ def test_no_work_is_left_in_comments() -> None:
     assert [f"{_name(path)}:{row}" for path in ALL_FILES for row, _ in _comments(path, marks)] == []
 
 
+MODES_FILE = ROOT / "meshdev" / "wire" / "modes.py"
+
+
+def _modes_by_name(tree: ast.AST) -> Iterator[int]:
+    """Lines that name a mode as text, or compare with one: a third mode would be forgotten there."""
+    compared = {operand for node in ast.walk(tree) if isinstance(node, ast.Compare) for operand in ast.walk(node)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value="proxy" | "mesh"):
+                yield node.lineno
+            case ast.Name(id="PROXY" | "MESH") | ast.Attribute(attr="PROXY" | "MESH") if node in compared:
+                yield node.lineno
+            case ast.MatchValue(value=ast.Attribute(attr="PROXY" | "MESH")):
+                yield node.lineno
+
+
+def test_what_tells_modes_apart_is_asked_of_the_mode() -> None:
+    assert [f"{_name(path)}:{row}" for path in FILES if path != MODES_FILE for row in _modes_by_name(_tree(path))] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ['if mode == "proxy": pass', "if mode in (modes.MESH, modes.PROXY): pass", "match mode:\n case modes.MESH: pass"],
+)
+def test_a_mode_that_is_asked_for_by_its_name_is_found(code: str) -> None:
+    assert list(_modes_by_name(ast.parse(code)))
+
+
 #: asyncio.sleep() of no more than this lets others run; a longer one waits for time to pass.
 LETS_OTHERS_RUN = 0.05
 

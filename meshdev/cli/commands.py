@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Annotated, Final
 
 import typer
@@ -14,8 +15,6 @@ from meshdev.cli import (
     connect,
     disconnect,
     leave,
-    mesh,
-    proxy,
     rbac,
     render,
     restore,
@@ -27,6 +26,7 @@ from meshdev.cli import list as everybodys  # `list` is Python's own here
 from meshdev.cli import run as run_program
 from meshdev.cli.ended import Ended
 from meshdev.errors import Cancelled, MeshdevError, UsageError
+from meshdev.wire.modes import MODES
 
 app = typer.Typer(
     name="meshdev",
@@ -38,7 +38,9 @@ app = typer.Typer(
 )
 
 _MODULES: Final = (
-    *(connect, proxy, mesh, run_program, leave, everybodys, status, disconnect),
+    connect,
+    *(import_module(f"meshdev.cli.{mode}") for mode in MODES),
+    *(run_program, leave, everybodys, status, disconnect),
     *(restore, uninstall, rbac, version),
 )
 for _module in _MODULES:

@@ -8,7 +8,7 @@ from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus
 
 def up(status: InterceptStatus, asked: InterceptRequest) -> str:
     """It is up, and how to try it."""
-    what = "all traffic" if status.mode == "proxy" else f"requests with {status.match}"
+    what = f"requests with {status.match}" if status.mode.needs_match else "all traffic"
     pending = f"; pending listener: {_pending(status)}" if status.pending_listeners else ""
     lines = [f"{status.target} in namespace {status.namespace}: {what} → this machine ({_ports(status)}{pending})"]
     if missing := _missing(status):
@@ -29,7 +29,7 @@ def trial(status: InterceptStatus, asked: InterceptRequest) -> str | None:
     sample = match.sample(asked)
     headers = [word for header in sample.headers for word in ("-H", header)]  # grpcurl takes them as curl does
     match scheme:
-        case "https" if asked.mode == "mesh":
+        case "https" if asked.mode.needs_match:
             return None  # nobody can look inside
         case "http" | "https" | "h2c":
             flags = {"https": ["-k"], "h2c": ["--http2-prior-knowledge"]}.get(scheme, [])
@@ -38,7 +38,7 @@ def trial(status: InterceptStatus, asked: InterceptRequest) -> str | None:
             return shlex.join(["curl", *flags, *method, *headers, url])
         case "grpc":
             return shlex.join(["grpcurl", "-plaintext", *headers, host, "list"])
-        case "tcp" if asked.mode == "proxy":
+        case "tcp" if asked.mode.takes_bytes:
             return shlex.join(["nc", "-v", *host.rsplit(":", 1)])
         case _:
             return None

@@ -18,8 +18,9 @@ from meshdev.intercept.target import parse_target
 from meshdev.state import Paths
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import dump
+from meshdev.wire.modes import Mode
 from meshdev.wire.session_api import ConnectOptions, Note
-from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Mode
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus
 
 
 def request(
@@ -31,7 +32,7 @@ def request(
     match: Mapping[str, Any] | None = None,
     detach: bool = False,
 ) -> InterceptRequest:
-    """What to ask the session for; conditions are mesh's alone. The values stay as typed.
+    """What to ask the session for; conditions are for modes that need a match. The values stay as typed.
 
     Raises UsageError for what cannot be meant.
     """
@@ -49,7 +50,7 @@ def request(
         fallback=not how.no_fallback,
         detach=detach,
     )
-    if mode == "proxy":
+    if not mode.needs_match:
         return asked
     typed = match or {}
     parse_match(**typed)

@@ -30,7 +30,7 @@ class Row:
         return {
             "target": str(spec.workload),
             "namespace": spec.workload.namespace,
-            "mode": spec.mode,
+            "mode": spec.mode.name,
             "match": match.text(spec.match),
             "ports": [f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports],
             "holder": self.record.holder,
@@ -93,7 +93,7 @@ def _cells(one: Row) -> tuple[str, ...]:
     return (
         spec.workload.namespace,
         str(spec.workload),
-        spec.mode,
+        str(spec.mode),
         match.text(spec.match),
         ",".join(f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports),
         one.state + (f" (pending listener: {','.join(status.pending)})" if status.pending else ""),

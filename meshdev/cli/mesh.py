@@ -6,6 +6,7 @@ import typer
 
 from meshdev.cli import options
 from meshdev.cli.options import Format
+from meshdev.wire.modes import MESH
 
 EXAMPLE: Final = """\b
 Examples:
@@ -32,5 +33,5 @@ def command(
     """
     from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
 
-    asked = intercepting.request("mesh", target, how, namespace=namespace, match=match, detach=detach)
+    asked = intercepting.request(MESH, target, how, namespace=namespace, match=match, detach=detach)
     intercepting.intercept(connection.wanted(), asked, output)

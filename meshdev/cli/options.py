@@ -15,8 +15,9 @@ import typer
 from meshdev.config import IMAGE_VARIABLE
 from meshdev.errors import UsageError
 from meshdev.intercept.match import MATCH_KINDS, MatchKind
+from meshdev.wire.modes import MODES, Mode
 from meshdev.wire.session_api import ConnectOptions
-from meshdev.wire.session_intercepts import Strategy
+from meshdev.wire.session_intercepts import AskedStrategy
 
 
 class Format(StrEnum):
@@ -103,7 +104,7 @@ class Intercepting(Bundle):
         ),
     ] = None
     strategy: Annotated[
-        Strategy, typer.Option("--strategy", help="How the sidecar enters the pods: patch replaces them.")
+        AskedStrategy, typer.Option("--strategy", help="How the sidecar enters the pods: patch replaces them.")
     ] = "auto"
     takeover: Annotated[
         bool, typer.Option("--takeover", help="Replace somebody else's intercept that is in the way.")
@@ -136,6 +137,28 @@ class Conditions(dict[str, Any], Bundle):
         super().__init__(
             {kind.key: tuple(given[kind.key] or ()) if kind.many else given[kind.key] for kind in MATCH_KINDS}
         )
+
+
+class Targets(list[tuple[Mode, str]], Bundle):
+    """What to intercept, and how: an option for each mode."""
+
+    __signature__ = inspect.Signature(
+        [
+            inspect.Parameter(
+                mode.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[
+                    list[str] | None,
+                    typer.Option(f"--{mode}", metavar="TARGET", help=f"{mode.help} Repeatable."),
+                ],
+            )
+            for mode in MODES.values()
+        ]
+    )
+
+    def __init__(self, **given: list[str] | None) -> None:
+        super().__init__((MODES[name], target) for name, targets in given.items() for target in targets or ())
 
 
 def bundled(command: Callable[..., None]) -> Callable[..., None]:

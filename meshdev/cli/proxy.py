@@ -6,6 +6,7 @@ import typer
 
 from meshdev.cli import options
 from meshdev.cli.options import Format
+from meshdev.wire.modes import PROXY
 
 EXAMPLE: Final = """\b
 Examples:
@@ -30,5 +31,5 @@ def command(
     """
     from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
 
-    asked = intercepting.request("proxy", target, how, namespace=namespace, detach=detach)
+    asked = intercepting.request(PROXY, target, how, namespace=namespace, detach=detach)
     intercepting.intercept(connection.wanted(), asked, output)

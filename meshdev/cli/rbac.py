@@ -1,14 +1,13 @@
 """``meshdev rbac``: the rules a developer or an installer needs, for an admin to apply."""
 
 import contextlib
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
 from meshdev.cli import options, render
 from meshdev.errors import ConfigError, UsageError
-
-Strategy = Literal["ephemeral", "patch"]
+from meshdev.wire.session_intercepts import Strategy
 
 EXAMPLE: Final = """\b
 Examples:

@@ -16,7 +16,7 @@ from meshdev.cli.signals import Signals
 from meshdev.errors import Cancelled, MeshdevError, UsageError
 from meshdev.state import Paths
 from meshdev.wire.session_api import ConnectOptions
-from meshdev.wire.session_intercepts import InterceptRequest, Mode
+from meshdev.wire.session_intercepts import InterceptRequest
 
 EXAMPLE: Final = """\b
 Examples:
@@ -32,12 +32,7 @@ FAILED: Final = 125
 def command(
     program: Annotated[list[str], typer.Argument(metavar="-- CMD ARGS...", help="What to run.")],
     *,
-    proxy: Annotated[
-        list[str] | None, typer.Option("--proxy", metavar="TARGET", help="All of its traffic. Repeatable.")
-    ] = None,
-    mesh: Annotated[
-        list[str] | None, typer.Option("--mesh", metavar="TARGET", help="Its requests that match. Repeatable.")
-    ] = None,
+    targets: options.Targets,
     namespace: options.TargetNamespace = None,
     match: options.Conditions,
     how: options.Intercepting,
@@ -51,12 +46,10 @@ def command(
     """
     from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
 
-    if not mesh and any(match.values()):
+    if any(match.values()) and not any(mode.needs_match for mode, _ in targets):
         raise UsageError("a match is for --mesh, and there is none", hint="for instance: --mesh deployment/b")
-    if not (proxy or mesh) and how.ports:
+    if how.ports and not targets:
         raise UsageError("--port is for --proxy and --mesh, and there is none")
-    targets: list[tuple[Mode, str]] = [("proxy", target) for target in proxy or ()]
-    targets += [("mesh", target) for target in mesh or ()]
     asked = [intercepting.request(mode, target, how, namespace=namespace, match=match) for mode, target in targets]
     raise Ended(run(Paths.locate(), connection.wanted(), asked, program))
 

@@ -17,7 +17,7 @@ def exclude(one: Spec, other: Spec) -> bool:
     """Whether they cannot both be."""
     if one.workload.uid != other.workload.uid:
         return False
-    if one.mode == "proxy" or other.mode == "proxy":
+    if one.mode.exclusive or other.mode.exclusive:
         return True
     ports = ({(port.remote, port.transport) for port in spec.ports} for spec in (one, other))
     return one.match == other.match and bool(set.intersection(*ports))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from meshdev.config import FIELD_MANAGER
 from meshdev.errors import ProtocolError
@@ -20,9 +20,9 @@ from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.wire.codecs import Choice, Integer, Many, Parsed
 from meshdev.wire.message import decode, dump, field, load, message
+from meshdev.wire.session_intercepts import INTERCEPT_STATES, InterceptState
 
 Object = dict[str, Any]
-State = Literal["pending", "active", "refused"]
 
 LABELS: Final = {"app.kubernetes.io/managed-by": FIELD_MANAGER, "app.kubernetes.io/component": "intercept"}
 UID_LABEL: Final = "meshdev.dev/workload-uid"
@@ -38,7 +38,6 @@ RENEW_SECONDS: Final = 10.0
 EXPIRED_SECONDS: Final = 30.0
 STALE_SECONDS: Final = 600.0
 
-_STATES: Final[tuple[State, ...]] = ("pending", "active", "refused")
 #: Kubernetes' own limit for a name of this kind is 253; all annotations together have 256 KiB.
 _MAX_HOLDER: Final = 256
 _MAX_STATUS: Final = 2048
@@ -72,7 +71,7 @@ class Status:
     *pending* are ports of pods on which nothing listens: ``9999/tcp``.
     """
 
-    state: State = field(Choice(_STATES), default="pending", optional=True)
+    state: InterceptState = field(Choice(INTERCEPT_STATES), default="pending", optional=True)
     acked: int = field(_PODS, default=0, optional=True)
     total: int = field(_PODS, default=0, optional=True)
     pending: tuple[str, ...] = field(Many(Parsed(_port), specs.MAX_PORTS), default=(), optional=True)

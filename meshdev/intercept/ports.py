@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshdev.errors import UsageError
-from meshdev.intercept.spec import PROTOCOLS, Protocol
+from meshdev.wire.ports import PROTOCOLS, Protocol
 
 _HINT: Final = "LOCAL[:REMOTE][/tcp|/udp|/http], for instance --port 8080:http"
 _NUMBER: Final = re.compile(r"[0-9]{1,5}", re.ASCII)

@@ -15,15 +15,13 @@ from meshdev.intercept.match import CODEC, Match
 from meshdev.wire.codecs import FLAG, PORT, Choice, Many, Nullable, Parsed
 from meshdev.wire.message import decode as read_object
 from meshdev.wire.message import dump, field, load, message, nested
+from meshdev.wire.modes import MODE, Mode
+from meshdev.wire.ports import PROTOCOL, Protocol, Transport, transport_of
 
-Mode = Literal["proxy", "mesh"]
-Protocol = Literal["tcp", "udp", "http"]
 #: Lower case, singular: ``deployment/b`` is how people name a workload.
 #: A Service is the workload where its pods have no owner of the other kinds (a Job, a Rollout, nobody).
 Kind = Literal["deployment", "statefulset", "daemonset", "replicaset", "pod", "service"]
 
-MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
-PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
 KINDS: Final[tuple[Kind, ...]] = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "service")
 
 #: Bytes of a Spec as JSON: it is an annotation of the Lease; Kubernetes takes 256 KiB of them in all.
@@ -68,25 +66,25 @@ class Workload:
 
 @message(strict=True, order=True)
 class Port:
-    """One intercepted port: *remote* at the pod, *local* on the laptop. "tcp" is of unknown content."""
+    """One intercepted port: *remote* at the pod, *local* on the laptop."""
 
     remote: int = field(PORT)
-    protocol: Protocol = field(Choice(PROTOCOLS))
+    protocol: Protocol = field(PROTOCOL)
     local: int = field(PORT)
 
     @property
-    def transport(self) -> Literal["tcp", "udp"]:
+    def transport(self) -> Transport:
         """What of the kernel's two it is."""
-        return "udp" if self.protocol == "udp" else "tcp"
+        return transport_of(self.protocol)
 
 
 @message()
 class Spec:
-    """One intercept. *match* is None exactly in mode "proxy"; *ports* are sorted, none is there twice."""
+    """One intercept. *match* is None exactly where the mode needs none; *ports* are sorted, none is there twice."""
 
     id: str = field(_matching(r"[0-9a-f]{32}", "32 hexadecimal digits"))
     workload: Workload = field(nested(Workload))
-    mode: Mode = field(Choice(MODES))
+    mode: Mode = field(MODE)
     match: Match | None = field(Nullable(CODEC))
     ports: tuple[Port, ...] = field(Many(nested(Port), MAX_PORTS, distinct=lambda port: (port.remote, port.transport)))
     fallback: bool = field(FLAG, default=True)
@@ -118,8 +116,8 @@ def canonical_json(match: Match | None) -> str:
 
 def _spec(found: dict[str, object]) -> Spec:
     spec = load(Spec, found)
-    if (spec.match is None) != (spec.mode == "proxy"):
+    if (spec.match is not None) != spec.mode.needs_match:
         raise ValueError(f"mode {spec.mode} and its match exclude each other")
-    if not spec.ports or spec.match == Match():  # a match of everything is mode "proxy"
+    if not spec.ports or spec.match == Match():  # what matches everything is another mode
         raise ValueError("it has no ports or no conditions")
     return replace(spec, ports=tuple(sorted(spec.ports)))

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from meshdev.errors import InterceptError, UsageError
 from meshdev.intercept.ports import PortRequest
-from meshdev.intercept.spec import MAX_PORTS, Mode, Port, Protocol
+from meshdev.intercept.spec import MAX_PORTS, Port
+from meshdev.wire.modes import PROXY, Mode
+from meshdev.wire.ports import Protocol, Transport, transport_of
 
 Object = Mapping[str, Any]
-Transport = Literal["tcp", "udp"]
 
 _TRANSPORTS: Final[dict[str, Transport]] = {"TCP": "tcp", "UDP": "udp"}
 #: Service.spec.ports.appProtocol: IANA names, Kubernetes' own (KEP-3726) and those that meshes read. TLS is not HTTP.
 _HTTP: Final = frozenset({"http", "http2", "h2c", "grpc", "grpc-web", "ws", "websocket"})
+_UDP_HINT: Final = f"meshdev {PROXY} takes UDP, too"
 _KUBERNETES_HTTP: Final = frozenset({"kubernetes.io/h2c", "kubernetes.io/ws"})
 
 
@@ -28,7 +30,7 @@ class TargetPort:
     @property
     def transport(self) -> Transport:
         """What of the kernel's two it is."""
-        return "udp" if self.protocol == "udp" else "tcp"
+        return transport_of(self.protocol)
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class Ports:
     dead: tuple[tuple[int, str, str], ...] = ()
 
     def by_default(self, mode: Mode) -> tuple[TargetPort, ...]:
-        """Those of the Service that is the target, else all; UDP for a proxy only."""
+        """Those of the Service that is the target, else all; UDP where the mode carries it."""
         led = {(each.target, each.transport) for each in self.service}
         chosen = (port for port in self.known if not led or (port.number, port.transport) in led)
-        return tuple(port for port in chosen if mode == "proxy" or port.transport == "tcp")
+        return tuple(port for port in chosen if mode.carries_udp or port.transport == "tcp")
 
 
 def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) -> Ports:
@@ -94,10 +96,10 @@ def resolve_ports(requests: Sequence[PortRequest], ports: Ports, mode: Mode, wha
     if not requests:
         found = [Port(port.number, port.protocol, port.number) for port in ports.by_default(mode)]
     if not found:
-        udp = mode == "mesh" and any(port.transport == "udp" for port in ports.known)
+        udp = not mode.carries_udp and any(port.transport == "udp" for port in ports.known)
         raise InterceptError(
-            f"{what} declares no {'TCP ' if mode == 'mesh' else ''}port",
-            hint=f"{'meshdev proxy takes UDP, too; or ' if udp else ''}name one: --port LOCAL:REMOTE",
+            f"{what} declares no {'' if mode.carries_udp else 'TCP '}port",
+            hint=f"{f'{_UDP_HINT}; or ' if udp else ''}name one: --port LOCAL:REMOTE",
         )
     if len(found) > MAX_PORTS:
         raise InterceptError(f"{what} has {len(found)} ports, at most {MAX_PORTS} are possible", hint="choose: --port")
@@ -110,14 +112,12 @@ def resolve_ports(requests: Sequence[PortRequest], ports: Ports, mode: Mode, wha
 
 
 def _resolved(request: PortRequest, ports: Ports, mode: Mode, what: str) -> Port:
-    wanted: Transport | None = "udp" if request.protocol == "udp" else "tcp" if request.protocol else None
+    wanted = transport_of(request.protocol) if request.protocol else None
     number, transport = _remote(request, ports, wanted, mode, what)
     known = next((port for port in ports.known if (port.number, port.transport) == (number, transport)), None)
     protocol = request.protocol or (known.protocol if known else transport)
-    if protocol == "udp" and mode == "mesh":
-        raise InterceptError(
-            f"--port {request}: UDP has no headers to tell requests apart", hint="meshdev proxy takes UDP, too"
-        )
+    if protocol == "udp" and not mode.carries_udp:
+        raise InterceptError(f"--port {request}: UDP has no headers to tell requests apart", hint=_UDP_HINT)
     return Port(number, protocol, request.local)
 
 
@@ -137,8 +137,8 @@ def _remote(
     if not found:
         _refuse_dead(request, remote, ports, what)
     if found:
-        # In a mesh one name of both transports means that of requests.
-        return min(found, key=lambda each: mode == "mesh" and each[1] == "udp")
+        # Where UDP is not carried, one name of both transports means the other.
+        return min(found, key=lambda each: not mode.carries_udp and each[1] == "udp")
     if isinstance(remote, int):
         return remote, wanted or "tcp"  # containers need not declare what they listen on
     raise InterceptError(
@@ -151,8 +151,8 @@ def _for_local(
     request: PortRequest, ports: Ports, wanted: Transport | None, mode: Mode, what: str
 ) -> tuple[int, Transport]:
     """LOCAL alone: the target's port of that number, a Service's own first; else the only port there is."""
-    by_default = ports.by_default("proxy" if wanted == "udp" else mode)
-    possible: set[Transport] = {wanted} if wanted else {"tcp", "udp"} if mode == "proxy" else {"tcp"}
+    by_default = ports.by_default(PROXY if wanted == "udp" else mode)
+    possible: set[Transport] = {wanted} if wanted else {"tcp", "udp"} if mode.carries_udp else {"tcp"}
     led = [(each.target, each.transport) for each in ports.service if each.port == request.local]
     same = [(each.number, each.transport) for each in ports.known if each.number == request.local]
     for number, transport in led + same:

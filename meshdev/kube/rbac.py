@@ -10,10 +10,11 @@ from typing import Final, Literal
 
 from meshdev.config import MANAGER_NAME
 from meshdev.kube.access import Access
+from meshdev.wire.session_intercepts import Strategy
 
 Persona = Literal["developer", "installer"]
 #: How sidecars shall enter pods: two ways that need different rights, or not at all.
-Intercepting = Literal["ephemeral", "patch", "none"]
+Intercepting = Literal[Strategy, "none"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from meshdev.kube.startup import IMAGE_REASONS, START_REASONS
 from meshdev.wire.announcement import PORT_VARIABLE, assigned_port
+from meshdev.wire.session_intercepts import Strategy
 
 Object = Mapping[str, Any]
 
@@ -29,7 +30,7 @@ class Sidecar:
     """
 
     name: str
-    how: Literal["ephemeral", "patch"]
+    how: Strategy
     state: Literal["starting", "running", "ended"]
     manager: str
     manager_namespace: str
@@ -139,7 +140,7 @@ def free_name(pod: Object) -> str:
     return f"meshdev-{number}"
 
 
-def _sidecar(container: Object, how: Literal["ephemeral", "patch"], status: Object) -> Sidecar:
+def _sidecar(container: Object, how: Strategy, status: Object) -> Sidecar:
     state = status.get("state") or {}
     waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
     reason = waiting.get("reason") or ""

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from meshdev.wire.session_intercepts import Strategy
+
 #: k8s.io/kubernetes/pkg/kubelet/images/types.go, all but the ones that pass by themselves.
 IMAGE_REASONS: Final = frozenset(
     {
@@ -50,7 +52,7 @@ class Where:
     pod: str
     container: str
     image: str
-    how: Literal["manager", "ephemeral", "patch"]
+    how: Literal["manager", Strategy]
 
 
 def hint_for(reason: str, message: str, where: Where) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from meshdev.intercept.spec import Mode, Port
+from meshdev.intercept.spec import Port
 from meshdev.kube.ports import declared, target_of
+from meshdev.wire.modes import Mode
 
 Object = Mapping[str, Any]
 
@@ -73,7 +74,7 @@ def _scheme(port: Port, words: Sequence[str], numbers: set[int], mode: Mode) -> 
         return "http"
     if numbers & _TLS_NUMBERS:
         return "https"
-    if numbers & _OTHER_NUMBERS or mode == "proxy":
+    if numbers & _OTHER_NUMBERS or mode.takes_bytes:
         return "tcp"
     return "http"  # a match is of HTTP's requests
 

@@ -6,21 +6,24 @@ from meshdev.errors import UsageError
 from meshdev.intercept import match
 from meshdev.intercept.match import Match
 from meshdev.intercept.ports import PortRequest, parse_port
-from meshdev.intercept.spec import Mode
 from meshdev.intercept.target import Target, parse_target
-from meshdev.wire.session_intercepts import InterceptRequest, Strategy
+from meshdev.wire.modes import Mode
+from meshdev.wire.session_intercepts import AskedStrategy, InterceptRequest
 
 
 @dataclass(frozen=True)
 class Intent:
-    """What somebody wants to intercept. *namespace* None is the connection's; *match* is None exactly for a proxy."""
+    """What somebody wants to intercept.
+
+    *namespace* None is the connection's; *match* is None exactly where the mode needs none.
+    """
 
     target: Target
     namespace: str | None
     mode: Mode
     match: Match | None
     ports: tuple[PortRequest, ...]
-    strategy: Strategy
+    strategy: AskedStrategy
     takeover: bool
     reset_existing: bool
     fallback: bool
@@ -43,8 +46,8 @@ def intent(request: InterceptRequest) -> Intent:
 
 def _match(request: InterceptRequest) -> Match | None:
     typed = match.typed(request)
-    if request.mode == "mesh":
+    if request.mode.needs_match:
         return match.parse_match(**typed)
     if any(typed.values()):
-        raise UsageError("a proxy takes all traffic", hint="meshdev mesh takes the requests that match")
+        raise UsageError(f"a {request.mode} takes all traffic", hint="meshdev mesh takes the requests that match")
     return None

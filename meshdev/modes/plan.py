@@ -18,8 +18,9 @@ from meshdev.kube.urls import url_of
 from meshdev.kube.workloads import Resolved, pods_of, resolve
 from meshdev.modes.intent import Intent
 from meshdev.modes.link import Link
-from meshdev.sidecar.join.choice import Strategy, choose
+from meshdev.sidecar.join.choice import choose
 from meshdev.sidecar.join.container import SidecarSpec
+from meshdev.wire.session_intercepts import Strategy
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
-from meshdev.wire.intercepts import Transport
+from meshdev.wire.ports import Transport
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from meshdev.netlink import diag
 from meshdev.netlink.sock import Netlink
 from meshdev.session.copier import Copier, open_copier
-from meshdev.wire.intercepts import TRANSPORTS, Transport
+from meshdev.wire.ports import TRANSPORTS, Transport
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ too much does no harm: all of it goes over one carrier, and over the next one wh
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, AgentKeys, Intercept, Local, Relays, Transport, Withdraw
+from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, AgentKeys, Intercept, Local, Relays, Withdraw
+from meshdev.wire.ports import Transport
 
 Wish = Intercept | AgentKeys | Withdraw | Local
 

@@ -39,12 +39,12 @@ from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
 from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, Many, Pairs, Parsed, itself
 from meshdev.wire.counts import COUNT, Counts
-from meshdev.wire.intercepts import MAX_POD, ProbeResult, Transport
+from meshdev.wire.intercepts import MAX_POD, ProbeResult
 from meshdev.wire.message import Keyed, decode, field, message, nested
+from meshdev.wire.modes import MODE, Mode
 from meshdev.wire.objects import IPV4, Line
+from meshdev.wire.ports import PROTOCOL, Protocol, Transport
 
-Mode = Literal["proxy", "mesh"]
-Protocol = Literal["tcp", "udp", "http"]
 #: Why a wanted port is not redirected: nothing listens (probes must see that), the server speaks first (there are no
 #: requests to match), Envoy is not running (the original serves), or the manager has not asked for it yet.
 HoldReason = Literal["no-listener", "speaks-first", "no-envoy", "waiting"]
@@ -55,8 +55,6 @@ METHOD: Final = f"/{SERVICE}/Session"
 #: Key of the token in the metadata of both streams.
 METADATA_KEY: Final = "x-meshdev-token"
 
-MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
-PROTOCOLS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "http")
 PROBE_RESULTS: Final[tuple[ProbeResult, ...]] = ("open", "refused", "silent")
 HOLD_REASONS: Final[tuple[HoldReason, ...]] = ("no-listener", "speaks-first", "no-envoy", "waiting")
 
@@ -180,8 +178,8 @@ class Wanted:
     """A port that an intercept claims. ``reset_older``: connections older than the redirect are closed."""
 
     port: PodPort = field(Parsed(pod_port))
-    protocol: Protocol = field(Choice(PROTOCOLS))
-    mode: Mode = field(Choice(MODES))
+    protocol: Protocol = field(PROTOCOL)
+    mode: Mode = field(MODE)
     reset_older: bool = field(FLAG, default=False)
 
 

@@ -12,14 +12,13 @@ from meshdev.wire.codecs import FLAG, PORT, Choice, Integer, Many, Nullable, Par
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import FLAT, field, message, nested
 from meshdev.wire.objects import DIGEST, IDENTITY, ForPeople, Line
+from meshdev.wire.ports import TRANSPORT, Transport
 
-Transport = Literal["tcp", "udp"]
 State = Literal["joined", "acked", "nacked", "gone"]
 #: The result of probing the return path from a pod to the laptop: connected, refused, or no answer.
 ProbeResult = Literal["open", "refused", "silent"]
 ReturnPath = Literal["untried", "open", "refused", "silent"]
 
-TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 STATES: Final[tuple[State, ...]] = ("joined", "acked", "nacked", "gone")
 RETURN_PATHS: Final[tuple[ReturnPath, ...]] = ("untried", "open", "refused", "silent")
 
@@ -38,7 +37,6 @@ MAX_AGENTS: Final = AGENT_PARTS * MAX_PART
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}(/udp)?", re.ASCII)
 _ORDER: Final = Integer(0, 1 << 53)
 
-TRANSPORT: Final = Choice(TRANSPORTS)
 RELAY: Final = Integer(RELAY_PORTS.start, RELAY_PORTS.stop - 1)
 EXCLUDED: Final = Many(Text(MAX_POD), MAX_EXCLUDED)
 

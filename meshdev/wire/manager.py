@@ -27,13 +27,12 @@ from meshdev.wire.intercepts import (
     MAX_RELAYS,
     MAX_SPEC,
     RELAY,
-    TRANSPORT,
     AgentKeys,
     Relay,
-    Transport,
 )
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.objects import IDENTITY, IPV4, ForPeople, Line
+from meshdev.wire.ports import TRANSPORT, Transport
 
 #: Bytes of one datagram: a spec, escaped once more, and its relays. Below the kernel's 208 KiB for a socket's queue.
 MAX_DATAGRAM: Final = 64 << 10

@@ -18,16 +18,18 @@ from typing import Final, Literal
 from meshdev.wire.codecs import FLAG, PORT, Choice, Integer, Many, Nullable, Number, Text
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import field, message, nested
+from meshdev.wire.modes import MODE, Mode
+from meshdev.wire.ports import TRANSPORT, Transport
 
-Mode = Literal["proxy", "mesh"]
-Strategy = Literal["auto", "ephemeral", "patch"]
+#: How a sidecar enters a pod.
+Strategy = Literal["ephemeral", "patch"]
+AskedStrategy = Literal["auto", Strategy]
 InterceptState = Literal["pending", "active", "refused"]
-Transport = Literal["tcp", "udp"]
 
-MODES: Final[tuple[Mode, ...]] = ("proxy", "mesh")
-STRATEGIES: Final[tuple[Strategy, ...]] = ("auto", "ephemeral", "patch")
+#: In the order in which they are tried.
+STRATEGIES: Final[tuple[Strategy, ...]] = ("ephemeral", "patch")
+ASKED_STRATEGIES: Final[tuple[AskedStrategy, ...]] = ("auto", *STRATEGIES)
 INTERCEPT_STATES: Final[tuple[InterceptState, ...]] = ("pending", "active", "refused")
-TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 
 #: Characters of what was typed: longer than any value that is accepted, so that the session says what is wrong with it.
 _MAX_TYPED: Final = 4096
@@ -47,7 +49,7 @@ class InterceptRequest:
     target: str = field(_TYPED)
     namespace: str | None = field(Nullable(_NAMESPACE), default=None)
     """The target's; None: the connection's."""
-    mode: Mode = field(Choice(MODES))
+    mode: Mode = field(MODE)
     headers: tuple[str, ...] = field(_ALL_TYPED, default=())
     path_prefix: str | None = field(Nullable(_TYPED), default=None)
     method: str | None = field(Nullable(_TYPED), default=None)
@@ -55,7 +57,7 @@ class InterceptRequest:
     tracestate: tuple[str, ...] = field(_ALL_TYPED, default=())
     ports: tuple[str, ...] = field(_ALL_TYPED, default=())
     """None: every port at the same number."""
-    strategy: Strategy = field(Choice(STRATEGIES), default="auto")
+    strategy: AskedStrategy = field(Choice(ASKED_STRATEGIES), default="auto")
     takeover: bool = field(FLAG, default=False)
     reset_existing: bool = field(FLAG, default=False)
     fallback: bool = field(FLAG, default=True)
@@ -77,7 +79,7 @@ class LocalPort:
     """A port of this machine that requests are led to; *up*: a program listens there."""
 
     port: int = field(PORT)
-    transport: Transport = field(Choice(TRANSPORTS))
+    transport: Transport = field(TRANSPORT)
     up: bool = field(FLAG)
 
 
@@ -86,7 +88,7 @@ class PendingListener:
     """A port of the workload on which nothing listens in so many of its *pods*: it is refused there as before."""
 
     port: int = field(PORT)
-    transport: Transport = field(Choice(TRANSPORTS))
+    transport: Transport = field(TRANSPORT)
     pods: int = field(Integer(1, _MAX_PODS))
 
 
@@ -98,7 +100,7 @@ class InterceptStatus:
     target: str = field(_TYPED)
     """The workload: ``deployment/b``."""
     namespace: str = field(_NAMESPACE)
-    mode: Mode = field(Choice(MODES))
+    mode: Mode = field(MODE)
     match: str = field(Text())
     """For people; "all traffic" in mode proxy."""
     ports: tuple[str, ...] = field(_ALL_TYPED)

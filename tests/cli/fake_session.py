@@ -270,7 +270,7 @@ class FakeSession:
         if one.state:
             return
         kind, _, name = one.request.target.partition("/")
-        mesh = one.request.mode == "mesh"
+        mesh = one.request.mode.needs_match
         one.state = InterceptStatus(
             id="0" * 32,
             target=f"{'deployment' if kind in ('deploy', 'svc') else kind}/{name}",

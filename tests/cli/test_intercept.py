@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from meshdev.wire.modes import PROXY
 from tests.cli.conftest import Commands, Terminal
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -260,11 +261,11 @@ def test_a_session_that_goes_at_once(meshdev: Commands) -> None:
 
     meshdev.paths.prepare()
     with pytest.raises(TunnelError, match="the session is not there"):
-        Stream(meshdev.paths, InterceptRequest(target="deploy/b", mode="proxy"))
+        Stream(meshdev.paths, InterceptRequest(target="deploy/b", mode=PROXY))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(meshdev.paths.socket))
         listener.listen()
-        stream = Stream(meshdev.paths, InterceptRequest(target="deploy/b", mode="proxy"))
+        stream = Stream(meshdev.paths, InterceptRequest(target="deploy/b", mode=PROXY))
         client = listener.accept()[0]
         assert stream.read() == []
         client.sendall(b"nonsense\n")

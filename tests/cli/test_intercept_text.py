@@ -8,25 +8,26 @@ import pytest
 from meshdev.cli.counting import LINE_SECONDS, Counting
 from meshdev.cli.intercept_text import counts, line, trial, up
 from meshdev.wire.counts import InterceptCounts
-from meshdev.wire.session_intercepts import InterceptRequest, Mode, PendingListener
+from meshdev.wire.modes import MESH, PROXY, Mode
+from meshdev.wire.session_intercepts import InterceptRequest, PendingListener
 from tests.wire.test_session_intercepts import INTERCEPT as REPORTED
 
 INTERCEPT = replace(REPORTED, pending_listeners=())
-MESH = InterceptRequest(target="svc/front", mode="mesh", headers=("a=1",))
+ASKED = InterceptRequest(target="svc/front", mode=MESH, headers=("a=1",))
 
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (MESH, "-H 'a: 1' http://b.default/"),
-        (replace(MESH, headers=("X-User=jane doe", "b")), "-H 'x-user: jane doe' -H 'b: 1' http://b.default/"),
-        (replace(MESH, headers=("x~[0-9]+", "e=")), "-H 'x: …' -H 'e;' http://b.default/"),
-        (replace(MESH, headers=(), path_prefix="/v1", method="post"), "-X POST http://b.default/v1"),
+        (ASKED, "-H 'a: 1' http://b.default/"),
+        (replace(ASKED, headers=("X-User=jane doe", "b")), "-H 'x-user: jane doe' -H 'b: 1' http://b.default/"),
+        (replace(ASKED, headers=("x~[0-9]+", "e=")), "-H 'x: …' -H 'e;' http://b.default/"),
+        (replace(ASKED, headers=(), path_prefix="/v1", method="post"), "-X POST http://b.default/v1"),
         (
-            replace(MESH, headers=(), baggage=("u=1", "v=2"), tracestate=("t=3",)),
+            replace(ASKED, headers=(), baggage=("u=1", "v=2"), tracestate=("t=3",)),
             "-H 'baggage: u=1,v=2' -H 'tracestate: t=3' http://b.default/",
         ),
-        (InterceptRequest(target="deploy/b", mode="proxy"), "http://b.default/"),
+        (InterceptRequest(target="deploy/b", mode=PROXY), "http://b.default/"),
     ],
 )
 def test_how_to_try_it(asked: InterceptRequest, expected: str) -> None:
@@ -36,33 +37,33 @@ def test_how_to_try_it(asked: InterceptRequest, expected: str) -> None:
 @pytest.mark.parametrize(
     ("url", "mode", "expected"),
     [
-        (None, "mesh", None),  # no Service leads there: no name does
-        ("http://b.default:8080/", "mesh", "curl -H 'a: 1' http://b.default:8080/"),
-        ("https://b.default/", "mesh", None),  # TLS: what is inside cannot match
-        ("https://b.default/", "proxy", "curl -k https://b.default/"),
-        ("h2c://b.default:81/", "mesh", "curl --http2-prior-knowledge -H 'a: 1' http://b.default:81/"),
-        ("grpc://b.default:50051/", "mesh", "grpcurl -plaintext -H 'a: 1' b.default:50051 list"),
-        ("tcp://db.default:5432/", "mesh", None),  # no request of a database matches
-        ("tcp://db.default:5432/", "proxy", "nc -v db.default 5432"),
-        ("carrier-pigeon://b.default/", "mesh", None),
+        (None, MESH, None),  # no Service leads there: no name does
+        ("http://b.default:8080/", MESH, "curl -H 'a: 1' http://b.default:8080/"),
+        ("https://b.default/", MESH, None),  # TLS: what is inside cannot match
+        ("https://b.default/", PROXY, "curl -k https://b.default/"),
+        ("h2c://b.default:81/", MESH, "curl --http2-prior-knowledge -H 'a: 1' http://b.default:81/"),
+        ("grpc://b.default:50051/", MESH, "grpcurl -plaintext -H 'a: 1' b.default:50051 list"),
+        ("tcp://db.default:5432/", MESH, None),  # no request of a database matches
+        ("tcp://db.default:5432/", PROXY, "nc -v db.default 5432"),
+        ("carrier-pigeon://b.default/", MESH, None),
     ],
 )
 def test_a_trial_speaks_what_the_port_speaks(url: str | None, mode: Mode, expected: str | None) -> None:
-    asked = replace(MESH, mode=mode, headers=MESH.headers if mode == "mesh" else ())
+    asked = replace(ASKED, mode=mode, headers=ASKED.headers if mode.needs_match else ())
     assert trial(replace(INTERCEPT, url=url), asked) == expected
     lines = up(replace(INTERCEPT, url=url), asked).splitlines()
     assert [each for each in lines if each.startswith("Try it")] == ([f"Try it: {expected}"] if expected else [])
 
 
 def test_up() -> None:
-    assert up(INTERCEPT, MESH).splitlines() == [
+    assert up(INTERCEPT, ASKED).splitlines() == [
         "deployment/b in namespace default: requests with a=1 → this machine (ports 80 → 8080, 9090/udp → 9090)",
         "Nothing listens on 9090/udp yet: the original answers",
         "Try it: curl -H 'a: 1' http://b.default/",
         "Ctrl-C ends it",
     ]
-    udp = replace(INTERCEPT, mode="proxy", ports=("9090:9090/udp",), fallback=False, detached=True, url=None)
-    assert up(udp, MESH).splitlines() == [
+    udp = replace(INTERCEPT, mode=PROXY, ports=("9090:9090/udp",), fallback=False, detached=True, url=None)
+    assert up(udp, ASKED).splitlines() == [
         "deployment/b in namespace default: all traffic → this machine (port 9090/udp → 9090)",
         "Nothing listens on 9090/udp yet: the answer is 503",
         "`meshdev leave` ends it",
@@ -84,11 +85,11 @@ def test_a_port_on_which_nothing_listens_in_the_pods() -> None:
         INTERCEPT, local=(), pending_listeners=(PendingListener(9999, "tcp", 2), PendingListener(53, "udp", 1))
     )
     told = "pending listener: 9999/tcp in 2 of 2 pods, 53/udp in 1 of 2 pods"
-    assert up(one, MESH).splitlines()[0].endswith(f"(ports 80 → 8080, 9090/udp → 9090; {told})")
+    assert up(one, ASKED).splitlines()[0].endswith(f"(ports 80 → 8080, 9090/udp → 9090; {told})")
     assert counts(one).endswith(f", 1 of 2 pods, {told}")
-    assert any(each.startswith("Try it: ") for each in up(one, MESH).splitlines())
+    assert any(each.startswith("Try it: ") for each in up(one, ASKED).splitlines())
     idle = replace(one, state="pending")
-    assert not any(each.startswith("Try it: ") for each in up(idle, MESH).splitlines())
+    assert not any(each.startswith("Try it: ") for each in up(idle, ASKED).splitlines())
 
 
 class Clock:

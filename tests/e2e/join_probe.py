@@ -25,9 +25,11 @@ from meshdev.kube.ports import resolve_ports
 from meshdev.kube.replicas import Replica
 from meshdev.kube.workloads import Resolved, pods_of
 from meshdev.sidecar.join import patch
-from meshdev.sidecar.join.choice import Strategy, choose
+from meshdev.sidecar.join.choice import choose
 from meshdev.sidecar.join.container import SidecarSpec
 from meshdev.sidecar.join.ephemeral import keep_joined
+from meshdev.wire.modes import MESH, PROXY
+from meshdev.wire.session_intercepts import Strategy
 
 IMAGE: Final = "localhost/meshdev-sample:1"
 MANAGER: Final = "10.96.0.250:15010"
@@ -56,7 +58,7 @@ async def resolve(api: KubeApi, namespace: str, target: str) -> dict[str, Any]:
     """What a target is."""
     found = await _resolved(api, namespace, target)
     pods = await pods_of(api, found)
-    ports = resolve_ports((), found.ports, "proxy", target)
+    ports = resolve_ports((), found.ports, PROXY, target)
     return {
         "workload": str(found.workload),
         "pods": len(pods),
@@ -127,10 +129,10 @@ async def leave(api: KubeApi, namespace: str, target: str) -> bool:
 async def take(api: KubeApi, namespace: str, target: str, holder: str, *flags: str) -> dict[str, Any]:
     """Claim ``a=1`` (or all traffic) on a target; the Lease's name."""
     found = await _resolved(api, namespace, target)
-    mode = "proxy" if "proxy" in flags else "mesh"
-    match = None if mode == "proxy" else parse_match(headers=["a=1"])
-    ports = resolve_ports((), found.ports, cast("Any", mode), target)
-    spec = Spec(f"{time.time_ns():032x}", found.workload, cast("Any", mode), match, ports)
+    mode = PROXY if "proxy" in flags else MESH
+    match = parse_match(headers=["a=1"]) if mode.needs_match else None
+    ports = resolve_ports((), found.ports, mode, target)
+    spec = Spec(f"{time.time_ns():032x}", found.workload, mode, match, ports)
     held = await leases.take(api, spec, holder, "default", observer=Observer(), takeover="takeover" in flags)
     held = await leases.renew(api, held, Status("active", 1, 2))
     return {"name": held.object["metadata"]["name"], "holders": [each.holder for each in (await _all(api, namespace))]}

@@ -16,6 +16,7 @@ from meshdev.errors import InterceptError
 from meshdev.intercept.lease import RENEW_SECONDS, Status, lease, name_of
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec, Workload
+from meshdev.wire import modes
 from tests.e2e import pods, workloads
 from tests.e2e.accounts import apply
 from tests.e2e.conftest import Laptop, kubectl, until
@@ -121,7 +122,7 @@ def renewed_elsewhere(laptop: Laptop, skews: tuple[float, ...]) -> Iterator[None
     uid = deployment()["metadata"]["uid"]
     workload = Workload(NAMESPACE, "deployment", "b", uid)
     match, ports = Match((HeaderMatch("c", "exact", "3"),)), (Port(8080, "http", 8080),)
-    spec = Spec("c" * 32, workload, "mesh", match, ports)
+    spec = Spec("c" * 32, workload, modes.MESH, match, ports)
     apply(json.dumps(lease(spec, "joe@elsewhere", manager, time.time() + skews[0], Status("active", 2, 2))))
     over = threading.Event()
 

@@ -10,6 +10,7 @@ from meshdev.intercept.conflict import conflict_error, exclude, in_the_way, lose
 from meshdev.intercept.lease import Record, Status, name_of
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec, Workload
+from meshdev.wire.modes import MESH
 from tests.intercept.values import HTTP, SPECS, mesh, proxy
 
 OTHER_PORT = (Port(9000, "http", 9000),)
@@ -83,5 +84,5 @@ def test_the_refusal_says_that_a_holder_is_silent() -> None:
 
 def test_a_match_is_not_its_text() -> None:
     """``a`` with the value ``1, b`` looks like two conditions."""
-    one = Spec("0" * 32, mesh().workload, "mesh", Match((HeaderMatch("a", "exact", "1, b"),)), (HTTP,))
+    one = Spec("0" * 32, mesh().workload, MESH, Match((HeaderMatch("a", "exact", "1, b"),)), (HTTP,))
     assert not exclude(one, mesh(HeaderMatch("a", "exact", "1"), HeaderMatch("b", "present")))

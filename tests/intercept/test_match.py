@@ -20,6 +20,7 @@ from meshdev.intercept.match import (
     text,
     typed,
 )
+from meshdev.wire.modes import PROXY
 from meshdev.wire.session_intercepts import InterceptRequest
 from tests.intercept.values import MATCHES
 
@@ -158,7 +159,7 @@ def test_every_kind_is_a_field_of_a_match_and_of_what_a_session_is_asked_for() -
     assert [each.name for each in fields(Match)] == keys
     asked = {each.name: each.default for each in fields(InterceptRequest)}
     assert [asked[kind.key] for kind in MATCH_KINDS] == [() if kind.many else None for kind in MATCH_KINDS]
-    assert typed(InterceptRequest(target="deploy/b", mode="proxy")) == {key: asked[key] for key in keys}
+    assert typed(InterceptRequest(target="deploy/b", mode=PROXY)) == {key: asked[key] for key in keys}
 
 
 def test_a_kind_that_older_readers_do_not_know_is_written_only_where_it_is_used() -> None:

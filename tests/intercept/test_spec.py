@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from meshdev.errors import ProtocolError, UsageError
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import MAX_SPEC, Port, Spec, canonical_json, decode, encode
+from meshdev.wire.modes import MESH
 from tests.intercept.values import HTTP, MATCHES, SPECS, B, mesh, proxy
 
 TEXT = (
@@ -22,7 +23,7 @@ TEXT = (
 SPEC = Spec(
     f"{1:032x}",
     B,
-    "mesh",
+    MESH,
     Match((HeaderMatch("a", "exact", "1"),), "/x", "GET", (("k", "v"),)),
     (Port(8080, "http", 3000),),
 )

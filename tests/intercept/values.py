@@ -3,7 +3,8 @@
 from hypothesis import strategies as st
 
 from meshdev.intercept.match import HeaderMatch, Match
-from meshdev.intercept.spec import KINDS, Mode, Port, Spec, Workload
+from meshdev.intercept.spec import KINDS, Port, Spec, Workload
+from meshdev.wire.modes import MESH, PROXY
 
 B = Workload("default", "deployment", "b", "uid-b")
 HTTP = Port(8080, "http", 8080)
@@ -12,11 +13,11 @@ HTTP = Port(8080, "http", 8080)
 def mesh(*headers: HeaderMatch, number: int = 1, workload: Workload = B, ports: tuple[Port, ...] = (HTTP,)) -> Spec:
     """Mesh with these headers, ``a=1`` without any."""
     match = Match(headers or (HeaderMatch("a", "exact", "1"),))
-    return Spec(f"{number:032x}", workload, "mesh", match, ports)
+    return Spec(f"{number:032x}", workload, MESH, match, ports)
 
 
 def proxy(number: int = 1, workload: Workload = B, ports: tuple[Port, ...] = (HTTP,)) -> Spec:
-    return Spec(f"{number:032x}", workload, "proxy", None, ports)
+    return Spec(f"{number:032x}", workload, PROXY, None, ports)
 
 
 def _texts(pattern: str) -> st.SearchStrategy[str]:
@@ -64,7 +65,7 @@ _PORTS = st.lists(
 
 
 def _spec(number: int, workload: Workload, match: Match | None, ports: tuple[Port, ...], fallback: bool) -> Spec:
-    mode: Mode = "proxy" if match is None else "mesh"
+    mode = PROXY if match is None else MESH
     return Spec(f"{number:032x}", workload, mode, match, ports, fallback)
 
 

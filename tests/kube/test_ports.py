@@ -6,8 +6,9 @@ import pytest
 
 from meshdev.errors import InterceptError, UsageError
 from meshdev.intercept.ports import parse_port
-from meshdev.intercept.spec import Mode, Port
+from meshdev.intercept.spec import Port
 from meshdev.kube.ports import Ports, ServicePort, TargetPort, ports_of, resolve_ports
+from meshdev.wire.modes import MESH, PROXY, Mode
 from tests.kube.objects import service
 
 Object = dict[str, Any]
@@ -54,8 +55,8 @@ def test_a_named_target_port_that_no_container_has_leads_nowhere() -> None:
         with pytest.raises(
             InterceptError, match=f"--port {typed}: port 80 of service/b leads to the port web, which no"
         ):
-            resolve_ports([parse_port(typed)], ports, "mesh", "service/b")
-    assert resolve_ports([parse_port("8080:1")], ports, "mesh", "service/b") == (Port(1, "tcp", 8080),)
+            resolve_ports([parse_port(typed)], ports, MESH, "service/b")
+    assert resolve_ports([parse_port("8080:1")], ports, MESH, "service/b") == (Port(1, "tcp", 8080),)
 
 
 def test_sctp_is_left_alone() -> None:
@@ -91,7 +92,7 @@ def test_what_is_known_as_http(container: str, ports: list[Object], expected: st
     assert found.protocol == expected
 
 
-def resolved(typed: list[str], mode: Mode = "mesh", asked: str | None = None) -> list[tuple[int, str, int]]:
+def resolved(typed: list[str], mode: Mode = MESH, asked: str | None = None) -> list[tuple[int, str, int]]:
     found = resolve_ports([parse_port(each) for each in typed], ports_of(B, SERVICES, asked), mode, "deployment/b")
     return [(port.remote, port.protocol, port.local) for port in found]
 
@@ -99,31 +100,31 @@ def resolved(typed: list[str], mode: Mode = "mesh", asked: str | None = None) ->
 @pytest.mark.parametrize(
     ("typed", "mode", "asked", "expected"),
     [
-        ([], "mesh", None, [(8080, "http", 8080), (9000, "tcp", 9000)]),
-        ([], "proxy", None, [(8080, "http", 8080), (9000, "tcp", 9000), (9090, "udp", 9090)]),
-        ([], "mesh", "b", [(8080, "http", 8080)]),
-        (["3000"], "mesh", "b", [(8080, "http", 3000)]),
-        (["9000"], "mesh", None, [(9000, "tcp", 9000)]),  # LOCAL alone: the port of that number, of several
-        (["8080"], "mesh", None, [(8080, "http", 8080)]),
-        (["9090"], "proxy", None, [(9090, "udp", 9090)]),
-        (["8080"], "mesh", "b-admin", [(9000, "tcp", 8080)]),  # the Service's own port comes first
-        (["80"], "mesh", "b", [(8080, "http", 80)]),
-        (["9000"], "mesh", "b", [(9000, "tcp", 9000)]),  # no port of the Service, one of the pods
-        (["9090"], "mesh", "b", [(8080, "http", 9090)]),  # a mesh has no use for UDP: the only port
-        (["9000/http"], "mesh", None, [(9000, "http", 9000)]),
-        (["3000:80"], "mesh", "b", [(8080, "http", 3000)]),
-        (["3000:80"], "mesh", None, [(80, "tcp", 3000)]),  # a container port that is not declared
-        (["3000:8080"], "mesh", "b-admin", [(9000, "tcp", 3000)]),  # the Service's own port comes first
-        (["3000:8080"], "mesh", None, [(8080, "http", 3000)]),
-        (["3000:ui"], "mesh", "b-admin", [(9000, "tcp", 3000)]),
-        (["3000:http"], "mesh", "b-admin", [(8080, "http", 3000)]),
-        (["3000:admin/http"], "mesh", None, [(9000, "http", 3000)]),
-        (["3000:8080/tcp"], "mesh", None, [(8080, "tcp", 3000)]),
-        (["3000:9090"], "proxy", None, [(9090, "udp", 3000)]),
-        (["3000/udp"], "proxy", None, [(9090, "udp", 3000)]),
-        (["3000:53/udp"], "proxy", None, [(53, "udp", 3000)]),
-        (["3000:9090/tcp"], "mesh", None, [(9090, "tcp", 3000)]),
-        (["1:9000", "1:http"], "mesh", None, [(8080, "http", 1), (9000, "tcp", 1)]),
+        ([], MESH, None, [(8080, "http", 8080), (9000, "tcp", 9000)]),
+        ([], PROXY, None, [(8080, "http", 8080), (9000, "tcp", 9000), (9090, "udp", 9090)]),
+        ([], MESH, "b", [(8080, "http", 8080)]),
+        (["3000"], MESH, "b", [(8080, "http", 3000)]),
+        (["9000"], MESH, None, [(9000, "tcp", 9000)]),  # LOCAL alone: the port of that number, of several
+        (["8080"], MESH, None, [(8080, "http", 8080)]),
+        (["9090"], PROXY, None, [(9090, "udp", 9090)]),
+        (["8080"], MESH, "b-admin", [(9000, "tcp", 8080)]),  # the Service's own port comes first
+        (["80"], MESH, "b", [(8080, "http", 80)]),
+        (["9000"], MESH, "b", [(9000, "tcp", 9000)]),  # no port of the Service, one of the pods
+        (["9090"], MESH, "b", [(8080, "http", 9090)]),  # a mesh has no use for UDP: the only port
+        (["9000/http"], MESH, None, [(9000, "http", 9000)]),
+        (["3000:80"], MESH, "b", [(8080, "http", 3000)]),
+        (["3000:80"], MESH, None, [(80, "tcp", 3000)]),  # a container port that is not declared
+        (["3000:8080"], MESH, "b-admin", [(9000, "tcp", 3000)]),  # the Service's own port comes first
+        (["3000:8080"], MESH, None, [(8080, "http", 3000)]),
+        (["3000:ui"], MESH, "b-admin", [(9000, "tcp", 3000)]),
+        (["3000:http"], MESH, "b-admin", [(8080, "http", 3000)]),
+        (["3000:admin/http"], MESH, None, [(9000, "http", 3000)]),
+        (["3000:8080/tcp"], MESH, None, [(8080, "tcp", 3000)]),
+        (["3000:9090"], PROXY, None, [(9090, "udp", 3000)]),
+        (["3000/udp"], PROXY, None, [(9090, "udp", 3000)]),
+        (["3000:53/udp"], PROXY, None, [(53, "udp", 3000)]),
+        (["3000:9090/tcp"], MESH, None, [(9090, "tcp", 3000)]),
+        (["1:9000", "1:http"], MESH, None, [(8080, "http", 1), (9000, "tcp", 1)]),
     ],
 )
 def test_which_port_is_meant(
@@ -135,11 +136,11 @@ def test_which_port_is_meant(
 @pytest.mark.parametrize(
     ("typed", "mode", "kind", "words"),
     [
-        (["3000"], "mesh", InterceptError, "has the ports 8080/tcp (http), 9000/tcp (admin, ui)"),
-        (["3000:web"], "mesh", InterceptError, "no port named web; it has the ports 8080/tcp (http), 9000"),
-        (["3000:udp"], "mesh", InterceptError, "UDP has no headers"),
-        (["3000:53/udp"], "mesh", InterceptError, "UDP has no headers"),
-        (["1:8080", "2:http"], "mesh", UsageError, "port 8080/tcp of deployment/b twice"),
+        (["3000"], MESH, InterceptError, "has the ports 8080/tcp (http), 9000/tcp (admin, ui)"),
+        (["3000:web"], MESH, InterceptError, "no port named web; it has the ports 8080/tcp (http), 9000"),
+        (["3000:udp"], MESH, InterceptError, "UDP has no headers"),
+        (["3000:53/udp"], MESH, InterceptError, "UDP has no headers"),
+        (["1:8080", "2:http"], MESH, UsageError, "port 8080/tcp of deployment/b twice"),
     ],
 )
 def test_what_cannot_be_meant(typed: list[str], mode: Mode, kind: type[Exception], words: str) -> None:
@@ -162,21 +163,21 @@ def test_a_name_of_several_ports_is_asked_about_and_one_of_both_transports_is_th
         ),
     )
     with pytest.raises(InterceptError, match=r"more than one port named http: the ports 8080/tcp .*, 8081/tcp"):
-        resolve_ports([parse_port("3000:http")], ports, "mesh", "deployment/b")
-    assert resolve_ports([parse_port("3000:53")], ports, "mesh", "deployment/b") == (Port(53, "tcp", 3000),)
-    assert resolve_ports([parse_port("3000:53")], ports, "proxy", "deployment/b") == (Port(53, "udp", 3000),)
+        resolve_ports([parse_port("3000:http")], ports, MESH, "deployment/b")
+    assert resolve_ports([parse_port("3000:53")], ports, MESH, "deployment/b") == (Port(53, "tcp", 3000),)
+    assert resolve_ports([parse_port("3000:53")], ports, PROXY, "deployment/b") == (Port(53, "udp", 3000),)
 
 
 def test_a_workload_without_ports() -> None:
     with pytest.raises(InterceptError, match="declares no TCP port") as caught:
-        resolve_ports([], Ports(()), "mesh", "deployment/b")
+        resolve_ports([], Ports(()), MESH, "deployment/b")
     assert caught.value.hint == "name one: --port LOCAL:REMOTE"
     with pytest.raises(InterceptError, match="declares no TCP port") as caught:
-        resolve_ports([], Ports((TargetPort(53, "udp"),)), "mesh", "deployment/b")
+        resolve_ports([], Ports((TargetPort(53, "udp"),)), MESH, "deployment/b")
     assert caught.value.hint == "meshdev proxy takes UDP, too; or name one: --port LOCAL:REMOTE"
     with pytest.raises(InterceptError, match="has no declared port"):
-        resolve_ports([parse_port("1")], Ports(()), "mesh", "deployment/b")
-    assert resolve_ports([parse_port("1:2")], Ports(()), "mesh", "deployment/b") == (Port(2, "tcp", 1),)
+        resolve_ports([parse_port("1")], Ports(()), MESH, "deployment/b")
+    assert resolve_ports([parse_port("1:2")], Ports(()), MESH, "deployment/b") == (Port(2, "tcp", 1),)
     many = tuple(TargetPort(number, "tcp") for number in range(1, 66))
     with pytest.raises(InterceptError, match="at most 64"):
-        resolve_ports([], Ports(many), "mesh", "deployment/b")
+        resolve_ports([], Ports(many), MESH, "deployment/b")

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from meshdev.intercept.spec import Mode, Port, Protocol
+from meshdev.intercept.spec import Port
 from meshdev.kube.urls import url_of
+from meshdev.wire.modes import MESH, PROXY, Mode
+from meshdev.wire.ports import Protocol
 
 
 def asked(
@@ -13,7 +15,7 @@ def asked(
     container: str = "",
     cluster_ip: str = "10.96.0.7",
     protocol: Protocol = "tcp",
-    mode: Mode = "mesh",
+    mode: Mode = MESH,
 ) -> str | None:
     """For port 8080 of pods that declare it, behind a Service with these ports."""
     made = {"metadata": {"name": "b", "namespace": "team-1"}, "spec": {"clusterIP": cluster_ip, "ports": list(ports)}}
@@ -38,24 +40,24 @@ def test_where_clients_ask_for_it(port: dict[str, Any], cluster_ip: str, expecte
 @pytest.mark.parametrize(
     ("said", "container", "protocol", "mode", "scheme"),
     [
-        ({}, "", "tcp", "mesh", "http"),  # 8080 is HTTP's by use
-        ({"appProtocol": "http"}, "", "http", "mesh", "http"),
-        ({"appProtocol": "HTTPS"}, "", "tcp", "proxy", "https"),
-        ({"appProtocol": "kubernetes.io/h2c"}, "", "http", "mesh", "h2c"),
-        ({"appProtocol": "kubernetes.io/ws"}, "", "http", "mesh", "http"),
-        ({"appProtocol": "kubernetes.io/wss"}, "", "tcp", "mesh", "tcp"),
-        ({"appProtocol": "postgresql"}, "http", "tcp", "mesh", "tcp"),
-        ({"appProtocol": "postgresql"}, "", "http", "mesh", "http"),  # the user says /http
-        ({"name": "grpc-api"}, "", "http", "mesh", "grpc"),
-        ({"name": "grpc-web"}, "", "http", "mesh", "http"),
-        ({"name": "http2"}, "", "http", "mesh", "h2c"),
-        ({"name": "https"}, "", "tcp", "proxy", "https"),
-        ({"name": "web"}, "grpc", "http", "mesh", "grpc"),
-        ({"name": "httpx"}, "", "tcp", "mesh", "http"),
-        ({"name": "postgres"}, "", "tcp", "mesh", "tcp"),
-        ({"name": "tcp-admin"}, "http", "tcp", "mesh", "tcp"),
-        ({"name": ""}, "redis", "tcp", "mesh", "tcp"),
-        ({"name": "redis"}, "", "http", "mesh", "http"),
+        ({}, "", "tcp", MESH, "http"),  # 8080 is HTTP's by use
+        ({"appProtocol": "http"}, "", "http", MESH, "http"),
+        ({"appProtocol": "HTTPS"}, "", "tcp", PROXY, "https"),
+        ({"appProtocol": "kubernetes.io/h2c"}, "", "http", MESH, "h2c"),
+        ({"appProtocol": "kubernetes.io/ws"}, "", "http", MESH, "http"),
+        ({"appProtocol": "kubernetes.io/wss"}, "", "tcp", MESH, "tcp"),
+        ({"appProtocol": "postgresql"}, "http", "tcp", MESH, "tcp"),
+        ({"appProtocol": "postgresql"}, "", "http", MESH, "http"),  # the user says /http
+        ({"name": "grpc-api"}, "", "http", MESH, "grpc"),
+        ({"name": "grpc-web"}, "", "http", MESH, "http"),
+        ({"name": "http2"}, "", "http", MESH, "h2c"),
+        ({"name": "https"}, "", "tcp", PROXY, "https"),
+        ({"name": "web"}, "grpc", "http", MESH, "grpc"),
+        ({"name": "httpx"}, "", "tcp", MESH, "http"),
+        ({"name": "postgres"}, "", "tcp", MESH, "tcp"),
+        ({"name": "tcp-admin"}, "http", "tcp", MESH, "tcp"),
+        ({"name": ""}, "redis", "tcp", MESH, "tcp"),
+        ({"name": "redis"}, "", "http", MESH, "http"),
     ],
 )
 def test_what_is_said_decides(
@@ -68,15 +70,15 @@ def test_what_is_said_decides(
 @pytest.mark.parametrize(
     ("number", "mode", "expected"),
     [
-        (80, "mesh", "http://web.default/"),
-        (443, "proxy", "https://web.default/"),
-        (8443, "mesh", "https://web.default:8443/"),
-        (5432, "mesh", "tcp://web.default:5432/"),
-        (5432, "proxy", "tcp://web.default:5432/"),
-        (3306, "proxy", "tcp://web.default:3306/"),
-        (6379, "mesh", "tcp://web.default:6379/"),
-        (9999, "mesh", "http://web.default:9999/"),  # whoever matches requests has some
-        (9999, "proxy", "tcp://web.default:9999/"),
+        (80, MESH, "http://web.default/"),
+        (443, PROXY, "https://web.default/"),
+        (8443, MESH, "https://web.default:8443/"),
+        (5432, MESH, "tcp://web.default:5432/"),
+        (5432, PROXY, "tcp://web.default:5432/"),
+        (3306, PROXY, "tcp://web.default:3306/"),
+        (6379, MESH, "tcp://web.default:6379/"),
+        (9999, MESH, "http://web.default:9999/"),  # whoever matches requests has some
+        (9999, PROXY, "tcp://web.default:9999/"),
     ],
 )
 def test_of_a_port_of_which_nothing_is_said_the_number_decides(number: int, mode: Mode, expected: str) -> None:
@@ -88,6 +90,6 @@ def test_of_several_ports_it_is_one_that_speaks_http() -> None:
     spec = {"ports": [{"name": "db", "port": 5432}, {"name": "http", "port": 80, "targetPort": 9000}]}
     made = {"metadata": {"name": "web", "namespace": "default"}, "spec": spec}
     ports = [Port(53, "udp", 53), Port(5432, "tcp", 5432), Port(9000, "http", 9000)]
-    assert url_of({}, [made], ports, "mesh") == "http://web.default/"
-    assert url_of({}, [made], ports[:2], "proxy") == "tcp://web.default:5432/"
-    assert url_of({}, [made], ports[:1], "proxy") is None
+    assert url_of({}, [made], ports, MESH) == "http://web.default/"
+    assert url_of({}, [made], ports[:2], PROXY) == "tcp://web.default:5432/"
+    assert url_of({}, [made], ports[:1], PROXY) is None

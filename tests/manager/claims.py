@@ -6,10 +6,11 @@ from typing import Self
 
 from meshdev.intercept import spec as specs
 from meshdev.intercept.match import HeaderMatch, Match
-from meshdev.intercept.spec import Mode, Port, Spec, Workload
+from meshdev.intercept.spec import Port, Spec, Workload
 from meshdev.wire.control import encode_body
 from meshdev.wire.intercepts import Intercept, Report
 from meshdev.wire.manager import Claimed, PodReport, Synced, ToControl, ToTunnel, decode_to_control, encode
+from meshdev.wire.modes import MESH, PROXY, Mode
 from tests.loops import DEADLINE_SECONDS
 
 KEY = "a" * 64
@@ -17,9 +18,9 @@ WORKLOAD = Workload("default", "deployment", "b", "0f2e2d8c-uid")
 HTTP = Port(8080, "http", 3000)
 
 
-def spec(name: str, *ports: Port, mode: Mode = "mesh", value: str = "1") -> Spec:
+def spec(name: str, *ports: Port, mode: Mode = MESH, value: str = "1") -> Spec:
     """The intercept *name* (a letter or more)."""
-    match = None if mode == "proxy" else Match((HeaderMatch("a", "exact", value),))
+    match = None if mode == PROXY else Match((HeaderMatch("a", "exact", value),))
     return Spec(name.encode().hex().ljust(32, "0")[:32], WORKLOAD, mode, match, tuple(sorted(ports or (HTTP,))))
 
 

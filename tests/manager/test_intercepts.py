@@ -15,6 +15,7 @@ from meshdev.wire.control import Close, decode, encode
 from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import Allow, Claimed, ListeningPort, ManagerAddress, Seen, Synced, Withdrawn
+from meshdev.wire.modes import PROXY
 from tests.manager.claims import HTTP, Listener, intercept, reported, spec
 from tests.manager.standin import POD, Manager, Visitor, hello
 
@@ -61,7 +62,7 @@ def allowed(manager: Manager, relay: int) -> set[IPv4Address]:
 
 
 def test_an_intercept_gets_relays_and_is_told_to_control(manager: Manager, tmp_path: Path) -> None:
-    one = spec("b", HTTP, Port(9090, "udp", 9090), mode="proxy")
+    one = spec("b", HTTP, Port(9090, "udp", 9090), mode=PROXY)
     with Listener(tmp_path) as control, Ann(manager) as ann:
         assert control.pod == ManagerAddress(POD.address)
         assert control.hear_all() == [Synced()]

@@ -9,6 +9,7 @@ from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.ports import PortRequest
 from meshdev.intercept.target import Target
 from meshdev.modes.intent import Intent, intent
+from meshdev.wire.modes import MESH, PROXY
 from meshdev.wire.session_intercepts import InterceptRequest
 
 
@@ -16,7 +17,7 @@ def test_a_mesh() -> None:
     asked = InterceptRequest(
         target="deploy/b",
         namespace="team-1",
-        mode="mesh",
+        mode=MESH,
         headers=("a=1",),
         path_prefix="/v2",
         method="POST",
@@ -29,7 +30,7 @@ def test_a_mesh() -> None:
     assert intent(asked) == Intent(
         target=Target("deployment", "b"),
         namespace="team-1",
-        mode="mesh",
+        mode=MESH,
         match=Match((HeaderMatch("a", "exact", "1"),), "/v2", "POST"),
         ports=(PortRequest(8080, "http"),),
         strategy="patch",
@@ -40,18 +41,18 @@ def test_a_mesh() -> None:
 
 
 def test_a_proxy_has_no_match() -> None:
-    assert intent(InterceptRequest(target="svc/b", mode="proxy")).match is None
+    assert intent(InterceptRequest(target="svc/b", mode=PROXY)).match is None
 
 
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"mode": "mesh"}, "which requests are yours"),
-        ({"mode": "mesh", "headers": ("a~(",)}, "column"),
-        ({"mode": "proxy", "headers": ("a=1",)}, "a proxy takes all traffic"),
-        ({"mode": "proxy", "baggage": ("a=1",)}, "a proxy takes all traffic"),
-        ({"mode": "proxy", "ports": ("x",)}, "no port of this machine"),
-        ({"mode": "proxy", "target": "b"}, "has no kind"),
+        ({"mode": MESH}, "which requests are yours"),
+        ({"mode": MESH, "headers": ("a~(",)}, "column"),
+        ({"mode": PROXY, "headers": ("a=1",)}, "a proxy takes all traffic"),
+        ({"mode": PROXY, "baggage": ("a=1",)}, "a proxy takes all traffic"),
+        ({"mode": PROXY, "ports": ("x",)}, "no port of this machine"),
+        ({"mode": PROXY, "target": "b"}, "has no kind"),
     ],
 )
 def test_what_cannot_be_meant(asked: dict[str, Any], sentence: str) -> None:

@@ -10,6 +10,7 @@ from meshdev.kube.client import KubeApi
 from meshdev.modes import pods
 from meshdev.modes.holding import Holding
 from meshdev.modes.intent import intent
+from meshdev.wire.modes import MESH
 from meshdev.wire.session_intercepts import InterceptRequest
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import pod, put_pod, service
@@ -80,7 +81,7 @@ async def test_a_pod_that_is_intercepted_as_another_workloads_is_told(fake: Fake
     """Two Services select the same pods: a pod has one sidecar."""
     world = ServiceWorld(fake, api)
     fake.put("services", service("other", selector={"app": "rc"}))
-    request = InterceptRequest(target="svc/other", mode="mesh", headers=("b=1",))
+    request = InterceptRequest(target="svc/other", mode=MESH, headers=("b=1",))
     other = Holding(FakeLink(api, fake), intent(request), Story(), detached=False)
     async with world.holding_it():
         await until(lambda: world.sidecars("rc-1") and world.sidecars("rc-2"))

@@ -13,6 +13,7 @@ from meshdev.modes.holding import Holding
 from meshdev.modes.intent import intent
 from meshdev.modes.link import Claim
 from meshdev.wire.intercepts import Report
+from meshdev.wire.modes import MESH
 from meshdev.wire.session_intercepts import InterceptRequest, LocalPort
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import put_workload, workload
@@ -120,7 +121,7 @@ class World:
         put_workload(fake, workload(), "b-1")
         self.fake, self.api, self.story = fake, api, Story()
         self.link = FakeLink(api, fake)
-        request = InterceptRequest(**{"target": "deployment/b", "mode": "mesh", "headers": ("a=1",), **asked})
+        request = InterceptRequest(**{"target": "deployment/b", "mode": MESH, "headers": ("a=1",), **asked})
         self.holding = Holding(self.link, intent(request), self.story, detached=False)
 
     def sidecars(self, name: str = "b-1") -> list[str]:

@@ -18,6 +18,7 @@ from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.intercepts import Relay, Relays, Report
 from meshdev.wire.manager import Allow, Claimed
+from meshdev.wire.modes import PROXY
 from tests.manager.claims import KEY, Listener, spec
 from tests.netns.carried import dial_plain
 from tests.netns.cluster import MANAGER, POD, Cluster
@@ -27,7 +28,7 @@ from tests.waiting import until
 
 LOCALHOST = IPv4Address("127.0.0.1")
 TCP, UDP = Port(8080, "tcp", 3000), Port(9090, "udp", 3001)
-B = spec("b", TCP, UDP, mode="proxy")
+B = spec("b", TCP, UDP, mode=PROXY)
 
 
 def control(cluster: Cluster) -> Listener:

@@ -16,13 +16,15 @@ import grpc
 
 from meshdev.config import CONTROL_PORT
 from meshdev.intercept.match import HeaderMatch, Match
-from meshdev.intercept.spec import Mode, Port, Protocol, Spec
+from meshdev.intercept.spec import Port, Spec
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
 from meshdev.wire.agent import AgentHello, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
 from meshdev.wire.announcement import REQUEST, parse_line, parse_reply
 from meshdev.wire.intercepts import Relay
+from meshdev.wire.modes import MESH, PROXY
+from meshdev.wire.ports import Protocol
 from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
 from tests.sidecar.ads import Ads
 from tests.sidecar.pod import FIRST, WORKLOAD, End
@@ -324,7 +326,7 @@ def claim(
     name: str = FIRST,
 ) -> Claim:
     """A claim on a port of the pod; without a match on all of its traffic."""
-    mode: Mode = "proxy" if match is None else "mesh"
+    mode = PROXY if match is None else MESH
     one = Port(port, protocol, port)
     spec = Spec(name, WORKLOAD, mode, match, (one,))
     return Claim(spec, "a@laptop", (Relay(port, one.transport, relay),), frozenset({pod_port(one)} if up else ()))

@@ -13,6 +13,7 @@ from meshdev.errors import PeerClosed
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
 from meshdev.wire.intercepts import Report
+from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
 from tests.netns.cluster import Cluster
 from tests.netns.laptop import Laptop
@@ -21,7 +22,7 @@ from tests.netns.sidecar import SidecarPod
 from tests.sidecar.pod import End
 from tests.waiting import until
 
-MINE = Spec("c" * 32, WORKLOAD, "mesh", Match((HeaderMatch("a", "exact", "1"),)), (Port(8080, "http", 3000),))
+MINE = Spec("c" * 32, WORKLOAD, MESH, Match((HeaderMatch("a", "exact", "1"),)), (Port(8080, "http", 3000),))
 
 
 @dataclass

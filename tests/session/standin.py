@@ -17,7 +17,8 @@ from meshdev.tunnel.claims import Claims, Wish
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
 from meshdev.wire.helper.requests import RelayTarget
-from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Transport, Withdraw
+from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
+from meshdev.wire.ports import Transport
 from tests.intercept.values import mesh
 
 LOCALHOST = IPv4Address("127.0.0.1")

@@ -10,6 +10,7 @@ import pytest
 from meshdev.errors import InterceptError, VersionError
 from meshdev.session.api import Exchange, serving
 from meshdev.wire.counts import InterceptCounts
+from meshdev.wire.modes import PROXY
 from meshdev.wire.session_api import (
     Answer,
     DisconnectRequest,
@@ -27,7 +28,7 @@ from meshdev.wire.session_api import (
 from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, Up
 from tests.wire.test_session_intercepts import INTERCEPT
 
-WANTED = InterceptRequest(target="deploy/b", mode="proxy")
+WANTED = InterceptRequest(target="deploy/b", mode=PROXY)
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

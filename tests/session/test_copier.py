@@ -9,7 +9,7 @@ import pytest
 
 from meshdev.session import copier as module
 from meshdev.session.copier import Copier, open_copier
-from meshdev.wire.intercepts import Transport
+from meshdev.wire.ports import Transport
 from tests.waiting import until
 
 

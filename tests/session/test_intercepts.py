@@ -25,7 +25,9 @@ from meshdev.session.local import LocalPorts
 from meshdev.tunnel.claims import Wish
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.counts import InterceptCounts
-from meshdev.wire.intercepts import ClaimRefusal, Intercept, Relay, Relays, Report, Transport, Withdraw
+from meshdev.wire.intercepts import ClaimRefusal, Intercept, Relay, Relays, Report, Withdraw
+from meshdev.wire.modes import MESH
+from meshdev.wire.ports import Transport
 from meshdev.wire.session_api import Event
 from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, Up
 from tests.kube.fake_api import FakeApi
@@ -98,7 +100,7 @@ class World:
             await asyncio.wait([stream])
 
     def open(self, client: Client, **asked: Any) -> asyncio.Task[None]:
-        request = InterceptRequest(**{"target": "deployment/b", "mode": "mesh", "headers": ("a=1",), **asked})
+        request = InterceptRequest(**{"target": "deployment/b", "mode": MESH, "headers": ("a=1",), **asked})
         stream = asyncio.ensure_future(self.intercepts.stream(request, cast("Exchange", client)))
         self.streams.append(stream)
         return stream

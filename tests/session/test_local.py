@@ -13,7 +13,7 @@ import pytest
 from meshdev.netlink.sock import Netlink
 from meshdev.session import local
 from meshdev.session.local import Family, LocalPorts, Look, Target, kernel_look
-from meshdev.wire.intercepts import TRANSPORTS, Transport
+from meshdev.wire.ports import TRANSPORTS, Transport
 from tests.waiting import until
 
 LOCALHOST = IPv4Address("127.0.0.1")

@@ -8,11 +8,13 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from meshdev.intercept.match import Match
-from meshdev.intercept.spec import Mode, Port, Protocol, Spec, Workload
+from meshdev.intercept.spec import Port, Spec, Workload
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import PodPort, Probe, Wanted
 from meshdev.wire.intercepts import Relay
+from meshdev.wire.modes import MESH, PROXY
+from meshdev.wire.ports import Protocol
 from tests.sidecar.real_envoy import RealEnvoy, free_port, running
 
 LOOPBACK = IPv4Address("127.0.0.1")
@@ -110,7 +112,7 @@ class Pod:
         to: End | None = None,
     ) -> None:
         """A claim on the app's port; without a match it wants everything."""
-        mode: Mode = "proxy" if match is None else "mesh"
+        mode = PROXY if match is None else MESH
         port = Port(self.original.port, protocol, 8080)
         relay = Relay(port.remote, port.transport, (to or self.laptop).port)
         spec = Spec(name, WORKLOAD, mode, match, (port,), fallback)

@@ -11,6 +11,7 @@ from meshdev.wire import session_api as api
 from meshdev.wire import session_intercepts as stream
 from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.helper import answers, lines, requests
+from meshdev.wire.modes import MESH, PROXY
 
 ID: Final = "0123456789abcdef0123456789abcdef"
 KEY: Final = ID * 2
@@ -61,7 +62,7 @@ INTERCEPT: Final = stream.InterceptStatus(
     id=ID,
     target="deployment/b",
     namespace="default",
-    mode="mesh",
+    mode=MESH,
     match="a=1",
     ports=("8080:80/http", "9090:9090/udp"),
     strategy="ephemeral",
@@ -127,7 +128,7 @@ SESSION_REQUESTS: Final[dict[str, api.Request]] = {
     "intercept": stream.InterceptRequest(
         target="deploy/b",
         namespace="team-1",
-        mode="mesh",
+        mode=MESH,
         headers=("a=1", "x~[0-9]+"),
         path_prefix="/v1",
         method="get",
@@ -140,7 +141,7 @@ SESSION_REQUESTS: Final[dict[str, api.Request]] = {
         fallback=False,
         detach=True,
     ),
-    "intercept_default": stream.InterceptRequest(target="svc/b", mode="proxy"),
+    "intercept_default": stream.InterceptRequest(target="svc/b", mode=PROXY),
 }
 SESSION_ANSWERS: Final[dict[str, api.Answer | api.Failed]] = {
     "answer_status": CONNECTED,
@@ -209,7 +210,7 @@ FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
     ),
 }
 FROM_CONTROL: Final[dict[str, agent.FromControl]] = {
-    "want": agent.Want((agent.Wanted(_HTTP, "http", "mesh", True),)),
+    "want": agent.Want((agent.Wanted(_HTTP, "http", MESH, True),)),
     "redirect": agent.Redirect((_HTTP, _UDP)),
     "try": agent.ProbeRelays((20001, 20002), SERVER),
 }

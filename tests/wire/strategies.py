@@ -13,6 +13,7 @@ from meshdev.host import journal
 from meshdev.wire import agent, intercepts, objects, session_api
 from meshdev.wire.codecs import Choice, Codec, Flag, Integer, Many, Nullable, Number, Pairs, Parsed, Text
 from meshdev.wire.message import SCHEMAS, Schema, Tagged
+from meshdev.wire.modes import MODES
 
 Strategy = st.SearchStrategy[Any]
 
@@ -46,6 +47,7 @@ PARSED: Final[dict[str, Strategy]] = {
     "agent.pod_port": _ports,
     "agent._relay": st.integers(intercepts.RELAY.low, intercepts.RELAY.high),
     "agent._intercept": st.text(_hex, max_size=32),
+    "modes.mode": st.sampled_from(tuple(MODES.values())),
     "intercepts._port": _ports.map(str),
     "lease._port": st.builds("{}/{}".format, st.integers(1, 65535), st.sampled_from(("tcp", "udp"))),
     "journal._own_table": st.integers(0, 1 << 32).map(journal.table_name),

@@ -14,6 +14,7 @@ from meshdev.manager.tunnel.server import MAX_SESSIONS
 from meshdev.wire import agent
 from meshdev.wire.agent import AgentHello, Listen, PodPort, Probe, ProbeRelays, Redirect, State, Want, Wanted
 from meshdev.wire.counts import Counts
+from meshdev.wire.modes import MESH, PROXY
 
 WEB = PodPort(8080)
 VOICE = PodPort(9090, "udp")
@@ -56,7 +57,7 @@ FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
 ]
 FROM_CONTROL: list[tuple[agent.FromControl, object]] = [
     (
-        Want((Wanted(WEB, "http", "mesh"), Wanted(VOICE, "udp", "proxy", reset_older=True))),
+        Want((Wanted(WEB, "http", MESH), Wanted(VOICE, "udp", PROXY, reset_older=True))),
         {
             "want": [
                 {"port": "8080", "protocol": "http", "mode": "mesh", "reset_older": False},

@@ -22,7 +22,6 @@ from meshdev.wire.intercepts import (
     MAX_SPEC,
     RETURN_PATHS,
     STATES,
-    TRANSPORTS,
     AgentKeys,
     ClaimRefusal,
     Intercept,
@@ -32,6 +31,7 @@ from meshdev.wire.intercepts import (
     Report,
     Withdraw,
 )
+from meshdev.wire.ports import TRANSPORTS
 from tests.wire.test_control import json_values, travelled
 
 ID, KEY = "1" * 32, "a" * 64

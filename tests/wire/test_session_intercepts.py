@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from meshdev.errors import ProtocolError
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import dump
+from meshdev.wire.modes import MESH, PROXY
 from meshdev.wire.session_api import (
     Event,
     Request,
@@ -35,7 +36,7 @@ INTERCEPT = InterceptStatus(
     id="0123456789abcdef0123456789abcdef",
     target="deployment/b",
     namespace="default",
-    mode="mesh",
+    mode=MESH,
     match="a=1",
     ports=("8080:80/http", "9090:9090/udp"),
     strategy="ephemeral",
@@ -78,7 +79,7 @@ AS_JSON = {
 FULL = InterceptRequest(
     target="deploy/b",
     namespace="team-1",
-    mode="mesh",
+    mode=MESH,
     headers=("a=1", "x~[0-9]+"),
     path_prefix="/v1",
     method="get",
@@ -115,7 +116,7 @@ def test_events_travel(event: Event, value: dict[str, object]) -> None:
     ("request_", "value"),
     [
         (
-            InterceptRequest(target="svc/b", mode="proxy"),
+            InterceptRequest(target="svc/b", mode=PROXY),
             {
                 "op": "intercept",
                 "target": "svc/b",
@@ -173,7 +174,7 @@ def test_what_was_left_travels() -> None:
 
 
 def test_odd_bytes_of_a_command_line_arrive_so_that_the_session_can_name_them() -> None:
-    odd = InterceptRequest(target="deploy/b", mode="mesh", headers=(b"a=\xff".decode(errors="surrogateescape"),))
+    odd = InterceptRequest(target="deploy/b", mode=MESH, headers=(b"a=\xff".decode(errors="surrogateescape"),))
     assert parse_request(encode_request(odd)) == odd
 
 

@@ -288,7 +288,7 @@ class Pod:
         counts = self._counts.get(id_, Counts())
         ports = {pod_port(port) for port in each.claim.spec.ports}
         older = sum(count for port, count in state.older if port in ports)
-        if each.claim.spec.mode == "proxy":
+        if each.claim.spec.mode.takes_bytes:
             # Connections and senders of datagrams are those of who claims all of a port.
             counts = sum((flow for port, flow in state.flows if port in ports), counts)
         way = _way(each.claim, self._ways)

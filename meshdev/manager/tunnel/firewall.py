@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.nft import Nftables
-from meshdev.wire.intercepts import Transport
+from meshdev.wire.ports import Transport
 
 #: A relay's port, with the kernel's protocol.
 RelayPort = tuple[Transport, int]

@@ -24,7 +24,7 @@ from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
 from meshdev.wire.control import INTERCEPT_PROTOCOL, encode
 from meshdev.wire.frames import REPORT, frame
-from meshdev.wire.intercepts import AgentKeys, ClaimRefusal, Intercept, Local, Relay, Relays, Transport, Withdraw
+from meshdev.wire.intercepts import AgentKeys, ClaimRefusal, Intercept, Local, Relay, Relays, Withdraw
 from meshdev.wire.manager import (
     Allow,
     Claimed,
@@ -36,6 +36,7 @@ from meshdev.wire.manager import (
     ToTunnel,
     Withdrawn,
 )
+from meshdev.wire.ports import Transport
 
 log = logging.getLogger(__name__)
 

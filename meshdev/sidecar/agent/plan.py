@@ -46,7 +46,7 @@ def _reason(now: Situation, port: PodPort, wanted: Wanted) -> HoldReason | None:
         return "no-envoy"
     if not _listens(now, port):
         return "no-listener"
-    if wanted.mode == "mesh" and port in now.first:
+    if not wanted.mode.takes_bytes and port in now.first:
         return "speaks-first"
     if now.cut_off and wanted.protocol != "http":
         # Requests fall back one by one; bytes and datagrams would go to a laptop that may be gone.

@@ -9,7 +9,7 @@ from meshdev.netlink import diag
 from meshdev.netlink.diag import Socket
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.agent import PodPort
-from meshdev.wire.intercepts import Transport
+from meshdev.wire.ports import Transport
 
 log = logging.getLogger(__name__)
 

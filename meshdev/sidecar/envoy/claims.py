@@ -7,8 +7,9 @@ from typing import Final
 
 from meshdev.intercept.match import specificity
 from meshdev.intercept.spec import Port, Spec
-from meshdev.wire.agent import PodPort, Probe, Protocol, Wanted
+from meshdev.wire.agent import PodPort, Probe, Wanted
 from meshdev.wire.intercepts import Relay
+from meshdev.wire.ports import Protocol
 
 #: Protocols of a port that two claims see differently: who knows most is right.
 _KNOWLEDGE: Final[tuple[Protocol, ...]] = ("http", "tcp")
@@ -76,7 +77,7 @@ def wanted(
     found: dict[PodPort, Wanted] = {}
     for claim in claims:
         for port in claim.spec.ports:
-            if port.protocol == "udp" and claim.spec.mode == "mesh":
+            if port.protocol == "udp" and not claim.spec.mode.carries_udp:
                 continue
             each = Wanted(pod_port(port), _known(port, probes), claim.spec.mode, claim.spec.id in reset_older)
             found[each.port] = _merged(found.get(each.port, each), each)
@@ -106,5 +107,5 @@ def _merged(one: Wanted, other: Wanted) -> Wanted:
     protocol = one.protocol
     if one.port.transport == "tcp":
         protocol = min(one.protocol, other.protocol, key=_KNOWLEDGE.index)
-    proxied = "proxy" in {one.mode, other.mode}
-    return Wanted(one.port, protocol, "proxy" if proxied else "mesh", one.reset_older or other.reset_older)
+    mode = max(one.mode, other.mode, key=lambda mode: mode.exclusive)  # they meet only while one takes over
+    return Wanted(one.port, protocol, mode, one.reset_older or other.reset_older)

@@ -32,7 +32,7 @@ def listener(served: Served) -> Object:
     found = _listener(served, "TCP")
     if served.protocol == "http":
         return {**found, "filter_chains": [{"filters": [_requests(port)]}]}
-    if served.wanted.mode == "proxy":
+    if served.wanted.mode.takes_bytes:
         return {**found, "filter_chains": [{"filters": [_bytes(port)]}]}
     inspector = typed("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector")
     known = {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}

@@ -44,7 +44,7 @@ def resources(pod: PodView, manager: IPv4Address, claims: Sequence[Claim]) -> Re
 
 
 def _has_requests(served: Served) -> bool:
-    return served.protocol == "http" or (served.protocol == "tcp" and served.wanted.mode == "mesh")
+    return served.protocol == "http" or (served.protocol == "tcp" and not served.wanted.mode.takes_bytes)
 
 
 def _has_flows(served: Served) -> bool:
@@ -56,7 +56,7 @@ def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[Cl
 
     None where he does not listen and wants nobody else to answer.
     """
-    newest = next((claim for claim in in_order(claims) if claim.spec.mode == "proxy"), None)
+    newest = next((claim for claim in in_order(claims) if claim.spec.mode.takes_bytes), None)
     relay = newest.relay(served.port) if newest is not None else None
     if relay is not None:
         return Endpoint(manager, relay)

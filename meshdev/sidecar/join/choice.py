@@ -1,7 +1,7 @@
 """Which of the two ways a sidecar may take, found out by dry runs: nothing is changed, refusals are told verbatim."""
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 from meshdev.errors import (
     AdmissionError,
@@ -18,16 +18,14 @@ from meshdev.kube.replicas import replica
 from meshdev.kube.workloads import Resolved
 from meshdev.sidecar.join import ephemeral, patch
 from meshdev.sidecar.join.container import SidecarSpec
-
-Strategy = Literal["ephemeral", "patch"]
-STRATEGIES: Final[tuple[Strategy, ...]] = ("ephemeral", "patch")
+from meshdev.wire.session_intercepts import STRATEGIES, AskedStrategy, Strategy
 
 _NAMES: Final = {"ephemeral": "as an ephemeral container", "patch": "by a patch of its template"}
 Tried = Sequence[tuple[Strategy, MeshdevError]]
 
 
 async def choose(
-    api: KubeApi, resolved: Resolved, pods: Sequence[Object], spec: SidecarSpec, wanted: Strategy | Literal["auto"]
+    api: KubeApi, resolved: Resolved, pods: Sequence[Object], spec: SidecarSpec, wanted: AskedStrategy
 ) -> Strategy:
     """The first way that is allowed, or *wanted* if it is; *pods* are the workload's, at least one.
 

@@ -21,8 +21,8 @@ from meshdev.wire.helper.answers import (
     TunOpened,
 )
 from meshdev.wire.helper.limits import ADDRESS, MAX_DOMAINS, MAX_RELAYS, NAME, NAMES, ROUTES, SERVERS
-from meshdev.wire.intercepts import TRANSPORTS, Transport
 from meshdev.wire.message import field, message, nested
+from meshdev.wire.ports import TRANSPORTS, Transport
 from meshdev.wire.values import IPAddress
 
 

@@ -21,6 +21,7 @@ from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.wire.agent import Listen, PodPort, State
+from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
 from tests.manager.control.sidecars import Agent, Control, agent_of, token_of
 from tests.manager.control.words import Words
@@ -85,7 +86,7 @@ class Pod:
 
     def spec(self, value: str) -> Spec:
         match = Match((HeaderMatch("a", "exact", value),))
-        return Spec("b" * 32, WORKLOAD, "mesh", match, (Port(self._number, "http", 3000),))
+        return Spec("b" * 32, WORKLOAD, MESH, match, (Port(self._number, "http", 3000),))
 
     async def join(self) -> None:
         port = PodPort(self._number)

@@ -18,6 +18,7 @@ from meshdev.wire import agent
 from meshdev.wire.agent import Listen, PodPort, State
 from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.intercepts import Report
+from meshdev.wire.modes import MESH, PROXY
 from tests.manager.claims import spec
 from tests.manager.control.sidecars import (
     DOOR,
@@ -53,7 +54,7 @@ async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, words: 
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.wants() == ["8080"])
         assert made.agent.want is not None
-        assert made.agent.want.ports[0].mode == "mesh"
+        assert made.agent.want.ports[0].mode == MESH
         assert made.agent.redirect is None
         assert made.envoy.listens() == []
         await made.listen()
@@ -271,7 +272,7 @@ async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, mana
     most, other = 1 << 53, PodPort(8081)
     with Ann(manager) as ann, Ann(manager, "bob") as bob:
         ours, theirs = Words(ann), Words(bob)
-        one, another = spec("a", Port(8080, "http", 1), Port(8081, "http", 2), mode="proxy"), spec("c")
+        one, another = spec("a", Port(8080, "http", 1), Port(8081, "http", 2), mode=PROXY), spec("c")
         ours.claim(one)
         theirs.claim(another, OTHER_KEYS)
         async with agent_of(mesh, name="evil") as evil, joined(mesh, OTHER_TOKEN):
@@ -383,7 +384,7 @@ async def test_existing_connections_are_reset_where_a_claim_says_so(mesh: Contro
 
 async def test_ports_without_requests(mesh: Control, words: Words) -> None:
     tcp, udp = Port(7000, "tcp", 1), Port(9090, "udp", 2)
-    one = spec("raw", tcp, udp, mode="proxy")
+    one = spec("raw", tcp, udp, mode=PROXY)
     words.claim(one)
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.wants() == ["7000", "9090/udp"])

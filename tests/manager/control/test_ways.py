@@ -2,6 +2,7 @@
 
 from meshdev.intercept.spec import Port
 from meshdev.wire.agent import ProbeRelays
+from meshdev.wire.modes import PROXY
 from tests.manager.claims import HTTP, spec
 from tests.manager.control.sidecars import Control, agent_of, envoy_of, sidecar
 from tests.manager.control.words import Words
@@ -10,7 +11,7 @@ from tests.waiting import until
 
 
 async def test_the_ways_of_a_claim_are_tried_and_the_worst_of_them_is_told(mesh: Control, words: Words) -> None:
-    both = spec("b", HTTP, Port(9090, "tcp", 3001), Port(9090, "udp", 3002), mode="proxy")
+    both = spec("b", HTTP, Port(9090, "tcp", 3001), Port(9090, "udp", 3002), mode=PROXY)
     words.claim(both)
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.tries == ProbeRelays((20000, 20001), POD.address))

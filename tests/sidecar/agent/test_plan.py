@@ -6,21 +6,22 @@ import pytest
 
 from meshdev.sidecar.agent.plan import Situation, held_back, redirects
 from meshdev.wire.agent import HoldReason, PodPort, Wanted
+from meshdev.wire.modes import MESH, PROXY
 
 WEB, RAW, VOICE = PodPort(8080), PodPort(7000), PodPort(9090, "udp")
 DOORS = {WEB: 15800, RAW: 15801, VOICE: 15802}
 LISTENING = frozenset({WEB, RAW, VOICE, PodPort(15800), PodPort(15801), PodPort(15802, "udp")})
 ALL = Situation(
     wanted={
-        WEB: Wanted(WEB, "http", "proxy"),
-        RAW: Wanted(RAW, "tcp", "proxy"),
-        VOICE: Wanted(VOICE, "udp", "proxy"),
+        WEB: Wanted(WEB, "http", PROXY),
+        RAW: Wanted(RAW, "tcp", PROXY),
+        VOICE: Wanted(VOICE, "udp", PROXY),
     },
     doors=DOORS,
     asked=frozenset(DOORS),
     listening=LISTENING,
 )
-MESH = replace(ALL, wanted={RAW: Wanted(RAW, "tcp", "mesh")})
+REQUESTS = replace(ALL, wanted={RAW: Wanted(RAW, "tcp", MESH)})
 
 CASES: dict[str, tuple[Situation, dict[PodPort, HoldReason]]] = {
     "all is well": (ALL, {}),
@@ -34,7 +35,7 @@ CASES: dict[str, tuple[Situation, dict[PodPort, HoldReason]]] = {
     ),
     "the app does not listen": (replace(ALL, listening=LISTENING - {WEB}), {WEB: "no-listener"}),
     "the kernel does not tell": (replace(ALL, listening=None), {}),
-    "the server speaks first": (replace(MESH, first=frozenset({RAW})), {RAW: "speaks-first"}),
+    "the server speaks first": (replace(REQUESTS, first=frozenset({RAW})), {RAW: "speaks-first"}),
     "but all of it is wanted": (replace(ALL, first=frozenset({RAW})), {}),
     "the manager is lost": (replace(ALL, cut_off=True), {RAW: "waiting", VOICE: "waiting"}),
     "nothing is wanted": (replace(ALL, wanted={}), {}),

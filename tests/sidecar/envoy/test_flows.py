@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from meshdev.intercept.match import HeaderMatch, Match
-from meshdev.intercept.spec import Mode, Port, Spec
+from meshdev.intercept.spec import Port, Spec
 from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.claims import Claim, PodView, Served, wanted
 from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
@@ -16,6 +16,7 @@ from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import PodPort
 from meshdev.wire.counts import Counts
 from meshdev.wire.intercepts import Relay
+from meshdev.wire.modes import MESH, PROXY, Mode
 from tests.sidecar.pod import FIRST, LOOPBACK, SECOND, WORKLOAD, End, Pod, pod
 from tests.sidecar.real_envoy import free_port, running
 
@@ -164,17 +165,17 @@ async def test_datagrams() -> None:
     door = free_port(socket.SOCK_DGRAM)
 
     def claim(mode: Mode, *, up: bool) -> Claim:
-        spec = Spec(FIRST, WORKLOAD, mode, MINE if mode == "mesh" else None, (Port(voice.number, "udp", 9090),))
+        spec = Spec(FIRST, WORKLOAD, mode, MINE if mode.needs_match else None, (Port(voice.number, "udp", 9090),))
         relay = Relay(voice.number, "udp", ports["laptop"])
         return Claim(spec, "a@laptop", (relay,), frozenset({voice} if up else ()))
 
-    assert wanted([claim("mesh", up=True)], ()) == ()
+    assert wanted([claim(MESH, up=True)], ()) == ()
     async with running() as envoy:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.connect(("127.0.0.1", door))
             sock.setblocking(False)
             for up, letter in ((True, b"l"), (False, b"o"), (True, b"l")):
-                claims = [claim("proxy", up=up)]
+                claims = [claim(PROXY, up=up)]
                 served = tuple(Served(each, door) for each in wanted(claims, ()))
                 await envoy.ads.serve(resources(PodView(LOOPBACK, served), LOOPBACK, claims))
                 for size in (0, 1, 1400, 60_000):
