@@ -24,8 +24,8 @@ VERSION: Final = 1
 #: Names the assigned port in the container's environment.
 PORT_VARIABLE: Final = "MESHDEV_TOKEN_PORT"
 #: Below what outgoing connections use (32768 and up, where gRPC's 50051 lies, too), beside Envoy's
-#: (meshdev.sidecar.agent.doors): a program of the pod that starts later finds its port free. No agent takes an assigned
-#: port of its own choice, so that what answers there is never another agent.
+#: (meshdev.sidecar.agent.listener_ports): a program of the pod that starts later finds its port free. No agent takes
+#: an assigned port of its own choice, so that what answers there is never another agent.
 ASSIGNED_PORTS: Final = range(16200, 16300)
 CHOSEN_PORTS: Final = range(16300, 16400)
 #: The session asks for it by name: a request that an application is made to send (HTTP, say) gets nothing.

@@ -13,8 +13,8 @@ from typing import Any, Self, TypeVar
 
 from meshdev.config import ADDRESS_POOLS, OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import MeshdevError
+from meshdev.manager.tunnel.control_socket import ControlSocket
 from meshdev.manager.tunnel.firewall import RelayPort
-from meshdev.manager.tunnel.link import Link
 from meshdev.manager.tunnel.network import PodNetwork
 from meshdev.manager.tunnel.server import TunnelServer
 from meshdev.pump.loop import Loop
@@ -121,7 +121,7 @@ class Manager:
         self.network = FakeNetwork()
         self.clock = clock
         self.loop = Loop(clock) if clock else Loop()
-        self.link = Link(self.loop, folder / "tunnel.sock")
+        self.control = ControlSocket(self.loop, folder / "tunnel.sock")
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address: tuple[str, int] = listener.getsockname()
         self.server = TunnelServer(
@@ -131,7 +131,7 @@ class Manager:
             pod,
             name="manager-1",
             namespace="default",
-            link=self.link,
+            control=self.control,
             addresses=folder / "addresses.json",
         )
         self._failure: BaseException | None = None
@@ -188,7 +188,7 @@ class Manager:
     def close(self) -> None:
         if self._thread.is_alive():
             self.ask(self.server.close)
-            self.ask(self.link.close)
+            self.ask(self.control.close)
         self.loop.stop()
         self._thread.join(DEADLINE_SECONDS)
         assert not self._thread.is_alive()

@@ -49,7 +49,7 @@ def test_a_flood_of_reports_reaches_the_session_no_faster_than_it_may(timed: Man
             for number in range(3 * MAX_TOLD):
                 control.say(PodReport(claim.id, "b-1", False, b"%d" % number))
             control.say(PodReport(claim.id, "b-2", False, b"last"))
-            timed.until(lambda: len(timed.server._intercepts._by_alias[claim.id][1].reports) == 2)
+            timed.until(lambda: len(timed.server._claims._by_alias[claim.id][1].reports) == 2)
             while not heard.done():
                 timed.pass_time(0.5)
         assert len(bodies) < MAX_TOLD + TOLD_PER_SECOND
@@ -62,8 +62,8 @@ def test_a_session_that_never_reads_reports_is_bounded(manager: Manager, tmp_pat
         claim = control.claimed()
         for number in range(5000):
             control.say(reported(claim.id, Report(B.id, f"b-{number % 2000}", "nacked", "x" * 800)))
-        manager.until(lambda: "b-1999" in manager.server._intercepts._by_alias[claim.id][1].reports._by_pod)
-        held = manager.ask(lambda: manager.server._intercepts._by_alias[claim.id][1])
+        manager.until(lambda: "b-1999" in manager.server._claims._by_alias[claim.id][1].reports._by_pod)
+        held = manager.ask(lambda: manager.server._claims._by_alias[claim.id][1])
         assert manager.ask(lambda: len(held.reports)) <= 1024
         assert manager.holders() == ["ann"]
         assert ann.frame()[0] != PING or ann.frame()

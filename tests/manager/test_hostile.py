@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from meshdev.manager.tunnel.server import MAX_STRANGERS
+from meshdev.manager.tunnel.server import MAX_UNAUTHENTICATED
 from meshdev.wire.control import encode
 from meshdev.wire.frames import HELLO, OPTIONAL, PACKET, PING, frame
 from tests.manager.standin import Manager, Visitor, hello
@@ -131,19 +131,19 @@ def test_half_frames(manager: Manager) -> None:
             sock.sendall(GREETING[: index + 1])
     for sock in halves:
         sock.close()
-    manager.until(lambda: not manager.server._strangers)
+    manager.until(lambda: not manager.server._unauthenticated)
 
 
 def test_a_thousand_idle_connections(manager: Manager) -> None:
     with honest_session(manager) as times:
         idle = [connect(manager) for _ in range(1000)]
-        assert manager.ask(lambda: len(manager.server._strangers)) <= MAX_STRANGERS
+        assert manager.ask(lambda: len(manager.server._unauthenticated)) <= MAX_UNAUTHENTICATED
         with Visitor(manager) as newcomer:
             newcomer.say(hello("newcomer")).welcome()
         assert len(times) > 1
     for sock in idle:
         sock.close()
-    manager.until(lambda: not manager.server._strangers)
+    manager.until(lambda: not manager.server._unauthenticated)
     assert "honest" in manager.holders()
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from meshdev.errors import FirewallError
 from meshdev.intercept.spec import Port
-from meshdev.manager.tunnel import link
-from meshdev.manager.tunnel.intercepts import LINGER_SECONDS, MAX_CHANGES, MAX_INTERCEPTS, MAX_RELAYS
+from meshdev.manager.tunnel import control_socket
+from meshdev.manager.tunnel.claims import LINGER_SECONDS, MAX_CHANGES, MAX_INTERCEPTS, MAX_RELAYS
 from meshdev.wire.control import Close, decode, encode
 from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
@@ -194,7 +194,7 @@ def test_control_that_goes_leaves_the_relays_as_they_are(manager: Manager, tmp_p
         with Listener(tmp_path) as control:
             control.say(Allow(20000, (FIRST,), False))
             manager.until(lambda: manager.network.relays["tcp", 20000][1])
-        manager.until(lambda: not manager.link._listeners)
+        manager.until(lambda: not manager.control._connections)
         assert allowed(manager, 20000) == {FIRST}
         with Listener(tmp_path) as control:
             assert [type(each) for each in control.hear_all()] == [Claimed, Synced]
@@ -243,8 +243,8 @@ def test_a_silent_session_is_refused_after_a_second_and_cut_after_five(timed: Ma
         timed.pass_time(3)
         assert timed.ask(lambda: list(timed.network.cuts)) == []
         ann.say(frame(PING, b"12345678"))
-        session = timed.server._intercepts._holders["616e6e".ljust(32, "0")].session
-        timed.until(lambda: timed.loop.clock() - session.heard < 1)
+        session = timed.server._claims._holders["616e6e".ljust(32, "0")].session
+        timed.until(lambda: timed.loop.clock() - session.last_received < 1)
         timed.pass_time(0.5)
         assert control.claimed().up == (ListeningPort(8080, "tcp"),)
         assert timed.ask(lambda: set(timed.network.silent)) == set()
@@ -262,7 +262,9 @@ def test_a_manager_that_was_stopped_itself_takes_nobody_for_silent(timed: Manage
         timed.ask(lambda: None)
         ann.say(frame(PING, b"12345678"))
         timed.until(
-            lambda: timed.loop.clock() - timed.server._intercepts._holders["616e6e".ljust(32, "0")].session.heard < 1
+            lambda: (
+                timed.loop.clock() - timed.server._claims._holders["616e6e".ljust(32, "0")].session.last_received < 1
+            )
         )
         timed.pass_time(0.5)
         assert timed.ask(lambda: set(timed.network.silent)) == set()
@@ -340,11 +342,11 @@ def flood_of_changes(visitor: Ann) -> None:
 def test_a_control_container_that_never_reads_is_bounded(
     manager: Manager, tmp_path: Path, flood: Callable[[Ann], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "MAX_WAITING", 64)
+    monkeypatch.setattr(control_socket, "MAX_WAITING", 64)
     with Listener(tmp_path), Ann(manager) as ann, Ann(manager, "eve") as eve:
         flood(eve)
         assert ann.relays(intercept(B, 1)).error is None
-        outboxes = manager.ask(lambda: [len(each._outbox) for each in manager.link._listeners])
+        outboxes = manager.ask(lambda: [len(each._outbox) for each in manager.control._connections])
         assert all(size <= 64 for size in outboxes)
         with Listener(tmp_path) as fresh:
             mine = [each for each in fresh.hear_all() if isinstance(each, Claimed) and each.holder == "ann"]

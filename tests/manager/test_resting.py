@@ -7,7 +7,7 @@ import pytest
 
 from meshdev.config import ADDRESS_POOLS, GRACE_SECONDS
 from meshdev.errors import FirewallError
-from meshdev.manager.tunnel import lease_file, leases, server
+from meshdev.manager.tunnel import address_file, addresses, server
 from tests.manager.standin import Manager, Visitor, hello
 from tests.manager.test_server import BYE
 
@@ -15,7 +15,7 @@ from tests.manager.test_server import BYE
 def test_an_address_rests_after_its_session_and_its_connections_are_forgotten_before_another_has_it(
     timed: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "ADDRESS_POOLS", (ADDRESS_POOLS[0],))
+    monkeypatch.setattr(addresses, "ADDRESS_POOLS", (ADDRESS_POOLS[0],))
     with Visitor(timed) as ann:
         address = ann.say(hello("ann")).welcome().address
         ann.say(BYE)
@@ -31,7 +31,7 @@ def test_an_address_rests_after_its_session_and_its_connections_are_forgotten_be
         assert ann.gone()
     timed.until(lambda: timed.network.flushed.count(address) == 2)
     timed.network.flushed.clear()
-    timed.pass_time(leases.REST_SECONDS + 1)
+    timed.pass_time(addresses.REST_SECONDS + 1)
     assert address in timed.network.flushed
     with Visitor(timed) as bob:
         assert bob.say(hello("bob", wanted=address, secret="c" * 32)).welcome().address == address
@@ -43,7 +43,7 @@ def test_a_session_whose_grace_is_over_keeps_its_connections_until_the_rest_is(t
     timed.until(lambda: timed.network.attached(address) == [False])
     timed.pass_time(GRACE_SECONDS + 1)
     assert timed.network.flushed == []
-    timed.pass_time(leases.REST_SECONDS + 1)
+    timed.pass_time(addresses.REST_SECONDS + 1)
     assert timed.network.flushed == [address]
 
 
@@ -57,15 +57,15 @@ def test_the_file_is_written_once_for_all_that_are_flushed_together(
             assert one.gone()
     timed.until(lambda: not timed.server._sessions)  # the last one's address is written, too
     written: list[int] = []
-    monkeypatch.setattr(lease_file, "write", lambda _path, known: written.append(len(known)))
-    timed.pass_time(leases.REST_SECONDS + 1)
+    monkeypatch.setattr(address_file, "write", lambda _path, known: written.append(len(known)))
+    timed.pass_time(addresses.REST_SECONDS + 1)
     timed.until(lambda: bool(written))
     assert written == [0]
 
 
 def test_the_last_address_is_flushed_before_it_is_given(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = IPv4Network("198.18.0.0/30")
-    monkeypatch.setattr(leases, "ADDRESS_POOLS", (pool,))
+    monkeypatch.setattr(addresses, "ADDRESS_POOLS", (pool,))
     with Visitor(manager) as ann:
         address = ann.say(hello("ann", pools=(pool,))).welcome().address
         ann.say(BYE)
@@ -83,7 +83,7 @@ def test_the_last_address_is_flushed_before_it_is_given(manager: Manager, monkey
 
 def test_nobody_waits_long_for_the_last_address(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = IPv4Network("198.18.0.0/30")
-    monkeypatch.setattr(leases, "ADDRESS_POOLS", (pool,))
+    monkeypatch.setattr(addresses, "ADDRESS_POOLS", (pool,))
     monkeypatch.setattr(server, "FLUSH_SECONDS", 0.05)
     with Visitor(manager) as ann:
         ann.say(hello("ann", pools=(pool,))).welcome()

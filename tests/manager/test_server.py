@@ -10,7 +10,7 @@ import pytest
 from meshdev.config import ADDRESS_POOLS, GRACE_SECONDS, PROTOCOL
 from meshdev.errors import FirewallError
 from meshdev.manager.tunnel import server
-from meshdev.manager.tunnel.server import HELLO_SECONDS, MAX_STRANGERS
+from meshdev.manager.tunnel.server import HELLO_SECONDS, MAX_UNAUTHENTICATED
 from meshdev.pump.transport import SocketTransport
 from meshdev.wire.control import Close, Sessions
 from meshdev.wire.frames import HELLO, OPTIONAL, PACKET, PING, PONG, frame
@@ -219,8 +219,8 @@ def test_one_carrier_too_many(manager: Manager, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_stranger_too_many_ends_the_oldest_stranger(manager: Manager) -> None:
-    strangers = [Visitor(manager) for _ in range(MAX_STRANGERS)]
-    manager.until(lambda: len(manager.server._strangers) == MAX_STRANGERS)
+    strangers = [Visitor(manager) for _ in range(MAX_UNAUTHENTICATED)]
+    manager.until(lambda: len(manager.server._unauthenticated) == MAX_UNAUTHENTICATED)
     with Visitor(manager) as ann:
         ann.say(hello("ann")).welcome()
         assert strangers[0].gone()
@@ -231,7 +231,7 @@ def test_a_stranger_too_many_ends_the_oldest_stranger(manager: Manager) -> None:
 
 def test_a_stranger_who_says_nothing_is_ended(timed: Manager) -> None:
     with Visitor(timed) as silent, Visitor(timed) as slow:
-        timed.until(lambda: len(timed.server._strangers) == 2)
+        timed.until(lambda: len(timed.server._unauthenticated) == 2)
         slow.say(frame(PING, b"12345678"))
         timed.pass_time(HELLO_SECONDS - 1)
         slow.say(frame(PING, b"12345678"))
@@ -273,7 +273,7 @@ def test_events_tell_who_comes_and_goes(manager: Manager, tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, Visitor(manager) as ann:
         listener.settimeout(10)
         listener.connect(str(tmp_path / "tunnel.sock"))
-        manager.until(lambda: manager.link._listeners)
+        manager.until(lambda: manager.control._connections)
         address = ann.say(hello("ann")).welcome().address
         ann.say(BYE)
         said = [decode_to_control(listener.recv(4096)) for _ in range(4)]
@@ -284,12 +284,12 @@ def test_a_listener_that_goes_or_stalls_costs_the_tunnel_nothing(manager: Manage
     stalled = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(6)]
     for listener in stalled:
         listener.connect(str(tmp_path / "tunnel.sock"))
-    manager.until(lambda: len(manager.link._listeners) == 4)
+    manager.until(lambda: len(manager.control._connections) == 4)
     for listener in stalled[:4]:
         listener.close()
     for _ in range(300):
-        manager.ask(lambda: manager.link.seen(Seen("joined", "x" * 1000, POD.address)))
-    assert manager.ask(lambda: len(manager.link._listeners)) == 2
+        manager.ask(lambda: manager.control.seen(Seen("joined", "x" * 1000, POD.address)))
+    assert manager.ask(lambda: len(manager.control._connections)) == 2
     for listener in stalled:
         listener.close()
 

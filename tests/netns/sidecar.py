@@ -17,7 +17,7 @@ import grpc
 from meshdev.config import CONTROL_PORT
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
-from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
+from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
 from meshdev.wire.agent import AgentHello, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
@@ -64,7 +64,7 @@ class Manager:
         self.state = State()
         self.tokens: list[str] = []
         self._place = place
-        self._claims: tuple[Claim, ...] = ()
+        self._claims: tuple[LiveClaim, ...] = ()
         self._wanted: tuple[Wanted, ...] = ()
         self._listen: Listen | None = None
         self._served: dict[PodPort, Served] = {}
@@ -91,7 +91,7 @@ class Manager:
     def connected(self) -> bool:
         return self._outgoing is not None
 
-    async def claim(self, *claims: Claim, reset_older: bool = False) -> None:
+    async def claim(self, *claims: LiveClaim, reset_older: bool = False) -> None:
         """As sessions declare and withdraw: the redirect follows what Envoy has taken."""
         self._claims = claims
         ids = frozenset(each.spec.id for each in claims) if reset_older else frozenset()
@@ -324,12 +324,12 @@ def claim(
     relay: int = 20001,
     up: bool = True,
     name: str = FIRST,
-) -> Claim:
+) -> LiveClaim:
     """A claim on a port of the pod; without a match on all of its traffic."""
     mode = PROXY if match is None else MESH
     one = Port(port, protocol, port)
     spec = Spec(name, WORKLOAD, mode, match, (one,))
-    return Claim(spec, "a@laptop", (Relay(port, one.transport, relay),), frozenset({pod_port(one)} if up else ()))
+    return LiveClaim(spec, "a@laptop", (Relay(port, one.transport, relay),), frozenset({pod_port(one)} if up else ()))
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from meshdev.manager.control.xds import Answer, Stream
+from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy import protos
 from meshdev.sidecar.envoy.resources import Resources
 from meshdev.wire.agent import METADATA_KEY
@@ -22,7 +22,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         self.port = 0
         self.tokens: list[str] = []
         self._goal: protos.Packed | None = None
-        self._streams: dict[Stream, asyncio.Queue[Answer]] = {}
+        self._streams: dict[AdsStream, asyncio.Queue[DiscoveryAnswer]] = {}
         self._news = asyncio.Condition()
         self._server: Any = None
 
@@ -58,7 +58,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         self, requests: AsyncIterator[Any], context: Any
     ) -> AsyncIterator[Any]:
         self.tokens.append(dict(context.invocation_metadata()).get(METADATA_KEY, ""))
-        stream = Stream()
+        stream = AdsStream()
         answers = self._streams[stream] = asyncio.Queue()
         if self._goal is not None:
             stream.aim(self._goal)
@@ -76,10 +76,12 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
             reader.cancel()
             self._streams.pop(stream, None)
 
-    async def _read(self, stream: Stream, requests: AsyncIterator[Any]) -> None:
+    async def _read(self, stream: AdsStream, requests: AsyncIterator[Any]) -> None:
         async for request in requests:
             error = request.error_detail.message if request.HasField("error_detail") else None
-            heard = stream.heard(request.type_url, frozenset(request.resource_names), request.response_nonce, error)
+            heard = stream.on_request(
+                request.type_url, frozenset(request.resource_names), request.response_nonce, error
+            )
             for answer in heard:
                 self._streams[stream].put_nowait(answer)
             async with self._news:

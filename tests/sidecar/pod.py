@@ -9,7 +9,7 @@ from typing import Any
 
 from meshdev.intercept.match import Match
 from meshdev.intercept.spec import Port, Spec, Workload
-from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
+from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import PodPort, Probe, Wanted
 from meshdev.wire.intercepts import Relay
@@ -89,7 +89,7 @@ class Pod:
         self.laptop = laptop
         self.door = free_port()
         self.probes: tuple[Probe, ...] = ()
-        self.claims: dict[str, Claim] = {}
+        self.claims: dict[str, LiveClaim] = {}
         self._wanted: tuple[Wanted, ...] = ()
 
     @property
@@ -116,7 +116,7 @@ class Pod:
         port = Port(self.original.port, protocol, 8080)
         relay = Relay(port.remote, port.transport, (to or self.laptop).port)
         spec = Spec(name, WORKLOAD, mode, match, (port,), fallback)
-        self.claims[name] = Claim(spec, f"{name[0]}@laptop", (relay,), frozenset({pod_port(port)} if up else ()))
+        self.claims[name] = LiveClaim(spec, f"{name[0]}@laptop", (relay,), frozenset({pod_port(port)} if up else ()))
 
     async def serve(self, keep: Sequence[Wanted] = ()) -> None:
         """Everything is acknowledged when this returns."""

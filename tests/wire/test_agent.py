@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
-from meshdev.manager.tunnel import intercepts
+from meshdev.manager.tunnel import claims
 from meshdev.manager.tunnel.server import MAX_SESSIONS
 from meshdev.wire import agent
 from meshdev.wire.agent import AgentHello, Listen, PodPort, Probe, ProbeRelays, Redirect, State, Want, Wanted
@@ -155,8 +155,8 @@ def test_any_bytes(data: bytes) -> None:
 
 
 def test_the_largest_state_fits_one_message_and_a_manager_has_no_more_to_say() -> None:
-    assert MAX_SESSIONS * intercepts.MAX_RELAYS <= agent.MAX_RETURN_PATHS <= len(RELAY_PORTS)
-    assert MAX_SESSIONS * intercepts.MAX_INTERCEPTS <= agent.MAX_INTERCEPTS
+    assert MAX_SESSIONS * claims.MAX_RELAYS <= agent.MAX_RETURN_PATHS <= len(RELAY_PORTS)
+    assert MAX_SESSIONS * claims.MAX_INTERCEPTS <= agent.MAX_INTERCEPTS
     ports = [PodPort(60000 + number, "udp") for number in range(agent.MAX_PORTS)]
     counts = Counts(*[1 << 53] * 3)
     state = State(

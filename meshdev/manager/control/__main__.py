@@ -13,8 +13,8 @@ from pathlib import Path
 from meshdev.config import CONTROL_PORT
 from meshdev.manager.alive import BEAT_SECONDS, beat
 from meshdev.manager.control.core import Core
-from meshdev.manager.control.link import TUNNEL_SOCKET, Link
 from meshdev.manager.control.service import serve
+from meshdev.manager.control.tunnel_client import TUNNEL_SOCKET, TunnelClient
 from meshdev.wire.manager import ToTunnel
 
 log = logging.getLogger("meshdev.manager.control")
@@ -24,16 +24,16 @@ async def run(path: Path, address: str) -> None:
     """Serve until cancelled."""
     loop = asyncio.get_running_loop()
 
-    def tell(key: str, message: ToTunnel) -> None:
-        link.tell(key, message)
+    def send(key: str, message: ToTunnel) -> None:
+        client.send_latest(key, message)
 
-    core = Core(tell, loop.call_later, loop.time)
-    link = Link(path, core.met, core.told, core.everything)
+    core = Core(send, loop.call_later, loop.time)
+    client = TunnelClient(path, core.tunnel_connected, core.on_tunnel_message, core.snapshot)
     server, port = await serve(core, address)
     log.info("sidecars are served at port %d", port)
     _beat(loop, path.parent)
     try:
-        await link.run()
+        await client.run()
     finally:
         await server.stop(0)
 

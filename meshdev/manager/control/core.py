@@ -13,9 +13,9 @@ from meshdev.errors import ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.manager.control.budget import Budget, Refused, size_of, size_of_names
 from meshdev.manager.control.naming import Naming
-from meshdev.manager.control.pods import Held, Pod
-from meshdev.manager.control.xds import Answer, Stream
-from meshdev.sidecar.envoy.claims import Claim
+from meshdev.manager.control.pods import HeldClaim, Pod
+from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
+from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import AgentHello, FromControl, Listen, PodPort, State
 from meshdev.wire.control import encode_body
@@ -39,17 +39,17 @@ Later = Callable[[float, Callable[[], None]], object]
 
 
 class Core:
-    """Belongs to one event loop. *tell* takes a key and the newest message for it, *later* calls back in so many
+    """Belongs to one event loop. *send* takes a key and the newest message for it, *later* calls back in so many
     seconds, *clock* is in seconds."""
 
-    def __init__(self, tell: Callable[[str, ToTunnel], None], later: Later, clock: Callable[[], float]) -> None:
-        self._tell = tell
+    def __init__(self, send: Callable[[str, ToTunnel], None], later: Later, clock: Callable[[], float]) -> None:
+        self._send = send
         self._later = later
         self._clock = clock
         self._manager: IPv4Address | None = None
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldClaim] = {}
         self._naming = Naming()
-        self._heard: set[str] | None = set()
+        self._announced: set[str] | None = set()
         """Aliases told since the tunnel container was met; None once it said that these are all."""
         self._order = 0
         self._synced_at: float | None = None
@@ -60,11 +60,11 @@ class Core:
 
     # -- the tunnel container --------------------------------------------------------------------------------------
 
-    def met(self) -> None:
+    def tunnel_connected(self) -> None:
         """The tunnel container was met, for the first time or again: it tells everything now."""
-        self._heard = set()
+        self._announced = set()
 
-    def told(self, message: ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced) -> None:
+    def on_tunnel_message(self, message: ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced) -> None:
         """Its word."""
         match message:
             case ManagerAddress(address):
@@ -78,7 +78,7 @@ class Core:
             case Synced():
                 self._synced()
 
-    def everything(self) -> Iterator[tuple[str, ToTunnel]]:
+    def snapshot(self) -> Iterator[tuple[str, ToTunnel]]:
         """What a tunnel container that begins anew has to hear."""
         for allow in self._allowed.values():
             yield f"allow {allow.relay}", allow
@@ -87,8 +87,8 @@ class Core:
                 yield _keyed(alias, report)
 
     def _claimed(self, message: Claimed) -> None:
-        if self._heard is not None:
-            self._heard.add(message.id)
+        if self._announced is not None:
+            self._announced.add(message.id)
         before = self._held.get(message.id)
         try:
             spec = specs.decode(message.spec)
@@ -97,7 +97,7 @@ class Core:
             self._withdrawn(message.id)
             return
         up = frozenset(PodPort(each.remote, each.protocol) for each in message.up)
-        claim = Claim(spec, message.holder, message.relays, up)
+        claim = LiveClaim(spec, message.holder, message.relays, up)
         excluded = frozenset(message.excluded)
         same = before is not None and (before.claim, before.reset_older) == (claim, message.reset_older)
         if before is not None and same and before.excluded == excluded:
@@ -108,7 +108,7 @@ class Core:
         # Which pods are left out is not: those that stay have taken what they shall have.
         self._order += not same
         order = before.order if before is not None and same else self._order
-        self._held[message.id] = Held(message.id, claim, message.reset_older, order, excluded)
+        self._held[message.id] = HeldClaim(message.id, claim, message.reset_older, order, excluded)
         self._naming.begin(message.id)
         self._allow(message.id)
         self._follow(self._naming.keys_of(message.id))
@@ -129,8 +129,8 @@ class Core:
         self._follow(self._naming.end(alias))
 
     def _synced(self) -> None:
-        missing = set(self._held) - self._heard if self._heard is not None else set()
-        self._heard = None
+        missing = set(self._held) - self._announced if self._announced is not None else set()
+        self._announced = None
         for alias in missing:
             self._withdrawn(alias)
         self._synced_at = self._clock()
@@ -144,52 +144,52 @@ class Core:
 
     # -- sidecars --------------------------------------------------------------------------------------------------
 
-    def agent_came(self, key: str, hello: AgentHello, say: Callable[[FromControl], None]) -> Pod:
+    def agent_connected(self, key: str, hello: AgentHello, send: Callable[[FromControl], None]) -> Pod:
         """An agent proved the key. Raises Refused."""
         pod = self._pod(key, hello.uid)
         self._charge(key, hello.uid, pod, hello)
-        pod.agent_came(hello, say)
+        pod.agent_connected(hello, send)
         self._follow_pod(key, pod)
         return pod
 
-    def agent_said(self, key: str, uid: str, pod: Pod, message: Listen | State) -> None:
+    def agent_reported(self, key: str, uid: str, pod: Pod, message: Listen | State) -> None:
         """Its message. Raises Refused: then its stream has to end."""
         self._charge(key, uid, pod, message)
-        pod.agent_said(message)
+        pod.agent_reported(message)
         self._follow_pod(key, pod)
 
-    def agent_went(self, key: str, uid: str, pod: Pod) -> None:
+    def agent_disconnected(self, key: str, uid: str, pod: Pod) -> None:
         """Its stream ended, and no other has taken its place."""
-        pod.agent_went()
+        pod.agent_disconnected()
         self._budget.release(key, (uid, State))
         self._left(key, uid, pod)
 
-    def envoy_came(
-        self, key: str, uid: str, address: IPv4Address, send: Callable[[list[Answer]], None]
-    ) -> tuple[Pod, Stream]:
+    def envoy_connected(
+        self, key: str, uid: str, address: IPv4Address, send: Callable[[list[DiscoveryAnswer]], None]
+    ) -> tuple[Pod, AdsStream]:
         """An Envoy proved the key, from that address. Raises Refused."""
         pod = self._pod(key, uid)
-        stream = pod.envoy_came(lambda answers: send(list(answers)))
+        stream = pod.envoy_connected(lambda answers: send(list(answers)))
         sources = self._sources.setdefault(key, {})
         sources[address] = sources.get(address, 0) + 1
         self._allow_agent(key)
         self._follow_pod(key, pod)
         return pod, stream
 
-    def envoy_asks(self, key: str, stream: Stream, kind: str, names: int) -> None:
+    def envoy_requested(self, key: str, stream: AdsStream, kind: str, names: int) -> None:
         """It asks for so many resources. Raises Refused: then its stream has to end."""
         if kind in ORDER:
             self._budget.charge(key, (stream, kind), size_of_names(names), self._naming)
 
-    def envoy_said(self, key: str, pod: Pod) -> None:
+    def envoy_progressed(self, key: str, pod: Pod) -> None:
         """Its stream moved on."""
         self._follow_pod(key, pod)
         if pod.begin_to_prune():
             self._later(PRUNE_SECONDS, pod.prune)
 
-    def envoy_went(self, key: str, uid: str, address: IPv4Address, pod: Pod, stream: Stream) -> None:
+    def envoy_disconnected(self, key: str, uid: str, address: IPv4Address, pod: Pod, stream: AdsStream) -> None:
         """Its stream ended."""
-        pod.envoy_went(stream)
+        pod.envoy_disconnected(stream)
         for kind in ORDER:
             self._budget.release(key, (stream, kind))
         self._later(ADDRESS_SECONDS, lambda: self._forget_source(key, address))
@@ -221,14 +221,14 @@ class Core:
             raise
 
     def _left(self, key: str, uid: str, pod: Pod) -> None:
-        if pod.alone and self._pods.get(key, {}).get(uid) is pod:
+        if pod.disconnected and self._pods.get(key, {}).get(uid) is pod:
             del self._pods[key][uid]
             if not self._pods[key]:
                 del self._pods[key]
             for each in (AgentHello, Listen, State):
                 self._budget.release(key, (uid, each))
             for alias, report in pod.last_reports():
-                self._tell(*_keyed(alias, report))
+                self._send(*_keyed(alias, report))
         else:
             self._follow_pod(key, pod)
 
@@ -246,13 +246,13 @@ class Core:
         if self._manager is None or self._synced_at is None:
             return
         held = [each for each in self._held_by(key) if pod.name not in each.excluded]
-        pod.follow(held, self._manager, patient=self._clock() - self._synced_at < SETTLE_SECONDS)
+        pod.follow(held, self._manager, settling=self._clock() - self._synced_at < SETTLE_SECONDS)
         for alias, report in pod.reports(held):
-            self._tell(*_keyed(alias, report))
+            self._send(*_keyed(alias, report))
 
-    def _held_by(self, key: str) -> list[Held]:
+    def _held_by(self, key: str) -> list[HeldClaim]:
         """The claims that name that key, oldest first; an id that two sessions use is the first one's."""
-        found: dict[str, Held] = {}
+        found: dict[str, HeldClaim] = {}
         for alias in self._naming.aliases_of(key):
             held = self._held[alias]
             found.setdefault(held.claim.spec.id, held)
@@ -286,7 +286,7 @@ class Core:
             allow = Allow(each.relay, sources, keep)
             if self._allowed.get(each.relay) != allow:
                 self._allowed[each.relay] = allow
-                self._tell(f"allow {each.relay}", allow)
+                self._send(f"allow {each.relay}", allow)
 
 
 def _keyed(alias: str, report: Report) -> tuple[str, PodReport]:

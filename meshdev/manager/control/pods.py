@@ -12,8 +12,8 @@ from ipaddress import IPv4Address
 from itertools import islice
 from typing import Final
 
-from meshdev.manager.control.xds import Answer, Stream
-from meshdev.sidecar.envoy.claims import Claim, PodView, Served, pod_port, wanted
+from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
+from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.protos import packed
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import (
@@ -34,7 +34,7 @@ from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.intercepts import Report, ReturnPath
 
 #: A port that is not redirected for these reasons is as it shall be.
-_RIGHTLY_HELD_BACK: Final[frozenset[HoldReason]] = frozenset({"no-listener", "speaks-first"})
+_EXPECTED_REASONS: Final[frozenset[HoldReason]] = frozenset({"no-listener", "speaks-first"})
 _TOO_MANY_PORTS: Final = (
     f"at most {MAX_CLAIMED_PORTS} ports of a pod are intercepted at a time, those of others included"
 )
@@ -42,14 +42,14 @@ _WORST_FIRST: Final[tuple[ReturnPath, ...]] = ("silent", "untried", "refused", "
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldClaim:
     """A claim as control has it: *alias* is its name at the tunnel container, *order* grows with every change.
 
     *excluded* are names of pods that it leaves out.
     """
 
     alias: str
-    claim: Claim
+    claim: LiveClaim
     reset_older: bool
     order: int
     excluded: frozenset[str] = frozenset()
@@ -67,8 +67,8 @@ class _Goal:
 
 @dataclass(frozen=True)
 class _Envoy:
-    stream: Stream
-    send: Callable[[Sequence[Answer]], None]
+    stream: AdsStream
+    send: Callable[[Sequence[DiscoveryAnswer]], None]
 
 
 class Pod:
@@ -76,40 +76,40 @@ class Pod:
 
     def __init__(self) -> None:
         self._hello: AgentHello | None = None
-        self._say: Callable[[FromControl], None] | None = None
+        self._send: Callable[[FromControl], None] | None = None
         self._listen: dict[PodPort, int] = {}
         self._state: State | None = None
         self._counts: dict[str, Counts] = {}
-        self._ways: dict[int, ReturnPath] = {}
+        self._return_paths: dict[int, ReturnPath] = {}
         self._envoy: _Envoy | None = None
-        self._held: tuple[Held, ...] = ()
+        self._held: tuple[HeldClaim, ...] = ()
         self._wanted: tuple[Wanted, ...] = ()
         self._former: dict[PodPort, Wanted] = {}
-        self._told: Want | None = None
-        self._redirected: Redirect | None = None
-        self._tried: ProbeRelays | None = None
+        self._last_want: Want | None = None
+        self._last_redirect: Redirect | None = None
+        self._last_try: ProbeRelays | None = None
         self._goal: _Goal | None = None
         self._settled: _Goal | None = None
-        self._proven: frozenset[tuple[str, int]] = frozenset()
+        self._accepted: frozenset[tuple[str, int]] = frozenset()
         self._refused: dict[str, tuple[int, str]] = {}
-        self._unfit: set[str] = set()
+        self._over_limit: set[str] = set()
         self._reported: dict[str, Report] = {}
         self._pruning = False
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
-    def agent_came(self, hello: AgentHello, say: Callable[[FromControl], None]) -> None:
+    def agent_connected(self, hello: AgentHello, send: Callable[[FromControl], None]) -> None:
         """The agent is there, or there again: then it says what it still has."""
-        self._hello, self._say = hello, say
+        self._hello, self._send = hello, send
         self._set_state(None)
-        self._told = self._redirected = self._tried = None
+        self._last_want = self._last_redirect = self._last_try = None
 
-    def agent_went(self) -> None:
+    def agent_disconnected(self) -> None:
         """Its rules went with it, or it comes again."""
-        self._say = None
+        self._send = None
         self._set_state(None)
 
-    def agent_said(self, message: Listen | State) -> None:
+    def agent_reported(self, message: Listen | State) -> None:
         """Where Envoy shall listen, or what is true now."""
         if isinstance(message, Listen):
             self._listen = dict(self.listens_after(message).ports)
@@ -127,15 +127,15 @@ class Pod:
         """Every claim looks up what is its own: searching thousands of entries for each would be quadratic."""
         self._state = state
         self._counts = dict(state.intercepts) if state is not None else {}
-        self._ways = dict(state.return_paths) if state is not None else {}
+        self._return_paths = dict(state.return_paths) if state is not None else {}
 
-    def envoy_came(self, send: Callable[[Sequence[Answer]], None]) -> Stream:
+    def envoy_connected(self, send: Callable[[Sequence[DiscoveryAnswer]], None]) -> AdsStream:
         """A stream that knows nothing of what another one was told."""
-        self._envoy = _Envoy(Stream(), send)
-        self._goal = self._settled = self._redirected = None
+        self._envoy = _Envoy(AdsStream(), send)
+        self._goal = self._settled = self._last_redirect = None
         return self._envoy.stream
 
-    def envoy_went(self, stream: Stream) -> None:
+    def envoy_disconnected(self, stream: AdsStream) -> None:
         """Nothing, when another one has taken its place."""
         if self._envoy is not None and self._envoy.stream is stream:
             self._envoy = self._goal = self._settled = None
@@ -159,20 +159,20 @@ class Pod:
         return self._hello.pod if self._hello is not None else ""
 
     @property
-    def alone(self) -> bool:
+    def disconnected(self) -> bool:
         """Neither agent nor Envoy is there."""
-        return self._say is None and self._envoy is None
+        return self._send is None and self._envoy is None
 
     # -- what follows ----------------------------------------------------------------------------------------------
 
-    def follow(self, held: Sequence[Held], manager: IPv4Address, *, patient: bool) -> None:
+    def follow(self, held: Sequence[HeldClaim], manager: IPv4Address, *, settling: bool) -> None:
         """Do what the claims, the agent and Envoy make necessary, all of them as they are now.
 
-        *held* is in the order in which it was claimed; *patient*: claims may be on their way still.
+        *held* is in the order in which it was claimed; *settling*: claims may be on their way still.
         """
-        self._judge(held)
+        self._read_verdict(held)
         self._held = self._within_bounds([each for each in held if each.alias not in self._refused])
-        if self._hello is None or (patient and not self._held):
+        if self._hello is None or (settling and not self._held):
             return
         self._want(self._hello)
         if self._envoy is not None:
@@ -181,28 +181,28 @@ class Pod:
             self._serve(self._hello, self._envoy, manager)
         self._redirect()
 
-    def _judge(self, held: Sequence[Held]) -> None:
+    def _read_verdict(self, held: Sequence[HeldClaim]) -> None:
         """Envoy's last word. Of a goal that it refused, what is new came last: without it the others go on."""
         orders = {each.alias: each.order for each in held}
         self._refused = {alias: why for alias, why in self._refused.items() if orders.get(alias) == why[0]}
         if self._envoy is None or self._goal is None:
             return
         if self._envoy.stream.settled:
-            self._settled, self._proven = self._goal, self._goal.orders
-        elif (why := self._envoy.stream.refused) is not None and (new := self._goal.orders - self._proven):
+            self._settled, self._accepted = self._goal, self._goal.orders
+        elif (why := self._envoy.stream.refused) is not None and (new := self._goal.orders - self._accepted):
             alias, order = max(new, key=lambda each: each[1])
             if orders.get(alias) == order:
                 self._refused[alias] = order, why
 
-    def _within_bounds(self, held: Sequence[Held]) -> tuple[Held, ...]:
+    def _within_bounds(self, held: Sequence[HeldClaim]) -> tuple[HeldClaim, ...]:
         """Without those whose ports are too many together with those of older claims."""
         ports: set[PodPort] = set()
         fitting = []
-        self._unfit = set()
+        self._over_limit = set()
         for each in held:
             both = ports.union(map(pod_port, each.claim.spec.ports))
             if len(both) > MAX_CLAIMED_PORTS:
-                self._unfit.add(each.alias)
+                self._over_limit.add(each.alias)
             else:
                 ports = both
                 fitting.append(each)
@@ -213,20 +213,20 @@ class Pod:
         self._former.update((each.port, each) for each in self._wanted)
         self._wanted = wanted([each.claim for each in self._held], hello.probes, reset)
         want = Want(self._wanted)
-        if self._say is not None and want != self._told:
-            self._told = want
-            self._say(want)
+        if self._send is not None and want != self._last_want:
+            self._last_want = want
+            self._send(want)
 
     def _try(self, manager: IPv4Address) -> None:
         relays = sorted(each.relay for held in self._held for each in held.claim.relays if each.protocol == "tcp")
         message = ProbeRelays(tuple(relays), manager)
-        if self._say is not None and message != self._tried and (message.relays or self._tried is not None):
-            self._tried = message
-            self._say(message)
+        if self._send is not None and message != self._last_try and (message.relays or self._last_try is not None):
+            self._last_try = message
+            self._send(message)
 
     def _may_serve(self) -> bool:
         """Not before an agent that came again said where Envoy listens for what it redirects: that must stay."""
-        if self._say is not None and self._state is None and not self._listen and self._wanted:
+        if self._send is not None and self._state is None and not self._listen and self._wanted:
             return False
         known = {each.port for each in self._wanted} | self._former.keys()
         return self._redirected_ports() <= known & self._listen.keys()
@@ -247,17 +247,17 @@ class Pod:
         envoy.send(envoy.stream.aim(packed(resources(view, manager, [each.claim for each in self._held]))))
 
     def _redirect(self) -> None:
-        if self._settled is None or self._say is None:
+        if self._settled is None or self._send is None:
             return
         listening = {one.port for one in self._settled.served}
         redirect = Redirect(tuple(each.port for each in self._wanted if each.port in listening))
-        if redirect != self._redirected:
-            self._redirected = redirect
-            self._say(redirect)
+        if redirect != self._last_redirect:
+            self._last_redirect = redirect
+            self._send(redirect)
 
     # -- what sessions hear ----------------------------------------------------------------------------------------
 
-    def reports(self, held: Iterable[Held]) -> Iterator[tuple[str, Report]]:
+    def reports(self, held: Iterable[HeldClaim]) -> Iterator[tuple[str, Report]]:
         """What is new, with the alias of its claim. Of a claim that is over, once: when nothing of it is left."""
         if self._hello is None:
             return
@@ -269,7 +269,7 @@ class Pod:
                 self._reported[each.alias] = report
                 yield each.alias, report
         for alias in [alias for alias in self._reported if alias not in there]:
-            if self.alone or self._without(alias):
+            if self.disconnected or self._is_removed(alias):
                 yield alias, _gone(self._reported.pop(alias))
 
     def last_reports(self) -> Iterator[tuple[str, Report]]:
@@ -282,7 +282,7 @@ class Pod:
         """Everything that was reported and still holds."""
         yield from self._reported.items()
 
-    def _report(self, each: Held, hello: AgentHello) -> Report:
+    def _report(self, each: HeldClaim, hello: AgentHello) -> Report:
         state = self._state or State()
         id_ = each.claim.spec.id
         counts = self._counts.get(id_, Counts())
@@ -291,23 +291,23 @@ class Pod:
         if each.claim.spec.mode.takes_bytes:
             # Connections and senders of datagrams are those of who claims all of a port.
             counts = sum((flow for port, flow in state.flows if port in ports), counts)
-        way = _way(each.claim, self._ways)
+        way = _return_path(each.claim, self._return_paths)
         told = (InterceptCounts.of(counts, older), len(each.claim.up), way)
         held_back = {port: why for port, why in state.held_back if port in ports}
         pending = tuple(str(port) for port, why in sorted(held_back.items()) if why == "no-listener")
         if each.alias in self._refused:
             return Report(id_, hello.pod, "nacked", self._refused[each.alias][1], *told)
-        if each.alias in self._unfit:
+        if each.alias in self._over_limit:
             return Report(id_, hello.pod, "nacked", _TOO_MANY_PORTS, *told)
         if self._envoy is not None and self._envoy.stream.refused is not None:
             return Report(id_, hello.pod, "nacked", self._envoy.stream.refused, *told)
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
-        right = self._redirected_ports() | {port for port, why in held_back.items() if why in _RIGHTLY_HELD_BACK}
+        right = self._redirected_ports() | {port for port, why in held_back.items() if why in _EXPECTED_REASONS}
         done = taken and right >= ports & {one.port for one in self._wanted}
         why = ", ".join(f"{port}: {why}" for port, why in sorted(held_back.items()))
         return Report(id_, hello.pod, "acked" if done else "joined", why, *told, pending)
 
-    def _without(self, alias: str) -> bool:
+    def _is_removed(self, alias: str) -> bool:
         """Neither Envoy nor the agent has anything of it."""
         free = self._envoy is None or (
             self._settled is not None
@@ -324,7 +324,7 @@ def _gone(report: Report) -> Report:
     return Report(report.id, report.pod, "gone")
 
 
-def _way(claim: Claim, found: Mapping[int, ReturnPath]) -> ReturnPath:
+def _return_path(claim: LiveClaim, found: Mapping[int, ReturnPath]) -> ReturnPath:
     """The worst of its ways."""
     ways: set[ReturnPath] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
     return next((way for way in _WORST_FIRST if way in ways), "untried")

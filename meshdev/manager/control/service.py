@@ -20,7 +20,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshdev.errors import ProtocolError
 from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import MAX_WAITING, Core
-from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, Answer
+from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
 from meshdev.manager.rate import TokenBucket
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
@@ -34,7 +34,7 @@ FIRST_SECONDS: Final = 5.0
 #: Streams at once, two for each sidecar.
 MAX_STREAMS: Final = 4096
 #: Of them those of keys that no session claims: any text is such a key. Two for each sidecar that waits.
-MAX_STRANGERS: Final = 2 * MAX_WAITING + 64
+MAX_UNCLAIMED_STREAMS: Final = 2 * MAX_WAITING + 64
 #: Connections at once; one takes 20 KiB. Who does not speak HTTP/2, or has no stream, is closed after the other times.
 MAX_CONNECTIONS: Final = 4096
 HANDSHAKE_SECONDS: Final = 5.0
@@ -77,7 +77,7 @@ async def serve(core: Core, address: str) -> tuple[Any, int]:
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
     gate = _Gate(core)
     envoys = grpc.stream_stream_rpc_method_handler(
-        _Envoys(core, gate).stream, _asked, discovery_pb2.DiscoveryResponse.SerializeToString
+        _Envoys(core, gate).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
     )
     agents = grpc.stream_stream_rpc_method_handler(_Agents(core, gate).session)
     server.add_generic_rpc_handlers(
@@ -99,11 +99,14 @@ class _Gate:
         self._streams: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
-    async def passed(self, context: Context) -> AsyncIterator[tuple[str, IPv4Address]]:
+    async def admitted(self, context: Context) -> AsyncIterator[tuple[str, IPv4Address]]:
         """The key and address of whoever brings a token, as long as the block; ends the call of whoever does not."""
-        key, address = await _proved(context)
+        key, address = await _authenticated(context)
         claimed = self._core.claimed()
-        if key not in claimed and sum(self._streams[one] for one in self._streams.keys() - claimed) >= MAX_STRANGERS:
+        if (
+            key not in claimed
+            and sum(self._streams[one] for one in self._streams.keys() - claimed) >= MAX_UNCLAIMED_STREAMS
+        ):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the manager takes no more sidecars")
         self._streams[key] += 1
         try:
@@ -115,7 +118,7 @@ class _Gate:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _DiscoveryRequest:
     """What counts of a DiscoveryRequest. All else is not kept: an Envoy's first one is long, a stranger's longer."""
 
     node: str
@@ -125,10 +128,10 @@ class _Asked:
     error: str | None
 
 
-def _asked(data: bytes) -> _Asked:
+def _parse_request(data: bytes) -> _DiscoveryRequest:
     request = discovery_pb2.DiscoveryRequest.FromString(data)
     names = request.resource_names[: MAX_NAMES + 1]
-    return _Asked(
+    return _DiscoveryRequest(
         node=for_people(request.node.id, 63),
         kind=next((kind for kind in ORDER if kind == request.type_url), ""),
         names=frozenset(name for name in names if len(name) <= MAX_NAME and name.isascii()),
@@ -142,34 +145,34 @@ class _Envoys:
         self._core = core
         self._gate = gate
 
-    async def stream(self, requests: AsyncIterator[_Asked], context: Context) -> None:
+    async def stream(self, requests: AsyncIterator[_DiscoveryRequest], context: Context) -> None:
         """One Envoy, from its first request to the end of its stream."""
-        async with self._gate.passed(context) as (key, address):
+        async with self._gate.admitted(context) as (key, address):
             first = await _first(requests, context)
             uid, outgoing = first.node, _Outbox()
             paced = _paced(requests, first)
             del first
 
-            def send(answers: list[Answer]) -> None:
+            def send(answers: list[DiscoveryAnswer]) -> None:
                 for answer in answers:
                     outgoing.put(answer.kind, answer)
 
             try:
-                pod, stream = self._core.envoy_came(key, uid, address, send)
+                pod, stream = self._core.envoy_connected(key, uid, address, send)
             except Refused as refused:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
             try:
                 async with _written(outgoing, context, _response):
                     async for request in paced:
-                        self._core.envoy_asks(key, stream, request.kind, len(request.names))
-                        send(stream.heard(request.kind, request.names, request.nonce, request.error))
+                        self._core.envoy_requested(key, stream, request.kind, len(request.names))
+                        send(stream.on_request(request.kind, request.names, request.nonce, request.error))
                         if request.error is not None:
                             log.warning("the Envoy of pod %s refuses: %s", uid, request.error[:500])
-                        self._core.envoy_said(key, pod)
+                        self._core.envoy_progressed(key, pod)
             except Refused as refused:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
             finally:
-                self._core.envoy_went(key, uid, address, pod, stream)
+                self._core.envoy_disconnected(key, uid, address, pod, stream)
 
 
 class _Agents:
@@ -180,7 +183,7 @@ class _Agents:
 
     async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One agent, from its hello to the end of its stream."""
-        async with self._gate.passed(context) as (key, _):
+        async with self._gate.admitted(context) as (key, _):
             try:
                 await self._follow(key, requests, context)
             except ProtocolError as error:
@@ -202,7 +205,7 @@ class _Agents:
             raise _unexpected("the first message is not hello")
         outgoing = _Outbox()
         try:
-            pod = self._core.agent_came(key, hello, lambda message: outgoing.put(type(message), message))
+            pod = self._core.agent_connected(key, hello, lambda message: outgoing.put(type(message), message))
         except Refused as refused:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
         uid, who = hello.uid, f"{hello.namespace}/{hello.pod}"
@@ -218,7 +221,7 @@ class _Agents:
                         raise _unexpected("a second hello")
                     if self._current.get((key, uid)) is not mine:
                         break  # the same pod's newer stream counts
-                    self._core.agent_said(key, uid, pod, message)
+                    self._core.agent_reported(key, uid, pod, message)
                     del message
         except Refused as refused:
             log.warning("the agent of pod %s is ended: %s", who, refused)
@@ -227,7 +230,7 @@ class _Agents:
             if self._current.get((key, uid)) is mine:
                 del self._current[key, uid]
                 log.info("the agent of pod %s is gone", who)
-                self._core.agent_went(key, uid, pod)
+                self._core.agent_disconnected(key, uid, pod)
 
 
 def _is_large(message: AgentHello | Listen | State) -> bool:
@@ -245,7 +248,7 @@ def _unexpected(what: str) -> ProtocolError:
     return ProtocolError(what)
 
 
-async def _proved(context: Context) -> tuple[str, IPv4Address]:
+async def _authenticated(context: Context) -> tuple[str, IPv4Address]:
     """The key and address of whoever brings a token; ends the call of whoever does not."""
     tokens = [value for name, value in context.invocation_metadata() or () if name == agent.METADATA_KEY]
     address = _address(context.peer())
@@ -288,7 +291,7 @@ async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any
         del request  # nothing of it is kept while the next is awaited
 
 
-def _response(answer: Answer) -> Any:  # noqa: ANN401 -- protobuf has no types
+def _response(answer: DiscoveryAnswer) -> Any:  # noqa: ANN401 -- protobuf has no types
     return discovery_pb2.DiscoveryResponse(
         version_info=answer.version, resources=answer.resources, type_url=answer.kind, nonce=answer.nonce
     )

@@ -1,7 +1,7 @@
 """One Envoy's stream of ADS, state of the world, as a state machine: what it asked, what it took, what is next.
 
 A goal is told in the order of ORDER, each kind after the one before was acknowledged, so that Envoy never hears a name
-before what it means. A cluster that is no longer used goes last, by :meth:`Stream.prune`, when no route has led there
+before what it means. A cluster that is no longer used goes last, by :meth:`prune`, when no route has led there
 for a while: a request that is still on its way finds neither otherwise. What Envoy refuses ends the goal: it goes on
 with what it had.
 Source: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol (eventual consistency considerations).
@@ -24,7 +24,7 @@ Resources = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Answer:
+class DiscoveryAnswer:
     """One DiscoveryResponse."""
 
     kind: str
@@ -48,8 +48,8 @@ class _Watch:
     """Everything it may hold: only of kinds that are told as a whole."""
 
 
-class Stream:
-    """One stream's life. :meth:`aim` and :meth:`heard` return what is to be sent now."""
+class AdsStream:
+    """One stream's life. :meth:`aim` and :meth:`on_request` return what is to be sent now."""
 
     def __init__(self) -> None:
         self._watches: dict[str, _Watch] = {}
@@ -66,18 +66,18 @@ class Stream:
         """Whether Envoy has clusters that the goal, which it has taken, does not need."""
         return self.settled and self._goal is not None and self._watches[CLUSTERS].sent != self._goal[CLUSTERS]
 
-    def prune(self) -> list[Answer]:
+    def prune(self) -> list[DiscoveryAnswer]:
         """Take away the clusters that the goal does not need; nothing while Envoy has not taken it."""
         self._pruning = self.unused
         return self._next()
 
-    def aim(self, goal: Packed) -> list[Answer]:
+    def aim(self, goal: Packed) -> list[DiscoveryAnswer]:
         """From now on *goal* is what Envoy shall have."""
         self._goal = goal
         self.refused, self.settled, self._pruning = None, False, False
         return self._next()
 
-    def heard(self, kind: str, names: frozenset[str], nonce: str, error: str | None) -> list[Answer]:
+    def on_request(self, kind: str, names: frozenset[str], nonce: str, error: str | None) -> list[DiscoveryAnswer]:
         """A DiscoveryRequest; *error* is that of a refusal. What belongs to an older answer is skipped."""
         if kind not in ORDER or len(names) > MAX_NAMES:
             return []
@@ -96,7 +96,7 @@ class Stream:
             watch.sent = {name: one for name, one in watch.sent.items() if name in watch.names}
         return self._next()
 
-    def _next(self) -> list[Answer]:
+    def _next(self) -> list[DiscoveryAnswer]:
         """At most one answer: the next kind waits until Envoy said what it thinks of this one."""
         if self._goal is None or self.refused is not None:
             return []
@@ -115,7 +115,7 @@ class Stream:
         self.settled = True
         return []
 
-    def _step(self, kind: str, goal: Resources) -> list[Answer] | None:
+    def _step(self, kind: str, goal: Resources) -> list[DiscoveryAnswer] | None:
         """What is to be sent of that kind, nothing (an answer is awaited), or None: Envoy has it."""
         watch = self._watches.get(kind)
         if watch is None:
@@ -138,18 +138,18 @@ class Stream:
         # It asks for the rest in a moment, because of what it has just taken.
         return None if kind in _WHOLE or goal.keys() <= watch.names else []
 
-    def _answer(self, kind: str, watch: _Watch, resources: Resources) -> Answer:
+    def _answer(self, kind: str, watch: _Watch, resources: Resources) -> DiscoveryAnswer:
         self._nonce += 1
         if kind in _WHOLE:
             before = watch.sent or {}
-            self._expect_questions(kind, {name for name, one in resources.items() if before.get(name) != one})
+            self._expect_requests(kind, {name for name, one in resources.items() if before.get(name) != one})
         watch.nonce, watch.pending, watch.goal, watch.sent = str(self._nonce), True, self._goal, dict(resources)
         watch.known.update(resources)
         told = tuple(resources[name] for name in sorted(resources))
         digest = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in told))
-        return Answer(kind, digest.hexdigest()[:16], watch.nonce, told)
+        return DiscoveryAnswer(kind, digest.hexdigest()[:16], watch.nonce, told)
 
-    def _expect_questions(self, kind: str, changed: set[str]) -> None:
+    def _expect_requests(self, kind: str, changed: set[str]) -> None:
         """A new cluster waits for endpoints, a new listener for routes, though Envoy may seem to have them already."""
         watch = self._watches.get(ENDPOINTS if kind == CLUSTERS else ROUTES)
         if watch is not None and watch.sent is not None and changed:

@@ -14,7 +14,7 @@ from meshdev.capabilities import CAP_NET_ADMIN, keep_only
 from meshdev.config import TUNNEL_PORT
 from meshdev.errors import MeshdevError
 from meshdev.manager.alive import BEAT_SECONDS, beat
-from meshdev.manager.tunnel.link import Link
+from meshdev.manager.tunnel.control_socket import ControlSocket
 from meshdev.manager.tunnel.network import KernelNetwork
 from meshdev.manager.tunnel.server import TunnelServer
 from meshdev.pump.loop import READABLE, Loop
@@ -44,7 +44,7 @@ def main() -> int:
         log.critical("%s", error.message)
         return error.exit_code
     listener = socket.create_server(("127.0.0.1", TUNNEL_PORT), backlog=128)
-    link = Link(loop)
+    control = ControlSocket(loop)
     server = TunnelServer(
         loop,
         listener,
@@ -52,7 +52,7 @@ def main() -> int:
         pod,
         name=os.environ.get("POD_NAME", socket.gethostname()),
         namespace=os.environ.get("POD_NAMESPACE", ""),
-        link=link,
+        control=control,
     )
 
     def drain() -> None:
@@ -76,7 +76,7 @@ def main() -> int:
     log.info("the tunnel listens on 127.0.0.1:%d; pod %s, MTU %d", TUNNEL_PORT, pod.address, pod.mtu)
     loop.run()
     server.close()
-    link.close()
+    control.close()
     loop.close()
     return 0
 

@@ -63,7 +63,7 @@ table inet meshdev {
 """
 
 
-class Firewall:
+class SessionFirewall:
     """The table, for as long as this process lives. Every method raises FirewallError; nothing has changed then."""
 
     def __init__(self, uplink: str, pod: IPv4Address) -> None:

@@ -17,7 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from meshdev.config import gateway
 from meshdev.errors import DeviceError, FirewallError, RouteError
-from meshdev.manager.tunnel.firewall import Firewall, RelayPort
+from meshdev.manager.tunnel.firewall import RelayPort, SessionFirewall
 from meshdev.manager.tunnel.tracking import Tracking
 from meshdev.netlink.messages import link_forwarding
 from meshdev.netlink.sock import Netlink
@@ -88,7 +88,7 @@ class KernelNetwork:
         if not addresses:
             raise RouteError("the pod has no IPv4 address")
         self._address = IPv4Address(addresses[0].get_attr("IFA_LOCAL"))
-        self._firewall = Firewall(str(uplink.get_attr("IFLA_IFNAME")), self._address)
+        self._firewall = SessionFirewall(str(uplink.get_attr("IFLA_IFNAME")), self._address)
         self._allowed: dict[RelayPort, set[IPv4Address]] = {}
         self._tracking = Tracking()
         self._forward(index)

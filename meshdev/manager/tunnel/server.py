@@ -14,10 +14,10 @@ from typing import Final
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import FirewallError, MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError
-from meshdev.manager.tunnel import lease_file
-from meshdev.manager.tunnel.intercepts import Intercepts
-from meshdev.manager.tunnel.leases import Leases, Rest
-from meshdev.manager.tunnel.link import Link
+from meshdev.manager.tunnel import address_file
+from meshdev.manager.tunnel.addresses import RestingAddress, SessionAddresses
+from meshdev.manager.tunnel.claims import ClaimTable
+from meshdev.manager.tunnel.control_socket import ControlSocket
 from meshdev.manager.tunnel.network import Network, PodNetwork
 from meshdev.manager.tunnel.session import Session, digest
 from meshdev.pump.loop import READABLE, Loop, Timer
@@ -36,7 +36,7 @@ MAX_SESSIONS: Final = 60
 #: Carriers of all sessions at once. Each holds a batch of a third of a MiB: more do not fit the container's 128 MiB.
 MAX_CARRIERS_IN_ALL: Final = 160
 #: Connections that have not said HELLO; one more ends the oldest of them.
-MAX_STRANGERS: Final = 64
+MAX_UNAUTHENTICATED: Final = 64
 #: Time to say HELLO, in seconds.
 HELLO_SECONDS: Final = 5.0
 #: Time to forget what the last session at an address left behind, where it cannot rest, in seconds: carriers whose
@@ -66,8 +66,8 @@ class TunnelServer:
         *,
         name: str,
         namespace: str,
-        link: Link,
-        addresses: Path = lease_file.PATH,
+        control: ControlSocket,
+        addresses: Path = address_file.PATH,
     ) -> None:
         self._loop = loop
         self._listener = listener
@@ -75,12 +75,12 @@ class TunnelServer:
         self._pod = pod
         self._name = name
         self._namespace = namespace
-        self._link = link
-        self._intercepts = Intercepts(loop, network, link, pod.address)
+        self._control = control
+        self._claims = ClaimTable(loop, network, control, pod.address)
         self._sessions: dict[str, Session] = {}
-        self._strangers: dict[int, _Connection] = {}
+        self._unauthenticated: dict[int, _Connection] = {}
         self._addresses = addresses
-        self._leases = Leases(loop.clock, lease_file.read(addresses))
+        self._session_addresses = SessionAddresses(loop.clock, address_file.read(addresses))
         self._resting: Timer | None = None
         self._writing: Timer | None = None
         self._await_rest()
@@ -100,7 +100,7 @@ class TunnelServer:
     def close(self) -> None:
         """End everything at once, the listener too."""
         self.drain()
-        for connection in list(self._strangers.values()):
+        for connection in list(self._unauthenticated.values()):
             connection.pump.end(PeerClosed("the manager stops"))
         for session in list(self._sessions.values()):
             self.dismiss(session)
@@ -141,18 +141,18 @@ class TunnelServer:
         session.end(PeerClosed("the session is over"))
         self._gone(session)
 
-    def said_goodbye(self, session: Session) -> None:
+    def on_goodbye(self, session: Session) -> None:
         """The laptop disconnects and does not come back: its connections end now, not after the rest."""
         self.dismiss(session)
         self._network.flush(session.address)
 
     def claim(self, session: Session, message: Intercept | AgentKeys | Withdraw | Local) -> None:
         """A session's word about its intercepts."""
-        self._intercepts.take(session, message)
+        self._claims.take(session, message)
 
-    def greeted(self, connection: "_Connection") -> None:
+    def hello_received(self, connection: "_Connection") -> None:
         """The connection is no stranger any more."""
-        self._strangers.pop(id(connection), None)
+        self._unauthenticated.pop(id(connection), None)
 
     def _new_session(self, hello: Hello) -> Session:
         if len(self._sessions) >= MAX_SESSIONS:
@@ -161,21 +161,21 @@ class TunnelServer:
             address, device, offload = self._open_device(hello)
         except MeshdevError as error:
             raise Refusal(Close("address", error.message, len(self._sessions))) from error
-        session = Session(self._loop, hello, address, device, offload, self._gone, self._intercepts.retell)
+        session = Session(self._loop, hello, address, device, offload, self._gone, self._claims.resend)
         self._sessions[session.id] = session
-        lease_file.write(self._addresses, self._leases.known())
+        address_file.write(self._addresses, self._session_addresses.known())
         log.info("session of %s has %s on %s", session.holder, address, device.name)
-        self._link.seen(Seen("joined", session.holder, address))
+        self._control.seen(Seen("joined", session.holder, address))
         return session
 
     def _open_device(self, hello: Hello) -> tuple[IPv4Address, TunDevice, int]:
-        lease = self._leases.take(hello.pools, hello.wanted, digest(hello.secret))
+        lease = self._session_addresses.take(hello.pools, hello.wanted, digest(hello.secret))
         try:
             if lease.stale:
                 self._flush_now(lease.address)
             device, offload = self._network.open_device(lease.address, lease.pool, hello.carriers, hello.offload)
         except BaseException:
-            self._leases.cancel(lease)
+            self._session_addresses.cancel(lease)
             raise
         return lease.address, device, offload
 
@@ -189,17 +189,17 @@ class TunnelServer:
     def _gone(self, session: Session) -> None:
         session.forget()
         del self._sessions[session.id]
-        self._intercepts.forget(session)
+        self._claims.forget(session)
         self._network.close_device(session.device, session.address)
-        self._leases.release(session.address)
+        self._session_addresses.release(session.address)
         self._flush_rested()
-        lease_file.write(self._addresses, self._leases.known())
+        address_file.write(self._addresses, self._session_addresses.known())
         log.info("session of %s is gone, %s rests", session.holder, session.address)
-        self._link.seen(Seen("left", session.holder, session.address))
+        self._control.seen(Seen("left", session.holder, session.address))
 
     def _flush_rested(self) -> None:
         """Forget what the sessions of addresses that have rested enough left behind."""
-        for rest in self._leases.due():
+        for rest in self._session_addresses.due():
             flushed = self._network.flush(rest.address)
             flushed.add_done_callback(partial(self._on_flushed, rest))
         self._await_rest()
@@ -208,26 +208,26 @@ class TunnelServer:
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
-        if (seconds := self._leases.next_due()) is not None:
+        if (seconds := self._session_addresses.next_due()) is not None:
             self._resting = self._loop.call_later(seconds, self._flush_rested)
 
-    def _on_flushed(self, rest: Rest, done: Future[None]) -> None:
+    def _on_flushed(self, rest: RestingAddress, done: Future[None]) -> None:
         """In the thread that flushed."""
         self._loop.post(lambda: self._flushed(rest, done))
 
-    def _flushed(self, rest: Rest, done: Future[None]) -> None:
+    def _flushed(self, rest: RestingAddress, done: Future[None]) -> None:
         if (error := done.exception()) is None:
-            self._leases.free(rest)
+            self._session_addresses.free(rest)
             if self._writing is None:  # thousands may be flushed at once: the file is written when all of them are
                 self._writing = self._loop.call_later(0, self._write_addresses)
             return
         log.warning("%s rests on: %s", rest.address, error)
-        self._leases.rest_again(rest)
+        self._session_addresses.rest_again(rest)
         self._await_rest()
 
     def _write_addresses(self) -> None:
         self._writing = None
-        lease_file.write(self._addresses, self._leases.known())
+        address_file.write(self._addresses, self._session_addresses.known())
 
     def _on_accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -238,12 +238,12 @@ class TunnelServer:
             except OSError as error:
                 log.warning("a carrier could not be accepted: %s", error)
                 return
-            if len(self._strangers) >= MAX_STRANGERS:
-                oldest = next(iter(self._strangers.values()))
+            if len(self._unauthenticated) >= MAX_UNAUTHENTICATED:
+                oldest = next(iter(self._unauthenticated.values()))
                 oldest.pump.end(TunnelError("too many connections wait to say HELLO"))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = _Connection(self, self._loop, sock)
-            self._strangers[id(connection)] = connection
+            self._unauthenticated[id(connection)] = connection
             connection.pump.start(ping=False)
 
 
@@ -267,7 +267,7 @@ class _Connection:
                 self._on_hello(message)
             case Close():
                 if self._session is not None and message.code == "bye":
-                    self._server.said_goodbye(self._session)
+                    self._server.on_goodbye(self._session)
                 raise PeerClosed(message.reason)
             case Intercept() | AgentKeys() | Withdraw() | Local() if self._session is not None:
                 self._server.claim(self._session, message)
@@ -278,7 +278,7 @@ class _Connection:
 
     def _on_hello(self, hello: Hello) -> None:
         self._deadline.cancel()
-        self._server.greeted(self)
+        self._server.hello_received(self)
         if hello.observer:
             self.pump.send(encode(self._server.observe()))
             self.pump.end(PeerClosed("observed"))
@@ -296,7 +296,7 @@ class _Connection:
 
     def _on_end(self, error: MeshdevError) -> None:
         self._deadline.cancel()
-        self._server.greeted(self)
+        self._server.hello_received(self)
         if self._session is not None:
             self._session.leave(self._index, self.pump, error)
         else:

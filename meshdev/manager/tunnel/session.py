@@ -1,7 +1,7 @@
 """One session at the manager: an address, a TUN device, and the carriers that are up.
 
 What it is told of its intercepts goes over one carrier, its voice, as long as that lives: so nothing overtakes. When
-the voice ends, *on_voice* has everything told again on the next: nobody knows what arrived.
+the voice ends, *on_control_carrier* has everything told again on the next: nobody knows what arrived.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Session:
         device: TunDevice,
         offload: int,
         on_gone: Callable[["Session"], None],
-        on_voice: Callable[["Session"], None],
+        on_control_carrier: Callable[["Session"], None],
     ) -> None:
         self.id = hello.session
         self.version = min(hello.newest, PROTOCOL)
@@ -61,12 +61,12 @@ class Session:
         self._since = loop.clock()
         self._carriers: dict[int, Pump] = {}
         self._grace: Timer | None = None
-        self._on_voice = on_voice
-        self._voice: int | None = None
+        self._on_voice = on_control_carrier
+        self._control_carrier: int | None = None
         self._outbox: dict[str, bytes] = {}
         self._retry: Timer | None = None
         self._rate = TokenBucket(TOLD_PER_SECOND, MAX_TOLD, loop.clock())
-        self._heard = loop.clock()
+        self._last_received = loop.clock()
         self.last_order = 0
         """The newest of its control messages."""
         self._begin_grace()
@@ -102,15 +102,15 @@ class Session:
         queue = self.device.queues[index]
         queue.attach()
         pump.attach(queue.fileno(), self.offload)
-        if self._voice in {None, index}:
-            self._speak(index)
+        if self._control_carrier in {None, index}:
+            self._use_for_control(index)
 
     def leave(self, index: int, pump: Pump, error: MeshdevError) -> None:
         """The carrier ended; its flows go to the others, and with the last one the grace begins."""
         if self._carriers.get(index) is not pump:
             return
         del self._carriers[index]
-        self._heard = max(self._heard, pump.last_received)
+        self._last_received = max(self._last_received, pump.last_received)
         try:
             self.device.queues[index].detach()
         except DeviceError as error_too:  # the device was taken away: this session's trouble, not everybody's
@@ -118,33 +118,35 @@ class Session:
         log.info("carrier %d of %s ended: %s", index, self.holder, error.message)
         if not self._carriers:
             self._begin_grace()
-        if self._voice == index:
-            self._speak(next(iter(self._carriers), None))
+        if self._control_carrier == index:
+            self._use_for_control(next(iter(self._carriers), None))
 
     @property
-    def heard(self) -> float:
+    def last_received(self) -> float:
         """When the laptop was last heard of, on the loop's clock."""
-        return max(self._heard, *(pump.last_received for pump in self._carriers.values()), 0.0)
+        return max(self._last_received, *(pump.last_received for pump in self._carriers.values()), 0.0)
 
-    def ask(self) -> None:
+    def probe(self) -> None:
         """Ask the laptop for a sign of life on every carrier."""
         for pump in list(self._carriers.values()):
             pump.ask()
 
-    def tell(self, key: str, frame: bytes) -> None:
+    def send_latest(self, key: str, frame: bytes) -> None:
         """Send *frame* over the voice when there is room, at no more than :data:`TOLD_PER_SECOND`; a newer one of the
         same key replaces one that waits."""
         self._outbox[key] = frame
         self._flush()
 
-    def _speak(self, index: int | None) -> None:
-        self._voice = index
+    def _use_for_control(self, index: int | None) -> None:
+        self._control_carrier = index
         self._outbox.clear()
         if index is not None:
             self._on_voice(self)
 
     def _flush(self) -> None:
-        while self._outbox and self._voice is not None and (pump := self._carriers.get(self._voice)):
+        while (
+            self._outbox and self._control_carrier is not None and (pump := self._carriers.get(self._control_carrier))
+        ):
             if pump.waiting >= _MAX_WAITING or not self._rate.take(self._loop.clock()):
                 self._flush_later()
                 return

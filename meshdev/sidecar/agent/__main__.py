@@ -9,7 +9,7 @@ import sys
 from meshdev.errors import MeshdevError
 from meshdev.sidecar.agent.announcing import AnnouncingHandler, TokenListener, logging_to, repeat
 from meshdev.sidecar.agent.envoy import BINARY, raise_limits
-from meshdev.sidecar.agent.firewall import Firewall, take
+from meshdev.sidecar.agent.firewall import PodFirewall, take
 from meshdev.sidecar.agent.idle import wanted_again
 from meshdev.sidecar.agent.life import Agent
 from meshdev.sidecar.agent.settings import Settings, settings
@@ -61,7 +61,7 @@ async def _serve_once(told: Settings, envoy: str, ended: asyncio.Event) -> None:
         firewall.close()
 
 
-async def _taken(ended: asyncio.Event) -> Firewall | None:
+async def _taken(ended: asyncio.Event) -> PodFirewall | None:
     """The table; None where *ended* came first."""
     taking, ending = asyncio.ensure_future(take()), asyncio.ensure_future(ended.wait())
     try:

@@ -11,7 +11,7 @@ from typing import Final
 from meshdev.errors import FirewallError
 from meshdev.netlink.flows import forget_flows
 from meshdev.nft import Nftables
-from meshdev.sidecar.agent.doors import RANGE
+from meshdev.sidecar.agent.listener_ports import RANGE
 from meshdev.wire.agent import PodPort
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ add rule {_TABLE} only_redirected tcp dport @doors {_SYN} drop
 """
 
 
-class Firewall:
+class PodFirewall:
     """The table. Needs CAP_NET_ADMIN; raises FirewallError with nft's own words."""
 
     def __init__(self) -> None:
@@ -119,12 +119,12 @@ def _forget_the_dead() -> None:
     )
 
 
-async def take() -> Firewall:
+async def take() -> PodFirewall:
     """The table, as soon as no other sidecar in this pod has it: one of another manager may be about to leave."""
     until, told = time.monotonic() + TAKE_SECONDS, False
     while True:
         try:
-            taken = Firewall()
+            taken = PodFirewall()
         except FirewallError:
             if time.monotonic() > until or not _may():
                 raise

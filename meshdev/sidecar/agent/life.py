@@ -12,12 +12,12 @@ from typing import Final
 from meshdev.errors import ClusterError, FirewallError
 from meshdev.sidecar.agent import plan
 from meshdev.sidecar.agent.control import Control
-from meshdev.sidecar.agent.doors import Doors
 from meshdev.sidecar.agent.envoy import Envoy
-from meshdev.sidecar.agent.firewall import Firewall
+from meshdev.sidecar.agent.firewall import PodFirewall
+from meshdev.sidecar.agent.listener_ports import ListenerPorts
+from meshdev.sidecar.agent.return_paths import ReturnPaths
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.sockets import Sockets
-from meshdev.sidecar.agent.ways import Ways
 from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
 from meshdev.sidecar.envoy.stats import Stats
 from meshdev.wire.agent import FromAgent, FromControl, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
@@ -46,14 +46,14 @@ _LONGEST_RESTART_SECONDS: Final = 5.0
 class Agent:
     """Everything in the pod. :meth:`run` returns when the sidecar is no longer needed."""
 
-    def __init__(self, settings: Settings, firewall: Firewall, sockets: Sockets, envoy: str) -> None:
+    def __init__(self, settings: Settings, firewall: PodFirewall, sockets: Sockets, envoy: str) -> None:
         self._firewall = firewall
         self._sockets = sockets
         self._raw = asyncio.Event()
         self._envoy = Envoy(settings, self._raw.set, envoy, firewall.hold)
         self._control = Control(settings, said=self._said, lost=self._lost, states=self._states)
-        self._ways = Ways(self._control.tell)
-        self._doors = Doors()
+        self._ways = ReturnPaths(self._control.tell)
+        self._doors = ListenerPorts()
         self._wanted: dict[PodPort, Wanted] = {}
         self._listen: Listen | None = None
         self._asked: frozenset[PodPort] = frozenset()

@@ -28,7 +28,7 @@ _BY_STATUS: Final = (
     ("upgrade-refused", (403, 426), "this upgrade cannot be passed on: %DETAILS%"),
 )
 _OTHER: Final = ("refused", "the sidecar refused this request: %DETAILS%")
-WORDS: Final = frozenset((*(word for word, _, _ in (*_BY_STATUS, *_BY_FLAGS)), _OTHER[0]))
+REASONS: Final = frozenset((*(word for word, _, _ in (*_BY_STATUS, *_BY_FLAGS)), _OTHER[0]))
 
 
 def local_replies() -> Object:

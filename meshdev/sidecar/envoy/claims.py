@@ -16,7 +16,7 @@ _KNOWLEDGE: Final[tuple[Protocol, ...]] = ("http", "tcp")
 
 
 @dataclass(frozen=True)
-class Claim:
+class LiveClaim:
     """A live session's intercept. ``up`` are the ports whose local program listens; the others go to the original."""
 
     spec: Spec
@@ -68,7 +68,7 @@ def pod_port(port: Port) -> PodPort:
 
 
 def wanted(
-    claims: Iterable[Claim], probes: Sequence[Probe], reset_older: frozenset[str] = frozenset()
+    claims: Iterable[LiveClaim], probes: Sequence[Probe], reset_older: frozenset[str] = frozenset()
 ) -> tuple[Wanted, ...]:
     """What the claims want of a pod with these probes, by port. *reset_older* are the ids that close connections.
 
@@ -84,7 +84,7 @@ def wanted(
     return tuple(found[port] for port in sorted(found))
 
 
-def in_order(claims: Iterable[Claim]) -> list[Claim]:
+def in_order(claims: Iterable[LiveClaim]) -> list[LiveClaim]:
     """Most specific first; who wants everything comes last. *claims* are in the order in which they were made: of equal
     ones, which meet while one takes over from another, the newest is first.
     """
@@ -92,7 +92,7 @@ def in_order(claims: Iterable[Claim]) -> list[Claim]:
     return [claim for _, claim in ordered]
 
 
-def _rank(claim: Claim) -> tuple[object, ...]:
+def _rank(claim: LiveClaim) -> tuple[object, ...]:
     match = claim.spec.match
     return (1,) if match is None else (0, *specificity(match))
 

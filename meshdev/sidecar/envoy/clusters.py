@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any, Final
 
 from meshdev.sidecar.envoy import http, names
-from meshdev.sidecar.envoy.claims import Claim, PodView, Served
+from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served
 from meshdev.sidecar.envoy.http import typed
 from meshdev.wire.agent import PodPort
 
@@ -37,21 +37,21 @@ _AGGREGATE: Final = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ClusterEnd:
     """An address and a port."""
 
     address: IPv4Address
     port: int
 
 
-def for_requests(pod: PodView, served: Served, manager: IPv4Address, claims: Iterable[Claim]) -> list[Object]:
+def for_requests(pod: PodView, served: Served, manager: IPv4Address, claims: Iterable[LiveClaim]) -> list[Object]:
     """What the routes of one port name: the original, and two a claim, whether or not its program listens now."""
     port = served.port
-    found = [_original(port, Endpoint(pod.address, port.number))]
+    found = [_original(port, ClusterEnd(pod.address, port.number))]
     for claim in claims:
         relay = next((each.relay for each in claim.relays if PodPort(each.remote, each.protocol) == port), None)
         if relay is not None:
-            found.append(_laptop(port, claim, Endpoint(manager, relay)))
+            found.append(_laptop(port, claim, ClusterEnd(manager, relay)))
             found.append(_either(port, claim))
     return found
 
@@ -67,7 +67,7 @@ def for_flow(port: PodPort) -> Object:
     }
 
 
-def endpoint(port: PodPort, to: Endpoint | None) -> Object:
+def endpoint(port: PodPort, to: ClusterEnd | None) -> Object:
     """The endpoints of :func:`for_flow`; where there is none, connections are closed and datagrams dropped."""
     name = names.flow(port)
     return _assignment(name, to, port) if to is not None else {"cluster_name": name, "endpoints": []}
@@ -79,7 +79,7 @@ def nobody() -> Object:
     return {**_common(names.NOBODY, _TO_LAPTOP), "type": "STATIC", "load_assignment": load}
 
 
-def _original(port: PodPort, to: Endpoint) -> Object:
+def _original(port: PodPort, to: ClusterEnd) -> Object:
     name = names.original(port)
     return {
         **_common(name, _TO_ORIGINAL),
@@ -89,7 +89,7 @@ def _original(port: PodPort, to: Endpoint) -> Object:
     }
 
 
-def _laptop(port: PodPort, claim: Claim, to: Endpoint) -> Object:
+def _laptop(port: PodPort, claim: LiveClaim, to: ClusterEnd) -> Object:
     """One request a connection: whether it can be had is known before the request is on its way."""
     name = names.laptop(port, claim.spec.id)
     return {
@@ -101,7 +101,7 @@ def _laptop(port: PodPort, claim: Claim, to: Endpoint) -> Object:
     }
 
 
-def _either(port: PodPort, claim: Claim) -> Object:
+def _either(port: PodPort, claim: LiveClaim) -> Object:
     members = [names.laptop(port, claim.spec.id), names.original(port)]
     return {
         **_common(names.either(port, claim.spec.id), _TO_LAPTOP),
@@ -114,7 +114,7 @@ def _common(name: str, timeout: str) -> Object:
     return {"name": name, "connect_timeout": timeout, "circuit_breakers": _UNLIMITED}
 
 
-def _assignment(name: str, to: Endpoint, port: PodPort | None = None) -> Object:
+def _assignment(name: str, to: ClusterEnd, port: PodPort | None = None) -> Object:
     protocol = "UDP" if port is not None and port.transport == "udp" else "TCP"
     address = {"socket_address": {"protocol": protocol, "address": str(to.address), "port_value": to.port}}
     return {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}

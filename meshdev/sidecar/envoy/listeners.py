@@ -42,7 +42,7 @@ def listener(served: Served) -> Object:
         "listener_filters_timeout": f"{SNIFF_SECONDS}s",
         "continue_on_listener_filters_timeout": True,
         "filter_chains": [{"filter_chain_match": known, "filters": [_requests(port)]}],
-        "default_filter_chain": {"filters": [_bytes(port, tell=True)]},
+        "default_filter_chain": {"filters": [_bytes(port, log_connections=True)]},
     }
 
 
@@ -70,8 +70,8 @@ def _requests(port: PodPort) -> Object:
         merge_slashes=False,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         proxy_100_continue=True,
-        early_header_mutation_extensions=[_note_proto()],
-        http_filters=[_forget_proto(), _router()],
+        early_header_mutation_extensions=[_mark_missing_proto()],
+        http_filters=[_remove_proto_mark(), _router()],
         upgrade_configs=[{"upgrade_type": each} for each in _UPGRADES],
         # Nothing is too long or too slow.
         stream_idle_timeout=OFF,
@@ -90,14 +90,14 @@ def _requests(port: PodPort) -> Object:
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
 
-def _note_proto() -> Object:
+def _mark_missing_proto() -> Object:
     """Put a mark where the client sent no X-Forwarded-Proto: one of the client's own stays where it stands."""
     value = {"header": {"key": http.PROTO, "value": http.NO_PROTO}, "append_action": "ADD_IF_ABSENT"}
     name = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
-    return {"name": "note", "typed_config": typed(name, mutations=[{"append": value}, *http.hide_orders()])}
+    return {"name": "note", "typed_config": typed(name, mutations=[{"append": value}, *http.mask_envoy_headers()])}
 
 
-def _forget_proto() -> Object:
+def _remove_proto_mark() -> Object:
     """Take the mark away again, and nothing else."""
     remove = typed(
         f"{_HTTP}.header_mutation.v3.HeaderMutation", mutations={"request_mutations": [{"remove": http.PROTO}]}
@@ -126,20 +126,20 @@ def _router() -> Object:
     return {"name": "envoy.filters.http.router", "typed_config": router}
 
 
-def _bytes(port: PodPort, *, tell: bool = False) -> Object:
+def _bytes(port: PodPort, *, log_connections: bool = False) -> Object:
     proxy = typed(
         f"{_NETWORK}.tcp_proxy.v3.TcpProxy",
         stat_prefix=names.listener(port),
         cluster=names.flow(port),
         idle_timeout=OFF,
     )
-    if tell:
-        proxy["access_log"] = [_told(port)]
+    if log_connections:
+        proxy["access_log"] = [_connection_log(port)]
         proxy["access_log_options"] = {"flush_access_log_on_connected": True}
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}
 
 
-def _told(port: PodPort) -> Object:
+def _connection_log(port: PodPort) -> Object:
     """A line on Envoy's stdout for each connection without requests: the agent asks why (see SNIFF_SECONDS)."""
     line = {"text_format_source": {"inline_string": f"{port}\n"}}
     log = typed("envoy.extensions.access_loggers.stream.v3.StdoutAccessLog", log_format=line)

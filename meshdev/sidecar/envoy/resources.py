@@ -6,8 +6,8 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from meshdev.sidecar.envoy import clusters
-from meshdev.sidecar.envoy.claims import Claim, PodView, Served, in_order
-from meshdev.sidecar.envoy.clusters import Endpoint
+from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, in_order
+from meshdev.sidecar.envoy.clusters import ClusterEnd
 from meshdev.sidecar.envoy.listeners import listener
 from meshdev.sidecar.envoy.routes import routes
 
@@ -24,7 +24,7 @@ class Resources:
     routes: tuple[Object, ...]
 
 
-def resources(pod: PodView, manager: IPv4Address, claims: Sequence[Claim]) -> Resources:
+def resources(pod: PodView, manager: IPv4Address, claims: Sequence[LiveClaim]) -> Resources:
     """What *pod* is served while *claims* hold, oldest first; relays are on *manager*'s address."""
     requests = [served for served in pod.served if _has_requests(served)]
     flows = [served for served in pod.served if _has_flows(served)]
@@ -51,7 +51,7 @@ def _has_flows(served: Served) -> bool:
     return served.protocol != "http"
 
 
-def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[Claim]) -> Endpoint | None:
+def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[LiveClaim]) -> ClusterEnd | None:
     """Where bytes and datagrams go: to whoever claims all of them, if he listens, else to the original.
 
     None where he does not listen and wants nobody else to answer.
@@ -59,7 +59,7 @@ def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[Cl
     newest = next((claim for claim in in_order(claims) if claim.spec.mode.takes_bytes), None)
     relay = newest.relay(served.port) if newest is not None else None
     if relay is not None:
-        return Endpoint(manager, relay)
+        return ClusterEnd(manager, relay)
     if newest is not None and not newest.spec.fallback:
         return None
-    return Endpoint(pod.address, served.port.number)
+    return ClusterEnd(pod.address, served.port.number)

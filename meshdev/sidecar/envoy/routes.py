@@ -6,7 +6,7 @@ from typing import Any, Final
 from meshdev.intercept import match as matches
 from meshdev.intercept.match import Match
 from meshdev.sidecar.envoy import http, names
-from meshdev.sidecar.envoy.claims import Claim, in_order
+from meshdev.sidecar.envoy.claims import LiveClaim, in_order
 from meshdev.sidecar.envoy.http import OFF, typed
 from meshdev.wire.agent import PodPort, Probe
 
@@ -36,7 +36,7 @@ _FALL_BACK: Final = {
 _NEVER_LEFT: Final = {"retry_on": "reset-before-request", "num_retries": 1, "retry_back_off": _AT_ONCE}
 
 
-def routes(port: PodPort, claims: Iterable[Claim], probes: Sequence[Probe]) -> Object:
+def routes(port: PodPort, claims: Iterable[LiveClaim], probes: Sequence[Probe]) -> Object:
     """The routes of one port as Envoy tries them: from the top."""
     found = [_to_original(_probe(probe), port) for probe in probes if probe.port == port.number]
     for claim in in_order(claims):
@@ -51,7 +51,7 @@ def routes(port: PodPort, claims: Iterable[Claim], probes: Sequence[Probe]) -> O
     }
 
 
-def _claimed(claim: Claim, port: PodPort) -> list[Object]:
+def _claimed(claim: LiveClaim, port: PodPort) -> list[Object]:
     match = condition(claim.spec.match)
     if port.transport == "tcp" and claim.relay(port) is not None:
         return [_to_laptop(match, claim, port)]
@@ -61,7 +61,7 @@ def _claimed(claim: Claim, port: PodPort) -> list[Object]:
     return [{**nobody, "stat_prefix": names.counted(claim.spec.id)}]
 
 
-def _to_laptop(match: Object, claim: Claim, port: PodPort) -> Object:
+def _to_laptop(match: Object, claim: LiveClaim, port: PodPort) -> Object:
     route: Object = {"cluster": names.laptop(port, claim.spec.id), **_TIMELESS}
     found: Object = {"match": match, "route": route, "stat_prefix": names.counted(claim.spec.id)}
     if not claim.spec.fallback:
@@ -75,7 +75,7 @@ def condition(match: Match | None) -> Object:
     if match is None:
         return dict(_ANYTHING)
     found = matches.route(match)
-    headers = [{**each, "name": http.carried(each["name"])} for each in found["headers"]]
+    headers = [{**each, "name": http.masked(each["name"])} for each in found["headers"]]
     if any(each.name == http.PROTO for each in match.headers):
         proto = {"name": http.PROTO, "string_match": {"exact": http.NO_PROTO}, "invert_match": True}
         headers.insert(len(match.headers), proto)
@@ -97,5 +97,5 @@ def _end(words: str) -> Object:
     return {"filter_metadata": {names.METADATA: {names.END: words}}}
 
 
-def _absent(claim: Claim, port: PodPort) -> str:
+def _absent(claim: LiveClaim, port: PodPort) -> str:
     return f"no program of {claim.holder} answers for port {port}, and this intercept has no fallback to the original"

@@ -18,8 +18,8 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import json_format
 
 from meshdev.manager.control.core import Core
-from meshdev.manager.control.link import Link
 from meshdev.manager.control.service import serve
+from meshdev.manager.control.tunnel_client import TunnelClient
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
 from meshdev.wire import agent
 from meshdev.wire.agent import AgentHello, Listen, PodPort, ProbeRelays, Redirect, State, Want
@@ -45,13 +45,13 @@ async def control(folder: Path) -> AsyncIterator[Control]:
     """As ``python3 -m meshdev.manager.control`` puts it together."""
     loop = asyncio.get_running_loop()
 
-    def tell(key: str, message: ToTunnel) -> None:
-        link.tell(key, message)
+    def send(key: str, message: ToTunnel) -> None:
+        client.send_latest(key, message)
 
-    core = Core(tell, loop.call_later, loop.time)
-    link = Link(folder / "tunnel.sock", core.met, core.told, core.everything)
+    core = Core(send, loop.call_later, loop.time)
+    client = TunnelClient(folder / "tunnel.sock", core.tunnel_connected, core.on_tunnel_message, core.snapshot)
     server, port = await serve(core, "127.0.0.1:0")
-    task = asyncio.create_task(link.run())
+    task = asyncio.create_task(client.run())
     try:
         await until(lambda: core._synced_at is not None)
         yield Control(core, port)

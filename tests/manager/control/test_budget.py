@@ -54,9 +54,9 @@ def test_no_message_takes_more_than_it_is_counted_for(message: AgentHello | List
     for pod in pods:
         match agent.decode_from_agent(data):
             case AgentHello() as hello:
-                pod.agent_came(hello, lambda _: None)
+                pod.agent_connected(hello, lambda _: None)
             case other:
-                pod.agent_said(other)
+                pod.agent_reported(other)
         hello = other = None  # type: ignore[assignment]  # only what the pod keeps counts
     gc.collect()
     taken, _ = tracemalloc.get_traced_memory()
@@ -67,7 +67,7 @@ def test_no_message_takes_more_than_it_is_counted_for(message: AgentHello | List
 def test_a_port_is_listened_for_as_long_as_there_are_not_too_many() -> None:
     pod = Pod()
     for start in range(1000, 9000, 1000):
-        pod.agent_said(Listen({PodPort(start + each): start + each for each in range(1000)}))
+        pod.agent_reported(Listen({PodPort(start + each): start + each for each in range(1000)}))
     assert len(pod._listen) == agent.MAX_PORTS
     assert PodPort(8999) in pod._listen
 
@@ -119,17 +119,17 @@ class Told:
         self.messages: list[ToTunnel] = []
         self.core = Core(lambda _, message: self.messages.append(message), lambda *_: None, lambda: 0.0)
         for alias, keys in (("1" * 32, MANY), ("2" * 32, (OTHER_KEY,))):
-            self.core.told(Claimed(alias, specs.encode(spec("b")), "ann@laptop", (), ()))
+            self.core.on_tunnel_message(Claimed(alias, specs.encode(spec("b")), "ann@laptop", (), ()))
             for part in range(AGENT_PARTS):
-                self.core.told(AgentKeys(alias, part, keys[part * MAX_PART :][:MAX_PART]))
-        self.core.told(Synced())
+                self.core.on_tunnel_message(AgentKeys(alias, part, keys[part * MAX_PART :][:MAX_PART]))
+        self.core.on_tunnel_message(Synced())
 
     def pods_with(self, message: State) -> Iterator[Callable[[], None]]:
         """Pods of one workload, made up one by one: each says that."""
         for key in MANY:
             hello = AgentHello(f"p{key}", f"u{key}", "default", IPv4Address("10.244.0.7"))
-            pod = self.core.agent_came(key, hello, lambda _: None)
-            yield lambda key=key, pod=pod, hello=hello: self.core.agent_said(key, hello.uid, pod, message)  # type: ignore[misc]  # a default in a lambda
+            pod = self.core.agent_connected(key, hello, lambda _: None)
+            yield lambda key=key, pod=pod, hello=hello: self.core.agent_reported(key, hello.uid, pod, message)  # type: ignore[misc]  # a default in a lambda
 
 
 LARGEST = State(
@@ -149,16 +149,16 @@ def test_one_workload_does_not_fill_the_memory() -> None:
     with pytest.raises(Refused):
         next(pods)()
     other = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))  # of the other workload: there is room
-    told.core.agent_said(OTHER_KEY, "u", told.core.agent_came(OTHER_KEY, other, lambda _: None), LARGEST)
+    told.core.agent_reported(OTHER_KEY, "u", told.core.agent_connected(OTHER_KEY, other, lambda _: None), LARGEST)
 
 
 def test_what_a_pod_leaves_is_free_again() -> None:
     told = Told()
     hello = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))
     for _ in range(100):
-        pod = told.core.agent_came(KEY, hello, lambda _: None)
-        told.core.agent_said(KEY, "u", pod, LARGEST)
-        told.core.agent_went(KEY, "u", pod)
+        pod = told.core.agent_connected(KEY, hello, lambda _: None)
+        told.core.agent_reported(KEY, "u", pod, LARGEST)
+        told.core.agent_disconnected(KEY, "u", pod)
     assert told.core._budget._total == 0
     assert list(told.core.pods()) == []
 
@@ -183,7 +183,7 @@ async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
 def test_an_agent_has_one_pod() -> None:
     told = Told()
     hello = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))
-    told.core.agent_came(KEY, hello, lambda _: None)
-    told.core.agent_came(KEY, hello, lambda _: None)  # its next stream
+    told.core.agent_connected(KEY, hello, lambda _: None)
+    told.core.agent_connected(KEY, hello, lambda _: None)  # its next stream
     with pytest.raises(Refused, match="another pod's agent"):
-        told.core.agent_came(KEY, AgentHello("q", "v", "default", IPv4Address("10.244.0.9")), lambda _: None)
+        told.core.agent_connected(KEY, AgentHello("q", "v", "default", IPv4Address("10.244.0.9")), lambda _: None)

@@ -282,7 +282,7 @@ async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, mana
             await evil.say(State(older=older, intercepts=((one.id, counts),), flows=flows))
             told = await ours.report(lambda report: report.counts.matched > 0)
             assert told.counts == InterceptCounts(most, most, most, most)
-            assert await asyncio.to_thread(manager.ask, lambda: len(manager.link._listeners)) == 1
+            assert await asyncio.to_thread(manager.ask, lambda: len(manager.control._connections)) == 1
             theirs.claim(spec("c", value="2"), OTHER_KEYS)
             assert (await theirs.reported("acked", another)).pod == "b-1"
 
@@ -349,7 +349,7 @@ async def test_control_that_begins_anew_learns_everything_and_cuts_nobody(
         async with sidecar(second) as made:
             await until(lambda: made.agent.wants() == ["8080"])
             await made.state(PORT)
-            await until(lambda: len(manager.link._listeners) == 2)
+            await until(lambda: len(manager.control._connections) == 2)
             assert made.envoy.log == []  # where Envoy listens is not known yet: what it has stays
             await made.listen()
             await until(lambda: made.envoy.listens() == ["listener_8080"])
@@ -361,7 +361,7 @@ async def test_a_tunnel_that_begins_anew_is_told_what_holds(mesh: Control, manag
     async with joined(mesh):
         await words.reported("acked")
         manager.ask(manager.network.relays["tcp", 20000][1].clear)
-        manager.ask(manager.link._listeners[0].close)
+        manager.ask(manager.control._connections[0].close)
         await until(lambda: allowed(manager) == {20000: {LOOPBACK}})
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshdev.manager.control.xds import MAX_NAMES, Answer, Stream
+from meshdev.manager.control.xds import MAX_NAMES, AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES, Packed
 
 
@@ -39,7 +39,7 @@ def goal(**ports: str) -> Packed:
 class Envoy:
     """Takes answers as Envoy does, and complains when something is named that it does not have."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: AdsStream) -> None:
         self.stream = stream
         self.has: dict[str, dict[str, Thing]] = {kind: {} for kind in ORDER}
         self.asked: dict[str, frozenset[str]] = {}
@@ -47,19 +47,19 @@ class Envoy:
         self.log: list[tuple[str, list[str]]] = []
         self.refuses = ""
 
-    def start(self) -> list[Answer]:
+    def start(self) -> list[DiscoveryAnswer]:
         return [*self.ask(CLUSTERS), *self.ask(LISTENERS)]
 
-    def ask(self, kind: str, error: str | None = None) -> list[Answer]:
-        return self.stream.heard(kind, self.asked.get(kind, frozenset()), self.nonces.get(kind, ""), error)
+    def ask(self, kind: str, error: str | None = None) -> list[DiscoveryAnswer]:
+        return self.stream.on_request(kind, self.asked.get(kind, frozenset()), self.nonces.get(kind, ""), error)
 
-    def take(self, answers: list[Answer]) -> None:
+    def take(self, answers: list[DiscoveryAnswer]) -> None:
         """Until nothing more comes."""
         waiting = list(answers)
         while waiting:
             waiting += self.take_one(waiting.pop(0))
 
-    def take_one(self, answer: Answer) -> list[Answer]:
+    def take_one(self, answer: DiscoveryAnswer) -> list[DiscoveryAnswer]:
         self.nonces[answer.kind] = answer.nonce
         told = {one.name: one for one in answer.resources}
         self.log.append((answer.kind.rpartition(".")[2], sorted(told)))
@@ -94,16 +94,16 @@ class Envoy:
 
 
 @pytest.fixture
-def stream() -> Stream:
-    return Stream()
+def stream() -> AdsStream:
+    return AdsStream()
 
 
 @pytest.fixture
-def envoy(stream: Stream) -> Envoy:
+def envoy(stream: AdsStream) -> Envoy:
     return Envoy(stream)
 
 
-def test_nothing_is_told_before_there_is_a_goal(stream: Stream, envoy: Envoy) -> None:
+def test_nothing_is_told_before_there_is_a_goal(stream: AdsStream, envoy: Envoy) -> None:
     assert envoy.start() == []
     assert not stream.settled
     (first,) = stream.aim(goal())
@@ -113,7 +113,7 @@ def test_nothing_is_told_before_there_is_a_goal(stream: Stream, envoy: Envoy) ->
     assert stream.settled
 
 
-def test_names_come_after_what_they_mean(stream: Stream, envoy: Envoy) -> None:
+def test_names_come_after_what_they_mean(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     envoy.take(stream.aim(goal(p80="a B")))
     assert envoy.log == [
@@ -125,7 +125,7 @@ def test_names_come_after_what_they_mean(stream: Stream, envoy: Envoy) -> None:
     assert stream.settled
 
 
-def test_only_what_changed_is_told(stream: Stream, envoy: Envoy) -> None:
+def test_only_what_changed_is_told(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     envoy.take(stream.aim(goal(p80="a b", p81="c")))
     envoy.log.clear()
@@ -136,7 +136,7 @@ def test_only_what_changed_is_told(stream: Stream, envoy: Envoy) -> None:
     assert stream.settled
 
 
-def test_a_cluster_goes_when_no_route_leads_there(stream: Stream, envoy: Envoy) -> None:
+def test_a_cluster_goes_when_no_route_leads_there(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     envoy.take(stream.aim(goal(p80="a old")))
     envoy.log.clear()
@@ -152,7 +152,7 @@ def test_a_cluster_goes_when_no_route_leads_there(stream: Stream, envoy: Envoy) 
     assert stream.prune() == []
 
 
-def test_nothing_is_taken_away_before_the_goal_is_reached(stream: Stream, envoy: Envoy) -> None:
+def test_nothing_is_taken_away_before_the_goal_is_reached(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     envoy.take(stream.aim(goal(p80="a old")))
     waiting = stream.aim(goal(p80="a new"))
@@ -162,7 +162,7 @@ def test_nothing_is_taken_away_before_the_goal_is_reached(stream: Stream, envoy:
     assert "old" in envoy.has[CLUSTERS]
 
 
-def test_a_cluster_with_endpoints_that_comes_back_gets_them_again(stream: Stream, envoy: Envoy) -> None:
+def test_a_cluster_with_endpoints_that_comes_back_gets_them_again(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     for _ in range(3):
         envoy.take(stream.aim(goal(p80="A b")))
@@ -176,7 +176,7 @@ def test_a_cluster_with_endpoints_that_comes_back_gets_them_again(stream: Stream
         assert stream.settled
 
 
-def test_a_refused_goal_goes_no_further_and_the_next_one_is_told_whole(stream: Stream, envoy: Envoy) -> None:
+def test_a_refused_goal_goes_no_further_and_the_next_one_is_told_whole(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     envoy.take(stream.aim(goal(p80="a")))
     envoy.refuses = "bad"
@@ -191,7 +191,7 @@ def test_a_refused_goal_goes_no_further_and_the_next_one_is_told_whole(stream: S
     assert envoy.holds(goal(p80="a b"))
 
 
-def test_a_refusal_that_comes_late_is_not_blamed_on_the_next_goal(stream: Stream, envoy: Envoy) -> None:
+def test_a_refusal_that_comes_late_is_not_blamed_on_the_next_goal(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     envoy.take(stream.aim(goal(p80="a")))
     (late,) = stream.aim(goal(p80="a", p81="a"))
@@ -203,24 +203,24 @@ def test_a_refusal_that_comes_late_is_not_blamed_on_the_next_goal(stream: Stream
     assert envoy.holds(goal(p80="a", p82="a"))
 
 
-def test_words_about_older_answers_are_skipped(stream: Stream, envoy: Envoy) -> None:
+def test_words_about_older_answers_are_skipped(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     envoy.take(stream.aim(goal(p80="a")))
-    assert stream.heard(ROUTES, frozenset({"x"}), "1", "no") == []
-    assert stream.heard(ROUTES, frozenset(), "nonsense", None) == []
+    assert stream.on_request(ROUTES, frozenset({"x"}), "1", "no") == []
+    assert stream.on_request(ROUTES, frozenset(), "nonsense", None) == []
     assert stream.refused is None
     assert stream.aim(goal(p80="a")) == []
 
 
-def test_hostile_requests_change_nothing(stream: Stream, envoy: Envoy) -> None:
+def test_hostile_requests_change_nothing(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     envoy.take(stream.aim(goal(p80="a")))
-    assert stream.heard("type.googleapis.com/Secret", frozenset(), "", None) == []
-    assert stream.heard(ROUTES, frozenset(map(str, range(MAX_NAMES + 1))), "", None) == []
-    assert stream.heard(ROUTES, frozenset({"Rp80", "unknown"}), envoy.nonces[ROUTES], None) == []
+    assert stream.on_request("type.googleapis.com/Secret", frozenset(), "", None) == []
+    assert stream.on_request(ROUTES, frozenset(map(str, range(MAX_NAMES + 1))), "", None) == []
+    assert stream.on_request(ROUTES, frozenset({"Rp80", "unknown"}), envoy.nonces[ROUTES], None) == []
 
 
-def test_a_stream_answers_at_most_once_before_envoy_has_its_say(stream: Stream, envoy: Envoy) -> None:
+def test_a_stream_answers_at_most_once_before_envoy_has_its_say(stream: AdsStream, envoy: Envoy) -> None:
     envoy.start()
     assert len(stream.aim(goal(p80="a"))) == 1
     for number in range(5):
@@ -236,7 +236,7 @@ GOALS = st.dictionaries(st.sampled_from(["p80", "p81", "p82"]), CLUSTER_NAMES, m
 @settings(max_examples=300)
 @given(st.lists(st.tuples(GOALS, st.integers(0, 6)), min_size=1, max_size=8))
 def test_whatever_comes_in_whatever_moment_requests_find_their_way(steps: list[tuple[Packed, int]]) -> None:
-    stream = Stream()
+    stream = AdsStream()
     envoy = Envoy(stream)
     waiting = envoy.start()
     for wanted, patience in steps:

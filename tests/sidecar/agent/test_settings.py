@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from meshdev.errors import ConfigError
-from meshdev.sidecar.agent.doors import Doors
+from meshdev.sidecar.agent.listener_ports import ListenerPorts
 from meshdev.sidecar.agent.settings import Settings, settings
 from meshdev.wire.agent import PodPort, Probe
 
@@ -47,10 +47,10 @@ def test_what_it_cannot_use(name: str, value: str) -> None:
 
 def test_a_door_is_free_and_stays() -> None:
     web, voice = PodPort(8080), PodPort(9090, "udp")
-    first = Doors().of([web])[web]
+    first = ListenerPorts().of([web])[web]
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", first))
-        doors = Doors()
+        doors = ListenerPorts()
         found = doors.of([web, voice])
     assert found[web] != first
     assert found[web] != found[voice]

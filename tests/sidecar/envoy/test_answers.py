@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from meshdev.intercept.match import HeaderMatch, Match
-from meshdev.sidecar.envoy.answers import HEADER, WORDS
+from meshdev.sidecar.envoy.answers import HEADER, REASONS
 from tests.sidecar.envoy.test_protocols import grpc_pod
 from tests.sidecar.pod import End, Pod, pod
 
@@ -43,7 +43,7 @@ async def mesh(app: Pod) -> Pod:
 def is_ours(answer: bytes, status: int, word: str) -> bool:
     head, _, body = answer.partition(b"\r\n\r\n")
     marked = f"\r\n{HEADER}: {word}".encode() in head
-    return head.startswith(b"HTTP/1.1 %d " % status) and marked and body.startswith(b"meshdev: ") and word in WORDS
+    return head.startswith(b"HTTP/1.1 %d " % status) and marked and body.startswith(b"meshdev: ") and word in REASONS
 
 
 async def test_what_envoy_refuses() -> None:
@@ -124,4 +124,4 @@ async def test_grpc_hears_it_in_its_own_words() -> None:
 
 def test_every_word_is_documented() -> None:
     text = (Path(__file__).parents[3] / "docs" / "intercepts.md").read_text()
-    assert [word for word in WORDS if f"`{word}`" not in text] == []
+    assert [word for word in REASONS if f"`{word}`" not in text] == []

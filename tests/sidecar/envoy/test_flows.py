@@ -10,7 +10,7 @@ from typing import Any
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
 from meshdev.sidecar.envoy import stats
-from meshdev.sidecar.envoy.claims import Claim, PodView, Served, wanted
+from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, wanted
 from meshdev.sidecar.envoy.listeners import SNIFF_SECONDS
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import PodPort
@@ -164,10 +164,10 @@ async def test_datagrams() -> None:
     voice = PodPort(ports["original"], "udp")
     door = free_port(socket.SOCK_DGRAM)
 
-    def claim(mode: Mode, *, up: bool) -> Claim:
+    def claim(mode: Mode, *, up: bool) -> LiveClaim:
         spec = Spec(FIRST, WORKLOAD, mode, MINE if mode.needs_match else None, (Port(voice.number, "udp", 9090),))
         relay = Relay(voice.number, "udp", ports["laptop"])
-        return Claim(spec, "a@laptop", (relay,), frozenset({voice} if up else ()))
+        return LiveClaim(spec, "a@laptop", (relay,), frozenset({voice} if up else ()))
 
     assert wanted([claim(MESH, up=True)], ()) == ()
     async with running() as envoy:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from meshdev.manager.control import link
-from meshdev.manager.control.link import Link
+from meshdev.manager.control import tunnel_client
+from meshdev.manager.control.tunnel_client import TunnelClient
 from meshdev.wire.control import Close
 from meshdev.wire.manager import Allow, ManagerAddress, PodReport, Synced, ToControl, ToTunnel
 from tests.manager.standin import Visitor, hello, running
@@ -17,16 +17,16 @@ from tests.waiting import until
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(tunnel_client, "RETRY_SECONDS", 0.01)
 
 
 async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, link.log.name)
+    caplog.set_level(logging.INFO, tunnel_client.log.name)
     heard: list[ToControl] = []
     met: list[bool] = []
-    one = Link(tmp_path / "tunnel.sock", lambda: met.append(True), heard.append, lambda: ())
+    one = TunnelClient(tmp_path / "tunnel.sock", lambda: met.append(True), heard.append, lambda: ())
     task = asyncio.ensure_future(one.run())
     for number, name in enumerate(("ann 198.18.0.2", "bob 198.18.0.3")):
         with running(tmp_path) as manager:
@@ -45,14 +45,14 @@ async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(
 async def test_what_waits_is_the_newest_and_a_new_tunnel_hears_what_holds(tmp_path: Path) -> None:
     said: list[ToTunnel] = []
     holds = Allow(20000, (), False)
-    one = Link(tmp_path / "tunnel.sock", lambda: None, lambda _: None, lambda: [("allow 20000", holds)])
+    one = TunnelClient(tmp_path / "tunnel.sock", lambda: None, lambda _: None, lambda: [("allow 20000", holds)])
     task = asyncio.ensure_future(one.run())
     for _ in range(2):
         with running(tmp_path) as manager:
-            manager.link.attach(tuple, said.append)
+            manager.control.attach(tuple, said.append)
             await until(lambda: holds in said)
             for number in range(2000):
-                one.tell("report", PodReport("1" * 32, "b-1", False, b"%d" % number))
+                one.send_latest("report", PodReport("1" * 32, "b-1", False, b"%d" % number))
             await until(lambda: any(isinstance(each, PodReport) and each.body == b"1999" for each in said))
             assert len(said) < 50
             said.clear()

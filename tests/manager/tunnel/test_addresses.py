@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from meshdev.config import ADDRESS_POOLS, gateway
 from meshdev.errors import TunnelError
-from meshdev.manager.tunnel import lease_file, leases
-from meshdev.manager.tunnel.leases import REST_SECONDS, Leases
+from meshdev.manager.tunnel import address_file, addresses
+from meshdev.manager.tunnel.addresses import REST_SECONDS, SessionAddresses
 from tests.loops import Clock
 
 FIRST, SECOND, THIRD = ADDRESS_POOLS
@@ -21,9 +21,9 @@ def at(text: str) -> IPv4Address:
     return IPv4Address(text)
 
 
-def made(taken: list[str], after: str | None) -> Leases:
+def made(taken: list[str], after: str | None) -> SessionAddresses:
     """Leases with these taken, *after* being the last one given."""
-    found = Leases(Clock())
+    found = SessionAddresses(Clock())
     for one in [*taken, *([after] if after else [])]:
         lease = found.take(ADDRESS_POOLS, at(one), BOB)
         assert lease.address == at(one)
@@ -64,22 +64,22 @@ def test_the_table(
 
 def test_foreign_ranges_only() -> None:
     with pytest.raises(TunnelError, match="none of the address ranges"):
-        Leases(Clock()).take([IPv4Network("10.0.0.0/8")], None, ANN)
+        SessionAddresses(Clock()).take([IPv4Network("10.0.0.0/8")], None, ANN)
     with pytest.raises(TunnelError, match="none of the address ranges"):
-        Leases(Clock()).take([], at("198.18.0.2"), ANN)
+        SessionAddresses(Clock()).take([], at("198.18.0.2"), ANN)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> IPv4Network:
     """A pool of five addresses: 2 to 6 (1 is the gateway, 7 the broadcast address)."""
     pool = IPv4Network("198.18.0.0/29")
-    monkeypatch.setattr(leases, "ADDRESS_POOLS", (pool,))
+    monkeypatch.setattr(addresses, "ADDRESS_POOLS", (pool,))
     return pool
 
 
 def test_an_address_rests_and_only_its_session_gets_it_back(small: IPv4Network) -> None:
     clock = Clock()
-    found = Leases(clock)
+    found = SessionAddresses(clock)
     address = found.take([small], None, ANN).address
     found.release(address)
     assert found.take([small], address, BOB).address != address
@@ -89,7 +89,7 @@ def test_an_address_rests_and_only_its_session_gets_it_back(small: IPv4Network) 
 
 def test_after_its_rest_and_a_flush_anybody_gets_it(small: IPv4Network) -> None:
     clock = Clock()
-    found = Leases(clock)
+    found = SessionAddresses(clock)
     address = found.take([small], None, ANN).address
     assert found.next_due() is None
     found.release(address)
@@ -105,7 +105,7 @@ def test_after_its_rest_and_a_flush_anybody_gets_it(small: IPv4Network) -> None:
 
 def test_a_failed_flush_begins_the_rest_anew(small: IPv4Network) -> None:
     clock = Clock()
-    found = Leases(clock)
+    found = SessionAddresses(clock)
     found.release(found.take([small], None, ANN).address)
     clock.now += REST_SECONDS
     found.rest_again(found.due()[0])
@@ -114,7 +114,7 @@ def test_a_failed_flush_begins_the_rest_anew(small: IPv4Network) -> None:
 
 def test_a_flush_that_ends_late_does_not_free_what_was_taken_and_rests_anew(small: IPv4Network) -> None:
     clock = Clock()
-    found = Leases(clock)
+    found = SessionAddresses(clock)
     address = found.take([small], None, ANN).address
     found.release(address)
     clock.now += REST_SECONDS
@@ -127,7 +127,7 @@ def test_a_flush_that_ends_late_does_not_free_what_was_taken_and_rests_anew(smal
 
 def test_the_one_that_rested_longest_is_given_where_nothing_else_is_left(small: IPv4Network) -> None:
     clock = Clock()
-    found = Leases(clock)
+    found = SessionAddresses(clock)
     addresses = [found.take([small], None, ANN).address for _ in range(5)]
     with pytest.raises(TunnelError, match="every session address is taken"):
         found.take([small], None, BOB)
@@ -139,7 +139,7 @@ def test_the_one_that_rested_longest_is_given_where_nothing_else_is_left(small: 
 
 
 def test_who_was_refused_has_no_claim_on_the_address(small: IPv4Network) -> None:
-    found = Leases(Clock())
+    found = SessionAddresses(Clock())
     addresses = [found.take([small], None, ANN).address for _ in range(5)]
     found.release(addresses[0])
     lease = found.take([small], None, BOB)
@@ -149,22 +149,22 @@ def test_who_was_refused_has_no_claim_on_the_address(small: IPv4Network) -> None
 
 
 def test_a_bounded_number_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "MAX_RESTING", 3)
-    found = Leases(Clock())
-    addresses = [found.take([FIRST], None, ANN).address for _ in range(5)]
-    for address in addresses:
+    monkeypatch.setattr(addresses, "MAX_RESTING", 3)
+    found = SessionAddresses(Clock())
+    taken = [found.take([FIRST], None, ANN).address for _ in range(5)]
+    for address in taken:
         found.release(address)
-    assert [rest.address for rest in found.due()] == addresses[:2]
+    assert [rest.address for rest in found.due()] == taken[:2]
 
 
 def test_the_next_process_of_the_pod_knows_them(tmp_path: Path) -> None:
     file = tmp_path / "addresses.json"
-    assert lease_file.read(file) == {}
-    found = Leases(Clock())
+    assert address_file.read(file) == {}
+    found = SessionAddresses(Clock())
     resting, live = (found.take([FIRST], None, proof).address for proof in (ANN, BOB))
     found.release(resting)
-    lease_file.write(file, found.known())
-    after = Leases(Clock(), lease_file.read(file))
+    address_file.write(file, found.known())
+    after = SessionAddresses(Clock(), address_file.read(file))
     assert after.take([FIRST], resting, BOB).address not in {resting, live}
     assert after.take([FIRST], live, BOB).address == live
     assert after.take([FIRST], resting, ANN).address == resting
@@ -176,7 +176,7 @@ def test_the_next_process_of_the_pod_knows_them(tmp_path: Path) -> None:
 def test_a_file_that_says_nothing_is_no_harm(tmp_path: Path, text: str) -> None:
     file = tmp_path / "addresses.json"
     file.write_text(text)
-    assert lease_file.read(file) == {}
+    assert address_file.read(file) == {}
 
 
 near = st.integers(0, 12).map(lambda n: FIRST[n]) | st.integers(1, 12).map(lambda n: FIRST[-n])
@@ -186,7 +186,7 @@ near = st.integers(0, 12).map(lambda n: FIRST[n]) | st.integers(1, 12).map(lambd
 def test_never_taken_never_the_gateway_and_what_was_wanted_where_possible(
     taken: set[IPv4Address], wanted: IPv4Address | None
 ) -> None:
-    found = Leases(Clock())
+    found = SessionAddresses(Clock())
     held = {found.take([FIRST], one, BOB).address for one in taken}
     lease = found.take([FIRST], wanted, ANN)
     assert lease.pool == FIRST
@@ -199,7 +199,7 @@ def test_never_taken_never_the_gateway_and_what_was_wanted_where_possible(
 @given(st.integers(1, 40))
 def test_a_freed_address_is_used_again_last(rounds: int) -> None:
     clock = Clock()
-    found = Leases(clock)
+    found = SessionAddresses(clock)
     seen = set()
     for _ in range(rounds):
         clock.now += REST_SECONDS

@@ -21,7 +21,7 @@ MAX_RESTING: Final = 4096
 
 
 @dataclass(eq=False)
-class Rest:
+class RestingAddress:
     """A resting address. ``proof`` is the digest of its last session's secret, ``until`` on the caller's clock."""
 
     address: IPv4Address
@@ -31,27 +31,27 @@ class Rest:
 
 
 @dataclass(frozen=True)
-class Lease:
+class AddressLease:
     """An address for a session. ``stale``: connections of the session before it are to be forgotten first."""
 
     address: IPv4Address
     pool: IPv4Network
-    rest: Rest | None = None
+    rest: RestingAddress | None = None
     stale: bool = False
 
 
-class Leases:
+class SessionAddresses:
     """All addresses. *former* are those of sessions that an earlier process of this pod had, with their proofs."""
 
     def __init__(self, clock: Callable[[], float], former: Mapping[IPv4Address, bytes] | None = None) -> None:
         self._clock = clock
         self._taken: dict[IPv4Address, bytes] = {}
-        self._resting: dict[IPv4Address, Rest] = {}  # the oldest first
+        self._resting: dict[IPv4Address, RestingAddress] = {}  # the oldest first
         self._last: IPv4Address | None = None
         for address, proof in (former or {}).items():
             self._rest(address, proof)
 
-    def take(self, pools: Sequence[IPv4Network], wanted: IPv4Address | None, proof: bytes) -> Lease:
+    def take(self, pools: Sequence[IPv4Network], wanted: IPv4Address | None, proof: bytes) -> AddressLease:
         """An address of *pools* (the best first): *wanted* where possible, else the next one behind the last lease.
 
         *wanted* is possible where it is free, or rests and *proof* is its last session's. When all are taken or rest,
@@ -65,7 +65,7 @@ class Leases:
         self._last = lease.address
         return lease
 
-    def cancel(self, lease: Lease) -> None:
+    def cancel(self, lease: AddressLease) -> None:
         """The session did not come about; an address that rested rests on."""
         del self._taken[lease.address]
         if lease.rest is not None:
@@ -80,7 +80,7 @@ class Leases:
         waiting = [rest.until for rest in self._resting.values() if not rest.flushing]
         return max(0.0, min(waiting) - self._clock()) if waiting else None
 
-    def due(self) -> list[Rest]:
+    def due(self) -> list[RestingAddress]:
         """Those that have rested enough, each told once: flush their connections, then call :meth:`free`."""
         now, over = self._clock(), len(self._resting) - MAX_RESTING
         found = [
@@ -92,12 +92,12 @@ class Leases:
             rest.flushing = True
         return found
 
-    def free(self, rest: Rest) -> None:
+    def free(self, rest: RestingAddress) -> None:
         """Its connections are forgotten: anybody may have the address."""
         if self._resting.get(rest.address) is rest:
             del self._resting[rest.address]
 
-    def rest_again(self, rest: Rest) -> None:
+    def rest_again(self, rest: RestingAddress) -> None:
         """Its connections could not be forgotten."""
         if self._resting.get(rest.address) is rest:
             self._rest(rest.address, rest.proof)
@@ -108,21 +108,21 @@ class Leases:
 
     def _rest(self, address: IPv4Address, proof: bytes) -> None:
         self._resting.pop(address, None)
-        self._resting[address] = Rest(address, proof, self._clock() + REST_SECONDS)
+        self._resting[address] = RestingAddress(address, proof, self._clock() + REST_SECONDS)
 
-    def _choose(self, pools: Sequence[IPv4Network], wanted: IPv4Address | None, proof: bytes) -> Lease:
+    def _choose(self, pools: Sequence[IPv4Network], wanted: IPv4Address | None, proof: bytes) -> AddressLease:
         usable = [pool for pool in pools if pool in ADDRESS_POOLS]
         if not usable:
             raise TunnelError("none of the address ranges the laptop can use is one of the manager's")
         if wanted is not None and (pool := _pool_of(wanted, usable)) and self._may_have(wanted, proof):
-            return Lease(wanted, pool, self._resting.get(wanted))
+            return AddressLease(wanted, pool, self._resting.get(wanted))
         for pool in usable:
             for address in _from(pool, self._last):
                 if address not in self._taken and address not in self._resting:
-                    return Lease(address, pool)
+                    return AddressLease(address, pool)
         for rest in self._resting.values():
             if pool := _pool_of(rest.address, usable):
-                return Lease(rest.address, pool, rest, stale=True)
+                return AddressLease(rest.address, pool, rest, stale=True)
         raise TunnelError("every session address is taken")
 
     def _may_have(self, address: IPv4Address, proof: bytes) -> bool:

@@ -28,29 +28,29 @@ from meshdev.wire.manager import (
 
 log = logging.getLogger(__name__)
 
-#: The other container's socket, in the folder both mount (its own side: meshdev.manager.tunnel.link).
+#: The other container's socket, in the folder both mount (its own side: meshdev.manager.tunnel.control_socket).
 TUNNEL_SOCKET: Final = Path("/run/meshdev/tunnel.sock")
 RETRY_SECONDS: Final = 0.2
 
 
-class Link:
+class TunnelClient:
     """One connection at a time. *met* is called when it stands, *everything* is said first, *told* hears all."""
 
     def __init__(
         self,
         path: Path,
-        met: Callable[[], None],
-        told: Callable[[ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced], None],
-        everything: Callable[[], Iterable[tuple[str, ToTunnel]]],
+        on_connected: Callable[[], None],
+        on_message: Callable[[ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced], None],
+        snapshot: Callable[[], Iterable[tuple[str, ToTunnel]]],
     ) -> None:
         self._path = path
-        self._met = met
-        self._told = told
-        self._everything = everything
+        self._on_connected = on_connected
+        self._on_message = on_message
+        self._snapshot = snapshot
         self._outbox: dict[str, ToTunnel] = {}
         self._news = asyncio.Event()
 
-    def tell(self, key: str, message: ToTunnel) -> None:
+    def send_latest(self, key: str, message: ToTunnel) -> None:
         """It replaces what waits under the same *key*."""
         self._outbox[key] = message
         self._news.set()
@@ -70,8 +70,8 @@ class Link:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as sock:
             await loop.sock_connect(sock, str(self._path))
             log.info("following the tunnel container")
-            self._met()
-            self._outbox = dict(self._everything())
+            self._on_connected()
+            self._outbox = dict(self._snapshot())
             self._news.set()
             sending = asyncio.create_task(self._send(sock))
             try:
@@ -80,7 +80,7 @@ class Link:
                     if isinstance(message, Seen):
                         log.info("%s %s %s", message.event, message.holder, message.address)
                     else:
-                        self._told(message)
+                        self._on_message(message)
             finally:
                 sending.cancel()
                 with contextlib.suppress(asyncio.CancelledError, OSError):

@@ -17,7 +17,7 @@ from meshdev.errors import FirewallError, MeshdevError, ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.manager.rate import TokenBucket
-from meshdev.manager.tunnel.link import Link
+from meshdev.manager.tunnel.control_socket import ControlSocket
 from meshdev.manager.tunnel.network import Network
 from meshdev.manager.tunnel.reports import Reports
 from meshdev.manager.tunnel.session import Session
@@ -82,13 +82,13 @@ class _Holder:
     cut: bool = False
 
 
-class Intercepts:
+class ClaimTable:
     """All of them; belongs to the loop's thread."""
 
-    def __init__(self, loop: Loop, network: Network, link: Link, pod: IPv4Address) -> None:
+    def __init__(self, loop: Loop, network: Network, control: ControlSocket, pod: IPv4Address) -> None:
         self._loop = loop
         self._network = network
-        self._link = link
+        self._control = control
         self._pod = pod
         self._holders: dict[str, _Holder] = {}
         self._by_alias: dict[str, tuple[_Holder, _Held]] = {}
@@ -96,7 +96,7 @@ class Intercepts:
         self._last_relay = RELAY_PORTS.start - 1
         self._watch: Timer | None = None
         self._watched = 0.0
-        link.attach(self._snapshot, self._take)
+        control.attach(self._snapshot, self._on_message)
 
     def take(self, session: Session, message: Intercept | AgentKeys | Withdraw | Local) -> None:
         """A session's word. What was overtaken by a newer one is skipped."""
@@ -113,12 +113,12 @@ class Intercepts:
             case Local():
                 self._set_local(session, message)
 
-    def retell(self, session: Session) -> None:
+    def resend(self, session: Session) -> None:
         """Everything that the session was told, once more."""
         holder = self._holders.get(session.id)
         for held in holder.held.values() if holder else ():
             if held.lingering is None:
-                _tell_relays(session, Relays(held.id, held.relays))
+                _send_relays(session, Relays(held.id, held.relays))
             for report in held.reports:
                 _forward(session, held, report)
 
@@ -147,10 +147,10 @@ class Intercepts:
             if holder.changes.take(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
                 log.warning("an intercept of %s is refused: %s", session.holder, error)
             code = error.code if isinstance(error, MeshdevError) else error.word
-            _tell_relays(session, Relays(message.id, (), ClaimRefusal(code, str(error))))
+            _send_relays(session, Relays(message.id, (), ClaimRefusal(code, str(error))))
             self._withdraw(session, message.id, answer=False)
             return
-        _tell_relays(session, Relays(held.id, held.relays))
+        _send_relays(session, Relays(held.id, held.relays))
         self._watch_over()
 
     def _held(self, holder: _Holder, message: Intercept, spec: Spec) -> _Held:
@@ -168,8 +168,8 @@ class Intercepts:
         elif (held.spec, held.reset_older, held.excluded) == (message.spec, message.reset_older, message.excluded):
             return held
         held.spec, held.reset_older, held.excluded = message.spec, message.reset_older, message.excluded
-        self._tell_claim(holder, held)
-        self._tell_agents(held)
+        self._send_claim(holder, held)
+        self._send_agents(held)
         return held
 
     def _new(self, holder: _Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> _Held:
@@ -182,7 +182,7 @@ class Intercepts:
         holder.held[held.id] = held
         self._by_alias[alias] = holder, held
         self._by_relay.update((one.relay, one) for one in relays)
-        self._tell_claim(holder, held)
+        self._send_claim(holder, held)
         return held
 
     def _free_relays(self, holder: _Holder, wanted: Sequence[tuple[int, Transport]]) -> tuple[Relay, ...]:
@@ -212,16 +212,16 @@ class Intercepts:
         if holder and held and held.lingering is None:
             held.lingering = self._loop.call_later(LINGER_SECONDS, lambda: self._drop(holder, held))
             held.up.clear()
-            self._tell_withdrawn(held)
+            self._send_withdrawn(held)
         if answer:
-            _tell_relays(session, Relays(id_))
+            _send_relays(session, Relays(id_))
 
     def _set_agents(self, session: Session, message: AgentKeys) -> None:
         holder = self._holders.get(session.id)
         held = holder.held.get(message.id) if holder else None
         if held and held.lingering is None and held.agents.get(message.part, ()) != message.keys:
             held.agents[message.part] = message.keys
-            self._tell_part(held, message.part)
+            self._send_part(held, message.part)
 
     def _set_local(self, session: Session, message: Local) -> None:
         holder = self._holders.get(session.id)
@@ -231,12 +231,12 @@ class Intercepts:
             return
         if (port in held.up) != message.up:
             held.up ^= {port}
-            self._tell_claim(holder, held)
+            self._send_claim(holder, held)
 
     def _drop(self, holder: _Holder, held: _Held) -> None:
         """Take its relays away at once."""
         if held.lingering is None:
-            self._tell_withdrawn(held)
+            self._send_withdrawn(held)
         else:
             held.lingering.cancel()
         del holder.held[held.id], self._by_alias[held.alias]
@@ -258,8 +258,8 @@ class Intercepts:
         for holder in list(self._holders.values()):
             if holder.held:
                 if not late:
-                    self._judge(holder, now - holder.session.heard)
-                holder.session.ask()
+                    self._judge(holder, now - holder.session.last_received)
+                holder.session.probe()
         if self._by_alias:
             self._watch_over()
 
@@ -268,7 +268,7 @@ class Intercepts:
             self._silence(holder, not holder.silent)
             for held in holder.held.values():
                 if held.lingering is None:
-                    self._tell_claim(holder, held)
+                    self._send_claim(holder, held)
         if holder.cut != (silence > CUT_SECONDS):
             holder.cut = not holder.cut
             if holder.cut:
@@ -293,24 +293,24 @@ class Intercepts:
                     yield _part(held, part), AgentKeys(held.alias, part, keys)
         yield "synced", Synced()
 
-    def _tell_claim(self, holder: _Holder, held: _Held) -> None:
-        self._link.tell(held.alias, _claim(holder, held))
+    def _send_claim(self, holder: _Holder, held: _Held) -> None:
+        self._control.send_latest(held.alias, _claim(holder, held))
 
-    def _tell_withdrawn(self, held: _Held) -> None:
+    def _send_withdrawn(self, held: _Held) -> None:
         """Where it is claimed again before control has read this, it begins without the agents that it had."""
-        self._link.tell(held.alias, Withdrawn(held.alias))
+        self._control.send_latest(held.alias, Withdrawn(held.alias))
         for part in held.agents:
-            self._link.tell(_part(held, part), AgentKeys(held.alias, part, ()))
+            self._control.send_latest(_part(held, part), AgentKeys(held.alias, part, ()))
 
-    def _tell_agents(self, held: _Held) -> None:
+    def _send_agents(self, held: _Held) -> None:
         """All of them: control forgot a claim that was withdrawn."""
         for part in held.agents:
-            self._tell_part(held, part)
+            self._send_part(held, part)
 
-    def _tell_part(self, held: _Held, part: int) -> None:
-        self._link.tell(_part(held, part), AgentKeys(held.alias, part, held.agents[part]))
+    def _send_part(self, held: _Held, part: int) -> None:
+        self._control.send_latest(_part(held, part), AgentKeys(held.alias, part, held.agents[part]))
 
-    def _take(self, message: ToTunnel) -> None:
+    def _on_message(self, message: ToTunnel) -> None:
         match message:
             case Allow():
                 relay = self._by_relay.get(message.relay)
@@ -366,9 +366,9 @@ def _claim(holder: _Holder, held: _Held) -> Claimed:
     return Claimed(held.alias, held.spec, person, held.relays, up, held.reset_older, held.excluded)
 
 
-def _tell_relays(session: Session, message: Relays) -> None:
-    session.tell(message.id, encode(message))
+def _send_relays(session: Session, message: Relays) -> None:
+    session.send_latest(message.id, encode(message))
 
 
 def _forward(session: Session, held: _Held, report: PodReport) -> None:
-    session.tell(f"{held.id} {report.pod}", frame(REPORT, report.body))
+    session.send_latest(f"{held.id} {report.pod}", frame(REPORT, report.body))

@@ -88,7 +88,7 @@ async def test_what_they_send_is_not_kept(process: Process) -> None:
 async def test_they_take_no_stream_from_those_who_are_claimed(
     mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(service, "MAX_UNCLAIMED_STREAMS", 2)
     words.claim()
     async with channel(mesh) as line, agent_of(mesh, "a" * 32, "first"), agent_of(mesh, "b" * 32, "second"):
         await until(lambda: len(list(mesh.core.pods())) == 2)
@@ -173,5 +173,5 @@ async def test_sidecars_that_are_claimed_may_say_more(mesh: Control, words: Word
     await until(lambda: len(mesh.core.claimed()) == len(KEYS))
     async with joined(mesh) as made:
         await made.agent.say(LARGE)
-        await until(lambda: any(len(pod._ways) == 8192 for pod in mesh.core.pods()))
+        await until(lambda: any(len(pod._return_paths) == 8192 for pod in mesh.core.pods()))
         await words.reported("acked")

@@ -11,7 +11,7 @@ from meshdev.wire.agent import PodPort
 RANGE: Final = range(15800, 16200)
 
 
-class Doors:
+class ListenerPorts:
     """Where Envoy listens for each port that was ever wanted."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ REFUSED_SECONDS: Final = 0.1
 MAX_CONNECTIONS: Final = 512
 
 
-class Ways:
+class ReturnPaths:
     """*news* is called whenever :attr:`found` has changed. :meth:`run` does the work."""
 
     def __init__(self, news: Callable[[], None]) -> None:

@@ -20,7 +20,7 @@ SOCKET_PATH: Final = Path("/run/meshdev/tunnel.sock")
 #: The container *control* has another uid and this one no CAP_CHOWN: who may connect is said by the folder, an
 #: emptyDir that only these two containers mount.
 SOCKET_MODE: Final = 0o666
-MAX_LISTENERS: Final = 4
+MAX_CONNECTIONS: Final = 4
 #: Keys that may wait for one listener; one more ends it, and it learns all anew.
 MAX_WAITING: Final = 8192
 #: Datagrams taken from one listener in one turn of the loop.
@@ -29,7 +29,7 @@ _TURN: Final = 32
 Snapshot = Callable[[], Iterable[tuple[str, ToControl]]]
 
 
-class Link:
+class ControlSocket:
     """Talks to whoever is connected; belongs to the loop's thread."""
 
     def __init__(self, loop: Loop, path: Path = SOCKET_PATH) -> None:
@@ -38,9 +38,9 @@ class Link:
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server.bind(str(path))
         path.chmod(SOCKET_MODE)
-        self._server.listen(MAX_LISTENERS)
+        self._server.listen(MAX_CONNECTIONS)
         self._server.setblocking(False)
-        self._listeners: list[_Listener] = []
+        self._connections: list[_ControlConnection] = []
         self._snapshot: Snapshot = lambda: ()
         self._take: Callable[[ToTunnel], None] = lambda _: None
         self._events = 0
@@ -50,23 +50,23 @@ class Link:
         """*snapshot* is everything a newcomer is told, *take* gets what the listeners say."""
         self._snapshot, self._take = snapshot, take
 
-    def tell(self, key: str, message: ToControl) -> None:
+    def send_latest(self, key: str, message: ToControl) -> None:
         """To every listener; it replaces what waits under the same *key*."""
-        for listener in list(self._listeners):
-            listener.tell(key, message)
+        for connection in list(self._connections):
+            connection.send_latest(key, message)
 
     def seen(self, event: Seen) -> None:
         """For the log of every listener."""
         self._events += 1
-        self.tell(f"seen {self._events % 256}", event)
+        self.send_latest(f"seen {self._events % 256}", event)
 
     def close(self) -> None:
         """End every listener and take no more."""
         if self._server.fileno() >= 0:
             self._loop.unregister(self._server.fileno())
             self._server.close()
-        while self._listeners:
-            self._listeners[0].close()
+        while self._connections:
+            self._connections[0].close()
 
     def _on_accept(self, _events: int) -> None:
         try:
@@ -75,21 +75,21 @@ class Link:
             log.warning("a listener could not be accepted: %s", error)
             return
         sock.setblocking(False)
-        if len(self._listeners) >= MAX_LISTENERS:
-            self._listeners[0].close()
-        listener = _Listener(self._loop, sock, self._take, self._listeners.remove)
-        self._listeners.append(listener)
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self._connections[0].close()
+        connection = _ControlConnection(self._loop, sock, self._take, self._connections.remove)
+        self._connections.append(connection)
         for key, message in self._snapshot():
-            listener.tell(key, message)
+            connection.send_latest(key, message)
 
 
-class _Listener:
+class _ControlConnection:
     def __init__(
         self,
         loop: Loop,
         sock: socket.socket,
         take: Callable[[ToTunnel], None],
-        on_end: Callable[["_Listener"], None],
+        on_end: Callable[["_ControlConnection"], None],
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -99,7 +99,7 @@ class _Listener:
         self._full = False
         loop.register(sock.fileno(), READABLE, self._on_event)
 
-    def tell(self, key: str, message: ToControl) -> None:
+    def send_latest(self, key: str, message: ToControl) -> None:
         if self._sock.fileno() < 0:
             return
         self._outbox[key] = encode(message)
