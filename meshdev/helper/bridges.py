@@ -18,14 +18,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
-from meshdev.netlink.links import (
-    KernelAddress,
-    KernelLink,
-    addresses_dump,
-    links_dump,
-    parse_address,
-    parse_link,
-)
+from meshdev.netlink.links import KernelAddress, KernelLink, addresses_dump, links_dump, parse_address, parse_link
 from meshdev.netlink.messages import KernelRoute, parse_route, routes_dump
 from meshdev.netlink.sock import Netlink
 

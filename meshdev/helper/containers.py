@@ -17,7 +17,7 @@ from meshdev.helper.dns import ListenerPair
 from meshdev.helper.firewall import ContainerDns, LaptopFirewall
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.netlink import messages
-from meshdev.netlink.flows import forget_flows
+from meshdev.netlink.netfilter import forget_flows
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.values import IPAddress
 

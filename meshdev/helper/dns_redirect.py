@@ -17,7 +17,7 @@ from meshdev.helper.journal import Journal
 from meshdev.helper.resolv_conf import OwnResolvConf
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.host.dns import ResolvConf, search_in_force, search_list
-from meshdev.netlink.flows import forget_flows
+from meshdev.netlink.netfilter import forget_flows
 from meshdev.wire.values import IPAddress
 
 _LOOPBACK: Final[dict[int, IPAddress]] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}

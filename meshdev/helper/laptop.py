@@ -22,7 +22,7 @@ from meshdev.helper.sockets import upstream_sockets, upstream_tcp
 from meshdev.helper.translations import TranslationFinder
 from meshdev.helper.upkeep import Upkeep
 from meshdev.host import dns as decision
-from meshdev.netlink.flows import forget_flows
+from meshdev.netlink.netfilter import forget_flows
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunQueue
 from meshdev.wire.helper.answers import (

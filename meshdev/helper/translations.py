@@ -9,8 +9,8 @@ from typing import Final
 from meshdev.errors import FirewallError
 from meshdev.host.journal import TABLE_PREFIX
 from meshdev.host.translations import Translation, concerning, nat_tables, of_flow, of_nft
-from meshdev.netlink.generation import ruleset_generation
 from meshdev.netlink.messages import Flow, flows_dump, parse_flow
+from meshdev.netlink.netfilter import ruleset_generation
 from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 from meshdev.nft import Nftables
 from meshdev.wire.helper.limits import MAX_PROBLEMS

@@ -13,7 +13,7 @@ from meshdev.errors import MeshdevError, RouteError
 from meshdev.helper.device import Device
 from meshdev.helper.routes import add_routes, own_routes
 from meshdev.host.upkeep import Damage, DeviceState, Kind, Repairs, damages
-from meshdev.netlink import lookups
+from meshdev.netlink import links
 from meshdev.netlink.changes import Changes
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.helper.limits import MAX_PROBLEMS
@@ -137,10 +137,10 @@ class Upkeep:
 
     def _actual(self, device: Device) -> DeviceState:
         """As the kernel has it. Raises OSError, ENODEV where the device is gone."""
-        found = (lookups.parse_link(body) for body in self._netlink.dump(lookups.link_get(device.index)))
-        link = next((link for link in found if link is not None), None)
+        found = map(links.parse_link, self._netlink.dump(links.link_get(device.index)))
+        link = next(filter(None, found), None)
         if link is None:
             raise OSError(errno.ENODEV, "no such device")
-        addresses = map(lookups.parse_address, self._netlink.dump(lookups.addresses_dump()))
-        ours = frozenset(item.address for item in addresses if item is not None and item.index == device.index)
+        addresses = filter(None, map(links.parse_address, self._netlink.dump(links.addresses_dump())))
+        ours = frozenset(each.interface.ip for each in addresses if each.index == device.index)
         return DeviceState(link.up, link.mtu, ours, frozenset(own_routes(self._netlink, device.index)))

@@ -1,4 +1,4 @@
-"""News of links, addresses and routes, as the kernel tells whoever subscribes: rtnetlink(7)."""
+"""Notifications of the kernel about links, addresses and routes: rtnetlink(7)."""
 
 import socket
 from types import TracebackType
@@ -8,20 +8,20 @@ from meshdev.netlink.lookups import ROUTE_GROUPS, concerns
 from meshdev.netlink.messages import replies
 
 _READ_BYTES: Final = 1 << 18
-#: Datagrams taken in one go: a machine with many changes must not keep its reader busy for ever.
+#: Datagrams read at a time: many changes on the machine must not keep the reader busy for ever.
 _TURN: Final = 256
 
 
 class Changes:
-    """A subscription. Not thread-safe. Needs no right."""
+    """A subscription to them. Not thread-safe. Needs no privilege."""
 
     def __init__(self) -> None:
-        """Raises OSError where the kernel gives no such socket."""
+        """Subscribe. Raises OSError where the kernel has no such socket."""
         self._sock = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
         self._sock.bind((0, ROUTE_GROUPS))
-        #: Grows with whatever is read: what was seen at the same count is still so.
+        #: Grows with every read: while it is the same, nothing has changed.
         self.count = 0
 
     def __enter__(self) -> Self:
@@ -31,13 +31,13 @@ class Changes:
         self.close()
 
     def fileno(self) -> int:
-        """Readable when there is news."""
+        """Readable when there are notifications."""
         return self._sock.fileno()
 
     def take(self, index: int | None) -> bool:
-        """Read what waits; whether any of it may have taken something from the device of that number.
+        """Read what is pending; whether any of it may mean a loss for the device with that index.
 
-        Also true where news was lost because there was too much of it.
+        Also true where the kernel dropped notifications because there were too many.
         """
         found = False
         for _ in range(_TURN):

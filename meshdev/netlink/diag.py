@@ -1,4 +1,4 @@
-"""Sockets of this network namespace as the kernel tells them (NETLINK_SOCK_DIAG). Pure.
+"""Sockets of this network namespace as the kernel lists them (NETLINK_SOCK_DIAG). Pure.
 
 Sources: Linux ``include/uapi/linux/sock_diag.h``, ``inet_diag.h``; addresses and ports are in network order.
 """
@@ -23,7 +23,7 @@ _SOCK_DESTROY: Final = 21
 
 # include/net/tcp_states.h
 ESTABLISHED: Final = 1
-UNCONNECTED: Final = 7  # what a UDP socket that is bound is in
+UNCONNECTED: Final = 7  # TCP_CLOSE: the state of a bound UDP socket
 CLOSE_WAIT: Final = 8
 LISTEN: Final = 10
 
@@ -46,7 +46,7 @@ class Socket:
     port: int
     remote: IPv4Address | IPv6Address
     key: bytes
-    """By what the kernel finds it again."""
+    """By which the kernel finds it again."""
 
 
 def sockets_dump(family: int, protocol: int, states: Iterable[int]) -> NetlinkRequest:
@@ -56,11 +56,11 @@ def sockets_dump(family: int, protocol: int, states: Iterable[int]) -> NetlinkRe
 
 
 def socket_at(address: IPv4Address | IPv6Address, port: int, protocol: int) -> NetlinkRequest:
-    """The one socket that takes what anybody sends to that place: a listener, or one of UDP that is bound alone.
+    """The socket that receives what is sent to that address and port: a listener, or a bound UDP socket.
 
-    Answered by what the kernel itself finds for a packet, in one step, so ``::`` counts for IPv4 where it does. An
-    error ENOENT where nobody is, and also where the kernel tells nothing of that protocol (an empty dump tells which).
-    For UDP the kernel reads the two ends the wrong way round (``udp_dump_one``): they are equal here.
+    The kernel answers in one step with what it would find for a packet, so ``::`` counts for IPv4 where it does. An
+    error ENOENT where there is none, and also where the kernel reports nothing of that protocol (then a dump is empty,
+    too). For UDP the kernel reads the two ends the wrong way round (``udp_dump_one``): they are equal here.
     """
     family = AF_INET if address.version == 4 else AF_INET6
     ends = 2 * (address.packed.ljust(16, b"\0"),)

@@ -1,6 +1,6 @@
-"""What the kernel says of one device and of one destination, and news of changes. Pure.
+"""Where the kernel would send a packet: route lookups, policy rules, and notifications of changes. Pure.
 
-Sources: Linux ``include/uapi/linux/rtnetlink.h``, ``if_link.h``, ``if_addr.h``; rtnetlink(7).
+Sources: Linux ``include/uapi/linux/rtnetlink.h``, ``fib_rules.h``; rtnetlink(7), ip-rule(8).
 """
 
 import struct
@@ -8,84 +8,51 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
+from meshdev.netlink.links import KernelAddress, KernelLink, parse_address, parse_link
 from meshdev.netlink.messages import (
+    AF_INET,
     NLM_F_ACK,
     NLM_F_DUMP,
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
+    RTM_GETROUTE,
+    RTMSG,
     NetlinkRequest,
+    attribute,
     attributes,
+    u32,
 )
-from meshdev.netlink.messages import RTM_GETROUTE as _RTM_GETROUTE
 
 RTM_NEWLINK: Final = 16
-_RTM_GETLINK: Final = 18
-_RTM_GETADDR: Final = 22
+_RTM_GETRULE: Final = 34
 
 #: enum rtnetlink_groups, as bits for bind(2): RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE.
 ROUTE_GROUPS: Final = 1 << 0 | 1 << 4 | 1 << 6
 
-_AF_INET: Final = 2
 _RTM_F_LOOKUP_TABLE: Final = 0x1000  # the answer names the table that decided, not always "main"
-_IFF_UP: Final = 1
-_IFINFO: Final = struct.Struct("<BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-_IFADDR: Final = struct.Struct("<BBBBI")  # struct ifaddrmsg: family, prefix, flags, scope, index
-_RTMSG: Final = struct.Struct("<BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
-
-
-@dataclass(frozen=True, slots=True)
-class KernelLink:
-    """A network device; *mtu* in bytes."""
-
-    index: int
-    up: bool
-    mtu: int
-
-
-@dataclass(frozen=True, slots=True)
-class KernelAddress:
-    """An IPv4 address and the number of its device."""
-
-    index: int
-    address: IPv4Address
+_RTA_DST: Final = 1
+_RTA_OIF: Final = 4
+_RTA_TABLE: Final = 15
+_FRA_PRIORITY: Final = 6
+_FRA_TABLE: Final = 15
+_RULE: Final = struct.Struct("<BBBBBBBBI")  # struct fib_rule_hdr: family, lengths, tos, table, …, action, flags
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Where a packet would go: the number of the device (0: none), and the table whose route decided."""
+    """Where a packet would go: the index of the device (0: none), and the table whose route decided."""
 
     index: int
     table: int
 
 
-def link_get(index: int) -> NetlinkRequest:
-    """One device; an error ENODEV where there is none of that number. Its answer ends with an acknowledgement."""
-    return NetlinkRequest(_RTM_GETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0))
+@dataclass(frozen=True, slots=True)
+class KernelRule:
+    """A policy rule that consults *table*; lower priorities come first."""
 
-
-def parse_link(body: memoryview) -> KernelLink | None:
-    """A device, of an answer or of news."""
-    if len(body) < _IFINFO.size:
-        return None
-    _, _, index, flags, _ = _IFINFO.unpack_from(body)
-    return KernelLink(index, bool(flags & _IFF_UP), _u32(attributes(body[_IFINFO.size :]).get(4)))  # IFLA_MTU
-
-
-def addresses_dump() -> NetlinkRequest:
-    """All IPv4 addresses of this network namespace."""
-    return NetlinkRequest(_RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(_AF_INET, 0, 0, 0, 0))
-
-
-def parse_address(body: memoryview) -> KernelAddress | None:
-    """An IPv4 address, of a dump or of news."""
-    if len(body) < _IFADDR.size:
-        return None
-    family, _, _, _, index = _IFADDR.unpack_from(body)
-    local = attributes(body[_IFADDR.size :]).get(2)  # IFA_LOCAL
-    if family != _AF_INET or local is None or len(local) != 4:
-        return None
-    return KernelAddress(index, IPv4Address(bytes(local)))
+    priority: int
+    table: int
 
 
 def route_get(address: IPv4Address) -> NetlinkRequest:
@@ -93,33 +60,43 @@ def route_get(address: IPv4Address) -> NetlinkRequest:
 
     An error ENETUNREACH and its like where it would go nowhere. Its answer ends with an acknowledgement.
     """
-    body = _RTMSG.pack(_AF_INET, 32, 0, 0, 0, 0, 0, 0, _RTM_F_LOOKUP_TABLE)
-    return NetlinkRequest(_RTM_GETROUTE, NLM_F_ACK, body + struct.pack("<HH", 8, 1) + address.packed)  # RTA_DST
+    body = RTMSG.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, _RTM_F_LOOKUP_TABLE)
+    return NetlinkRequest(RTM_GETROUTE, NLM_F_ACK, body + attribute(_RTA_DST, address.packed))
 
 
 def parse_lookup(body: memoryview) -> Lookup | None:
     """The answer to :func:`route_get`."""
-    if len(body) < _RTMSG.size:
+    if len(body) < RTMSG.size:
         return None
-    _, _, _, _, table, _, _, _, _ = _RTMSG.unpack_from(body)
-    found = attributes(body[_RTMSG.size :])
-    return Lookup(_u32(found.get(4)), _u32(found[15]) if 15 in found else table)  # RTA_OIF, RTA_TABLE
+    _, _, _, _, table, _, _, _, _ = RTMSG.unpack_from(body)
+    found = attributes(body[RTMSG.size :])
+    return Lookup(u32(found.get(_RTA_OIF)), u32(found.get(_RTA_TABLE), table))
+
+
+def rules_dump() -> NetlinkRequest:
+    """All IPv4 policy rules."""
+    return NetlinkRequest(_RTM_GETRULE, NLM_F_DUMP, _RULE.pack(AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def parse_rule(body: memoryview) -> KernelRule | None:
+    """A rule of a dump; None for any other message."""
+    if len(body) < _RULE.size:
+        return None
+    _, _, _, _, table, _, _, _, _ = _RULE.unpack_from(body)
+    found = attributes(body[_RULE.size :])
+    # The kernel omits the priority of rule 0.
+    return KernelRule(u32(found.get(_FRA_PRIORITY)), u32(found.get(_FRA_TABLE), table))
 
 
 def concerns(kind: int, body: memoryview, index: int) -> bool:
-    """Whether news of that *kind* may have taken something from the device: its link changed, or anything went."""
-    match kind:
-        case _ if kind in {RTM_NEWLINK, RTM_DELLINK}:
-            link = parse_link(body)
-            return link is not None and link.index == index
-        case _ if kind == RTM_DELADDR:
-            address = parse_address(body)
-            return address is not None and address.index == index
-        case _ if kind == RTM_DELROUTE:
-            lookup = parse_lookup(body)
-            return lookup is not None and lookup.index == index
-    return False
-
-
-def _u32(value: memoryview | None) -> int:
-    return int.from_bytes(value, "little") if value is not None else 0
+    """Whether a notification may mean a loss for the device: its link changed, or an address or route was removed."""
+    found: KernelLink | KernelAddress | Lookup | None
+    if kind in {RTM_NEWLINK, RTM_DELLINK}:
+        found = parse_link(body)
+    elif kind == RTM_DELADDR:
+        found = parse_address(body)
+    elif kind == RTM_DELROUTE:
+        found = parse_lookup(body)
+    else:
+        return False
+    return found is not None and found.index == index

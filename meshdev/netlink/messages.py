@@ -37,17 +37,17 @@ RTN_UNICAST: Final = 1
 RTN_LOCAL: Final = 2
 _RT_SCOPE_LINK: Final = 253
 
-_AF_INET: Final = 2
+AF_INET: Final = 2
 _AF_INET6: Final = 10
-_IFF_UP: Final = 1
+IFF_UP: Final = 1
 _NLA_F_NESTED: Final = 0x8000
 _NLA_TYPE_MASK: Final = 0x3FFF
 
 _HEADER: Final = struct.Struct("<IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE: Final = struct.Struct("<HH")  # struct nlattr: length, type
-_IFINFO: Final = struct.Struct("<BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-_IFADDR: Final = struct.Struct("<BBBBI")  # struct ifaddrmsg: family, prefix, flags, scope, index
-_RTMSG: Final = struct.Struct("<BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+IFINFO: Final = struct.Struct("<BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+IFADDR: Final = struct.Struct("<BBBBI")  # struct ifaddrmsg: family, prefix, flags, scope, index
+RTMSG: Final = struct.Struct("<BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class KernelRoute:
-    """An IPv4 route as the kernel tells it. ``index`` is its device's; 0 where it has none or several."""
+    """An IPv4 route as the kernel lists it. ``index`` is its device's; 0 where it has none or several."""
 
     network: IPv4Network
     index: int
@@ -92,7 +92,7 @@ class KernelRoute:
 
 
 def replies(data: bytes) -> Iterator[Reply]:
-    """The messages in one datagram from the kernel; stops at what is cut off."""
+    """The messages in one datagram from the kernel; stops at a truncated one."""
     view, offset = memoryview(data), 0
     while offset + _HEADER.size <= len(view):
         length, kind, flags, sequence, _ = _HEADER.unpack_from(view, offset)
@@ -103,7 +103,7 @@ def replies(data: bytes) -> Iterator[Reply]:
 
 
 def attributes(data: memoryview) -> dict[int, memoryview]:
-    """The attributes in *data* by type; stops at what is cut off."""
+    """The attributes in *data* by type; stops at a truncated one."""
     found, offset = {}, 0
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -119,6 +119,11 @@ def attribute(kind: int, value: bytes | memoryview) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + bytes(value) + bytes(-len(value) % 4)
 
 
+def u32(value: memoryview | None, default: int = 0) -> int:
+    """An attribute that holds a number."""
+    return default if value is None else int.from_bytes(value, "little")
+
+
 def nested(kind: int, *inner: bytes) -> bytes:
     """An attribute of attributes."""
     return attribute(kind | _NLA_F_NESTED, b"".join(inner))
@@ -129,7 +134,7 @@ def nested(kind: int, *inner: bytes) -> bytes:
 
 def link_up(index: int, mtu: int, queue_length: int) -> NetlinkRequest:
     """Bring the device up with that MTU and transmit queue."""
-    body = _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP)
+    body = IFINFO.pack(0, 0, index, IFF_UP, IFF_UP)
     body += attribute(4, struct.pack("<I", mtu))  # IFLA_MTU
     body += attribute(13, struct.pack("<I", queue_length))  # IFLA_TXQLEN
     return NetlinkRequest(RTM_SETLINK, NLM_F_ACK, body)
@@ -139,7 +144,7 @@ def link_without_ipv6_address(index: int) -> NetlinkRequest:
     """No link-local IPv6 address when the device comes up: IN6_ADDR_GEN_MODE_NONE."""
     mode = attribute(8, b"\x01")  # IFLA_INET6_ADDR_GEN_MODE
     spec = nested(26, nested(_AF_INET6, mode))  # IFLA_AF_SPEC
-    return NetlinkRequest(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
+    return NetlinkRequest(RTM_SETLINK, NLM_F_ACK, IFINFO.pack(0, 0, index, 0, 0) + spec)
 
 
 def link_forwarding(index: int) -> NetlinkRequest:
@@ -151,21 +156,21 @@ def link_forwarding(index: int) -> NetlinkRequest:
 
 
 def link_route_localnet(index: int) -> NetlinkRequest:
-    """Let a translation of addresses lead packets from the device to 127.0.0.0/8: IPV4_DEVCONF_ROUTE_LOCALNET.
+    """Let DNAT forward packets from the device to 127.0.0.0/8: IPV4_DEVCONF_ROUTE_LOCALNET.
 
-    Whoever sets it has to keep out what was sent there.
+    Whoever sets it has to drop packets that were sent there directly.
     """
     return _link_configured(index, 26)
 
 
 def _link_configured(index: int, setting: int) -> NetlinkRequest:
-    spec = nested(26, nested(_AF_INET, nested(1, attribute(setting, struct.pack("<i", 1)))))
-    return NetlinkRequest(RTM_SETLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0) + spec)
+    spec = nested(26, nested(AF_INET, nested(1, attribute(setting, struct.pack("<i", 1)))))
+    return NetlinkRequest(RTM_SETLINK, NLM_F_ACK, IFINFO.pack(0, 0, index, 0, 0) + spec)
 
 
 def link_delete(index: int) -> NetlinkRequest:
     """Remove the device."""
-    return NetlinkRequest(RTM_DELLINK, NLM_F_ACK, _IFINFO.pack(0, 0, index, 0, 0))
+    return NetlinkRequest(RTM_DELLINK, NLM_F_ACK, IFINFO.pack(0, 0, index, 0, 0))
 
 
 def address_add(index: int, address: IPv4Address) -> NetlinkRequest:
@@ -179,7 +184,7 @@ def address_delete(index: int, address: IPv4Address) -> NetlinkRequest:
 
 
 def _address(index: int, address: IPv4Address) -> bytes:
-    body = _IFADDR.pack(_AF_INET, 32, 0, 0, index)
+    body = IFADDR.pack(AF_INET, 32, 0, 0, index)
     return body + attribute(2, address.packed) + attribute(1, address.packed)  # IFA_LOCAL, IFA_ADDRESS
 
 
@@ -189,20 +194,20 @@ def _address(index: int, address: IPv4Address) -> bytes:
 def route_add(network: IPv4Network, index: int, source: IPv4Address) -> NetlinkRequest:
     """Add a link-scope route of ours; EEXIST where there is one to that network with the same priority.
 
-    The device's number is the priority: two connections may route the same range, the older one's device is taken,
-    and when it goes the other's is there. A route that somebody wrote without a priority wins over both.
+    The device's index is the priority: two connections may route the same range, the older one's device is used, and
+    when it is removed the other's. A route without a priority wins over both.
     """
     body = _route(network, index) + attribute(7, source.packed)  # RTA_PREFSRC
     return NetlinkRequest(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 def route_delete(network: IPv4Network, index: int) -> NetlinkRequest:
-    """Remove a route of ours: device and protocol must be the same, so nobody else's can be meant."""
+    """Remove a route of ours: device and protocol must match, so nobody else's can be meant."""
     return NetlinkRequest(RTM_DELROUTE, NLM_F_ACK, _route(network, index))
 
 
 def _route(network: IPv4Network, index: int) -> bytes:
-    body = _RTMSG.pack(_AF_INET, network.prefixlen, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, _RT_SCOPE_LINK, RTN_UNICAST, 0)
+    body = RTMSG.pack(AF_INET, network.prefixlen, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, _RT_SCOPE_LINK, RTN_UNICAST, 0)
     destination = attribute(1, network.network_address.packed)  # RTA_DST
     device = struct.pack("<I", index)
     return body + destination + attribute(4, device) + attribute(6, device)  # RTA_OIF, RTA_PRIORITY
@@ -210,30 +215,26 @@ def _route(network: IPv4Network, index: int) -> bytes:
 
 def routes_dump() -> NetlinkRequest:
     """All IPv4 routes of all tables, the local ones (the machine's own addresses) among them."""
-    return NetlinkRequest(RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
+    return NetlinkRequest(RTM_GETROUTE, NLM_F_DUMP, RTMSG.pack(AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def parse_route(body: memoryview) -> KernelRoute | None:
     """A route of a dump; None for one that is not a plain IPv4 route (a cached one, for example)."""
-    if len(body) < _RTMSG.size:
+    if len(body) < RTMSG.size:
         return None
-    family, prefix, _, _, table, protocol, _, kind, flags = _RTMSG.unpack_from(body)
-    if family != _AF_INET or prefix > 32 or flags & 0x200:  # RTM_F_CLONED
+    family, prefix, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
+    if family != AF_INET or prefix > 32 or flags & 0x200:  # RTM_F_CLONED
         return None
-    found = attributes(body[_RTMSG.size :])
+    found = attributes(body[RTMSG.size :])
     gateway = found.get(5)  # RTA_GATEWAY
     return KernelRoute(
         network=IPv4Network((bytes(found[1]) if 1 in found else bytes(4), prefix), strict=False),
-        index=_u32(found.get(4)),
+        index=u32(found.get(4)),
         gateway=IPv4Address(bytes(gateway)) if gateway is not None and len(gateway) == 4 else None,
-        table=_u32(found[15]) if 15 in found else table,  # RTA_TABLE
+        table=u32(found.get(15), table),  # RTA_TABLE
         kind=kind,
         protocol=protocol,
     )
-
-
-def _u32(value: memoryview | None) -> int:
-    return int.from_bytes(value, "little") if value is not None else 0
 
 
 # Connection tracking
@@ -248,7 +249,7 @@ _PORT_NUMBERS: Final = {6, 17}  # protocols that have ports: TCP, UDP
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A tracked connection: where the program sent it, where it really went (the source of the replies)."""
+    """A tracked connection: where the program sent it, and where it went (the source of the replies)."""
 
     family: int
     protocol: int
@@ -264,7 +265,7 @@ def flows_dump(family: int) -> NetlinkRequest:
 
 
 def flow_delete(flow: "Flow | FlowEnds") -> NetlinkRequest:
-    """Forget one."""
+    """Delete one."""
     return NetlinkRequest(_CT_DELETE, NLM_F_ACK, struct.pack(">BBH", flow.family, 0, 0) + flow.key)
 
 

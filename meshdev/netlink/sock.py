@@ -17,13 +17,13 @@ _SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10  # answers do not carry the request again
 _BATCH: Final = 128  # requests of about 60 bytes a datagram: their acknowledgements fit in the receive buffer
 _DUMP_TRIES: Final = 5
-#: The kernel answers within the call; this only keeps a surprise from hanging the process.
+#: The kernel answers within the call; this only keeps a fault from hanging the process.
 _DEADLINE_SECONDS: Final = 5.0
 _ENDS: Final = frozenset({NLMSG_DONE, NLMSG_ERROR})
 
 
 class Netlink:
-    """One socket. Not thread-safe. Every method raises OSError when the kernel does not answer."""
+    """A netlink socket. Not thread-safe. Every method raises OSError when the kernel does not answer."""
 
     def __init__(self, family: int = NETLINK_ROUTE) -> None:
         self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
@@ -44,20 +44,20 @@ class Netlink:
         self._sock.close()
 
     def execute(self, messages: Sequence[NetlinkRequest]) -> list[OSError | None]:
-        """Carry out each, whatever becomes of the others; the error of each, or None."""
+        """Carry out each, whether or not others fail; the error of each, or None."""
         outcome: list[OSError | None] = []
         for start in range(0, len(messages), _BATCH):
             outcome += self._execute_batch(messages[start : start + _BATCH])
         return outcome
 
     def run(self, message: NetlinkRequest) -> None:
-        """Carry out one; raises its OSError."""
+        """Carry out one. Raises its OSError."""
         (error,) = self.execute([message])
         if error is not None:
             raise error
 
     def dump(self, message: NetlinkRequest) -> list[memoryview]:
-        """The bodies of a dump, taken again when the kernel says that it changed meanwhile."""
+        """The bodies of a dump, repeated when the kernel flags it as interrupted by a change."""
         for _ in range(_DUMP_TRIES):
             bodies, whole = self._dump_once(message)
             if whole:
@@ -65,8 +65,8 @@ class Netlink:
         return bodies
 
     def walk(self, message: NetlinkRequest) -> Iterator[memoryview]:
-        """The bodies of a dump as they come, so that a table of any size costs no memory; what changes meanwhile may be
-        missing. To be gone through to its end before anything else is asked here."""
+        """The bodies of a dump as they arrive, so that a table of any size costs no memory; what changes meanwhile may
+        be missing. Must be exhausted before the socket is used for anything else."""
         return (reply.body for reply in self._replies(message) if reply.kind not in _ENDS)
 
     def _dump_once(self, message: NetlinkRequest) -> tuple[list[memoryview], bool]:
@@ -79,7 +79,7 @@ class Netlink:
         return bodies, whole
 
     def _replies(self, message: NetlinkRequest) -> Iterator[Reply]:
-        """The answers to *message*, and the one that says that it was the last."""
+        """The answers to *message*, including the one that ends them."""
         self._sequence += 1
         sequence = self._sequence
         self._sock.send(message.pack(sequence))

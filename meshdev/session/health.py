@@ -23,9 +23,8 @@ from dns.name import Name
 
 from meshdev.dns.cluster import DNS_PORT
 from meshdev.host.dns import parse_resolv_conf
-from meshdev.netlink.lookups import Lookup, parse_lookup, route_get
+from meshdev.netlink.lookups import KernelRule, Lookup, parse_lookup, parse_rule, route_get, rules_dump
 from meshdev.netlink.messages import RT_TABLE_MAIN
-from meshdev.netlink.rules import KernelRule, parse_rule, rules_dump
 from meshdev.netlink.sock import Netlink
 from meshdev.session.surroundings import OURS
 from meshdev.session.troubles import Source, Troubles

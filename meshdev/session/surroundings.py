@@ -8,7 +8,7 @@ from typing import Final
 
 from meshdev.errors import RouteError
 from meshdev.host.plan import LaptopNetwork, LocalRoute
-from meshdev.netlink.links import links_dump, parse_tunnel
+from meshdev.netlink.links import links_dump, parse_link
 from meshdev.netlink.messages import RT_TABLE_LOCAL, RTN_LOCAL, RTN_UNICAST, KernelRoute, parse_route, routes_dump
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.values import IPAddress
@@ -22,7 +22,8 @@ def look(resolvers: Sequence[IPAddress]) -> LaptopNetwork:
     try:
         with Netlink() as netlink:
             found = [route for body in netlink.dump(routes_dump()) if (route := parse_route(body))]
-            tunnels = {index for body in netlink.dump(links_dump()) if (index := parse_tunnel(body))}
+            links = map(parse_link, netlink.dump(links_dump()))
+            tunnels = {link.index for link in links if link is not None and link.tunnel}
     except OSError as error:
         raise RouteError(f"the kernel does not tell its routes: {error.strerror}") from error
     return describe(found, dict(socket.if_nameindex()), resolvers, tunnels)

@@ -19,7 +19,7 @@ TUNNEL: Final = """
 import contextlib, json, random, secrets, socket, struct, sys, time
 from meshdev.config import ADDRESS_POOLS, OLDEST_PROTOCOL, PROTOCOL, TUNNEL_PORT
 from meshdev.wire import control, frames
-from meshdev.wire.intercepts import Agents, Intercept, Local, Withdraw
+from meshdev.wire.intercepts import AgentKeys, Intercept, Local, Withdraw
 
 arguments = json.loads(sys.argv[1])
 dice = random.Random(4)

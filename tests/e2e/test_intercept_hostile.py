@@ -146,7 +146,7 @@ try:  # too many, and a flood
     stranger.hear(1)
     for n in range(2000, 22000):
         stranger.say(control.encode(Local(id=arguments["id"], remote=8080, protocol="tcp", up=False, order=n)))
-        stranger.say(control.encode(Agents(id=arguments["id"], part=n % 4, keys=(arguments["key"],), order=n)))
+        stranger.say(control.encode(AgentKeys(id=arguments["id"], part=n % 4, keys=(arguments["key"],), order=n)))
         stranger.say(control.encode(Withdraw(id=arguments["id"], order=n)))
     stranger.hear(1)
 except (EOFError, OSError):

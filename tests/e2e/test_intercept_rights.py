@@ -195,7 +195,7 @@ for key in ("0" * 64, secrets.token_hex(32), arguments["uid_hash"]):
         stranger = Session()
         stranger.say(control.encode(Intercept(id=id, spec=arguments["spec"].replace(arguments["id"], id),
                                               reset_older=True, order=1)))
-        stranger.say(control.encode(Agents(id=id, part=0, keys=(key,), order=2)))
+        stranger.say(control.encode(AgentKeys(id=id, part=0, keys=(key,), order=2)))
         for order, (remote, transport) in enumerate(((8080, "tcp"),), 3):
             stranger.say(control.encode(Local(id=id, remote=remote, protocol=transport, up=True, order=order)))
         heard = stranger.hear(1.5)

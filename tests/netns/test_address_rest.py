@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from meshdev.netlink import messages
-from meshdev.netlink.flows import forget_addresses
+from meshdev.netlink.netfilter import forget_addresses
 from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 from meshdev.wire import frames
 from tests.manager.standin import hello

@@ -302,9 +302,9 @@ def test_a_table_without_an_owner_is_journaled_and_restored(laptop: Laptop) -> N
     code = """
 import os
 from ipaddress import IPv4Address
-from meshdev.helper.firewall import Firewall
+from meshdev.helper.firewall import LaptopFirewall
 from meshdev.helper.journal import Journal
-class Old(Firewall):  # a kernel before 5.12
+class Old(LaptopFirewall):  # a kernel before 5.12
     def _probe(self):
         return False
 firewall = Old(Journal(0))

@@ -145,10 +145,10 @@ def test_a_table_without_an_owner_is_put_back(laptop: Laptop, harm: str) -> None
     code = f"""
 import subprocess
 from ipaddress import IPv4Address
-from meshdev.helper.firewall import Firewall
+from meshdev.helper.firewall import LaptopFirewall
 from meshdev.helper.journal import Journal
 from meshdev.wire.helper.requests import RelayTarget
-class Old(Firewall):  # a kernel before 5.12
+class Old(LaptopFirewall):  # a kernel before 5.12
     def _probe(self):
         return False
 def listed():

@@ -8,8 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from dns.name import from_text
 
-from meshdev.netlink.lookups import Lookup
-from meshdev.netlink.rules import KernelRule
+from meshdev.netlink.lookups import KernelRule, Lookup
 from meshdev.session import health
 from meshdev.session.health import Health, stray
 from meshdev.session.troubles import Troubles

@@ -13,8 +13,8 @@ from threading import Lock
 from typing import Final, Generic, TypeVar
 
 from meshdev.errors import FirewallError
-from meshdev.netlink.flows import forget_addresses, forget_flows
 from meshdev.netlink.messages import Flow
+from meshdev.netlink.netfilter import forget_addresses, forget_flows
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from meshdev.errors import FirewallError
-from meshdev.netlink.flows import forget_flows
+from meshdev.netlink.netfilter import forget_flows
 from meshdev.nft import Nftables
 from meshdev.sidecar.agent.listener_ports import RANGE
 from meshdev.wire.agent import PodPort

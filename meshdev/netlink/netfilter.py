@@ -1,7 +1,11 @@
-"""Connection tracking remembers where a flow was led; this makes it forget, so that new rules count at once."""
+"""Netfilter: make connection tracking forget flows, so that new rules apply at once, and the ruleset's generation.
+
+Source of the latter: Linux ``include/uapi/linux/netfilter/nf_tables.h`` (NFT_MSG_GETGEN, NFTA_GEN_ID), since 3.18.
+"""
 
 import errno
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address
@@ -13,15 +17,32 @@ from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 
 _PASSES: Final = 4
 _BATCH: Final = 256
-#: So many addresses are looked for faster than a connection is read.
+#: Up to this many addresses are searched for faster than a connection is parsed.
 _FEW: Final = 4
+
+_NFT_GETGEN: Final = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
+_NFTA_GEN_ID: Final = 1
+
+
+def ruleset_generation() -> int:
+    """The generation of this network namespace's nftables rules, which every change increments.
+
+    While it stays the same nothing needs to be listed again. Raises OSError where the kernel does not report it.
+    """
+    request = messages.NetlinkRequest(_NFT_GETGEN, messages.NLM_F_ACK, struct.pack(">BBH", 0, 0, 0))
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        for body in netlink.dump(request):
+            found = messages.attributes(body[4:]).get(_NFTA_GEN_ID)
+            if found is not None:
+                return int.from_bytes(found, "big")
+    raise OSError(errno.ENODATA, "the kernel reports no generation of its rules")
 
 
 def forget_flows(chosen: Callable[[messages.Flow], bool], holding: AbstractSet[bytes] = frozenset()) -> None:
-    """Forget the tracked flows that *chosen* picks. At best: where tracking cannot be read, flows run out by themselves
-    (30 s for UDP: net.netfilter.nf_conntrack_udp_timeout).
+    """Forget the tracked flows that *chosen* picks. Best effort: where tracking cannot be read, flows time out by
+    themselves (30 s for UDP: net.netfilter.nf_conntrack_udp_timeout).
 
-    *holding*: addresses, one of which each of those flows has. Looking for the bytes is a third of reading all of them.
+    *holding*: addresses, one of which each of those flows has. Searching for the bytes takes a third of parsing all.
     """
     try:
         with Netlink(NETLINK_NETFILTER) as netlink:
@@ -34,7 +55,7 @@ def forget_flows(chosen: Callable[[messages.Flow], bool], holding: AbstractSet[b
 
 
 def forget_addresses(addresses: AbstractSet[IPv4Address]) -> None:
-    """Forget every tracked connection that one of *addresses* began or answers, of any protocol; none is left then.
+    """Forget every tracked connection, of any protocol, that one of *addresses* began or answers.
 
     Nothing may send from them meanwhile. Raises OSError where tracking cannot be read or changed.
     """
@@ -53,15 +74,11 @@ def forget_addresses(addresses: AbstractSet[IPv4Address]) -> None:
                         raise error
             if not found:
                 return
-    raise OSError(errno.EBUSY, "they come back")
+    raise OSError(errno.EBUSY, "new ones keep appearing")
 
 
 def _holding(addresses: AbstractSet[bytes], bodies: Iterator[memoryview]) -> Iterator[memoryview]:
-    """Without most of those that have none of *addresses*; all of them where there are many addresses, or none."""
+    """Drop most bodies that have none of *addresses*; keep all where there are many addresses, or none."""
     if not 0 < len(addresses) <= _FEW:
         return bodies
-    return (body for body in bodies if _has_one(addresses, bytes(body)))
-
-
-def _has_one(addresses: AbstractSet[bytes], body: bytes) -> bool:
-    return any(address in body for address in addresses)
+    return (body for body in bodies if any(map(bytes(body).__contains__, addresses)))
