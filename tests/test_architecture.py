@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "meshdev").rglob("*.py"))
 ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench", "demo") for path in (ROOT / folder).rglob("*.py"))
 
-PURE = ("wire", "host", "intercept", "sidecar/envoy")
+PURE = ("wire", "host", "intercept", "sidecar/envoy", "sidecar/passthrough")
 
 #: Input and output, clocks and dice, in the standard library. What a pure module needs of them is an argument.
 IMPURE = frozenset(
