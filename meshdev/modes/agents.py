@@ -43,9 +43,12 @@ class _Agent(NamedTuple):
 
 
 class Agents:
-    """Follows the pods by :meth:`watched`; works as long as :meth:`run` runs. *changed* is called after each change."""
+    """Follows the pods by :meth:`watched`; works as long as :meth:`run` runs. *changed* gets :attr:`unknown` after
+    each change."""
 
-    def __init__(self, link: Link, spec: SidecarSpec, claim: Claim, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, link: Link, spec: SidecarSpec, claim: Claim, changed: Callable[[Mapping[str, str]], None]
+    ) -> None:
         self._link = link
         self._spec = spec
         self._claim = claim
@@ -106,7 +109,7 @@ class Agents:
                 if runs:  # else there is nothing to wonder about yet
                     log.info("the token of the agent in pod %s is not known: %s", agent.pod, error.message)
                     self._failures[agent] = error.message
-                    self._changed()
+                    self._changed(self.unknown)
             else:
                 break
             least = 0.0 if runs else len(self._starting()) / _STARTING_TRIES
@@ -131,4 +134,4 @@ class Agents:
 
     def _tell(self) -> None:
         self._claim.agents(frozenset(self._keys.values()))
-        self._changed()
+        self._changed(self.unknown)

@@ -17,6 +17,8 @@ from meshdev.kube.replicas import Replica
 from meshdev.kube.workloads import is_there
 from meshdev.modes.link import Claim
 from meshdev.modes.pods import Pods
+from meshdev.modes.state import InterceptState
+from meshdev.published import Published
 
 #: Between two tries with credentials that are not accepted, in seconds: a plugin may run each time.
 CREDENTIALS_SECONDS: Final = 30.0
@@ -33,12 +35,12 @@ Trouble = Callable[[MeshdevError], None]
 
 
 class Renewal:
-    """Keeps one Lease alive by :meth:`run`, and says in it what *status* says."""
+    """Keeps one Lease alive by :meth:`run`, and says in it what *state* says."""
 
-    def __init__(self, api: KubeApi, held: Held, status: Callable[[], Status], trouble: Trouble) -> None:
+    def __init__(self, api: KubeApi, held: Held, state: Published[InterceptState], trouble: Trouble) -> None:
         self._api = api
         self._held = held
-        self._status = status
+        self._state = state
         self._trouble = trouble
         self._soon = asyncio.Event()
         self._said = asyncio.Event()
@@ -48,7 +50,7 @@ class Renewal:
         told: Status | None = None
         last = _now()
         while True:
-            pause, wanted = _LOOK_SECONDS, self._status()
+            pause, wanted = _LOOK_SECONDS, self._state.value.lease_status()
             if wanted != told or _now() - last > RENEW_SECONDS:
                 try:
                     self._held = await leases.renew(self._api, self._held, wanted)
@@ -60,7 +62,7 @@ class Renewal:
                     self._trouble(error)
                     if isinstance(error, ConfigError):  # CredentialError is its kind
                         pause = CREDENTIALS_SECONDS
-            if told == self._status():
+            if told == self._state.value.lease_status():
                 self._said.set()
             await first_of(self._soon, pause)
             self._soon.clear()

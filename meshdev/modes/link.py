@@ -42,14 +42,6 @@ class Claim(Protocol):
     def exclude(self, pods: tuple[str, ...]) -> None:
         """Leave these pods (by name) out of it: they have a sidecar, and are none of the workload's any more."""
 
-    @property
-    def up(self) -> int:
-        """Ports whose local program listens, as the manager was told."""
-
-    @property
-    def local(self) -> tuple[LocalPort, ...]:
-        """The local programs, in the order of the spec's ports."""
-
 
 class Link(Protocol):
     """A connection to a cluster."""
@@ -80,9 +72,16 @@ class Link(Protocol):
         """The token of the agent that listens on *port* of that pod, where one does. Raises the same."""
 
     def claim(
-        self, spec: Spec, *, reset_older: bool, heard: Callable[[Report], None]
+        self,
+        spec: Spec,
+        *,
+        reset_older: bool,
+        reported: Callable[[Report], None],
+        looked: Callable[[tuple[LocalPort, ...]], None],
     ) -> AbstractAsyncContextManager[Claim]:
-        """Claim *spec*'s traffic; *heard* gets what pods report.
+        """Claim *spec*'s traffic; *reported* gets what pods report.
+
+        *looked* gets the local programs in the order of the spec's ports, now and when one starts or stops.
 
         When the context is left the claim is withdrawn, and each pod that can be reached has said that it let go.
         """

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshdev.errors import InterceptError
-from meshdev.intercept.spec import Port, Spec
+from meshdev.intercept.spec import Spec
 from meshdev.kube import leases
 from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi, Object
@@ -33,6 +33,11 @@ class Plan:
     strategy: Strategy
     pods: int
     """How many there are now."""
+
+    @property
+    def has_tcp(self) -> bool:
+        """Whether it has relays whose return path can be probed by connecting."""
+        return any(port.transport == "tcp" for port in self.spec.ports)
 
     @property
     def url(self) -> str | None:
@@ -92,13 +97,3 @@ async def _refuse_shared(api: KubeApi, resolved: Resolved, pods: Iterable[Object
                 f"pod {pod.name} is intercepted as a pod of {workload} already, by {', '.join(holders)}",
                 hint=f"name the same target: {workload}",
             )
-
-
-def pod_port(port: Port) -> str:
-    """As pods report it: ``8080``, ``9090/udp``."""
-    return f"{port.remote}/udp" if port.transport == "udp" else str(port.remote)
-
-
-def is_tcp(port: Port) -> bool:
-    """Whether its way can be tried by connecting."""
-    return port.transport == "tcp"

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Final
 
 from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
+from meshdev.intercept.spec import Port
 from meshdev.kube.replicas import Replica, Sidecar
 from meshdev.kube.startup import IMAGE_REASONS, Where, hint_for
+from meshdev.modes.state import PodsState
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import MAX_EXCLUDED, Report
+from meshdev.wire.session_intercepts import PendingListener
 
 #: A sidecar that runs is at the manager within a second. The API server says up to 2.4 s late that it runs.
 MANAGER_SECONDS: Final = 4.0
@@ -79,6 +82,22 @@ class Pods:
         self._deaf = others | {
             (report.pod, port): self._deaf.get((report.pod, port), self._clock()) for port in pending
         }
+
+    def state(self, up: int, ports: Sequence[Port]) -> PodsState:
+        """All of it at this moment, of an intercept of *ports* with *up* local programs."""
+        pending = self.pending
+        return PodsState(
+            reports=tuple(self._reports.values()),
+            counts=self.counts,
+            acked=self.acked(up),
+            total=self.total,
+            pending=tuple(
+                PendingListener(port.remote, port.transport, pending[pod_port(port)])
+                for port in ports
+                if pod_port(port) in pending
+            ),
+            idle=self.all_pending({pod_port(port) for port in ports}),
+        )
 
     @property
     def counts(self) -> InterceptCounts:
@@ -278,3 +297,8 @@ def _unheard(others: Sequence[str], log: str) -> str:
         "a NetworkPolicy may drop its egress: allow it to the traffic-manager pod, ports 15010 and 20000-29999; "
         f"its log: {log}"
     )
+
+
+def pod_port(port: Port) -> str:
+    """As pods report it: ``8080``, ``9090/udp``."""
+    return f"{port.remote}/udp" if port.transport == "udp" else str(port.remote)

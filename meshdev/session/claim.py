@@ -56,24 +56,64 @@ class Leading:
             self._known = True
 
 
+class Claimant:
+    """What the claims of one session share."""
+
+    def __init__(self, pool: Pool, laptop: Laptop, ports: LocalPorts) -> None:
+        self.pool = pool
+        self.laptop = laptop
+        self.ports = ports
+        self.leading = Leading(laptop)
+
+    @asynccontextmanager
+    async def claim(
+        self,
+        spec: Spec,
+        *,
+        reset_older: bool,
+        reported: Callable[[Report], None],
+        looked: Callable[[tuple[LocalPort, ...]], None],
+    ) -> AsyncIterator["SessionClaim"]:
+        """See :meth:`meshdev.modes.link.Link.claim`."""
+        claims = self.pool.claims
+        async with acceptor() as trial, asyncio.TaskGroup() as group:
+            claim = SessionClaim(spec, self, trial, reported, looked)
+            claims.listen(spec.id, claim.heard)
+            try:
+                claims.declare(spec.id, specs.encode(spec), reset_older=reset_older)
+                following = group.create_task(claim.follow())
+                with ExitStack() as watches:
+                    watches.callback(following.cancel)
+                    for port in spec.ports:
+                        watches.callback(self.ports.watch(port.local, port.transport, partial(claim.looked, port)))
+                    yield claim
+            finally:
+                claims.withdraw(spec.id)
+                try:
+                    await claim.gone()
+                finally:
+                    claims.ignore(spec.id)
+                    await self.leading.set(spec.id, ())
+
+
 class SessionClaim:
-    """The session's :class:`meshdev.modes.link.Claim`. Made by :func:`claimed`."""
+    """The session's :class:`meshdev.modes.link.Claim`. Made by :meth:`Claimant.claim`."""
 
     def __init__(
         self,
         spec: Spec,
-        pool: Pool,
-        laptop: Laptop,
-        leading: Leading,
+        claimant: Claimant,
         trial: Acceptor,
         reported: Callable[[Report], None],
+        looked: Callable[[tuple[LocalPort, ...]], None],
     ) -> None:
         self._spec = spec
-        self._pool = pool
-        self._laptop = laptop
-        self._leading = leading
+        self._pool = claimant.pool
+        self._laptop = claimant.laptop
+        self._leading = claimant.leading
         self._trial: Acceptor | None = trial
         self._reported = reported
+        self._tell_local = looked
         self._relays: Relays | None = None
         self._pod: str | None = None
         self._answered = asyncio.Event()
@@ -110,18 +150,6 @@ class SessionClaim:
         """Leave these pods out of it."""
         self._pool.claims.exclude(self._spec.id, pods)
 
-    @property
-    def up(self) -> int:
-        """As the manager was told, or is about to be."""
-        return sum(target is not None for target in self._looked.values())
-
-    @property
-    def local(self) -> tuple[LocalPort, ...]:
-        """Every port of the spec."""
-        return tuple(
-            LocalPort(port.local, port.transport, self._looked.get(port) is not None) for port in self._spec.ports
-        )
-
     def heard(self, message: Relays | Report) -> None:
         """What the manager says of this intercept; after a lost carrier, and from a new manager, once more."""
         if isinstance(message, Report):
@@ -155,6 +183,8 @@ class SessionClaim:
             self._all_looked.set()
         if before is not None and target is None:
             self._tell(port, up=False)  # the route first: what is refused meanwhile falls back
+        up = {each for each, found in self._looked.items() if found is not None}
+        self._tell_local(tuple(LocalPort(each.local, each.transport, each in up) for each in self._spec.ports))
         self._dirty.set()
 
     async def follow(self) -> None:
@@ -240,36 +270,3 @@ class SessionClaim:
                 hint=f"let it in, for instance: nft insert rule inet filter input iifname {self._laptop.device.name} "
                 "accept; what filters: nft list ruleset, iptables-save, ufw status, firewall-cmd --list-all",
             )
-
-
-@asynccontextmanager
-async def claimed(
-    spec: Spec,
-    *,
-    reset_older: bool,
-    pool: Pool,
-    laptop: Laptop,
-    leading: Leading,
-    ports: LocalPorts,
-    subscribe: Callable[[str, Callable[[Relays | Report], None] | None], None],
-    heard: Callable[[Report], None],
-) -> AsyncIterator[SessionClaim]:
-    """Claimed inside; withdrawn, and let go by every pod that can be asked, when the context is left."""
-    async with acceptor() as trial, asyncio.TaskGroup() as group:
-        claim = SessionClaim(spec, pool, laptop, leading, trial, heard)
-        subscribe(spec.id, claim.heard)
-        try:
-            pool.claims.declare(spec.id, specs.encode(spec), reset_older=reset_older)
-            following = group.create_task(claim.follow())
-            with ExitStack() as watches:
-                watches.callback(following.cancel)
-                for port in spec.ports:
-                    watches.callback(ports.watch(port.local, port.transport, partial(claim.looked, port)))
-                yield claim
-        finally:
-            pool.claims.withdraw(spec.id)
-            try:
-                await claim.gone()
-            finally:
-                subscribe(spec.id, None)
-                await leading.set(spec.id, ())

@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final, TypeVar
 
 from meshdev.config import DEFAULT_IMAGE, IMAGE_VARIABLE, TUNNEL_PORT
 from meshdev.errors import (
     ConfigError,
-    LaptopError,
     ManagerBusyError,
     MeshdevError,
     PortForwardError,
@@ -30,6 +30,7 @@ from meshdev.kube.ranges import advertised_addresses, watch_addresses, watch_ran
 from meshdev.session.carriers import CarrierOrder
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
+from meshdev.session.state import SessionState
 from meshdev.wire.session_api import ConnectOptions
 
 log = logging.getLogger(__name__)
@@ -46,62 +47,74 @@ CREDENTIALS_SECONDS: Final = 30.0
 UNDO_SECONDS: Final = 5.0
 
 
-class Cluster:
-    """One context of a kubeconfig and the manager in it. ``context`` and the like are None before :meth:`open`."""
+@asynccontextmanager
+async def opened_cluster(options: ConnectOptions, progress: Progress) -> AsyncIterator["Cluster"]:
+    """The cluster of a kubeconfig; nothing in it is touched before :meth:`Cluster.find_manager`.
 
-    def __init__(self, options: ConnectOptions, progress: Progress) -> None:
+    When the context is left all connections to the API server are closed, and what a connect that failed had created is
+    taken back.
+    """
+    api = await KubeApi.open(
+        Options(
+            kubeconfig=options.kubeconfig,
+            context=options.context,
+            directory=options.directory,
+            namespace=options.namespace,
+            impersonate=options.as_user,
+            request_timeout=options.request_timeout or REQUEST_SECONDS,
+        )
+    )
+    cluster = Cluster(api, options, progress)
+    for note in cluster.notes:
+        progress.note(note)
+    progress.step("cluster", f"context {api.context}, namespace {api.namespace}, {api.server}")
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+class Cluster:
+    """One context of a kubeconfig and the manager in it. Made by :func:`opened_cluster`."""
+
+    def __init__(self, api: KubeApi, options: ConnectOptions, progress: Progress) -> None:
+        self.api = api
+        self.manager_namespace = options.manager_namespace or api.namespace
         self._options = options
         self._progress = progress
-        self._api: KubeApi | None = None
         self._pod: ManagerPod | None = None
         self._order = CarrierOrder(("spdy", "websocket") if options.carrier == "auto" else (options.carrier,))
         self._created: list[Created] = []
-        self.context: str | None = None
-        self.namespace: str | None = None
-        self.server: str | None = None
-        self.manager_namespace: str | None = None
         self.connected = False
         """Set once the connection stands: from then on the manager stays in the cluster."""
 
     @property
-    def api(self) -> KubeApi:
-        """The API server. Raises LaptopError before :meth:`open`."""
-        if self._api is None:
-            raise LaptopError("the kubeconfig is not read yet")
-        return self._api
-
-    @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the way to the API server."""
-        if self._api is None or self._api.endpoint.verify or not self._api.endpoint.secure:
+        """What the user should know of the connection to the API server."""
+        if self.api.endpoint.verify or not self.api.endpoint.secure:
             return ()
-        return (f"{self._api.server} is not verified (insecure-skip-tls-verify): anybody on the way can pose as it",)
+        return (f"{self.api.server} is not verified (insecure-skip-tls-verify): anybody on the way can pose as it",)
 
-    async def open(self) -> None:
-        """Read the kubeconfig, find or make the manager."""
-        options = self._options
-        api = self._api = await KubeApi.open(
-            Options(
-                kubeconfig=options.kubeconfig,
-                context=options.context,
-                directory=options.directory,
-                namespace=options.namespace,
-                impersonate=options.as_user,
-                request_timeout=options.request_timeout or REQUEST_SECONDS,
-            )
+    def show(self, state: SessionState) -> SessionState:
+        """*state*, with what is known here."""
+        api = self.api
+        return replace(
+            state,
+            context=api.context,
+            namespace=api.namespace,
+            server=api.server,
+            manager_namespace=self.manager_namespace,
+            notes=(*state.notes, *self.notes),
         )
-        self.context, self.namespace, self.server = api.context, api.namespace, api.server
-        self.manager_namespace = options.manager_namespace or api.namespace
-        for note in self.notes:
-            self._progress.note(note)
-        self._progress.step("cluster", f"context {api.context}, namespace {api.namespace}, {api.server}")
-        self._pod = await manager.ensure(
-            api, self._spec(), progress=self._progress.wait, on_created=self._created.append
-        )
+
+    async def find_manager(self) -> None:
+        """Find or make the manager."""
+        api, progress = self.api, self._progress
+        self._pod = await manager.ensure(api, self._spec(), progress=progress.wait, on_created=self._created.append)
         replaced = ""
-        if options.upgrade and (pod := await manager.upgrade(api, self._spec(), progress=self._progress.wait)):
+        if self._options.upgrade and (pod := await manager.upgrade(api, self._spec(), progress=progress.wait)):
             self._pod, replaced = pod, "replaced by "
-        self._progress.step("manager", f"{replaced}pod {self._pod.namespace}/{self._pod.name}")
+        progress.step("manager", f"{replaced}pod {self._pod.namespace}/{self._pod.name}")
 
     async def replace_manager(self, error: VersionError) -> None:
         """Another version of the manager, where nobody else needs the one that runs. Raises *error* where that one
@@ -196,25 +209,15 @@ class Cluster:
 
     async def close(self) -> None:
         """Close all connections to the API server, and take back what a connect that failed had created."""
-        if self._api is None:
-            return
         if not self.connected:
             for created in self._created:
                 try:
                     # Not asyncio.timeout: in a task that was cancelled, Python before 3.11.3 raises no TimeoutError.
-                    await asyncio.wait_for(manager.undo(self._api, created), UNDO_SECONDS)
+                    await asyncio.wait_for(manager.undo(self.api, created), UNDO_SECONDS)
                 except (MeshdevError, TimeoutError) as error:  # the connections below are closed all the same
                     why = str(error) or "no answer"
                     log.warning("%s in namespace %s is left: %s", created.name, created.namespace, why)
-        await self._api.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.close()
+        await self.api.close()
 
     async def _find_pod(self) -> ManagerPod:
         pod = await manager.find_pod(self.api, self._spec().namespace)
@@ -226,7 +229,7 @@ class Cluster:
         options = self._options
         secret = options.image_pull_secret
         return ManagerSpec(
-            namespace=self.manager_namespace or self.api.namespace,
+            namespace=self.manager_namespace,
             image=options.image or os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE,
             pull_secrets=(secret,) if secret else (),
         )

@@ -2,30 +2,30 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from meshdev.errors import Cancelled, InterceptError, MeshdevError, VersionError
-from meshdev.intercept.spec import Spec
 from meshdev.intercept.target import parse_target
 from meshdev.kube import agent_tokens
-from meshdev.kube.agent_tokens import Forward
-from meshdev.kube.client import KubeApi
 from meshdev.kube.sidecars import SidecarTerms, sidecar_terms
 from meshdev.kube.workloads import resolve
-from meshdev.modes.holding import Holding
-from meshdev.modes.intent import intent
+from meshdev.modes.holding import hold
+from meshdev.modes.intent import Intent, intent
 from meshdev.modes.leaving import clear
-from meshdev.modes.link import Claim
+from meshdev.modes.state import InterceptState
+from meshdev.published import Published
 from meshdev.session.api import Exchange
-from meshdev.session.claim import Leading, claimed
+from meshdev.session.claim import Claimant
+from meshdev.session.cluster import Cluster
 from meshdev.session.laptop import Laptop
 from meshdev.session.local import LocalPorts
+from meshdev.session.state import SessionState
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import INTERCEPT_PROTOCOL
-from meshdev.wire.intercepts import Relays, Report
 from meshdev.wire.session_api import Note, Step, Wait
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
@@ -59,71 +59,87 @@ class _Story:
 class _Running:
     """*task* gives what ended it, if that was an error."""
 
-    holding: Holding
+    intent: Intent
+    namespace: str
+    """The target's."""
+    state: Published[InterceptState]
     task: asyncio.Task[MeshdevError | None]
     ending: bool = False
+
+    @property
+    def up(self) -> bool:
+        return self.state.value.up
+
+    @property
+    def workload(self) -> str | None:
+        return self.state.value.workload
 
     @property
     def error(self) -> MeshdevError | None:
         return self.task.result() if self.task.done() and not self.task.cancelled() else None
 
 
+class NotConnected:
+    """Stands for :class:`Intercepts` before there is a connection."""
+
+    async def stream(self, _request: InterceptRequest, _exchange: Exchange) -> None:
+        """Refuse it."""
+        raise InterceptError("the connection is not up yet", hint="try again")
+
+    async def leave(self, _request: LeaveRequest) -> tuple[str, ...]:
+        """Refuse it."""
+        raise InterceptError("the connection is not up yet", hint="try again")
+
+
+@asynccontextmanager
+async def intercepting(cluster: Cluster, laptop: Laptop, pool: Pool, holder: str) -> AsyncIterator["Intercepts"]:
+    """Intercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
+    ports = LocalPorts()
+    # Two groups: should the looking break, intercepts are ended by close, and not once more by their group.
+    async with asyncio.TaskGroup() as around:
+        looking = around.create_task(ports.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                intercepts = Intercepts(cluster, Claimant(pool, laptop, ports), holder, group)
+                try:
+                    yield intercepts
+                finally:
+                    await _whole(intercepts.close())
+        finally:
+            looking.cancel()
+
+
 class Intercepts:
-    """All of one session. It is the :class:`meshdev.modes.link.Link` of each."""
+    """All of one session, made by :func:`intercepting`. It is the :class:`meshdev.modes.link.Link` of each."""
 
-    def __init__(self, api: KubeApi, forward: Forward, manager_namespace: str, holder: str, laptop: Laptop) -> None:
-        self.api = api
-        self.namespace = api.namespace
-        self.manager_namespace = manager_namespace
+    def __init__(self, cluster: Cluster, claimant: Claimant, holder: str, group: asyncio.TaskGroup) -> None:
+        self.api = cluster.api
+        self.namespace = cluster.api.namespace
+        self.manager_namespace = cluster.manager_namespace
         self.holder = holder
-        self._forward = forward
-        self._laptop = laptop
-        self._leading = Leading(laptop)
-        self._ports = LocalPorts()
-        self._pool: Pool | None = None
-        self._group: asyncio.TaskGroup | None = None
+        self.claim = claimant.claim
+        self._cluster = cluster
+        self._pool = claimant.pool
+        self._group = group
+        self._closed = False
         self._running: list[_Running] = []
-        self._ears: dict[str, Callable[[Relays | Report], None]] = {}
-        self._notes: dict[str, None] = {}
+        self._lost: dict[str, None] = {}
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Intercepts that were lost while nobody was attached."""
-        return tuple(self._notes)
+    def show(self, state: SessionState) -> SessionState:
+        """*state*, with all of them, the oldest first, and with those that were lost while nobody was attached."""
+        intercepts = tuple(each.state.value for each in self._running)
+        return replace(state, intercepts=intercepts, notes=(*state.notes, *self._lost))
 
-    def status(self) -> tuple[InterceptStatus, ...]:
-        """All of them, the oldest first."""
-        return tuple(status for each in self._running if (status := each.holding.status()) is not None)
-
-    def heard(self, message: Relays | Report) -> None:
-        """The manager's word, for whichever it is; one that has ended is told nothing."""
-        ear = self._ears.get(message.id)
-        if ear is not None:
-            ear(message)
-
-    @asynccontextmanager
-    async def running(self, pool: Pool) -> AsyncIterator[None]:
-        """Intercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
-        self._pool = pool
-        # Two groups: should the looking break, intercepts are ended by _end, and not once more by their group.
-        async with asyncio.TaskGroup() as around:
-            looking = around.create_task(self._ports.run())
-            try:
-                async with asyncio.TaskGroup() as group:
-                    self._group = group
-                    try:
-                        yield
-                    finally:
-                        self._group = None
-                        await _whole(self._end(self._running))
-            finally:
-                looking.cancel()
+    async def close(self) -> None:
+        """Take no more, and end all of them."""
+        self._closed = True
+        await self._end(self._running)
 
     # -- what modes need of the session ----------------------------------------------------------------------------
 
     async def sidecars(self) -> SidecarTerms:
         """Where they find the manager, and what they run."""
-        welcome = self._tunnel().welcome
+        welcome = self._pool.welcome
         if welcome is not None and welcome.version < INTERCEPT_PROTOCOL:
             raise VersionError(
                 "the manager is older than this meshdev and takes no intercepts",
@@ -133,37 +149,11 @@ class Intercepts:
 
     async def agent_token(self, namespace: str, pod: str, container: str) -> str:
         """Fetched with the user's own rights."""
-        return await agent_tokens.fetch(self.api, self._forward, namespace, pod, container)
+        return await agent_tokens.fetch(self.api, self._cluster.forward, namespace, pod, container)
 
     async def agent_token_at(self, namespace: str, pod: str, port: int) -> str:
         """The same without the log."""
-        return await agent_tokens.fetch_at(self._forward, namespace, pod, port)
-
-    def claim(
-        self, spec: Spec, *, reset_older: bool, heard: Callable[[Report], None]
-    ) -> AbstractAsyncContextManager[Claim]:
-        """Claim it at the manager."""
-        return claimed(
-            spec,
-            reset_older=reset_older,
-            pool=self._tunnel(),
-            laptop=self._laptop,
-            leading=self._leading,
-            ports=self._ports,
-            subscribe=self._subscribe,
-            heard=heard,
-        )
-
-    def _tunnel(self) -> Pool:
-        if self._pool is None:
-            raise InterceptError("the connection is not up yet", hint="try again")
-        return self._pool
-
-    def _subscribe(self, id_: str, ear: Callable[[Relays | Report], None] | None) -> None:
-        if ear is None:
-            self._ears.pop(id_, None)
-        else:
-            self._ears[id_] = ear
+        return await agent_tokens.fetch_at(self._cluster.forward, namespace, pod, port)
 
     # -- what commands ask -----------------------------------------------------------------------------------------
 
@@ -175,58 +165,65 @@ class Intercepts:
         running = self._start(request, exchange)
         task = running.task
         closed = asyncio.ensure_future(exchange.closed())
-        up = asyncio.ensure_future(running.holding.up.wait())
+        up = asyncio.ensure_future(running.state.until(lambda state: state.up))
         try:
             await asyncio.wait((task, closed, up), return_when=asyncio.FIRST_COMPLETED)
-            if up.done() and (status := running.holding.status()) is not None:
+            if up.done() and (status := up.result().status(time.monotonic())) is not None:
                 exchange.send(Up(status))
                 if request.detach:
                     return
-                await self._tell_always(running, exchange, (task, closed))
+                await self._send_changes(running.state, exchange, (task, closed))
         finally:
             closed.cancel()
             up.cancel()
-            if not (request.detach and running.holding.up.is_set()):
+            if not (request.detach and running.up):
                 await self._end([running])
         if running.error is not None:
             raise running.error
-        if not running.holding.up.is_set():
+        if not running.up:
             raise Cancelled("interrupted; the intercept is undone")
         exchange.send(Left())
 
     async def leave(self, request: LeaveRequest) -> tuple[str, ...]:
         """End this session's intercepts on the target, or all; what they were on. Nothing to do is no error."""
         if request.target is None:
-            chosen = [each for each in self._running if request.namespace in (None, each.holding.namespace)]
+            chosen = [each for each in self._running if request.namespace in (None, each.namespace)]
             return await self._end(chosen)
         target, namespace = parse_target(request.target), request.namespace or self.namespace
-        asked = [each for each in self._running if each.holding.asked_for(target, namespace)]
-        known = [str(target), *(each.holding.workload for each in asked)]
-        chosen = [each for each in self._running if any(each.holding.holds(name, namespace) for name in known if name)]
-        starting = [each for each in asked if each.holding.workload is None]
+        asked = [each for each in self._running if (each.intent.target, each.namespace) == (target, namespace)]
+        chosen = self._on(namespace, str(target), *(each.workload for each in asked))
+        starting = [each for each in asked if each.workload is None]
         if chosen:  # what is known needs no API server, nor pods that a Service selects still
             return await self._end(chosen + starting)
         if starting:
             await self._end(starting)
         resolved = await resolve(self.api, target, namespace)
-        left = await self._end(
-            [each for each in self._running if each.holding.holds(str(resolved.workload), namespace)]
-        )
+        left = await self._end(self._on(namespace, str(resolved.workload)))
         return left or await clear(self.api, resolved, self.holder)
 
+    def _on(self, namespace: str, *workloads: str | None) -> list[_Running]:
+        """Those that are known to be on one of them."""
+        return [
+            each
+            for each in self._running
+            if each.namespace == namespace and each.workload is not None and each.workload in workloads
+        ]
+
     def _start(self, request: InterceptRequest, exchange: Exchange) -> _Running:
-        if self._group is None:
-            raise InterceptError("the connection is not up yet, or about to end", hint="try again")
-        holding = Holding(self, intent(request), _Story(exchange), detached=request.detach)
-        running = _Running(holding, self._group.create_task(self._hold(holding)))
+        if self._closed:
+            raise InterceptError("the connection is about to end", hint="try again")
+        wanted = intent(request)
+        state = Published(InterceptState(time.monotonic(), detached=request.detach))
+        task = self._group.create_task(self._hold(wanted, _Story(exchange), state))
+        running = _Running(wanted, wanted.namespace or self.namespace, state, task)
         self._running.append(running)
-        running.task.add_done_callback(lambda _: self._running.remove(running))
+        task.add_done_callback(lambda _: self._running.remove(running))
         return running
 
-    async def _hold(self, holding: Holding) -> MeshdevError | None:
+    async def _hold(self, wanted: Intent, story: _Story, state: Published[InterceptState]) -> MeshdevError | None:
         outcome: MeshdevError
         try:
-            await holding.run()
+            await hold(self, wanted, story, state)
         except MeshdevError as error:
             outcome = error
         except Exception as error:  # an edge: who asked is told, the log has all, the connection goes on
@@ -235,37 +232,38 @@ class Intercepts:
         else:
             return None
         log.info("an intercept has ended: %s", outcome.message)
-        if holding.up.is_set():
-            self._notes[outcome.message] = None
-            while len(self._notes) > _MAX_NOTES:
-                del self._notes[next(iter(self._notes))]
+        if state.value.up:
+            self._lost[outcome.message] = None
+            while len(self._lost) > _MAX_NOTES:
+                del self._lost[next(iter(self._lost))]
         return outcome
 
     async def _end(self, chosen: Iterable[_Running]) -> tuple[str, ...]:
         """End them at once, and wait until everything of them is undone."""
         ending = list(chosen)
-        statuses = [each.holding.status() for each in ending]
+        names = [f"{each.workload} in namespace {each.namespace}" for each in ending if each.workload]
         for each in ending:
             if not each.ending:  # a second cancellation would end the undo
                 each.ending = True
                 each.task.cancel()
         if ending:
             await asyncio.wait([each.task for each in ending])
-        names = (f"{status.target} in namespace {status.namespace}" for status in statuses if status is not None)
         return tuple(dict.fromkeys(names))
 
     @staticmethod
-    async def _tell_always(running: _Running, exchange: Exchange, ends: tuple[asyncio.Future[Any], ...]) -> None:
+    async def _send_changes(
+        state: Published[InterceptState], exchange: Exchange, ends: tuple[asyncio.Future[Any], ...]
+    ) -> None:
         """Live events until one of *ends*; how old the intercept is is no news."""
-        holding, told = running.holding, None
+        sent: InterceptStatus | None = None
         while not any(each.done() for each in ends):
-            status = holding.status()
-            if status is not None and (told is None or replace(status, age_s=told.age_s) != told):
-                told = status
+            current = state.value
+            status = current.status(time.monotonic())
+            if status is not None and (sent is None or replace(status, age_s=sent.age_s) != sent):
+                sent = status
                 exchange.send(Live(status))
-            holding.changed.clear()
-            changed = asyncio.ensure_future(holding.changed.wait())
-            await asyncio.wait((*ends, changed), return_when=asyncio.FIRST_COMPLETED, timeout=2)
+            changed = asyncio.ensure_future(state.changed(current))
+            await asyncio.wait((*ends, changed), return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=LIVE_SECONDS)
 

@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from meshdev.errors import LaptopError, MeshdevError
 from meshdev.host.plan import LaptopNetwork as Network
 from meshdev.host.pools import usable_pools
+from meshdev.published import Published
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
+from meshdev.session.state import SessionState
 from meshdev.session.surroundings import look, sources
 from meshdev.session.troubles import Troubles
 from meshdev.tun.device import TunDevice
@@ -27,51 +30,75 @@ from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
 
-#: The machine's name servers without us, the addresses from which they are asked, and the session's address.
-Situation = tuple[tuple[IPAddress, ...], tuple[str | None, ...], IPv4Address | None]
-
 #: sudo may be asking for a password; whoever does not want to type it presses Ctrl-C.
 GREETING_SECONDS: Final = 600.0
 
 
-class Laptop:
-    """What the helper does for this session. ``routing`` applies as soon as there is an address."""
+@dataclass(frozen=True)
+class DnsSituation:
+    """What sockets for names depend on."""
 
-    def __init__(self, helper: HelperClient, options: ConnectOptions, progress: Progress) -> None:
+    resolvers: tuple[IPAddress, ...]
+    """The name servers that this machine uses without us."""
+    sources: tuple[str | None, ...]
+    """The address from which each of them is asked."""
+    address: IPv4Address | None = None
+    """The session's; None before the manager gave one."""
+
+
+@asynccontextmanager
+async def opened_laptop(sock: socket.socket, options: ConnectOptions, progress: Progress) -> AsyncIterator["Laptop"]:
+    """Wait for the helper at the other end of *sock* and have it make the device.
+
+    When the context is left the queues are closed, so that the kernel removes the device, and the helper is let go.
+    """
+    helper = HelperClient(sock)
+    try:
+        greeting = await helper.greeting(GREETING_SECONDS)
+        device = await helper.open_tun(options.carriers, unguarded=options.unguarded)
+        progress.step("helper", f"device {device.name}, process {greeting.pid}")
+        try:
+            yield Laptop(helper, greeting, device, options, progress)
+        finally:
+            device.close()
+    finally:
+        helper.abandon()
+
+
+class Laptop:
+    """What the helper does for this session. Made by :func:`opened_laptop`."""
+
+    def __init__(
+        self,
+        helper: HelperClient,
+        greeting: Greeting,
+        device: TunDevice,
+        options: ConnectOptions,
+        progress: Progress,
+    ) -> None:
         self.helper = helper
+        self.device = device
+        self.way_of_dns = greeting.dns
         self.routing = Routing(helper, options.also, options.never, self.surroundings)
+        """Applies as soon as there is an address."""
         self.troubles = Troubles()
         """What is not as it should be on this machine."""
-        self._greeting: Greeting | None = None
-        self._resolvers: tuple[IPAddress, ...] = ()
-        self._sources: tuple[str | None, ...] = ()
-        self._search: tuple[str, ...] = ()
-        self._address: IPv4Address | None = None
-        self._changed = asyncio.Condition()
-        self._carriers = options.carriers
-        self._unguarded = options.unguarded
+        self.search = greeting.search
+        """The search list this machine uses without us, now."""
+        self.situation = Published(DnsSituation(greeting.nameservers, sources(greeting.nameservers)))
+        self._pid = greeting.pid
         self._progress = progress
-        self._device: TunDevice | None = None
         self._closing = False
 
-    @property
-    def device(self) -> TunDevice:
-        """The TUN device. Raises LaptopError before :meth:`open_device`."""
-        if self._device is None:
-            raise LaptopError("the TUN device is not open yet")
-        return self._device
-
-    @property
-    def greeting(self) -> Greeting:
-        """The helper's first words. Raises LaptopError before :meth:`open_device`."""
-        if self._greeting is None:
-            raise LaptopError("the helper has not greeted yet")
-        return self._greeting
-
-    @property
-    def helper_pid(self) -> int | None:
-        """The helper's process, None before it greeted."""
-        return self._greeting.pid if self._greeting else None
+    def show(self, state: SessionState) -> SessionState:
+        """*state*, with what is known here."""
+        return replace(
+            state,
+            helper_pid=self._pid,
+            routes=self.routing.routes,
+            troubles=self.troubles.notes(),
+            notes=(*state.notes, *self.routing.notes),
+        )
 
     @property
     def pools(self) -> tuple[IPv4Network, ...]:
@@ -80,46 +107,7 @@ class Laptop:
 
     def surroundings(self) -> Network:
         """This machine's network as it is without us."""
-        return look(self._resolvers)
-
-    @property
-    def resolvers(self) -> tuple[IPAddress, ...]:
-        """The name servers this machine uses without us, now."""
-        return self._resolvers
-
-    @property
-    def search(self) -> tuple[str, ...]:
-        """The search list this machine uses without us, now."""
-        return self._search
-
-    @property
-    def situation(self) -> Situation:
-        """What sockets for names depend on."""
-        return self._resolvers, self._sources, self._address
-
-    async def wait_for_change(self, known: Situation) -> None:
-        """Return when the situation is another than *known*."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.situation != known)
-
-    async def open_device(self) -> None:
-        """Wait for the helper and have it make the device."""
-        self._greeting = await self.helper.greeting(GREETING_SECONDS)
-        self._resolvers, self._search = self._greeting.nameservers, self._greeting.search
-        self._sources = sources(self._resolvers)
-        self._device = await self.helper.open_tun(self._carriers, unguarded=self._unguarded)
-        self._progress.step("helper", f"device {self._device.name}, process {self._greeting.pid}")
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Close the queues, so that the kernel removes the device, and let the helper go."""
-        if self._device is not None:
-            self._device.close()
-        self.helper.abandon()
+        return look(self.situation.value.resolvers)
 
     async def set_address(self, welcome: Welcome) -> None:
         """The address of the first or of another manager; routes follow it."""
@@ -127,9 +115,7 @@ class Laptop:
         if answer.note:
             self._progress.note(f"no packet filter guards the device: {answer.note}")
         await self.routing.moved(welcome)
-        async with self._changed:
-            self._address = welcome.address
-            self._changed.notify_all()
+        self.situation.publish(replace(self.situation.value, address=welcome.address))
 
     async def keep_beating(self) -> None:
         """Tell the helper every second that this session lives; a silent one loses the laptop's DNS."""
@@ -138,7 +124,7 @@ class Laptop:
             try:
                 beat = await self.helper.heartbeat()
                 self._hear(beat)
-                self._search = beat.search
+                self.search = beat.search
                 await self._follow(beat.nameservers)
             except LaptopError:
                 if self._closing:
@@ -151,11 +137,7 @@ class Laptop:
         self.troubles.report("helper", beat.problems)
 
     async def _follow(self, resolvers: tuple[IPAddress, ...]) -> None:
-        found = sources(resolvers)
-        if (resolvers, found) != (self._resolvers, self._sources):
-            async with self._changed:
-                self._resolvers, self._sources = resolvers, found
-                self._changed.notify_all()
+        self.situation.publish(replace(self.situation.value, resolvers=resolvers, sources=sources(resolvers)))
         await self.routing.refresh()
         self.troubles.report("networks", self.routing.problems)
 

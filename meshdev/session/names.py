@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Final
 
@@ -18,7 +19,8 @@ from meshdev.errors import DnsError, LaptopError
 from meshdev.kube.client import KubeApi
 from meshdev.session.health import Health
 from meshdev.session.known_names import KnownNames
-from meshdev.session.laptop import Laptop, Situation
+from meshdev.session.laptop import DnsSituation, Laptop
+from meshdev.session.state import SessionState
 from meshdev.session.troubles import Troubles
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
@@ -81,7 +83,7 @@ class Names:
     async def start(self, group: asyncio.TaskGroup) -> None:
         """Answer questions, and have them sent here."""
         group.create_task(self._known.follow())
-        situation = self._laptop.situation
+        situation = self._laptop.situation.value
         forwarder = await self._forwarder()
         group.create_task(self._run(forwarder, situation))
         with contextlib.suppress(TimeoutError):  # what comes later is followed
@@ -90,7 +92,7 @@ class Names:
         await self._redirect()
         group.create_task(self._follow_domains())
 
-    async def _run(self, forwarder: Forwarder, situation: Situation) -> None:
+    async def _run(self, forwarder: Forwarder, situation: DnsSituation) -> None:
         """Answer until cancelled; in another network ask the resolvers there, at another address listen there.
 
         *situation* is the one that *forwarder* was made for.
@@ -98,9 +100,8 @@ class Names:
         while True:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(forwarder.run())
-                await self._laptop.wait_for_change(situation)
-                situation = self._laptop.situation
-                log.info("name servers of this machine: %s", ", ".join(map(str, self._laptop.resolvers)) or "none")
+                situation = await self._laptop.situation.changed(situation)
+                log.info("name servers of this machine: %s", ", ".join(map(str, situation.resolvers)) or "none")
                 forwarder = await self._next_forwarder()
                 await self._redirect_again()
                 running.cancel()
@@ -133,7 +134,7 @@ class Names:
         the search list, as in a pod, where the namespace is not known or its name is a public suffix. The other ways
         bring every question.
         """
-        if self._laptop.greeting.dns != "resolved":
+        if self._laptop.way_of_dns != "resolved":
             return self._zone.search[:1], (".", *self._zone.domains)
         fixed = (*self._zone.domains, *self._reverse_zones())
         namespaces = self._known.known.suffixes
@@ -163,8 +164,8 @@ class Names:
 
     async def _forwarder(self) -> Forwarder:
         helper = self._laptop.helper
-        resolvers, sources, _ = self._laptop.situation
-        sockets = await helper.dns_sockets(resolvers)
+        situation = self._laptop.situation.value
+        sockets = await helper.dns_sockets(situation.resolvers)
         self._containers = sockets.containers
         former = FormerResolver(
             {(str(server), DNS_PORT): some for server, some in sockets.upstreams.items()},
@@ -172,7 +173,7 @@ class Names:
             # Whoever is asked from its own address is this machine itself.
             here=[
                 (str(server), DNS_PORT)
-                for server, source in zip(resolvers, sources, strict=True)
+                for server, source in zip(situation.resolvers, situation.sources, strict=True)
                 if server.is_loopback or str(server) == source
             ],
         )
@@ -228,12 +229,13 @@ class Names:
 
     def describe(self) -> str:
         """For people."""
-        way = self._laptop.greeting.dns
+        way = self._laptop.way_of_dns
         return f"{way}: {', '.join(self._zone.domains)} and short names by {self._nameserver}"
 
-    def status(self) -> DnsStatus:
-        """For ``status``."""
-        return DnsStatus(self._laptop.greeting.dns, str(self._nameserver), self._zone.search, self._zone.domains)
+    def show(self, state: SessionState) -> SessionState:
+        """*state*, with what is known here."""
+        dns = DnsStatus(self._laptop.way_of_dns, str(self._nameserver), self._zone.search, self._zone.domains)
+        return replace(state, dns=dns, notes=(*state.notes, *self.notes))
 
     def _cluster(self) -> ClusterDns:
         return ClusterDns(

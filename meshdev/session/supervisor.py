@@ -7,26 +7,27 @@ DNS first, while the forwarder still answers.
 
 import asyncio
 import logging
-import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import Cancelled, InterceptError, MeshdevError, VersionError
+from meshdev.errors import Cancelled, MeshdevError, VersionError
+from meshdev.published import Published
 from meshdev.session.api import Exchange, serving
-from meshdev.session.cluster import Cluster
-from meshdev.session.helper_client import HelperClient
+from meshdev.session.cluster import Cluster, opened_cluster
 from meshdev.session.holder import holder
-from meshdev.session.intercepts import Intercepts
-from meshdev.session.laptop import Laptop
+from meshdev.session.intercepts import Intercepts, NotConnected, intercepting
+from meshdev.session.laptop import Laptop, opened_laptop
 from meshdev.session.names import Names
 from meshdev.session.progress import Progress
+from meshdev.session.state import SessionState
 from meshdev.tunnel.carrier import Dialled
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Exception)
 
-#: How often the state is looked at for `since_s` and the log; nothing depends on it.
+#: How often what exists is looked at for a state that differs; one that somebody asks for is looked at then, too.
 LOOK_SECONDS: Final = 0.5
 
 
@@ -58,18 +59,13 @@ class Supervisor:
         self._progress = progress
         self._helper_socket = helper
         self._stop = asyncio.Event()
-        self._settled = asyncio.Event()
-        self._undone = asyncio.Event()
         self._outcome: MeshdevError | None = None
         self.broken: MeshdevError | None = None
         """After :meth:`run`: why a connection that stood has ended, None where that was asked for."""
-        self._cluster = Cluster(options, progress)
-        self._laptop: Laptop | None = None
-        self._names: Names | None = None
-        self._pool: Pool | None = None
-        self._intercepts: Intercepts | None = None
-        self._state: State = "connecting"
-        self._since = time.monotonic()
+        self.state = Published(SessionState(since=time.monotonic()))
+        self._parts: list[Callable[[SessionState], SessionState]] = []
+        """What of the connection exists so far: each adds what it knows to a state."""
+        self._intercepts: NotConnected | Intercepts = NotConnected()
 
     def stop(self) -> None:
         """Undo everything and end; from a signal handler too."""
@@ -89,7 +85,7 @@ class Supervisor:
                     async with self._connection():
                         connected = True
                         caller.cancel()
-                        self._settled.set()
+                        self._enter("connected")
                         await self._progress.done(self.status())
                         await asyncio.Event().wait()
             except* MeshdevError as errors:
@@ -100,9 +96,7 @@ class Supervisor:
                 self._outcome = self._outcome or MeshdevError(sentence, hint=f"its log: {api.parent}/session.log")
             error = self._outcome or Cancelled("disconnected")
             log.info("ended: %s", error.message)
-            self._state = "disconnected"
-            self._settled.set()
-            self._undone.set()
+            self._enter("disconnected")
             await self._progress.failed(error)
         self.broken = error if connected and not isinstance(error, Cancelled) else None
         return 0 if connected and isinstance(error, Cancelled) else error.exit_code
@@ -126,40 +120,57 @@ class Supervisor:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[None]:
         """Connected inside; everything is undone when it is left."""
-        laptop = self._laptop = Laptop(HelperClient(self._helper_socket), self._options, self._progress)
-        async with self._cluster, laptop:
-            await self._open_both(laptop)
-            dial = partial(self._dial, laptop)
-            namespace = self._cluster.manager_namespace or self._cluster.api.namespace
-            intercepts = Intercepts(self._cluster.api, self._cluster.forward, namespace, holder(), laptop)
-            hello = self._hello(laptop)
-            pool = self._pool = Pool(
-                laptop.device.queues, dial, hello, laptop.set_address, intercepts.heard, self._cluster.greeted
+        async with self._opened() as (cluster, laptop):
+            pool = Pool(
+                laptop.device.queues,
+                partial(self._dial, cluster, laptop),
+                self._hello(laptop),
+                laptop.set_address,
+                cluster.greeted,
             )
+            self._parts.append(partial(_show_tunnel, pool))
             async with pool.running(), asyncio.TaskGroup() as group, laptop.undoing(), _left(pool):
                 group.create_task(laptop.keep_beating())
                 group.create_task(laptop.watch_helper())
-                welcome = await self._join(pool)
+                welcome = await self._join(cluster, pool)
                 group.create_task(pool.run())
-                names = await self._set_up(laptop, pool, welcome, group)
-                group.create_task(self._watch_state())
+                names = await self._set_up(cluster, laptop, pool, welcome, group)
+                group.create_task(self._keep_published())
                 group.create_task(names.health(laptop.troubles).run())
-                async with intercepts.running(pool):
+                async with intercepting(cluster, laptop, pool, holder()) as intercepts:
+                    self._parts.append(intercepts.show)
                     self._intercepts = intercepts
                     yield
 
-    async def _open_both(self, laptop: Laptop) -> None:
-        """Laptop and cluster at once: neither needs the other yet."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(laptop.open_device())
-            group.create_task(self._cluster.open())
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[tuple[Cluster, Laptop]]:
+        """Laptop and cluster, opened at once: neither needs the other yet."""
+        async with AsyncExitStack() as of_cluster, AsyncExitStack() as of_laptop:
+            async with asyncio.TaskGroup() as group:
+                cluster = group.create_task(self._open_cluster(of_cluster))
+                laptop = group.create_task(self._open_laptop(of_laptop))
+            yield cluster.result(), laptop.result()
 
-    async def _dial(self, laptop: Laptop) -> Dialled:
+    async def _open_cluster(self, undo: AsyncExitStack) -> Cluster:
+        cluster = await undo.enter_async_context(opened_cluster(self._options, self._progress))
+        self._parts.insert(0, cluster.show)  # its notes come first
+        await cluster.find_manager()
+        return cluster
+
+    async def _open_laptop(self, undo: AsyncExitStack) -> Laptop:
+        opening = opened_laptop(self._helper_socket, self._options, self._progress)
+        laptop = await undo.enter_async_context(opening)
+        self._parts.append(laptop.show)
+        return laptop
+
+    @staticmethod
+    async def _dial(cluster: Cluster, laptop: Laptop) -> Dialled:
         """A carrier. Where the API server's name leads now is kept out of the tunnel first: it may have moved."""
-        await laptop.routing.keep_outside(await self._cluster.api.addresses())
-        return await self._cluster.dial()
+        await laptop.routing.keep_outside(await cluster.api.addresses())
+        return await cluster.dial()
 
-    def _hello(self, laptop: Laptop) -> Hello:
+    @staticmethod
+    def _hello(laptop: Laptop) -> Hello:
         return Hello(
             oldest=OLDEST_PROTOCOL,
             newest=PROTOCOL,
@@ -170,43 +181,61 @@ class Supervisor:
             pools=laptop.pools,
         )
 
-    async def _join(self, pool: Pool) -> Welcome:
+    async def _join(self, cluster: Cluster, pool: Pool) -> Welcome:
         """The first carrier; a manager that speaks another protocol is replaced where nobody else needs it."""
         try:
             welcome = await pool.start()
         except VersionError as error:
-            await self._cluster.replace_manager(error)
+            await cluster.replace_manager(error)
             welcome = await pool.start()
         kind = pool.carriers()[0].kind
         self._progress.step("tunnel", f"{welcome.address}, carried by {kind}, to {welcome.namespace}/{welcome.pod}")
         return welcome
 
-    async def _set_up(self, laptop: Laptop, pool: Pool, welcome: Welcome, group: asyncio.TaskGroup) -> Names:
-        await self._cluster.learn_ranges(laptop.routing, group)
+    async def _set_up(
+        self, cluster: Cluster, laptop: Laptop, pool: Pool, welcome: Welcome, group: asyncio.TaskGroup
+    ) -> Names:
+        await cluster.learn_ranges(laptop.routing, group)
         self._progress.step("routes", laptop.routing.describe())
-        names = self._names = Names(laptop, pool, welcome, self._cluster.api)
+        names = Names(laptop, pool, welcome, cluster.api)
+        self._parts.append(names.show)
         await names.start(group)
         self._progress.step("names", names.describe())
         address = await names.check()
         self._progress.step("check", f"{names.first_name} is {address}")
-        self._cluster.connected = True
+        cluster.connected = True
         return names
 
-    async def _watch_state(self) -> None:
+    # -- what is published -----------------------------------------------------------------------------------------
+
+    async def _keep_published(self) -> None:
         while True:
-            self._look()
+            self._publish()
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _look(self) -> State:
-        state = self._state
-        if self._settled.is_set() and state != "disconnected" and self._pool is not None:
-            state = "reconnecting"
-            if self._pool.connected():
-                state = "degraded" if self._laptop is not None and self._laptop.troubles else "connected"
-        if state != self._state:
-            log.info("%s → %s", self._state, state)
-            self._state, self._since = state, time.monotonic()
-        return state
+    def _enter(self, phase: State) -> None:
+        known = self.state.value
+        log.info("%s → %s", known.phase, phase)
+        self.state.publish(replace(known, phase=phase, since=time.monotonic()))
+
+    def _publish(self) -> SessionState:
+        """The state as it is now."""
+        known = self.state.value
+        state = SessionState(known.phase, known.since)
+        for part in self._parts:
+            state = part(state)
+        self.state.publish(state)
+        if state.phase not in {"connecting", "disconnected"}:
+            phase: State = "reconnecting"
+            if state.connected:
+                phase = "degraded" if state.troubles else "connected"
+            if phase != state.phase:
+                self._enter(phase)
+        return self.state.value
+
+    def status(self) -> Status:
+        """As it is now."""
+        return self._publish().status(time.monotonic())
 
     # -- what others ask -------------------------------------------------------------------------------------------
 
@@ -214,58 +243,32 @@ class Supervisor:
         match request:
             case StatusRequest(settled):
                 if settled:
-                    await self._settled.wait()
-                    if self._undone.is_set() and self._outcome is not None:
+                    settled_state = await self.state.until(lambda state: state.phase != "connecting")
+                    if settled_state.phase == "disconnected" and self._outcome is not None:
                         raise self._outcome
                 return self.status()
             case DisconnectRequest():
                 self._stop.set()
-                await self._undone.wait()
+                await self.state.until(lambda state: state.phase == "disconnected")
                 return None
             case LeaveRequest():
-                return await self._taken().leave(request)
+                return await self._intercepts.leave(request)
 
     async def _stream(self, request: InterceptRequest, exchange: Exchange) -> None:
-        await self._taken().stream(request, exchange)
+        await self._intercepts.stream(request, exchange)
 
-    def _taken(self) -> Intercepts:
-        if self._intercepts is None:
-            raise InterceptError("the connection is not up yet", hint="try again")
-        return self._intercepts
 
-    def status(self) -> Status:
-        """As it is now."""
-        state = self._look()
-        pool, laptop, names, cluster = self._pool, self._laptop, self._names, self._cluster
-        welcome = pool.welcome if pool else None
-        carriers = pool.carriers() if pool else ()
-        notes = [*cluster.notes, *(laptop.routing.notes if laptop else ()), *(names.notes if names else ())]
-        notes += self._intercepts.notes if self._intercepts else ()
-        if state == "degraded" and laptop:
-            notes = [*laptop.troubles.notes(), *notes]
-        if state == "reconnecting" and pool and pool.last_error:
-            notes.append(pool.last_error.message)
-        return Status(
-            state=state,
-            context=cluster.context,
-            namespace=cluster.namespace,
-            server=cluster.server,
-            address=str(welcome.address) if welcome else None,
-            carrier=carriers[0].kind if carriers else None,
-            carriers=tuple(
-                CarrierStatus(item.kind, item.up, None if item.round_trip is None else round(item.round_trip * 1e3, 2))
-                for item in carriers
-            ),
-            routes=tuple(map(str, laptop.routing.routes)) if laptop else (),
-            dns=names.status() if names else None,
-            manager_namespace=cluster.manager_namespace,
-            manager_pod=welcome.pod if welcome else None,
-            session_pid=os.getpid(),
-            helper_pid=laptop.helper_pid if laptop else None,
-            intercepts=self._intercepts.status() if self._intercepts else (),
-            since_s=round(time.monotonic() - self._since, 1),
-            notes=tuple(notes),
-        )
+def _show_tunnel(pool: Pool, state: SessionState) -> SessionState:
+    """*state*, with what the pool knows."""
+    return replace(
+        state,
+        welcome=pool.welcome,
+        carriers=tuple(
+            CarrierStatus(item.kind, item.up, None if item.round_trip is None else round(item.round_trip * 1e3, 2))
+            for item in pool.carriers()
+        ),
+        tunnel_error=pool.last_error.message if pool.last_error else None,
+    )
 
 
 @asynccontextmanager

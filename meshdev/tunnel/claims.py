@@ -7,7 +7,7 @@ too much does no harm: all of it goes over one carrier, and over the next one wh
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, AgentKeys, Intercept, Local, Relays, Withdraw
+from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, AgentKeys, Intercept, Local, Relays, Report, Withdraw
 from meshdev.wire.ports import Transport
 
 Wish = Intercept | AgentKeys | Withdraw | Local
@@ -43,6 +43,7 @@ class Claims:
         self._leaving: set[str] = set()
         self._order = 0
         self._send: Callable[[Wish], None] | None = None
+        self._listeners: dict[str, Callable[[Relays | Report], None]] = {}
 
     def declare(self, id_: str, spec: str, *, reset_older: bool = False) -> None:
         """Claim what *spec* (JSON) says; again: with another spec.
@@ -82,10 +83,20 @@ class Claims:
             claim.up[remote, protocol] = up
             self._tell(Local(id_, remote, protocol, up))
 
-    def answered(self, message: Relays) -> None:
-        """The manager's answer: a withdrawn claim is forgotten."""
-        if not message.relays:
+    def listen(self, id_: str, listener: Callable[[Relays | Report], None]) -> None:
+        """Call *listener* with what the manager says of that claim, until :meth:`ignore`."""
+        self._listeners[id_] = listener
+
+    def ignore(self, id_: str) -> None:
+        """The opposite of :meth:`listen`."""
+        self._listeners.pop(id_, None)
+
+    def heard(self, message: Relays | Report) -> None:
+        """A message of the manager. A withdrawn claim is forgotten when it has no relays any more."""
+        if isinstance(message, Relays) and not message.relays:
             self._leaving.discard(message.id)
+        if (listener := self._listeners.get(message.id)) is not None:
+            listener(message)
 
     def speak(self, send: Callable[[Wish], None] | None) -> None:
         """From now on tell over *send*, beginning with everything; None: there is no way now."""

@@ -14,7 +14,6 @@ from meshdev.tunnel.carrier import Carrier, CarrierState, Dialled
 from meshdev.tunnel.claims import Claims
 from meshdev.tunnel.thread import packet_thread
 from meshdev.wire.control import Close, Hello, Sessions, Welcome
-from meshdev.wire.intercepts import Relays, Report
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,8 @@ class Pool:
 
     Inside :meth:`running`, :meth:`start` brings up the first carrier and :meth:`run` keeps all of them up until it is
     cancelled. *on_welcome* is awaited with each WELCOME that differs from the one before (a new manager pod may have
-    another address for us); *on_intercept* is called with what it says of :attr:`claims`, *on_greeted* with
-    the kind of each carrier that said HELLO and why the manager did not answer, if so. The queues stay their owner's.
+    another address for us); *on_greeted* is called with the kind of each carrier that said HELLO and why the manager
+    did not answer, if so. What the manager says of :attr:`claims` goes there. The queues stay their owner's.
     """
 
     def __init__(
@@ -46,14 +45,12 @@ class Pool:
         dial: Dial,
         hello: Hello,
         on_welcome: Callable[[Welcome], Awaitable[None]],
-        on_intercept: Callable[[Relays | Report], None] | None = None,
         on_greeted: Callable[[str, MeshdevError | None], None] = lambda _kind, _error: None,
     ) -> None:
         self._queues = queues
         self._dial = dial
         self._hello = replace(hello, carriers=len(queues))
         self._on_welcome = on_welcome
-        self._on_intercept = on_intercept
         self._on_greeted = on_greeted
         self.claims = Claims()
         """What this session wants of relays; told to every manager that it meets."""
@@ -190,7 +187,7 @@ class Pool:
         if self._closed:
             dialled.transport.close()
             raise TunnelError("the tunnel was closed meanwhile")
-        carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self._heard)
+        carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self.claims.heard)
         wanted = self._welcome.address if self._welcome else self._hello.wanted
         try:
             answer = await self._greet(carrier, dialled.kind, replace(self._hello, carrier=index, wanted=wanted))
@@ -227,12 +224,6 @@ class Pool:
         others = (other for other in self._carriers.values() if other.greeted and not other.ended.done())
         if not self._closed and (other := next(others, None)):
             self._speak(other)
-
-    def _heard(self, message: Relays | Report) -> None:
-        if isinstance(message, Relays):
-            self.claims.answered(message)
-        if self._on_intercept is not None:
-            self._on_intercept(message)
 
     async def _tell(self, welcome: Welcome | Sessions) -> Welcome:
         if not isinstance(welcome, Welcome):

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -65,7 +65,7 @@ class World:
     def claim(self, keys: Collection[str]) -> None:
         self.keys = set(keys)
 
-    def changed(self) -> None:
+    def changed(self, _unknown: Mapping[str, str]) -> None:
         self.told += 1
 
     def watched(self, *pods: Replica) -> None:

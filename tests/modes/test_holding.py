@@ -16,6 +16,7 @@ from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.observing import Observer
 from meshdev.modes import holding, keeping, pods
+from meshdev.modes.pods import Pods
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import pod, put_pod, workload
 from tests.modes.world import LEASES, World
@@ -26,8 +27,7 @@ async def test_it_comes_up_follows_new_pods_and_leaves(fake: FakeApi, api: KubeA
     world = World(fake, api)
     async with world.holding_it():
         await world.comes_up()
-        status = world.holding.status()
-        assert status is not None
+        status = world.status()
         assert (status.target, status.state, status.acked, status.total) == ("deployment/b", "active", 1, 1)
         assert (status.match, status.ports, status.strategy) == ("a=1", ("8080:8080/http",), "ephemeral")
         assert world.link.claims[0].was_proven
@@ -63,7 +63,7 @@ async def test_cancelled_on_the_way_nothing_is_left(fake: FakeApi, api: KubeApi,
 
 async def test_cancelled_while_something_is_created_it_is_deleted(fake: FakeApi, api: KubeApi) -> None:
     world = World(fake, api)
-    task = asyncio.ensure_future(world.holding.run())
+    task = asyncio.ensure_future(world.run())
     fake.created = partial(_cancel, task, "leases")
     await asyncio.wait([task])
     assert task.cancelled()
@@ -79,7 +79,7 @@ async def test_what_keeps_it_from_coming_up_undoes_it(fake: FakeApi, api: KubeAp
     world = World(fake, api)
     world.link.trouble = FirewallError("dropped")
     with pytest.raises(FirewallError, match="dropped"):
-        await world.holding.run()
+        await world.run()
     world.nothing_left()
     assert world.sidecars() == []
 
@@ -88,14 +88,14 @@ async def test_a_refused_sidecar_is_known_before_anything_is_touched(fake: FakeA
     fake.refuse = {"patch": (403, 'pods "b-1" is forbidden: violates PodSecurity "baseline:latest"')}
     world = World(fake, api)
     with pytest.raises(AdmissionError, match="violates PodSecurity"):
-        await world.holding.run()
+        await world.run()
     world.nothing_left()
     assert not any(asked.verb == "create" and asked.resource == "leases" for asked in fake.asked)
 
 
 async def test_a_nack_ends_it_before_it_is_up(fake: FakeApi, api: KubeApi) -> None:
     world = World(fake, api)
-    task = asyncio.ensure_future(world.holding.run())
+    task = asyncio.ensure_future(world.run())
     await until(world.sidecars)
     world.link.report(state="nacked", text="bad regex")
     with pytest.raises(InterceptError, match="bad regex"):
@@ -105,7 +105,7 @@ async def test_a_nack_ends_it_before_it_is_up(fake: FakeApi, api: KubeApi) -> No
 
 async def test_who_takes_it_over_ends_it(fake: FakeApi, api: KubeApi) -> None:
     world = World(fake, api)
-    task = asyncio.ensure_future(world.holding.run())
+    task = asyncio.ensure_future(world.run())
     await world.comes_up()
     assert world.link.spec is not None
     theirs = replace(world.link.spec, id=f"{2:032x}")
@@ -122,8 +122,8 @@ async def test_hostile_leases_are_told_and_change_nothing(fake: FakeApi, api: Ku
         mine = next(iter(fake.objects["coordination.k8s.io", "leases"].values()))
         labels = mine["metadata"]["labels"]
         fake.put("leases", {"metadata": {"name": "evil", "labels": labels}, "spec": {}}, group="coordination.k8s.io")
-        await until(lambda: any("evil" in note for note in world.holding.status().notes))  # type: ignore[union-attr]  # it is up
-        assert world.holding.up.is_set()
+        await until(lambda: any("evil" in note for note in world.status().notes))
+        assert world.up
 
 
 def _delete_lease_of(world: World) -> None:
@@ -136,7 +136,7 @@ async def test_a_lease_that_somebody_deleted_ends_it_and_names_nobody_else(
 ) -> None:
     monkeypatch.setattr(keeping, "SUCCESSOR_SECONDS", 0.05)
     world = World(fake, api)
-    task = asyncio.ensure_future(world.holding.run())
+    task = asyncio.ensure_future(world.run())
     await world.comes_up()
     assert world.link.spec is not None
     another = replace(world.link.spec, id=f"{2:032x}", match=Match((HeaderMatch("a", "exact", "2"),)))
@@ -151,7 +151,7 @@ async def test_a_workload_that_is_deleted_takes_it_along(
 ) -> None:
     monkeypatch.setattr(keeping, "SUCCESSOR_SECONDS", 0.05)
     world = World(fake, api)
-    task = asyncio.ensure_future(world.holding.run())
+    task = asyncio.ensure_future(world.run())
     await world.comes_up()
     fake.remove("deployments", "b", group="apps")
     _delete_lease_of(world)
@@ -170,7 +170,7 @@ async def test_credentials_that_run_out_later_end_nothing(
         await world.comes_up()
         fake.authenticate = lambda _: False
         fake.end_watches()
-        await until(lambda: any("credentials" in note for note in world.holding.status().notes))  # type: ignore[union-attr]  # it is up
+        await until(lambda: any("credentials" in note for note in world.status().notes))
         fake.authenticate = lambda _: True
         put_pod(fake, pod("b-2", workload()))
         await until(lambda: world.sidecars("b-2"))
@@ -180,7 +180,7 @@ async def test_credentials_that_run_out_later_end_nothing(
 
 async def test_credentials_that_do_not_last_until_it_is_up_are_an_error(fake: FakeApi, api: KubeApi) -> None:
     world = World(fake, api)
-    task = asyncio.ensure_future(world.holding.run())
+    task = asyncio.ensure_future(world.run())
     await until(world.sidecars)
     fake.authenticate = lambda _: False
     fake.end_watches()
@@ -217,7 +217,7 @@ async def test_a_renewal_that_fails_makes_the_silence_of_others_no_proof(
     async with world.holding_it():
         await world.comes_up()
         blind: list[None] = []
-        monkeypatch.setattr(world.holding._observer, "blind", lambda: blind.append(None))
+        monkeypatch.setattr(Observer, "blind", lambda _: blind.append(None))
         fake.refuse["update"] = (500, "etcdserver: request timed out")
         await until(lambda: blind)
         del fake.refuse["update"]
@@ -226,21 +226,19 @@ async def test_a_renewal_that_fails_makes_the_silence_of_others_no_proof(
 async def test_an_interrupted_watch_is_known_to_be_one_until_it_tells_again(
     fake: FakeApi, api: KubeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[bool] = []
+    for name in ("unwatched", "watched"):
+        real = getattr(Pods, name)
+
+        def heard(pods: Pods, *of: Any, real: Callable[..., None] = real) -> None:
+            real(pods, *of)
+            told.append(pods._known)
+
+        monkeypatch.setattr(Pods, name, heard)
     world = World(fake, api)
     async with world.holding_it():
         await world.comes_up()
-        pods = world.holding._pods
-        assert pods is not None
-        assert pods._known
-        told: list[bool] = []
-        for name, known in (("unwatched", False), ("watched", True)):
-            real = getattr(pods, name)
-
-            def heard(*of: Any, real: Callable[..., None] = real, known: bool = known) -> None:
-                told.append(known)
-                real(*of)
-
-            monkeypatch.setattr(pods, name, heard)
+        assert told[-1]
         fake.forget()
         fake.end_watches()
         await until(lambda: told[-2:] == [False, True])
@@ -267,8 +265,8 @@ async def test_a_pod_of_which_a_dead_watch_does_not_tell_is_not_left_out(
         assert claim.excluded == (), "nobody knows"
         del fake.refuse["list"]
         await until(lambda: claim.excluded == ("gone",))
-        status = world.holding.status()
-        assert status is not None
+        await until(lambda: world.status().total == 2)
+        status = world.status()
         assert (status.acked, status.total) == (2, 2)
 
 
@@ -279,7 +277,7 @@ async def test_a_right_that_is_missing_is_known_before_anything_is_touched(
     fake.allow = lambda asked: asked.resource != resource
     world = World(fake, api)
     with pytest.raises(ForbiddenError, match=f"{resource} in namespace default"):
-        await world.holding.run()
+        await world.run()
     world.nothing_left()
     assert world.sidecars() == []
 

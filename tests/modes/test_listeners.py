@@ -30,15 +30,14 @@ async def test_a_port_on_which_nothing_listens_is_told_and_gone_on_without(
     async with world.holding_it():
         await until(world.sidecars)
         world.link.report(pending=("9999",))
-        await until(world.holding.up.is_set)
-        status = world.holding.status()
-        assert status is not None
+        await until(lambda: world.up)
+        status = world.status()
         assert (status.state, status.acked, status.total) == ("pending", 0, 1)
         assert status.pending_listeners == (PendingListener(9999, "tcp", 1),)
         assert "! pending listener: nothing listens on port 9999/tcp in 1 of 1 pod" in world.story.told
         await lease_says(Status("pending", 0, 1, ("9999/tcp",)))
         world.link.report()
-        status = world.holding.status()
-        assert status is not None
+        await until(lambda: world.status().state == "active")
+        status = world.status()
         assert (status.state, status.acked, status.pending_listeners) == ("active", 1, ())
         await lease_says(Status("active", 1, 1))

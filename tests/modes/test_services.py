@@ -1,6 +1,7 @@
 """Intercepts of Services that are the workload themselves: all of their pods, and no others."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from meshdev.errors import InterceptError
 from meshdev.kube.client import KubeApi
 from meshdev.modes import pods
-from meshdev.modes.holding import Holding
+from meshdev.modes.holding import hold
 from meshdev.modes.intent import intent
+from meshdev.modes.state import InterceptState
+from meshdev.published import Published
 from meshdev.wire.modes import MESH
 from meshdev.wire.session_intercepts import InterceptRequest
 from tests.kube.fake_api import FakeApi
@@ -33,14 +36,13 @@ async def test_a_service_that_is_the_workload_has_all_of_its_pods(fake: FakeApi,
     async with world.holding_it():
         await until(lambda: world.sidecars("rc-1") and world.sidecars("rc-2"))
         world.link.report("rc-1")
-        assert not world.holding.up.is_set()
+        assert not world.up
         world.link.report("rc-2")
-        await until(world.holding.up.is_set)
-        status = world.holding.status()
-        assert status is not None
+        await until(lambda: world.up)
+        status = world.status()
         assert (status.target, status.acked, status.total, status.strategy) == ("service/rc", 2, 2, "ephemeral")
         assert status.url == "http://rc.default/"
-        assert world.holding.holds("service/rc", "default")
+        assert world.state.value.workload == "service/rc"
         (lease,) = fake.objects["coordination.k8s.io", "leases"].values()
         uid = fake.objects["", "services"]["default", "rc"]["metadata"]["uid"]
         owner = {"apiVersion": "v1", "kind": "Service", "name": "rc", "uid": uid}
@@ -56,7 +58,7 @@ async def test_a_service_has_no_template_to_patch(fake: FakeApi, api: KubeApi) -
     with pytest.raises(
         InterceptError, match=r"service/rc cannot be intercepted by a patch: a Service has no"
     ) as caught:
-        await world.holding.run()
+        await world.run()
     assert "--strategy ephemeral" in (caught.value.hint or "")
     world.nothing_left()
 
@@ -70,7 +72,7 @@ async def test_a_pod_that_the_service_does_not_select_any_more_is_left_out(
         await until(lambda: world.sidecars("rc-1") and world.sidecars("rc-2"))
         world.link.report("rc-1")
         world.link.report("rc-2")
-        await until(world.holding.up.is_set)
+        await until(lambda: world.up)
         (claim,) = world.link.claims
         assert claim.excluded == ()
         fake.remove("pods", "rc-2")  # to the watch it is the same as another label
@@ -82,15 +84,17 @@ async def test_a_pod_that_is_intercepted_as_another_workloads_is_told(fake: Fake
     world = ServiceWorld(fake, api)
     fake.put("services", service("other", selector={"app": "rc"}))
     request = InterceptRequest(target="svc/other", mode=MESH, headers=("b=1",))
-    other = Holding(FakeLink(api, fake), intent(request), Story(), detached=False)
+    other = Published(InterceptState(time.monotonic()))
     async with world.holding_it():
         await until(lambda: world.sidecars("rc-1") and world.sidecars("rc-2"))
         with pytest.raises(
             InterceptError, match=r"pod rc-\d is intercepted as a pod of service/rc already, by jane@laptop"
         ) as caught:
-            await other.run()
+            await hold(FakeLink(api, fake), intent(request), Story(), other)
         assert caught.value.hint == "name the same target: service/rc"
-    joining = asyncio.ensure_future(other.run())  # the sidecar that is left idles, and another one waits for its end
+    joining = asyncio.ensure_future(
+        hold(FakeLink(api, fake), intent(request), Story(), other)
+    )  # the sidecar that is left idles, and another one waits for its end
     await until(lambda: len(world.sidecars("rc-1")) == len(world.sidecars("rc-2")) == 2)
     joining.cancel()
     await asyncio.wait([joining])

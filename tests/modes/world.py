@@ -1,6 +1,7 @@
 """An intercept against a cluster that keeps state: the session it belongs to, the manager, and the pods' reports."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -9,12 +10,14 @@ from meshdev.errors import ClusterError, MeshdevError
 from meshdev.intercept.spec import Spec
 from meshdev.kube.client import KubeApi
 from meshdev.kube.sidecars import SidecarTerms
-from meshdev.modes.holding import Holding
+from meshdev.modes.holding import hold
 from meshdev.modes.intent import intent
 from meshdev.modes.link import Claim
+from meshdev.modes.state import InterceptState
+from meshdev.published import Published
 from meshdev.wire.intercepts import Report
 from meshdev.wire.modes import MESH
-from meshdev.wire.session_intercepts import InterceptRequest, LocalPort
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LocalPort
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import put_workload, workload
 from tests.waiting import until
@@ -40,9 +43,6 @@ class Story:
 
 class FakeClaim:
     """The manager's side. Pods that have a sidecar report as told."""
-
-    up = 1
-    local = (LocalPort(8080, "tcp", True),)
 
     def __init__(self, trouble: MeshdevError | None) -> None:
         self.trouble = trouble
@@ -94,13 +94,19 @@ class FakeLink:
         return SidecarTerms("10.96.0.5:15010", "sidecar:1")
 
     def claim(
-        self, spec: Spec, *, reset_older: bool, heard: Callable[[Report], None]
+        self,
+        spec: Spec,
+        *,
+        reset_older: bool,
+        reported: Callable[[Report], None],
+        looked: Callable[[tuple[LocalPort, ...]], None],
     ) -> AbstractAsyncContextManager[Claim]:
         assert not reset_older
 
         @asynccontextmanager
         async def claimed() -> AsyncIterator[Claim]:
-            self.spec, self.hear = spec, heard
+            self.spec, self.hear = spec, reported
+            looked((LocalPort(8080, "tcp", True),))
             self.claims.append(FakeClaim(self.trouble))
             try:
                 yield self.claims[-1]
@@ -122,18 +128,31 @@ class World:
         self.fake, self.api, self.story = fake, api, Story()
         self.link = FakeLink(api, fake)
         request = InterceptRequest(**{"target": "deployment/b", "mode": MESH, "headers": ("a=1",), **asked})
-        self.holding = Holding(self.link, intent(request), self.story, detached=False)
+        self.intent = intent(request)
+        self.state = Published(InterceptState(time.monotonic()))
 
     def sidecars(self, name: str = "b-1") -> list[str]:
         made = self.fake.objects["", "pods"]["default", name]
         return [each["name"] for each in made["spec"].get("ephemeralContainers") or []]
+
+    async def run(self) -> None:
+        await hold(self.link, self.intent, self.story, self.state)
+
+    @property
+    def up(self) -> bool:
+        return self.state.value.up
+
+    def status(self) -> InterceptStatus:
+        status = self.state.value.status(time.monotonic())
+        assert status is not None
+        return status
 
     def nothing_left(self) -> None:
         assert self.fake.names(*LEASES) == []
 
     @asynccontextmanager
     async def holding_it(self) -> AsyncIterator[asyncio.Task[None]]:
-        task = asyncio.ensure_future(self.holding.run())
+        task = asyncio.ensure_future(self.run())
         try:
             yield task
         finally:
@@ -143,4 +162,4 @@ class World:
     async def comes_up(self) -> None:
         await until(self.sidecars)
         self.link.report()
-        await until(self.holding.up.is_set)
+        await until(lambda: self.up)

@@ -119,7 +119,8 @@ async def connected(laptop: Laptop, cluster: Cluster, claim: Spec = B, *keys: st
             await client.set_routes([IPv4Network(gateway), IPv4Network("10.244.0.0/24")])
 
         hello = Hello(OLDEST_PROTOCOL, PROTOCOL, "a" * 32, "b" * 32, "ann@laptop", device.offload, ADDRESS_POOLS)
-        pool = Pool(device.queues, lambda: dial_plain(cluster), hello, configure, heard.append)
+        pool = Pool(device.queues, lambda: dial_plain(cluster), hello, configure)
+        pool.claims.listen(claim.id, heard.append)
         async with pool.running():
             welcome = await pool.start()
             task = asyncio.create_task(pool.run())

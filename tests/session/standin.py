@@ -10,7 +10,7 @@ from typing import Any, cast
 from meshdev.config import PROTOCOL
 from meshdev.errors import MeshdevError
 from meshdev.intercept.spec import Spec
-from meshdev.session.claim import Leading, SessionClaim, claimed
+from meshdev.session.claim import Claimant, SessionClaim
 from meshdev.session.laptop import Laptop
 from meshdev.session.local import Changed, LocalPorts, Target
 from meshdev.tunnel.claims import Claims, Wish
@@ -19,6 +19,7 @@ from meshdev.wire.control import Welcome
 from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.ports import Transport
+from meshdev.wire.session_intercepts import LocalPort
 from tests.intercept.values import mesh
 
 LOCALHOST = IPv4Address("127.0.0.1")
@@ -41,12 +42,13 @@ class StandIn:
             PROTOCOL, IPv4Address("198.18.0.2"), 1500, 0, (), (), "manager-1", "default", IPv4Address("10.244.0.2")
         )
         self.watched: dict[tuple[int, Transport], Changed] = {}
-        self.ears: dict[str, Callable[[Relays | Report], None]] = {}
         self.reports: list[Report] = []
         self.device = SimpleNamespace(queues=[None], name="tun0")
         self.routing = SimpleNamespace(relayed=self._nothing)
         self.helper = SimpleNamespace(set_relays=self._set_relays)
-        self.leading = Leading(cast("Laptop", self))
+        self.local: tuple[LocalPort, ...] = ()
+        self.claimant = Claimant(cast("Pool", self), cast("Laptop", self), cast("LocalPorts", self))
+        self.leading = self.claimant.leading
 
     def connected(self) -> bool:
         return self.tunnel
@@ -75,29 +77,19 @@ class StandIn:
         self.watched[port, transport] = changed
         return lambda: cast("None", self.watched.pop((port, transport), None))
 
-    def subscribe(self, id_: str, ear: Callable[[Relays | Report], None] | None) -> None:
-        if ear is None:
-            self.ears.pop(id_)
-        else:
-            self.ears[id_] = ear
-
     def tell(self, message: Relays | Report) -> None:
-        self.ears[message.id](message)
+        self.claims.heard(message)
+
+    def _local_changed(self, local: tuple[LocalPort, ...]) -> None:
+        self.local = local
 
     def looked(self, target: Target | None, port: int = 8080, transport: Transport = "tcp") -> None:
         self.watched[port, transport](target)
 
     @asynccontextmanager
     async def claim(self, spec: Spec | None = None) -> AsyncIterator[SessionClaim]:
-        async with claimed(
-            spec or mesh(),
-            reset_older=False,
-            pool=cast("Pool", self),
-            laptop=cast("Laptop", self),
-            leading=self.leading,
-            ports=cast("LocalPorts", self),
-            subscribe=self.subscribe,
-            heard=self.reports.append,
+        async with self.claimant.claim(
+            spec or mesh(), reset_older=False, reported=self.reports.append, looked=self._local_changed
         ) as made:
             yield made
 

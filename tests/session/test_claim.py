@@ -30,14 +30,14 @@ async def test_relays_lead_to_the_program_and_all_of_it_goes_again(here: StandIn
         here.looked(HERE)
         here.tell(Relays(mesh().id, (RELAY,)))
         await ready
-        assert (here.led, claim.up, claim.local[0].up) == ({20001: 8080}, 1, True)
+        assert (here.led, [each.up for each in here.local]) == ({20001: 8080}, [True])
         assert here.story[-2:] == ["20001→8080", "8080 is up"]
         here.tell(report())
         leaving = len(here.story)
         asyncio.get_running_loop().call_later(0.02, here.tell, report(state="gone"))
     assert here.story[leaving:] == ["withdrawn", "nothing is led"]
     assert [each.state for each in here.reports] == ["acked", "gone"]
-    assert (here.ears, here.watched) == ({}, {})
+    assert (here.claims._listeners, here.watched) == ({}, {})
 
 
 async def test_the_order_of_a_program_that_stops_and_starts(here: StandIn) -> None:
@@ -178,7 +178,7 @@ async def test_datagrams_alone_have_no_way_to_try(here: StandIn) -> None:
         here.tell(Relays(mesh().id, (Relay(9090, "udp", 20002),)))
         here.looked(None, 9090, "udp")
         await ready
-        assert (here.led, claim.up) == ({20002: 9090}, 0)
+        assert (here.led, [each.up for each in here.local]) == ({20002: 9090}, [False])
 
 
 async def test_what_the_helper_was_told_half_is_told_again(here: StandIn) -> None:

@@ -35,9 +35,7 @@ class FakeRouting:
 
 @pytest.fixture
 def cluster() -> Cluster:
-    made = Cluster(ConnectOptions(), cast("Progress", None))
-    made._api = cast("KubeApi", FakeApi())
-    return made
+    return Cluster(cast("KubeApi", FakeApi()), ConnectOptions(), cast("Progress", None))
 
 
 async def test_every_carrier_is_tried_in_each_network(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

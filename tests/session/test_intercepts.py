@@ -1,9 +1,11 @@
 """Intercepts of a session against an API server that keeps state, and a manager and pods that answer at once."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,17 +21,17 @@ from meshdev.kube.portforward import Dialled
 from meshdev.kube.sidecars import SidecarTerms
 from meshdev.session import intercepts as module
 from meshdev.session.api import Exchange
-from meshdev.session.intercepts import Intercepts
-from meshdev.session.laptop import Laptop
+from meshdev.session.cluster import Cluster
+from meshdev.session.intercepts import Intercepts, NotConnected, intercepting
 from meshdev.session.local import LocalPorts
+from meshdev.session.state import SessionState
 from meshdev.tunnel.claims import Wish
-from meshdev.tunnel.pool import Pool
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import ClaimRefusal, Intercept, Relay, Relays, Report, Withdraw
 from meshdev.wire.modes import MESH
 from meshdev.wire.ports import Transport
 from meshdev.wire.session_api import Event
-from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, Up
+from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import put_workload, service, workload
 from tests.session.standin import StandIn
@@ -67,7 +69,8 @@ class World:
         put_workload(fake, workload(), "b-1")
         fake.put("services", service("b"))
         self.here, self.fake = here, fake
-        self.intercepts = Intercepts(api, no_forward, "default", "jane@laptop", cast("Laptop", here))
+        self.cluster = cast("Cluster", SimpleNamespace(api=api, forward=no_forward, manager_namespace="default"))
+        self.intercepts: NotConnected | Intercepts = NotConnected()
         self.refusal: ClaimRefusal | None = None
         self.specs: list[Spec] = []
         self.streams: list[asyncio.Task[None]] = []
@@ -87,17 +90,25 @@ class World:
             case Withdraw():
                 answers = [Report(wish.id, "b-1", "gone")]
         for answer in answers:
-            asyncio.get_running_loop().call_soon(self.intercepts.heard, answer)
+            asyncio.get_running_loop().call_soon(self.here.claims.heard, answer)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        async with self.intercepts.running(cast("Pool", self.here)):
+        here = cast("Any", self.here)
+        async with intercepting(self.cluster, here, here, "jane@laptop") as self.intercepts:
             yield
         assert self.fake.names(*LEASES) == []
         assert self.here.led == {}
-        assert self.intercepts.status() == ()
+        assert self.status() == ()
         for stream in self.streams:
             await asyncio.wait([stream])
+
+    def shown(self) -> SessionState:
+        assert isinstance(self.intercepts, Intercepts)
+        return self.intercepts.show(SessionState())
+
+    def status(self) -> tuple[InterceptStatus, ...]:
+        return self.shown().status(time.monotonic()).intercepts
 
     def open(self, client: Client, **asked: Any) -> asyncio.Task[None]:
         request = InterceptRequest(**{"target": "deployment/b", "mode": MESH, "headers": ("a=1",), **asked})
@@ -130,13 +141,13 @@ def world(here: StandIn, fake: FakeApi, api: KubeApi, monkeypatch: pytest.Monkey
 async def test_it_lives_as_long_as_its_client(world: World) -> None:
     async with world.connected():
         client, stream = await world.up()
-        (status,) = world.intercepts.status()
+        (status,) = world.status()
         assert (status.target, status.state, status.acked, status.total) == ("deployment/b", "active", 1, 1)
         await until(lambda: client.told(Live))
         client.gone.set()
         await stream
         assert isinstance(client.events[-1], Left)
-        assert (world.intercepts.status(), world.fake.names(*LEASES)) == ((), [])
+        assert (world.status(), world.fake.names(*LEASES)) == ((), [])
 
 
 async def test_what_pods_report_is_told_live(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +155,7 @@ async def test_what_pods_report_is_told_live(world: World, monkeypatch: pytest.M
     async with world.connected():
         client, _ = await world.up()
         (spec,) = world.specs
-        world.intercepts.heard(Report(spec.id, "b-1", "acked", counts=InterceptCounts(7), return_path="open"))
+        world.here.claims.heard(Report(spec.id, "b-1", "acked", counts=InterceptCounts(7), return_path="open"))
         await until(
             lambda: any(isinstance(each, Live) and each.intercept.counts.matched == 7 for each in client.events)
         )
@@ -156,9 +167,9 @@ async def test_a_detached_one_stays_until_somebody_leaves_it(world: World, typed
         client, stream = await world.up(detach=True)
         await stream
         client.gone.set()
-        assert [status.detached for status in world.intercepts.status()] == [True]
+        assert [status.detached for status in world.status()] == [True]
         assert await world.intercepts.leave(LeaveRequest(typed, None)) == (B,)
-        assert (world.intercepts.status(), world.fake.names(*LEASES)) == ((), [])
+        assert (world.status(), world.fake.names(*LEASES)) == ((), [])
         assert await world.intercepts.leave(LeaveRequest(typed, None)) == ()
 
 
@@ -170,7 +181,7 @@ async def test_what_a_service_led_to_is_left_by_its_name_whatever_it_selects_now
         world.fake.remove("pods", "b-1")
         world.fake.remove("services", "b")
         assert await world.intercepts.leave(LeaveRequest("svc/b", None)) == (B,)
-        assert world.intercepts.status() == ()
+        assert world.status() == ()
 
 
 async def test_all_on_a_workload_are_left_and_their_commands_hear_it(world: World) -> None:
@@ -252,7 +263,7 @@ async def test_what_nobody_foresaw_ends_the_intercept_and_not_the_session(
             patched.setattr(module, "sidecar_terms", terms)
             with pytest.raises(MeshdevError, match=r"this should not have happened: KeyError\('surprise'\)"):
                 await world.open(Client(), headers=("a=2",))
-        assert len(world.intercepts.status()) == 1
+        assert len(world.status()) == 1
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -261,8 +272,8 @@ async def test_one_that_is_lost_is_told(world: World, detach: bool) -> None:
         _, stream = await world.up(detach=detach)
         (spec,) = world.specs
         world.fake.remove("leases", name_of(spec), group="coordination.k8s.io")
-        await until(lambda: world.intercepts.notes)
-        assert world.intercepts.notes == (
+        await until(lambda: world.shown().notes)
+        assert world.shown().notes == (
             f"the intercept of {spec.workload} is not yours any more: its Lease was deleted",
         )
         await asyncio.wait([stream])

@@ -8,7 +8,9 @@ import pytest
 
 from meshdev.dns.forwarder import Forwarder
 from meshdev.errors import DnsError, FirewallError, LaptopError
+from meshdev.published import Published
 from meshdev.session import names
+from meshdev.session.laptop import DnsSituation
 from meshdev.session.names import Names
 from meshdev.wire.helper.answers import DnsSet
 from tests.waiting import until
@@ -22,12 +24,8 @@ def serving() -> Forwarder:
 class Moved:
     """A laptop that is in its second network."""
 
-    situation = 2
-    resolvers = ()
-
-    async def wait_for_change(self, known: int) -> None:
-        if self.situation == known:
-            await asyncio.Event().wait()
+    def __init__(self) -> None:
+        self.situation = Published(DnsSituation((), ("10.0.0.2",)))
 
 
 def made(laptop: Moved, **methods: Any) -> Names:
@@ -58,7 +56,7 @@ async def test_another_network_in_which_the_helper_cannot_listen_at_once(
         raise error
 
     found = made(Moved(), _forwarder=forwarder, _redirect=redirect)
-    running = asyncio.ensure_future(found._run(serving(), cast("Any", 1)))
+    running = asyncio.ensure_future(found._run(serving(), DnsSituation((), ("10.0.0.1",))))
     await until(lambda: redirects or running.done())
     assert redirects == [0], "each error was tried again, and then the new listeners were told of"
     assert not running.done()

@@ -12,7 +12,6 @@ from meshdev.tun.memory import memory_pair
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.framing import Framing, PlainFraming
-from meshdev.wire.intercepts import Relays, Report
 from tests.manager.standin import HELLO
 from tests.waiting import until
 
@@ -57,9 +56,8 @@ class Laptop:
         dialling: Callable[[], Awaitable[Connection]],
         hello: Hello = HELLO,
         on_welcome: Callable[[Welcome], Awaitable[None]] | None = None,
-        on_intercept: Callable[[Relays | Report], None] | None = None,
     ) -> Pool:
-        return Pool(self.device.queues, dialling, hello, on_welcome or self._note, on_intercept)
+        return Pool(self.device.queues, dialling, hello, on_welcome or self._note)
 
     async def _note(self, welcome: Welcome) -> None:
         self.welcomes.append(welcome)

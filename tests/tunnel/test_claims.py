@@ -26,7 +26,9 @@ TEXT = specs.encode(B)
 
 @asynccontextmanager
 async def up(laptop: Laptop, wire: Wire, heard: list[Relays | Report]) -> AsyncIterator[Pool]:
-    pool = laptop.pool(lambda: dial(wire.address), on_intercept=heard.append)
+    pool = laptop.pool(lambda: dial(wire.address))
+    for name in ("b", "gone", *(f"n{number}" for number in range(20))):
+        pool.claims.listen(spec(name).id, heard.append)
     async with pool.running():
         await pool.start()
         task = asyncio.create_task(pool.run())
@@ -145,7 +147,7 @@ def test_what_is_told_anew_is_the_state_not_the_story() -> None:
     ]
     assert said(claims) == told
     claims.speak(None)
-    claims.answered(Relays("1" * 32))
+    claims.heard(Relays("1" * 32))
     assert [type(wish) for wish in said(claims)] == [Intercept, Local]
 
 

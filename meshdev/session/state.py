@@ -1,0 +1,65 @@
+"""A session at one moment, as an immutable value: everything that ``status`` shows of it."""
+
+import os
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from meshdev.modes.state import InterceptState
+from meshdev.wire.control import Welcome
+from meshdev.wire.session_api import CarrierStatus, DnsStatus, State, Status
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """Published by the supervisor. What is not known yet is None or empty; it fills up while the session connects."""
+
+    phase: State = "connecting"
+    since: float = 0.0
+    """When the phase was entered, on the monotonic clock."""
+    context: str | None = None
+    namespace: str | None = None
+    server: str | None = None
+    manager_namespace: str | None = None
+    helper_pid: int | None = None
+    welcome: Welcome | None = None
+    """The manager's last one."""
+    carriers: tuple[CarrierStatus, ...] = ()
+    tunnel_error: str | None = None
+    """Why the last carrier ended or could not be dialled."""
+    routes: tuple[IPv4Network, ...] = ()
+    dns: DnsStatus | None = None
+    troubles: tuple[str, ...] = ()
+    """What is not as it should be on this machine, each with since when."""
+    intercepts: tuple[InterceptState, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def connected(self) -> bool:
+        """Packets pass: at least one carrier heard of the manager a moment ago."""
+        return any(carrier.up for carrier in self.carriers)
+
+    def status(self, now: float) -> Status:
+        """What ``status`` shows at *now*."""
+        notes = self.notes
+        if self.phase == "degraded":
+            notes = (*self.troubles, *notes)
+        if self.phase == "reconnecting" and self.tunnel_error:
+            notes = (*notes, self.tunnel_error)
+        return Status(
+            state=self.phase,
+            context=self.context,
+            namespace=self.namespace,
+            server=self.server,
+            address=str(self.welcome.address) if self.welcome else None,
+            carrier=self.carriers[0].kind if self.carriers else None,
+            carriers=self.carriers,
+            routes=tuple(map(str, self.routes)),
+            dns=self.dns,
+            manager_namespace=self.manager_namespace,
+            manager_pod=self.welcome.pod if self.welcome else None,
+            session_pid=os.getpid(),
+            helper_pid=self.helper_pid,
+            intercepts=tuple(status for each in self.intercepts if (status := each.status(now)) is not None),
+            since_s=round(now - self.since, 1),
+            notes=notes,
+        )
