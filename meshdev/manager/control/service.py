@@ -21,6 +21,7 @@ from meshdev.errors import ProtocolError
 from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import MAX_WAITING, Core
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
+from meshdev.manager.outbox import Outbox
 from meshdev.manager.rate import TokenBucket
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
@@ -149,7 +150,7 @@ class _Envoys:
         """One Envoy, from its first request to the end of its stream."""
         async with self._gate.admitted(context) as (key, address):
             first = await _first(requests, context)
-            uid, outgoing = first.node, _Outbox()
+            uid, outgoing = first.node, Outbox[Any]()
             paced = _paced(requests, first)
             del first
 
@@ -203,9 +204,9 @@ class _Agents:
         hello = self._read(key, await _first(requests, context))
         if not isinstance(hello, AgentHello):
             raise _unexpected("the first message is not hello")
-        outgoing = _Outbox()
+        outgoing = Outbox[Any]()
         try:
-            pod = self._core.agent_connected(key, hello, lambda message: outgoing.put(type(message), message))
+            pod = self._core.agent_connected(key, hello, lambda message: outgoing.put(type(message).__name__, message))
         except Refused as refused:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
         uid, who = hello.uid, f"{hello.namespace}/{hello.pod}"
@@ -297,38 +298,14 @@ def _response(answer: DiscoveryAnswer) -> Any:  # noqa: ANN401 -- protobuf has n
     )
 
 
-class _Outbox:
-    """What waits for a reader: the newest of each kind, so that one who does not read costs nothing."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[object, object] = {}
-        self._news = asyncio.Event()
-        self._closed = False
-
-    def put(self, kind: object, message: object) -> None:
-        self._waiting[kind] = message
-        self._news.set()
-
-    def close(self) -> None:
-        """What still waits is dropped."""
-        self._closed = True
-        self._news.set()
-
-    async def get(self) -> object | None:
-        """The next; None when closed."""
-        while not self._waiting and not self._closed:
-            self._news.clear()
-            await self._news.wait()
-        return None if self._closed else self._waiting.pop(next(iter(self._waiting)))
-
-
-async def _write(outgoing: _Outbox, context: Context, form: Callable[[Any], Any]) -> None:
+async def _write(outgoing: Outbox[Any], context: Context, form: Callable[[Any], Any]) -> None:
+    """Until None is its turn."""
     while (message := await outgoing.get()) is not None:
         await context.write(form(message))
 
 
 @contextlib.asynccontextmanager
-async def _written(outgoing: _Outbox, context: Context, form: Callable[[Any], Any]) -> AsyncIterator[None]:
+async def _written(outgoing: Outbox[Any], context: Context, form: Callable[[Any], Any]) -> AsyncIterator[None]:
     """What comes into *outgoing* is written as long as the block.
 
     A write that is under way ends by itself: cancelled, it would still be gRPC's, which then takes no status any more
@@ -338,6 +315,7 @@ async def _written(outgoing: _Outbox, context: Context, form: Callable[[Any], An
     try:
         yield
     finally:
-        outgoing.close()
+        outgoing.clear()
+        outgoing.put(None, None)
         with contextlib.suppress(grpc.RpcError, grpc.aio.BaseError):
             await task

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.errors import ProtocolError
+from meshdev.manager.outbox import Outbox
 from meshdev.wire.intercepts import AgentKeys
 from meshdev.wire.manager import (
     MAX_DATAGRAM,
@@ -47,13 +48,11 @@ class TunnelClient:
         self._on_connected = on_connected
         self._on_message = on_message
         self._snapshot = snapshot
-        self._outbox: dict[str, ToTunnel] = {}
-        self._news = asyncio.Event()
+        self._outbox: Outbox[ToTunnel] = Outbox()
 
     def send_latest(self, key: str, message: ToTunnel) -> None:
         """It replaces what waits under the same *key*."""
-        self._outbox[key] = message
-        self._news.set()
+        self._outbox.put(key, message)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -71,8 +70,7 @@ class TunnelClient:
             await loop.sock_connect(sock, str(self._path))
             log.info("following the tunnel container")
             self._on_connected()
-            self._outbox = dict(self._snapshot())
-            self._news.set()
+            self._outbox = Outbox(self._snapshot())
             sending = asyncio.create_task(self._send(sock))
             try:
                 while datagram := await loop.sock_recv(sock, MAX_DATAGRAM):
@@ -89,8 +87,4 @@ class TunnelClient:
     async def _send(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._news.wait()
-            self._news.clear()
-            while self._outbox:
-                key = next(iter(self._outbox))
-                await loop.sock_sendall(sock, encode(self._outbox.pop(key)))
+            await loop.sock_sendall(sock, encode(await self._outbox.get()))

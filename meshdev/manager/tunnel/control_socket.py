@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.errors import ProtocolError
+from meshdev.manager.outbox import Outbox
 from meshdev.pump.loop import READABLE, WRITABLE, Loop
 from meshdev.wire.manager import MAX_DATAGRAM, Seen, ToControl, ToTunnel, decode_to_tunnel, encode
 
@@ -95,14 +96,14 @@ class _ControlConnection:
         self._sock = sock
         self._take = take
         self._on_end = on_end
-        self._outbox: dict[str, bytes] = {}
+        self._outbox: Outbox[bytes] = Outbox()
         self._full = False
         loop.register(sock.fileno(), READABLE, self._on_event)
 
     def send_latest(self, key: str, message: ToControl) -> None:
         if self._sock.fileno() < 0:
             return
-        self._outbox[key] = encode(message)
+        self._outbox.put(key, encode(message))
         if len(self._outbox) > MAX_WAITING:
             log.warning("a listener does not keep up and has to begin anew")
             self.close()
@@ -125,10 +126,7 @@ class _ControlConnection:
     def _flush(self) -> None:
         full = False
         try:
-            while self._outbox:
-                key = next(iter(self._outbox))
-                self._sock.send(self._outbox[key])
-                del self._outbox[key]
+            self._outbox.drain(self._sock.send)
         except BlockingIOError:
             full = True
         except OSError:

@@ -13,6 +13,7 @@ from typing import Final
 
 from meshdev.config import GRACE_SECONDS, PROTOCOL
 from meshdev.errors import DeviceError, MeshdevError, TunnelError
+from meshdev.manager.outbox import Outbox
 from meshdev.manager.rate import TokenBucket
 from meshdev.pump.loop import Loop, Timer
 from meshdev.pump.pump import Pump
@@ -63,7 +64,7 @@ class Session:
         self._grace: Timer | None = None
         self._on_voice = on_control_carrier
         self._control_carrier: int | None = None
-        self._outbox: dict[str, bytes] = {}
+        self._outbox: Outbox[bytes] = Outbox()
         self._retry: Timer | None = None
         self._rate = TokenBucket(TOLD_PER_SECOND, MAX_TOLD, loop.clock())
         self._last_received = loop.clock()
@@ -134,7 +135,7 @@ class Session:
     def send_latest(self, key: str, frame: bytes) -> None:
         """Send *frame* over the voice when there is room, at no more than :data:`TOLD_PER_SECOND`; a newer one of the
         same key replaces one that waits."""
-        self._outbox[key] = frame
+        self._outbox.put(key, frame)
         self._flush()
 
     def _use_for_control(self, index: int | None) -> None:
@@ -150,8 +151,7 @@ class Session:
             if pump.waiting >= _MAX_WAITING or not self._rate.take(self._loop.clock()):
                 self._flush_later()
                 return
-            key = next(iter(self._outbox))
-            pump.send(self._outbox.pop(key))
+            pump.send(self._outbox.take())
 
     def _flush_later(self) -> None:
         def retry() -> None:
