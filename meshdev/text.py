@@ -3,6 +3,16 @@
 import re
 from typing import Final
 
+#: Ages below so many seconds: the unit to count, and a smaller one for the rest (of a whole day, none).
+_AGES: Final = (
+    (120, 1, "s", 1, ""),
+    (600, 60, "m", 1, "s"),
+    (3 * 3600, 60, "m", 60, ""),
+    (8 * 3600, 3600, "h", 60, "m"),
+    (48 * 3600, 3600, "h", 3600, ""),
+    (8 * 86400, 86400, "d", 3600, "h"),
+    (float("inf"), 86400, "d", 86400, ""),
+)
 _USER_INFO: Final = re.compile(r"(?<=//)[^/?#\s]*@")
 
 
@@ -25,6 +35,14 @@ def visible_lines(text: str) -> str:
 def without_user_info(url: str) -> str:
     """*url* without ``user:password@``; also where it cannot be taken apart."""
     return _USER_INFO.sub("", url)
+
+
+def age(seconds: float) -> str:
+    """As kubectl shows it (k8s.io/apimachinery/pkg/util/duration: HumanDuration): 45s, 12m, 3h20m, 2d."""
+    whole = max(0, int(seconds))
+    _, unit, name, smaller, its_name = next(each for each in _AGES if whole < each[0])
+    number, rest = divmod(whole, unit)
+    return f"{number}{name}" + (f"{rest // smaller}{its_name}" if rest // smaller else "")
 
 
 def _escaped(letter: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.text import visible, visible_lines, without_user_info
+from meshdev.text import age, visible, visible_lines, without_user_info
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,24 @@ def test_whatever_comes_is_one_printable_line(text: str) -> None:
 )
 def test_user_info(url: str, shown: str) -> None:
     assert without_user_info(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-1, "0s"),
+        (119.9, "119s"),
+        (120, "2m"),
+        (599, "9m59s"),
+        (600, "10m"),
+        (10799, "179m"),
+        (12000, "3h20m"),
+        (28800, "8h"),
+        (172799, "47h"),
+        (180000, "2d2h"),
+        (700000, "8d"),
+        (1e9, "11574d"),
+    ],
+)
+def test_an_age_is_shown_as_kubectl_shows_it(seconds: float, shown: str) -> None:
+    assert age(seconds) == shown

@@ -24,7 +24,7 @@ from meshdev.cli import (
 )
 from meshdev.cli import list as everybodys  # `list` is Python's own here
 from meshdev.cli import run as run_program
-from meshdev.cli.ended import Ended
+from meshdev.cli.signals import Ended
 from meshdev.errors import Cancelled, MeshdevError, UsageError
 from meshdev.wire.modes import MODES
 

@@ -8,9 +8,8 @@ from meshdev.cli import intercept_text, options, render
 from meshdev.cli.attach import Intercepts, intercepts
 from meshdev.cli.connected import connected
 from meshdev.cli.counting import Counting
-from meshdev.cli.ended import Ended
 from meshdev.cli.options import Format
-from meshdev.cli.signals import ENDING
+from meshdev.cli.signals import ENDING, Ended
 from meshdev.errors import Cancelled
 from meshdev.intercept.match import parse_match
 from meshdev.intercept.ports import parse_port

@@ -1,7 +1,6 @@
 """``meshdev list``: everybody's intercepts, from their Leases, with the user's own kubeconfig."""
 
 import sys
-from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -18,13 +17,11 @@ Examples:
 """
 
 
+@options.bundled
 def command(
     *,
-    kubeconfig: options.Kubeconfig = None,
-    context: options.Context = None,
     namespace: options.Namespace = None,
-    as_user: options.AsUser = None,
-    request_timeout: options.RequestTimeout = None,
+    cluster: options.ClusterFlags,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In all namespaces.")] = False,
     output: options.Output = Format.TEXT,
 ) -> None:
@@ -35,18 +32,8 @@ def command(
     import asyncio  # noqa: PLC0415 -- and the next: 0.5 s that the other commands need not pay
 
     from meshdev.cli import listing  # noqa: PLC0415 -- as above
-    from meshdev.kube.kubeconfig import Options  # noqa: PLC0415 -- as above
 
-    seconds = options.seconds(request_timeout)
-    wanted = Options(
-        kubeconfig=options.kubeconfig_file(kubeconfig),
-        context=options.not_empty("--context", context),
-        namespace=options.not_empty("--namespace", namespace),
-        impersonate=options.not_empty("--as", as_user),
-    )
-    if seconds is not None:
-        wanted = replace(wanted, request_timeout=seconds)
-    story = render.story()
+    wanted, story = cluster.options(namespace), render.story()
     try:
         found = asyncio.run(
             listing.find(wanted, _own_ids(Paths.locate()), lambda text: story.show(Wait(text)), everywhere=everywhere)

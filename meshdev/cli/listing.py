@@ -10,7 +10,7 @@ from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.observing import Observer, Told
 from meshdev.session.holder import holder
-from meshdev.text import visible
+from meshdev.text import age, visible
 
 _GAP = "   "
 
@@ -98,14 +98,6 @@ def _cells(one: Row) -> tuple[str, ...]:
         ",".join(f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports),
         one.state + (f" (pending listener: {','.join(status.pending)})" if status.pending else ""),
         f"{status.acked}/{status.total}",
-        _age(one.age_s),
+        age(one.age_s),
         one.record.holder + (" (you)" if one.mine else ""),
     )
-
-
-def _age(seconds: float) -> str:
-    """kubectl's way: 45s, 12m, 3h, 2d."""
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * unit:
-            return f"{seconds // unit:.0f}{name}"
-    return f"{seconds:.0f}s"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, overload
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, overload
 
 import typer
 
@@ -18,6 +18,9 @@ from meshdev.intercept.match import MATCH_KINDS, MatchKind
 from meshdev.wire.modes import MODES, Mode
 from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.session_intercepts import AskedStrategy
+
+if TYPE_CHECKING:
+    from meshdev.kube.kubeconfig import Options
 
 
 class Format(StrEnum):
@@ -36,13 +39,6 @@ Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="
 Namespace = Annotated[
     str | None, typer.Option("--namespace", "-n", metavar="NAME", help="The namespace. Default: the context's.")
 ]
-AsUser = Annotated[str | None, typer.Option("--as", metavar="USER", help="The user to impersonate.")]
-RequestTimeout = Annotated[
-    str | None,
-    typer.Option(
-        "--request-timeout", metavar="TIME", help="How long one API request may take: 10s, 1m30s, 0 for ever."
-    ),
-]
 ManagerNamespace = Annotated[
     str | None,
     typer.Option("--manager-namespace", metavar="NAME", help="Where the traffic-manager runs. Default: the namespace."),
@@ -60,13 +56,40 @@ class Bundle:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # what nobody needs would be compiled at each start
-class Connection(Bundle):
-    """The flags of every command that may have to connect."""
+class ClusterFlags(Bundle):
+    """Which cluster, and as whom: the flags of every command that asks the API server."""
 
     kubeconfig: Kubeconfig = None
     context: Context = None
-    as_user: AsUser = None
-    request_timeout: RequestTimeout = None
+    as_user: Annotated[str | None, typer.Option("--as", metavar="USER", help="The user to impersonate.")] = None
+    request_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--request-timeout", metavar="TIME", help="How long one API request may take: 10s, 1m30s, 0 for ever."
+        ),
+    ] = None
+
+    def named(self, namespace: str | None) -> dict[str, Any]:
+        """What was given, checked: arguments of ``kubeconfig.Options``. Raises UsageError."""
+        return {
+            "kubeconfig": kubeconfig_file(self.kubeconfig),
+            "context": not_empty("--context", self.context),
+            "namespace": not_empty("--namespace", namespace),
+            "as_user": not_empty("--as", self.as_user),
+            "request_timeout": seconds(self.request_timeout),
+        }
+
+    def options(self, namespace: str | None = None) -> "Options":
+        """As the Kubernetes client takes it. Raises UsageError."""
+        from meshdev.kube.kubeconfig import Options  # noqa: PLC0415 -- YAML: few commands read a kubeconfig
+
+        return Options(**self.named(namespace))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Connection(ClusterFlags):
+    """The flags of every command that may have to connect."""
+
     manager_namespace: ManagerNamespace = None
     image: Annotated[
         str | None, typer.Option("--image", metavar="IMAGE", envvar=IMAGE_VARIABLE, help="The traffic-manager's image.")
@@ -78,12 +101,8 @@ class Connection(Bundle):
     def wanted(self, namespace: str | None = None) -> ConnectOptions:
         """What to connect with. Raises UsageError."""
         return ConnectOptions(
-            kubeconfig=kubeconfig_file(self.kubeconfig),
-            context=not_empty("--context", self.context),
+            **self.named(namespace),
             directory=_directory(),
-            namespace=not_empty("--namespace", namespace),
-            as_user=not_empty("--as", self.as_user),
-            request_timeout=seconds(self.request_timeout),
             manager_namespace=not_empty("--manager-namespace", self.manager_namespace),
             image=self.image or None,
             image_pull_secret=not_empty("--image-pull-secret", self.image_pull_secret),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from meshdev.errors import MeshdevError
-from meshdev.text import visible, visible_lines
+from meshdev.text import age, visible, visible_lines
 from meshdev.wire.session_api import Event, Note, Status, Step, Wait
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _details(status: Status) -> list[tuple[str, str]]:
     manager = f"{status.manager_namespace}/{status.manager_pod}" if status.manager_pod else ""
     pids = (("session", status.session_pid), ("helper", status.helper_pid))
     return [
-        ("since", "" if status.since_s is None else _age(status.since_s)),
+        ("since", "" if status.since_s is None else age(status.since_s)),
         ("address", status.address or ""),
         ("carrier", ", ".join(part for part in (status.carrier, pool, fastest) if part)),
         ("routes", ", ".join(status.routes)),
@@ -221,9 +221,3 @@ def _details(status: Status) -> list[tuple[str, str]]:
         ("manager", manager),
         ("processes", ", ".join(f"{name} {pid}" for name, pid in pids if pid)),
     ]
-
-
-def _age(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

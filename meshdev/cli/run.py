@@ -11,8 +11,7 @@ from meshdev.cli import options, render
 from meshdev.cli.attach import Intercepts, intercepts
 from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
 from meshdev.cli.connected import connected
-from meshdev.cli.ended import Ended
-from meshdev.cli.signals import Signals
+from meshdev.cli.signals import Ended, Signals
 from meshdev.errors import Cancelled, MeshdevError, UsageError
 from meshdev.state import Paths
 from meshdev.wire.session_api import ConnectOptions

@@ -9,6 +9,14 @@ from typing import Final, Self
 ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
+class Ended(Exception):  # noqa: N818 -- an end, not a fault
+    """Everything has been said; the command ends with *exit_code*."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
 class Signals:
     """Catches ENDING and SIGCHLD for the time of a ``with``; readable (:meth:`fileno`) when one has arrived.
 

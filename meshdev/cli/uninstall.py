@@ -1,6 +1,5 @@
 """``meshdev uninstall``: take out of the cluster what ``connect`` put there."""
 
-from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -16,13 +15,11 @@ Examples:
 """
 
 
+@options.bundled
 def command(
     *,
-    kubeconfig: options.Kubeconfig = None,
-    context: options.Context = None,
     namespace: options.Namespace = None,
-    as_user: options.AsUser = None,
-    request_timeout: options.RequestTimeout = None,
+    cluster: options.ClusterFlags,
     manager_namespace: options.ManagerNamespace = None,
     force: Annotated[bool, typer.Option("--force", help="Also when others are connected through it.")] = False,
 ) -> None:
@@ -33,17 +30,9 @@ def command(
     import asyncio  # noqa: PLC0415 -- and the next: 0.5 s that the other commands need not pay
 
     from meshdev.cli import removal  # noqa: PLC0415 -- as above
-    from meshdev.kube.kubeconfig import Options, load  # noqa: PLC0415 -- as above
+    from meshdev.kube.kubeconfig import load  # noqa: PLC0415 -- as above
 
-    seconds = options.seconds(request_timeout)
-    wanted = Options(
-        kubeconfig=options.kubeconfig_file(kubeconfig),
-        context=options.not_empty("--context", context),
-        namespace=options.not_empty("--namespace", namespace),
-        impersonate=options.not_empty("--as", as_user),
-    )
-    if seconds is not None:
-        wanted = replace(wanted, request_timeout=seconds)
+    wanted = cluster.options(namespace)
     config = load(wanted)
     where = options.not_empty("--manager-namespace", manager_namespace) or config.namespace
     _leave(Paths.locate(), config.server, where)

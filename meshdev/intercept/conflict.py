@@ -11,6 +11,7 @@ from meshdev.errors import InterceptError
 from meshdev.intercept import match
 from meshdev.intercept.lease import Record, rank
 from meshdev.intercept.spec import Spec
+from meshdev.text import age
 
 
 def exclude(one: Spec, other: Spec) -> bool:
@@ -48,10 +49,10 @@ def conflict_error(spec: Spec, others: Iterable[Record], now: float, silent: flo
 
     *now* is the API server's clock; *silent* says for how many seconds the first that seems dead was not renewed.
     """
-    told = "; ".join(f"{_who(each)} has {_what(each)} for {_age(now - each.created)}" for each in others)
+    told = "; ".join(f"{_who(each)} has {_what(each)} for {age(now - each.created)}" for each in others)
     hint = "--takeover replaces it"
     if silent is not None:
-        hint = f"not renewed for {_age(silent)}, so most probably dead: {hint}"
+        hint = f"not renewed for {age(silent)}, so most probably dead: {hint}"
     return InterceptError(f"{spec.workload} in namespace {spec.workload.namespace} is taken: {told}", hint=hint)
 
 
@@ -63,11 +64,3 @@ def _who(each: Record) -> str:
 def _what(each: Record) -> str:
     ports = ", ".join(str(port.remote) for port in each.spec.ports)
     return f"{match.text(each.spec.match)} ({each.spec.mode}, {'ports' if ',' in ports else 'port'} {ports})"
-
-
-def _age(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if whole >= 2 * size:
-            return f"{whole // size} {unit}"
-    return f"{whole} s"

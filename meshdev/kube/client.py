@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 from meshdev.config import FIELD_MANAGER
@@ -21,9 +21,12 @@ from meshdev.errors import ClusterError, CredentialError, MeshdevError
 from meshdev.kube import kubeconfig
 from meshdev.kube.access import Access, access
 from meshdev.kube.credentials import Credentials, CredentialSource
-from meshdev.kube.endpoint import Connections, Endpoint, Response, endpoint
+from meshdev.kube.endpoint import Endpoint, endpoint
 from meshdev.kube.errors import GoneError, from_status
-from meshdev.kube.kubeconfig import Kubeconfig, Options
+from meshdev.kube.kubeconfig import REQUEST_SECONDS, Kubeconfig, Options
+
+if TYPE_CHECKING:
+    from meshdev.kube.rest import Connections, Response
 
 #: The server ends a watch after this many seconds; it is taken up again. Silence longer than that plus a grace means
 #: that the connection is dead.
@@ -40,7 +43,7 @@ _PATCHES: Final[dict[Patch, str]] = {
 
 #: A Kubernetes object as it is on the wire.
 Object = dict[str, Any]
-Connect = Callable[[Endpoint, Credentials], Connections]
+Connect = Callable[[Endpoint, Credentials], "Connections"]
 
 
 class KubeApi:
@@ -51,10 +54,10 @@ class KubeApi:
     """
 
     def __init__(self, config: Kubeconfig, options: Options, connect: Connect) -> None:
-        self._options = options
+        self._seconds = options.request_timeout or REQUEST_SECONDS
         self._connect = connect
         self._source = CredentialSource(config, options.environment, options.directory)
-        self._impersonate: str | None = options.impersonate or config.user.get("as")
+        self._impersonate: str | None = options.as_user or config.user.get("as")
         self._connections: Connections | None = None
         self._retired: list[Connections] = []  # of former certificates, until their last answer is read
         self._certificate: tuple[bytes | None, bytes | None] = (None, None)
@@ -126,25 +129,9 @@ class KubeApi:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    async def get_deployment(self, namespace: str, name: str) -> Object:
-        """One Deployment; NotFoundError where there is none."""
-        return await self.get(deployments_path(namespace, name))
-
-    async def create_deployment(self, namespace: str, body: Object) -> Object:
-        """The Deployment as created; ConflictError where the name is taken."""
-        return await self.create(deployments_path(namespace), body)
-
-    async def replace_deployment(self, namespace: str, name: str, body: Object) -> Object:
-        """*body* holds metadata.resourceVersion; ConflictError where the object changed since."""
-        return await self.replace(deployments_path(namespace, name), body)
-
-    async def delete_deployment(self, namespace: str, name: str, *, uid: str) -> None:
-        """Delete exactly the object with *uid*, its pods in the background; ConflictError if it is another one."""
-        await self.delete(deployments_path(namespace, name), uid=uid)
-
-    async def get(self, path: str) -> Object:
-        """The object at *path*; NotFoundError where there is none."""
-        return await self.request("GET", path)
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Object:
+        """The object or list at *path*; NotFoundError where there is none."""
+        return await self.request("GET", path, query)
 
     async def create(self, path: str, body: Object, *, dry_run: bool = False) -> Object:
         """The object as created; ConflictError where the name is taken. *path* is that of the collection."""
@@ -169,10 +156,6 @@ class KubeApi:
         }
         await self.request("DELETE", path, {}, options)
 
-    async def list_objects(self, path: str, query: Mapping[str, str] | None = None) -> Object:
-        """A list as the API gives it: ``items`` and ``metadata.resourceVersion``."""
-        return await self.request("GET", path, query)
-
     async def request(
         self,
         method: str,
@@ -183,7 +166,7 @@ class KubeApi:
         content: str = _JSON,
     ) -> Object:
         """One request; a 401 is tried again once with renewed credentials. *content* is the type of *body*."""
-        response = await self._send(method, path, query or {}, body, self._options.request_timeout, content)
+        response = await self._send(method, path, query or {}, body, self._seconds, content)
         try:
             parsed: Object = json.loads(await response.read())
         except ValueError as error:
@@ -244,7 +227,7 @@ class KubeApi:
         content: str = _JSON,
         *,
         stream: bool = False,
-    ) -> Response:
+    ) -> "Response":
         """An answer with status < 300, not yet read."""
         asked = access(method, path, query)
         self.on_access(asked)
@@ -281,7 +264,7 @@ class KubeApi:
             headers["Impersonate-User"] = self._impersonate
         return headers
 
-    async def _current(self, credentials: Credentials) -> Connections:
+    async def _current(self, credentials: Credentials) -> "Connections":
         """The connections for *credentials*: new ones where a plugin handed out another certificate.
 
         Requests under way and watches end on the former connections, which are closed then.
@@ -292,7 +275,7 @@ class KubeApi:
             await idle.close()
         return self._choose(credentials)  # another caller may have replaced and closed them meanwhile
 
-    def _choose(self, credentials: Credentials) -> Connections:
+    def _choose(self, credentials: Credentials) -> "Connections":
         """Nothing is awaited between looking and replacing: of two callers with the same news one makes them."""
         certificate = (credentials.certificate, credentials.key)
         if self._connections is None or certificate != self._certificate:
@@ -304,9 +287,9 @@ class KubeApi:
 
 
 def _import_connections() -> Connect:
-    from meshdev.kube.rest import Rest  # noqa: PLC0415 -- 0.4 s; the CLI does without
+    from meshdev.kube.rest import Connections  # noqa: PLC0415 -- 0.4 s; the CLI does without
 
-    return Rest
+    return Connections
 
 
 def _writing(dry_run: bool = False) -> dict[str, str]:

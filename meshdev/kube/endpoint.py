@@ -1,10 +1,8 @@
-"""Where the API server is and how to speak TLS to it, and the seam between requests and the HTTP library below."""
+"""Where the API server is and how to speak TLS to it, as a kubeconfig says."""
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from meshdev.errors import ConfigError
@@ -53,57 +51,6 @@ class Endpoint:
     def __str__(self) -> str:
         """For sentences; without the proxy's password."""
         return f"{self.url} through the proxy {without_user_info(self.proxy)}" if self.proxy else self.url
-
-
-class Response(Protocol):
-    """An HTTP answer whose body is still to be read. Close it. Methods raise MeshdevError kinds."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def date(self) -> str:
-        """The ``Date`` header, empty where there is none."""
-        ...
-
-    async def read(self) -> bytes:
-        """The whole body."""
-        ...
-
-    async def line(self) -> bytes:
-        """The next line, empty at the end."""
-        ...
-
-    async def piece(self) -> bytes:
-        """What has arrived, as soon as there is something; empty at the end."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Connections(Protocol):
-    """Connections to one endpoint with one client certificate (:class:`meshdev.kube.rest.Rest`)."""
-
-    @property
-    def context(self) -> ssl.SSLContext: ...
-    @property
-    def idle(self) -> bool:
-        """No answer is being waited for or read."""
-        ...
-
-    async def send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Mapping[str, Any] | None,
-        seconds: float,
-        *,
-        watch: bool,
-    ) -> Response:
-        """One request; an HTTP error is an answer here. *seconds* limit the whole, of a watch each silence."""
-        ...
-
-    async def close(self) -> None: ...
 
 
 def endpoint(config: Kubeconfig, environment: Mapping[str, str]) -> Endpoint:

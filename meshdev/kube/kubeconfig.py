@@ -45,13 +45,13 @@ REQUEST_SECONDS: Final = 15.0
 
 @dataclass(frozen=True)
 class Options:
-    """kubectl's own flags. *request_timeout* in seconds."""
+    """kubectl's own flags. *request_timeout* in seconds; None: :data:`REQUEST_SECONDS`."""
 
     kubeconfig: str | None = None
     context: str | None = None
     namespace: str | None = None
-    impersonate: str | None = None
-    request_timeout: float = REQUEST_SECONDS
+    as_user: str | None = None
+    request_timeout: float | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     directory: str | None = None
     """Where plugins run, as their arguments may be relative paths; None: where this process is."""

@@ -18,7 +18,7 @@ from meshdev.intercept.spec import Spec, Workload
 from meshdev.kube.client import KubeApi, Object, leases_path
 from meshdev.kube.errors import ConflictError, NotFoundError
 from meshdev.kube.observing import Clock, Leases, Observer
-from meshdev.kube.watching import follow, listed
+from meshdev.kube.watching import as_is, follow, listed
 
 _SELECTOR: Final = ",".join(f"{name}={value}" for name, value in sorted(LABELS.items()))
 #: How often somebody else may be quicker before that is an error.
@@ -137,7 +137,7 @@ async def watch_workload(
 ) -> AsyncGenerator[Leases]:
     """The same at once and after each change, for ever; close it to end it. A renewal is a change, too."""
     query = {"labelSelector": _selector(workload)}
-    async with aclosing(follow(api, leases_path(workload.namespace), query, _as_is, trouble)) as states:
+    async with aclosing(follow(api, leases_path(workload.namespace), query, as_is, trouble)) as states:
         async for state in states:
             yield Leases(*codec.records(state.values()))
 
@@ -232,13 +232,9 @@ async def delete(api: KubeApi, one: Record) -> None:
 
 
 async def _list(api: KubeApi, namespace: str, selector: str) -> Leases:
-    found, _ = await listed(api, leases_path(namespace), {"labelSelector": selector}, _as_is)
+    found, _ = await listed(api, leases_path(namespace), {"labelSelector": selector}, as_is)
     return Leases(*codec.records(found.values()))
 
 
 def _selector(workload: Workload) -> str:
     return f"{_SELECTOR},{UID_LABEL}={workload.uid}"
-
-
-def _as_is(item: Object) -> Object:
-    return item

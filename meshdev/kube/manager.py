@@ -11,13 +11,13 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from meshdev.config import MANAGER_LABELS, MANAGER_NAME
+from meshdev.config import CONTROL_PORT, MANAGER_LABELS, MANAGER_NAME
 from meshdev.errors import AdmissionError, ClusterError, ForbiddenError, ImageError, ManagerError, MeshdevError
 from meshdev.kube.client import KubeApi, Object, deployments_path, pods_path, services_path
 from meshdev.kube.errors import ConflictError, NotFoundError
 from meshdev.kube.manifest import ManagerSpec, deployment, differs, is_ours, is_owned, service
 from meshdev.kube.podstate import ManagerPod, Waiting, examine, examine_deployment
-from meshdev.kube.watching import State, follow, listed, merged
+from meshdev.kube.watching import State, as_is, follow, listed, merged
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,14 @@ class Created:
     namespace: str
     name: str
     uid: str
+
+
+@dataclass(frozen=True)
+class SidecarTerms:
+    """*manager* is ``address:port`` and holds as long as the manager is installed, whichever pod it is."""
+
+    manager: str
+    image: str
 
 
 async def ensure(
@@ -75,7 +83,7 @@ async def ensure(
 
 async def replace(api: KubeApi, spec: ManagerSpec, *, progress: Progress, seconds: float = START_SECONDS) -> ManagerPod:
     """Make the Deployment that exists *spec*'s and wait for its new pod. Everybody on it is cut off for a moment."""
-    existing = await api.get_deployment(spec.namespace, MANAGER_NAME)
+    existing = await api.get(deployments_path(spec.namespace, MANAGER_NAME))
     old = await _uids(api, spec.namespace)
     await _put(api, spec, existing)
     return await wait(api, spec.namespace, progress=progress, ignored=old, seconds=seconds)
@@ -85,7 +93,7 @@ async def upgrade(
     api: KubeApi, spec: ManagerSpec, *, progress: Progress, seconds: float = START_SECONDS
 ) -> ManagerPod | None:
     """:func:`replace` where that would change what runs; None where it would not."""
-    if not differs(await api.get_deployment(spec.namespace, MANAGER_NAME), spec):
+    if not differs(await api.get(deployments_path(spec.namespace, MANAGER_NAME)), spec):
         return None
     progress(f"replacing the manager in namespace {spec.namespace}")
     return await replace(api, spec, progress=progress, seconds=seconds)
@@ -93,7 +101,7 @@ async def upgrade(
 
 async def find_pod(api: KubeApi, namespace: str) -> ManagerPod | None:
     """The newest pod whose tunnel container runs and that is not terminating."""
-    pods, _ = await listed(api, pods_path(namespace), _SELECTOR, _as_is)
+    pods, _ = await listed(api, pods_path(namespace), _SELECTOR, as_is)
     return _running(pods)
 
 
@@ -120,8 +128,8 @@ async def wait(
     def trouble(error: MeshdevError) -> None:
         tell(error.message)
 
-    pods = follow(api, pods_path(namespace), _SELECTOR, _as_is, trouble)
-    deployments = _where_allowed(follow(api, deployments_path(namespace), _BY_NAME, _as_is, trouble))
+    pods = follow(api, pods_path(namespace), _SELECTOR, as_is, trouble)
+    deployments = _where_allowed(follow(api, deployments_path(namespace), _BY_NAME, as_is, trouble))
     try:
         async with asyncio.timeout(seconds), aclosing(merged(pods, deployments)) as changes:
             async for source, state in changes:
@@ -141,7 +149,7 @@ async def wait(
 async def undo(api: KubeApi, created: Created) -> None:
     """Delete what this run created; nothing where it is gone or somebody else's by now."""
     with suppress(NotFoundError, ConflictError):
-        await api.delete_deployment(created.namespace, created.name, uid=created.uid)
+        await api.delete(deployments_path(created.namespace, created.name), uid=created.uid)
     with suppress(NotFoundError, ConflictError, ForbiddenError):  # the cluster deletes what was owned, a moment later
         there = await api.get(services_path(created.namespace, MANAGER_NAME))
         if is_owned(there, created.uid):
@@ -205,7 +213,7 @@ async def _create(api: KubeApi, spec: ManagerSpec, on_created: Callable[[Created
     """None where somebody else was quicker. A cancellation waits for the answer: what was created must be known."""
 
     async def create() -> None:
-        made = await api.create_deployment(spec.namespace, deployment(spec))
+        made = await api.create(deployments_path(spec.namespace), deployment(spec))
         on_created(Created(spec.namespace, MANAGER_NAME, made["metadata"]["uid"]))
         await _try_service(api, spec.namespace, made["metadata"]["uid"])
 
@@ -224,7 +232,7 @@ async def _create(api: KubeApi, spec: ManagerSpec, on_created: Callable[[Created
 async def _put(api: KubeApi, spec: ManagerSpec, existing: Object) -> None:
     body = deployment(spec)
     body["metadata"]["resourceVersion"] = existing["metadata"]["resourceVersion"]
-    await api.replace_deployment(spec.namespace, MANAGER_NAME, body)
+    await api.replace(deployments_path(spec.namespace, MANAGER_NAME), body)
     await _try_service(api, spec.namespace, existing["metadata"]["uid"])
 
 
@@ -249,6 +257,24 @@ async def ensure_service(api: KubeApi, namespace: str, owner: str) -> Object:
     raise ClusterError(f"service {MANAGER_NAME} in namespace {namespace} comes and goes", hint="try again")
 
 
+async def sidecar_terms(api: KubeApi, namespace: str) -> SidecarTerms:
+    """What sidecars of that namespace's manager are told; its Service is made where there is none.
+
+    Raises ManagerError where no manager runs, ClusterError where the Service is somebody else's, ForbiddenError.
+    """
+    pod = await find_pod(api, namespace)
+    if pod is None:
+        raise ManagerError(f"no manager runs in namespace {namespace}")
+    try:
+        there = await api.get(services_path(namespace, MANAGER_NAME))
+    except NotFoundError:
+        made_by = await api.get(deployments_path(namespace, MANAGER_NAME))
+        there = await ensure_service(api, namespace, made_by["metadata"]["uid"])
+    if not is_ours(there):
+        raise foreign("service", namespace)
+    return SidecarTerms(f"{there['spec']['clusterIP']}:{CONTROL_PORT}", pod.image)
+
+
 def foreign(kind: str, namespace: str) -> ClusterError:
     """Somebody else's object has the manager's name."""
     return ClusterError(
@@ -259,7 +285,7 @@ def foreign(kind: str, namespace: str) -> ClusterError:
 
 async def _find_deployment(api: KubeApi, namespace: str) -> Object | None:
     try:
-        return await api.get_deployment(namespace, MANAGER_NAME)
+        return await api.get(deployments_path(namespace, MANAGER_NAME))
     except NotFoundError:
         return None
 
@@ -267,7 +293,3 @@ async def _find_deployment(api: KubeApi, namespace: str) -> Object | None:
 async def _uids(api: KubeApi, namespace: str) -> frozenset[str]:
     pods, _ = await listed(api, pods_path(namespace), _SELECTOR, lambda _: True)
     return frozenset(pods)
-
-
-def _as_is(item: Object) -> Object:
-    return item

@@ -29,8 +29,8 @@ from meshdev.kube.errors import from_connection
 _TRANSPORT_ERRORS: Final = (aiohttp.ClientError, OSError, ProxyError)
 
 
-class Answer:
-    """An HTTP answer whose body has not been read yet (an ``endpoint.Response``)."""
+class Response:
+    """An HTTP answer whose body has not been read yet. Close it."""
 
     def __init__(self, response: aiohttp.ClientResponse, endpoint: Endpoint, closed: Callable[[], None]) -> None:
         self._response = response
@@ -68,8 +68,8 @@ class Answer:
             raise from_connection(error, self._endpoint) from error
 
 
-class Rest:
-    """Connections to one API server with one client certificate (an ``endpoint.Connections``). Made in a loop."""
+class Connections:
+    """Connections to one API server with one client certificate Made in a loop."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         configuration = Configuration(
@@ -113,7 +113,7 @@ class Rest:
         seconds: float,
         *,
         watch: bool,
-    ) -> Answer:
+    ) -> Response:
         """One request; an HTTP error is an answer here. *seconds* limit the whole, of a watch each silence."""
         limits = (
             aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
@@ -130,7 +130,7 @@ class Rest:
             if isinstance(error, _TRANSPORT_ERRORS):
                 raise from_connection(error, self._endpoint) from error
             raise
-        return Answer(response.response, self._endpoint, self._done)
+        return Response(response.response, self._endpoint, self._done)
 
     @property
     def idle(self) -> bool:

@@ -22,6 +22,11 @@ _SHORT_WATCH: Final = 1.0
 State = Mapping[str, T]
 
 
+def as_is(item: Object) -> Object:
+    """For *project*: the whole object."""
+    return item
+
+
 async def listed(
     api: KubeApi, path: str, query: Mapping[str, str], project: Callable[[Object], T]
 ) -> tuple[dict[str, T], str]:
@@ -29,7 +34,7 @@ async def listed(
     found: dict[str, T] = {}
     more = ""
     while True:
-        page = await api.list_objects(path, {**query, "limit": str(_PAGE), **({"continue": more} if more else {})})
+        page = await api.get(path, {**query, "limit": str(_PAGE), **({"continue": more} if more else {})})
         for item in page.get("items") or []:
             found[item["metadata"]["uid"]] = project(item)
         more = page["metadata"].get("continue") or ""

@@ -13,7 +13,7 @@ from meshdev.kube.errors import NotFoundError
 from meshdev.kube.ports import Ports, ports_of
 from meshdev.kube.refusals import refuse_pods
 from meshdev.kube.replicas import Replica, finished, replica
-from meshdev.kube.watching import State, follow, listed, switched
+from meshdev.kube.watching import State, as_is, follow, listed, switched
 
 _BY_NAME: Final[Mapping[str, Kind]] = {kind: kind for kind in KINDS}
 #: Kinds of apps/v1 that own pods, by the name in an ownerReference. Others have kinds of the same names: OpenKruise's
@@ -73,7 +73,7 @@ async def resolve(api: KubeApi, target: Target, namespace: str) -> Resolved:
 async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:
     """Its pods that stay. Raises InterceptError where one of them cannot be joined, and where there is none."""
     workload = resolved.workload
-    pods, _ = await listed(api, pods_path(workload.namespace), pods_query(resolved), _as_is)
+    pods, _ = await listed(api, pods_path(workload.namespace), pods_query(resolved), as_is)
     found = tuple(pod for pod in pods.values() if is_of(workload, pod) and _stays(pod))
     refuse_pods(str(workload), found)
     if not found:
@@ -91,7 +91,7 @@ async def is_there(api: KubeApi, workload: Workload) -> bool:
     """Whether that very object still is. A Service is listed, since nobody needs the right to get one."""
     path = workloads_path(workload.namespace, workload.kind)
     if workload.kind == "service":
-        found, _ = await listed(api, path, {"fieldSelector": f"metadata.name={workload.name}"}, _as_is)
+        found, _ = await listed(api, path, {"fieldSelector": f"metadata.name={workload.name}"}, as_is)
         return workload.uid in found
     try:
         there = await api.get(workloads_path(workload.namespace, workload.kind, workload.name))
@@ -187,7 +187,7 @@ def is_of(workload: Workload, pod: Object) -> bool:
 async def _services(api: KubeApi, target: Target, namespace: str) -> Mapping[str, Object]:
     """All of the namespace; none where they may not be seen and only tell more about ports."""
     try:
-        services, _ = await listed(api, services_path(namespace), {}, _as_is)
+        services, _ = await listed(api, services_path(namespace), {}, as_is)
     except ForbiddenError:
         if target.kind == "service":
             raise
@@ -215,7 +215,7 @@ async def _selected(
         )
     if not (query := selector_of(service)):
         raise InterceptError(f"{target} in namespace {namespace} selects no pods", hint="name the workload itself")
-    pods, _ = await listed(api, pods_path(namespace), {"labelSelector": query}, _as_is)
+    pods, _ = await listed(api, pods_path(namespace), {"labelSelector": query}, as_is)
     serving = tuple({"kind": "Pod", **pod} for pod in pods.values() if _stays(pod))
     # One pod of each controller is enough to find its workload.
     controllers = {(_controller(pod["metadata"]) or pod["metadata"])["uid"]: pod for pod in serving}
@@ -336,7 +336,3 @@ def _stays(pod: Object) -> bool:
 
 def _selects(selector: Mapping[str, str] | None, labels: Mapping[str, str]) -> bool:
     return bool(selector) and all(labels.get(name) == value for name, value in (selector or {}).items())
-
-
-def _as_is(item: Object) -> Object:
-    return item

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from meshdev.intercept.spec import Spec
 from meshdev.kube.client import KubeApi
-from meshdev.kube.sidecars import SidecarTerms
+from meshdev.kube.manager import SidecarTerms
 from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import LocalPort
 

@@ -21,7 +21,7 @@ from meshdev.errors import (
 )
 from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
-from meshdev.kube.kubeconfig import REQUEST_SECONDS, Options
+from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manager import Created
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
@@ -60,8 +60,8 @@ async def opened_cluster(options: ConnectOptions, progress: Progress) -> AsyncIt
             context=options.context,
             directory=options.directory,
             namespace=options.namespace,
-            impersonate=options.as_user,
-            request_timeout=options.request_timeout or REQUEST_SECONDS,
+            as_user=options.as_user,
+            request_timeout=options.request_timeout,
         )
     )
     cluster = Cluster(api, options, progress)

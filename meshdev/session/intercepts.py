@@ -11,7 +11,7 @@ from typing import Any, Final
 from meshdev.errors import Cancelled, InterceptError, MeshdevError, VersionError
 from meshdev.intercept.target import parse_target
 from meshdev.kube import agent_tokens
-from meshdev.kube.sidecars import SidecarTerms, sidecar_terms
+from meshdev.kube.manager import SidecarTerms, sidecar_terms
 from meshdev.kube.workloads import resolve
 from meshdev.modes.holding import hold
 from meshdev.modes.intent import Intent, intent

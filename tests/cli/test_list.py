@@ -131,8 +131,8 @@ def test_columns_are_as_wide_as_they_need_to_be() -> None:
     )
     text = table(Listed(rows, (), "default"), everywhere=True)
     assert text.splitlines()[:3] == [
-        "NAMESPACE   TARGET         MODE   MATCH   PORTS            STATE     PODS   AGE   HOLDER",
-        f"default     deployment/b   mesh   a=1     8080:8080/http   active    2/2    5m    {ME} (you)",
-        "default     deployment/b   mesh   a=1     8080:8080/http   expired   2/2    2d    somebody@else",
+        "NAMESPACE   TARGET         MODE   MATCH   PORTS            STATE     PODS   AGE    HOLDER",
+        f"default     deployment/b   mesh   a=1     8080:8080/http   active    2/2    5m     {ME} (you)",
+        "default     deployment/b   mesh   a=1     8080:8080/http   expired   2/2    2d7h   somebody@else",
     ]
-    assert [line.split()[7] for line in text.splitlines()[3:]] == ["2h", "0s"]
+    assert [line.split()[7] for line in text.splitlines()[3:]] == ["133m", "0s"]

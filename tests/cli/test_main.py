@@ -279,7 +279,7 @@ def test_a_status_for_people() -> None:
     )
     assert status_text(status) == (
         "Connected to dev (https://10.0.0.1:6443), namespace default\n"
-        "  since      1 h 2 min\n"
+        "  since      62m\n"
         "  address    198.18.0.1\n"
         "  carrier    spdy, 1 of 2 up, 0.4 ms\n"
         "  routes     10.96.0.0/16, 10.244.0.0/24\n"

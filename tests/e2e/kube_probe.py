@@ -218,7 +218,7 @@ WHAT: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
 async def main(kubeconfig: str, what: str, *arguments: str) -> dict[str, Any]:
     """Run one of :data:`WHAT`."""
     name, _, impersonate = kubeconfig.partition("@")
-    options = Options(kubeconfig=None if name == "-" else name, impersonate=impersonate or None, request_timeout=5)
+    options = Options(kubeconfig=None if name == "-" else name, as_user=impersonate or None, request_timeout=5)
     try:
         async with await KubeApi.open(options) as api:
             return {"ok": await WHAT[what](api, *arguments)}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from meshdev.errors import ClusterError, CredentialError, ForbiddenError, UnreachableError
-from meshdev.kube.client import KubeApi, leases_path, pods_path
+from meshdev.kube.client import KubeApi, deployments_path, leases_path, pods_path
 from meshdev.kube.credentials import Credentials
 from meshdev.kube.errors import ConflictError, GoneError, NotFoundError
 from meshdev.kube.kubeconfig import Options
@@ -24,7 +24,7 @@ from tests.kube.fake_api import FakeApi, Object
 from tests.loops import open_descriptors
 from tests.waiting import until
 
-PODS = pods_path("default")
+DEPLOYMENTS, PODS = deployments_path("default"), pods_path("default")
 
 
 def pod(name: str) -> Object:
@@ -100,16 +100,16 @@ async def test_follow_raises_what_waiting_does_not_cure(fake: FakeApi, api: Kube
 
 
 async def test_changes_of_a_deployment(api: KubeApi) -> None:
-    made = await api.create_deployment("default", {"metadata": {"name": "d"}})
+    made = await api.create(DEPLOYMENTS, {"metadata": {"name": "d"}})
     with pytest.raises(ConflictError, match="already exists"):
-        await api.create_deployment("default", {"metadata": {"name": "d"}})
+        await api.create(DEPLOYMENTS, {"metadata": {"name": "d"}})
     with pytest.raises(ConflictError, match="modified"):
-        await api.replace_deployment("default", "d", {"metadata": {"name": "d", "resourceVersion": "1"}})
+        await api.replace(f"{DEPLOYMENTS}/d", {"metadata": {"name": "d", "resourceVersion": "1"}})
     with pytest.raises(ConflictError, match="UID"):
-        await api.delete_deployment("default", "d", uid="another")
-    await api.delete_deployment("default", "d", uid=made["metadata"]["uid"])
+        await api.delete(f"{DEPLOYMENTS}/d", uid="another")
+    await api.delete(f"{DEPLOYMENTS}/d", uid=made["metadata"]["uid"])
     with pytest.raises(NotFoundError):
-        await api.get_deployment("default", "d")
+        await api.get(f"{DEPLOYMENTS}/d")
 
 
 async def opened(tmp_path: Path, fake: FakeApi, user: Object, **options: Any) -> KubeApi:
@@ -143,7 +143,7 @@ async def test_a_fixed_token_is_not_tried_twice(tmp_path: Path, fake: FakeApi) -
 
 
 async def test_impersonation_and_agent(tmp_path: Path, fake: FakeApi) -> None:
-    async with await opened(tmp_path, fake, {}, impersonate="jane") as api:
+    async with await opened(tmp_path, fake, {}, as_user="jane") as api:
         await listed(api, PODS, {}, name_of)
     assert fake.headers[0]["Impersonate-User"] == "jane"
     assert fake.headers[0]["User-Agent"].startswith("meshdev/")

@@ -108,7 +108,7 @@ async def test_an_expired_one_is_for_its_holder_soon_and_for_others_after_ten_mi
     time.now += 60
     with pytest.raises(InterceptError) as caught:
         await taken(api, mesh(number=2), "joe@pc", observer=time.observer())
-    assert "not renewed for 60 s" in (caught.value.hint or "")
+    assert "not renewed for 60s" in (caught.value.hint or "")
     assert time.now == NOW + 60, "refused either way: nobody waits to know more"
     await taken(api, mesh(number=3), observer=time.observer())
     assert CONFIRM_SECONDS < time.now - NOW - 60 <= CONFIRM_SECONDS + 2

@@ -269,7 +269,7 @@ async def test_through_a_socks_proxy_requests_and_carriers(tmp_path: Path, schem
         listening(socks_proxy(seen)) as proxy,
         client(tmp_path, port, **{"proxy-url": f"{scheme}://127.0.0.1:{proxy}"}) as api,
     ):
-        assert (await api.list_objects("/api/v1/namespaces/default/pods"))["items"] == []
+        assert (await api.get("/api/v1/namespaces/default/pods"))["items"] == []
         dialled = await dial(api, "default", "m", 9000, "spdy", 5)
         assert await asyncio.to_thread(received, dialled) == b"through"
         dialled.transport.close()
@@ -281,13 +281,13 @@ async def test_a_socks_proxy_that_refuses(tmp_path: Path) -> None:
         listening(refusing_socks_proxy) as proxy,
         client(tmp_path, 9, **{"proxy-url": f"socks5://127.0.0.1:{proxy}"}) as api,
     ):
-        for asking in (api.list_objects("/api/v1/namespaces/default/pods"), dial(api, "a", "b", 1, "spdy", 5)):
+        for asking in (api.get("/api/v1/namespaces/default/pods"), dial(api, "a", "b", 1, "spdy", 5)):
             with pytest.raises(UnreachableError, match="not allowed by ruleset"):
                 await asking
 
 
 async def test_a_proxy_that_is_not_there(tmp_path: Path) -> None:
     async with client(tmp_path, 9, **{"proxy-url": "socks5://127.0.0.1:1"}) as api:
-        for asking in (api.list_objects("/api/v1/namespaces/default/pods"), dial(api, "a", "b", 1, "spdy", 5)):
+        for asking in (api.get("/api/v1/namespaces/default/pods"), dial(api, "a", "b", 1, "spdy", 5)):
             with pytest.raises(UnreachableError, match=r"through the proxy socks5://127\.0\.0\.1:1"):
                 await asking

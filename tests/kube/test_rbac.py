@@ -17,6 +17,7 @@ from meshdev.kube import agent_tokens, leases, manager
 from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
+from meshdev.kube.manager import sidecar_terms
 from meshdev.kube.manifest import ManagerSpec, deployment
 from meshdev.kube.observing import Observer
 from meshdev.kube.portforward import Carrier, Dialled, dial
@@ -24,7 +25,6 @@ from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
 from meshdev.kube.replicas import Replica
 from meshdev.kube.rights import require
-from meshdev.kube.sidecars import sidecar_terms
 from meshdev.kube.workloads import Resolved, is_there, pods_of, resolve
 from meshdev.sidecar.join import patch
 from meshdev.sidecar.join.choice import choose

@@ -5,8 +5,8 @@ import pytest
 from meshdev.config import MANAGER_NAME
 from meshdev.errors import ClusterError, ForbiddenError, ManagerError
 from meshdev.kube.client import KubeApi
+from meshdev.kube.manager import SidecarTerms, sidecar_terms
 from meshdev.kube.manifest import deployment, service
-from meshdev.kube.sidecars import SidecarTerms, sidecar_terms
 from tests.kube.fake_api import FakeApi
 from tests.kube.test_manager import DIGEST, RUNNING, SPEC, Run, controller, pod, put_service
 

@@ -9,7 +9,7 @@ from typing import Any
 from meshdev.errors import ClusterError, MeshdevError
 from meshdev.intercept.spec import Spec
 from meshdev.kube.client import KubeApi
-from meshdev.kube.sidecars import SidecarTerms
+from meshdev.kube.manager import SidecarTerms
 from meshdev.modes.holding import hold
 from meshdev.modes.intent import intent
 from meshdev.modes.link import Claim

@@ -17,8 +17,8 @@ from meshdev.intercept.spec import Spec
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held
+from meshdev.kube.manager import SidecarTerms
 from meshdev.kube.portforward import Dialled
-from meshdev.kube.sidecars import SidecarTerms
 from meshdev.session import intercepts as module
 from meshdev.session.api import Exchange
 from meshdev.session.cluster import Cluster

@@ -14,7 +14,7 @@ from meshdev.kube.client import KubeApi, Object, pods_path, workloads_path
 from meshdev.kube.errors import ConflictError, NotFoundError
 from meshdev.kube.refusals import refuse_patch
 from meshdev.kube.replicas import TEMPLATE_CONTAINER
-from meshdev.kube.watching import State, follow, merged
+from meshdev.kube.watching import State, as_is, follow, merged
 from meshdev.kube.workloads import Resolved, is_of, pods_query
 from meshdev.sidecar.join.container import SidecarSpec, native
 from meshdev.sidecar.join.rollout import progress_of
@@ -120,8 +120,8 @@ async def rolled_out(
 
     by_name = {"fieldSelector": f"metadata.name={workload.name}"}
     sources: tuple[AsyncGenerator[State[Object]], ...] = (
-        follow(api, workloads_path(workload.namespace, workload.kind), by_name, _as_is, trouble),
-        follow(api, pods_path(workload.namespace), pods_query(resolved), _as_is, trouble),
+        follow(api, workloads_path(workload.namespace, workload.kind), by_name, as_is, trouble),
+        follow(api, pods_path(workload.namespace), pods_query(resolved), as_is, trouble),
     )
     seen: list[list[Object]] = [[], []]
     try:
@@ -176,7 +176,3 @@ def _environment(container: Object) -> dict[str, str]:
 
 def _path(resolved: Resolved) -> str:
     return workloads_path(resolved.workload.namespace, resolved.workload.kind, resolved.workload.name)
-
-
-def _as_is(item: Object) -> Object:
-    return item
