@@ -124,14 +124,10 @@ def test_every_module_says_what_lives_in_it(path: Path) -> None:
     assert ast.get_docstring(_tree(path))
 
 
-#: Names that still stand for several classes. Only shorter: a name that is gone from here does not come back.
-SHARED_NAMES = frozenset({"Dialled", "Intercepts", "Status", "Story", "Target"})
-
-
 def test_a_class_name_stands_for_one_class() -> None:
     """Whoever reads a name in another file, a traceback or a log knows which class is meant."""
     named = Counter(node.name for path in FILES for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef))
-    assert {name for name, count in named.items() if count > 1} - SHARED_NAMES == set()
+    assert {name for name, count in named.items() if count > 1} == set()
 
 
 def test_every_folder_is_a_package() -> None:

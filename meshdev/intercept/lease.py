@@ -65,7 +65,7 @@ _PODS: Final = Integer(0, 1 << 20)
 
 
 @message()
-class Status:
+class LeaseStatus:
     """What the session knows of its pods; it is told with each renewal.
 
     *pending* are ports of pods on which nothing listens: ``9999/tcp``.
@@ -89,7 +89,7 @@ class Record:
     spec: Spec
     holder: str
     manager_namespace: str
-    status: Status
+    status: LeaseStatus
     created: float
     name: str
     uid: str
@@ -115,7 +115,7 @@ def owner(workload: specs.Workload) -> Object:
     }
 
 
-def lease(spec: Spec, holder: str, manager_namespace: str, now: float, status: Status | None = None) -> Object:
+def lease(spec: Spec, holder: str, manager_namespace: str, now: float, status: LeaseStatus | None = None) -> Object:
     """The Lease to create."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
@@ -126,7 +126,7 @@ def lease(spec: Spec, holder: str, manager_namespace: str, now: float, status: S
             "labels": {**LABELS, UID_LABEL: spec.workload.uid},
             "annotations": {
                 SPEC_ANNOTATION: specs.encode(spec),
-                STATUS_ANNOTATION: _status_text(status or Status()),
+                STATUS_ANNOTATION: _status_text(status or LeaseStatus()),
                 MANAGER_ANNOTATION: manager_namespace,
             },
             "ownerReferences": [owner(spec.workload)],
@@ -140,7 +140,7 @@ def lease(spec: Spec, holder: str, manager_namespace: str, now: float, status: S
     }
 
 
-def renewed(there: Object, status: Status, now: float) -> Object:
+def renewed(there: Object, status: LeaseStatus, now: float) -> Object:
     """The same Lease, alive *now*; what others wrote into it stays."""
     metadata = there["metadata"]
     annotations = {**(metadata.get("annotations") or {}), STATUS_ANNOTATION: _status_text(status)}
@@ -218,15 +218,15 @@ def _duration(value: object) -> float:
     return float(min(max(value, round(EXPIRED_SECONDS)), round(_MAX_DURATION)))
 
 
-def _status_text(status: Status) -> str:
+def _status_text(status: LeaseStatus) -> str:
     told = dump(status)
     if not status.pending:
         del told["pending"]
     return json.dumps(told)
 
 
-def _status(text: str) -> Status:
-    return decode(text.encode("utf-8", "surrogatepass"), "its status", lambda found: load(Status, found))
+def _status(text: str) -> LeaseStatus:
+    return decode(text.encode("utf-8", "surrogatepass"), "its status", lambda found: load(LeaseStatus, found))
 
 
 def _text(value: object, limit: int) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from meshdev.errors import ClusterError, InterceptError, MeshdevError, ProtocolError
 from meshdev.intercept import lease as codec
 from meshdev.intercept.conflict import conflict_error, exclude, in_the_way, losers
-from meshdev.intercept.lease import LABELS, UID_LABEL, Record, Status
+from meshdev.intercept.lease import LABELS, UID_LABEL, LeaseStatus, Record
 from meshdev.intercept.spec import Spec, Workload
 from meshdev.kube.client import KubeApi, Object, leases_path
 from meshdev.kube.errors import ConflictError, NotFoundError
@@ -79,7 +79,7 @@ async def take(
     raise InterceptError(f"others intercept {spec.workload} at this very moment", hint="try again")
 
 
-async def renew(api: KubeApi, held: Held, status: Status, clock: Clock = time.time) -> Held:
+async def renew(api: KubeApi, held: Held, status: LeaseStatus, clock: Clock = time.time) -> Held:
     """Alive now, and *status* told. Raises LostError where it is not ours any more."""
     current = held
     for _ in range(_ATTEMPTS):

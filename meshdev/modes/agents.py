@@ -66,7 +66,7 @@ class Agents:
         self._failures = {agent: why for agent, why in self._failures.items() if agent in self._wanted}
         if self._keys.keys() - self._wanted.keys():
             self._keys = {agent: key for agent, key in self._keys.items() if agent in self._wanted}
-            self._tell()
+            self._claim_keys()
         self._news.set()
 
     @property
@@ -118,7 +118,7 @@ class Agents:
             pause = min(growth * pause, _LONGEST_PAUSE)
         self._failures.pop(agent, None)
         self._keys[agent] = hashlib.sha256(token.encode()).hexdigest()
-        self._tell()
+        self._claim_keys()
 
     def _starting(self) -> set[_Agent]:
         return {agent for agent, runs in self._wanted.items() if not runs} - self._keys.keys()
@@ -132,6 +132,6 @@ class Agents:
                     raise
         return await self._link.agent_token(agent.namespace, agent.pod, agent.container)
 
-    def _tell(self) -> None:
+    def _claim_keys(self) -> None:
         self._claim.agents(frozenset(self._keys.values()))
         self._changed(self.unknown)

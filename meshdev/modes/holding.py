@@ -31,9 +31,9 @@ from meshdev.kube.replicas import Replica
 from meshdev.kube.workloads import replicas_now, watch_replicas
 from meshdev.modes.agents import Agents
 from meshdev.modes.intent import Intent
-from meshdev.modes.keeping import CREDENTIALS_SECONDS, Renewal, first_of, keep_out, watched
-from meshdev.modes.link import Claim, Link, Story
-from meshdev.modes.plan import Plan, look
+from meshdev.modes.keeping import CREDENTIALS_SECONDS, Renewal, exclude_foreign_pods, first_of, watch_lease
+from meshdev.modes.link import Claim, Link, ProgressReporter
+from meshdev.modes.plan import InterceptPlan, look
 from meshdev.modes.pods import Pods
 from meshdev.modes.state import InterceptState
 from meshdev.published import Published
@@ -60,29 +60,36 @@ _MAX_NOTES: Final = 8
 T = TypeVar("T")
 
 
-async def hold(link: Link, intent: Intent, story: Story, state: Published[InterceptState]) -> None:
-    """Plan the intercept and hold it until cancelled; everything is undone when this ends.
+async def hold(link: Link, intent: Intent, progress: ProgressReporter, state: Published[InterceptState]) -> None:
+    """InterceptPlan the intercept and hold it until cancelled; everything is undone when this ends.
 
     What becomes of it is published as *state*. Raises what kept it from coming up, and InterceptError when it is
     somebody else's by now.
     """
     plan = await look(link, intent, intent.namespace or link.namespace)
     state.publish(replace(state.value, plan=plan))
-    story.step("target", plan.describe())
-    await Holding(link, intent, plan, story, state).run()
+    progress.step("target", plan.describe())
+    await Holding(link, intent, plan, progress, state).run()
 
 
 class Holding:
     """An intercept that is planned. Made for one :meth:`run`."""
 
-    def __init__(self, link: Link, intent: Intent, plan: Plan, story: Story, state: Published[InterceptState]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        intent: Intent,
+        plan: InterceptPlan,
+        progress: ProgressReporter,
+        state: Published[InterceptState],
+    ) -> None:
         self._link = link
         self._intent = intent
         self._plan = plan
-        self._story = story
+        self._progress = progress
         self._state = state
         self._pods = Pods(time.monotonic, plan.sidecar.manager, plan.sidecar.workload, tcp=plan.has_tcp)
-        self._observer = Observer(told=story.wait)
+        self._observer = Observer(told=progress.wait)
         self._news = asyncio.Event()
         self._outdated = asyncio.Event()
         self._failure: MeshdevError | None = None
@@ -94,22 +101,22 @@ class Holding:
         try:
             async with self._held() as held, self._claimed() as claim, asyncio.TaskGroup() as group:
                 renewal = Renewal(self._link.api, held, self._state, self._not_renewed)
-                watching = partial(watched, self._link.api, held, self._observer, self._note, self._trouble)
+                watching = partial(watch_lease, self._link.api, held, self._observer, self._note, self._log_error)
                 group.create_task(self._keep_published())
                 group.create_task(renewal.run())
                 group.create_task(self._patiently(watching))
                 looking = partial(replicas_now, self._link.api, plan.resolved)
-                group.create_task(keep_out(pods, claim, looking, self._trouble))
+                group.create_task(exclude_foreign_pods(pods, claim, looking, self._log_error))
                 await claim.ready()
                 await self._enter(claim, group)
                 await self._until_up()
                 pods.proven = True
                 self._publish(replace(self._state.value, proven=True))
                 await claim.proven()
-                # The Lease says so first: who lists intercepts afterwards is told the same as who made this one.
-                await renewal.said()
+                # The Lease says so first: who lists intercepts afterwards is shown the same as who made this one.
+                await renewal.written()
                 self._publish(replace(self._state.value, up=True))
-                self._tell()
+                self._report_up()
                 await self._follow()
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
@@ -173,14 +180,14 @@ class Holding:
         except (MeshdevError, TimeoutError) as error:
             sentence = f"{what} in namespace {self._plan.spec.workload.namespace} is left: {str(error) or 'no answer'}"
             log.warning("%s", sentence)
-            self._story.note(sentence)
+            self._progress.note(sentence)
 
     def _claimed(self) -> AbstractAsyncContextManager[Claim]:
         return self._link.claim(
             self._plan.spec,
             reset_older=self._intent.reset_existing,
-            reported=self._reported,
-            looked=self._looked,
+            on_report=self._reported,
+            on_local=self._looked,
         )
 
     def _reported(self, report: Report) -> None:
@@ -213,8 +220,8 @@ class Holding:
             return
         # Agents of new pods become part of the claim while others are still to be replaced.
         group.create_task(self._patiently(partial(self._sighted, partial(self._watch, changed))))
-        self._story.wait(f"the pods of {plan.spec.workload} are replaced")
-        await patch.enter(api, plan.resolved, plan.sidecar, plan.spec.id, progress=self._story.wait)
+        self._progress.wait(f"the pods of {plan.spec.workload} are replaced")
+        await patch.enter(api, plan.resolved, plan.sidecar, plan.spec.id, progress=self._progress.wait)
 
     async def _watch(self, changed: Callable[[Mapping[str, Replica]], None]) -> None:
         async with aclosing(watch_replicas(self._link.api, self._plan.resolved, self._interrupted)) as states:
@@ -239,7 +246,7 @@ class Holding:
 
     def _interrupted(self, error: MeshdevError) -> None:
         self._pods.unwatched()
-        self._trouble(error)
+        self._log_error(error)
 
     def _cannot_join(self, pod: Replica, error: MeshdevError) -> None:
         self._note(f"pod {pod.name} has no sidecar: {error.message}")
@@ -248,37 +255,37 @@ class Holding:
 
     async def _until_up(self) -> None:
         """Every pod that counts has acknowledged the route and reached this machine."""
-        since, told, why = time.monotonic(), None, None
+        since, shown, why = time.monotonic(), None, None
         try:
             async with asyncio.timeout(UP_SECONDS):
                 while (why := self._pods.waiting(self._state.value.local_up)) is not None:
                     if error := self._failure or self._pods.trouble():
                         raise error
-                    if why != told and time.monotonic() - since > _PATIENCE_SECONDS:
-                        told = why
-                        self._story.wait(why)
+                    if why != shown and time.monotonic() - since > _PATIENCE_SECONDS:
+                        shown = why
+                        self._progress.wait(why)
                     await self._wait_for_news()
         except TimeoutError:
             raise InterceptError(f"not up within {UP_SECONDS:.0f} seconds: waiting for {why}") from None
 
-    def _tell(self) -> None:
+    def _report_up(self) -> None:
         plan, pods = self._plan, self._state.value.pods
         how = "as an ephemeral container" if plan.strategy == "ephemeral" else "in the template"
         many = "pod" if pods.total == 1 else "pods"
-        self._story.step("sidecar", f"{how}, in {pods.total} of {pods.total} {many}")
+        self._progress.step("sidecar", f"{how}, in {pods.total} of {pods.total} {many}")
         for port in pods.pending:
             where = f"{port.pods} of {pods.total} {many}"
-            self._story.note(f"pending listener: nothing listens on port {port.port}/{port.transport} in {where}")
+            self._progress.note(f"pending listener: nothing listens on port {port.port}/{port.transport} in {where}")
         if why := self._pods.stuck():
-            self._story.note(why)
+            self._progress.note(why)
         older = pods.counts.older
         if older:
             what = "1 older connection still goes" if older == 1 else f"{older} older connections still go"
-            self._story.note(f"{what} to the original; --existing reset closes such")
-        self._story.step("route", f"{match.text(plan.spec.match)} → this machine")
+            self._progress.note(f"{what} to the original; --existing reset closes such")
+        self._progress.step("route", f"{match.text(plan.spec.match)} → this machine")
 
     async def _follow(self) -> None:
-        """What goes wrong later is told; nothing of it ends the intercept."""
+        """What goes wrong later is shown; nothing of it ends the intercept."""
         while True:
             if error := self._pods.trouble():
                 self._note(error.message)
@@ -293,7 +300,7 @@ class Holding:
     def _not_renewed(self, error: MeshdevError) -> None:
         """Nor could others renew theirs, perhaps, though the watch goes on: their silence proves nothing."""
         self._observer.blind()
-        self._trouble(error)
+        self._log_error(error)
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Credentials that run out later end nothing: the claim is the tunnel's, and there may be others soon."""
@@ -306,14 +313,14 @@ class Holding:
                 self._note(str(_first(errors)))
             await asyncio.sleep(CREDENTIALS_SECONDS)
 
-    def _trouble(self, error: MeshdevError) -> None:
+    def _log_error(self, error: MeshdevError) -> None:
         log.info("intercepting %s: %s", self._intent.target, error.message)
 
     def _note(self, text: str) -> None:
         notes = self._state.value.notes
         if text not in notes:
             log.info("%s: %s", self._intent.target, text)
-            self._story.note(text)
+            self._progress.note(text)
             self._publish(replace(self._state.value, notes=(*notes, text)[-_MAX_NOTES:]))
 
 
@@ -322,7 +329,7 @@ async def _awaited(step: Awaitable[object]) -> None:
 
 
 async def _acquired(making: Coroutine[Any, Any, T], keep: Callable[[T], None]) -> T:
-    """What *making* gives, told to *keep*. A cancellation waits for it: what was made must be known."""
+    """What *making* gives, shown to *keep*. A cancellation waits for it: what was made must be known."""
     task = asyncio.ensure_future(making)
     try:
         made = await asyncio.shield(task)

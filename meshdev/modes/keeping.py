@@ -8,7 +8,7 @@ from typing import Final
 
 from meshdev.errors import ConfigError, MeshdevError
 from meshdev.intercept.conflict import exclude, losers
-from meshdev.intercept.lease import RENEW_SECONDS, Status
+from meshdev.intercept.lease import RENEW_SECONDS, LeaseStatus
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held, LostError
@@ -26,56 +26,56 @@ CREDENTIALS_SECONDS: Final = 30.0
 SUCCESSOR_SECONDS: Final = 1.0
 #: How often the Lease is compared with what there is to say.
 _LOOK_SECONDS: Final = 1.0
-_SAID_SECONDS: Final = 8.0
+_WRITTEN_SECONDS: Final = 8.0
 #: How often pods that report are compared with those that there are, and that after a list that failed.
 _LEFT_SECONDS: Final = 0.25
 _RETRY_SECONDS: Final = 2.0
 
-Trouble = Callable[[MeshdevError], None]
+OnError = Callable[[MeshdevError], None]
 
 
 class Renewal:
     """Keeps one Lease alive by :meth:`run`, and says in it what *state* says."""
 
-    def __init__(self, api: KubeApi, held: Held, state: Published[InterceptState], trouble: Trouble) -> None:
+    def __init__(self, api: KubeApi, held: Held, state: Published[InterceptState], on_error: OnError) -> None:
         self._api = api
         self._held = held
         self._state = state
-        self._trouble = trouble
+        self._on_error = on_error
         self._soon = asyncio.Event()
-        self._said = asyncio.Event()
+        self._written = asyncio.Event()
 
     async def run(self) -> None:
         """Renewed in time, at once when it says something new. Raises LostError; tells all else and tries again."""
-        told: Status | None = None
+        written: LeaseStatus | None = None
         last = _now()
         while True:
             pause, wanted = _LOOK_SECONDS, self._state.value.lease_status()
-            if wanted != told or _now() - last > RENEW_SECONDS:
+            if wanted != written or _now() - last > RENEW_SECONDS:
                 try:
                     self._held = await leases.renew(self._api, self._held, wanted)
-                    told, last = wanted, _now()
+                    written, last = wanted, _now()
                 except LostError:
                     await asyncio.sleep(2 * SUCCESSOR_SECONDS)  # mostly the watch knows sooner, and who has it
                     raise
                 except MeshdevError as error:
-                    self._trouble(error)
+                    self._on_error(error)
                     if isinstance(error, ConfigError):  # CredentialError is its kind
                         pause = CREDENTIALS_SECONDS
-            if told == self._state.value.lease_status():
-                self._said.set()
+            if written == self._state.value.lease_status():
+                self._written.set()
             await first_of(self._soon, pause)
             self._soon.clear()
 
-    async def said(self) -> None:
+    async def written(self) -> None:
         """Return when the Lease says what is so now, or when that takes too long."""
-        self._said.clear()
+        self._written.clear()
         self._soon.set()
-        await first_of(self._said, _SAID_SECONDS)
+        await first_of(self._written, _WRITTEN_SECONDS)
 
 
-async def keep_out(
-    pods: Pods, claim: Claim, look: Callable[[], Awaitable[Mapping[str, Replica]]], trouble: Trouble
+async def exclude_foreign_pods(
+    pods: Pods, claim: Claim, look: Callable[[], Awaitable[Mapping[str, Replica]]], on_error: OnError
 ) -> None:
     """Leave pods out of the claim that are none of the workload's any more, for ever; *look* lists those that are."""
     while True:
@@ -84,7 +84,7 @@ async def keep_out(
             try:
                 pods.listed(await look(), suspects)
             except MeshdevError as error:
-                trouble(error)
+                on_error(error)
                 pause = _RETRY_SECONDS
         claim.exclude(pods.left())
         await asyncio.sleep(pause)
@@ -97,7 +97,9 @@ async def first_of(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-async def watched(api: KubeApi, held: Held, observer: Observer, note: Callable[[str], None], trouble: Trouble) -> None:
+async def watch_lease(
+    api: KubeApi, held: Held, observer: Observer, note: Callable[[str], None], on_error: OnError
+) -> None:
     """Raises LostError when it is over: taken over, deleted, or another one was first. Says who has it, or why.
 
     *observer* sees everything that changes, so that whoever leaves later knows which others are renewed.
@@ -107,7 +109,7 @@ async def watched(api: KubeApi, held: Held, observer: Observer, note: Callable[[
 
     def broken(error: MeshdevError) -> None:
         observer.blind()
-        trouble(error)
+        on_error(error)
 
     try:
         async with (

@@ -11,7 +11,7 @@ from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import LocalPort
 
 
-class Story(Protocol):
+class ProgressReporter(Protocol):
     """Whoever waits for the intercept hears how far it is."""
 
     def step(self, name: str, text: str) -> None:
@@ -76,8 +76,8 @@ class Link(Protocol):
         spec: Spec,
         *,
         reset_older: bool,
-        reported: Callable[[Report], None],
-        looked: Callable[[tuple[LocalPort, ...]], None],
+        on_report: Callable[[Report], None],
+        on_local: Callable[[tuple[LocalPort, ...]], None],
     ) -> AbstractAsyncContextManager[Claim]:
         """Claim *spec*'s traffic; *reported* gets what pods report.
 

@@ -24,7 +24,7 @@ from meshdev.wire.session_intercepts import Strategy
 
 
 @dataclass(frozen=True)
-class Plan:
+class InterceptPlan:
     """What will be done; nothing of it is yet."""
 
     resolved: Resolved
@@ -51,7 +51,7 @@ class Plan:
         return f"{self.spec.workload} in namespace {self.spec.workload.namespace}, {many}, {served}"
 
 
-async def look(link: Link, intent: Intent, namespace: str) -> Plan:
+async def look(link: Link, intent: Intent, namespace: str) -> InterceptPlan:
     """Raises InterceptError, AdmissionError, ForbiddenError, ClusterError: what would keep it from coming up."""
     resolved = await resolve(link.api, intent.target, namespace)
     ports = resolve_ports(intent.ports, resolved.ports, intent.mode, str(intent.target))
@@ -69,7 +69,7 @@ async def look(link: Link, intent: Intent, namespace: str) -> Plan:
     await _refuse_shared(link.api, resolved, pods)
     sidecar = SidecarSpec(terms.image, terms.manager, link.manager_namespace, resolved.workload.uid)
     strategy = await choose(link.api, resolved, pods, sidecar, intent.strategy)
-    return Plan(resolved, spec, sidecar, strategy, len(pods))
+    return InterceptPlan(resolved, spec, sidecar, strategy, len(pods))
 
 
 def _rights(namespace: str) -> tuple[Access, ...]:

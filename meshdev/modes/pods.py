@@ -44,7 +44,7 @@ class Pods:
         self._reports: dict[str, Report] = {}
         self._gone = InterceptCounts()
         self._since: dict[tuple[str, str], float] = {}
-        self._deaf: dict[tuple[str, str], float] = {}  # (pod, port): since when nothing listens there
+        self._without_listener: dict[tuple[str, str], float] = {}  # (pod, port): since when nothing listens there
         self._served: set[str] = set()  # pods that had a listener on every port
         self._known = False  # whether the watch tells what there is
         self._outside: dict[str, float] = {}
@@ -78,9 +78,9 @@ class Pods:
         else:
             self._served.discard(report.pod)
         pending = () if report.state == "gone" else report.pending
-        others = {key: since for key, since in self._deaf.items() if key[0] != report.pod}
-        self._deaf = others | {
-            (report.pod, port): self._deaf.get((report.pod, port), self._clock()) for port in pending
+        others = {key: since for key, since in self._without_listener.items() if key[0] != report.pod}
+        self._without_listener = others | {
+            (report.pod, port): self._without_listener.get((report.pod, port), self._clock()) for port in pending
         }
 
     def state(self, up: int, ports: Sequence[Port]) -> PodsState:
@@ -114,7 +114,7 @@ class Pods:
         return sum(
             self._why_not(replica, up) is None
             and not self._pending(replica.name)
-            and (replica.name in self._served or not self._young(replica.name))
+            and (replica.name in self._served or not self._soon_pending(replica.name))
             for replica in self._counting()
         )
 
@@ -133,11 +133,15 @@ class Pods:
 
     def _pending(self, pod: str) -> set[str]:
         now = self._clock()
-        return {port for (name, port), since in self._deaf.items() if name == pod and now - since >= LISTENER_SECONDS}
+        return {
+            port
+            for (name, port), since in self._without_listener.items()
+            if name == pod and now - since >= LISTENER_SECONDS
+        }
 
-    def _young(self, pod: str) -> set[str]:
+    def _soon_pending(self, pod: str) -> set[str]:
         """Ports that may get their listener at any moment."""
-        return {port for name, port in self._deaf if name == pod} - self._pending(pod)
+        return {port for name, port in self._without_listener if name == pod} - self._pending(pod)
 
     def waiting(self, up: int) -> str | None:
         """What the first pod waits for; None when all have taken it."""
@@ -147,8 +151,8 @@ class Pods:
             if (why := self._why_not(replica, up) or self._listener_wanted(replica)) is not None
         ]
         if not self.total:
-            homeless = next(self._homeless(), None)
-            return f"pod {homeless.name} to get a node; {homeless.stuck}" if homeless else "a pod"
+            unscheduled = next(self._unscheduled(), None)
+            return f"pod {unscheduled.name} to get a node; {unscheduled.stuck}" if unscheduled else "a pod"
         return reasons[0] if reasons else None
 
     def suspects(self) -> tuple[str, ...]:
@@ -184,7 +188,7 @@ class Pods:
         now = self._clock()
         seen: dict[tuple[str, str], float] = {}
         found: MeshdevError | None = None
-        for replica in [*self._counting(), *self._homeless()]:
+        for replica in [*self._counting(), *self._unscheduled()]:
             for kind, seconds, error in self._troubles(replica):
                 seen[replica.uid, kind] = since = self._since.get((replica.uid, kind), now)
                 if now - since >= seconds:
@@ -197,7 +201,7 @@ class Pods:
         waiting = (each for each in self._counting() if each.stuck and self._pending(each.name))
         return next((f"pod {each.name}: {each.stuck}" for each in waiting), "")
 
-    def _homeless(self) -> Iterator[Replica]:
+    def _unscheduled(self) -> Iterator[Replica]:
         """Pods without a node, where no other pod counts."""
         return (each for each in self._replicas.values() if not self.total and each.stuck and not each.leaving)
 
@@ -213,8 +217,8 @@ class Pods:
             if sidecar is None:
                 return f"a sidecar in pod {replica.name}"
             why = sidecar.reason or self._unknown.get(replica.name)
-            words = f": {why}" if why else ""
-            return f"the sidecar of pod {replica.name}, which is {sidecar.state}{words}"
+            reason = f": {why}" if why else ""
+            return f"the sidecar of pod {replica.name}, which is {sidecar.state}{reason}"
         if report.state != "acked" or report.up != up:
             return f"pod {replica.name} to take the route{f': {report.text}' if report.text else ''}"
         if self._tcp and report.return_path != "open" and not (self.proven and report.return_path == "refused"):
@@ -222,8 +226,8 @@ class Pods:
         return None
 
     def _listener_wanted(self, replica: Replica) -> str | None:
-        young = sorted(self._young(replica.name))
-        return f"something to listen on port {young[0]} of pod {replica.name}" if young else None
+        soon = sorted(self._soon_pending(replica.name))
+        return f"something to listen on port {soon[0]} of pod {replica.name}" if soon else None
 
     def _troubles(self, replica: Replica) -> Iterator[tuple[str, float, MeshdevError]]:
         """What is wrong with it now, and after how many seconds that is an error."""

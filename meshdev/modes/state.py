@@ -6,8 +6,8 @@
 from dataclasses import dataclass
 
 from meshdev.intercept import match
-from meshdev.intercept.lease import Status as LeaseStatus
-from meshdev.modes.plan import Plan
+from meshdev.intercept.lease import LeaseStatus
+from meshdev.modes.plan import InterceptPlan
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import Report
 from meshdev.wire.session_intercepts import InterceptStatus, LocalPort, PendingListener
@@ -35,7 +35,7 @@ class InterceptState:
     since: float
     """When it was asked for, on the monotonic clock."""
     detached: bool = False
-    plan: Plan | None = None
+    plan: InterceptPlan | None = None
     """None while its target is still looked at."""
     proven: bool = False
     """Every pod that counts has reached this machine."""

@@ -1,4 +1,4 @@
-"""One intercept between the manager and this machine: its relays, the programs they lead to, what pods report."""
+"""One intercept between the manager and this machine: relays, the programs they are forwarded to, reports of pods."""
 
 import asyncio
 import logging
@@ -14,8 +14,8 @@ from meshdev.errors import FirewallError, InterceptError, MeshdevError, Protocol
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
 from meshdev.session.laptop import Laptop
-from meshdev.session.local import LocalPorts, Target
-from meshdev.session.way import Acceptor, acceptor
+from meshdev.session.local import LocalPorts, LocalTarget
+from meshdev.session.return_path import Acceptor, accepting
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.intercepts import Relay, Relays, Report
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 RELAYS_SECONDS: Final = 10.0
 #: Envoys take a withdrawal in milliseconds. Pods that are lost at this very moment are not waited for longer.
 GONE_SECONDS: Final = 5.0
-#: After the helper could not lead a relay.
-LEAD_AGAIN_SECONDS: Final = 1.0
+#: After the helper could not forward a relay.
+FORWARD_RETRY_SECONDS: Final = 1.0
 
 _LOOPBACK: Final = IPv4Address("127.0.0.1")
 
 
-class Leading:
-    """Which relays lead to which programs of this machine, for all intercepts of one session."""
+class RelayForwarding:
+    """Which relays are forwarded to which programs of this machine, for all intercepts of one session."""
 
     def __init__(self, laptop: Laptop) -> None:
         self._laptop = laptop
@@ -51,7 +51,7 @@ class Leading:
             self._targets[id_] = targets
             if not targets:
                 del self._targets[id_]
-            await self._laptop.routing.relayed()
+            await self._laptop.routing.use_relays()
             await self._laptop.helper.set_relays(each for some in self._targets.values() for each in some)
             self._known = True
 
@@ -63,7 +63,7 @@ class Claimant:
         self.pool = pool
         self.laptop = laptop
         self.ports = ports
-        self.leading = Leading(laptop)
+        self.forwarding = RelayForwarding(laptop)
 
     @asynccontextmanager
     async def claim(
@@ -71,21 +71,22 @@ class Claimant:
         spec: Spec,
         *,
         reset_older: bool,
-        reported: Callable[[Report], None],
-        looked: Callable[[tuple[LocalPort, ...]], None],
+        on_report: Callable[[Report], None],
+        on_local: Callable[[tuple[LocalPort, ...]], None],
     ) -> AsyncIterator["SessionClaim"]:
         """See :meth:`meshdev.modes.link.Link.claim`."""
         claims = self.pool.claims
-        async with acceptor() as trial, asyncio.TaskGroup() as group:
-            claim = SessionClaim(spec, self, trial, reported, looked)
-            claims.listen(spec.id, claim.heard)
+        async with accepting() as acceptor, asyncio.TaskGroup() as group:
+            claim = SessionClaim(spec, self, acceptor, on_report, on_local)
+            claims.listen(spec.id, claim.on_message)
             try:
                 claims.declare(spec.id, specs.encode(spec), reset_older=reset_older)
                 following = group.create_task(claim.follow())
                 with ExitStack() as watches:
                     watches.callback(following.cancel)
                     for port in spec.ports:
-                        watches.callback(self.ports.watch(port.local, port.transport, partial(claim.looked, port)))
+                        on_target = partial(claim.on_target, port)
+                        watches.callback(self.ports.watch(port.local, port.transport, on_target))
                     yield claim
             finally:
                 claims.withdraw(spec.id)
@@ -93,7 +94,7 @@ class Claimant:
                     await claim.gone()
                 finally:
                     claims.ignore(spec.id)
-                    await self.leading.set(spec.id, ())
+                    await self.forwarding.set(spec.id, ())
 
 
 class SessionClaim:
@@ -103,44 +104,47 @@ class SessionClaim:
         self,
         spec: Spec,
         claimant: Claimant,
-        trial: Acceptor,
-        reported: Callable[[Report], None],
-        looked: Callable[[tuple[LocalPort, ...]], None],
+        acceptor: Acceptor,
+        on_report: Callable[[Report], None],
+        on_local: Callable[[tuple[LocalPort, ...]], None],
     ) -> None:
         self._spec = spec
         self._pool = claimant.pool
         self._laptop = claimant.laptop
-        self._leading = claimant.leading
-        self._trial: Acceptor | None = trial
-        self._reported = reported
-        self._tell_local = looked
+        self._forwarding = claimant.forwarding
+        self._acceptor: Acceptor | None = acceptor
+        """None once the return path has been probed."""
+        self._on_report = on_report
+        self._on_local = on_local
         self._relays: Relays | None = None
-        self._pod: str | None = None
+        """The manager's last answer."""
+        self._manager_pod: str | None = None
+        """Who gave it."""
         self._answered = asyncio.Event()
-        self._looked: dict[Port, Target | None] = {}
-        self._all_looked = asyncio.Event()
-        self._dirty = asyncio.Event()
-        self._tried = False
-        self._there: dict[str, Report] = {}
-        self._nobody = asyncio.Event()
-        self._nobody.set()
+        self._targets: dict[Port, LocalTarget | None] = {}
+        self._all_known = asyncio.Event()
+        self._outdated = asyncio.Event()
+        self._probed = False
+        self._reports: dict[str, Report] = {}
+        self._no_reports = asyncio.Event()
+        self._no_reports.set()
 
     async def ready(self) -> None:
-        """Relays are there, and a connection that they bring comes in here."""
+        """There are relays, and this machine lets in a connection that they bring."""
         try:
             async with asyncio.timeout(RELAYS_SECONDS):
                 await self._answered.wait()
-                await self._all_looked.wait()
+                await self._all_known.wait()
         except TimeoutError:
             raise TunnelError(f"the manager did not answer within {RELAYS_SECONDS:.0f} seconds") from None
-        await self._try_the_way_in(self._taken())
-        self._tried = True
-        await self._lead()
+        await self._probe_packet_filters(self._accepted())
+        self._probed = True
+        await self._forward()
 
     async def proven(self) -> None:
         """A program that does not listen is refused from now on."""
-        self._trial = None
-        await self._lead()
+        self._acceptor = None
+        await self._forward()
 
     def agents(self, keys: Collection[str]) -> None:
         """The pods that it reaches."""
@@ -150,123 +154,120 @@ class SessionClaim:
         """Leave these pods out of it."""
         self._pool.claims.exclude(self._spec.id, pods)
 
-    def heard(self, message: Relays | Report) -> None:
-        """What the manager says of this intercept; after a lost carrier, and from a new manager, once more."""
+    def on_message(self, message: Relays | Report) -> None:
+        """A message of the manager; after a lost carrier, and from a new manager, all of them come again."""
         if isinstance(message, Report):
-            self._there.pop(message.pod, None)
+            self._reports.pop(message.pod, None)
             if message.state != "gone":
-                self._there[message.pod] = message
-            (self._nobody.clear if self._there else self._nobody.set)()
-            self._reported(message)
+                self._reports[message.pod] = message
+            (self._no_reports.clear if self._reports else self._no_reports.set)()
+            self._on_report(message)
         elif message.relays or message.error:
-            self._meet(message)
+            self._forget_former_manager(message)
             self._relays = message
             self._answered.set()
-            self._dirty.set()
+            self._outdated.set()
 
-    def _meet(self, message: Relays) -> None:
-        """A manager that made relays anew: which pods have the route, and which are gone since, only it can say."""
-        welcome = self._pool.welcome
-        pod = welcome.pod if welcome is not None else None
-        if self._relays is not None and (self._pod, self._relays.relays) != (pod, message.relays):
-            former, self._there = self._there, {}
-            self._nobody.set()
+    def _forget_former_manager(self, message: Relays) -> None:
+        """Only a manager that made relays anew can report which pods have the route, and which are gone since."""
+        pod = self._pool.welcome.pod if self._pool.welcome is not None else None
+        if self._relays is not None and (self._manager_pod, self._relays.relays) != (pod, message.relays):
+            former, self._reports = self._reports, {}
+            self._no_reports.set()
             for each in former.values():  # what was counted stays counted
-                self._reported(replace(each, state="joined", text="", up=0, return_path="untried"))
-        self._pod = pod
+                self._on_report(replace(each, state="joined", text="", up=0, return_path="untried"))
+        self._manager_pod = pod
 
-    def looked(self, port: Port, target: Target | None) -> None:
+    def on_target(self, port: Port, target: LocalTarget | None) -> None:
         """What listens at the port of this machine now."""
-        before = self._looked.get(port)
-        self._looked[port] = target
-        if len(self._looked) == len(self._spec.ports):
-            self._all_looked.set()
+        before = self._targets.get(port)
+        self._targets[port] = target
+        if len(self._targets) == len(self._spec.ports):
+            self._all_known.set()
         if before is not None and target is None:
-            self._tell(port, up=False)  # the route first: what is refused meanwhile falls back
-        up = {each for each, found in self._looked.items() if found is not None}
-        self._tell_local(tuple(LocalPort(each.local, each.transport, each in up) for each in self._spec.ports))
-        self._dirty.set()
+            self._announce(port, up=False)  # the route first: what is refused meanwhile falls back
+        up = {each for each, found in self._targets.items() if found is not None}
+        self._on_local(tuple(LocalPort(each.local, each.transport, each in up) for each in self._spec.ports))
+        self._outdated.set()
 
     async def follow(self) -> None:
-        """Lead to where programs listen, whenever that has changed; the manager is told afterwards.
+        """Forward to where programs listen, whenever that has changed; the manager hears of it afterwards.
 
         Raises InterceptError when a manager does not take the intercept any more.
         """
         while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            if not self._tried:
-                continue  # nothing may lead elsewhere while the way is tried
+            await self._outdated.wait()
+            self._outdated.clear()
+            if not self._probed:
+                continue  # nothing may be forwarded elsewhere while the packet filters are probed
             try:
-                self._taken()
-                await self._lead()
+                self._accepted()
+                await self._forward()
             except InterceptError:
                 raise
             except MeshdevError as error:
                 log.warning("relays of %s: %s", self._spec.workload, error.message)
-                await asyncio.sleep(LEAD_AGAIN_SECONDS)
-                self._dirty.set()
+                await asyncio.sleep(FORWARD_RETRY_SECONDS)
+                self._outdated.set()
 
     async def gone(self) -> None:
         """Return when every pod that knew of it has let go, or cannot be asked."""
         if self._pool.connected():
             try:
                 # Not asyncio.timeout: see modes/holding.py, whoever leaves was cancelled.
-                await asyncio.wait_for(self._nobody.wait(), GONE_SECONDS)
+                await asyncio.wait_for(self._no_reports.wait(), GONE_SECONDS)
             except TimeoutError:
-                log.warning("%s: no word from %s", self._spec.workload, ", ".join(sorted(self._there)))
+                log.warning("%s: no report from %s", self._spec.workload, ", ".join(sorted(self._reports)))
 
-    def _taken(self) -> Relays:
+    def _accepted(self) -> Relays:
+        """The manager's answer. Raises InterceptError where it refuses."""
         relays = self._relays or Relays(self._spec.id)
         if relays.error is not None:
-            # What this meshdev says and a manager cannot read was added since.
-            older = relays.error.code == ProtocolError.code
+            hint = "it may be older than this meshdev: meshdev disconnect, then meshdev connect --upgrade"
             raise InterceptError(
                 f"the manager refuses the intercept: {relays.error.reason}",
-                hint="it may be older than this meshdev: meshdev disconnect, then meshdev connect --upgrade"
-                if older
-                else None,
+                # What a manager cannot read was added to the protocol since.
+                hint=hint if relays.error.code == ProtocolError.code else None,
             )
         return relays
 
-    def _tell(self, port: Port, *, up: bool) -> None:
+    def _announce(self, port: Port, *, up: bool) -> None:
         self._pool.claims.local(self._spec.id, port.remote, port.transport, up)
 
-    async def _lead(self) -> None:
-        """Lead every relay to its program, then tell the manager which are up."""
+    async def _forward(self) -> None:
+        """Forward every relay to its program, then announce which are up."""
         ports = {(port.remote, port.transport): port for port in self._spec.ports}
-        looked = dict(self._looked)
-        led = ((each, ports.get((each.remote, each.protocol))) for each in self._taken().relays)
-        await self._leading.set(self._spec.id, tuple(self._target(each, port) for each, port in led if port))
-        for port, target in looked.items():
-            if self._looked[port] == target:  # what has changed meanwhile is led to next
-                self._tell(port, up=target is not None)
+        targets = dict(self._targets)
+        relays = ((each, ports.get((each.remote, each.protocol))) for each in self._accepted().relays)
+        await self._forwarding.set(self._spec.id, tuple(self._target(each, port) for each, port in relays if port))
+        for port, target in targets.items():
+            if self._targets[port] == target:  # what has changed meanwhile is forwarded to next
+                self._announce(port, up=target is not None)
 
     def _target(self, relay: Relay, port: Port) -> RelayTarget:
-        target = self._looked.get(port)
+        target = self._targets.get(port)
         if target is None:
-            # Nobody listens. As long as pods still have to prove the way, somebody answers them.
-            trial = self._trial if relay.protocol == "tcp" else None
-            target = trial.target if trial is not None else Target(_LOOPBACK, port.local)
+            # Nobody listens. As long as pods still have to probe the return path, somebody answers them.
+            acceptor = self._acceptor if relay.protocol == "tcp" else None
+            target = acceptor.target if acceptor is not None else LocalTarget(_LOOPBACK, port.local)
         address = target.address
         if address.is_unspecified and self._pool.welcome is not None:
             address = self._pool.welcome.address
         return RelayTarget(relay.relay, relay.protocol, address, target.port)
 
-    async def _try_the_way_in(self, relays: Relays) -> None:
-        """A packet as a relay brings it, handed to this machine's kernel."""
+    async def _probe_packet_filters(self, relays: Relays) -> None:
+        """Hand this machine's kernel a packet as a relay brings it. Raises FirewallError where it is dropped."""
         relay = next((each.relay for each in relays.relays if each.protocol == "tcp"), None)
-        welcome = self._pool.welcome
+        welcome, acceptor = self._pool.welcome, self._acceptor
         gateway = gateway_of(welcome.address) if welcome is not None else None
-        if relay is None or self._trial is None or welcome is None or gateway is None:
+        if relay is None or acceptor is None or welcome is None or gateway is None:
             return
-        target = self._trial.target
-        await self._leading.set(self._spec.id, (RelayTarget(relay, "tcp", target.address, target.port),))
-        queue = self._laptop.device.queues[0]
-        if not await self._trial.lets_in(queue, gateway, welcome.address, relay):
+        target, device = acceptor.target, self._laptop.device
+        await self._forwarding.set(self._spec.id, (RelayTarget(relay, "tcp", target.address, target.port),))
+        if not await acceptor.passes(device.queues[0], gateway, welcome.address, relay):
             raise FirewallError(
-                f"a packet filter of this machine drops what comes in from {self._laptop.device.name}: "
+                f"a packet filter of this machine drops what comes in from {device.name}: "
                 "requests of the cluster could not reach the local program",
-                hint=f"let it in, for instance: nft insert rule inet filter input iifname {self._laptop.device.name} "
+                hint=f"let it in, for instance: nft insert rule inet filter input iifname {device.name} "
                 "accept; what filters: nft list ruleset, iptables-save, ufw status, firewall-cmd --list-all",
             )

@@ -174,9 +174,11 @@ class Cluster:
         api = self.api
         await routing.keep_outside(await advertised_addresses(api))
         ranges, addresses = asyncio.Event(), asyncio.Event()
-        group.create_task(self._follow(lambda: watch_ranges(api, log.info, _log_trouble), routing.trust, ranges))
+        group.create_task(self._follow(lambda: watch_ranges(api, log.info, _log_trouble), routing.set_ranges, ranges))
         group.create_task(
-            self._follow(lambda: watch_addresses(api, api.namespace, log.info, _log_trouble), routing.want, addresses)
+            self._follow(
+                lambda: watch_addresses(api, api.namespace, log.info, _log_trouble), routing.set_objects, addresses
+            )
         )
         try:
             async with asyncio.timeout(ADDRESSES_SECONDS):

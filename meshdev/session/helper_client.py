@@ -57,7 +57,7 @@ R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True)
-class DnsEar:
+class DnsListener:
     """A UDP and a TCP listener at one address and port, non-blocking. The holder closes them."""
 
     at: ListenerAddress
@@ -66,22 +66,22 @@ class DnsEar:
 
 
 @dataclass(frozen=True)
-class DnsEars:
+class ForwarderSockets:
     """The forwarder's sockets: listeners, and for each former resolver marked UDP sockets connected to it (maybe none).
 
     All non-blocking. The holder closes them. ``containers`` says why containers of this machine do not reach the
     cluster; None where they do or there are none.
     """
 
-    ears: tuple[DnsEar, ...]
+    listeners: tuple[DnsListener, ...]
     upstreams: dict[IPAddress, tuple[socket.socket, ...]]
     containers: str | None = None
 
     def close(self) -> None:
         """Close every socket."""
-        for ear in self.ears:
-            ear.udp.close()
-            ear.tcp.close()
+        for listener in self.listeners:
+            listener.udp.close()
+            listener.tcp.close()
         for some in self.upstreams.values():
             for sock in some:
                 sock.close()
@@ -143,12 +143,12 @@ class HelperClient:
         """Add these to the device's routes; which of them are in force now."""
         return (await self._call(AddRoutes(tuple(routes)), RoutesSet))[0]
 
-    async def dns_sockets(self, upstreams: Iterable[IPAddress]) -> DnsEars:
+    async def dns_sockets(self, upstreams: Iterable[IPAddress]) -> ForwarderSockets:
         """Sockets for the forwarder."""
         opened, fds = await self._call(DnsSockets(tuple(upstreams)), DnsOpened)
         sockets = iter([socket.socket(fileno=fd) for fd in fds])
-        return DnsEars(
-            tuple(DnsEar(at, next(sockets), next(sockets)) for at in opened.listeners),
+        return ForwarderSockets(
+            tuple(DnsListener(at, next(sockets), next(sockets)) for at in opened.listeners),
             {found.address: tuple(itertools.islice(sockets, found.sockets)) for found in opened.upstreams},
             opened.containers,
         )

@@ -36,7 +36,7 @@ LIVE_SECONDS: Final = 0.5
 _MAX_NOTES: Final = 8
 
 
-class _Story:
+class _StreamProgress:
     """Tells the client of a stream."""
 
     def __init__(self, exchange: Exchange) -> None:
@@ -80,7 +80,7 @@ class _Running:
 
 
 class NotConnected:
-    """Stands for :class:`Intercepts` before there is a connection."""
+    """Stands for :class:`SessionIntercepts` before there is a connection."""
 
     async def stream(self, _request: InterceptRequest, _exchange: Exchange) -> None:
         """Refuse it."""
@@ -92,15 +92,15 @@ class NotConnected:
 
 
 @asynccontextmanager
-async def intercepting(cluster: Cluster, laptop: Laptop, pool: Pool, holder: str) -> AsyncIterator["Intercepts"]:
-    """Intercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
+async def intercepting(cluster: Cluster, laptop: Laptop, pool: Pool, holder: str) -> AsyncIterator["SessionIntercepts"]:
+    """SessionIntercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
     ports = LocalPorts()
     # Two groups: should the looking break, intercepts are ended by close, and not once more by their group.
     async with asyncio.TaskGroup() as around:
         looking = around.create_task(ports.run())
         try:
             async with asyncio.TaskGroup() as group:
-                intercepts = Intercepts(cluster, Claimant(pool, laptop, ports), holder, group)
+                intercepts = SessionIntercepts(cluster, Claimant(pool, laptop, ports), holder, group)
                 try:
                     yield intercepts
                 finally:
@@ -109,7 +109,7 @@ async def intercepting(cluster: Cluster, laptop: Laptop, pool: Pool, holder: str
             looking.cancel()
 
 
-class Intercepts:
+class SessionIntercepts:
     """All of one session, made by :func:`intercepting`. It is the :class:`meshdev.modes.link.Link` of each."""
 
     def __init__(self, cluster: Cluster, claimant: Claimant, holder: str, group: asyncio.TaskGroup) -> None:
@@ -214,16 +214,18 @@ class Intercepts:
             raise InterceptError("the connection is about to end", hint="try again")
         wanted = intent(request)
         state = Published(InterceptState(time.monotonic(), detached=request.detach))
-        task = self._group.create_task(self._hold(wanted, _Story(exchange), state))
+        task = self._group.create_task(self._hold(wanted, _StreamProgress(exchange), state))
         running = _Running(wanted, wanted.namespace or self.namespace, state, task)
         self._running.append(running)
         task.add_done_callback(lambda _: self._running.remove(running))
         return running
 
-    async def _hold(self, wanted: Intent, story: _Story, state: Published[InterceptState]) -> MeshdevError | None:
+    async def _hold(
+        self, wanted: Intent, progress: _StreamProgress, state: Published[InterceptState]
+    ) -> MeshdevError | None:
         outcome: MeshdevError
         try:
-            await hold(self, wanted, story, state)
+            await hold(self, wanted, progress, state)
         except MeshdevError as error:
             outcome = error
         except Exception as error:  # an edge: who asked is told, the log has all, the connection goes on

@@ -114,7 +114,7 @@ class Laptop:
         answer = await self.helper.set_address(welcome.address, welcome.mtu)
         if answer.note:
             self._progress.note(f"no packet filter guards the device: {answer.note}")
-        await self.routing.moved(welcome)
+        await self.routing.set_address(welcome)
         self.situation.publish(replace(self.situation.value, address=welcome.address))
 
     async def keep_beating(self) -> None:

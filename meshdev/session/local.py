@@ -36,27 +36,27 @@ Look = Callable[[int, Transport], Family | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LocalTarget:
     """Where the helper leads connections; 0.0.0.0 stands for the session's own address."""
 
     address: IPv4Address
     port: int
 
 
-Changed = Callable[[Target | None], None]
+Changed = Callable[[LocalTarget | None], None]
 
 
 @dataclass(eq=False, slots=True)
 class _Watcher:
     changed: Changed
-    told: bool = False
+    notified: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class _Port:
     number: int
     transport: Transport
-    target: Target | None = None
+    target: LocalTarget | None = None
     copier: Copier | None = None
     watchers: list[_Watcher] = field(default_factory=list)
 
@@ -115,20 +115,20 @@ class LocalPorts:
         except OSError as error:
             log.debug("nobody knows who listens on %d/%s: %s", port.number, port.transport, error)
         for watcher in list(port.watchers):
-            if watcher in port.watchers and (not watcher.told or port.target != before):
-                watcher.told = True
+            if watcher in port.watchers and (not watcher.notified or port.target != before):
+                watcher.notified = True
                 watcher.changed(port.target)
 
-    async def _find(self, port: _Port, family: Family | None, connections: asyncio.TaskGroup) -> Target | None:
+    async def _find(self, port: _Port, family: Family | None, connections: asyncio.TaskGroup) -> LocalTarget | None:
         if family != "ipv6":
             _close(port)
-            return Target(_ANY if family == "any" else _IPV4, port.number) if family else None
+            return LocalTarget(_ANY if family == "any" else _IPV4, port.number) if family else None
         if port.copier is None:
             port.copier = await open_copier(port.number, port.transport, connections)
             if not port.watchers:  # stopped meanwhile
                 _close(port)
                 return None
-        return Target(_IPV4, port.copier.port)
+        return LocalTarget(_IPV4, port.copier.port)
 
 
 def _close(port: _Port) -> None:
@@ -149,10 +149,10 @@ def kernel_look() -> Iterator[Look]:
             netlink = undo.enter_context(Netlink(diag.NETLINK_SOCK_DIAG))
         except OSError as error:
             log.warning("the kernel does not tell who listens: %s", error)
-        told = {each for each in TRANSPORTS if netlink is not None and _tells(netlink, each)}
+        notified = {each for each in TRANSPORTS if netlink is not None and _answers(netlink, each)}
 
         def look(port: int, transport: Transport) -> Family | None:
-            if netlink is None or transport not in told:
+            if netlink is None or transport not in notified:
                 return "ipv4"
             found = _open(netlink, _IPV4, port, transport)
             if found is not None:
@@ -162,7 +162,7 @@ def kernel_look() -> Iterator[Look]:
         yield look
 
 
-def _tells(netlink: Netlink, transport: Transport) -> bool:
+def _answers(netlink: Netlink, transport: Transport) -> bool:
     try:
         netlink.dump(diag.sockets_dump(diag.AF_INET, _PROTOCOLS[transport], ()))
     except OSError as error:

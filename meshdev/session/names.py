@@ -178,7 +178,8 @@ class Names:
             ],
         )
         listening = [
-            (ear.udp, ear.tcp, (str(ear.at.server), DNS_PORT) if ear.at.server else None) for ear in sockets.ears
+            (listener.udp, listener.tcp, (str(listener.at.server), DNS_PORT) if listener.at.server else None)
+            for listener in sockets.listeners
         ]
         return Forwarder(listening, cluster=self._cluster(), former=former)
 
@@ -245,6 +246,6 @@ class Names:
             nameserver=ClusterNameserver(str(self._nameserver)),
             up=self._pool.connected,
             inside=self._laptop.routing.inside,
-            route=self._laptop.routing.name,
+            route=self._laptop.routing.route_answers,
             failed=self._note_failure,
         )

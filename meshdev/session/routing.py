@@ -35,7 +35,7 @@ TRANSLATIONS_SECONDS: Final = 15.0
 
 
 class Routing:
-    """The routes of one connection. Nothing is applied before :meth:`moved` told of the first address.
+    """The routes of one connection. Nothing is applied before :meth:`set_address` told of the first address.
 
     *look* reads what the laptop's network is without us. Every method raises RouteError where the helper does.
     """
@@ -45,7 +45,7 @@ class Routing:
     ) -> None:
         self._helper = helper
         self._look = look
-        self._wish = DesiredRoutes(also=_networks("--also", also), never=_networks("--never", never))
+        self._desired = DesiredRoutes(also=_networks("--also", also), never=_networks("--never", never))
         self._seen: frozenset[IPv4Address] = frozenset()
         self._trust = Trust()
         self._judge = Judge(LaptopNetwork(), self._trust)
@@ -88,44 +88,44 @@ class Routing:
 
     async def keep_outside(self, addresses: Iterable[IPAddress]) -> None:
         """These must never take the tunnel, as it goes there itself; earlier ones stay outside too."""
-        outside = tuple(dict.fromkeys((*addresses, *self._wish.outside)))[:MAX_OUTSIDE]
-        if set(outside) != set(self._wish.outside):
-            self._wish = replace(self._wish, outside=outside)
+        outside = tuple(dict.fromkeys((*addresses, *self._desired.outside)))[:MAX_OUTSIDE]
+        if set(outside) != set(self._desired.outside):
+            self._desired = replace(self._desired, outside=outside)
             await self._apply()
 
-    async def moved(self, welcome: Welcome) -> None:
+    async def set_address(self, welcome: Welcome) -> None:
         """The device has the address of *welcome*: apply everything, from that address on."""
         self._trust = replace(self._trust, manager=frozenset({welcome.pod_address, *welcome.nameservers}))
         self._gateway = gateway_of(welcome.address)
         self._planned = None
         await self._apply()
 
-    async def trust(self, found: ClusterRanges) -> None:
+    async def set_ranges(self, found: ClusterRanges) -> None:
         """The ranges of the cluster, as far as the user may see them."""
         ranges = found.services | found.pods
         self._trust = replace(self._trust, ranges=ranges, nodes=found.nodes)
-        self._wish = replace(self._wish, ranges=tuple(sorted(ranges)))
+        self._desired = replace(self._desired, ranges=tuple(sorted(ranges)))
         await self._apply()
 
-    async def want(self, hosts: frozenset[IPv4Address]) -> None:
+    async def set_objects(self, hosts: frozenset[IPv4Address]) -> None:
         """Addresses of Services and endpoints that the user may see."""
         self._seen = hosts
         await self._apply()
 
-    async def relayed(self) -> None:
+    async def use_relays(self) -> None:
         """From now on relays are used: what they bring comes from the manager's own address in the session's pool."""
         if not self._relayed:
             self._relayed = True
             await self._apply()
 
-    async def name(self, answers: frozenset[Named]) -> None:
+    async def route_answers(self, answers: frozenset[Named]) -> None:
         """Route what cluster DNS answered where that may be, before the answer is handed out."""
         new = False
         for named in answers:
             if named.address in self._named:
                 self._named[named.address] = self._named.pop(named.address)
             elif not self.inside(named.address):
-                reason = self._against(named)
+                reason = self._refusal(named)
                 if reason is None:
                     self._named[named.address] = named
                     new = True
@@ -164,30 +164,30 @@ class Routing:
                 self._at_first = frozenset(own.network for own in self._laptop.networks)
             gateway = (self._gateway,) if self._relayed and self._gateway else ()
             self._judge = Judge(self._laptop, self._trust)
-            named = [each.address for each in self._named.values() if self._against(each) is None]
+            named = [each.address for each in self._named.values() if self._refusal(each) is None]
             seen = {each: self._judge.refusal(each, "object") for each in sorted(self._seen)}
             objects = [address for address, reason in seen.items() if reason is None]
             # The plan keeps the first ones where there are too many: a name never takes the place of an object.
             hosts = dict.fromkeys((*gateway, *sorted(self._trust.manager), *objects, *reversed(named)))
-            made = plan(self._laptop, replace(self._wish, hosts=tuple(hosts)))
+            made = plan(self._laptop, replace(self._desired, hosts=tuple(hosts)))
             if self._refused or made.routes != self._planned:
                 before = self._routes
-                self._refused = await self._tell(made.routes)
+                self._refused = await self._set_routes(made.routes)
                 if self._routes != before:
                     log.info("%d routes: %s", len(self._routes), self.describe())
-            self._note((*made.notes, *self._object_notes(seen)))
-            wanted = replace(self._wish, hosts=(*self._trust.manager, *self._seen, *self._named))
+            self._keep_notes((*made.notes, *self._object_notes(seen)))
+            wanted = replace(self._desired, hosts=(*self._trust.manager, *self._seen, *self._named))
             self._between = came_between(self._laptop, wanted, self._routes, self._at_first)
 
-    def _against(self, named: Named) -> str | None:
+    def _refusal(self, named: Named) -> str | None:
         """Why that answer is not routed, in a few words."""
-        if not may_route(named.address, self._laptop, self._wish):
+        if not may_route(named.address, self._laptop, self._desired):
             return "this machine or the way to the cluster needs it outside of the tunnel"
         return self._judge.refusal(named.address, "service" if named.service else "name")
 
     def _refuse(self, named: Named, reason: str) -> None:
         sentence = f"{named.address} is not routed, though it is what {named.name} resolves to: {reason}."
-        if may_route(named.address, self._laptop, self._wish):
+        if may_route(named.address, self._laptop, self._desired):
             sentence += f" --also {named.address}/32 routes it."
         if self._refusals.add(named.address, sentence):
             log.warning("%s", sentence)
@@ -196,7 +196,7 @@ class Routing:
         """On Services and endpoints that are not routed; those that must stay outside are told by the plan."""
         by_reason: dict[str, list[IPv4Address]] = {}
         for address, reason in seen.items():
-            if reason and not self.inside(address) and may_route(address, self._laptop, self._wish):
+            if reason and not self.inside(address) and may_route(address, self._laptop, self._desired):
                 by_reason.setdefault(reason, []).append(address)
         return [
             f"{_some(addresses)}, of Services or endpoints in the namespace, "
@@ -204,13 +204,13 @@ class Routing:
             for reason, addresses in by_reason.items()
         ]
 
-    def _note(self, notes: Iterable[str]) -> None:
+    def _keep_notes(self, notes: Iterable[str]) -> None:
         before, self._notes = self._notes, tuple(notes)
         for text in self._notes:
             if text not in before:
                 log.warning("%s", text)
 
-    async def _tell(self, planned: tuple[IPv4Network, ...]) -> tuple[RefusedRoute, ...]:
+    async def _set_routes(self, planned: tuple[IPv4Network, ...]) -> tuple[RefusedRoute, ...]:
         """Have *planned* set. Mostly it is one address more: that is told alone."""
         before = set(self._planned or ())
         if not self._refused and before and before < set(planned):

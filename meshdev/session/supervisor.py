@@ -23,12 +23,12 @@ from meshdev.published import Published
 from meshdev.session.api import Exchange, serving
 from meshdev.session.cluster import Cluster, opened_cluster
 from meshdev.session.holder import holder
-from meshdev.session.intercepts import Intercepts, NotConnected, intercepting
+from meshdev.session.intercepts import NotConnected, SessionIntercepts, intercepting
 from meshdev.session.laptop import Laptop, opened_laptop
 from meshdev.session.names import Names
 from meshdev.session.progress import Progress
 from meshdev.session.state import SessionState
-from meshdev.tunnel.carrier import Dialled
+from meshdev.tunnel.carrier import CarrierConnection
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.session_api import (
@@ -65,7 +65,7 @@ class Supervisor:
         self.state = Published(SessionState(since=time.monotonic()))
         self._parts: list[Callable[[SessionState], SessionState]] = []
         """What of the connection exists so far: each adds what it knows to a state."""
-        self._intercepts: NotConnected | Intercepts = NotConnected()
+        self._intercepts: NotConnected | SessionIntercepts = NotConnected()
 
     def stop(self) -> None:
         """Undo everything and end; from a signal handler too."""
@@ -164,7 +164,7 @@ class Supervisor:
         return laptop
 
     @staticmethod
-    async def _dial(cluster: Cluster, laptop: Laptop) -> Dialled:
+    async def _dial(cluster: Cluster, laptop: Laptop) -> CarrierConnection:
         """A carrier. Where the API server's name leads now is kept out of the tunnel first: it may have moved."""
         await laptop.routing.keep_outside(await cluster.api.addresses())
         return await cluster.dial()

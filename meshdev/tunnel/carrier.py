@@ -27,7 +27,7 @@ WELCOME_SECONDS: Final = 5.0
 DOUBTFUL_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
 
 
-class Dialled(Protocol):
+class CarrierConnection(Protocol):
     """A port-forward that stands. ``kind`` is ``spdy`` or ``websocket``."""
 
     @property
@@ -57,7 +57,7 @@ class Carrier:
     def __init__(
         self,
         loop: Loop,
-        dialled: Dialled,
+        dialled: CarrierConnection,
         queue: TunQueue | None,
         on_intercept: Callable[[Relays | Report], None] | None = None,
     ) -> None:
@@ -187,9 +187,9 @@ class Carrier:
                 self._queue.detach()
             except DeviceError as gone:  # somebody removed the device: worth more than why the carrier ended
                 error = gone
-        self._main.call_soon_threadsafe(self._tell_end, error)
+        self._main.call_soon_threadsafe(self._report_end, error)
 
-    def _tell_end(self, error: MeshdevError) -> None:
+    def _report_end(self, error: MeshdevError) -> None:
         _complete(self._welcome, None, error)
         # An end that nobody waits for any more is no mistake.
         if self._welcome.done() and not self._welcome.cancelled():
@@ -221,7 +221,7 @@ def _accepted(answer: Message) -> Welcome | Sessions:
             raise ProtocolError("the manager's first message was not WELCOME")
 
 
-async def observe(dialled: Dialled, hello: Hello) -> Sessions:
+async def observe(dialled: CarrierConnection, hello: Hello) -> Sessions:
     """Ask the manager who is on it, through a port-forward of its own. Raises TunnelError and its kinds."""
     loop = Loop()
     with packet_thread(loop):

@@ -1,4 +1,4 @@
-"""What this session wants of the manager's relays: told once, and again whenever nobody knows what arrived.
+"""What this session wants of the manager's relays: placed once, and again whenever nobody knows what arrived.
 
 A manager keeps a session for a grace of some seconds; a new pod knows nothing. Every message tells a state, so telling
 too much does no harm: all of it goes over one carrier, and over the next one when that ends.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, AgentKeys, Intercept, Local, Relays, Report, Withdraw
 from meshdev.wire.ports import Transport
 
-Wish = Intercept | AgentKeys | Withdraw | Local
+ClaimMessage = Intercept | AgentKeys | Withdraw | Local
 
 
 @dataclass
@@ -26,8 +26,8 @@ class _Claim:
             for key in there.keys() - set(keys):
                 del there[key]
                 changed.add(part)
-        told = {key for there in self.parts.values() for key in there}
-        for key in sorted(set(keys) - told):
+        placed = {key for there in self.parts.values() for key in there}
+        for key in sorted(set(keys) - placed):
             room = next((each for each in range(AGENT_PARTS) if len(self.parts.get(each, ())) < MAX_PART), None)
             if room is not None:
                 self.parts.setdefault(room, {})[key] = None
@@ -36,13 +36,13 @@ class _Claim:
 
 
 class Claims:
-    """The intercepts of one session. Belongs to one event loop; the pool says over what they are told."""
+    """The intercepts of one session. Belongs to one event loop; the pool says over what they are placed."""
 
     def __init__(self) -> None:
         self._claims: dict[str, _Claim] = {}
         self._leaving: set[str] = set()
         self._order = 0
-        self._send: Callable[[Wish], None] | None = None
+        self._send: Callable[[ClaimMessage], None] | None = None
         self._listeners: dict[str, Callable[[Relays | Report], None]] = {}
 
     def declare(self, id_: str, spec: str, *, reset_older: bool = False) -> None:
@@ -54,34 +54,34 @@ class Claims:
         claim = self._claims.setdefault(id_, _Claim(Intercept(id_, spec, reset_older)))
         claim.intercept = Intercept(id_, spec, reset_older)
         self._leaving.discard(id_)
-        self._tell(claim.intercept)
+        self._send_newest(claim.intercept)
 
     def agents(self, id_: str, keys: Collection[str]) -> None:
         """The agents of a declared claim: the sha256 of each one's token, all of them; at most MAX_AGENTS count."""
         claim = self._claims.get(id_)
         if claim is not None:
             for part in sorted(claim.set_agents(keys)):
-                self._tell(_part(id_, claim, part))
+                self._send_newest(_part(id_, claim, part))
 
     def exclude(self, id_: str, pods: tuple[str, ...]) -> None:
         """Leave these pods out of a declared claim: all of them, by name."""
         claim = self._claims.get(id_)
         if claim is not None and claim.intercept.excluded != pods:
             claim.intercept = replace(claim.intercept, excluded=pods)
-            self._tell(claim.intercept)
+            self._send_newest(claim.intercept)
 
     def withdraw(self, id_: str) -> None:
         """The claim is over. RELAYS without any answers, and REPORTs that pods are gone may follow."""
         if self._claims.pop(id_, None) is not None:
             self._leaving.add(id_)
-            self._tell(Withdraw(id_))
+            self._send_newest(Withdraw(id_))
 
     def local(self, id_: str, remote: int, protocol: Transport, up: bool) -> None:
         """Whether the local program of that port listens; nothing for an intercept that is not declared."""
         claim = self._claims.get(id_)
         if claim is not None and claim.up.get((remote, protocol)) != up:
             claim.up[remote, protocol] = up
-            self._tell(Local(id_, remote, protocol, up))
+            self._send_newest(Local(id_, remote, protocol, up))
 
     def listen(self, id_: str, listener: Callable[[Relays | Report], None]) -> None:
         """Call *listener* with what the manager says of that claim, until :meth:`ignore`."""
@@ -91,21 +91,21 @@ class Claims:
         """The opposite of :meth:`listen`."""
         self._listeners.pop(id_, None)
 
-    def heard(self, message: Relays | Report) -> None:
+    def on_message(self, message: Relays | Report) -> None:
         """A message of the manager. A withdrawn claim is forgotten when it has no relays any more."""
         if isinstance(message, Relays) and not message.relays:
             self._leaving.discard(message.id)
         if (listener := self._listeners.get(message.id)) is not None:
             listener(message)
 
-    def speak(self, send: Callable[[Wish], None] | None) -> None:
+    def use(self, send: Callable[[ClaimMessage], None] | None) -> None:
         """From now on tell over *send*, beginning with everything; None: there is no way now."""
         self._send = send
         if send is not None:
-            for wish in list(self._everything()):
-                self._tell(wish)
+            for message in list(self._snapshot()):
+                self._send_newest(message)
 
-    def _everything(self) -> Iterator[Wish]:
+    def _snapshot(self) -> Iterator[ClaimMessage]:
         for id_ in self._leaving:
             yield Withdraw(id_)
         for id_, claim in self._claims.items():
@@ -115,10 +115,10 @@ class Claims:
             for (remote, protocol), up in claim.up.items():
                 yield Local(id_, remote, protocol, up)
 
-    def _tell(self, wish: Wish) -> None:
+    def _send_newest(self, message: ClaimMessage) -> None:
         if self._send is not None:
             self._order += 1
-            self._send(replace(wish, order=self._order))
+            self._send(replace(message, order=self._order))
 
 
 def _part(id_: str, claim: _Claim, part: int) -> AgentKeys:

@@ -10,14 +10,14 @@ from typing import Final
 from meshdev.errors import LaptopError, MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError, VersionError
 from meshdev.pump.loop import Loop
 from meshdev.tun.device import TunQueue
-from meshdev.tunnel.carrier import Carrier, CarrierState, Dialled
+from meshdev.tunnel.carrier import Carrier, CarrierConnection, CarrierState
 from meshdev.tunnel.claims import Claims
 from meshdev.tunnel.thread import packet_thread
 from meshdev.wire.control import Close, Hello, Sessions, Welcome
 
 log = logging.getLogger(__name__)
 
-Dial = Callable[[], Awaitable[Dialled]]
+Dial = Callable[[], Awaitable[CarrierConnection]]
 
 #: Backoff of redials, in seconds; docs/how-it-works.md promises it.
 FIRST_BACKOFF: Final = 0.1
@@ -54,11 +54,11 @@ class Pool:
         self._on_greeted = on_greeted
         self.claims = Claims()
         """What this session wants of relays; told to every manager that it meets."""
-        self._voice: Carrier | None = None
+        self._control_carrier: Carrier | None = None
         self._loop = Loop()
         self._carriers: dict[int, Carrier] = {}
         self._welcome: Welcome | None = None
-        self._telling = asyncio.Lock()
+        self._welcoming = asyncio.Lock()
         self._closed = False
         self._over: asyncio.Future[None] | None = None
         self.last_error: MeshdevError | None = None
@@ -187,17 +187,17 @@ class Pool:
         if self._closed:
             dialled.transport.close()
             raise TunnelError("the tunnel was closed meanwhile")
-        carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self.claims.heard)
+        carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self.claims.on_message)
         wanted = self._welcome.address if self._welcome else self._hello.wanted
         try:
             answer = await self._greet(carrier, dialled.kind, replace(self._hello, carrier=index, wanted=wanted))
-            welcome = await self._tell(answer)
+            welcome = await self._welcomed(answer)
         except BaseException:
             carrier.end(PeerClosed("not needed"))
             self._carriers.pop(index, None)
             raise
-        if self._voice is None or self._voice.ended.done():
-            self._speak(carrier)
+        if self._control_carrier is None or self._control_carrier.ended.done():
+            self._control_over(carrier)
         return carrier, welcome
 
     async def _greet(self, carrier: Carrier, kind: str, hello: Hello) -> Welcome | Sessions:
@@ -209,26 +209,26 @@ class Pool:
         self._on_greeted(kind, None)
         return answer
 
-    def _speak(self, carrier: Carrier) -> None:
+    def _control_over(self, carrier: Carrier) -> None:
         """Tell claims over this one, and over another one when it ends."""
-        self._voice = carrier
-        carrier.ended.add_done_callback(lambda _: self._fall_silent(carrier))
-        self.claims.speak(carrier.send)
+        self._control_carrier = carrier
+        carrier.ended.add_done_callback(lambda _: self._control_carrier_ended(carrier))
+        self.claims.use(carrier.send)
 
-    def _fall_silent(self, carrier: Carrier) -> None:
-        if self._voice is not carrier:
+    def _control_carrier_ended(self, carrier: Carrier) -> None:
+        if self._control_carrier is not carrier:
             return
-        self._voice = None
-        self.claims.speak(None)
+        self._control_carrier = None
+        self.claims.use(None)
         # One that is not up yet speaks for itself when it is.
         others = (other for other in self._carriers.values() if other.greeted and not other.ended.done())
         if not self._closed and (other := next(others, None)):
-            self._speak(other)
+            self._control_over(other)
 
-    async def _tell(self, welcome: Welcome | Sessions) -> Welcome:
+    async def _welcomed(self, welcome: Welcome | Sessions) -> Welcome:
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the manager took this session for an observer")
-        async with self._telling:  # carriers that come back together bring the same news
+        async with self._welcoming:  # carriers that come back together bring the same news
             if welcome != self._welcome:
                 await self._on_welcome(welcome)
                 self._welcome = welcome

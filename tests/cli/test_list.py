@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshdev.cli.listing import Listed, row, table
-from meshdev.intercept.lease import Record, Status, lease
+from meshdev.intercept.lease import LeaseStatus, Record, lease
 from meshdev.kube.client import KubeApi, leases_path
 from meshdev.kube.kubeconfig import Options
 from tests.cli.conftest import Commands, Ran
@@ -50,7 +50,9 @@ async def test_everybodys(meshdev: Commands, fake: FakeApi, cluster: KubeApi) ->
     now = time.time()
     path = leases_path("default")
     # Holders whose clocks are ten minutes off: what they wrote as their time is not looked at.
-    await cluster.create(path, lease(mesh(number=1), ME, "default", now - 600, Status("active", 1, 2, ("9999/tcp",))))
+    await cluster.create(
+        path, lease(mesh(number=1), ME, "default", now - 600, LeaseStatus("active", 1, 2, ("9999/tcp",)))
+    )
     fake.clock = lambda: time.time() - 40
     await cluster.create(path, lease(proxy(2), "joe@pc", "default", now + 600))
     fake.clock = time.time
@@ -97,7 +99,7 @@ def record(**changes: Any) -> Record:
         "spec": mesh(),
         "holder": ME,
         "manager_namespace": "default",
-        "status": Status("active", 2, 2),
+        "status": LeaseStatus("active", 2, 2),
         "created": NOW - 300,
         **dict.fromkeys(("name", "uid", "version"), "x"),
     }

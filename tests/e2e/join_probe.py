@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 from meshdev.errors import MeshdevError
-from meshdev.intercept.lease import Status
+from meshdev.intercept.lease import LeaseStatus
 from meshdev.intercept.match import parse_match
 from meshdev.intercept.spec import Spec
 from meshdev.intercept.target import parse_target
@@ -134,7 +134,7 @@ async def take(api: KubeApi, namespace: str, target: str, holder: str, *flags: s
     ports = resolve_ports((), found.ports, mode, target)
     spec = Spec(f"{time.time_ns():032x}", found.workload, mode, match, ports)
     held = await leases.take(api, spec, holder, "default", observer=Observer(), takeover="takeover" in flags)
-    held = await leases.renew(api, held, Status("active", 1, 2))
+    held = await leases.renew(api, held, LeaseStatus("active", 1, 2))
     return {"name": held.object["metadata"]["name"], "holders": [each.holder for each in (await _all(api, namespace))]}
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from meshdev.errors import InterceptError
-from meshdev.intercept.lease import RENEW_SECONDS, Status, lease, name_of
+from meshdev.intercept.lease import RENEW_SECONDS, LeaseStatus, lease, name_of
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec, Workload
 from meshdev.wire import modes
@@ -123,7 +123,7 @@ def renewed_elsewhere(laptop: Laptop, skews: tuple[float, ...]) -> Iterator[None
     workload = Workload(NAMESPACE, "deployment", "b", uid)
     match, ports = Match((HeaderMatch("c", "exact", "3"),)), (Port(8080, "http", 8080),)
     spec = Spec("c" * 32, workload, modes.MESH, match, ports)
-    apply(json.dumps(lease(spec, "joe@elsewhere", manager, time.time() + skews[0], Status("active", 2, 2))))
+    apply(json.dumps(lease(spec, "joe@elsewhere", manager, time.time() + skews[0], LeaseStatus("active", 2, 2))))
     over = threading.Event()
 
     def renew() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.intercept.conflict import conflict_error, exclude, in_the_way, losers
-from meshdev.intercept.lease import Record, Status, name_of
+from meshdev.intercept.lease import LeaseStatus, Record, name_of
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec, Workload
 from meshdev.wire.modes import MESH
@@ -19,7 +19,7 @@ A2 = HeaderMatch("a", "exact", "2")
 
 
 def record(spec: Spec, created: float = 100.0, holder: str = "jane@laptop") -> Record:
-    return Record(spec, holder, "default", Status(), created, name_of(spec), "u", "1")
+    return Record(spec, holder, "default", LeaseStatus(), created, name_of(spec), "u", "1")
 
 
 @pytest.mark.parametrize(

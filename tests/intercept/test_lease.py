@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
 from meshdev.intercept import lease as codec
-from meshdev.intercept.lease import EXPIRED_SECONDS, Status, name_of, record, records
+from meshdev.intercept.lease import EXPIRED_SECONDS, LeaseStatus, name_of, record, records
 from meshdev.intercept.match import HeaderMatch
 from meshdev.intercept.spec import Port, Spec, Workload, encode
 from tests.intercept.values import HTTP, SPECS, B, mesh, proxy
@@ -64,7 +64,7 @@ def test_what_is_written_is_read(spec: Spec, holder: str) -> None:
     found = record(stored(spec, holder.replace("\0", "")))
     assert found.spec == spec
     assert found.holder.isprintable()
-    assert (found.manager_namespace, found.status, found.created) == ("default", Status(), NOW - 0.25)
+    assert (found.manager_namespace, found.status, found.created) == ("default", LeaseStatus(), NOW - 0.25)
     assert (found.written, found.duration) == (None, EXPIRED_SECONDS)
 
 
@@ -82,10 +82,10 @@ def test_renewing_keeps_what_others_wrote() -> None:
     there["metadata"]["annotations"]["theirs"] = "x"
     there["metadata"]["labels"]["theirs"] = "x"
     before = deepcopy(there)
-    again = codec.renewed(there, Status("active", 2, 3), NOW + 10)
+    again = codec.renewed(there, LeaseStatus("active", 2, 3), NOW + 10)
     assert there == before
     assert (again["metadata"]["annotations"]["theirs"], again["metadata"]["labels"]["theirs"]) == ("x", "x")
-    assert record(again).status == Status("active", 2, 3)
+    assert record(again).status == LeaseStatus("active", 2, 3)
     assert (again["spec"]["renewTime"], record(again).created) == ("2026-01-01T00:00:10.250000Z", NOW - 0.25)
 
 
@@ -204,16 +204,16 @@ def test_a_hostile_status(status: str) -> None:
 
 
 def test_ports_without_a_listener_in_the_pods() -> None:
-    status = Status("active", 0, 2, ("9999/tcp", "53/udp"))
+    status = LeaseStatus("active", 0, 2, ("9999/tcp", "53/udp"))
     assert record(codec.renewed(stored(mesh()), status, NOW)).status == status
 
 
 def test_a_status_that_says_more_or_less_is_read() -> None:
     there = stored(mesh())
     there["metadata"]["annotations"]["meshdev.dev/status"] = json.dumps({"state": "active", "mood": "fine"})
-    assert record(there).status == Status("active")
+    assert record(there).status == LeaseStatus("active")
     del there["metadata"]["annotations"]["meshdev.dev/status"]
-    assert record(there).status == Status()
+    assert record(there).status == LeaseStatus()
 
 
 def test_nobody_claims_a_workload_that_does_not_own_the_lease() -> None:

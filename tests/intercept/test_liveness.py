@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.intercept.lease import EXPIRED_SECONDS, RENEW_SECONDS, STALE_SECONDS, Record, Status
+from meshdev.intercept.lease import EXPIRED_SECONDS, RENEW_SECONDS, STALE_SECONDS, LeaseStatus, Record
 from meshdev.intercept.liveness import CONFIRM_SECONDS, Sightings
 from tests.intercept.values import mesh
 
@@ -16,7 +16,7 @@ YEAR: Final = 3.2e7
 
 
 def record(version: int = 1, written: float | None = NOW, duration: float = EXPIRED_SECONDS) -> Record:
-    return Record(mesh(), "jane@laptop", "default", Status(), NOW, "n", "uid", str(version), written, duration)
+    return Record(mesh(), "jane@laptop", "default", LeaseStatus(), NOW, "n", "uid", str(version), written, duration)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshdev.errors import ClusterError, InterceptError
-from meshdev.intercept.lease import Status, lease, name_of
+from meshdev.intercept.lease import LeaseStatus, lease, name_of
 from meshdev.intercept.liveness import CONFIRM_SECONDS
 from meshdev.intercept.match import HeaderMatch
 from meshdev.intercept.spec import Spec
@@ -65,9 +65,9 @@ def names(fake: FakeApi) -> list[str]:
 async def test_one_is_taken_renewed_and_given_back(fake: FakeApi, api: KubeApi) -> None:
     held = await taken(api, mesh())
     assert names(fake) == [name_of(mesh())]
-    held = await renew(api, held, Status("active", 1, 2), lambda: NOW + 10)
+    held = await renew(api, held, LeaseStatus("active", 1, 2), lambda: NOW + 10)
     (found,) = (await of_workload(api, mesh().workload)).records
-    assert (found.status, found.holder) == (Status("active", 1, 2), "jane@laptop")
+    assert (found.status, found.holder) == (LeaseStatus("active", 1, 2), "jane@laptop")
     await release(api, held)
     await release(api, held)
     assert names(fake) == []
@@ -98,7 +98,7 @@ async def test_takeover(fake: FakeApi, api: KubeApi, first: Spec, second: Spec) 
     await taken(api, second, "joe@pc", takeover=True)
     assert names(fake) == [name_of(second)]
     with pytest.raises(LostError, match="not yours any more"):
-        await renew(api, held, Status(), lambda: NOW)
+        await renew(api, held, LeaseStatus(), lambda: NOW)
     await release(api, held)  # not the other's
     assert names(fake) == [name_of(second)]
 
@@ -271,7 +271,7 @@ async def test_renewing_when_others_wrote_into_it(fake: FakeApi, api: KubeApi) -
         {**there, "metadata": {**there["metadata"], "labels": {**there["metadata"]["labels"], "x": "y"}}},
         group=GROUP,
     )
-    held = await renew(api, held, Status("active"), lambda: NOW + 10)
+    held = await renew(api, held, LeaseStatus("active"), lambda: NOW + 10)
     assert held.object["metadata"]["labels"]["x"] == "y"
 
 
@@ -280,7 +280,7 @@ async def test_renewing_one_that_somebody_else_made_anew(fake: FakeApi, api: Kub
     fake.remove("leases", name_of(mesh()), group=GROUP)
     await taken(api, mesh(number=2), "joe@pc")
     with pytest.raises(LostError, match="joe@pc took it over"):
-        await renew(api, held, Status(), lambda: NOW)
+        await renew(api, held, LeaseStatus(), lambda: NOW)
 
 
 async def test_watching_a_workload(api: KubeApi) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from meshdev.errors import ManagerError, MeshdevError
-from meshdev.intercept.lease import Status
+from meshdev.intercept.lease import LeaseStatus
 from meshdev.intercept.target import parse_target
 from meshdev.kube import agent_tokens, leases, manager
 from meshdev.kube.access import Access
@@ -263,7 +263,7 @@ async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["e
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.1):  # until the watch is asked for
                     await anext(changes)
-        await leases.renew(api, held, Status("active"), lambda: 0)
+        await leases.renew(api, held, LeaseStatus("active"), lambda: 0)
         if strategy == "ephemeral":
             await join_one(fake, api, found, spec)
         else:
@@ -272,7 +272,7 @@ async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["e
             await ask_its_token(fake, api, "default")
         stale = fake.objects["coordination.k8s.io", "leases"]["default", held.object["metadata"]["name"]]
         fake.put("leases", stale, group="coordination.k8s.io")  # somebody wrote into it
-        await leases.renew(api, held, Status("active"), lambda: 0)
+        await leases.renew(api, held, LeaseStatus("active"), lambda: 0)
         await leases.release(api, held)
         await patch.leave(api, found, partial(leases.anyone_on, api, found.workload, Observer()))
         fake.remove("pods", "b-1")

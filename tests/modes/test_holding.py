@@ -37,7 +37,7 @@ async def test_it_comes_up_follows_new_pods_and_leaves(fake: FakeApi, api: KubeA
         await until(lambda: world.sidecars("b-2") == ["meshdev-1"])
     assert world.link.withdrawn_before_the_lease
     assert fake.names(*LEASES) == []
-    assert [told.split(":")[0] for told in world.story.told if told[0] not in "…!"] == ["target", "sidecar", "route"]
+    assert [told.split(":")[0] for told in world.progress.told if told[0] not in "…!"] == ["target", "sidecar", "route"]
 
 
 async def test_the_lease_says_that_it_is_active(fake: FakeApi, api: KubeApi) -> None:
@@ -200,7 +200,7 @@ async def test_an_undo_without_an_answer_is_told_and_the_others_are_done(
     world = World(fake, api)
     async with world.holding_it():
         await until(lambda: world.link.spec is not None)
-    assert "! the Lease in namespace default is left: no answer" in world.story.told
+    assert "! the Lease in namespace default is left: no answer" in world.progress.told
 
 
 async def nobody(*_: object) -> bool:

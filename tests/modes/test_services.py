@@ -17,7 +17,7 @@ from meshdev.wire.modes import MESH
 from meshdev.wire.session_intercepts import InterceptRequest
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import pod, put_pod, service
-from tests.modes.world import LEASES, FakeLink, Story, World
+from tests.modes.world import LEASES, FakeLink, Progress, World
 from tests.waiting import until
 
 
@@ -90,10 +90,10 @@ async def test_a_pod_that_is_intercepted_as_another_workloads_is_told(fake: Fake
         with pytest.raises(
             InterceptError, match=r"pod rc-\d is intercepted as a pod of service/rc already, by jane@laptop"
         ) as caught:
-            await hold(FakeLink(api, fake), intent(request), Story(), other)
+            await hold(FakeLink(api, fake), intent(request), Progress(), other)
         assert caught.value.hint == "name the same target: service/rc"
     joining = asyncio.ensure_future(
-        hold(FakeLink(api, fake), intent(request), Story(), other)
+        hold(FakeLink(api, fake), intent(request), Progress(), other)
     )  # the sidecar that is left idles, and another one waits for its end
     await until(lambda: len(world.sidecars("rc-1")) == len(world.sidecars("rc-2")) == 2)
     joining.cancel()

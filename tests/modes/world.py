@@ -25,7 +25,7 @@ from tests.waiting import until
 LEASES = ("leases", "coordination.k8s.io")
 
 
-class Story:
+class Progress:
     """Everything that was told."""
 
     def __init__(self) -> None:
@@ -98,15 +98,15 @@ class FakeLink:
         spec: Spec,
         *,
         reset_older: bool,
-        reported: Callable[[Report], None],
-        looked: Callable[[tuple[LocalPort, ...]], None],
+        on_report: Callable[[Report], None],
+        on_local: Callable[[tuple[LocalPort, ...]], None],
     ) -> AbstractAsyncContextManager[Claim]:
         assert not reset_older
 
         @asynccontextmanager
         async def claimed() -> AsyncIterator[Claim]:
-            self.spec, self.hear = spec, reported
-            looked((LocalPort(8080, "tcp", True),))
+            self.spec, self.hear = spec, on_report
+            on_local((LocalPort(8080, "tcp", True),))
             self.claims.append(FakeClaim(self.trouble))
             try:
                 yield self.claims[-1]
@@ -125,7 +125,7 @@ class World:
 
     def __init__(self, fake: FakeApi, api: KubeApi, **asked: Any) -> None:
         put_workload(fake, workload(), "b-1")
-        self.fake, self.api, self.story = fake, api, Story()
+        self.fake, self.api, self.progress = fake, api, Progress()
         self.link = FakeLink(api, fake)
         request = InterceptRequest(**{"target": "deployment/b", "mode": MESH, "headers": ("a=1",), **asked})
         self.intent = intent(request)
@@ -136,7 +136,7 @@ class World:
         return [each["name"] for each in made["spec"].get("ephemeralContainers") or []]
 
     async def run(self) -> None:
-        await hold(self.link, self.intent, self.story, self.state)
+        await hold(self.link, self.intent, self.progress, self.state)
 
     @property
     def up(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from meshdev.session.helper_client import DnsEars, HelperClient
+from meshdev.session.helper_client import ForwarderSockets, HelperClient
 from meshdev.tun.device import TunDevice
 from meshdev.wire.helper.lines import Greeting
 from tests.netns.laptop import Laptop
@@ -28,7 +28,7 @@ class Connection:
     client: HelperClient
     greeting: Greeting
     device: TunDevice | None = None
-    ears: DnsEars | None = None
+    sockets: ForwarderSockets | None = None
     keeper: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class Connection:
         await self.client.set_address(ADDRESS, 1450)
         await self.client.set_routes(ROUTES)
         if dns:
-            self.ears = await self.client.dns_sockets(self.greeting.nameservers)
+            self.sockets = await self.client.dns_sockets(self.greeting.nameservers)
             await self.client.set_dns(["default.svc.cluster.local"], ["."])
 
     def kill_helper(self, number: int = signal.SIGKILL) -> None:
@@ -63,8 +63,8 @@ class Connection:
         """What the kernel does with a session that dies: its descriptors are closed."""
         if self.device is not None:
             self.device.close()
-        if self.ears is not None:
-            self.ears.close()
+        if self.sockets is not None:
+            self.sockets.close()
         self.client.abandon()
 
 

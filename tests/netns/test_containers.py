@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from meshdev.session.helper_client import DnsEars
+from meshdev.session.helper_client import ForwarderSockets
 from meshdev.tun.offload import PACKET_LIMIT, VNET_HEADER_LENGTH
 from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS
 from tests.netns.helpers import ADDRESS, Connection, helper
@@ -33,12 +33,12 @@ def container(laptop: Laptop) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _names(ears: DnsEars) -> Iterator[None]:
+def _names(sockets: ForwarderSockets) -> Iterator[None]:
     """A stand-in for the forwarder at the containers' listener."""
-    (ear,) = [ear for ear in ears.ears if ear.at.address == ADDRESS]
-    ear.udp.setblocking(True)
-    ear.tcp.setblocking(True)
-    resolver = Resolver("forwarder", ear.udp.dup(), ear.tcp.dup())
+    (listener,) = [listener for listener in sockets.listeners if listener.at.address == ADDRESS]
+    listener.udp.setblocking(True)
+    listener.tcp.setblocking(True)
+    resolver = Resolver("forwarder", listener.udp.dup(), listener.tcp.dup())
     try:
         yield
     finally:
@@ -96,8 +96,8 @@ async def _sent(connection: Connection) -> tuple[str, str, int]:
 async def test_an_address_of_the_cluster(laptop: Laptop) -> None:
     async with helper(laptop) as connection:
         await connection.set_up()
-        assert connection.ears is not None
-        assert connection.ears.containers is None
+        assert connection.sockets is not None
+        assert connection.sockets.containers is None
         assert connection.device is not None
         with _udp(laptop) as sock:
             sock.sendto(b"question", (_CLUSTER, 9090))
@@ -122,8 +122,8 @@ async def test_names(laptop: Laptop) -> None:
         assert await asyncio.to_thread(ask_udp, old, GATEWAY) == "former"
         async with helper(laptop) as connection:
             await connection.set_up()
-            assert connection.ears is not None
-            with _names(connection.ears), _udp(laptop) as sock:
+            assert connection.sockets is not None
+            with _names(connection.sockets), _udp(laptop) as sock:
                 for each in (sock, old):  # the old one's flow was tracked before
                     assert await asyncio.to_thread(ask_udp, each, GATEWAY) == "forwarder"
                 assert await asyncio.to_thread(ask_tcp, _tcp(laptop), GATEWAY) == "forwarder"
@@ -134,7 +134,7 @@ async def test_names(laptop: Laptop) -> None:
             await until(lambda: ask_udp(old, GATEWAY, 0.2) == "former", BEAT_LIMIT_SECONDS + 0.7)
             await connection.client.heartbeat()
             last = _udp(laptop)
-            with _names(connection.ears):
+            with _names(connection.sockets):
                 assert await asyncio.to_thread(ask_udp, last, GATEWAY) == "forwarder"
         with last:
             assert await asyncio.to_thread(ask_udp, last, GATEWAY) == "former"
@@ -146,16 +146,16 @@ async def test_dockers_own_choice_of_servers(laptop: Laptop) -> None:
     laptop.run("sh", "-c", "printf 'nameserver 127.0.0.1\\n' > /etc/resolv.conf")
     async with helper(laptop) as connection:
         await connection.set_up()
-        assert connection.ears is not None
-        with _names(connection.ears), _udp(laptop) as sock:
+        assert connection.sockets is not None
+        with _names(connection.sockets), _udp(laptop) as sock:
             assert await asyncio.to_thread(ask_udp, sock, "8.8.8.8") == "forwarder"
 
 
 async def test_a_container_that_comes_later(laptop: Laptop) -> None:
     async with helper(laptop) as connection:
         await connection.set_up()
-        assert connection.ears is not None
-        with laptop.container(_CONTAINER, "172.17.0.1/16"), _names(connection.ears), _udp(laptop) as sock:
+        assert connection.sockets is not None
+        with laptop.container(_CONTAINER, "172.17.0.1/16"), _names(connection.sockets), _udp(laptop) as sock:
             await connection.client.heartbeat()
             assert await asyncio.to_thread(ask_udp, sock, GATEWAY) == "forwarder"
             sock.sendto(b"question", (_CLUSTER, 9090))
@@ -170,7 +170,7 @@ async def test_another_address(laptop: Laptop) -> None:
         await connection.client.set_address(moved, 1450)
         await connection.client.set_routes([])
         fresh = await connection.client.dns_sockets(connection.greeting.nameservers)
-        assert [ear.at.address for ear in fresh.ears][-1] == moved
+        assert [listener.at.address for listener in fresh.listeners][-1] == moved
         fresh.close()
         await connection.client.heartbeat()
         rules = laptop.run("nft", "list", "table", "inet", "meshdev_0")
@@ -191,10 +191,10 @@ async def test_a_neighbour_gets_nothing(laptop: Laptop) -> None:
     laptop.run("nft", "add rule ip nat post masquerade")
     async with helper(laptop) as connection:
         await connection.set_up()
-        assert connection.ears is not None
-        port = connection.ears.ears[-1].at.port
+        assert connection.sockets is not None
+        port = connection.sockets.listeners[-1].at.port
         laptop.route_to_session(ADDRESS)
-        with _names(connection.ears), _udp(laptop, "neighbour") as sock, _udp(laptop, "neighbour") as forged:
+        with _names(connection.sockets), _udp(laptop, "neighbour") as sock, _udp(laptop, "neighbour") as forged:
             forged.bind(("172.17.0.77", 0))
             for each in (sock, forged):
                 each.sendto(b"question", (_CLUSTER, 9090))
@@ -210,9 +210,9 @@ async def test_the_reason_why_not(laptop: Laptop) -> None:
     laptop.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
     async with helper(laptop) as connection:
         await connection.set_up()
-        assert connection.ears is not None
-        assert "docker0" in str(connection.ears.containers)
-        assert "does not forward" in str(connection.ears.containers)
+        assert connection.sockets is not None
+        assert "docker0" in str(connection.sockets.containers)
+        assert "does not forward" in str(connection.sockets.containers)
     laptop.run("sh", "-c", f"printf '{RESOLV_CONF}' > /etc/resolv.conf")
 
 
@@ -239,10 +239,10 @@ async def test_without_a_guard_there_is_no_listener_for_neighbours(laptop: Lapto
         connection.device = await connection.client.open_tun(1, unguarded=True)
         with _table_of_another_owner(laptop):
             answer = await connection.client.set_address(ADDRESS, 1450)
-            connection.ears = await connection.client.dns_sockets(connection.greeting.nameservers)
+            connection.sockets = await connection.client.dns_sockets(connection.greeting.nameservers)
         assert not answer.guard
-        assert [str(ear.at.address) for ear in connection.ears.ears] == ["127.0.0.1"]
-        assert "docker0" in str(connection.ears.containers)
+        assert [str(listener.at.address) for listener in connection.sockets.listeners] == ["127.0.0.1"]
+        assert "docker0" in str(connection.sockets.containers)
 
 
 @pytest.mark.usefixtures("container")

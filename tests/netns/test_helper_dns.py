@@ -12,7 +12,7 @@ import pytest
 
 from meshdev.errors import FirewallError
 from meshdev.helper.firewall import MARK
-from meshdev.session.helper_client import DnsEars
+from meshdev.session.helper_client import ForwarderSockets
 from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS
 from tests.netns.helpers import ADDRESS, helper, leftovers, restore
 from tests.netns.laptop import GATEWAY, RESOLV_CONF, Laptop
@@ -34,12 +34,12 @@ def _former(laptop: Laptop, address: str = GATEWAY) -> Iterator[None]:
 
 
 @contextmanager
-def _forwarder(ears: DnsEars) -> Iterator[None]:
+def _forwarder(sockets: ForwarderSockets) -> Iterator[None]:
     """A stand-in for the forwarder on the helper's last listener for this machine's own programs."""
-    ear = [ear for ear in ears.ears if ear.at.address.is_loopback][-1]
-    ear.udp.setblocking(True)
-    ear.tcp.setblocking(True)
-    resolver = Resolver("forwarder", ear.udp.dup(), ear.tcp.dup())
+    listener = [listener for listener in sockets.listeners if listener.at.address.is_loopback][-1]
+    listener.udp.setblocking(True)
+    listener.tcp.setblocking(True)
+    resolver = Resolver("forwarder", listener.udp.dup(), listener.tcp.dup())
     try:
         yield
     finally:
@@ -68,12 +68,12 @@ async def test_redirect_and_the_way_past_it(laptop: Laptop) -> None:
         assert ask_udp(old, GATEWAY) == "former"
         async with helper(laptop) as connection:
             await connection.set_up()
-            assert connection.ears is not None
-            with _forwarder(connection.ears):
+            assert connection.sockets is not None
+            with _forwarder(connection.sockets):
                 assert await asyncio.to_thread(_asked, laptop) == ("forwarder", "forwarder")
                 # A socket that had its flow tracked before us: forgotten, or it would go past the redirect.
                 assert ask_udp(old, GATEWAY) == "forwarder"
-                upstreams = connection.ears.upstreams[IPv4Address(GATEWAY)]
+                upstreams = connection.sockets.upstreams[IPv4Address(GATEWAY)]
                 assert len(upstreams) == 4
                 assert len({sock.getsockname() for sock in upstreams}) == 4
                 for sock in upstreams:
@@ -92,7 +92,7 @@ async def test_a_silent_session_loses_dns_and_gets_it_back(laptop: Laptop) -> No
     with _former(laptop), _udp(laptop) as old:
         async with helper(laptop) as connection:
             await connection.set_up()
-            assert connection.ears is not None
+            assert connection.sockets is not None
             assert (await connection.client.heartbeat()).active
             # The session is stopped: it neither answers nor beats.
             assert ask_udp(old, GATEWAY, 0.2) == "nobody"
@@ -103,22 +103,22 @@ async def test_a_silent_session_loses_dns_and_gets_it_back(laptop: Laptop) -> No
             # It goes on.
             beat = await connection.client.heartbeat()
             assert beat.active
-            with _forwarder(connection.ears):
+            with _forwarder(connection.sockets):
                 assert await asyncio.to_thread(_asked, laptop) == ("forwarder", "forwarder")
 
 
 async def test_redirect_follows_another_network(laptop: Laptop) -> None:
     async with helper(laptop) as connection:
         await connection.set_up()
-        assert connection.ears is not None
+        assert connection.sockets is not None
         laptop.run("sh", "-c", "printf 'nameserver 192.0.2.77\\nsearch cafe.example\\n' > /etc/resolv.conf")
         beat = await connection.client.heartbeat()
         assert beat.nameservers == (IPv4Address("192.0.2.77"),)
         assert beat.search == ("cafe.example",)
-        with _forwarder(connection.ears):
+        with _forwarder(connection.sockets):
             assert await asyncio.to_thread(_asked, laptop, "192.0.2.77") == ("forwarder", "forwarder")
         fresh = await connection.client.dns_sockets(beat.nameservers)
-        assert fresh.ears[0].at == replace(connection.ears.ears[0].at, server=IPv4Address("192.0.2.77"))
+        assert fresh.listeners[0].at == replace(connection.sockets.listeners[0].at, server=IPv4Address("192.0.2.77"))
         fresh.close()
 
 
@@ -130,11 +130,11 @@ async def test_redirect_of_an_ipv6_nameserver(laptop: Laptop) -> None:
         await connection.set_up()  # in a network without IPv6
         laptop.run("sh", "-c", f"printf 'nameserver {_GATEWAY6}\\n' > /etc/resolv.conf")
         beat = await connection.client.heartbeat()
-        connection.ears = await connection.client.dns_sockets(beat.nameservers)
+        connection.sockets = await connection.client.dns_sockets(beat.nameservers)
         await connection.client.set_dns(["default.svc.cluster.local"], ["."])
-        assert [str(ear.at.address) for ear in connection.ears.ears] == ["::1", str(ADDRESS)]
-        assert len(connection.ears.upstreams[IPv6Address(_GATEWAY6)]) == 4
-        with _forwarder(connection.ears):
+        assert [str(listener.at.address) for listener in connection.sockets.listeners] == ["::1", str(ADDRESS)]
+        assert len(connection.sockets.upstreams[IPv6Address(_GATEWAY6)]) == 4
+        with _forwarder(connection.sockets):
             assert await asyncio.to_thread(_asked, laptop, _GATEWAY6) == ("forwarder", "forwarder")
 
 
@@ -143,10 +143,10 @@ async def test_each_nameserver_has_a_listener_of_its_own(laptop: Laptop) -> None
     laptop.run("sh", "-c", "printf 'nameserver %s\\n' " + " ".join(servers) + " > /etc/resolv.conf")
     async with helper(laptop) as connection:
         await connection.set_up()
-        assert connection.ears is not None
-        ears = {str(ear.at.server): ear for ear in connection.ears.ears}
+        assert connection.sockets is not None
+        listeners = {str(listener.at.server): listener for listener in connection.sockets.listeners}
         for server in servers:
-            resolver = Resolver(f"for {server}", ears[server].udp.dup(), ears[server].tcp.dup())
+            resolver = Resolver(f"for {server}", listeners[server].udp.dup(), listeners[server].tcp.dup())
             try:
                 assert await asyncio.to_thread(_asked, laptop, server) == (f"for {server}",) * 2
             finally:
@@ -159,10 +159,10 @@ async def test_a_loopback_nameserver_is_redirected_and_still_asked_past_it(lapto
         resolver = Resolver("former", *listening("127.0.0.11"))
     async with helper(laptop) as connection:
         await connection.set_up()
-        assert connection.ears is not None
-        with _forwarder(connection.ears):
+        assert connection.sockets is not None
+        with _forwarder(connection.sockets):
             assert await asyncio.to_thread(_asked, laptop, "127.0.0.11") == ("forwarder", "forwarder")
-            assert ask_udp(connection.ears.upstreams[IPv4Address("127.0.0.11")][0]) == "former"
+            assert ask_udp(connection.sockets.upstreams[IPv4Address("127.0.0.11")][0]) == "former"
     resolver.close()
 
 
@@ -273,12 +273,12 @@ async def test_file(bare_laptop: Laptop) -> None:
         answer = await connection.client.set_address(IPv4Address("198.18.0.7"), 1450)
         assert not answer.guard
         assert "libnftables.so.1 is not installed" in str(answer.note)
-        connection.ears = await connection.client.dns_sockets(connection.greeting.nameservers)
+        connection.sockets = await connection.client.dns_sockets(connection.greeting.nameservers)
         await connection.client.set_dns(["default.svc.cluster.local"], ["."])
         lines = _resolv_conf(bare_laptop).splitlines()
         assert lines[1:3] == ["nameserver 127.0.0.153", "search default.svc.cluster.local home.example"]
         assert (await connection.client.heartbeat()).nameservers == (IPv4Address(GATEWAY),)
-        with _forwarder(connection.ears):
+        with _forwarder(connection.sockets):
             assert await asyncio.to_thread(_asked, bare_laptop, "127.0.0.153") == ("forwarder", "forwarder")
         await until(lambda: _resolv_conf(bare_laptop) == RESOLV_CONF, BEAT_LIMIT_SECONDS + 0.2)
         assert (await connection.client.heartbeat()).active
@@ -337,7 +337,7 @@ async def test_a_file_that_somebody_else_wrote_meanwhile_is_the_former_one(bare_
 async def test_a_file_that_cannot_be_written_is_an_error_and_stays(bare_laptop: Laptop) -> None:
     async with helper(bare_laptop) as connection:
         await connection.set_up(dns=False, unguarded=True)
-        connection.ears = await connection.client.dns_sockets([])
+        connection.sockets = await connection.client.dns_sockets([])
         bare_laptop.run("mount", "-o", "remount,ro,bind", "/etc/resolv.conf")
         with pytest.raises(Exception, match="cannot be written"):
             await connection.client.set_dns([], ["."])

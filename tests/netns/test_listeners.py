@@ -66,8 +66,8 @@ async def test_a_helper_gets_its_listeners_on_a_busy_machine(busy_laptop: Laptop
     with _taken(busy_laptop, socket.SOCK_STREAM, _PORTS[:-1]), _taken(busy_laptop, socket.SOCK_DGRAM, _PORTS[:12]):
         async with helper(busy_laptop) as connection:
             await connection.set_up()
-            assert connection.ears is not None
-            assert connection.ears.ears[0].at.port == _PORTS[-1]
+            assert connection.sockets is not None
+            assert connection.sockets.listeners[0].at.port == _PORTS[-1]
 
 
 def _neighbour(laptop: Laptop, kind: socket.SocketKind) -> socket.socket:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from meshdev.session.way import Acceptor
+from meshdev.session.return_path import Acceptor
 from tests.kube.conftest import api, fake
 from tests.session.standin import StandIn
 
@@ -15,12 +15,12 @@ __all__ = ["api", "fake"]
 def here(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     made = StandIn()
 
-    async def lets_in(acceptor: Acceptor, _queue: object, _gateway: object, _address: object, relay: int) -> bool:
+    async def passes(acceptor: Acceptor, _queue: object, _gateway: object, _address: object, relay: int) -> bool:
         await asyncio.sleep(0)
         assert made.led[relay] == acceptor.target.port
         await asyncio.sleep(0.01)
         assert made.led[relay] == acceptor.target.port, "it is led elsewhere while the way is tried"
         return not made.filtered
 
-    monkeypatch.setattr(Acceptor, "lets_in", lets_in)
+    monkeypatch.setattr(Acceptor, "passes", passes)
     return made

@@ -12,8 +12,8 @@ from meshdev.errors import MeshdevError
 from meshdev.intercept.spec import Spec
 from meshdev.session.claim import Claimant, SessionClaim
 from meshdev.session.laptop import Laptop
-from meshdev.session.local import Changed, LocalPorts, Target
-from meshdev.tunnel.claims import Claims, Wish
+from meshdev.session.local import Changed, LocalPorts, LocalTarget
+from meshdev.tunnel.claims import ClaimMessage, Claims
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
 from meshdev.wire.helper.requests import RelayTarget
@@ -23,7 +23,7 @@ from meshdev.wire.session_intercepts import LocalPort
 from tests.intercept.values import mesh
 
 LOCALHOST = IPv4Address("127.0.0.1")
-HERE = Target(LOCALHOST, 8080)
+HERE = LocalTarget(LOCALHOST, 8080)
 RELAY = Relay(8080, "tcp", 20001)
 
 
@@ -37,18 +37,18 @@ class StandIn:
         self.filtered = False
         self.tunnel = True
         self.claims = Claims()
-        self.claims.speak(self.said)
+        self.claims.use(self.said)
         self.welcome: Welcome | None = Welcome(
             PROTOCOL, IPv4Address("198.18.0.2"), 1500, 0, (), (), "manager-1", "default", IPv4Address("10.244.0.2")
         )
         self.watched: dict[tuple[int, Transport], Changed] = {}
         self.reports: list[Report] = []
         self.device = SimpleNamespace(queues=[None], name="tun0")
-        self.routing = SimpleNamespace(relayed=self._nothing)
+        self.routing = SimpleNamespace(use_relays=self._nothing)
         self.helper = SimpleNamespace(set_relays=self._set_relays)
         self.local: tuple[LocalPort, ...] = ()
         self.claimant = Claimant(cast("Pool", self), cast("Laptop", self), cast("LocalPorts", self))
-        self.leading = self.claimant.leading
+        self.forwarding = self.claimant.forwarding
 
     def connected(self) -> bool:
         return self.tunnel
@@ -64,7 +64,7 @@ class StandIn:
         self.led = {each.relay: each.port for each in wanted}
         self.story.append(" ".join(f"{each.relay}→{each.port}" for each in wanted) or "nothing is led")
 
-    def said(self, wish: Wish) -> None:
+    def said(self, wish: ClaimMessage) -> None:
         match wish:
             case Intercept():
                 self.story.append("declared")
@@ -78,18 +78,18 @@ class StandIn:
         return lambda: cast("None", self.watched.pop((port, transport), None))
 
     def tell(self, message: Relays | Report) -> None:
-        self.claims.heard(message)
+        self.claims.on_message(message)
 
     def _local_changed(self, local: tuple[LocalPort, ...]) -> None:
         self.local = local
 
-    def looked(self, target: Target | None, port: int = 8080, transport: Transport = "tcp") -> None:
+    def looked(self, target: LocalTarget | None, port: int = 8080, transport: Transport = "tcp") -> None:
         self.watched[port, transport](target)
 
     @asynccontextmanager
     async def claim(self, spec: Spec | None = None) -> AsyncIterator[SessionClaim]:
         async with self.claimant.claim(
-            spec or mesh(), reset_older=False, reported=self.reports.append, looked=self._local_changed
+            spec or mesh(), reset_older=False, on_report=self.reports.append, on_local=self._local_changed
         ) as made:
             yield made
 
@@ -101,7 +101,7 @@ class StandIn:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def comes_up(self, claim: SessionClaim, target: Target | None = HERE, *relays: Relay) -> None:
+    async def comes_up(self, claim: SessionClaim, target: LocalTarget | None = HERE, *relays: Relay) -> None:
         ready = asyncio.ensure_future(claim.ready())
         self.tell(Relays(mesh().id, relays or (RELAY,)))
         self.looked(target)

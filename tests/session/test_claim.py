@@ -10,7 +10,7 @@ from meshdev.errors import FirewallError, InterceptError, TunnelError
 from meshdev.intercept.spec import Port
 from meshdev.session import claim as module
 from meshdev.session.claim import SessionClaim
-from meshdev.session.local import Target
+from meshdev.session.local import LocalTarget
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.intercepts import ClaimRefusal, Relay, Relays, Report
@@ -64,7 +64,7 @@ async def test_a_port_that_opens_while_another_closes_is_not_told_before_it_is_l
         here.looked(None, 9090, "udp")
         await ready
         here.story.clear()
-        here.looked(Target(LOCALHOST, 4711), 9090, "udp")
+        here.looked(LocalTarget(LOCALHOST, 4711), 9090, "udp")
         here.looked(None)
         assert here.story == ["8080 is down"]
         await until(lambda: "9090 is up" in here.story)
@@ -74,7 +74,7 @@ async def test_a_port_that_opens_while_another_closes_is_not_told_before_it_is_l
 async def test_a_helper_that_cannot_is_asked_again_and_nothing_told_before(
     here: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LEAD_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(module, "FORWARD_RETRY_SECONDS", 0.02)
     async with here.claim() as claim:
         await here.comes_up(claim, None)
         here.refuse = FirewallError("no nftables")
@@ -165,9 +165,9 @@ async def test_without_a_tunnel_nobody_is_waited_for_and_the_next_carrier_tells_
         await here.comes_up(claim)
         here.tell(report())
         here.tunnel = False
-        here.claims.speak(None)
+        here.claims.use(None)
     assert here.story == ["nothing is led"]
-    here.claims.speak(here.said)
+    here.claims.use(here.said)
     assert here.story == ["nothing is led", "withdrawn"]
 
 
@@ -185,16 +185,16 @@ async def test_what_the_helper_was_told_half_is_told_again(here: StandIn) -> Non
     target = RelayTarget(20001, "tcp", LOCALHOST, 8080)
     here.refuse = FirewallError("busy")
     with pytest.raises(FirewallError):
-        await here.leading.set("1", (target,))
+        await here.forwarding.set("1", (target,))
     here.refuse = None
-    await here.leading.set("1", (target,))
+    await here.forwarding.set("1", (target,))
     assert here.led == {20001: 8080}
     here.story.clear()
-    await here.leading.set("1", (target,))
+    await here.forwarding.set("1", (target,))
     assert here.story == []
-    setting = asyncio.ensure_future(here.leading.set("1", ()))
+    setting = asyncio.ensure_future(here.forwarding.set("1", ()))
     await asyncio.sleep(0)
     setting.cancel()
     await asyncio.wait([setting])
-    await here.leading.set("1", ())
+    await here.forwarding.set("1", ())
     assert here.led == {}

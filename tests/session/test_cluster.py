@@ -29,7 +29,7 @@ class FakeRouting:
     def __init__(self) -> None:
         self.hosts: list[frozenset[IPv4Address]] = []
 
-    async def want(self, hosts: frozenset[IPv4Address]) -> None:
+    async def set_objects(self, hosts: frozenset[IPv4Address]) -> None:
         self.hosts.append(hosts)
 
 
@@ -120,11 +120,11 @@ async def test_credentials_that_run_out_later_end_nothing(cluster: Cluster, monk
     routing, first = FakeRouting(), asyncio.Event()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await cluster._follow(watch, routing.want, first)
+            await cluster._follow(watch, routing.set_objects, first)
     assert routing.hosts == [SERVICE, SERVICE]
 
 
 async def test_credentials_that_never_counted_are_an_error(cluster: Cluster) -> None:
     watch = _watching(CredentialError("log in first"))
     with pytest.raises(CredentialError):
-        await cluster._follow(watch, FakeRouting().want, asyncio.Event())
+        await cluster._follow(watch, FakeRouting().set_objects, asyncio.Event())

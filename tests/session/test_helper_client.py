@@ -100,11 +100,11 @@ async def test_descriptors_go_to_the_answer_they_came_with(pair: Pair) -> None:
         opened = Opened((ListenerAddress(IPv4Address("127.0.0.1"), 53),), (Upstream(IPv4Address("192.0.2.1"), 2),))
         fake.answer(other, opened, *sockets)
         fake.answer(number, Acknowledged(), socket.socket().detach())
-    ears = dns.result()
-    assert (ears.ears[0].udp.type, ears.ears[0].tcp.type) == (socket.SOCK_DGRAM, socket.SOCK_STREAM)
-    assert len(ears.upstreams[IPv4Address("192.0.2.1")]) == 2
-    assert not os.get_inheritable(ears.ears[0].udp.fileno())
-    ears.close()
+    listeners = dns.result()
+    assert (listeners.listeners[0].udp.type, listeners.listeners[0].tcp.type) == (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+    assert len(listeners.upstreams[IPv4Address("192.0.2.1")]) == 2
+    assert not os.get_inheritable(listeners.listeners[0].udp.fileno())
+    listeners.close()
     tcp.result().close()
 
 

@@ -1,4 +1,4 @@
-"""Intercepts of a session against an API server that keeps state, and a manager and pods that answer at once."""
+"""SessionIntercepts of a session against an API server that keeps state, and a manager and pods that answer at once."""
 
 import asyncio
 import time
@@ -22,10 +22,10 @@ from meshdev.kube.portforward import Dialled
 from meshdev.session import intercepts as module
 from meshdev.session.api import Exchange
 from meshdev.session.cluster import Cluster
-from meshdev.session.intercepts import Intercepts, NotConnected, intercepting
+from meshdev.session.intercepts import NotConnected, SessionIntercepts, intercepting
 from meshdev.session.local import LocalPorts
 from meshdev.session.state import SessionState
-from meshdev.tunnel.claims import Wish
+from meshdev.tunnel.claims import ClaimMessage
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import ClaimRefusal, Intercept, Relay, Relays, Report, Withdraw
 from meshdev.wire.modes import MESH
@@ -70,13 +70,13 @@ class World:
         fake.put("services", service("b"))
         self.here, self.fake = here, fake
         self.cluster = cast("Cluster", SimpleNamespace(api=api, forward=no_forward, manager_namespace="default"))
-        self.intercepts: NotConnected | Intercepts = NotConnected()
+        self.intercepts: NotConnected | SessionIntercepts = NotConnected()
         self.refusal: ClaimRefusal | None = None
         self.specs: list[Spec] = []
         self.streams: list[asyncio.Task[None]] = []
-        here.claims.speak(self._asked)
+        here.claims.use(self._asked)
 
-    def _asked(self, wish: Wish) -> None:
+    def _asked(self, wish: ClaimMessage) -> None:
         self.here.said(wish)
         answers: list[Relays | Report] = []
         match wish:
@@ -90,7 +90,7 @@ class World:
             case Withdraw():
                 answers = [Report(wish.id, "b-1", "gone")]
         for answer in answers:
-            asyncio.get_running_loop().call_soon(self.here.claims.heard, answer)
+            asyncio.get_running_loop().call_soon(self.here.claims.on_message, answer)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -104,7 +104,7 @@ class World:
             await asyncio.wait([stream])
 
     def shown(self) -> SessionState:
-        assert isinstance(self.intercepts, Intercepts)
+        assert isinstance(self.intercepts, SessionIntercepts)
         return self.intercepts.show(SessionState())
 
     def status(self) -> tuple[InterceptStatus, ...]:
@@ -155,7 +155,7 @@ async def test_what_pods_report_is_told_live(world: World, monkeypatch: pytest.M
     async with world.connected():
         client, _ = await world.up()
         (spec,) = world.specs
-        world.here.claims.heard(Report(spec.id, "b-1", "acked", counts=InterceptCounts(7), return_path="open"))
+        world.here.claims.on_message(Report(spec.id, "b-1", "acked", counts=InterceptCounts(7), return_path="open"))
         await until(
             lambda: any(isinstance(each, Live) and each.intercept.counts.matched == 7 for each in client.events)
         )

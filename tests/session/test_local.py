@@ -12,7 +12,7 @@ import pytest
 
 from meshdev.netlink.sock import Netlink
 from meshdev.session import local
-from meshdev.session.local import Family, LocalPorts, Look, Target, kernel_look
+from meshdev.session.local import Family, LocalPorts, LocalTarget, Look, kernel_look
 from meshdev.wire.ports import TRANSPORTS, Transport
 from tests.waiting import until
 
@@ -63,14 +63,14 @@ def listening(host: str, transport: Transport, port: int = 0) -> socket.socket:
 
 
 async def test_a_watcher_is_told_at_once_and_at_each_change() -> None:
-    machine, told, other = Machine(), list[Target | None](), list[Target | None]()
+    machine, told, other = Machine(), list[LocalTarget | None](), list[LocalTarget | None]()
     async with watching(machine) as ports:
         ports.watch(3000, "tcp", told.append)
         await until(lambda: told == [None])
         machine.open[3000] = "ipv4"
-        await until(lambda: told == [None, Target(LOCALHOST, 3000)])
+        await until(lambda: told == [None, LocalTarget(LOCALHOST, 3000)])
         stop = ports.watch(3000, "tcp", other.append)
-        await until(lambda: other == [Target(LOCALHOST, 3000)])
+        await until(lambda: other == [LocalTarget(LOCALHOST, 3000)])
         stop()
         stop()
         del machine.open[3000]
@@ -79,7 +79,7 @@ async def test_a_watcher_is_told_at_once_and_at_each_change() -> None:
 
 
 async def test_nothing_is_asked_while_nothing_is_watched() -> None:
-    machine, told = Machine(), list[Target | None]()
+    machine, told = Machine(), list[LocalTarget | None]()
     async with watching(machine) as ports:
         stop = ports.watch(3000, "tcp", told.append)
         await until(lambda: told)
@@ -95,7 +95,7 @@ async def test_nothing_is_asked_while_nothing_is_watched() -> None:
 async def test_a_watcher_may_end_itself_and_others() -> None:
     machine, told, stops = Machine(), list[str](), list[Callable[[], None]]()
 
-    def first(_: Target | None) -> None:
+    def first(_: LocalTarget | None) -> None:
         told.append("first")
         for stop in stops:
             stop()
@@ -109,7 +109,7 @@ async def test_a_watcher_may_end_itself_and_others() -> None:
 
 
 async def test_a_look_that_fails_changes_nothing() -> None:
-    machine, told = Machine(), list[Target | None]()
+    machine, told = Machine(), list[LocalTarget | None]()
     machine.open[3000] = "ipv4"
     async with watching(machine) as ports:
         ports.watch(3000, "tcp", told.append)
@@ -118,31 +118,31 @@ async def test_a_look_that_fails_changes_nothing() -> None:
         await until(lambda: machine.looks > looks + 1)
         machine.broken, looks = False, machine.looks
         await until(lambda: machine.looks > looks + 1)
-        assert told == [Target(LOCALHOST, 3000)]
+        assert told == [LocalTarget(LOCALHOST, 3000)]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_the_kernel_is_asked(transport: Transport) -> None:
-    told = list[Target | None]()
+    told = list[LocalTarget | None]()
     async with watching() as ports:
         with listening("127.0.0.1", transport) as sock:
             port = sock.getsockname()[1]
             ports.watch(port, transport, told.append)
-            await until(lambda: told == [Target(LOCALHOST, port)])
+            await until(lambda: told == [LocalTarget(LOCALHOST, port)])
         await until(lambda: told[1:] == [None])
         with listening("127.0.0.3", transport, port):
-            later = list[Target | None]()
+            later = list[LocalTarget | None]()
             ports.watch(port, transport, later.append)
             await until(lambda: later == [None])
             assert told[2:] == []
-        everywhere = Target(LOCALHOST if transport == "tcp" else IPv4Address(0), port)
+        everywhere = LocalTarget(LOCALHOST if transport == "tcp" else IPv4Address(0), port)
         with listening("::", transport, port):
             await until(lambda: told[2:] == [everywhere])
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_one_on_ipv6_only_gets_a_copier(transport: Transport) -> None:
-    told = list[Target | None]()
+    told = list[LocalTarget | None]()
     async with watching() as ports:
         with listening("::1", transport) as sock:
             sock.settimeout(5)
@@ -174,7 +174,7 @@ def _try(port: int, transport: Transport) -> None:
 
 
 async def test_the_copier_goes_with_its_last_watcher() -> None:
-    told = list[Target | None]()
+    told = list[LocalTarget | None]()
     async with watching() as ports:
         with listening("::1", "tcp") as sock:
             port = sock.getsockname()[1]
@@ -188,7 +188,7 @@ async def test_the_copier_goes_with_its_last_watcher() -> None:
             await until(lambda: _refuses(told[0]))
 
 
-def _refuses(target: Target | None) -> bool:
+def _refuses(target: LocalTarget | None) -> bool:
     assert target is not None
     try:
         _try(target.port, "tcp")

@@ -89,22 +89,22 @@ def texts(machine: Machine) -> list[str]:
 
 async def test_nothing_is_routed_before_there_is_an_address() -> None:
     machine = Machine()
-    await machine.routing().trust(RANGES)
+    await machine.routing().set_ranges(RANGES)
     assert machine.helper.calls == 0
 
 
 async def test_the_manager_and_its_nameserver_are_routed_first() -> None:
     machine = Machine()
-    await machine.routing().moved(WELCOME)
+    await machine.routing().set_address(WELCOME)
     assert texts(machine) == ["10.96.0.10/32", "10.244.0.9/32"]
 
 
 async def test_ranges_swallow_their_addresses() -> None:
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
-    await routing.want(frozenset({IPv4Address("10.96.3.4")}))
-    await routing.trust(RANGES)
+    await routing.set_address(WELCOME)
+    await routing.set_objects(frozenset({IPv4Address("10.96.3.4")}))
+    await routing.set_ranges(RANGES)
     assert texts(machine) == ["10.96.0.0/16", "10.244.0.9/32"]
     assert routing.inside(IPv4Address("10.96.77.1"))
 
@@ -112,18 +112,18 @@ async def test_ranges_swallow_their_addresses() -> None:
 async def test_the_helper_is_asked_only_for_a_change() -> None:
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
-    await routing.trust(RANGES)
-    await routing.trust(RANGES)
-    await routing.name(named("10.96.1.1"))
+    await routing.set_address(WELCOME)
+    await routing.set_ranges(RANGES)
+    await routing.set_ranges(RANGES)
+    await routing.route_answers(named("10.96.1.1"))
     assert machine.helper.calls == 2
 
 
 async def test_another_address_sets_all_routes_again() -> None:
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
-    await routing.moved(WELCOME)
+    await routing.set_address(WELCOME)
+    await routing.set_address(WELCOME)
     assert machine.helper.calls == 2
 
 
@@ -131,7 +131,7 @@ async def test_the_api_server_stays_outside_of_also() -> None:
     machine = Machine()
     routing = machine.routing(also=("172.30.0.0/30",))
     await routing.keep_outside([IPv4Address("172.30.0.2")])
-    await routing.moved(WELCOME)
+    await routing.set_address(WELCOME)
     assert not routing.inside(IPv4Address("172.30.0.2"))
     assert routing.inside(IPv4Address("172.30.0.1"))
     assert any("172.30.0.2" in note for note in routing.notes)
@@ -140,7 +140,7 @@ async def test_the_api_server_stays_outside_of_also() -> None:
 async def test_an_api_server_that_moves_is_followed() -> None:
     machine = Machine()
     routing = machine.routing(also=("172.30.0.0/24",))
-    await routing.moved(WELCOME)
+    await routing.set_address(WELCOME)
     await routing.keep_outside([IPv4Address("172.30.0.2")])
     await routing.keep_outside([IPv4Address("172.30.0.3")])
     assert not routing.inside(IPv4Address("172.30.0.2"))
@@ -150,8 +150,8 @@ async def test_an_api_server_that_moves_is_followed() -> None:
 async def test_an_answer_of_dns_is_routed_unless_it_must_not_be() -> None:
     machine = Machine()
     routing = machine.routing(never=("10.50.0.0/16",))
-    await routing.moved(WELCOME)
-    await routing.name(named("10.60.0.1", "10.50.0.1", "127.0.0.1"))
+    await routing.set_address(WELCOME)
+    await routing.route_answers(named("10.60.0.1", "10.50.0.1", "127.0.0.1"))
     assert routing.inside(IPv4Address("10.60.0.1"))
     assert not routing.inside(IPv4Address("10.50.0.1"))
     assert not routing.inside(IPv4Address("127.0.0.1"))
@@ -166,11 +166,11 @@ async def test_a_name_of_a_pod_chooses_no_address(caplog: pytest.LogCaptureFixtu
     machine = Machine()
     machine.network = LAN
     routing = machine.routing()
-    await routing.moved(WELCOME)
+    await routing.set_address(WELCOME)
     before = texts(machine)
-    await routing.name(named("8.8.4.4", service=False))
-    await routing.name(named("192.168.77.55", service=False))
-    await routing.name(named("10.60.0.1", service=False))
+    await routing.route_answers(named("8.8.4.4", service=False))
+    await routing.route_answers(named("192.168.77.55", service=False))
+    await routing.route_answers(named("10.60.0.1", service=False))
     assert texts(machine) == before
     said = "is not routed, though it is what x.default.pod.cluster.local resolves to"
     assert routing.notes == (
@@ -186,7 +186,7 @@ async def test_a_name_of_a_pod_chooses_no_address(caplog: pytest.LogCaptureFixtu
     )
     for note in routing.notes:
         assert note in caplog.text
-    await routing.want(ips("10.60.0.1"))
+    await routing.set_objects(ips("10.60.0.1"))
     assert routing.inside(IPv4Address("10.60.0.1"))
     assert not any("10.60.0.1" in note for note in routing.notes)
 
@@ -194,9 +194,9 @@ async def test_a_name_of_a_pod_chooses_no_address(caplog: pytest.LogCaptureFixtu
 async def test_names_add_nothing_where_the_ranges_are_complete() -> None:
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
-    await routing.trust(COMPLETE)
-    await routing.name(named("10.60.0.1", "172.20.0.5"))
+    await routing.set_address(WELCOME)
+    await routing.set_ranges(COMPLETE)
+    await routing.route_answers(named("10.60.0.1", "172.20.0.5"))
     assert texts(machine) == ["10.96.0.0/16", "10.244.0.0/24", "172.20.0.5/32"]
 
 
@@ -204,8 +204,8 @@ async def test_endpoints_with_addresses_of_others() -> None:
     machine = Machine()
     machine.network = LAN
     routing = machine.routing()
-    await routing.moved(WELCOME)
-    await routing.want(ips("8.8.4.4", "192.168.77.55", "192.168.77.56", "192.168.77.1", "10.20.30.40"))
+    await routing.set_address(WELCOME)
+    await routing.set_objects(ips("8.8.4.4", "192.168.77.55", "192.168.77.56", "192.168.77.1", "10.20.30.40"))
     assert texts(machine) == ["10.20.30.40/32", "10.96.0.10/32", "10.244.0.9/32"]
     of = "of Services or endpoints in the namespace"
     assert routing.notes == (
@@ -218,7 +218,7 @@ async def test_endpoints_with_addresses_of_others() -> None:
             "(eth0). --also 192.168.77.55/32 routes it."
         ),
     )
-    await routing.want(ips("10.20.30.40"))
+    await routing.set_objects(ips("10.20.30.40"))
     assert not routing.notes
 
 
@@ -226,9 +226,9 @@ async def test_also_overrides() -> None:
     machine = Machine()
     machine.network = LAN
     routing = machine.routing(also=("8.8.4.4/32", "192.168.77.55/32"))
-    await routing.moved(WELCOME)
-    await routing.want(ips("8.8.4.4"))
-    await routing.name(named("192.168.77.55", service=False))
+    await routing.set_address(WELCOME)
+    await routing.set_objects(ips("8.8.4.4"))
+    await routing.route_answers(named("192.168.77.55", service=False))
     assert texts(machine) == ["8.8.4.4/32", "10.96.0.10/32", "10.244.0.9/32", "192.168.77.55/32"]
     assert routing.notes == ()
 
@@ -236,12 +236,12 @@ async def test_also_overrides() -> None:
 async def test_answers_of_dns_are_bounded_and_those_in_use_stay() -> None:
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
+    await routing.set_address(WELCOME)
     first = IPv4Address("10.1.0.0")
-    await routing.name(named(str(first)))
+    await routing.route_answers(named(str(first)))
     for start in range(1, 2 * MAX_NAMED, MAX_NAMED // 2):
-        await routing.name(named(*(str(first + start + number) for number in range(MAX_NAMED // 2))))
-        await routing.name(named(str(first)))
+        await routing.route_answers(named(*(str(first + start + number) for number in range(MAX_NAMED // 2))))
+        await routing.route_answers(named(str(first)))
     assert len(machine.helper.routes) == MAX_NAMED + 2
     assert routing.inside(first)
 
@@ -249,10 +249,10 @@ async def test_answers_of_dns_are_bounded_and_those_in_use_stay() -> None:
 async def test_names_never_take_the_place_of_objects() -> None:
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
-    await routing.name(named(*(str(IPv4Address("10.1.0.0") + number) for number in range(MAX_NAMED))))
+    await routing.set_address(WELCOME)
+    await routing.route_answers(named(*(str(IPv4Address("10.1.0.0") + number) for number in range(MAX_NAMED))))
     objects = frozenset(IPv4Address("10.2.0.0") + number for number in range(MAX_ROUTES - 100))
-    await routing.want(objects)
+    await routing.set_objects(objects)
     assert all(IPv4Network(address) in machine.helper.routes for address in objects)
     assert len(machine.helper.routes) == MAX_ROUTES
 
@@ -260,8 +260,8 @@ async def test_names_never_take_the_place_of_objects() -> None:
 async def test_a_network_that_appears_is_left_alone() -> None:
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
-    await routing.trust(RANGES)
+    await routing.set_address(WELCOME)
+    await routing.set_ranges(RANGES)
     machine.network = LaptopNetwork(routes=(LocalRoute(IPv4Network("10.96.128.0/17"), "wlan0"),))
     await routing.refresh()
     assert texts(machine) == ["10.96.0.0/17", "10.244.0.9/32"]
@@ -274,7 +274,7 @@ async def test_translations_of_others_are_told_while_they_are_there(
     monkeypatch.setattr(module, "TRANSLATIONS_SECONDS", 0)
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
+    await routing.set_address(WELCOME)
     machine.helper.translations = ("packets to 10.96.0.1 get another destination",)
     await routing.refresh()
     await routing.refresh()
@@ -294,8 +294,8 @@ async def test_a_network_that_comes_later_and_keeps_the_cluster_out_is_a_problem
     machine = Machine()
     machine.network = lan = replace(LAN, routes=(*LAN.routes, LocalRoute(IPv4Network("10.244.7.0/24"), "tun7")))
     routing = machine.routing()
-    await routing.moved(WELCOME)
-    await routing.trust(ClusterRanges(RANGES.services, frozenset({IPv4Network("10.244.0.0/16")})))
+    await routing.set_address(WELCOME)
+    await routing.set_ranges(ClusterRanges(RANGES.services, frozenset({IPv4Network("10.244.0.0/16")})))
     await routing.refresh()
     assert not routing.problems, "what was there from the beginning is a note"
     assert any("10.244.7.0/24" in note for note in routing.notes)
@@ -312,11 +312,11 @@ async def test_a_refused_route_is_a_problem_and_is_tried_again() -> None:
     """Another program may have set the device down at that very moment."""
     machine = Machine()
     routing = machine.routing()
-    await routing.moved(WELCOME)
+    await routing.set_address(WELCOME)
     machine.helper.refused = (RefusedRoute(IPv4Network("10.96.0.0/16"), "Network is down"),)
-    await routing.trust(RANGES)
+    await routing.set_ranges(RANGES)
     assert routing.problems == ("the kernel refuses the route 10.96.0.0/16: Network is down",)
-    await routing.want(ips("10.97.0.1"))
+    await routing.set_objects(ips("10.97.0.1"))
     assert routing.problems, "an address more is no reason to forget it"
     machine.helper.refused = ()
     await routing.refresh()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.intercept import spec as specs
-from meshdev.tunnel.claims import Claims, Wish
+from meshdev.tunnel.claims import ClaimMessage, Claims
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.intercepts import MAX_AGENTS, AgentKeys, Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import ListeningPort
@@ -124,9 +124,9 @@ async def test_a_new_manager_is_told_everything(laptop: Laptop, manager: Manager
             await pool.leave()
 
 
-def said(claims: Claims) -> list[Wish]:
-    words: list[Wish] = []
-    claims.speak(words.append)
+def said(claims: Claims) -> list[ClaimMessage]:
+    words: list[ClaimMessage] = []
+    claims.use(words.append)
     return words
 
 
@@ -140,14 +140,14 @@ def test_what_is_told_anew_is_the_state_not_the_story() -> None:
     claims.declare("1" * 32, TEXT)
     claims.withdraw("1" * 32)
     claims.withdraw("2" * 32)
-    told: list[Wish] = [
+    told: list[ClaimMessage] = [
         Withdraw("1" * 32, 1),
         Intercept(B.id, TEXT, True, 2),
         Local(B.id, 80, "tcp", False, 3),
     ]
     assert said(claims) == told
-    claims.speak(None)
-    claims.heard(Relays("1" * 32))
+    claims.use(None)
+    claims.on_message(Relays("1" * 32))
     assert [type(wish) for wish in said(claims)] == [Intercept, Local]
 
 
@@ -168,7 +168,7 @@ def keys(start: int, stop: int) -> list[str]:
     return [f"{number:064x}" for number in range(start, stop)]
 
 
-def named(words: list[Wish]) -> set[str]:
+def named(words: list[ClaimMessage]) -> set[str]:
     """Whom somebody knows who heard all of that."""
     parts = {word.part: word.keys for word in words if isinstance(word, AgentKeys)}
     return {key for part in parts.values() for key in part}

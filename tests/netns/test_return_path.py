@@ -1,4 +1,4 @@
-"""The last steps of the way back, on a real device with the real helper: packet filters, and programs on ::1 only."""
+"""The end of the return path, on a real device with the real helper: packet filters, and programs on ::1 only."""
 
 import asyncio
 import functools
@@ -14,8 +14,8 @@ from ipaddress import IPv4Network
 import pytest
 
 from meshdev.config import gateway_of
-from meshdev.session.local import LocalPorts, Target
-from meshdev.session.way import Acceptor, acceptor
+from meshdev.session.local import LocalPorts, LocalTarget
+from meshdev.session.return_path import Acceptor, accepting
 from meshdev.tun.device import TunDevice
 from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.intercepts import Relay
@@ -38,7 +38,7 @@ add rule inet filter input iifname "lo" accept
 
 
 @dataclass
-class Way:
+class Probe:
     """A device that nobody reads, and what a relay leads to."""
 
     acceptor: Acceptor
@@ -47,7 +47,7 @@ class Way:
     async def open(self) -> bool:
         assert GATEWAY is not None
         with nobody():
-            return await self.acceptor.lets_in(self.device.queues[0], GATEWAY, ADDRESS, RELAY)
+            return await self.acceptor.passes(self.device.queues[0], GATEWAY, ADDRESS, RELAY)
 
 
 @contextmanager
@@ -61,19 +61,19 @@ def nobody() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def way(laptop: Laptop) -> AsyncIterator[Way]:
+async def probing(laptop: Laptop) -> AsyncIterator[Probe]:
     """The helper leads the relay to an acceptor. To be used inside of the laptop's network."""
     assert GATEWAY is not None
     async with AsyncExitStack() as undo:
         connection = await undo.enter_async_context(helper(laptop))
         with nobody():
-            made = await undo.enter_async_context(acceptor())
+            made = await undo.enter_async_context(accepting())
         connection.device = device = await connection.client.open_tun(2)
         await connection.client.set_address(ADDRESS, 1450)
         await connection.client.set_routes([IPv4Network(GATEWAY)])
         target = made.target
         await connection.client.set_relays([RelayTarget(RELAY, "tcp", target.address, target.port)])
-        yield Way(made, device)
+        yield Probe(made, device)
 
 
 def nft(laptop: Laptop, rules: str) -> None:
@@ -82,17 +82,17 @@ def nft(laptop: Laptop, rules: str) -> None:
 
 async def test_an_open_machine_lets_in(laptop: Laptop) -> None:
     with laptop.inside():
-        async with way(laptop) as there:
+        async with probing(laptop) as probe:
             for _ in range(3):
                 began = time.perf_counter()
-                assert await there.open()
+                assert await probe.open()
                 print(f"let in after {(time.perf_counter() - began) * 1e3:.1f} ms")
             # Nothing was answered to the cluster.
             with pytest.raises(BlockingIOError):
-                read(there.device)
-            _, writer = await asyncio.open_connection("127.0.0.1", there.acceptor.target.port)
+                read(probe.device)
+            _, writer = await asyncio.open_connection("127.0.0.1", probe.acceptor.target.port)
             writer.close()
-            await until(lambda: there.acceptor.came == 1)
+            await until(lambda: probe.acceptor.came == 1)
 
 
 def read(device: TunDevice) -> None:
@@ -110,25 +110,25 @@ def read(device: TunDevice) -> None:
 
 async def test_a_packet_filter_that_drops_is_found(laptop: Laptop) -> None:
     with laptop.inside():
-        async with way(laptop) as there:
+        async with probing(laptop) as probe:
             nft(laptop, FILTER)
             began = time.monotonic()
-            assert not await there.open()
+            assert not await probe.open()
             assert time.monotonic() - began < 1.5
-            nft(laptop, f'add rule inet filter input iifname "{there.device.name}" accept')
-            assert await there.open()
-            reject = f'add rule inet filter input iifname "{there.device.name}" reject'
+            nft(laptop, f'add rule inet filter input iifname "{probe.device.name}" accept')
+            assert await probe.open()
+            reject = f'add rule inet filter input iifname "{probe.device.name}" reject'
             nft(laptop, f"flush chain inet filter input\n{reject}\nadd rule inet filter input iifname lo accept")
-            assert not await there.open()
+            assert not await probe.open()
             nft(laptop, "delete table inet filter")
-            assert await there.open()
+            assert await probe.open()
 
 
 async def test_what_the_helper_leads_nowhere_does_not_come_in(laptop: Laptop) -> None:
     with laptop.inside():
-        async with way(laptop) as there:
+        async with probing(laptop) as probe:
             assert GATEWAY is not None
-            assert not await there.acceptor.lets_in(there.device.queues[0], GATEWAY, ADDRESS, RELAY + 1)
+            assert not await probe.acceptor.passes(probe.device.queues[0], GATEWAY, ADDRESS, RELAY + 1)
 
 
 @pytest.fixture
@@ -139,9 +139,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 @asynccontextmanager
-async def watched() -> AsyncIterator[dict[str, Target | None]]:
+async def watched() -> AsyncIterator[dict[str, LocalTarget | None]]:
     """Where the program's ports lead, by transport."""
-    ports, found = LocalPorts(), dict[str, Target | None]()
+    ports, found = LocalPorts(), dict[str, LocalTarget | None]()
     running = asyncio.create_task(ports.run())
     for port in (TCP, UDP):
         ports.watch(port.local, port.transport, functools.partial(found.__setitem__, port.transport))
@@ -152,7 +152,7 @@ async def watched() -> AsyncIterator[dict[str, Target | None]]:
         await asyncio.wait([running])
 
 
-async def lead(session: Session, found: dict[str, Target | None]) -> None:
+async def lead(session: Session, found: dict[str, LocalTarget | None]) -> None:
     pairs = [(relay, found.get(relay.protocol)) for relay in session.relays]
     await session.client.set_relays(
         RelayTarget(relay.relay, relay.protocol, to.address, to.port) for relay, to in pairs if to
@@ -228,12 +228,12 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 UNPRIVILEGED = """
 import asyncio, sys
 from meshdev.session.local import LocalPorts
-from meshdev.session.way import acceptor
+from meshdev.session.return_path import accepting
 
 async def main():
     ports, seen = LocalPorts(), asyncio.Queue()
     running = asyncio.create_task(ports.run())
-    async with acceptor() as made:
+    async with accepting() as made:
         open_ports = [(int(sys.argv[1]), "tcp"), (made.target.port, "tcp"), (int(sys.argv[2]), "udp")]
         for number, transport in open_ports:
             ports.watch(number, transport, seen.put_nowait)

@@ -1,4 +1,4 @@
-"""The last steps of the way back: whether what a relay brings gets past this machine's own packet filters."""
+"""The end of the return path: whether what a relay brings gets past this machine's own packet filters."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import LaptopError
-from meshdev.session.local import Target
+from meshdev.session.local import LocalTarget
 from meshdev.tun.device import TunQueue
 from meshdev.tun.offload import VNET_HEADER_LENGTH
 
@@ -33,14 +33,14 @@ _IP_MINTTL: Final = 21
 _SO_MEMINFO: Final = 55
 _MEMINFO: Final = struct.Struct("=9I")
 _DROPS: Final = 8
-#: What :meth:`Acceptor.lets_in` sends has one hop left: enough to arrive, too few for the socket.
+#: What :meth:`Acceptor.passes` sends has one hop left: enough to arrive, too few for the socket.
 _TTL: Final = 1
 
 
 class Acceptor:
-    """A listener on 127.0.0.1 that closes whatever connects. Made by :func:`acceptor`.
+    """A listener on 127.0.0.1 that closes whatever connects. Made by :func:`accepting`.
 
-    The socket itself drops the SYNs of :meth:`lets_in`, because few hops are left to them (IP_MINTTL, RFC 5082), and
+    The socket itself drops the SYNs of :meth:`passes`, because few hops are left to them (IP_MINTTL, RFC 5082), and
     counts them: they came through every packet filter then, and nothing is answered to the cluster. To wait for one in
     SYN_RECV instead would be a race with the cluster's reset; a filter on the socket takes a privilege where kernels
     are hardened.
@@ -51,8 +51,8 @@ class Acceptor:
         self._one_at_a_time = asyncio.Lock()
         self._sock = socket.create_server(("127.0.0.1", 0))
         self._sock.setblocking(False)
-        self.target = Target(IPv4Address("127.0.0.1"), self._sock.getsockname()[1])
-        """Where the helper should lead a relay that is tried."""
+        self.target = LocalTarget(IPv4Address("127.0.0.1"), self._sock.getsockname()[1])
+        """Where the helper should forward a relay that is probed."""
         self.came = 0
         """Connections that came so far."""
         try:
@@ -68,18 +68,18 @@ class Acceptor:
         asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
 
-    async def lets_in(self, queue: TunQueue, gateway: IPv4Address, address: IPv4Address, relay: int) -> bool:
+    async def passes(self, queue: TunQueue, gateway: IPv4Address, address: IPv4Address, relay: int) -> bool:
         """Whether this machine lets in what comes from *gateway* at the device, for that relay of the session's.
 
-        The helper must lead the TCP relay to :attr:`target`, and *queue* take part in the device. Raises LaptopError
+        The helper must forward the TCP relay to :attr:`target`, and *queue* take part in the device. Raises LaptopError
         when the device takes no packet.
         """
         async with self._one_at_a_time:
-            # False is said only where the kernel counts such a packet when nothing is in its way.
+            # False only where the kernel counts such a packet when nothing filters it.
             return await self._drops(_by_device(queue, gateway, address, relay)) or not await self._drops(self._by_lo)
 
     async def _drops(self, send: Callable[[], None]) -> bool:
-        """Whether something that is sent, now and then, makes the socket count."""
+        """Whether the socket counts a drop of what is sent now and then."""
         before = self._dropped()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(COME_IN_SECONDS):
@@ -111,12 +111,12 @@ class Acceptor:
 
 
 @asynccontextmanager
-async def acceptor() -> AsyncIterator[Acceptor]:
+async def accepting() -> AsyncIterator[Acceptor]:
     """An acceptor that listens inside the block. Raises LaptopError."""
     try:
         made = Acceptor()
     except OSError as error:
-        raise LaptopError(f"no socket to try the way back with: {error.strerror}") from error
+        raise LaptopError(f"no socket to probe the return path with: {error.strerror}") from error
     try:
         yield made
     finally:

@@ -1,4 +1,4 @@
-"""The acceptor and the SYN by hand; the way itself is tried in tests/netns."""
+"""The acceptor and the SYN by hand; the return path itself is probed in tests/netns."""
 
 import asyncio
 import socket
@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 import pytest
 
 from meshdev.errors import LaptopError
-from meshdev.session import way
-from meshdev.session.way import acceptor, syn
+from meshdev.session import return_path
+from meshdev.session.return_path import accepting, syn
 from meshdev.tun.linux import LinuxQueue
 from tests.waiting import until
 
@@ -23,7 +23,7 @@ def test_a_syn() -> None:
 
 
 async def test_whoever_connects_is_counted_and_closed() -> None:
-    async with acceptor() as made:
+    async with accepting() as made:
         for count in (1, 2):
             _, writer = await asyncio.open_connection(str(made.target.address), made.target.port)
             await until(lambda: made.came == count)  # noqa: B023 -- awaited within the turn
@@ -33,26 +33,26 @@ async def test_whoever_connects_is_counted_and_closed() -> None:
 
 
 async def test_a_kernel_that_does_not_count_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(way, "COME_IN_SECONDS", 0.05)
+    monkeypatch.setattr(return_path, "COME_IN_SECONDS", 0.05)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     queue = LinuxQueue(ours.detach())
     with theirs:
-        async with acceptor() as made:
-            assert not await made.lets_in(queue, GATEWAY, ADDRESS, 20001)
-            made._sock.setsockopt(socket.IPPROTO_IP, way._IP_MINTTL, 0)
-            assert await made.lets_in(queue, GATEWAY, ADDRESS, 20001)
+        async with accepting() as made:
+            assert not await made.passes(queue, GATEWAY, ADDRESS, 20001)
+            made._sock.setsockopt(socket.IPPROTO_IP, return_path._IP_MINTTL, 0)
+            assert await made.passes(queue, GATEWAY, ADDRESS, 20001)
         queue.close()
 
 
 async def test_what_never_comes_in_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(way, "COME_IN_SECONDS", 0.05)
+    monkeypatch.setattr(return_path, "COME_IN_SECONDS", 0.05)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     queue = LinuxQueue(ours.detach())
-    async with acceptor() as made:
-        assert not await made.lets_in(queue, GATEWAY, ADDRESS, 20001)
+    async with accepting() as made:
+        assert not await made.passes(queue, GATEWAY, ADDRESS, 20001)
         written = theirs.recv(1 << 16)
         assert written[:10] == bytes(10)
         assert (written[22:26], written[26:30]) == (GATEWAY.packed, ADDRESS.packed)
         queue.close()
         with theirs, pytest.raises(LaptopError, match="takes no packet"):
-            await made.lets_in(queue, GATEWAY, ADDRESS, 20001)
+            await made.passes(queue, GATEWAY, ADDRESS, 20001)
