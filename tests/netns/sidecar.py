@@ -199,8 +199,8 @@ class SidecarPod:
 
         *patience* is set in place of the agent's own: UNWANTED_SECONDS, LOST_SECONDS, CUT_OFF_SECONDS.
         """
-        code = "".join(f"life.{name} = {value}; " for name, value in patience.items())
-        code = f"from meshdev.sidecar.agent import __main__, life; {code}raise SystemExit(__main__.main())"
+        code = "".join(f"lifecycle.{name} = {value}; " for name, value in patience.items())
+        code = f"from meshdev.sidecar.agent import __main__, lifecycle; {code}raise SystemExit(__main__.main())"
         environment = {
             "PATH": os.environ["PATH"],
             "MESHDEV_ENVOY": binary(),
@@ -264,7 +264,7 @@ class SidecarPod:
     def _inside(self) -> list[str]:
         return ["nsenter", f"--net=/proc/{self.pod.pid}/ns/net", "--"]
 
-    def doors(self) -> set[int]:
+    def listener_ports(self) -> set[int]:
         """Where Envoy listens."""
         listening = self.pod.run("ss", "-ltnH").splitlines()
         return {int(line.split()[3].split(":")[1]) for line in listening if ":158" in line}

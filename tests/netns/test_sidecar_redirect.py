@@ -73,11 +73,11 @@ async def test_envoys_port_can_only_be_reached_redirected() -> None:
         await pod.app(8080)
         await pod.manager.claim(claim(MINE))
         await pod.manager.until(lambda state: state.redirected)
-        (door,) = pod.doors()
+        (listener,) = pod.listener_ports()
         with pytest.raises(ConnectionRefusedError):
-            await pod.connect(door)
+            await pod.connect(listener)
         with pod.pod.inside(), pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", door), timeout=5)
+            socket.create_connection(("127.0.0.1", listener), timeout=5)
         with pod.pod.inside():
             reader, writer = await asyncio.open_connection(str(POD), 8080)
         assert await ask(reader, writer, a="1") == "original", "the pod's own connections never meet Envoy"
@@ -106,10 +106,10 @@ async def test_a_client_may_use_its_port_again() -> None:
         await pod.app(8080)
         await pod.manager.claim(claim(MINE))
         await pod.manager.until(lambda state: state.redirected)
-        (door,) = pod.doors()
+        (listener,) = pod.listener_ports()
         for _ in range(3):
             assert (await once(pod)).startswith("original")
-            assert f":{door}" in pod.pod.run("ss", "-tanH", "state", "time-wait")
+            assert f":{listener}" in pod.pod.run("ss", "-tanH", "state", "time-wait")
 
 
 async def test_the_admin_socket_and_the_token_are_nobodys_business() -> None:
@@ -270,7 +270,7 @@ async def test_the_pods_own_flows_may_begin_at_the_number_of_a_door() -> None:
         await pod.app(8080)
         await pod.manager.claim(claim())
         await pod.manager.until(lambda state: state.redirected)
-        (door,) = pod.doors()
+        (listener,) = pod.listener_ports()
         with pod.outside.inside():
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sock.bind((str(MANAGER), 53))
@@ -279,7 +279,7 @@ async def test_the_pods_own_flows_may_begin_at_the_number_of_a_door() -> None:
             asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with asking:
             asking.setblocking(False)
-            asking.bind((str(POD), door))
+            asking.bind((str(POD), listener))
             asking.connect((str(MANAGER), 53))
             await loop.sock_sendall(asking, b"q")
             async with asyncio.timeout(5):

@@ -87,7 +87,7 @@ class Pod:
         self.envoy = envoy
         self.original = original
         self.laptop = laptop
-        self.door = free_port()
+        self.listener_port = free_port()
         self.probes: tuple[Probe, ...] = ()
         self.claims: dict[str, LiveClaim] = {}
         self._wanted: tuple[Wanted, ...] = ()
@@ -122,12 +122,12 @@ class Pod:
         """Everything is acknowledged when this returns."""
         claims = tuple(self.claims.values())
         self._wanted = wanted(claims, self.probes) or tuple(keep)
-        served = tuple(Served(each, self.door) for each in self._wanted)
+        served = tuple(Served(each, self.listener_port) for each in self._wanted)
         await self.envoy.ads.serve(resources(PodView(LOOPBACK, served, self.probes), LOOPBACK, claims))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """As the agent's redirect would bring a client."""
-        return await asyncio.open_connection("127.0.0.1", self.door, limit=1 << 24)
+        return await asyncio.open_connection("127.0.0.1", self.listener_port, limit=1 << 24)
 
     async def ask(self, request: bytes) -> bytes:
         """The answer to one request, to the end of the connection."""

@@ -19,7 +19,7 @@ from meshdev.wire.announcement import PORT_VARIABLE, assigned_port
 log = logging.getLogger("meshdev.sidecar.agent")
 
 
-async def serve(told: Settings, envoy: str, listener: TokenListener, handler: AnnouncingHandler) -> None:
+async def serve(config: Settings, envoy: str, listener: TokenListener, handler: AnnouncingHandler) -> None:
     """Run until nobody needs the sidecar any more; one of a template, which would start again, until it is ended.
 
     Sessions get the token all the time, also while the agent waits for the table or the next intercept.
@@ -27,35 +27,35 @@ async def serve(told: Settings, envoy: str, listener: TokenListener, handler: An
     repeating = asyncio.ensure_future(repeat(handler))
     try:
         async with listener.serving():
-            await _serve(told, envoy)
+            await _serve(config, envoy)
     finally:
         repeating.cancel()
 
 
-async def _serve(told: Settings, envoy: str) -> None:
+async def _serve(config: Settings, envoy: str) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    await _serve_once(told, envoy, ended)
-    while told.stays and not ended.is_set():
-        await wanted_again(told, ended)
+    await _serve_once(config, envoy, ended)
+    while config.stays and not ended.is_set():
+        await wanted_again(config, ended)
         if not ended.is_set():
-            await _serve_once(told, envoy, ended)
+            await _serve_once(config, envoy, ended)
 
 
-async def _serve_once(told: Settings, envoy: str, ended: asyncio.Event) -> None:
+async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> None:
     firewall = await _taken(ended)
     if firewall is None:
         return
     try:
-        sockets = Sockets(told.address)
-        agent = Agent(told, firewall, sockets, envoy)
-        telling = asyncio.ensure_future(_tell(agent, ended))
+        sockets = Sockets(config.address)
+        agent = Agent(config, firewall, sockets, envoy)
+        terminating = asyncio.ensure_future(_terminate(agent, ended))
         try:
             await agent.run()
         finally:
-            telling.cancel()
+            terminating.cancel()
         sockets.close()
     finally:
         firewall.close()
@@ -72,7 +72,7 @@ async def _taken(ended: asyncio.Event) -> PodFirewall | None:
         ending.cancel()
 
 
-async def _tell(agent: Agent, ended: asyncio.Event) -> None:
+async def _terminate(agent: Agent, ended: asyncio.Event) -> None:
     await ended.wait()
     agent.terminate()
 
@@ -83,9 +83,9 @@ def main() -> int:
     raise_limits()
     try:
         listener = TokenListener(assigned_port(os.environ.get(PORT_VARIABLE, "")))
-        told = settings(os.environ, listener.token)
+        config = settings(os.environ, listener.token)
         handler.announce(listener.announcement)
-        asyncio.run(serve(told, os.environ.get("MESHDEV_ENVOY", BINARY), listener, handler))
+        asyncio.run(serve(config, os.environ.get("MESHDEV_ENVOY", BINARY), listener, handler))
     except MeshdevError as error:
         log.critical("%s", error.message)
         return error.exit_code

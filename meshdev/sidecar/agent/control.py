@@ -1,4 +1,4 @@
-"""The stream to the manager's control container: kept up, states told on it whenever they changed."""
+"""The stream to the manager's control container: kept up, and states announced on it whenever they changed."""
 
 import asyncio
 import logging
@@ -32,25 +32,25 @@ _RETRY_SECONDS: Final = 0.3
 class Control:
     """One stream after the other, for ever.
 
-    *said* is called with each message of the manager, *lost* when a stream that carried some has ended; *states* gives
-    all that the manager has to know now, in order.
+    *on_message* is called with each message of the manager, *on_lost* when a stream that carried some has ended;
+    *states* gives all that the manager has to know now, in order.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        said: Callable[[FromControl], None],
-        lost: Callable[[], None],
+        on_message: Callable[[FromControl], None],
+        on_lost: Callable[[], None],
         states: Callable[[], list[FromAgent]],
     ) -> None:
         self._settings = settings
-        self._said = said
-        self._lost = lost
+        self._on_message = on_message
+        self._on_lost = on_lost
         self._states = states
         self._news = asyncio.Event()
 
-    def tell(self) -> None:
+    def announce(self) -> None:
         """Something that the manager has to know has changed."""
         self._news.set()
 
@@ -65,40 +65,40 @@ class Control:
                 except grpc.aio.AioRpcError as error:
                     log.info("no stream to the manager: %s %s", error.code().name, error.details())
                 except ProtocolError as error:
-                    log.warning("the manager sent nonsense: %s", error.message)
+                    log.warning("the manager broke the protocol: %s", error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _stream(self, method: Any) -> None:  # noqa: ANN401 -- grpc has no types
         call = method(metadata=((agent.METADATA_KEY, self._settings.token),), wait_for_ready=True)
         writing = asyncio.ensure_future(self._write(call))
-        heard = False
+        received = False
         try:
             async for data in call:
                 message = agent.decode_from_control(data)
-                if not heard:
+                if not received:
                     log.info("the manager is there")
-                heard = True
-                self._said(message)
+                received = True
+                self._on_message(message)
         finally:
             writing.cancel()
             call.cancel()
-            if heard:
-                self._lost()
+            if received:
+                self._on_lost()
 
     async def _write(self, call: Any) -> None:  # noqa: ANN401 -- grpc has no types
-        """What was told on this stream is told again only when it is another."""
-        told: dict[type[FromAgent], FromAgent] = {}
+        """What was sent on this stream is sent again only when it has changed."""
+        sent: dict[type[FromAgent], FromAgent] = {}
         try:
             await call.write(agent.encode(self._hello()))
             while True:
                 self._news.clear()
                 for state in self._states():
-                    if told.get(type(state)) != state:
-                        told[type(state)] = state
+                    if sent.get(type(state)) != state:
+                        sent[type(state)] = state
                         await call.write(agent.encode(state))
                 await self._news.wait()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # the reading side tells why
+            pass  # the reading side reports why
 
     def _hello(self) -> AgentHello:
         it = self._settings

@@ -25,31 +25,31 @@ _SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 
 #: Only the first packet of a connection is translated, and only if it is one: after tracking begins, packets of
 #: connections that are older look new to the kernel. What answers the pod's own flows passes: of another transport
-#: they may begin at the number of a door. The chain stays when nothing is redirected any more: without a
+#: they may begin at a listener port. The chain stays when nothing is redirected any more: without a
 #: nat chain the kernel would stop to translate the connections that were.
 _RULES: Final = f"""\
 add table {_TABLE} {{ flags owner; }}
-add map {_TABLE} tcp_doors {{ type inet_service : inet_service; }}
-add map {_TABLE} udp_doors {{ type inet_service : inet_service; }}
-add set {_TABLE} doors {{ type inet_service; }}
+add map {_TABLE} tcp_listeners {{ type inet_service : inet_service; }}
+add map {_TABLE} udp_listeners {{ type inet_service : inet_service; }}
+add set {_TABLE} listeners {{ type inet_service; }}
 add chain {_TABLE} arrivals {{ type nat hook prerouting priority -101; policy accept; }}
 add rule {_TABLE} arrivals iifname "lo" accept
 add rule {_TABLE} arrivals meta nfproto != ipv4 accept
 add rule {_TABLE} arrivals fib daddr type != local accept
-add rule {_TABLE} arrivals {_SYN} redirect to :tcp dport map @tcp_doors
-add rule {_TABLE} arrivals meta l4proto udp redirect to :udp dport map @udp_doors
+add rule {_TABLE} arrivals {_SYN} redirect to :tcp dport map @tcp_listeners
+add rule {_TABLE} arrivals meta l4proto udp redirect to :udp dport map @udp_listeners
 add chain {_TABLE} only_redirected {{ type filter hook input priority -1; policy accept; }}
 add rule {_TABLE} only_redirected ct direction reply accept
-add rule {_TABLE} only_redirected tcp dport @doors ct status & dnat == 0 reject with tcp reset
-add rule {_TABLE} only_redirected udp dport @doors ct status & dnat == 0 reject
+add rule {_TABLE} only_redirected tcp dport @listeners ct status & dnat == 0 reject with tcp reset
+add rule {_TABLE} only_redirected udp dport @listeners ct status & dnat == 0 reject
 """
 #: A client that comes between Envoy's death and the end of the redirect is not refused: its kernel asks again, and
 #: meets the app. Any socket will do ("transparent 0" is true of each): a client that uses a port again meets one in
 #: TIME_WAIT, of which nothing else can be asked ("wildcard" fails), and the kernel finds the listener from there (seen
 #: on Linux 6.18). Optional, since it needs nft_socket.
 _NOBODY: Final = f"""\
-add rule {_TABLE} only_redirected tcp dport @doors {_SYN} socket transparent 0 accept
-add rule {_TABLE} only_redirected tcp dport @doors {_SYN} drop
+add rule {_TABLE} only_redirected tcp dport @listeners {_SYN} socket transparent 0 accept
+add rule {_TABLE} only_redirected tcp dport @listeners {_SYN} drop
 """
 
 
@@ -82,17 +82,17 @@ class PodFirewall:
     def redirect(self, wanted: Mapping[PodPort, int]) -> None:
         """Exactly *wanted* is redirected afterwards, in one step; nothing else changes for anybody."""
         commands = [
-            f"delete element {_TABLE} {port.transport}_doors {{ {port.number} : {door} }}"
-            for port, door in self._redirected.items()
-            if wanted.get(port) != door
+            f"delete element {_TABLE} {port.transport}_listeners {{ {port.number} : {listener} }}"
+            for port, listener in self._redirected.items()
+            if wanted.get(port) != listener
         ]
         commands += [
-            f"add element {_TABLE} {port.transport}_doors {{ {port.number} : {door} }}"
-            for port, door in wanted.items()
-            if self._redirected.get(port) != door
+            f"add element {_TABLE} {port.transport}_listeners {{ {port.number} : {listener} }}"
+            for port, listener in wanted.items()
+            if self._redirected.get(port) != listener
         ]
-        # Once a door, always one: connections that were redirected still come through it.
-        commands += [f"add element {_TABLE} doors {{ {door} }}" for door in sorted(set(wanted.values()))]
+        # Once a listener port, always one: connections that were redirected still come through it.
+        commands += [f"add element {_TABLE} listeners {{ {listener} }}" for listener in sorted(set(wanted.values()))]
         if wanted != self._redirected:
             self._nft.run("\n".join(commands) + "\n")
             changed = dict(wanted.items() ^ self._redirected.items()).keys()
@@ -112,7 +112,7 @@ def _forget_senders(ports: AbstractSet[int]) -> None:
 
 def _forget_the_dead() -> None:
     """The connections of a sidecar that was killed. Its table went at once and tracking with it, so to the kernel they
-    go on for days: a client that used a port again would be sent to a door where nobody listens.
+    go on for days: a client that used a port again would be sent to a port where nobody listens.
     """
     forget_flows(
         lambda flow: flow.protocol == socket.IPPROTO_TCP and flow.went_to[1] in RANGE and flow.sent_to[1] not in RANGE

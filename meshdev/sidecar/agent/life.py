@@ -1,42 +1,40 @@
-"""The agent's life: what it hears of kernel, Envoy and manager, and in which order it comes and goes.
-
-Why in this order: docs/design/0009.
-"""
+"""What the agent's life cycle asks for is carried out here: nft, sockets, Envoy and the stream to the manager."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from meshdev.errors import ClusterError, FirewallError
-from meshdev.sidecar.agent import plan
 from meshdev.sidecar.agent.control import Control
 from meshdev.sidecar.agent.envoy import Envoy
 from meshdev.sidecar.agent.firewall import PodFirewall
+from meshdev.sidecar.agent.lifecycle import (
+    Action,
+    Actions,
+    AllocateListeners,
+    Announce,
+    CountOlder,
+    FindListening,
+    KillEnvoy,
+    Lifecycle,
+    Log,
+    Phase,
+    ReadStats,
+    SetDraining,
+    SetProbes,
+    SetRedirects,
+)
 from meshdev.sidecar.agent.listener_ports import ListenerPorts
 from meshdev.sidecar.agent.return_paths import ReturnPaths
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.sockets import Sockets
-from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
-from meshdev.sidecar.envoy.stats import Stats
-from meshdev.wire.agent import FromAgent, FromControl, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
+from meshdev.wire.agent import FromAgent, FromControl
 
 log = logging.getLogger(__name__)
 
-#: Without an intercept, and without the manager, the sidecar goes after these times.
-UNWANTED_SECONDS: Final = 30.0
-LOST_SECONDS: Final = 60.0
-#: Without both it waits for nobody; it would be in the way of another manager's.
-IDLE_SECONDS: Final = 5.0
-#: A manager that comes back within this time changes nothing for bytes and datagrams.
-CUT_OFF_SECONDS: Final = 3.0
-#: How soon a listener that came or went is seen; the kernel has no event for it.
-LOOK_SECONDS: Final = 0.25
-LOOK_SECONDS_ENDING: Final = 0.05
 COUNT_SECONDS: Final = 1.0
-#: An Envoy that answers nothing for so long serves nothing either: the app gets its traffic, and another Envoy starts.
-HUNG_SECONDS: Final = 10.0
 #: Between two questions about connections without requests.
 _RAW_SECONDS: Final = 0.05
 _RESTART_SECONDS: Final = 0.1
@@ -49,250 +47,158 @@ class Agent:
     def __init__(self, settings: Settings, firewall: PodFirewall, sockets: Sockets, envoy: str) -> None:
         self._firewall = firewall
         self._sockets = sockets
-        self._raw = asyncio.Event()
-        self._envoy = Envoy(settings, self._raw.set, envoy, firewall.hold)
-        self._control = Control(settings, said=self._said, lost=self._lost, states=self._states)
-        self._ways = ReturnPaths(self._control.tell)
-        self._doors = ListenerPorts()
-        self._wanted: dict[PodPort, Wanted] = {}
-        self._listen: Listen | None = None
-        self._asked: frozenset[PodPort] = frozenset()
-        self._listening: frozenset[PodPort] | None = frozenset()
-        self._first: frozenset[PodPort] = frozenset()
-        self._stats = Stats()
-        self._heard_of_envoy: float | None = None
-        self._older: dict[PodPort, int] = {}
-        self._unwanted_since: float | None = None  # the manager's word counts, not its silence
-        self._lost_since: float | None = time.monotonic()
-        self._ending = False
-        self._leaving = False
-        self._draining = False
-        self._served = False
-        self._news = asyncio.Event()
+        self._raw_connection = asyncio.Event()
+        self._envoy = Envoy(settings, self._raw_connection.set, envoy, firewall.hold)
+        self._control = Control(settings, on_message=self._on_message, on_lost=self._on_lost, states=self._states)
+        self._return_paths = ReturnPaths(self._control.announce)
+        self._listener_ports = ListenerPorts()
+        self._lifecycle = Lifecycle(time.monotonic())
+        self._requests: asyncio.Queue[ReadStats | SetDraining] = asyncio.Queue()
+        self._ended = asyncio.Event()
 
     def terminate(self) -> None:
-        """The pod is going: serve until the app stops listening."""
-        log.info("told to end")
-        self._ending = True
-        self._news.set()
+        """The pod is going to end: serve until the app stops listening."""
+        self._perform(self._lifecycle.on_terminate(time.monotonic()))
 
     async def run(self) -> None:
         """Until nobody needs it; the pod is as before when this returns."""
-        tasks = [
-            asyncio.ensure_future(each)
-            for each in (
-                self._control.run(),
-                self._keep_envoy(),
-                self._every(COUNT_SECONDS, self._count),
-                self._find_first(),
-                self._ways.run(),
-                self._look_always(),
-            )
-        ]
-        waiting = asyncio.ensure_future(self._wait_for_the_end())
+        parts = (
+            self._control.run(),
+            self._keep_envoy(),
+            self._ask_envoy(),
+            self._watch_raw_connections(),
+            self._return_paths.run(),
+            self._every(lambda: COUNT_SECONDS, lambda _: self._lifecycle.on_count()),
+            self._every(lambda: self._lifecycle.tick_seconds, self._lifecycle.on_tick),
+        )
+        tasks = [asyncio.ensure_future(part) for part in parts]
+        ended = asyncio.ensure_future(self._ended.wait())
         try:
-            done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            if waiting not in done:
-                log.error("a part of the agent has ended")
-            await self._leave()
-            for task in done:
+            done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            if ended not in done:
+                self._perform(self._lifecycle.on_failure(time.monotonic()))
+                while not self._ended.is_set():  # the part that is missing may be what would tick
+                    await asyncio.sleep(self._lifecycle.tick_seconds)
+                    self._perform(self._lifecycle.on_tick(time.monotonic()))
+            for task in done - {ended}:
                 task.result()
         finally:
-            self._leaving = True
-            for task in (waiting, *tasks):
+            for task in (ended, *tasks):
                 task.cancel()
-            await asyncio.wait([waiting, *tasks])
+            await asyncio.wait([ended, *tasks])
             await self._envoy.end()
             self._envoy.close()
 
-    # What it hears
+    # -- actions ---------------------------------------------------------------------------------------------------
 
-    def _said(self, message: FromControl) -> None:
-        self._lost_since = None
-        match message:
-            case Want():
-                self._want(message)
-            case Redirect():
-                self._asked = frozenset(message.ports)
-            case ProbeRelays():
-                self._ways.ask(message)
-        self._look()
-        self._news.set()
+    def _perform(self, actions: Actions) -> None:
+        for action in actions:
+            self._perform_one(action)
+        if self._lifecycle.phase is Phase.ENDED:
+            self._ended.set()
 
-    def _want(self, message: Want) -> None:
-        self._wanted = {each.port: each for each in message.ports}
-        if self._wanted:
-            self._unwanted_since = None
-            self._served = True
-        elif self._unwanted_since is None:
-            self._unwanted_since = time.monotonic()
+    def _perform_one(self, action: Action) -> None:
+        match action:
+            case AllocateListeners():
+                self._allocate(action)
+            case SetProbes():
+                self._return_paths.probe(action.relays)
+            case FindListening():
+                self._perform(self._lifecycle.on_listening(self._sockets.listening(), time.monotonic()))
+            case SetRedirects():
+                self._redirect(action)
+            case CountOlder():
+                self._count_older(action)
+            case ReadStats() | SetDraining():
+                self._requests.put_nowait(action)
+            case KillEnvoy():
+                self._envoy.kill()
+            case Announce():
+                self._control.announce()
+            case Log():
+                log.log(logging.ERROR if action.error else logging.INFO, "%s", action.text)
+
+    def _allocate(self, action: AllocateListeners) -> None:
         try:
-            self._listen = Listen(self._doors.of(self._wanted))
+            ports = self._listener_ports.of(action.ports)
         except ClusterError as error:
             log.error("%s", error.message)  # noqa: TRY400 -- the sentence says it
-        self._asked &= self._wanted.keys()
-        self._control.tell()
+        else:
+            self._perform(self._lifecycle.on_listeners(ports))
 
-    def _lost(self) -> None:
-        log.warning("the stream to the manager is lost")
-        self._lost_since = time.monotonic()
-        self._ways.forget()
-        self._news.set()
-
-    def _states(self) -> list[FromAgent]:
-        state = self._state()
-        return [self._listen, state] if self._listen is not None else [state]
-
-    def _state(self) -> State:
-        return State(
-            redirected=tuple(sorted(self._firewall.redirected)),
-            held_back=tuple(sorted(plan.held_back(self._situation()).items())),
-            older=tuple(sorted(self._older.items())),
-            intercepts=tuple(sorted(self._stats.intercepts.items())),
-            flows=tuple(sorted(self._stats.flows.items())),
-            return_paths=self._ways.found,
-        )
-
-    # What it does
-
-    def _situation(self) -> plan.Situation:
-        return plan.Situation(
-            wanted=self._wanted,
-            doors=self._listen.ports if self._listen is not None else {},
-            asked=frozenset() if self._leaving else self._asked,
-            listening=self._listening,
-            first=self._first,
-            envoy=self._envoy.running,
-            cut_off=self._away(self._lost_since) > CUT_OFF_SECONDS,
-        )
-
-    def _look(self) -> None:
-        """See who listens, and decide anew."""
-        self._listening = self._sockets.listening()
-        self._decide()
-
-    def _decide(self) -> None:
-        before = self._firewall.redirected
+    def _redirect(self, action: SetRedirects) -> None:
         try:
-            self._firewall.redirect(plan.redirects(self._situation()))
+            self._firewall.redirect(action.ports)
         except FirewallError as error:
             log.error("%s", error.message)  # noqa: TRY400 -- the sentence says it
-        after = self._firewall.redirected
-        if after != before:
-            log.info("redirected: %s", ", ".join(map(str, sorted(after))) or "nothing")
-            self._count_older()
-        self._control.tell()
+        self._perform(self._lifecycle.on_redirected(frozenset(self._firewall.redirected)))
 
-    def _count_older(self) -> None:
-        """Connections that are older than the redirect; closed where that is wanted."""
-        redirected = self._firewall.redirected
-        doomed = [port for port in redirected if port in self._wanted and self._wanted[port].reset_older]
-        if doomed and (closed := self._sockets.close_older(doomed)):
+    def _count_older(self, action: CountOlder) -> None:
+        if action.close and (closed := self._sockets.close_older(action.close)):
             log.info("%d older connections were closed", closed)
-        self._older = self._sockets.older(redirected)
+        self._perform(self._lifecycle.on_older(self._sockets.older(action.ports)))
 
-    async def _count(self) -> None:
-        if self._older:
-            self._count_older()
-        if self._wanted and self._envoy.running:
-            await self._take_stats()
-        self._control.tell()
+    async def _ask_envoy(self) -> None:
+        """What takes Envoy a while, one thing after the other."""
+        while True:
+            action = await self._requests.get()
+            if isinstance(action, ReadStats):
+                self._perform(await self._read_stats())
+            else:
+                self._perform(await self._drain(action))
 
-    async def _take_stats(self) -> None:
+    async def _read_stats(self) -> Actions:
         try:
-            self._stats = await self._envoy.stats()
+            stats = await self._envoy.stats()
         except ClusterError as error:
             log.info("%s", error.message)
-            if self._away(self._heard_of_envoy) > HUNG_SECONDS:
-                log.error("Envoy is silent for %.0f s and is killed", HUNG_SECONDS)  # noqa: TRY400 -- said above
-                self._envoy.kill()
-            return
-        self._heard_of_envoy = time.monotonic()
-        self._first = frozenset(port for port in self._wanted if self._stats.speaks_first(port))
+            return self._lifecycle.on_stats_failed(time.monotonic())
+        return self._lifecycle.on_stats(stats, time.monotonic())
 
-    async def _find_first(self) -> None:
-        """A connection without requests came: if its client was silent, the server speaks first."""
+    async def _drain(self, action: SetDraining) -> Actions:
+        try:
+            await self._envoy.drain(on=action.on)
+        except ClusterError as error:
+            log.info("%s", error.message)
+            return self._lifecycle.on_draining(action.on, failed=True)
+        return self._lifecycle.on_draining(action.on)
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _on_message(self, message: FromControl) -> None:
+        self._perform(self._lifecycle.on_message(message, time.monotonic()))
+
+    def _on_lost(self) -> None:
+        log.warning("the stream to the manager is lost")
+        self._perform(self._lifecycle.on_lost(time.monotonic()))
+
+    def _states(self) -> list[FromAgent]:
+        return self._lifecycle.states(self._return_paths.found, time.monotonic())
+
+    async def _watch_raw_connections(self) -> None:
         while True:
-            await self._raw.wait()
-            self._raw.clear()
-            before = self._first
-            await self._take_stats()
-            if self._first != before:
-                log.info("servers that speak first: %s", ", ".join(map(str, sorted(self._first))))
-                self._decide()
+            await self._raw_connection.wait()
+            self._raw_connection.clear()
+            self._perform(self._lifecycle.on_raw_connection())
             await asyncio.sleep(_RAW_SECONDS)
 
-    async def _look_always(self) -> None:
+    async def _every(self, seconds: Callable[[], float], event: Callable[[float], Actions]) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS_ENDING if self._ending else LOOK_SECONDS)
-            if self._wanted:
-                self._look()
-            self._news.set()
+            await asyncio.sleep(seconds())
+            self._perform(event(time.monotonic()))
 
     async def _keep_envoy(self) -> None:
         pause = _RESTART_SECONDS
         while True:
             started = time.monotonic()
-            await self._envoy.run(started=self._envoy_started, ended=self._decide)  # rules first, restart after
+            await self._envoy.run(started=self._on_envoy_started, ended=self._on_envoy_ended)
             if time.monotonic() - started > 2 * _LONGEST_RESTART_SECONDS:
                 pause = _RESTART_SECONDS
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
 
-    def _envoy_started(self) -> None:
-        self._draining = False
-        self._heard_of_envoy = time.monotonic()
-        self._news.set()
+    def _on_envoy_started(self) -> None:
+        self._perform(self._lifecycle.on_envoy_started(time.monotonic()))
 
-    async def _every(self, seconds: float, do: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            await do()
-
-    # How it goes
-
-    async def _wait_for_the_end(self) -> None:
-        while (reason := self._over()) is None:
-            await self._drain(on=self._ending or (self._served and not self._wanted))
-            await self._news.wait()
-            self._news.clear()
-        log.info("%s", reason)
-
-    def _over(self) -> str | None:
-        if self._ending and not self._app_listens():
-            return "the app has ended"
-        if self._away(self._unwanted_since) > UNWANTED_SECONDS:
-            return f"nobody intercepted anything for {UNWANTED_SECONDS:.0f} s"
-        if self._unwanted_since is not None and self._away(self._lost_since) > IDLE_SECONDS:
-            return f"nobody intercepts anything, and the manager is lost for {IDLE_SECONDS:.0f} s"
-        if self._away(self._lost_since) > LOST_SECONDS:
-            return f"the manager is lost for {LOST_SECONDS:.0f} s"
-        return None
-
-    def _app_listens(self) -> bool:
-        return self._listening is not None and bool(self._listening & self._wanted.keys())
-
-    async def _leave(self) -> None:
-        """The rules at once, then Envoy when nothing is under way there, then the table."""
-        self._leaving = True
-        self._decide()
-        await self._drain(on=True)
-        until = time.monotonic() + DRAIN_SECONDS
-        while self._envoy.running and time.monotonic() < until:
-            await self._take_stats()
-            if not self._stats.busy:
-                break
-            await asyncio.sleep(LOOK_SECONDS)
-
-    async def _drain(self, *, on: bool) -> None:
-        if on == self._draining or not self._envoy.running:
-            return
-        try:
-            await self._envoy.drain(on=on)
-            self._draining = on
-        except ClusterError as error:
-            log.info("%s", error.message)
-
-    @staticmethod
-    def _away(since: float | None) -> float:
-        return 0.0 if since is None else time.monotonic() - since
+    def _on_envoy_ended(self) -> None:
+        self._perform(self._lifecycle.on_envoy_ended(time.monotonic()))

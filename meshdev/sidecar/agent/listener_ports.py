@@ -1,4 +1,4 @@
-"""Free ports for Envoy's listeners, each for as long as the agent lives."""
+"""Free ports for Envoy's listeners, each for as long as the agent runs."""
 
 import socket
 from collections.abc import Iterable, Mapping
@@ -15,17 +15,17 @@ class ListenerPorts:
     """Where Envoy listens for each port that was ever wanted."""
 
     def __init__(self) -> None:
-        self._doors: dict[PodPort, int] = {}
+        self._ports: dict[PodPort, int] = {}
 
     def of(self, ports: Iterable[PodPort]) -> Mapping[PodPort, int]:
-        """The doors of all ports so far and of *ports*. Raises ClusterError when there is none left."""
+        """The listener ports of all ports so far and of *ports*. Raises ClusterError when none is free."""
         for port in ports:
-            if port not in self._doors:
-                self._doors[port] = self._free(port)
-        return dict(self._doors)
+            if port not in self._ports:
+                self._ports[port] = self._free(port)
+        return dict(self._ports)
 
     def _free(self, port: PodPort) -> int:
-        taken = set(self._doors.values())
+        taken = set(self._ports.values())
         for number in RANGE:
             if number not in taken and _can_bind(number, port):
                 return number

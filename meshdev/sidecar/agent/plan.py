@@ -10,15 +10,15 @@ from meshdev.wire.agent import HoldReason, PodPort, Wanted
 class Situation:
     """What the agent knows.
 
-    ``doors`` are the ports where Envoy shall listen, ``asked`` those that the manager wants redirected, ``listening``
-    all ports with a listener in the pod (None: the kernel does not say), ``first`` those whose server speaks first.
+    ``listener_ports`` are where Envoy is to listen, ``asked`` those that the manager wants redirected, ``listening``
+    all ports with a listener in the pod (None: the kernel does not say), ``speaks_first`` those whose server does.
     """
 
     wanted: Mapping[PodPort, Wanted]
-    doors: Mapping[PodPort, int]
+    listener_ports: Mapping[PodPort, int]
     asked: frozenset[PodPort]
     listening: frozenset[PodPort] | None
-    first: frozenset[PodPort] = frozenset()
+    speaks_first: frozenset[PodPort] = frozenset()
     envoy: bool = True
     cut_off: bool = False
 
@@ -36,17 +36,17 @@ def held_back(now: Situation) -> dict[PodPort, HoldReason]:
 def redirects(now: Situation) -> dict[PodPort, int]:
     """The ports to redirect, and to which of Envoy's."""
     kept = held_back(now)
-    return {port: now.doors[port] for port in now.wanted if port not in kept}
+    return {port: now.listener_ports[port] for port in now.wanted if port not in kept}
 
 
 def _reason(now: Situation, port: PodPort, wanted: Wanted) -> HoldReason | None:
-    if port not in now.asked or port not in now.doors:
+    if port not in now.asked or port not in now.listener_ports:
         return "waiting"
-    if not now.envoy or not _listens(now, PodPort(now.doors[port], port.transport)):
+    if not now.envoy or not _listens(now, PodPort(now.listener_ports[port], port.transport)):
         return "no-envoy"
     if not _listens(now, port):
         return "no-listener"
-    if not wanted.mode.takes_bytes and port in now.first:
+    if not wanted.mode.takes_bytes and port in now.speaks_first:
         return "speaks-first"
     if now.cut_off and wanted.protocol != "http":
         # Requests fall back one by one; bytes and datagrams would go to a laptop that may be gone.

@@ -31,7 +31,7 @@ from tests.waiting import until
 TOKEN, OTHER_TOKEN = "t" * 32, "u" * 32
 _NAMES = ("b-1", "b-2", "evil", "flood", *(f"h-{each}" for each in range(6)))
 PORT = PodPort(8080)
-DOOR = 15801
+LISTENER_PORT = 15801
 
 
 @dataclass
@@ -215,7 +215,7 @@ class Sidecar:
     envoy: Envoy
 
     async def listen(self) -> None:
-        await self.agent.say(Listen({PORT: DOOR}))
+        await self.agent.say(Listen({PORT: LISTENER_PORT}))
 
     async def state(self, *redirected: PodPort, **more: Any) -> None:
         await self.agent.say(State(redirected, **more))

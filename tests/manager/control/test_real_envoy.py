@@ -77,12 +77,12 @@ def _start(config: Path) -> subprocess.Popen[bytes]:
 
 
 class Pod:
-    """Envoy's door to the app, where the agent's redirect would lead."""
+    """Envoy's listener_port to the app, where the agent's redirect would lead."""
 
     def __init__(self, app: End, one: Agent) -> None:
         self._number = app.port
         self._agent = one
-        self.door = free_port()
+        self.listener_port = free_port()
 
     def spec(self, value: str) -> Spec:
         match = Match((HeaderMatch("a", "exact", value),))
@@ -92,13 +92,13 @@ class Pod:
         port = PodPort(self._number)
         await self._agent.say(State())
         await until(lambda: self._agent.wants() == [str(port)])
-        await self._agent.say(Listen({port: self.door}))
+        await self._agent.say(Listen({port: self.listener_port}))
         await until(lambda: self._agent.redirects() == [str(port)])
         await self._agent.say(State((port,)))
 
     async def ask(self, value: str) -> str:
         """Who answers a request with that header; "status 503" and the like where nobody does."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.door)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.listener_port)
         writer.write(f"GET / HTTP/1.1\r\nHost: b\r\na: {value}\r\nConnection: close\r\n\r\n".encode())
         head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
         writer.close()

@@ -21,7 +21,7 @@ from meshdev.wire.intercepts import Report
 from meshdev.wire.modes import MESH, PROXY
 from tests.manager.claims import spec
 from tests.manager.control.sidecars import (
-    DOOR,
+    LISTENER_PORT,
     OTHER_KEYS,
     OTHER_TOKEN,
     PORT,
@@ -388,7 +388,7 @@ async def test_ports_without_requests(mesh: Control, words: Words) -> None:
     words.claim(one)
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.wants() == ["7000", "9090/udp"])
-        await made.agent.say(Listen({PodPort(7000): DOOR, PodPort(9090, "udp"): DOOR + 1}))
+        await made.agent.say(Listen({PodPort(7000): LISTENER_PORT, PodPort(9090, "udp"): LISTENER_PORT + 1}))
         await until(lambda: made.agent.redirects() == ["7000", "9090/udp"])
         await made.state(PodPort(7000), PodPort(9090, "udp"))
         await words.reported("acked", one)

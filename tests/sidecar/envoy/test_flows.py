@@ -162,7 +162,7 @@ async def test_datagrams() -> None:
         transport, _ = await loop.create_datagram_endpoint(echo, local_addr=("127.0.0.1", 0))
         ports[name] = transport.get_extra_info("sockname")[1]
     voice = PodPort(ports["original"], "udp")
-    door = free_port(socket.SOCK_DGRAM)
+    listener_port = free_port(socket.SOCK_DGRAM)
 
     def claim(mode: Mode, *, up: bool) -> LiveClaim:
         spec = Spec(FIRST, WORKLOAD, mode, MINE if mode.needs_match else None, (Port(voice.number, "udp", 9090),))
@@ -172,11 +172,11 @@ async def test_datagrams() -> None:
     assert wanted([claim(MESH, up=True)], ()) == ()
     async with running() as envoy:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.connect(("127.0.0.1", door))
+            sock.connect(("127.0.0.1", listener_port))
             sock.setblocking(False)
             for up, letter in ((True, b"l"), (False, b"o"), (True, b"l")):
                 claims = [claim(PROXY, up=up)]
-                served = tuple(Served(each, door) for each in wanted(claims, ()))
+                served = tuple(Served(each, listener_port) for each in wanted(claims, ()))
                 await envoy.ads.serve(resources(PodView(LOOPBACK, served), LOOPBACK, claims))
                 for size in (0, 1, 1400, 60_000):
                     await loop.sock_sendall(sock, b"x" * size)

@@ -58,7 +58,7 @@ async def grpc_pod() -> AsyncIterator[tuple[Pod, Any]]:
     async with pod(GrpcEnd("original"), GrpcEnd("laptop")) as app:
         app.claim(MINE)
         await app.serve()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{app.door}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{app.listener_port}") as channel:
             yield app, channel
 
 
@@ -135,7 +135,9 @@ async def test_a_websocket(headers: tuple[tuple[str, str], ...], end: str) -> No
     async with pod(WebSocketEnd("original"), WebSocketEnd("laptop")) as app:
         app.claim(MINE)
         await app.serve()
-        async with connect(f"ws://127.0.0.1:{app.door}/chat", additional_headers=headers, max_size=None) as socket:
+        async with connect(
+            f"ws://127.0.0.1:{app.listener_port}/chat", additional_headers=headers, max_size=None
+        ) as socket:
             for size in (1, 1000, 5 << 20):
                 await socket.send(b"x" * size)
                 assert await socket.recv() == f"{end} ".encode() + b"x" * size
@@ -146,7 +148,7 @@ async def test_a_websocket_falls_back() -> None:
         app.claim(MINE)
         await app.serve()
         await app.laptop.stop()
-        async with connect(f"ws://127.0.0.1:{app.door}/", additional_headers={"a": "1"}) as socket:
+        async with connect(f"ws://127.0.0.1:{app.listener_port}/", additional_headers={"a": "1"}) as socket:
             await socket.send("x")
             assert await socket.recv() == b"original x"
 

@@ -1,0 +1,379 @@
+"""The agent's life as a state machine: what it learns of manager, kernel and Envoy, and what is to be done then. Pure.
+
+Each ``on_…`` method takes an event and returns what it asks for, in order; *now* is in seconds on one clock that never
+goes back. Asking for something twice is harmless. Why in this order: docs/design/0009.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from meshdev.sidecar.agent import plan
+from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
+from meshdev.sidecar.envoy.stats import Stats
+from meshdev.wire.agent import FromAgent, FromControl, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
+from meshdev.wire.intercepts import ProbeResult
+
+#: Without an intercept, and without the manager, the sidecar leaves after these times.
+UNWANTED_SECONDS: Final = 30.0
+LOST_SECONDS: Final = 60.0
+#: Without both it waits for nobody; it would be in the way of another manager's.
+IDLE_SECONDS: Final = 5.0
+#: A manager that comes back within this time changes nothing for bytes and datagrams.
+CUT_OFF_SECONDS: Final = 3.0
+#: Between two :meth:`Lifecycle.on_tick`: how soon a listener that came or went is seen; the kernel has no event for it.
+LOOK_SECONDS: Final = 0.25
+LOOK_SECONDS_TERMINATING: Final = 0.05
+#: An Envoy that answers nothing for so long serves nothing either: the app gets its traffic, and another Envoy starts.
+HUNG_SECONDS: Final = 10.0
+
+
+class Phase(Enum):
+    """RUNNING, then TERMINATING when the pod is (it serves until the app stops listening), then LEAVING, then ENDED.
+
+    LEAVING: nothing is redirected any more, and Envoy finishes what is under way. TERMINATING may be skipped.
+    """
+
+    RUNNING = 1
+    TERMINATING = 2
+    LEAVING = 3
+    ENDED = 4
+
+
+@dataclass(frozen=True)
+class AllocateListeners:
+    """Find a port where Envoy can listen for each of these; answered by ``on_listeners``."""
+
+    ports: tuple[PodPort, ...]
+
+
+@dataclass(frozen=True)
+class SetProbes:
+    """Probe these relays and no others, none where there are none."""
+
+    relays: ProbeRelays | None
+
+
+@dataclass(frozen=True)
+class FindListening:
+    """See who listens in the pod; answered by ``on_listening``."""
+
+
+@dataclass(frozen=True)
+class SetRedirects:
+    """Redirect exactly these ports to these of Envoy's; answered by ``on_redirected``."""
+
+    ports: Mapping[PodPort, int]
+
+
+@dataclass(frozen=True)
+class CountOlder:
+    """Count the connections that are older than the redirect of *ports*, having closed those of *close*; answered by
+    ``on_older``."""
+
+    ports: frozenset[PodPort]
+    close: frozenset[PodPort]
+
+
+@dataclass(frozen=True)
+class ReadStats:
+    """Ask Envoy what it counted; answered by ``on_stats`` or ``on_stats_failed``."""
+
+
+@dataclass(frozen=True)
+class SetDraining:
+    """Have Envoy ask its clients to come again on another connection, or not; answered by ``on_draining``."""
+
+    on: bool
+
+
+@dataclass(frozen=True)
+class KillEnvoy:
+    """End Envoy at once."""
+
+
+@dataclass(frozen=True)
+class Announce:
+    """What the manager should know may have changed: see :meth:`Lifecycle.states`."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """For people."""
+
+    text: str
+    error: bool = False
+
+
+Action = (
+    AllocateListeners
+    | SetProbes
+    | FindListening
+    | SetRedirects
+    | CountOlder
+    | ReadStats
+    | SetDraining
+    | KillEnvoy
+    | Announce
+    | Log
+)
+Actions = Sequence[Action]
+
+
+class Lifecycle:
+    """One agent, from its start without a manager to its end."""
+
+    def __init__(self, now: float) -> None:
+        self.phase = Phase.RUNNING
+        self.reason = ""
+        """Why it leaves."""
+        self._wanted: dict[PodPort, Wanted] = {}
+        self._served = False
+        self._listen: Listen | None = None
+        self._asked: frozenset[PodPort] = frozenset()
+        self._listening: frozenset[PodPort] | None = frozenset()
+        self._redirected: frozenset[PodPort] = frozenset()
+        self._older: Mapping[PodPort, int] = {}
+        self._speaks_first: frozenset[PodPort] = frozenset()
+        self._lost_since: float | None = now
+        self._unwanted_since: float | None = None  # because the manager said so, not because it is silent
+        self._leaving_since = 0.0
+        self._envoy = False
+        self._envoy_answered = now
+        self._stats = Stats()
+        self._reading = self._read_again = False
+        self._draining = False
+        self._drain_asked: bool | None = None
+
+    # -- the manager -----------------------------------------------------------------------------------------------
+
+    def on_message(self, message: FromControl, now: float) -> Actions:
+        """A message of the manager."""
+        self._lost_since = None
+        match message:
+            case Want():
+                return [*self._want(message, now), FindListening()]
+            case Redirect():
+                self._asked = frozenset(message.ports)
+                return [FindListening()]
+            case ProbeRelays():
+                return [SetProbes(message), FindListening()]
+
+    def _want(self, message: Want, now: float) -> Actions:
+        self._wanted = {each.port: each for each in message.ports}
+        self._asked &= self._wanted.keys()
+        if self._wanted:
+            self._unwanted_since = None
+            self._served = True
+        elif self._unwanted_since is None:
+            self._unwanted_since = now
+        return [AllocateListeners(tuple(self._wanted))]
+
+    def on_listeners(self, ports: Mapping[PodPort, int]) -> Actions:
+        """Where Envoy is to listen, for ports that were wanted earlier, too."""
+        self._listen = Listen(ports)
+        return [Announce()]
+
+    def on_lost(self, now: float) -> Actions:
+        """The stream to the manager has ended."""
+        self._lost_since = now
+        return [SetProbes(None), *self._check(now)]
+
+    def states(self, return_paths: tuple[tuple[int, ProbeResult], ...], now: float) -> list[FromAgent]:
+        """All that the manager has to know, in order."""
+        state = State(
+            redirected=tuple(sorted(self._redirected)),
+            held_back=tuple(sorted(plan.held_back(self._situation(now)).items())),
+            older=tuple(sorted(self._older.items())),
+            intercepts=tuple(sorted(self._stats.intercepts.items())),
+            flows=tuple(sorted(self._stats.flows.items())),
+            return_paths=return_paths,
+        )
+        return [self._listen, state] if self._listen is not None else [state]
+
+    # -- the pod ---------------------------------------------------------------------------------------------------
+
+    def on_terminate(self, now: float) -> Actions:
+        """The pod is going to end."""
+        if self.phase is not Phase.RUNNING:
+            return []
+        self.phase = Phase.TERMINATING
+        return [Log("the pod is going to end"), *self._check(now)]
+
+    def on_failure(self, now: float) -> Actions:
+        """Part of the agent does not work any more."""
+        return self._leave("a part of the agent has ended", now)
+
+    def on_tick(self, now: float) -> Actions:
+        """:attr:`tick_seconds` have passed."""
+        return [FindListening()] if self._wanted else self._check(now)
+
+    @property
+    def tick_seconds(self) -> float:
+        """When :meth:`on_tick` is due."""
+        return LOOK_SECONDS_TERMINATING if self.phase is Phase.TERMINATING else LOOK_SECONDS
+
+    def on_listening(self, ports: frozenset[PodPort] | None, now: float) -> Actions:
+        """All ports with a listener in the pod; None where the kernel does not say."""
+        self._listening = ports
+        return self._react(now)
+
+    def on_redirected(self, ports: frozenset[PodPort]) -> Actions:
+        """What is redirected now: what was asked for, or what was before."""
+        if ports == self._redirected:
+            return []
+        self._redirected = ports
+        return [Log(f"redirected: {_listed(ports) or 'nothing'}"), self._count_older(), Announce()]
+
+    def on_older(self, counts: Mapping[PodPort, int]) -> Actions:
+        """How many older connections each port has."""
+        self._older = counts
+        return [Announce()]
+
+    def on_count(self) -> Actions:
+        """It is time to count what happens."""
+        found: list[Action] = [self._count_older()] if self._older else []
+        if self._wanted and self._envoy:
+            found += self._read()
+        return [*found, Announce()]
+
+    # -- Envoy -----------------------------------------------------------------------------------------------------
+
+    def on_envoy_started(self, now: float) -> Actions:
+        """Its process runs, and knows nothing of what another one was asked."""
+        self._envoy, self._envoy_answered = True, now
+        self._draining, self._drain_asked = False, None
+        return self._check(now)
+
+    def on_envoy_ended(self, now: float) -> Actions:
+        """Its process has ended: the app gets its traffic at once."""
+        self._envoy = False
+        return self._react(now)
+
+    def on_raw_connection(self) -> Actions:
+        """A connection without requests: if its client was silent, the server speaks first."""
+        return self._read()
+
+    def on_stats(self, stats: Stats, now: float) -> Actions:
+        """What Envoy counted."""
+        self._stats, self._envoy_answered = stats, now
+        before = self._speaks_first
+        self._speaks_first = frozenset(port for port in self._wanted if stats.speaks_first(port))
+        found = self._after_reading()
+        if self._speaks_first != before:
+            text = f"servers that speak first: {_listed(self._speaks_first)}"
+            found = [Log(text), *self._decide(now), *found]
+        return [*found, Announce()]
+
+    def on_stats_failed(self, now: float) -> Actions:
+        """It did not answer."""
+        found = self._after_reading()
+        if now - self._envoy_answered > HUNG_SECONDS:
+            return [Log(f"Envoy is silent for {HUNG_SECONDS:.0f} s and is killed", error=True), KillEnvoy(), *found]
+        return found
+
+    def on_draining(self, on: bool, *, failed: bool = False) -> Actions:
+        """Envoy was asked to drain, or not to; where that *failed* it is asked again."""
+        self._drain_asked = None
+        if not failed and self._envoy:
+            self._draining = on
+        return self._read() if self.phase is Phase.LEAVING else []
+
+    def _read(self) -> Actions:
+        """One question at a time; what happens meanwhile may not be in its answer."""
+        if self._reading:
+            self._read_again = True
+            return []
+        self._reading = True
+        return [ReadStats()]
+
+    def _after_reading(self) -> Actions:
+        self._reading = False
+        again, self._read_again = self._read_again, False
+        if self.phase is Phase.LEAVING and not self._stats.busy:
+            self._end()
+        return self._read() if again else []
+
+    # -- what follows ----------------------------------------------------------------------------------------------
+
+    def _situation(self, now: float) -> plan.Situation:
+        return plan.Situation(
+            wanted=self._wanted,
+            listener_ports=self._listen.ports if self._listen is not None else {},
+            asked=self._asked if self.phase in {Phase.RUNNING, Phase.TERMINATING} else frozenset(),
+            listening=self._listening,
+            speaks_first=self._speaks_first,
+            envoy=self._envoy,
+            cut_off=_passed(self._lost_since, now) > CUT_OFF_SECONDS,
+        )
+
+    def _react(self, now: float) -> Actions:
+        then = self._check(now)  # first: whoever leaves redirects nothing
+        return [*self._decide(now), *then]
+
+    def _decide(self, now: float) -> Actions:
+        return [SetRedirects(plan.redirects(self._situation(now))), Announce()]
+
+    def _count_older(self) -> CountOlder:
+        close = {port for port in self._redirected if port in self._wanted and self._wanted[port].reset_older}
+        return CountOlder(self._redirected, frozenset(close))
+
+    def _check(self, now: float) -> Actions:
+        """Whether it is time to leave, or to end; what Envoy is to do until then."""
+        if self.phase is Phase.LEAVING:
+            return self._finish(now)
+        if (reason := self._over(now)) is not None:
+            return self._leave(reason, now)
+        return self._drain(self.phase is Phase.TERMINATING or (self._served and not self._wanted))
+
+    def _over(self, now: float) -> str | None:
+        if self.phase is Phase.ENDED:
+            return None
+        if self.phase is Phase.TERMINATING and not self._app_listens():
+            return "the app has ended"
+        if _passed(self._unwanted_since, now) > UNWANTED_SECONDS:
+            return f"nobody intercepted anything for {UNWANTED_SECONDS:.0f} s"
+        if self._unwanted_since is not None and _passed(self._lost_since, now) > IDLE_SECONDS:
+            return f"nobody intercepts anything, and the manager is lost for {IDLE_SECONDS:.0f} s"
+        if _passed(self._lost_since, now) > LOST_SECONDS:
+            return f"the manager is lost for {LOST_SECONDS:.0f} s"
+        return None
+
+    def _app_listens(self) -> bool:
+        return self._listening is not None and bool(self._listening & self._wanted.keys())
+
+    def _leave(self, reason: str, now: float) -> Actions:
+        """The redirects at once; Envoy when nothing is under way there."""
+        if self.phase in {Phase.LEAVING, Phase.ENDED}:
+            return []
+        self.phase, self.reason, self._leaving_since = Phase.LEAVING, reason, now
+        found = [Log(reason), *self._decide(now)]
+        if not self._envoy:
+            self._end()
+            return found
+        return [*found, *(self._drain(True) or self._read())]
+
+    def _finish(self, now: float) -> Actions:
+        if not self._envoy or now - self._leaving_since > DRAIN_SECONDS:
+            self._end()
+        elif self._drain_asked is None:
+            return self._read() if not self._reading else []
+        return []
+
+    def _end(self) -> None:
+        self.phase = Phase.ENDED
+
+    def _drain(self, on: bool) -> Actions:
+        if not self._envoy or on == self._draining or self._drain_asked is not None:
+            return []
+        self._drain_asked = on
+        return [SetDraining(on)]
+
+
+def _listed(ports: frozenset[PodPort]) -> str:
+    return ", ".join(map(str, sorted(ports)))
+
+
+def _passed(since: float | None, now: float) -> float:
+    return 0.0 if since is None else now - since

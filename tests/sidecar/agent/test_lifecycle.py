@@ -1,0 +1,125 @@
+"""The agent's life cycle without a pod: events in, actions out."""
+
+import dataclasses
+from ipaddress import IPv4Address
+
+from meshdev.sidecar.agent import lifecycle
+from meshdev.sidecar.agent.lifecycle import (
+    ReadStats,
+)
+from meshdev.sidecar.envoy.stats import Stats
+from meshdev.wire.agent import Listen, ProbeRelays, Redirect, State, Want, Wanted
+from meshdev.wire.modes import MESH
+from tests.sidecar.agent.world import ALL, BYTES, HTTP, LISTENERS, RAW, WEB, World
+
+
+def test_it_announces_listeners_then_redirects_when_told(fresh: World) -> None:
+    fresh.start_envoy()
+    fresh.hear(Want((HTTP,)))
+    assert fresh.life.states((), fresh.now) == [Listen({WEB: 15800}), State(held_back=((WEB, "waiting"),))]
+    assert fresh.redirected == {}
+    fresh.hear(Redirect((WEB,)))
+    assert fresh.redirected == {WEB: 15800}
+    assert fresh.state() == State(redirected=(WEB,))
+
+
+def test_before_it_is_told_anything_it_has_no_listeners_to_announce(fresh: World) -> None:
+    assert fresh.life.states(((20001, "open"),), fresh.now) == [State(return_paths=((20001, "open"),))]
+
+
+def test_a_listener_that_comes_later_is_seen_by_looking(world: World) -> None:
+    world.listening = ALL - {WEB}
+    world.wait(1)
+    assert (world.redirected, world.state().held_back) == ({RAW: 15801}, ((WEB, "no-listener"),))
+    world.listening = ALL
+    world.wait(1)
+    assert world.redirected == LISTENERS
+
+
+def test_without_an_intercept_it_does_not_look(fresh: World) -> None:
+    fresh.start_envoy()
+    fresh.log.clear()
+    fresh.wait(2)
+    assert fresh.log == []
+
+
+def test_when_envoy_ends_the_app_gets_everything_first(world: World) -> None:
+    world.log.clear()
+    world.end_envoy()
+    assert world.redirected == {}
+    assert world.log[0] == "SetRedirects"
+    world.start_envoy()
+    world.wait(1)
+    assert world.redirected == LISTENERS
+
+
+def test_a_redirect_that_fails_is_tried_again_and_reported_as_it_is(fresh: World) -> None:
+    fresh.refuse_redirects = True
+    fresh.start_envoy()
+    fresh.hear(Want((HTTP,)), Redirect((WEB,)))
+    assert fresh.state().redirected == ()
+    fresh.refuse_redirects = False
+    fresh.wait(1)
+    assert fresh.state().redirected == (WEB,)
+
+
+def test_older_connections_are_counted_while_there_are_some_and_closed_where_wanted(fresh: World) -> None:
+    fresh.start_envoy()
+    fresh.older = {WEB: 2}
+    fresh.hear(Want((dataclasses.replace(HTTP, reset_older=True), BYTES)), Redirect((WEB, RAW)))
+    assert fresh.closed == {WEB}
+    assert fresh.state().older == ((WEB, 2),)
+    fresh.older = {}
+    fresh.do(fresh.life.on_count())
+    assert fresh.state().older == ()
+    fresh.log.clear()
+    fresh.do(fresh.life.on_count())
+    assert "CountOlder" not in fresh.log
+
+
+def test_a_server_that_speaks_first_is_left_alone_at_once(fresh: World) -> None:
+    fresh.start_envoy()
+    fresh.hear(Want((Wanted(RAW, "tcp", MESH),)), Redirect((RAW,)))
+    fresh.do(fresh.life.on_raw_connection())
+    fresh.answer(Stats(silent={RAW: 1}))
+    assert (fresh.redirected, fresh.state().held_back) == ({}, ((RAW, "speaks-first"),))
+
+
+def test_what_happens_while_envoy_is_asked_is_asked_again(world: World) -> None:
+    world.do(world.life.on_raw_connection())
+    world.do(world.life.on_raw_connection())
+    world.do(world.life.on_count())
+    assert world.unanswered == [ReadStats()]
+    world.answer(Stats())
+    assert world.unanswered == [ReadStats()]
+    world.answer(Stats())
+    assert world.unanswered == []
+
+
+def test_an_envoy_that_hangs_is_killed(world: World) -> None:
+    for _ in range(int(lifecycle.HUNG_SECONDS)):
+        world.do(world.life.on_count())
+        world.fail()
+        world.now += 1
+    assert world.killed == 0
+    world.now += 0.1
+    world.do(world.life.on_count())
+    world.fail()
+    assert world.killed == 1
+
+
+def test_bytes_are_cut_off_from_a_lost_manager_and_requests_are_not(world: World) -> None:
+    world.do(world.life.on_lost(world.now))
+    world.wait(lifecycle.CUT_OFF_SECONDS)
+    assert world.redirected == LISTENERS
+    world.wait(0.5)
+    assert world.redirected == {WEB: 15800}
+    world.hear(Want((HTTP, BYTES)))
+    assert world.redirected == LISTENERS
+
+
+def test_probes_are_those_of_the_last_message_and_none_of_a_lost_manager(fresh: World) -> None:
+    message = ProbeRelays((20001,), IPv4Address("10.244.0.9"))
+    fresh.hear(message)
+    fresh.do(fresh.life.on_lost(fresh.now))
+    assert fresh.probed == [message, None]
