@@ -1,6 +1,7 @@
-"""Other people's words on this machine's terminal and in its logs: API servers, webhooks, proxies, managers, Leases."""
+"""Text for people: strings from elsewhere (API servers, webhooks, Leases) made safe to print; ages; lists cut short."""
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 #: Ages below so many seconds: the unit to count, and a smaller one for the rest (of a whole day, none).
@@ -43,6 +44,12 @@ def age(seconds: float) -> str:
     _, unit, name, smaller, its_name = next(each for each in _AGES if whole < each[0])
     number, rest = divmod(whole, unit)
     return f"{number}{name}" + (f"{rest // smaller}{its_name}" if rest // smaller else "")
+
+
+def first_few(items: Sequence[object], most: int = 3) -> str:
+    """The first *most* items, and the number of the others: ``a, b, c and 2 more``."""
+    shown = ", ".join(map(str, items[:most]))
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
 def _escaped(letter: str) -> str:

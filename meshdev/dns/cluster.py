@@ -10,20 +10,20 @@ from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, with_id
 
 DNS_PORT: Final = 53
 
-#: Waits after each sending of a UDP question. The tunnel is TCP and loses next to nothing; CoreDNS may be restarting.
+#: Timeouts of the attempts by UDP. The tunnel is TCP and loses next to nothing; CoreDNS may be restarting.
 _WAITS: Final = (1.0, 1.0, 2.0)
 _STREAM_SECONDS: Final = 4.0
 
-#: Sockets in use at once, well below the usual soft limit of 1,024 descriptors.
+#: Concurrent sockets, well below the usual soft limit of 1,024 descriptors.
 _LIMIT: Final = 256
 
 
 class ClusterNameserver:
     """One nameserver address inside the cluster.
 
-    Each UDP question has a socket of its own: its port is as hard to guess as the id, it cannot stay pinned by
-    conntrack to a CoreDNS pod that is gone, and A and AAAA asked at once do not race for one NAT entry in the node
-    (kubernetes/kubernetes#56903, the five seconds of DNS). As the socket is connected, "port unreachable" ends the
+    Each UDP query has a socket of its own: its port is as hard to guess as the id, conntrack cannot keep it pinned to a
+    CoreDNS pod that is gone, and concurrent A and AAAA queries do not race for one NAT entry in the node
+    (kubernetes/kubernetes#56903, the five-second DNS delay). As the socket is connected, "port unreachable" ends the
     wait at once.
     """
 
@@ -32,7 +32,7 @@ class ClusterNameserver:
         self._slots = asyncio.Semaphore(_LIMIT)
 
     async def ask(self, query: Query, *, stream: bool) -> bytes:
-        """The answer, under the query's own id; raises OSError (TimeoutError among them) or EOFError without one."""
+        """The answer, under the query's own id. Raises OSError (also TimeoutError) or EOFError without one."""
         async with self._slots:
             request = with_id(query.wire, secrets.randbelow(1 << 16))
             answer = await (self._by_stream(query, request) if stream else self._by_datagram(query, request))
@@ -47,7 +47,7 @@ class ClusterNameserver:
                     async with asyncio.timeout(seconds):
                         return await _matching_datagram(sock, query, request)
                 except TimeoutError:
-                    sock = self._moved(sock)
+                    sock = self._rebound(sock)
         finally:
             sock.close()
         raise TimeoutError
@@ -61,11 +61,11 @@ class ClusterNameserver:
             raise
         return sock
 
-    def _moved(self, sock: socket.socket) -> socket.socket:
-        """*sock*, or another one in its place where the kernel would choose another source address by now.
+    def _rebound(self, sock: socket.socket) -> socket.socket:
+        """*sock*, or a new one where the kernel would now choose another source address.
 
-        The address stays that of the route at the time of connect(): a question asked in the moment in which the
-        route into the tunnel was away (another program deleted it) would be sent with the wrong one each time.
+        connect() fixes the address by the route at that time: a query sent while the route into the tunnel was missing
+        (another program deleted it) would be repeated with the wrong one.
         """
         fresh = self._connected()
         stale, kept = (fresh, sock) if fresh.getsockname()[0] == sock.getsockname()[0] else (sock, fresh)
@@ -81,7 +81,7 @@ class ClusterNameserver:
             finally:
                 writer.close()
         if not (answers(answer, query) and answer[:2] == request[:2]):
-            raise ConnectionError("the cluster's nameserver answered something that was not asked")
+            raise ConnectionError("the cluster's nameserver sent an answer to another query")
         return answer
 
 

@@ -1,4 +1,4 @@
-"""The resolver that the laptop had before: its servers in their order, through sockets that the redirect lets pass."""
+"""The laptop's former resolver: its servers in their order, through sockets that the redirect exempts."""
 
 import asyncio
 import secrets
@@ -17,20 +17,20 @@ from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, rcode, wit
 #: An address and a port.
 Server = tuple[str, int]
 
-#: How long one server has (glibc: 5 s, systemd-resolved: the same; two servers must fit into one wait of theirs).
+#: The time limit of one server (glibc and systemd-resolved wait 5 s; two servers must fit into that).
 _SERVER_SECONDS: Final = 2.0
-#: How often all servers are tried where none answers, and the end of it all.
+#: How often all servers are tried where none answers, and the total time limit.
 _ROUNDS: Final = 2
 _ASK_SECONDS: Final = 8.0
-#: A server that stayed silent comes last for so long, as systemd-resolved and dnsmasq do; else each lookup would wait.
+#: How long a silent server comes last, as in systemd-resolved and dnsmasq; else each lookup would wait for it.
 _HOLD_DOWN_SECONDS: Final = 10.0
 #: The longest silence inside a zone transfer.
 _TRANSFER_SECONDS: Final = 10.0
 
-#: Answers that say more about the server than about the name: the next one is asked (glibc's res_send does the same).
+#: Answers that are about the server rather than the name: the next server is asked, as by glibc's res_send.
 _NEXT_SERVER: Final = frozenset({dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED})
 
-#: Datagrams read in one go before others get their turn.
+#: Datagrams read at a time before other tasks get their turn.
 _BURST: Final = 64
 
 
@@ -41,11 +41,11 @@ class _Pending:
 
 
 class FormerResolver:
-    """The servers of before, asked by UDP or TCP.
+    """The former servers, asked by UDP or TCP.
 
-    *servers* are asked in their order, each through the UDP sockets connected to it (none: there is no way to it).
-    The sockets become this object's own: they are closed when :meth:`receiving` ends. *dial* gives an unconnected TCP
-    socket for a server's address, the caller's to close.
+    *servers* are asked in their order, each through the UDP sockets connected to it (none: it has no route). This
+    object owns the sockets: they are closed when :meth:`receiving` ends. *dial* returns an unconnected TCP socket for a
+    server's address, which the caller closes.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FormerResolver:
         dial: Callable[[str], Awaitable[socket.socket]],
         here: Collection[Server] = (),
     ) -> None:
-        """*here*: those of *servers* that run on this machine, and may have another of them to ask in turn."""
+        """*here*: those of *servers* that run on this machine, and may in turn ask another one of them."""
         self._servers = dict(servers)
         self._dial = dial
         self._here = frozenset(here)
@@ -63,7 +63,7 @@ class FormerResolver:
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
-        """Answers by UDP arrive while this is entered."""
+        """Receive answers by UDP during the block."""
         loop = asyncio.get_running_loop()
         sockets = [sock for some in self._servers.values() for sock in some]
         for sock in sockets:
@@ -77,10 +77,10 @@ class FormerResolver:
                 sock.close()
 
     async def ask(self, query: Query, *, stream: bool, asked: Server | None = None) -> bytes | None:
-        """The answer as it came, under the query's own id; None where no server answers.
+        """The unchanged answer, under the query's own id; None where no server answers.
 
-        *asked* is the server that the program asked, the first to be asked now. Of those on this machine only that
-        one is: others could pass the question on to where it came from, round and round.
+        *asked* is the server that the program asked; it comes first. Of the servers on this machine it is the only one
+        asked: others could forward the query to where it came from, in a loop.
         """
         failure: bytes | None = None
         try:
@@ -100,9 +100,9 @@ class FormerResolver:
     async def transfer(
         self, query: Query, reply: Callable[[bytes], Awaitable[None]], asked: Server | None = None
     ) -> bool:
-        """Hands on every message that the first talking server sends for a zone transfer, until it closes or is silent.
+        """Forward every message of the first server that answers a zone transfer, until it closes or is silent.
 
-        False where no server said anything.
+        False where no server answered.
         """
         talked = False
         for server in self._in_order(stream=True, asked=asked):
@@ -131,7 +131,7 @@ class FormerResolver:
         )
 
     async def _try(self, query: Query, server: Server, *, stream: bool) -> bytes | None:
-        """None where *server* does not answer; for a while it comes last then, in that protocol alone."""
+        """None where *server* does not answer; it then comes last for a while, for that protocol only."""
         try:
             async with asyncio.timeout(_SERVER_SECONDS):
                 answer = await (self._by_stream(query, server) if stream else self._by_datagram(query, server))
@@ -143,7 +143,7 @@ class FormerResolver:
 
     async def _by_datagram(self, query: Query, server: Server) -> bytes:
         if not self._servers[server]:
-            raise OSError("no socket towards the former resolver")
+            raise OSError("no socket to the former resolver")
         sock = secrets.choice(self._servers[server])
         while (key := (sock.fileno(), secrets.randbelow(1 << 16))) in self._pending:
             pass  # at most a few hundred of 65,536 are taken
@@ -173,7 +173,7 @@ class FormerResolver:
             await write_message(writer, request)
             answer = await read_message(reader)
         if not (answers(answer, query) and answer[:2] == request[:2]):
-            raise ConnectionError("the server answered something that was not asked")
+            raise ConnectionError("the server sent an answer to another query")
         return answer
 
     @asynccontextmanager

@@ -38,7 +38,7 @@ from meshdev.wire.dns import (
 
 log = logging.getLogger(__name__)
 
-#: How long the helper has to set routes before an answer is given up; it takes a millisecond or two.
+#: How long to wait for the helper to set routes before an answer; it takes a millisecond or two.
 _ROUTE_SECONDS: Final = 2.0
 
 _TRANSFERS: Final = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
@@ -46,7 +46,7 @@ _TRANSFERS: Final = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
 
 @dataclass(frozen=True, slots=True)
 class ClusterAnswer:
-    """The cluster knows the name: ``wire`` is the answer for the client, ``addresses`` are to be routed first."""
+    """The cluster has the name: ``wire`` is the answer for the client, ``addresses`` must be routed first."""
 
     wire: bytes
     addresses: frozenset[Named]
@@ -54,28 +54,28 @@ class ClusterAnswer:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """The cluster does not know the name; with ``certain`` false it could not be asked."""
+    """The cluster does not have the name or, with ``certain`` false, could not be asked."""
 
     certain: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterDns:
-    """What the forwarder needs of the tunnel's far side."""
+    """What the forwarder needs of the cluster."""
 
     zone: Zone
-    #: What exists, as far as is known now.
+    #: What is known to exist now.
     known: Callable[[], Known]
-    #: Hears a namespace (in small letters) in which the cluster found something.
+    #: Called with a namespace (in lower case) in which the cluster has a name.
     confirm: Callable[[bytes], None]
     nameserver: ClusterNameserver
     #: Whether the tunnel carries packets right now.
     up: Callable[[], bool]
     #: Whether an address lies in one of our routes.
     inside: Callable[[IPv4Address], bool]
-    #: Routes addresses into the tunnel; returns when they are (or are not to be), raises MeshdevError on failure.
+    #: Routes addresses into the tunnel; returns when they are (or must not be), raises MeshdevError on failure.
     route: Callable[[frozenset[Named]], Awaitable[None]]
-    #: Called when the nameserver could not be asked: a cache on this machine may keep the answer that says so.
+    #: Called when the nameserver could not be asked: a cache on this machine may keep the failure.
     failed: Callable[[], None] = lambda: None
 
 
@@ -112,7 +112,7 @@ class Forwarder:
         await client.reply(await self._resolve(query, plan, client))
 
     async def _resolve(self, query: Query, plan: QueryPlan, client: Client) -> bytes:
-        """The answer for the client, whatever happens."""
+        """The answer for the client; never raises."""
         if plan.absent:
             return empty(query, dns.rcode.NXDOMAIN)
         if not plan.names:
@@ -137,7 +137,7 @@ class Forwarder:
     async def _ask_both(
         self, query: Query, plan: QueryPlan, client: Client
     ) -> tuple[ClusterAnswer | NotFound, bytes | None]:
-        """What the cluster says in its time, and where that is no, what the former resolver says."""
+        """The cluster's answer within its time and, where it has none, that of the former resolver."""
         loop = asyncio.get_running_loop()
         start = loop.time()
         async with asyncio.TaskGroup() as group:
@@ -160,9 +160,9 @@ class Forwarder:
     async def _ask_former_first(
         self, query: Query, plan: QueryPlan, client: Client
     ) -> tuple[ClusterAnswer | NotFound, bytes | None]:
-        """What the former resolver says where it knows the name, else what the cluster says; both are asked at once.
+        """The former resolver's answer where it has the name, else the cluster's; both are asked at once.
 
-        NODATA is knowledge, too: the name exists, with addresses of IPv6 alone perhaps (RFC 2308 section 2.2).
+        NODATA counts as having it: the name exists, perhaps with IPv6 addresses only (RFC 2308 section 2.2).
         """
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -183,7 +183,7 @@ class Forwarder:
         )
 
     async def _ask_cluster(self, query: Query, names: tuple[Name, ...], *, stream: bool) -> ClusterAnswer | NotFound:
-        """Asks for all *names* at once; the first in their order that exists counts, as with a search list."""
+        """Ask for all *names* at once; the first in their order that exists counts, as with a search list."""
         if names == (query.name,):
             return await self._ask_untouched(query, stream=stream)
         if len(names) == 1:
@@ -201,7 +201,7 @@ class Forwarder:
         if wire is None:
             return NotFound(certain=False)
         answer = read_answer(wire)
-        if answer is None:  # unreadable to us: the client shall judge, nothing is routed for it
+        if answer is None:  # not parsable here: left to the client, nothing is routed
             return ClusterAnswer(wire, frozenset())
         if answer.answer:
             self._confirm(query.name)
@@ -211,11 +211,11 @@ class Forwarder:
         return ClusterAnswer(wire, addresses(answer, domain))
 
     async def _ask_as(self, query: Query, name: Name, *, stream: bool) -> ClusterAnswer | NotFound:
-        """Asks for *name* in the query's place.
+        """Ask for *name* instead of the query's name.
 
-        Whether a name exists is told by its A records: some clusters answer every AAAA with NODATA (the CoreDNS
-        template that is meant to switch IPv6 off) and would swallow public names; old servers say NXDOMAIN to the AAAA
-        of a name that has an A record, which glibc and musl take for the end.
+        The A records decide whether a name exists: some clusters answer every AAAA with NODATA (the CoreDNS template
+        meant to disable IPv6) and would swallow public names; old servers answer NXDOMAIN to the AAAA of a name that
+        has an A record, which glibc and musl take as final.
         """
         if query.rdtype == dns.rdatatype.A:
             answer = witness = await self._ask_nameserver(renamed(query, name, dns.rdatatype.A), stream=stream)
@@ -229,7 +229,7 @@ class Forwarder:
         return self._found(query, name, answer, MAX_MESSAGE if stream else query.payload)
 
     def _found(self, query: Query, name: Name, wire: bytes | None, limit: int) -> ClusterAnswer:
-        """What to hand out for a name that exists; nobody but the cluster is asked for it, whatever it answered."""
+        """The answer for a name that exists; only the cluster is asked for it, whatever it answered."""
         if wire is not None and is_negative(wire):
             return ClusterAnswer(empty(query, dns.rcode.NOERROR), frozenset())
         answer = read_answer(wire) if wire is not None and has_records(wire) else None
@@ -240,7 +240,7 @@ class Forwarder:
         return ClusterAnswer(grafted(query, name, answer, limit), addresses(answer, self._cluster.zone.domain))
 
     def _confirm(self, name: Name) -> None:
-        """The cluster has something at *name*: ``….NAMESPACE.svc.DOMAIN`` says that the namespace exists."""
+        """The cluster has *name*: ``….NAMESPACE.svc.DOMAIN`` means that the namespace exists."""
         below = name.labels[: -len(self._cluster.zone.domain.labels)]
         if len(below) > 2 and below[-1].lower() == b"svc":
             self._cluster.confirm(below[-2].lower())
@@ -254,7 +254,7 @@ class Forwarder:
             return None
 
     async def _routed(self, query: Query, found: ClusterAnswer) -> bytes:
-        """The answer, once its addresses are reachable: else the first packet would leave by the old way."""
+        """The answer, once its addresses are routed: else the first packet would take the former route."""
         if found.addresses:
             try:
                 async with asyncio.timeout(_ROUTE_SECONDS):
@@ -274,13 +274,14 @@ def _code(wire: bytes | None) -> int | None:
 
 
 def _is_failure(wire: bytes) -> bool:
-    """Whether the former resolver's word is no answer to insist on."""
+    """Whether the former resolver's answer is negative or an error."""
     return is_negative(wire) or rcode(wire) != dns.rcode.NOERROR
 
 
 def _uncachable(query: Query, wire: bytes) -> bytes:
-    """A "no" of the former resolver while the cluster could not be asked: without the SOA nobody keeps it.
+    """Remove the SOA from a negative answer of the former resolver, so that no cache keeps it.
 
-    systemd-resolved would keep the root zone's NXDOMAIN for ``b.ns`` for two hours, long after the tunnel is back.
+    While the cluster cannot be asked, systemd-resolved would keep the root zone's NXDOMAIN for ``b.ns`` for two hours,
+    long after the tunnel is back.
     """
     return empty(query, rcode(wire)) if is_negative(wire) else wire

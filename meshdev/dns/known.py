@@ -1,4 +1,4 @@
-"""What is known to exist, in the cluster and on the laptop: what a name may mean follows from it. Pure."""
+"""What is known to exist in the cluster and on the laptop, which decides what a name may mean. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,35 +10,35 @@ from dns.name import Name
 
 from meshdev.dns.tlds import PRIVATE, SPECIAL, TOP_LEVEL
 
-#: Names by which programs find a proxy or a tunnel by themselves (WPAD, RFC 5214 section 9): whoever may create a
-#: Service of that name would see the laptop's traffic. And RFC 6761: localhost stays on the machine.
+#: Names by which programs discover a proxy or a tunnel (WPAD, RFC 5214 section 9): whoever may create a Service of that
+#: name would see the laptop's traffic. And RFC 6761: localhost stays on the machine.
 NEVER: Final = frozenset({b"wpad", b"isatap", b"localhost"})
 
 
 class Standing(Enum):
     """What a label is as the name of a namespace."""
 
-    #: It exists, and nobody else's names end so.
+    #: It exists, and other names do not end with it.
     OURS = 1
-    #: It exists, and names of others end so, too (``dev``, ``app``, ``internal``).
+    #: It exists, and other names end with it, too (``dev``, ``app``, ``internal``).
     SHARED = 2
-    #: Nobody says whether it exists.
+    #: It is unknown whether it exists.
     POSSIBLE = 3
     NONE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Labels are in small letters."""
+    """Labels are in lower case."""
 
     #: Namespaces that exist, and whether these are all.
     namespaces: frozenset[bytes] = frozenset()
     complete: bool = False
-    #: All Services of the connected namespace; None: nobody says.
+    #: All Services of the connected namespace; None: unknown.
     services: frozenset[bytes] | None = None
-    #: Domains that the laptop is configured with.
+    #: Domains in the laptop's own configuration.
     foreign: frozenset[Name] = frozenset()
-    #: Names that the tunnel itself is built with: those of the API server and its proxy.
+    #: Names that the tunnel itself needs: those of the API server and its proxy.
     reserved: frozenset[Name] = frozenset()
 
     def namespace(self, label: bytes) -> Standing:
@@ -56,27 +56,27 @@ class Known:
         return label in self.services if self.services is not None else not is_public(label)
 
     def is_foreign(self, name: Name) -> bool:
-        """Whether *name* is in a domain of the laptop's own, or one of the tunnel's own."""
+        """Whether *name* is in one of the laptop's own domains, or needed by the tunnel itself."""
         return name in self.reserved or any(name.is_subdomain(domain) for domain in self.foreign)
 
     def is_kept(self, name: Name) -> bool:
-        """Whether the cluster is never asked for *name*, whatever it has."""
+        """Whether the cluster is never asked for *name*, even if it has it."""
         return name.labels[0].lower() in NEVER or self.is_foreign(name)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """The namespaces that names of the cluster, and no others, end with."""
+        """The namespaces with which only names of the cluster end."""
         ours = (label for label in self.namespaces if self.namespace(label) is Standing.OURS)
         return tuple(sorted(label.decode("ascii") for label in ours if not self.is_foreign(Name((label, b"")))))
 
 
 def is_public(label: bytes) -> bool:
-    """Whether names outside the cluster end with *label*, as far as is known beforehand."""
+    """Whether names outside the cluster are known to end with *label*."""
     return label in TOP_LEVEL or label in PRIVATE
 
 
 def domains(texts: Iterable[str]) -> frozenset[Name]:
-    """Domains of a search list; what is no name, and the root, are left out."""
+    """The domains of a search list, without the root and what is not a name."""
     found = set()
     for text in texts:
         try:

@@ -1,4 +1,4 @@
-"""Port 53 of the forwarder: takes queries by UDP and TCP and hands each to a handler, one task a query."""
+"""The forwarder's listeners: accept queries by UDP and TCP and pass each to a handler, one task a query."""
 
 import asyncio
 import logging
@@ -14,23 +14,23 @@ from meshdev.wire.dns import MAX_MESSAGE, Query, empty, format_error, parse_quer
 
 log = logging.getLogger(__name__)
 
-#: Queries in work at once, in all; those beyond are told SERVFAIL at once.
+#: Concurrent queries in total; further ones get SERVFAIL at once.
 _IN_FLIGHT: Final = 512
-#: TCP connections at once, queries in work on each (RFC 7766 section 6.2.1.1), and how long one may be idle.
+#: Concurrent TCP connections, queries on each (RFC 7766 section 6.2.1.1), and how long one may be idle.
 _CONNECTIONS: Final = 128
 _PIPELINE: Final = 32
 _IDLE_SECONDS: Final = 10.0
-#: Datagrams read in one go before others get their turn.
+#: Datagrams read at a time before other tasks get their turn.
 _BURST: Final = 64
-#: A pause after accept() failed (no descriptors left): the cause does not go away by asking again at once.
+#: A pause after accept() failed (no descriptors left): an immediate retry would fail, too.
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asked: ``reply`` sends one message back (more than one only for a zone transfer, which needs a stream).
+    """A client: ``reply`` sends one message back (more than one only for a zone transfer, which needs a stream).
 
-    ``asked`` is the nameserver, address and port, that the program meant to ask; None where that is not known.
+    ``asked`` is the nameserver, address and port, that the program sent its query to; None where that is unknown.
     """
 
     stream: bool
@@ -41,17 +41,17 @@ class Client:
 #: Where a datagram came from, as recvfrom() gives it.
 _Source = tuple[str, int]
 
-#: Answers one query; raises nothing that belongs to the query.
+#: Answers one query; errors of the query itself are answered, not raised.
 Handler = Callable[[Query, Client], Awaitable[None]]
 
 
 class Listener:
-    """Serves two listening sockets, which are its own from now on: :meth:`run` closes them at its end."""
+    """Serves two listening sockets, which it owns from now on: :meth:`run` closes them at its end."""
 
     def __init__(
         self, udp: socket.socket, tcp: socket.socket, handler: Handler, asked: tuple[str, int] | None = None
     ) -> None:
-        """*asked*: the nameserver whose questions come here."""
+        """*asked*: the nameserver whose queries arrive here."""
         self._udp = udp
         self._tcp = tcp
         self._handler = handler
@@ -60,7 +60,7 @@ class Listener:
         self._connections = 0
 
     async def run(self) -> None:
-        """Serves until cancelled; queries in work are cancelled with it."""
+        """Serve until cancelled, and with it all queries in progress."""
         loop = asyncio.get_running_loop()
         try:
             prepare(self._udp)
@@ -103,7 +103,7 @@ class Listener:
         await self._handle(query, Client(stream=False, reply=reply, asked=self._asked))
 
     async def _handle(self, query: Query, client: Client) -> None:
-        """Hands one counted query to the handler."""
+        """Pass one counted query to the handler."""
         try:
             await self._handler(query, client)
         except Exception:  # the edge: a fault in one query must not end the laptop's DNS
@@ -141,7 +141,7 @@ class Listener:
             self._connections -= 1
 
     async def _serve_stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers leave as they are ready; the client tells them apart by id (RFC 7766 section 6.2.1.1)."""
+        """Send answers as they are ready; the client matches them by id (RFC 7766 section 6.2.1.1)."""
         slots = asyncio.Semaphore(_PIPELINE)
 
         async def reply(wire: bytes) -> None:
@@ -164,7 +164,7 @@ class Listener:
                 except (OSError, EOFError):
                     return
                 query = parse_query(wire)
-                if query is None:  # after one broken message the next length means nothing
+                if query is None:  # after a malformed message the next length means nothing
                     if (error := format_error(wire)) is not None:
                         await reply(error)
                     return

@@ -1,6 +1,6 @@
-"""Which names go where: from a question to a plan of tries. Pure.
+"""Which names go where: from a query to a plan of attempts. Pure.
 
-The forwarder must neither break, slow nor take over what is not the cluster's. With domain ``cluster.local`` and
+The forwarder must not break, slow or take over names that are not the cluster's. With domain ``cluster.local`` and
 namespace ``ns`` (of ``connect -n``), ``x`` a label whose standing as a namespace :class:`~meshdev.dns.known.Known`
 tells (OURS: known to exist, no public suffix):
 
@@ -31,19 +31,19 @@ NS, SOA, DNSSEC types, transfers nothing (only names in the cluster's domain)  o
 other classes, UPDATE, NOTIFY    nothing                                       only
 ===============================  ============================================  ================  ==========  ======
 
-*Former* is the resolver that the laptop had. *Then*: in *head start* the cluster alone knows of the name; afterwards
-both are asked at once, and within *window* of the start the cluster's answer counts even where the former resolver has
-one. Later only where the former resolver is still silent, or for :data:`NEGATIVE_WINDOW` where it says no. *Beside, and
-wins*: both are asked at once, and the cluster's answer counts only where the former resolver does not know the name, so
-that a pod with the hostname ``example`` behind a Service ``test`` does not answer for the public ``example.test``.
+*Former* is the laptop's former resolver. *Then*: during *head start* only the cluster is asked; afterwards both are
+asked, and within *window* of the start the cluster's answer counts even if the former resolver has one. Later it counts
+only while the former resolver is silent, or within :data:`NEGATIVE_WINDOW` of its negative answer. *Beside, and wins*:
+both are asked at once, and the cluster's answer counts only where the former resolver does not have the name, so that a
+pod with the hostname ``example`` behind a Service ``test`` does not answer for the public ``example.test``.
 
-The tries are those of a pod's search list (``ndots:5``: ns.svc.cluster.local, svc.cluster.local, cluster.local) less
-those that cannot exist: the names of Kubernetes have fixed shapes (its DNS specification 1.1, sections 2.3 to 2.5).
-Where the user may list namespaces and Services (or the list of top-level domains says it) most names are known to be
-none of the cluster's; they are not told to it, and the cluster's are not told to others without need.
+The attempts are those of a pod's search list (``ndots:5``: ns.svc.cluster.local, svc.cluster.local, cluster.local)
+without those that cannot exist: the names of Kubernetes have fixed shapes (its DNS specification 1.1, sections 2.3 to
+2.5). Where the user may list namespaces and Services (or the list of top-level domains decides) most names are known
+not to be the cluster's; they are not disclosed to it, nor the cluster's names to others without need.
 
-A stub resolver with our search list asks ``wpad.ns.svc.cluster.local`` where a program asked ``wpad``: the two cannot
-be told apart, and what any tenant of the namespace may create must not become the laptop's proxy.
+A stub resolver with our search list asks for ``wpad.ns.svc.cluster.local`` where a program asked for ``wpad``: the two
+look the same, and a Service that any tenant of the namespace may create must not become the laptop's proxy.
 """
 
 import contextlib
@@ -64,24 +64,24 @@ from meshdev.dns.reverse import reverse_address
 from meshdev.dns.tlds import SPECIAL
 from meshdev.wire.dns import Query
 
-#: What the cluster gets for itself where its name is likely, and how long its word counts: the table's columns.
+#: The cluster's head start where the name is likely its own, and how long its answer wins: the table's columns.
 CLUSTER_WINDOW: Final = 0.3
 PAIR_HEAD_START: Final = 0.03
-#: How long the cluster may still say yes after the former resolver has said no: a yes is worth waiting for.
+#: How long to wait for a positive answer of the cluster after a negative one of the former resolver.
 NEGATIVE_WINDOW: Final = 2.0
 
 DEFAULT_DOMAIN: Final = "cluster.local"
 
-#: A name of Kubernetes (RFC 1123 label), in any case.
+#: A Kubernetes name (RFC 1123 label), in upper or lower case.
 _LABEL: Final = re.compile(rb"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.IGNORECASE)
 _SVC: Final = b"svc"
 _POD: Final = b"pod"
-#: No Kubernetes object has such a name: one label below the domain is none of its names.
+#: No Kubernetes object has such a name: none is a single label below the domain.
 _PROBE: Final = b"meshdev-probe"
-#: The API server's Service: whoever reaches the API server as ``kubernetes`` gets the same one.
+#: The API server's Service: who reaches the API server as ``kubernetes`` gets the same one.
 _API_SERVICE: Final = (b"kubernetes", b"default", b"svc")
-#: Types that are asked of zones, not of names, by validating stubs (a made-up answer would break their chain of trust)
-#: and for transfers.
+#: Types of zones rather than names, for validating stubs (a synthesized answer would break their chain of trust) and
+#: transfers.
 _OF_ZONES: Final = frozenset(
     {
         dns.rdatatype.NS,
@@ -102,15 +102,15 @@ _OF_ZONES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """What to try for one question; see the table above. Seconds count from the start."""
+    """What to try for one query; see the table above. Times are in seconds from the start."""
 
-    #: What to ask the cluster for, at once; the first in this order that exists is the answer.
+    #: What to ask the cluster for, all at once; the first in this order that exists is the answer.
     names: tuple[Name, ...] = ()
     #: Whether the former resolver may be asked.
     former: bool = False
-    #: Whether the former resolver's answer comes first where it knows the name.
+    #: Whether the former resolver's answer wins where it has the name.
     former_wins: bool = False
-    #: Nobody is asked: there is no such name.
+    #: Nothing is asked: there is no such name.
     absent: bool = False
     head_start: float = 0.0
     window: float = 0.0
@@ -122,14 +122,14 @@ ABSENT: Final = QueryPlan(absent=True)
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """The cluster's side of the names: its domain and the namespace that short names mean."""
+    """The cluster's domain, and the namespace of short names."""
 
     domain: Name
     namespace: str
 
     @classmethod
     def of(cls, domain: str = DEFAULT_DOMAIN, namespace: str = "default") -> "Zone":
-        """From text, with or without the last dot."""
+        """From text, with or without a trailing dot."""
         return cls(dns.name.from_text(domain, dns.name.root), namespace)
 
     @property
@@ -140,16 +140,16 @@ class Zone:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The suffixes that only the cluster is asked for."""
+        """The suffixes for which only the cluster is asked."""
         return self.domain.to_text(omit_final_dot=True), "svc"
 
     @property
     def probe(self) -> Name:
-        """A name that the forwarder answers by itself: whoever gets that answer has reached it."""
+        """A name that the forwarder answers itself: whoever gets that answer has reached it."""
         return Name((_PROBE, *self.domain.labels))
 
     def plan(self, query: Query, inside: Callable[[IPv4Address], bool], known: Known) -> QueryPlan:
-        """What to try for *query*; *inside* tells whether an address lies in one of our routes."""
+        """What to try for *query*; *inside* returns whether an address is in one of our routes."""
         name = query.name
         if query.opcode != dns.opcode.QUERY or query.rdclass != dns.rdataclass.IN or name == dns.name.root:
             return FORMER_ONLY
@@ -166,7 +166,7 @@ class Zone:
         return self._likely(name, labels, known)
 
     def _is_expansion_of_kept(self, name: Name, known: Known) -> bool:
-        """Whether a stub makes *name* out of a name that is never the cluster's, by our search list."""
+        """Whether *name* is what our search list makes of a name that is never the cluster's."""
         below = name.labels[: -len(self.domain.labels)]
         if tuple(label.lower() for label in below) == _API_SERVICE:
             return False
@@ -196,7 +196,7 @@ class Zone:
     def _infixes(
         self, named: tuple[bytes, ...], standing: Standing, known: Known, *, service: bool
     ) -> list[tuple[bytes, ...]]:
-        """What stands between a name of two or three labels and the domain where the cluster has it."""
+        """The labels between a name of two or three labels and the domain, where the cluster may have it."""
         infixes: list[tuple[bytes, ...]] = []
         if len(named) == 2 and not service and known.service(named[-1]):
             infixes.append(self._namespace_infix())
@@ -213,7 +213,7 @@ class Zone:
         return self._namespace_infix(), (_SVC,)
 
     def _joined(self, name: Name, *infixes: tuple[bytes, ...]) -> tuple[Name, ...]:
-        """*name*, each infix and the domain as one name; less those that would be too long for a name."""
+        """*name*, each infix and the domain as one name, without those that would be too long."""
         names = []
         for infix in infixes:
             with contextlib.suppress(dns.name.NameTooLong):
@@ -222,7 +222,7 @@ class Zone:
 
 
 def domain_of(search: Sequence[str]) -> str:
-    """The cluster's domain by a pod's search list (``ns.svc.DOMAIN svc.DOMAIN DOMAIN …``)."""
+    """The cluster's domain, from a pod's search list (``ns.svc.DOMAIN svc.DOMAIN DOMAIN …``)."""
     for entry in search:
         if entry.startswith("svc."):
             return entry.removeprefix("svc.").rstrip(".")

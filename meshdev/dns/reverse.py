@@ -21,9 +21,9 @@ def reverse_address(name: Name) -> IPv4Address | None:
 
 
 def reverse_zones(networks: Iterable[IPv4Network], most: int) -> tuple[str, ...]:
-    """The zones whose names are those of *networks*, the largest networks first, *most* at most.
+    """The reverse zones of *networks*, the largest networks first, at most *most*.
 
-    A zone is cut at a whole number of octets: a /20 has sixteen.
+    Zones end at whole octets: a /20 has sixteen.
     """
     zones: list[str] = []
     for network in sorted(networks, key=lambda network: (network.prefixlen, network)):

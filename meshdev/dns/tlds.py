@@ -1,8 +1,8 @@
 """Labels at the end of public names, as data.
 
 The last labels of the ICANN section of the Public Suffix List, version 2026-10-22 (publicsuffix.org; from PyPI's
-publicsuffixlist 1.1.2.20261023), international ones as they stand in messages: 1448. A top-level domain that is
-younger is found by asking: the former resolver knows its names.
+publicsuffixlist 1.1.2.20261023), international ones as they stand in messages: 1448. Names
+below a newer top-level domain are found by asking the former resolver.
 """
 
 from typing import Final
@@ -97,9 +97,8 @@ zm zone zuerich zw
 #: Top-level domains of the public DNS.
 TOP_LEVEL: Final = frozenset(label.encode("ascii") for label in _TOP_LEVEL.split())
 
-#: Labels under which private networks and cloud providers have names of their own: RFC 6762 appendix G, ICANN's
-#: reservation of "internal" (2024).
+#: Domains that private networks and cloud providers use: RFC 6762 appendix G, ICANN's reservation of "internal" (2024).
 PRIVATE: Final = frozenset({b"corp", b"home", b"internal", b"intranet", b"lan", b"local", b"private"})
 
-#: What leads to nobody's name server: RFC 6761, RFC 7686, RFC 9476; everything below arpa has a structure of its own.
+#: Never delegated to a name server: RFC 6761, RFC 7686, RFC 9476; names below arpa have a structure of their own.
 SPECIAL: Final = frozenset({b"alt", b"arpa", b"invalid", b"localhost", b"onion"})

@@ -1,7 +1,7 @@
-"""``python -I -m meshdev.helper``: the session's socket on stdin. With ``--restore UID``: undo what a dead one left.
+"""``python -I -m meshdev.helper``: the session's socket on stdin. With ``--restore UID``: undo what a killed one left.
 
-Started by sudo or by root itself. It leaves sudo behind by forking twice, so that sudo ends with exit code 0 once the
-helper is on its way; what happens from then on is told on the socket.
+Started by sudo or by root itself. It detaches from sudo by forking twice, so that sudo exits with code 0 once the
+helper is starting; everything after that is reported on the socket.
 """
 
 import ctypes
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _harden() -> None:
-    """Nothing of the caller's surroundings counts from here on."""
+    """Discard the caller's environment, directory, umask and descriptors."""
     os.environ.clear()
     os.environ["PATH"] = _PATH
     os.umask(0o077)
@@ -60,12 +60,12 @@ def _serve(through_sudo: frozenset[int]) -> NoReturn:
     sock = socket.socket(fileno=os.dup(0))
     if sock.family != socket.AF_UNIX:
         raise LaptopError("the helper's stdin is not a local socket")
-    # The kernel's word on who made the socketpair; an environment variable of sudo's would be a guess.
+    # The kernel knows who made the socketpair; an environment variable of sudo's would be a guess.
     _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     trust.check_loaded(through_sudo | {uid})
     _leave_caller()
-    # After the fork: sudo ends sooner. Before the next one: both processes need the code.
-    # All of it before the drop: without CAP_DAC_OVERRIDE a home of mode 0700, and the code in it, is closed to root.
+    # After the fork: sudo exits sooner. Before the next one: both processes need the code.
+    # All of it before the drop: without CAP_DAC_OVERRIDE root cannot read code in a home directory of mode 0700.
     import pytun  # noqa: F401, PLC0415 -- see above
 
     from meshdev.helper.keeper import fork_helper  # noqa: PLC0415 -- see above
@@ -78,13 +78,13 @@ def _serve(through_sudo: frozenset[int]) -> NoReturn:
         sys.exit(refuse(sock, error))
     code = serve(sock, uid, fork_helper(uid))
     sys.stderr.flush()
-    os._exit(code)  # all is undone: the caller need not wait for the interpreter's own end
+    os._exit(code)  # all is undone: the caller need not wait for the interpreter's shutdown
 
 
 def _leave_caller() -> None:
-    """Become a process of its own: no controlling terminal, no parent that waits, no output that somebody collects."""
+    """Detach: no controlling terminal, no parent that waits, no output that somebody collects."""
     if child := os.fork():
-        os.waitpid(child, 0)  # not before it has left: sudo's terminal hangs up on whoever is still in its session
+        os.waitpid(child, 0)  # until it has left: sudo's terminal hangs up on whoever is still in its session
         os._exit(0)
     os.setsid()
     if os.fork():

@@ -1,14 +1,14 @@
-"""Which bridges of this machine have containers behind them, and nobody else.
+"""Which bridges of this machine have containers, and nothing else, behind them.
 
-A container is a network namespace of this machine behind a veth pair. Its bridge counts where all of this holds:
+A container is a network namespace of this machine behind a veth pair. Its bridge qualifies if all of this holds:
 
-- every port of it is a veth whose other end is in another namespace, and there is one at least: a physical port, a
-  VLAN, a VPN's tap would bring in neighbours;
+- it has at least one port, and each is a veth whose other end is in another namespace: a physical port, a VLAN, a VPN's
+  tap would let neighbours in;
 - it has a private IPv4 address with a network of its own: this machine is the containers' gateway;
-- no route of this machine goes out there by a gateway: then it is the uplink (of a machine that is a container itself).
+- no route with a gateway leaves by it: it would be the uplink (of a machine that is itself a container).
 
-Virtual machines (their ports are taps, which VPNs have, too) do not count, nor do neighbours for whom this machine
-routes: a shared connection, a hotspot.
+Virtual machines do not qualify (their ports are taps, as those of VPNs), nor do neighbours for which this machine is a
+router: a shared connection, a hotspot.
 """
 
 import re
@@ -24,10 +24,9 @@ from meshdev.netlink.sock import Netlink
 
 #: RFC 1918 and the shared range of RFC 6598.
 _PRIVATE: Final = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
-#: What nft takes between quotes without a second thought; others (dev_valid_name of net/core/dev.c allows nearly all
-#: bytes) are left out.
+#: Safe between quotes in nft; other names (dev_valid_name of net/core/dev.c allows nearly all bytes) are skipped.
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.@:-]{1,15}")
-#: More are left out: each costs a few rules.
+#: Further ones are skipped: each costs a few rules.
 MAX_BRIDGES: Final = 64
 
 
@@ -40,7 +39,7 @@ class Bridge:
 
 
 def find_bridges(netlink: Netlink) -> tuple[Bridge, ...]:
-    """Those that there are now. Raises OSError."""
+    """Those that exist now. Raises OSError."""
     links = [link for body in netlink.dump(links_dump()) if (link := parse_link(body))]
     if not any(link.kind == "bridge" for link in links):
         return ()
@@ -52,7 +51,7 @@ def find_bridges(netlink: Netlink) -> tuple[Bridge, ...]:
 def container_bridges(
     links: Iterable[KernelLink], addresses: Iterable[KernelAddress], routes: Iterable[KernelRoute]
 ) -> tuple[Bridge, ...]:
-    """The decision, of what the kernel lists. Pure."""
+    """Decide from what the kernel lists. Pure."""
     links = tuple(links)
     uplinks = {route.index for route in routes if route.gateway is not None}
     names = {
@@ -73,8 +72,8 @@ def container_bridges(
 
 
 def forwards(bridge: Bridge) -> bool:
-    """Whether this machine passes on what comes in at the bridge (net.ipv4.conf.NAME.forwarding)."""
+    """Whether this machine forwards packets from the bridge (net.ipv4.conf.NAME.forwarding)."""
     try:
         return Path(f"/proc/sys/net/ipv4/conf/{bridge.name}/forwarding").read_text().strip() == "1"
-    except OSError:  # it went away meanwhile
+    except OSError:  # removed meanwhile
         return False

@@ -1,4 +1,4 @@
-"""The system bus, asked for properties: one call at a time, without a process for each as busctl is."""
+"""A client of the system bus for method calls and properties, without a process for each as with busctl."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ _READ_BYTES: Final = 1 << 16
 
 
 class SystemBus:
-    """A connection that is made when it is first needed, and again after one that failed. Not thread-safe."""
+    """A connection to the bus, made when it is first needed and again after a failure. Not thread-safe."""
 
     def __init__(self, path: Path = BUS) -> None:
         self._path = path
@@ -27,13 +27,13 @@ class SystemBus:
         self._data = b""
 
     def properties(self, service: str, path: str, interface: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
-        """The values as they stand on the wire. Raises DnsError where service or bus do not answer."""
+        """The encoded values. Raises DnsError where service or bus do not answer."""
         return tuple(
             self.call(service, path, "org.freedesktop.DBus.Properties", "Get", interface, name) for name in names
         )
 
     def call(self, service: str, path: str, interface: str, member: str, *arguments: str) -> bytes:
-        """The answer's body as it stands on the wire. Raises DnsError where service or bus do not answer."""
+        """The encoded body of the answer. Raises DnsError where service or bus do not answer."""
         try:
             return self._ask(self._sock or self._connect(), service, path, interface, member, *arguments)
         except BlockingIOError as error:  # SO_RCVTIMEO
@@ -57,7 +57,7 @@ class SystemBus:
         sock.connect(str(self._path))
         sock.sendall(dbus.external(os.geteuid()))
         if not sock.recv(_READ_BYTES).startswith(b"OK "):
-            raise ProtocolError("it refuses this user")
+            raise ProtocolError("it rejects this user")
         sock.sendall(dbus.begin())
         self._ask(sock, _BUS_NAME, "/org/freedesktop/DBus", _BUS_NAME, "Hello")
         return sock
@@ -69,7 +69,7 @@ class SystemBus:
         while True:
             message = dbus.parse(self._data)
             if message is None:
-                if time.monotonic() > deadline:  # any program may send us signals, and so feed recv() for ever
+                if time.monotonic() > deadline:  # any program may send us signals without end
                     raise BlockingIOError
                 more = sock.recv(_READ_BYTES)
                 if not more:
@@ -77,7 +77,7 @@ class SystemBus:
                 self._data += more
                 continue
             self._data = self._data[message.size :]
-            if message.answers != serial:  # a signal, or the late answer to a call that was given up
+            if message.answers != serial:  # a signal, or the late answer to a call that timed out
                 continue
             if message.kind == dbus.METHOD_RETURN:
                 return message.body

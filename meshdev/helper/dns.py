@@ -1,4 +1,4 @@
-"""The contract of a way to bring the laptop's DNS to the forwarder, and what the ways share."""
+"""The contract of a DNS integration, which brings the laptop's queries to the forwarder, and what all of them share."""
 
 import socket
 from pathlib import Path
@@ -6,39 +6,39 @@ from typing import Protocol
 
 from meshdev.helper.journal import RESOLV_CONF
 from meshdev.helper.sockets import close_all, listeners
-from meshdev.host.dns import ResolvConf, parse_resolv_conf
 from meshdev.wire.helper.answers import ListenerAddress
+from meshdev.wire.resolv_conf import ResolvConf, parse_resolv_conf
 from meshdev.wire.values import IPAddress
 
 
 class DnsIntegration(Protocol):
-    """One way. A method called again does nothing needless; all raise DnsError or FirewallError."""
+    """A DNS integration. Methods are idempotent; all raise DnsError or FirewallError."""
 
     def listen(self) -> "list[ListenerPair]":
-        """Where the forwarder listens; the same sockets each time."""
+        """The forwarder's listeners; the same sockets each time."""
         ...
 
     def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:
-        """From now on the laptop's questions come to the forwarder."""
+        """Send the laptop's queries to the forwarder from now on."""
         ...
 
     def refresh(self) -> str | None:
-        """Follow what changed around us since :meth:`activate`: another network has other resolvers.
+        """Follow changes since :meth:`activate`: another network has other resolvers.
 
-        What somebody else had taken from us and was put back, for people; else None.
+        Returns what other programs had changed and was restored, for people; else None.
         """
         ...
 
     def forget_answers(self) -> None:
-        """Have a cache that this way passes forget what it was answered."""
+        """Flush the caches on this machine between programs and forwarder."""
         ...
 
     def withdraw(self) -> None:
-        """From now on they go where they went before."""
+        """Send queries where they went before."""
         ...
 
     def former(self) -> ResolvConf:
-        """What the laptop uses without us, as it stands now."""
+        """The current DNS configuration of the laptop without us."""
         ...
 
     def close(self) -> None:
@@ -47,10 +47,10 @@ class DnsIntegration(Protocol):
 
 
 class ListenerPair:
-    """A UDP and a TCP listener at one address and port. Kept here too: a fresh copy can be handed out again."""
+    """A UDP and a TCP listener at one address and port. They stay open here, so that copies can be passed again."""
 
     def __init__(self, address: IPAddress, port: int, *, machine_only: bool = True) -> None:
-        """Raises OSError when the address is not there or the port is taken."""
+        """Bind both. Raises OSError when the address does not exist or the port is in use."""
         self._sockets = listeners(address, port, machine_only=machine_only)
         self.at = ListenerAddress(address, self._sockets[0].getsockname()[1])
 
@@ -64,7 +64,7 @@ class ListenerPair:
 
 
 class Watched:
-    """A resolv.conf that is parsed again only when it changed."""
+    """A resolv.conf, parsed again only after it changed."""
 
     def __init__(self, path: Path = RESOLV_CONF) -> None:
         self.path = path
@@ -72,7 +72,7 @@ class Watched:
         self._parsed = ResolvConf()
 
     def read(self) -> ResolvConf:
-        """What it says now; nothing where it does not exist."""
+        """Its current content; empty where it does not exist."""
         try:
             status = self.path.stat()
             seen = (status.st_ino, status.st_mtime_ns, status.st_size)

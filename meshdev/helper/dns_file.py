@@ -1,4 +1,4 @@
-"""DNS by resolv.conf in place: the last way, where nftables cannot redirect."""
+"""DNS integration by a resolv.conf written in place: the last choice, where nftables cannot redirect."""
 
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -9,9 +9,9 @@ from meshdev.helper.dns import ListenerPair
 from meshdev.helper.journal import RESOLV_CONF, Journal
 from meshdev.helper.resolv_conf import OwnResolvConf
 from meshdev.helper.sockets import DNS_PORT
-from meshdev.host.dns import ResolvConf
+from meshdev.wire.resolv_conf import ResolvConf
 
-#: Nobody else listens there: resolved has .53 and .54, Docker .11, dnsmasq .1.
+#: Not used by others: resolved listens at .53 and .54, Docker at .11, dnsmasq at .1.
 _CANDIDATES: Final = tuple(IPv4Address(f"127.0.0.{host}") for host in (153, 154, 155))
 
 
@@ -20,34 +20,34 @@ class FileDns:
 
     def __init__(self, journal: Journal, path: Path = RESOLV_CONF) -> None:
         self._file = OwnResolvConf(journal, path)
-        self._ear: ListenerPair | None = None
+        self._listener: ListenerPair | None = None
         self._search: tuple[str, ...] = ()
 
     def listen(self) -> list[ListenerPair]:
         """Port 53 of a loopback address: resolv.conf has no room for a port."""
-        if self._ear is None:
-            self._ear = _first_free()
-        return [self._ear]
+        if self._listener is None:
+            self._listener = _first_free()
+        return [self._listener]
 
     def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsIntegration
         """Journal the former file, then write ours into it."""
-        if self._ear is None:
+        if self._listener is None:
             raise DnsError("set_dns without dns_sockets")
         self._search = search
-        self._file.write(self._ear.at.address, search)
+        self._file.write(self._listener.at.address, search)
 
     def refresh(self) -> str | None:
-        """Somebody (a DHCP client) wrote another file: that is the former one now."""
+        """Another program (a DHCP client) wrote the file: that is the former one now."""
         if not self._file.replaced():
             return None
         self.activate(self._search, ())
         return f"{self._file.path} was written by another program"
 
     def forget_answers(self) -> None:
-        """There is no cache on this way."""
+        """There is no cache to flush."""
 
     def withdraw(self) -> None:
-        """Write the former file back unless somebody else wrote one meanwhile."""
+        """Write the former file back unless another program wrote one meanwhile."""
         self._file.withdraw()
 
     def former(self) -> ResolvConf:
@@ -56,8 +56,8 @@ class FileDns:
 
     def close(self) -> None:
         """Close the listener."""
-        if self._ear is not None:
-            self._ear.close()
+        if self._listener is not None:
+            self._listener.close()
 
 
 def _first_free() -> ListenerPair:

@@ -1,7 +1,7 @@
-"""DNS by redirect: questions to the nameservers of resolv.conf are led to the forwarder.
+"""DNS integration by redirect: queries to the nameservers of resolv.conf are redirected to the forwarder.
 
-resolv.conf is not touched, but where the laptop has a search list: programs would ask for ``www.home.example`` before
-they ask for ``www``, and nobody could tell that from a question for the former. There the cluster's entry goes first.
+resolv.conf is changed only where the laptop has a search list: programs would ask for ``www.home.example`` before
+``www``, which cannot be told from a query for the former. There the cluster's entry is put first.
 """
 
 import socket
@@ -16,8 +16,9 @@ from meshdev.helper.firewall import LaptopFirewall
 from meshdev.helper.journal import Journal
 from meshdev.helper.resolv_conf import OwnResolvConf
 from meshdev.helper.sockets import DNS_PORT
-from meshdev.host.dns import ResolvConf, search_in_force, search_list
+from meshdev.host.dns import search_in_force, search_list
 from meshdev.netlink.netfilter import forget_flows
+from meshdev.wire.resolv_conf import ResolvConf
 from meshdev.wire.values import IPAddress
 
 _LOOPBACK: Final[dict[int, IPAddress]] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
@@ -32,14 +33,14 @@ class RedirectDns:
         self._own = OwnResolvConf(journal)
         self._search: tuple[str, ...] = ()
         self._searched: tuple[str, ...] | None = None
-        self._ears: dict[int, list[ListenerPair]] = {4: [], 6: []}
+        self._pairs: dict[int, list[ListenerPair]] = {4: [], 6: []}
         self._redirected: dict[IPAddress, int] = {}
 
     def listen(self) -> list[ListenerPair]:
-        """Loopback, any port, one listener for each nameserver of the list.
+        """One listener on loopback, at any port, for each nameserver of the list.
 
-        So the forwarder knows whom a program asked, and asks the same one: a caching resolver of this machine, whose
-        own upstream stands in the list as well, is not asked what it is asking.
+        So the forwarder knows which server a program asked, and asks the same one: a caching resolver of this machine,
+        whose own upstream is in the list as well, is not sent its own query.
         """
         try:
             return list(self._listeners().values())
@@ -47,31 +48,31 @@ class RedirectDns:
             raise DnsError(f"no listener on loopback: {error.strerror}") from error
 
     def _listeners(self) -> dict[IPAddress, ListenerPair]:
-        """By the server whose questions go there; those of another network take the place of the former ones."""
+        """By the server whose queries go there; the servers of another network replace the former ones."""
         found: dict[IPAddress, ListenerPair] = {}
-        for version, ears in self._ears.items():
+        for version, pairs in self._pairs.items():
             servers = [server for server in self._file.read().asked if server.version == version]
             for at, server in enumerate(servers):
-                if at == len(ears):
+                if at == len(pairs):
                     try:
-                        ears.append(ListenerPair(_LOOPBACK[version], 0))
+                        pairs.append(ListenerPair(_LOOPBACK[version], 0))
                     except OSError:
-                        if version == 4 or not self._ears[4]:  # a machine without ::1 is asked over IPv4
+                        if version == 4 or not self._pairs[4]:  # without ::1 IPv4 has to do
                             raise
                         break
-                ears[at].at = replace(ears[at].at, server=server)
-                found[server] = ears[at]
+                pairs[at].at = replace(pairs[at].at, server=server)
+                found[server] = pairs[at]
         return found
 
     def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:  # noqa: ARG002 -- see DnsIntegration
-        """Redirect; a flow that is already tracked would not see the new rules, so it is forgotten."""
+        """Redirect; flows that are already tracked would not see the new rules, so they are forgotten."""
         self._search = search
-        ports = {server: ear.at.port for server, ear in self._listeners().items()}
+        ports = {server: pair.at.port for server, pair in self._listeners().items()}
         if ports != self._redirected:
             self._firewall.redirect_dns(ports)
             self._redirected = ports
             forget_flows(lambda flow: flow.protocol == 17 and flow.sent_to in {(ip.packed, DNS_PORT) for ip in ports})
-        self._search_here_first()
+        self._put_search_first()
 
     def refresh(self) -> str | None:
         """Redirect the nameservers of another network."""
@@ -81,16 +82,16 @@ class RedirectDns:
         return None
 
     def forget_answers(self) -> None:
-        """There is no cache on this way."""
+        """There is no cache to flush."""
 
     def withdraw(self) -> None:
-        """No redirect, also for questions that are on their way: their retry goes to the former resolver."""
+        """Remove the redirect, also for queries in flight: their retry goes to the former resolver."""
         self._searched = None
         try:
             if self._redirected:
-                self._firewall.leave_dns()
+                self._firewall.remove_redirect()
                 self._redirected = {}
-                ours = {(ear.at.address.packed, ear.at.port) for ears in self._ears.values() for ear in ears}
+                ours = {(pair.at.address.packed, pair.at.port) for pairs in self._pairs.values() for pair in pairs}
                 forget_flows(lambda flow: flow.went_to in ours)
         finally:
             self._own.withdraw()
@@ -100,8 +101,8 @@ class RedirectDns:
         found = self._own.former() if self._own.written else self._file.read()
         return ResolvConf(found.asked, found.search, found.options)
 
-    def _search_here_first(self) -> None:
-        """The cluster's names before those of the laptop's own search list, where it has one.
+    def _put_search_first(self) -> None:
+        """Put the cluster's search domains before the laptop's own, where it has some.
 
         A file that cannot be written (immutable, a read-only mount) is no reason to go without the cluster's names.
         """
@@ -120,6 +121,6 @@ class RedirectDns:
 
     def close(self) -> None:
         """Close the listeners."""
-        for ears in self._ears.values():
-            for ear in ears:
-                ear.close()
+        for pairs in self._pairs.values():
+            for pair in pairs:
+                pair.close()

@@ -1,8 +1,8 @@
-"""Our nftables table: a guard at the device and the redirect of DNS.
+"""Our nftables table: the guard at the device, the redirect of DNS, DNAT of relays, and rules for containers.
 
 The netlink socket inside libnftables' context owns the table (``flags owner``: Linux 5.12, nftables 0.9.9): nobody
-else can change it and it vanishes with this process, however that ends. Older ones get a table without an owner, which
-the journal knows. Source: libnftables(3).
+else can change it, and it is removed when this process ends, however that happens. On older ones the table has no owner
+and is in the journal. Source: libnftables(3).
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,17 +19,17 @@ from meshdev.nft import Nftables
 from meshdev.wire.helper.requests import RelayTarget
 from meshdev.wire.values import IPAddress
 
-#: Set on the sockets through which the forwarder asks the former resolvers. No bit of it is used by kube-proxy
-#: (0x4000, 0x8000) or tailscale (0xff0000).
+#: Mark of the sockets through which the forwarder asks the former resolvers. kube-proxy (0x4000, 0x8000) and tailscale
+#: (0xff0000) use none of its bits.
 MARK: Final = 0x0D53
 
-#: Before Docker's own translations (of 127.0.0.11, of published ports), which stand at dstnat (-100): the first wins.
+#: Before Docker's own DNAT (of 127.0.0.11, of published ports) at dstnat (-100): the first one wins.
 _PRIORITY: Final = -110
-#: Before others' masquerades (srcnat, 100), which may leave an address of theirs.
+#: Before other programs' masquerading (srcnat, 100), which may choose another address.
 _SOURCE_PRIORITY: Final = 90
 _NO_CONTAINERS: Final[dict[str, list[str]]] = {
     "container_dns": [],
-    "container_questions": [],
+    "container_queries": [],
     "container_source": [],
 }
 _KINDS: Final = ("udp", "tcp")
@@ -44,10 +44,10 @@ class ContainerDns:
 
 
 class LaptopFirewall:
-    """The table ``inet meshdev_UID``, made when it is first needed."""
+    """The table ``inet meshdev_UID``, created when it is first needed."""
 
     def __init__(self, journal: Journal) -> None:
-        """Raises FirewallError when nftables cannot do what is needed; nothing is changed yet."""
+        """Check what nftables can do; changes nothing. Raises FirewallError when that is not enough."""
         self._journal = journal
         self._table = table_name(journal.uid)
         self._library: Nftables | KeptTable = Nftables()
@@ -58,65 +58,65 @@ class LaptopFirewall:
         except FirewallError:
             self._library.close()
             raise
-        #: The netlink socket that owns the table: it lives as long as any copy. None where tables have no owner.
+        #: The netlink socket that owns the table until its last copy is closed; None where tables have no owner.
         self.descriptor = self._library.descriptor if self._owner else None
         if not self._owner:
             self._library = KeptTable(self._library, self._table)
 
     def guard(self, device: str, address: IPv4Address) -> None:
-        """Let in at the device only answers to *address*, and what :meth:`lead` led elsewhere.
+        """Accept at the device only answers to *address*, and what :meth:`forward_relays` translated.
 
-        In one transaction, so that there is no moment without.
+        In one transaction, so that there is never a moment without rules.
         """
         self._make()
-        # Whatever arrives is for our address. Else a forged packet could be taken for an answer within a connection
-        # of another interface (CVE-2019-14899). Before connection tracking, which puts other addresses into answers.
+        # Accept packets to our address only: else a forged packet could pass for an answer within a connection of
+        # another interface (CVE-2019-14899). Before connection tracking, which puts other addresses into answers.
         ours, answers = f"ip daddr {address} accept", "ct state established,related accept"
-        # Linux takes a packet for any of its addresses on any interface (the weak host model, RFC 1122 section
-        # 3.3.4.2): a neighbour on the LAN would reach what listens at our address. This machine's own come by lo.
+        # Linux accepts packets to any of its addresses on any interface (the weak host model, RFC 1122 section
+        # 3.3.4.2): neighbours on the LAN would reach listeners at our address. This machine's own packets come by lo.
         elsewhere = f'iifname != {{ "lo", "{device}" }} ip daddr {address} drop'
-        # By the port that it was sent to: somebody else's translation lets nothing in.
-        led = "ct status dnat meta l4proto { tcp, udp } ct original proto-dst @led accept"
+        # By the original destination port: another program's DNAT does not open anything.
+        relayed = "ct status dnat meta l4proto { tcp, udp } ct original proto-dst @relay_ports accept"
         others = f'iifname != "{device}" accept'
         chains = {
-            "arriving": ["jump container_questions", elsewhere, others, ours, "drop"],
-            "guard": [others, answers, led, "drop"],
-            # Docker leads what comes to a published port into a container: forwarded packets have a chain of their own.
+            "arriving": ["jump container_queries", elsewhere, others, ours, "drop"],
+            "guard": [others, answers, relayed, "drop"],
+            # Docker translates what comes to a published port into a container: forwarded packets need a chain, too.
             "passing": [others, answers, "drop"],
-            # Whom this machine routes for gets into the tunnel by :meth:`carry` alone.
+            # Hosts for which this machine is a router get into the tunnel by :meth:`carry` alone.
             "entering": [f'oifname != "{device}" accept', "drop"],
             **_NO_CONTAINERS,
         }
         self._replace(chains)
 
     def carry(self, device: str, address: IPv4Address, bridges: Iterable[Bridge], dns: ContainerDns) -> None:
-        """Let what comes from *bridges* into the tunnel, as *address*, and its questions to the forwarder; no others.
+        """Let packets from *bridges* alone into the tunnel, with *address* as source, and redirect their DNS queries.
 
-        After :meth:`guard`, which takes it back.
+        Call after :meth:`guard`, which reverts it.
         """
-        entering, source, arriving, questions = [f'oifname != "{device}" accept'], [], [], []
+        entering, source, arriving, queries = [f'oifname != "{device}" accept'], [], [], []
         for bridge in bridges:
             behind = f"ip saddr {bridge.network}"
             entering.append(f'iifname "{bridge.name}" {behind} accept')
             source.append(f'oifname "{device}" {behind} masquerade')
-            # systemd-resolved names its links' servers, and so our address, to whoever starts a container meanwhile.
+            # Containers started meanwhile get the servers of resolved's links, and so our address, as name server.
             arriving += [
                 f'iifname "{bridge.name}" {behind} ip daddr {address} {kind} dport 53 accept' for kind in _KINDS
             ]
             for server in (*dns.servers, *([address] if dns.servers else ())):
                 asked = f'iifname "{bridge.name}" {behind} ip daddr {server}'
-                questions += [f"{asked} {kind} dport 53 dnat ip to {address}:{dns.port}" for kind in _KINDS]
+                queries += [f"{asked} {kind} dport 53 dnat ip to {address}:{dns.port}" for kind in _KINDS]
         self._replace(
             {
                 "entering": [*entering, "drop"],
                 "container_source": source,
-                "container_questions": arriving,
-                "container_dns": questions,
+                "container_queries": arriving,
+                "container_dns": queries,
             }
         )
 
     def redirect_dns(self, ports: Mapping[IPAddress, int]) -> None:
-        """Lead questions to these nameservers to ports of this machine, except those of marked sockets."""
+        """Redirect queries to these nameservers to ports of this machine, except those of marked sockets."""
         self._make()
         rules = [f"flush chain inet {self._table} dns", self._rule("dns", f"meta mark {MARK:#x} return")]
         for server, port in ports.items():
@@ -124,8 +124,8 @@ class LaptopFirewall:
             rules += [self._rule("dns", f"{target} {kind} dport 53 redirect to :{port}") for kind in _KINDS]
         self._library.run("\n".join(rules) + "\n")
 
-    def lead(self, device: str, relays: Iterable[RelayTarget]) -> None:
-        """Lead new connections that come from *device* to these ports to programs of this machine, and no others."""
+    def forward_relays(self, device: str, relays: Iterable[RelayTarget]) -> None:
+        """Forward new connections from *device* to these ports, and no others, to programs of this machine."""
         self._make()
         relays = tuple(relays)
         lines = [
@@ -133,23 +133,24 @@ class LaptopFirewall:
             f"add chain inet {self._table} relayed {{ type nat hook prerouting priority {_PRIORITY}; policy accept; }}",
             f"flush chain inet {self._table} relayed",
             f"flush map inet {self._table} relays",
-            f"flush set inet {self._table} led",
+            f"flush set inet {self._table} relay_ports",
             self._rule("relayed", f'iifname "{device}" dnat ip addr . port to meta l4proto . th dport map @relays'),
         ]
         if relays:
             pairs = ", ".join(f"{each.protocol} . {each.relay} : {each.address} . {each.port}" for each in relays)
             lines.append(f"add element inet {self._table} relays {{ {pairs} }}")
-            lines.append(f"add element inet {self._table} led {{ {', '.join({str(each.relay) for each in relays})} }}")
+            ports = ", ".join({str(each.relay) for each in relays})
+            lines.append(f"add element inet {self._table} relay_ports {{ {ports} }}")
         self._library.run("\n".join(lines) + "\n")
 
     def put_back(self) -> str | None:
-        """Make the table again what it shall be, where others could change it; what was found, for people."""
+        """Restore the table where others could change it; returns what was found, for people."""
         if self._made and isinstance(self._library, KeptTable) and self._library.put_back():
             return "our nftables table was changed or deleted"
         return None
 
-    def leave_dns(self) -> None:
-        """No redirect any more."""
+    def remove_redirect(self) -> None:
+        """Remove the redirect of DNS."""
         if self._made:
             self._library.run(f"flush chain inet {self._table} dns\n")
 
@@ -163,7 +164,7 @@ class LaptopFirewall:
         self._library.close()
 
     def _replace(self, chains: Mapping[str, Iterable[str]]) -> None:
-        """Make these the rules of those chains, in one transaction."""
+        """Replace the rules of these chains, in one transaction."""
         lines = []
         for chain, rules in chains.items():
             lines.append(f"flush chain inet {self._table} {chain}")
@@ -174,7 +175,7 @@ class LaptopFirewall:
         return f"add rule inet {self._table} {chain} {rule}"
 
     def _probe(self) -> bool:
-        """True when tables can have an owner. The kernel checks everything and changes nothing."""
+        """Whether tables can have an owner. A dry run: the kernel checks everything and changes nothing."""
         try:
             self._library.run(self._definition(owner=True), dry=True)
         except FirewallError:
@@ -195,8 +196,8 @@ class LaptopFirewall:
         return (
             f"table inet {self._table} {{\n"
             f"  {'flags owner' if owner else ''}\n"
-            "  set led { type inet_service; }\n"
-            "  chain container_questions { }\n"
+            "  set relay_ports { type inet_service; }\n"
+            "  chain container_queries { }\n"
             "  chain arriving { type filter hook prerouting priority raw; policy accept; }\n"
             "  chain guard { type filter hook input priority filter - 5; policy accept; }\n"
             "  chain passing { type filter hook forward priority filter - 5; policy accept; }\n"
@@ -211,7 +212,7 @@ class LaptopFirewall:
 
 
 def delete_table(name: str) -> None:
-    """Remove a table that a dead helper left; nothing when it is gone."""
+    """Remove a table that a killed helper left; does nothing when it is gone."""
     library = Nftables()
     try:
         library.run(f"add table inet {name}\ndelete table inet {name}\n")

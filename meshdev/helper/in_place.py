@@ -1,10 +1,10 @@
-"""Files of the system that other programs write, too: compared and changed by one descriptor, while they wait.
+"""Change system files that other programs write, too: compare and write by one descriptor, while the others wait.
 
-A network manager may rename a new file over the name at any moment, a DHCP client's script may truncate and write the
-one that stands there. The first is out of reach of whoever writes by a descriptor, and so safe. For the second there
-are leases: as long as a write lease is held, open(2) and truncate(2) of others wait (fcntl(2), "Leases"). A rename of
-ours would need no lease, but it would put our file over one that came between the comparison and the rename, and a bind
-mount (every container's resolv.conf) cannot be renamed over.
+A network manager may rename a new file to the path at any moment; a DHCP client's script may truncate and write the
+existing one. A write by descriptor cannot harm the first. Against the second there are leases: while a write lease is
+held, open(2) and truncate(2) of others block (fcntl(2), "Leases"). A rename of ours would need no lease, but it would
+overwrite a file that appeared between comparison and rename, and a bind mount (every container's resolv.conf) cannot be
+renamed over.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-#: Somebody has the file open: readers are done in no time, a script that writes it in some more.
+#: How long to wait while others have the file open: readers close it at once, a script that writes it soon after.
 _LEASE_SECONDS: Final = 0.2
 _PAUSE_SECONDS: Final = 0.005
 
 
 def change_in_place(path: Path, change: Callable[[bytes], bytes | None]) -> bool:
-    """Put what *change* makes of the content in its place, and keep the file. None: nothing is written.
+    """Replace the file's content, in place, by what *change* makes of it; None: nothing is written.
 
-    False when nothing was written, or into a file that the path does not lead to any more: another program has put one
-    of its own there. Raises OSError; a file that could be written in part only begins with what was to be written.
+    False when nothing was written, or the path no longer leads to the file: another program has replaced it. Raises
+    OSError; after a partial write the file begins with the new content.
 
-    Where the file system has no leases, or somebody keeps the file open for longer than a moment, nobody is made to
-    wait: then there are microseconds between comparison and write in which another program may begin to write.
+    Where the file system has no leases, or another program keeps the file open for longer than a moment, nobody waits:
+    another write may then begin within microseconds between comparison and write.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -43,14 +43,12 @@ def change_in_place(path: Path, change: Callable[[bytes], bytes | None]) -> bool
 
 
 def replace_content(fd: int, content: bytes) -> None:
-    """Replace what an open file holds. Raises OSError.
+    """Replace the content of an open file. Raises OSError.
 
-    The new bytes go in before the old end is cut off, so a reader sees a first line at any moment.
+    The new bytes are written before the file is truncated, so readers always see a first line.
     """
     written = 0
-    while written < len(
-        content
-    ):  # write(2) takes less than all of it where space ends, and tells why with the next one
+    while written < len(content):  # where space runs out write(2) writes a part, and fails the next time
         written += os.pwrite(fd, content[written:], written)
     os.ftruncate(fd, len(content))
     os.fsync(fd)
@@ -71,8 +69,8 @@ def _is_at(fd: int, path: Path) -> bool:
 
 @contextlib.contextmanager
 def _alone(fd: int) -> Iterator[None]:
-    """As long as the block nobody else opens or truncates the file, where that is possible."""
-    # Sent to whoever holds a lease that another waits for; its default is the end of the process (signal(7)).
+    """Keep others from opening or truncating the file during the block, where that is possible."""
+    # Sent to the holder of a lease for which another process waits; by default it ends the process (signal(7)).
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         leased = _lease(fd)
@@ -93,7 +91,7 @@ def _lease(fd: int) -> bool:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_PAUSE_SECONDS)  # no event tells that a file was closed by the last who had it open
+            time.sleep(_PAUSE_SECONDS)  # there is no event for the last close of a file
         except OSError:  # EINVAL: an overlay; EACCES: not root's own
             return False
         else:

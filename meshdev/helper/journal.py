@@ -1,7 +1,7 @@
 """The journal's file: written before each step, so that ``restore`` finds what a killed helper left.
 
-``/run/meshdev/UID.json`` is readable by everyone (``status`` needs no root), ``UID.lock`` by root alone: whoever could
-open it could keep the user's next helper out.
+``/run/meshdev/UID.json`` is readable by everyone (``status`` needs no root), ``UID.lock`` by root alone: whoever can
+open it could lock out the user's next helper.
 """
 
 import fcntl
@@ -16,15 +16,15 @@ from meshdev.host.journal import Entry, JournalRecord
 
 FOLDER: Final = Path("/run/meshdev")
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
-#: A helper that is ending holds its lock a moment longer than its session lives.
+#: A helper that is ending holds its lock a moment longer than its session runs.
 _LOCK_SECONDS: Final = 1.0
 
 
 class Journal:
-    """The journal of one user's helper, locked for as long as this object lives."""
+    """The journal of one user's helper, locked until :meth:`close`."""
 
     def __init__(self, uid: int, folder: Path = FOLDER, *, patience: float = _LOCK_SECONDS) -> None:
-        """Take the lock. Raises AlreadyConnectedError when a live helper holds it, LaptopError without the folder.
+        """Take the lock. Raises AlreadyConnectedError when a running helper holds it, LaptopError without the folder.
 
         *patience*: how long to wait for the lock, in seconds.
         """
@@ -33,10 +33,10 @@ class Journal:
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
-            raise LaptopError(f"{folder} cannot be made: {error.strerror}") from error
+            raise LaptopError(f"{folder} cannot be created: {error.strerror}") from error
         status = folder.lstat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise LaptopError(f"{folder} belongs to somebody else", hint=f"sudo rm -r {folder}")
+            raise LaptopError(f"{folder} belongs to another user", hint=f"sudo rm -r {folder}")
         folder.chmod(0o755)
         self._lock = _take_lock(folder / f"{uid}.lock", patience)
         try:
@@ -45,7 +45,7 @@ class Journal:
             os.close(self._lock)
             raise
         self.found = found
-        """What a dead helper left, newest last."""
+        """What a killed helper left, newest last."""
         self._entries: list[Entry] = list(found)
         self._started = started(os.getpid()) or 0
 
@@ -55,7 +55,7 @@ class Journal:
         return self._path.parent
 
     def add(self, entry: Entry) -> None:
-        """Note how to undo a step. To be called before the step. Raises OSError: then nothing is noted."""
+        """Record how to undo a step, before the step. Raises OSError: then nothing is recorded."""
         self._entries.append(entry)
         try:
             self._write()
@@ -64,13 +64,13 @@ class Journal:
             raise
 
     def remove(self, entry: Entry) -> None:
-        """The step is undone."""
+        """Remove the record of a step that is undone."""
         if entry in self._entries:
             self._entries.remove(entry)
             self._write()
 
     def close(self) -> None:
-        """Let go of the lock; entries that could not be undone stay in the file."""
+        """Release the lock; entries that could not be undone stay in the file."""
         os.close(self._lock)
 
     def _write(self) -> None:
@@ -88,18 +88,18 @@ class Journal:
 
 
 def read_record(uid: int, folder: Path = FOLDER) -> JournalRecord | None:
-    """The journal as it stands; None where there is none. Needs no root. Raises LaptopError when it is unreadable."""
+    """The journal's content; None where there is no journal. Needs no root. Raises LaptopError if unreadable."""
     path = folder / f"{uid}.json"
     try:
         return JournalRecord.parse(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ProtocolError) as error:
-        raise LaptopError(f"{path} cannot be read: {error}", hint=f"look into it, then: sudo rm {path}") from error
+        raise LaptopError(f"{path} cannot be read: {error}", hint=f"inspect it, then: sudo rm {path}") from error
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file that we wrote stands there. Needs no root."""
+    """Whether the file at *path* is one that we wrote. Needs no root."""
     try:
         return path.read_bytes().startswith(MARKER.encode())
     except OSError:
@@ -107,8 +107,8 @@ def is_ours(path: Path) -> bool:
 
 
 def started(pid: int) -> int | None:
-    """When that process started, in clock ticks since boot; None when there is none. With the pid it names a process
-    for good (proc(5), field 22 of /proc/PID/stat)."""
+    """When that process started, in clock ticks since boot; None when there is none. With the pid it identifies a
+    process even if pids are reused (proc(5), field 22 of /proc/PID/stat)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -133,6 +133,6 @@ def _take_lock(path: Path, patience: float) -> int:
                 raise AlreadyConnectedError(
                     "another connection of this user is up on this machine", hint="meshdev disconnect ends it"
                 ) from None
-            time.sleep(0.02)  # flock has no deadline of its own
+            time.sleep(0.02)  # flock has no timeout
         else:
             return fd

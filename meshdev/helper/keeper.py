@@ -1,10 +1,10 @@
-"""The helper's parent: undoes everything at once should the helper be killed, and keeps the packet filter up meanwhile.
+"""The helper's parent: if the helper is killed, it undoes everything at once and keeps the packet filter up meanwhile.
 
-The nft table belongs to a netlink socket (``flags owner``) and vanishes with its last copy, while the TUN device lives
-until the session closes its queues: between the two anything would come in. So a copy of that socket is here. When the
-helper was killed, its journal is undone, the device first, and only then the socket is closed.
+The nft table belongs to a netlink socket (``flags owner``) and is removed with its last copy, while the TUN device
+exists until the session closes its queues: in between anything could come in. So the keeper has a copy of that socket.
+When the helper is killed, its journal is undone, the device first, and only then is the socket closed.
 
-It does nothing else: no request reaches it. Should it be killed itself, the helper gets SIGTERM and undoes everything.
+It does nothing else: no request reaches it. If it is killed itself, the helper gets SIGTERM and undoes everything.
 """
 
 import os
@@ -33,7 +33,7 @@ class Keeper:
 
 
 def fork_helper(uid: int) -> Keeper:
-    """Return in a child, the helper of *uid*; the parent waits for its end and never returns. Raises OSError."""
+    """Fork. Returns in the child, the helper of *uid*; the parent waits for it and never returns. Raises OSError."""
     ours, theirs = socket.socketpair()
     keeper = os.getpid()
     helper = os.fork()
@@ -46,9 +46,9 @@ def fork_helper(uid: int) -> Keeper:
 
 
 def _keep(sock: socket.socket, helper: int, uid: int) -> NoReturn:
-    for number in _SIGNALS:  # meant for the helper: it undoes everything and ends, and so does this process
+    for number in _SIGNALS:  # meant for the helper: it undoes everything and exits, and then so does this process
         signal.signal(number, signal.SIG_IGN)
-    # The session sees the helper's end only when nobody else has that end of their socket.
+    # The session sees the helper's exit only when no other process has that end of their socket.
     os.closerange(3, sock.fileno())
     os.closerange(sock.fileno() + 1, 1 << 16)
     held: list[int] = []
@@ -57,7 +57,7 @@ def _keep(sock: socket.socket, helper: int, uid: int) -> NoReturn:
         held += descriptors
         if not data:
             break
-    _, status = os.waitpid(helper, 0)  # from now on nobody has the journal's lock
+    _, status = os.waitpid(helper, 0)  # from here on nobody holds the journal's lock
     if os.WIFSIGNALED(status):
         _undo(uid, held)
     os._exit(0)
@@ -66,7 +66,7 @@ def _keep(sock: socket.socket, helper: int, uid: int) -> NoReturn:
 def _undo(uid: int, held: list[int]) -> None:
     try:
         journal = Journal(uid, patience=0)
-    except AlreadyConnectedError:  # the next helper was quicker, and undoes it
+    except AlreadyConnectedError:  # the next helper was faster, and undoes it
         return
     except MeshdevError as error:
         print(f"helper: it was killed, and {error.message}", file=sys.stderr, flush=True)
@@ -74,7 +74,7 @@ def _undo(uid: int, held: list[int]) -> None:
     try:
         for failure in undo_entries(journal).failed:
             print(f"helper: it was killed, and {failure}", file=sys.stderr, flush=True)
-        for descriptor in held:  # before the lock goes: the next helper makes a table of the same name
+        for descriptor in held:  # before the lock is released: the next helper creates a table of the same name
             os.close(descriptor)
     finally:
         journal.close()

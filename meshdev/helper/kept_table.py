@@ -1,7 +1,7 @@
-"""An nftables table that has no owner (Linux before 5.12): others can change it, so it is compared and put back.
+"""An nftables table without an owner (Linux before 5.12): others can change it, so it is compared and restored.
 
-``nft flush ruleset`` is how the services of packet filters begin; without the guard anything could come in at the
-device, and without the redirect no name would come to the forwarder.
+Firewall services begin with ``nft flush ruleset``; without the guard anything could come in at the device, and without
+the redirect no query would reach the forwarder.
 """
 
 from meshdev.errors import FirewallError
@@ -9,12 +9,12 @@ from meshdev.nft import Nftables
 
 
 def deletion(table: str) -> str:
-    """The command after which the table shall not be there."""
+    """The command that deletes the table."""
     return f"delete table inet {table}\n"
 
 
 class KeptTable:
-    """Stands in for *library*, whose commands change that one table of family ``inet`` only."""
+    """A stand-in for *library* whose commands change only that one table of family ``inet``."""
 
     def __init__(self, library: Nftables, table: str) -> None:
         self._library = library
@@ -22,10 +22,9 @@ class KeptTable:
         self._kept: str | None = None
 
     def run(self, commands: str, *, dry: bool = False) -> None:
-        """As :meth:`Nftables.run`; the table as it is afterwards is what it shall be.
+        """As :meth:`Nftables.run`; the resulting table is the desired state from then on.
 
-        Where that cannot be listed this fails, too, and the table shall be what it was before: what is not known cannot
-        be kept.
+        Fails, too, where the table cannot be listed; the desired state is then the former one.
         """
         self._library.run(commands, dry=dry)
         if not dry:
@@ -35,10 +34,10 @@ class KeptTable:
             self._kept = found
 
     def put_back(self) -> bool:
-        """Make the table what it shall be; whether it was not. Raises FirewallError."""
+        """Restore the desired state; returns whether the table differed. Raises FirewallError."""
         if self._kept is None or self._library.listing(self._table) == self._kept:
             return False
-        # Listed rules are commands that make them.
+        # A listing consists of the commands that create it.
         fresh = f"add table inet {self._table}\ndelete table inet {self._table}\n"
         self.run(fresh + self._kept)
         return True

@@ -1,4 +1,4 @@
-"""What each request does to the laptop, and how all of it is undone."""
+"""Carry out the session's requests on this machine, and undo all of them."""
 
 import contextlib
 import socket
@@ -53,12 +53,13 @@ from meshdev.wire.helper.requests import (
     Shutdown,
     UpstreamTcp,
 )
+from meshdev.wire.resolv_conf import ResolvConf
 from meshdev.wire.values import IPAddress
 
 
 @dataclass(slots=True)
 class Outcome:
-    """A result with the descriptors that go along; ours are closed once they are sent."""
+    """A result and the descriptors sent with it; our copies are closed afterwards."""
 
     result: Result | HelperFailure
     passed: Sequence[socket.socket | TunQueue] = field(default=())
@@ -70,10 +71,10 @@ class Outcome:
 
 
 class LaptopChanges:
-    """The changes of one session. Not thread-safe. :meth:`undo` takes all of them back."""
+    """The changes that one session makes to this machine. Not thread-safe. :meth:`undo` reverts all of them."""
 
     def __init__(self, journal: Journal) -> None:
-        """Look around and decide on the way of DNS; changes nothing."""
+        """Inspect the machine and choose the DNS integration; changes nothing."""
         self._journal = journal
         self._netlink = Netlink()
         self.upkeep = Upkeep(self._netlink)
@@ -92,10 +93,10 @@ class LaptopChanges:
                 firewall=self._no_firewall,
             )
         )
-        self._dns = self._way()
+        self._dns = self._integration()
         self._containers = Containers(self._netlink, lambda: self.upkeep.news)
-        self._routes = 0  # asked for since the last SetRoutes: no less than there are
-        self._desired: set[IPv4Network] = set()  # of those, what the kernel took
+        self._routes = 0  # requested since the last SetRoutes: at least as many as there are
+        self._desired: set[IPv4Network] = set()  # of those, the ones that the kernel accepted
         self._names: SetDns | None = None
         self._dns_active = False
         self._translations = TranslationFinder()
@@ -103,11 +104,11 @@ class LaptopChanges:
 
     @property
     def table(self) -> int | None:
-        """The descriptor that our nft table lives with; None where it lives by itself or there is none."""
+        """The descriptor that owns our nft table; None where tables have no owner or there is no table."""
         return self._firewall.descriptor if self._firewall is not None else None
 
     def handle(self, request: Request) -> Outcome:
-        """Carry out one request. Raises LaptopError's kinds; what was reached before the error is undone at the end."""
+        """Carry out one request. Raises LaptopError; what was done before the error is undone at the end."""
         outcome = Outcome(Acknowledged())
         match request:
             case OpenTun(queues, unguarded):
@@ -127,13 +128,13 @@ class LaptopChanges:
             case Heartbeat():
                 outcome = self._heartbeat()
             case Shutdown():
-                raise AssertionError("the server's own")
+                raise AssertionError("the server handles it itself")
         return outcome
 
     def silence(self) -> None:
-        """The session does not beat any more: give laptop and containers their DNS back until it does.
+        """Give laptop and containers their DNS back until the session's next heartbeat.
 
-        Raises LaptopError's kinds; then call again.
+        Raises LaptopError; then call again.
         """
         try:
             self._containers.silence()
@@ -143,30 +144,30 @@ class LaptopChanges:
                 self._dns_active = False
 
     def take_news(self, now: float) -> None:
-        """The kernel has news: read them."""
+        """Read the kernel's notifications."""
         self.upkeep.take_news(self._device, now)
 
     def look(self, now: float) -> None:
-        """Put back what others took from the device."""
+        """Restore what other programs removed from the device."""
         if self._device is not None and self._device.address is not None:
             self.upkeep.look(self._device, self._desired, now)
 
     @property
     def needs_look(self) -> bool:
-        """True while there is a device that somebody could take something from."""
+        """True while there is a device that other programs could change."""
         return self._device is not None and self._device.address is not None
 
     @property
     def needs_beat(self) -> bool:
-        """True while a silent session would leave the laptop without DNS."""
+        """True while a session that falls silent would leave the laptop without DNS."""
         return self._dns_active or self._containers.asks_us
 
-    def former(self) -> decision.ResolvConf:
+    def former(self) -> ResolvConf:
         """The DNS that the laptop uses without us."""
         return self._dns.former()
 
     def undo(self) -> list[MeshdevError]:
-        """Take everything back, newest first; one failure stops nothing. What failed stays in the journal."""
+        """Revert everything, newest first, whatever fails. What failed stays in the journal."""
         steps: list[Callable[[], None]] = [
             self._containers.silence,
             self._dns.withdraw,
@@ -191,10 +192,10 @@ class LaptopChanges:
         self._netlink.close()
         return failures
 
-    def _way(self) -> DnsIntegration:
-        if self.decision.way == "resolved":
+    def _integration(self) -> DnsIntegration:
+        if self.decision.integration == "resolved":
             return ResolvedDns(lambda: (self._addressed()[0].index, self._addressed()[1]))
-        if self.decision.way == "redirect" and self._firewall is not None:
+        if self.decision.integration == "redirect" and self._firewall is not None:
             return RedirectDns(self._firewall, self._journal)
         return FileDns(self._journal)
 
@@ -213,7 +214,7 @@ class LaptopChanges:
             raise DeviceError("set_address before open_tun")
         note, guard = self._no_firewall, None
         if self._firewall is not None:
-            try:  # before the device is up: nothing may come in first
+            try:  # before the device is up: nothing may arrive first
                 self._firewall.guard(self._device.name, address)
                 guard = self._firewall
             except FirewallError as error:
@@ -221,7 +222,7 @@ class LaptopChanges:
                     raise _not_guarded(error.message) from error
                 note = error.message
         if address != self._device.address:
-            self._desired = set()  # they go with the former address
+            self._desired = set()  # the kernel removes them with the former address
         self._containers.guarded(guard)
         self._device.set_address(address, mtu)
         return Outcome(AddressSet(note is None, note))
@@ -237,7 +238,7 @@ class LaptopChanges:
         else:
             self._routes += len(request.routes)
         done = self._apply(request)
-        if done.refused:  # another program may have set the device down a moment ago, or taken its address
+        if done.refused:  # another program may just have set the device down, or removed its address
             self.upkeep.look(device, self._desired, time.monotonic())
             done = self._apply(request)
         return Outcome(done)
@@ -257,9 +258,9 @@ class LaptopChanges:
         if self._firewall is None:
             raise FirewallError(self._no_firewall or "there is no nftables", hint="install nftables and connect again")
         if relays:
-            device.lead_to_loopback()
-        self._firewall.lead(device.name, relays)
-        # A flow of datagrams has no end: what is tracked would go on to where it went.
+            device.allow_dnat_to_loopback()
+        self._firewall.forward_relays(device.name, relays)
+        # A flow of datagrams has no end: tracked ones would keep going to their former destination.
         changed = {each.relay for each in {*self._relays} ^ {*relays} if each.protocol == "udp"}
         if changed:
             forget_flows(
@@ -269,15 +270,15 @@ class LaptopChanges:
 
     def _addressed(self) -> tuple[Device, IPv4Address]:
         if self._device is None or self._device.address is None:
-            raise DeviceError("asked before open_tun and set_address")
+            raise DeviceError("request before open_tun and set_address")
         return self._device, self._device.address
 
     def _dns_sockets(self, servers: Sequence[IPAddress]) -> Outcome:
-        ears = [*self._dns.listen(), *self._containers.listen(self._addressed()[1])]
+        pairs = [*self._dns.listen(), *self._containers.listen(self._addressed()[1])]
         upstreams = [upstream_sockets(server) for server in servers]
-        passed = [sock for ear in ears for sock in ear.copies()] + [sock for _, some in upstreams for sock in some]
+        passed = [sock for pair in pairs for sock in pair.copies()] + [sock for _, some in upstreams for sock in some]
         opened = DnsOpened(
-            tuple(ear.at for ear in ears), tuple(found for found, _ in upstreams), self._containers.note()
+            tuple(pair.at for pair in pairs), tuple(found for found, _ in upstreams), self._containers.note()
         )
         return Outcome(opened, passed)
 
@@ -287,9 +288,9 @@ class LaptopChanges:
         note = None
         try:
             self._dns.forget_answers()
-        except MeshdevError as error:  # names come all the same
-            note = f"names may be answered as before the connection for a while, from a cache: {error}"
-        self._greet_containers()
+        except MeshdevError as error:  # queries reach the forwarder all the same
+            note = f"a cache may give answers from before the connection for a while: {error}"
+        self._try_containers()
         return Outcome(DnsSet(note))
 
     def _activate_dns(self) -> None:
@@ -301,24 +302,24 @@ class LaptopChanges:
             self._dns.activate(self._names.search, self._names.domains)
         except (MeshdevError, OSError):
             with contextlib.suppress(MeshdevError, OSError):
-                self._dns.withdraw()  # half of it would be worse than nothing
+                self._dns.withdraw()  # half of it would be worse than none
             raise
         self._dns_active = True
 
-    def _greet_containers(self) -> None:
-        """As :meth:`_follow_containers`. What fails is no reason to go without names; the next beat tells it."""
+    def _try_containers(self) -> None:
+        """As :meth:`_follow_containers`. A failure does not fail the request; the next heartbeat reports it."""
         try:
             self._follow_containers()
         except MeshdevError as error:
             print(f"helper: containers of this machine: {error}", file=sys.stderr, flush=True)
 
     def _follow_containers(self) -> None:
-        """Containers come and go, and their questions come here while the machine's own do."""
+        """Follow containers that start and stop; their queries come here while the machine's own do."""
         if self._device is not None and self._dns_active:
             self._containers.follow(self._device, self._dns.former().asked)
 
     def _heartbeat(self) -> Outcome:
-        # What fails is said in the answer; the next beat tries again.
+        # Failures are reported in the answer; the next heartbeat tries again.
         if self._firewall is not None:
             self.upkeep.check("filter", self._firewall.put_back)
         self.upkeep.check("names", self._refresh_names)

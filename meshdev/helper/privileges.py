@@ -1,4 +1,4 @@
-"""What the helper gives up once it is root: every capability but two, and the way to get more.
+"""Drop root's privileges: every capability but two, and the means to regain them.
 
 Sources: capabilities(7), prctl(2).
 """
@@ -21,24 +21,24 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def drop() -> None:
-    """Keep of root's power what :data:`KEPT` names, here and in whatever is executed from here. Raises LaptopError.
+    """Keep only the capabilities in :data:`KEPT`, here and in whatever is executed from here. Raises LaptopError.
 
-    Where systemd-resolved runs CAP_DAC_OVERRIDE is kept, too: the order of search domains stands in its own file, which
-    belongs to its account (helper/dns_resolved.py). Elsewhere other accounts' files stay closed.
+    Where systemd-resolved runs CAP_DAC_OVERRIDE is kept, too: the file with the order of search domains belongs to its
+    account (helper/dns_resolved.py). Elsewhere other accounts' files stay inaccessible.
     """
     try:
         keep_only(KEPT | {CAP_DAC_OVERRIDE} if _STUB.exists() else KEPT)
     except OSError as error:
-        raise LaptopError(f"the helper cannot give up root's power: {error.strerror}") from error
+        raise LaptopError(f"the helper cannot drop root's privileges: {error.strerror}") from error
 
 
 def end_with_parent(parent: int) -> None:
-    """Get SIGTERM when *parent*, which made this process, ends. To be called in the child, before it has threads.
+    """Get SIGTERM when *parent*, which forked this process, exits. Call it in the child, before it has threads.
 
     Raises LaptopError.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
         reason = os.strerror(ctypes.get_errno())
-        raise LaptopError(f"the helper cannot follow the end of its parent: {reason}")
-    if os.getppid() != parent:  # it has ended meanwhile
+        raise LaptopError(f"the helper cannot be notified of its parent's exit: {reason}")
+    if os.getppid() != parent:  # it has exited meanwhile
         signal.raise_signal(signal.SIGTERM)

@@ -10,11 +10,12 @@ from meshdev.errors import DnsError
 from meshdev.helper.dns import Watched
 from meshdev.helper.in_place import change_in_place
 from meshdev.helper.journal import RESOLV_CONF, Journal
-from meshdev.host.dns import MARKER, ResolvConf, parse_resolv_conf, render_resolv_conf
+from meshdev.host.dns import MARKER, render_resolv_conf
 from meshdev.host.journal import RestoreFile
+from meshdev.wire.resolv_conf import ResolvConf, parse_resolv_conf
 from meshdev.wire.values import IPAddress
 
-#: Another program that writes just then is taken for the former file's owner; so often at once it is a fight.
+#: If another program writes the file meanwhile, its content is the former one; this often in a row, it is a conflict.
 _TRIES: Final = 4
 
 
@@ -28,14 +29,14 @@ class OwnResolvConf:
 
     @property
     def written(self) -> bool:
-        """True while ours shall stand there."""
+        """True while the file should be ours."""
         return self._entry is not None
 
     def write(self, nameserver: IPAddress | None, search: tuple[str, ...]) -> None:
         """Journal the former file, then write ours: *search* before its own list; None: its own name servers.
 
-        Where another program writes the file meanwhile, its is the former one then. Where that fails the former file
-        stands there, or is journalled still.
+        If another program writes the file meanwhile, its content is the former one. After an error the former file is
+        in place, or still in the journal.
         """
         for _ in range(_TRIES):
             entry = self._journalled()
@@ -43,16 +44,16 @@ class OwnResolvConf:
                 if _write_over(entry, render_resolv_conf(entry.former, nameserver, search)):
                     return
             except DnsError:
-                with contextlib.suppress(DnsError, OSError):  # the first error tells more; the undo tries again
+                with contextlib.suppress(DnsError, OSError):  # the first error says more; the undo tries again
                     self.withdraw()
                 raise
             self.withdraw()
-        raise DnsError(f"{self.path} is left alone: another program writes it again and again")
+        raise DnsError(f"{self.path} is left alone: another program keeps writing it")
 
     def _journalled(self) -> RestoreFile:
-        """What leads back to the file as it stands at the path now, unless that is ours."""
+        """The journal's entry for the file at the path now, unless that is ours already."""
         path = os.path.realpath(self.path)  # Path.resolve() raises RuntimeError at a loop before Python 3.13
-        if self._entry is not None and self._entry.path != path:  # a link that leads elsewhere now
+        if self._entry is not None and self._entry.path != path:  # a link with a new target
             self.withdraw()
         if self._entry is None:
             entry = RestoreFile(path, self._read())
@@ -64,21 +65,21 @@ class OwnResolvConf:
         return self._entry
 
     def replaced(self) -> bool:
-        """Whether another program (a DHCP client) wrote another file in place of ours: that is the former one now."""
+        """Whether another program (a DHCP client) has replaced our file: its file is the former one now."""
         if self._entry is None or is_ours(self._read()):
             return False
-        self.withdraw()  # ours may still stand where the name led before: it may be a link
+        self.withdraw()  # ours may still be at the former target: the path may be a link
         return True
 
     def withdraw(self) -> None:
-        """Write the former file back unless somebody else wrote one meanwhile."""
+        """Write the former file back unless another program wrote one meanwhile."""
         if self._entry is not None:
             restore_file(self._entry)
             self._journal.remove(self._entry)
             self._entry = None
 
     def former(self) -> ResolvConf:
-        """The file as it was before us; nothing where there is none."""
+        """The file as it was before us; empty where there is none."""
         if self._entry is not None:
             found = parse_resolv_conf(self._entry.former.decode(errors="replace"))
         else:
@@ -93,7 +94,7 @@ class OwnResolvConf:
 
 
 def restore_file(entry: RestoreFile) -> None:
-    """Put the former content back where ours (or half of it) stands; another's is left alone. Raises DnsError."""
+    """Restore the former content of a file that is ours, even in part; leave others alone. Raises DnsError."""
     path = Path(entry.path)
     try:
         content = path.read_bytes()
@@ -106,7 +107,7 @@ def restore_file(entry: RestoreFile) -> None:
 
 
 def _write_over(entry: RestoreFile, content: bytes) -> bool:
-    """Write *content* over the former file, or over ours; whether it stands at the path then. Raises DnsError."""
+    """Overwrite the former file, or ours, by *content*; whether it is at the path afterwards. Raises DnsError."""
     return _change(Path(entry.path), lambda now: content if now == entry.former or is_ours(now) else None)
 
 
@@ -117,10 +118,11 @@ def _change(path: Path, change: Callable[[bytes], bytes | None]) -> bool:
         return False
     except OSError as error:
         raise DnsError(
-            f"{path} cannot be written: {error.strerror}", hint=f"is it immutable (lsattr {path}), or not root's own?"
+            f"{path} cannot be written: {error.strerror}",
+            hint=f"is it immutable (lsattr {path}), or not owned by root?",
         ) from error
 
 
 def is_ours(content: bytes) -> bool:
-    """Ours, or what a machine that died while writing left of it."""
+    """Whether it is ours, or a truncated one of ours after a crash while writing."""
     return content.startswith(MARKER.encode()) or MARKER.encode().startswith(content)

@@ -1,11 +1,10 @@
-"""What a killed helper left: told to anyone, undone by root. A live helper is never touched."""
+"""What a killed helper left behind: shown to anyone, undone by root. A running helper is never disturbed."""
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from meshdev.errors import AlreadyConnectedError, LaptopError, MeshdevError
-from meshdev.helper.device import delete_device
+from meshdev.helper.device import delete_device, device_exists
 from meshdev.helper.firewall import delete_table
 from meshdev.helper.journal import FOLDER, RESOLV_CONF, Journal, is_ours, read_record, started
 from meshdev.helper.resolv_conf import restore_file
@@ -16,7 +15,7 @@ from meshdev.netlink.sock import Netlink
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """``live``: a helper is at work, nothing was done. Otherwise what was undone, and what failed and why."""
+    """``live``: a helper is running, and nothing was done. Otherwise what was undone, and what failed and why."""
 
     live: bool
     undone: tuple[str, ...] = ()
@@ -24,7 +23,7 @@ class Restored:
 
 
 def restore(uid: int, folder: Path = FOLDER) -> Restored:
-    """Undo all that a dead helper of that user left. Needs root."""
+    """Undo everything that a killed helper of that user left. Needs root."""
     try:
         journal = Journal(uid, folder)
     except AlreadyConnectedError:
@@ -36,7 +35,7 @@ def restore(uid: int, folder: Path = FOLDER) -> Restored:
 
 
 def undo_entries(journal: Journal) -> Restored:
-    """Undo what the journal's last holder left, newest first; one failure stops nothing and stays in the journal."""
+    """Undo what the journal's last holder left, newest first; what fails is skipped and stays in the journal."""
     undone: list[str] = []
     failed: list[str] = []
     for entry in (*reversed(journal.found), *_forgotten(journal.folder)):
@@ -53,7 +52,7 @@ def undo_entries(journal: Journal) -> Restored:
 
 
 def undo(entry: Entry) -> None:
-    """Undo one step; nothing when it is undone already."""
+    """Undo one step; does nothing when it is undone already."""
     match entry:
         case DeleteDevice(name, index):
             with Netlink() as netlink:
@@ -65,7 +64,7 @@ def undo(entry: Entry) -> None:
 
 
 def leftovers(uid: int, folder: Path = FOLDER) -> list[str]:
-    """What a dead helper of that user left and is still there, for ``status``. Needs no root."""
+    """What a killed helper of that user left and still exists, for ``status``. Needs no root."""
     try:
         record = read_record(uid, folder)
     except LaptopError as error:
@@ -77,13 +76,13 @@ def leftovers(uid: int, folder: Path = FOLDER) -> list[str]:
 
 
 def _forgotten(folder: Path) -> list[RestoreFile]:
-    """A resolv.conf of ours that no journal knows: the machine went off meanwhile, and its /run is empty since."""
+    """A resolv.conf of ours in no journal: the machine lost power, and with it /run."""
     if not is_ours(RESOLV_CONF):
         return []
     for path in folder.glob("*.json"):
         try:
             record = read_record(int(path.stem), folder)
-        except LaptopError:  # it may be that one's; its user is told when looking
+        except LaptopError:  # it may be in that one; its user will see the error
             return []
         if record is not None and any(isinstance(entry, RestoreFile) for entry in record.entries):
             return []
@@ -91,13 +90,10 @@ def _forgotten(folder: Path) -> list[RestoreFile]:
 
 
 def is_there(entry: Entry) -> bool:
-    """True while the step's effect can be seen; for what only root can see, True."""
+    """Whether the step's effect still exists; True for what only root can see."""
     match entry:
         case DeleteDevice(name, index):
-            try:
-                return socket.if_nametoindex(name) == index
-            except OSError:
-                return False
+            return device_exists(name, index)
         case RestoreFile(path, _):
             return is_ours(Path(path))
         case DeleteTable():

@@ -1,4 +1,4 @@
-"""The device's routes: brought to a desired state, and told as they really are."""
+"""Bring the device's routes to a desired state, and report the actual one."""
 
 import errno
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from meshdev.wire.helper.limits import MAX_REFUSED
 
 
 def set_routes(netlink: Netlink, index: int, source: IPv4Address, desired: Iterable[IPv4Network]) -> RoutesSet:
-    """Add what is missing, then delete what is too much; one refused route does not stop the others."""
+    """Add missing routes, then delete surplus ones; a refused route does not stop the others."""
     missing, needless = route_steps(desired, own_routes(netlink, index))
     refused = _add(netlink, index, source, missing)
     netlink.execute([messages.route_delete(route, index) for route in needless])
@@ -20,9 +20,9 @@ def set_routes(netlink: Netlink, index: int, source: IPv4Address, desired: Itera
 
 
 def add_routes(netlink: Netlink, index: int, source: IPv4Address, routes: Sequence[IPv4Network]) -> RoutesSet:
-    """Add what is missing of these; the true state of these alone."""
+    """Add the missing ones of *routes*; reports the state of these alone."""
     refused = _add(netlink, index, source, routes)
-    if refused:  # some may be refused because they are ours already: only the kernel knows
+    if refused:  # some may have been refused because they exist already
         actual = own_routes(netlink, index)
         refused = tuple(item for item in refused if item.route not in actual)
         return RoutesSet(tuple(route for route in routes if route in actual), refused)
@@ -30,7 +30,7 @@ def add_routes(netlink: Netlink, index: int, source: IPv4Address, routes: Sequen
 
 
 def own_routes(netlink: Netlink, index: int) -> set[IPv4Network]:
-    """Routes on that device that bear our protocol number."""
+    """Routes on that device with our protocol number."""
     found = map(messages.parse_route, netlink.dump(messages.routes_dump()))
     return {
         route.network

@@ -1,6 +1,6 @@
-"""The helper's loop: one request after the other, and an eye on the session's heartbeat.
+"""The helper's loop: carries out one request after the other and watches the session's heartbeat.
 
-It ends when the session closes, goes away or breaks the protocol, or on SIGTERM, SIGINT, SIGHUP; whatever the cause,
+It ends when the session closes, exits or breaks the protocol, or on SIGTERM, SIGINT, SIGHUP; whatever the cause,
 everything is undone.
 """
 
@@ -32,13 +32,13 @@ from meshdev.wire.helper.lines import (
 from meshdev.wire.helper.requests import Request, Shutdown
 from meshdev.wire.jsonlines import LineSplitter
 
-#: A session that takes no answer for so long is as good as gone.
+#: A session that accepts no answer for so long is taken for dead.
 _SEND_SECONDS: Final = 5
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
-    """Greet, serve until the end, undo. The exit code: 0, or that of the error that kept the helper from its work."""
+    """Greet, serve until the end, undo. The exit code is 0, or that of the error that kept the helper from serving."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
     wakeup = _wake_on_signals()
     try:
@@ -73,7 +73,7 @@ def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
 
 
 def refuse(sock: socket.socket, error: MeshdevError) -> int:
-    """Greet with why there is no service; the exit code."""
+    """Greet with the error that keeps the helper from serving; returns its exit code."""
     sock.sendall(encode_greeting(HelperFailure.of(error)))
     return error.exit_code
 
@@ -90,7 +90,7 @@ class Server:
         self._closed: int | None = None
 
     def run(self, uid: int) -> int | None:
-        """Until the end of the session; the number of its close request, None when it went without one."""
+        """Serve until the end of the session; the number of its close request, None when it sent none."""
         try:
             self._sock.sendall(encode_greeting(self._greeting(uid)))
             while self._turn():
@@ -101,10 +101,10 @@ class Server:
 
     def _greeting(self, uid: int) -> Greeting:
         former, decision = self._laptop.former(), self._laptop.decision
-        return Greeting(os.getpid(), uid, decision.way, decision.why[:4096], former.nameservers, former.search)
+        return Greeting(os.getpid(), uid, decision.integration, decision.why[:4096], former.nameservers, former.search)
 
     def _turn(self) -> bool:
-        """Wait for something and deal with it; False at the end."""
+        """Wait for an event and handle it; False at the end."""
         poll = select.poll()
         for descriptor in (self._sock.fileno(), self._wakeup, self._laptop.upkeep.fileno()):
             poll.register(descriptor, select.POLLIN)
@@ -148,19 +148,19 @@ class Server:
             outcome.close()
 
     def _send(self, line: bytes, fds: list[int]) -> None:
-        """The descriptors go along with the first bytes of the line."""
+        """The descriptors are sent with the first bytes of the line."""
         sent = socket.send_fds(self._sock, [line], fds) if fds else 0
         self._sock.sendall(line[sent:])
 
     def _silence(self) -> None:
         try:
             self._laptop.silence()
-        except (MeshdevError, OSError) as error:  # a full /run, say, is no reason to end
+        except (MeshdevError, OSError) as error:  # a full /run, for example, is no reason to end
             self._last_sign = time.monotonic()  # try again after the same patience
             print(f"helper: {error}", file=sys.stderr, flush=True)
 
     def _patience(self) -> int | None:
-        """Milliseconds until the heartbeat is overdue or the device is to be looked at; None without either."""
+        """Milliseconds until the heartbeat is overdue or the device is to be checked; None without either."""
         deadlines = []
         if self._laptop.needs_beat:
             deadlines.append(self._last_sign + BEAT_LIMIT_SECONDS)
@@ -170,7 +170,7 @@ class Server:
 
 
 def _wake_on_signals() -> int:
-    """A descriptor that becomes readable with a signal: an undo under way is never interrupted."""
+    """A descriptor that becomes readable with a signal: an undo in progress is never interrupted."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     for number in _SIGNALS:
         signal.signal(number, lambda *_: None)

@@ -1,4 +1,4 @@
-"""Sockets that only root can make: listeners on port 53, and marked ones that escape the redirect."""
+"""Sockets that only root can make: listeners on port 53, and marked ones that bypass the redirect."""
 
 import contextlib
 import ctypes
@@ -17,14 +17,14 @@ from meshdev.wire.helper.answers import Upstream
 from meshdev.wire.values import IPAddress
 
 DNS_PORT: Final = 53
-#: Each has its own source port, which a forger would have to guess (RFC 5452 section 4.5).
+#: Each has its own source port, which an attacker would have to guess (RFC 5452 section 4.5).
 _SOCKETS_EACH: Final = 4
 _BACKLOG: Final = 64
 _LOOPBACK: Final = b"lo"
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _NETWORK_HEADER: Final = 0x100000000 - 0x100000  # SKF_NET_OFF of linux/filter.h
 
-#: Each asks once for TCP and once for UDP. One in two fits where half of the range is taken for either.
+#: Each tries once for TCP and once for UDP. One in two succeeds where half of the range is in use for either.
 _TRIES: Final = 16
 _TRIES_ELSEWHERE: Final = 256
 _UNPRIVILEGED: Final = range(1024, 65536)
@@ -50,11 +50,11 @@ def listeners(address: IPAddress, port: int, *, machine_only: bool = True) -> li
 
 
 def _candidates() -> Iterator[tuple[int, socket.SocketKind]]:
-    """Ports to try, and the protocol whose bind comes first.
+    """Ports to try, and the protocol to bind first.
 
-    A port that the kernel gives for one protocol may be taken for the other. Where TCP's are scarce (thousands of
+    A port that the kernel picks for one protocol may be in use for the other. Where TCP ports are scarce (thousands of
     listeners) the kernel's choice for TCP fits at once, and likewise for UDP. Where all of
-    net.ipv4.ip_local_port_range is taken there are ports beside it.
+    net.ipv4.ip_local_port_range is in use there are ports outside it.
     """
     for _ in range(_TRIES):
         yield 0, socket.SOCK_STREAM
@@ -72,7 +72,7 @@ def _pair(address: IPAddress, port: int, first: socket.SocketKind, *, machine_on
         for sock in (udp, tcp) if machine_only else ():
             _limit_to_machine(sock, address)
         if port:
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a former connection's TIME_WAIT may be there
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a former connection may be in TIME_WAIT
         one, other = (tcp, udp) if first == socket.SOCK_STREAM else (udp, tcp)
         one.bind((str(address), port))
         other.bind((str(address), one.getsockname()[1]))
@@ -85,10 +85,10 @@ def _pair(address: IPAddress, port: int, first: socket.SocketKind, *, machine_on
 
 def _limit_to_machine(sock: socket.socket, address: IPAddress) -> None:
     if isinstance(address, IPv6Address):
-        return  # ::1 is taken on no other interface (RFC 4291 section 2.5.3)
+        return  # ::1 is accepted on no other interface (RFC 4291 section 2.5.3)
     if address.is_loopback:
         # Where route_localnet is on (kube-proxy, Docker) neighbours reach 127.0.0.0/8, too. Before Linux 5.7 this
-        # takes CAP_NET_RAW; a machine of that age answers as every program on it does.
+        # needs CAP_NET_RAW; there the listener is as reachable as that of every other program.
         with contextlib.suppress(PermissionError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _LOOPBACK)
     else:
@@ -96,9 +96,9 @@ def _limit_to_machine(sock: socket.socket, address: IPAddress) -> None:
 
 
 def _accept_from(sock: socket.socket, address: IPv4Address) -> None:
-    """Take packets from this source alone: the kernel drops the others before the socket sees them.
+    """Accept packets from this source alone: the kernel drops the others before the socket sees them.
 
-    What a program here sends to an address of this machine has that address as its source, too, and the kernel takes
+    What a program sends to an address of its own machine has that address as its source, too, and the kernel accepts
     such a source on no other interface (martian: RFC 1812 section 5.3.7). Classic BPF: linux/filter.h.
     """
     program = b"".join(
@@ -116,7 +116,7 @@ def _accept_from(sock: socket.socket, address: IPv4Address) -> None:
 
 
 def upstream_sockets(server: IPAddress) -> tuple[Upstream, list[socket.socket]]:
-    """Marked UDP sockets connected to that server; none where there is no way to it."""
+    """Marked UDP sockets connected to that server; none where it has no route."""
     made: list[socket.socket] = []
     try:
         for _ in range(_SOCKETS_EACH):

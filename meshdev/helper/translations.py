@@ -1,4 +1,4 @@
-"""Other programs' translations of the cluster's addresses, as this machine's packet filter has them now."""
+"""Find DNAT rules of other programs for the cluster's addresses in this machine's packet filter."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
@@ -15,22 +15,22 @@ from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 from meshdev.nft import Nftables
 from meshdev.wire.helper.limits import MAX_PROBLEMS
 
-#: The tables of the older iptables that are in use; absent where the kernel has none (net/netfilter/x_tables.c).
+#: The tables of legacy iptables in use; absent where the kernel has none (net/netfilter/x_tables.c).
 _LEGACY_TABLES: Final = Path("/proc/thread-self/net/ip_tables_names")
 
 
 class TranslationFinder:
-    """Looks for them. Rules are read again when they have changed: a table of 10,000 takes 0.3 s."""
+    """Finds them. Rules are read again only after a change: a table of 10,000 takes 0.3 s."""
 
     def __init__(self) -> None:
         self._generation: int | None = None
         self._rules: list[Translation] = []
 
     def find(self, routes: Sequence[IPv4Network]) -> tuple[str, ...]:
-        """A sentence for each place of others that translates what *routes* bring into the tunnel, the first ones.
+        """A sentence for each place (the first few) that translates addresses in *routes*.
 
-        What cannot be read is such a sentence, too. The rules of the older iptables are nobody's to read without
-        CAP_NET_RAW: where there are some, the connections that were translated tell.
+        What cannot be read is reported the same way. Rules of legacy iptables cannot be read without CAP_NET_RAW: where
+        there are some, tracked connections show the translation.
         """
         found: list[Translation] = []
         unknown: list[str] = []
@@ -38,11 +38,11 @@ class TranslationFinder:
             try:
                 found += read()
             except (FirewallError, OSError) as error:
-                unknown.append(f"whether another program translates the cluster's addresses is not known: {error}")
+                unknown.append(f"whether another program translates the cluster's addresses is unknown: {error}")
         return (*concerning(found, routes), *unknown)[:MAX_PROBLEMS]
 
     def _read_rules(self) -> list[Translation]:
-        generation = ruleset_generation()  # before the rules: what changes meanwhile is read the next time
+        generation = ruleset_generation()  # before the rules: a change meanwhile is read the next time
         if generation != self._generation:
             self._rules, self._generation = _rules(), generation
         return self._rules

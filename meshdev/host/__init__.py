@@ -1,1 +1,1 @@
-"""PURE: what shall be changed on the laptop and how it is undone. No I/O, no clock: values in, decisions out."""
+"""PURE: what to change on the laptop and how to undo it. No I/O, no clock: values in, decisions out."""

@@ -1,6 +1,6 @@
-"""The laptop's DNS: what its files say, and which way of reaching our forwarder fits (docs/design/0005).
+"""The laptop's DNS: our resolv.conf, and by which DNS integration questions reach the forwarder (docs/design/0005).
 
-A decision is a function of an Env, with a one-line trace: the test table shows input, way and why.
+The decision is a function of an Env, with a one-line trace: the test's table shows input, integration and reason.
 """
 
 import re
@@ -8,42 +8,25 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.wire import values
-from meshdev.wire.helper.limits import MAX_NAMES, MAX_UPSTREAMS, Integration
+from meshdev.wire.helper.limits import Integration
+from meshdev.wire.resolv_conf import ResolvConf, domain_name, parse_resolv_conf
 from meshdev.wire.values import IPAddress
 
 #: Where systemd-resolved listens for programs that read resolv.conf: systemd-resolved.service(8).
 STUBS: Final = frozenset({IPv4Address("127.0.0.53"), IPv4Address("127.0.0.54")})
-#: resolv.conf(5): without a nameserver line the one on this machine is asked.
-_DEFAULT_NAMESERVER: Final = IPv4Address("127.0.0.1")
-_LARGEST: Final = 64 * 1024
-#: Begins every resolv.conf of ours, and so tells it from one that somebody else wrote meanwhile.
+#: The first line of every resolv.conf of ours, by which it is told from one that another program wrote.
 MARKER: Final = (
     "# meshdev: DNS goes through the cluster; `meshdev disconnect` or `meshdev restore` puts the former file back\n"
 )
-#: Begins each line of the former file in ours.
+#: Prefix of each line of the former file in ours.
 _KEPT: Final = b"#| "
 _DOMAIN: Final = re.compile(r'(\d+) "([^"]*)" (?:true|false)')
 _LINE: Final = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvConf:
-    """/etc/resolv.conf: nameservers in order, search list, options as they were written."""
-
-    nameservers: tuple[IPAddress, ...] = ()
-    search: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-    @property
-    def asked(self) -> tuple[IPAddress, ...]:
-        """Whom programs ask: at least one server."""
-        return self.nameservers or (_DEFAULT_NAMESERVER,)
-
-
-@dataclass(frozen=True, slots=True)
 class Env:
-    """What the decision depends on. ``firewall``: None when nftables can redirect, else why it cannot."""
+    """What the decision depends on. ``firewall``: None when nftables can redirect, else the reason why not."""
 
     resolv_conf: ResolvConf
     resolved: bool
@@ -52,9 +35,9 @@ class Env:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The way, and the trace of how it was found."""
+    """The integration, and a trace of how it was chosen."""
 
-    way: Integration
+    integration: Integration
     why: str
 
 
@@ -63,7 +46,7 @@ def decide(env: Env) -> Decision:
     servers = env.resolv_conf.asked
     stub = all(server in STUBS for server in servers)
     trace = f"nameservers={','.join(map(str, servers))} stub={_yes(stub)} resolved={_yes(env.resolved)}"
-    # resolved alone is not enough: where resolv.conf names other servers, many programs never ask it.
+    # That resolved runs is not enough: where resolv.conf names other servers, many programs never ask it.
     if stub and env.resolved:
         return Decision("resolved", trace)
     if env.firewall is None:
@@ -71,28 +54,11 @@ def decide(env: Env) -> Decision:
     return Decision("file", f"{trace} nft=no ({env.firewall})")
 
 
-def parse_resolv_conf(text: str) -> ResolvConf:
-    """What resolv.conf(5) lets a program see; lines that mean nothing are skipped, as resolvers do."""
-    nameservers: dict[IPAddress, None] = {}
-    search: tuple[str, ...] = ()
-    options: list[str] = []
-    for line in text[:_LARGEST].splitlines():
-        match line.split():
-            case ["nameserver", server, *_]:
-                address = _address(server)
-                if address is not None:
-                    nameservers[address] = None
-            case ["search" | "domain", *names]:  # the last one counts
-                search = tuple(dict.fromkeys(filter(None, map(_name, names))))
-            case ["options", *words]:
-                options += [word for word in words if word.isascii() and word.isprintable()]
-    return ResolvConf(tuple(nameservers)[:MAX_UPSTREAMS], search[:MAX_NAMES], tuple(options[:MAX_NAMES]))
-
-
 def render_resolv_conf(content: bytes, nameserver: IPAddress | None, search: tuple[str, ...]) -> bytes:
-    """A resolv.conf with *search* before the former search list, that asks *nameserver* alone; None: whom it did.
+    """A resolv.conf with *search* before the former search list and *nameserver* as its only server.
 
-    The former *content* is kept in it as comments: /run, and the journal with it, does not outlive the machine's power.
+    None: the former servers. The former *content* is kept in it as comments, because /run, and with it the journal, is
+    lost when the machine loses power.
     """
     former = parse_resolv_conf(content.decode(errors="replace"))
     names = search_list(search, former.search)
@@ -105,13 +71,13 @@ def render_resolv_conf(content: bytes, nameserver: IPAddress | None, search: tup
 
 
 def search_in_force(conf: ResolvConf, hostname: str) -> tuple[str, ...]:
-    """The search list that resolvers use: without one, the domain of the machine's own name (resolv.conf(5))."""
-    domain = _name(hostname.partition(".")[2])
+    """The search list that resolvers use: by default the domain of the machine's own name (resolv.conf(5))."""
+    domain = domain_name(hostname.partition(".")[2])
     return conf.search or ((domain,) if domain else ())
 
 
 def search_first(text: str, ours: tuple[str, ...]) -> str:
-    """The resolv.conf *text* with *ours* at the beginning of each search list that has them; nothing else changed.
+    """Move *ours* to the front of each search list of the resolv.conf *text* that has them; change nothing else.
 
     systemd-resolved writes the search domains of all links in the order of a hash table.
     """
@@ -127,7 +93,7 @@ def search_first(text: str, ours: tuple[str, ...]) -> str:
 
 
 def former_content(content: bytes) -> bytes:
-    """The former content, of one that :func:`render_resolv_conf` made."""
+    """The former content, from a file that :func:`render_resolv_conf` made."""
     return b"".join(line.removeprefix(_KEPT) for line in _LINE.findall(content) if line.startswith(_KEPT))
 
 
@@ -142,9 +108,9 @@ def claimed_domains(domains: str, ours: frozenset[int]) -> frozenset[str]:
 
 
 def routing_domains(search: tuple[str, ...], domains: tuple[str, ...], elsewhere: frozenset[str]) -> tuple[str, ...]:
-    """The routing-only domains of our link: *domains* less those in *search*, and less what is another's already.
+    """The routing-only domains of our link: *domains* without those in *search* and those that other links claim.
 
-    The cluster's own domain, which ends the search list, and ``svc`` are asked for here in any case.
+    The cluster's own domain, the last of the search list, and ``svc`` are routed here in any case.
     """
     return tuple(
         name
@@ -152,21 +118,6 @@ def routing_domains(search: tuple[str, ...], domains: tuple[str, ...], elsewhere
         if name not in search
         and (name not in elsewhere or name == "svc" or any(entry.endswith(f".{name}") for entry in search))
     )
-
-
-def _address(text: str) -> IPAddress | None:
-    try:
-        return values.address(text)
-    except ValueError:
-        return None
-
-
-def _name(text: str) -> str | None:
-    try:
-        name = values.name(text.lower().removesuffix("."))
-    except ValueError:
-        return None
-    return None if name == "." else name
 
 
 def _yes(fact: bool) -> str:

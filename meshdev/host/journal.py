@@ -1,7 +1,7 @@
-"""The journal: what must be undone if the helper dies. Each entry stands alone: none needs another to have worked.
+"""The journal: what must be undone if the helper is killed. Entries are independent of each other.
 
-Only what outlives its maker stands here. A nft table with an owner, a socket, resolved's settings of a link need no
-entry: the kernel or the link takes them along.
+Only what outlives the helper is in it. An nft table with an owner, a socket and resolved's settings of a link need no
+entry: they are removed with the process or the link.
 """
 
 import base64
@@ -20,7 +20,7 @@ _MAX_CONTENT: Final = 256 * 1024
 
 @message(strict=True)
 class DeleteDevice:
-    """Remove the network device of that name and number; its addresses and routes go with it."""
+    """Remove the network device with that name and index; its addresses and routes go with it."""
 
     name: str = field(Parsed(values.interface))
     index: int = field(Integer(1, (1 << 31) - 1))
@@ -29,7 +29,7 @@ class DeleteDevice:
         return f"network device {self.name}"
 
 
-#: The names of our nft tables begin so; those of users follow.
+#: Prefix of our nft tables' names; the uid follows.
 TABLE_PREFIX: Final = "meshdev_"
 
 
@@ -46,7 +46,7 @@ def _own_table(text: str) -> str:
 
 @message(strict=True)
 class DeleteTable:
-    """Remove the nft table ``inet`` *name*: only where the kernel knows no owner of a table."""
+    """Remove the nft table ``inet`` *name*: only on kernels where tables have no owner."""
 
     name: str = field(Parsed(_own_table, 32))
 
@@ -69,7 +69,7 @@ class _Base64(Codec[bytes]):
 
 @message(strict=True)
 class RestoreFile:
-    """Write *former* back to *path*, if what stands there begins with our marker or was cut short."""
+    """Write *former* back to *path* if the file there begins with our marker, or with a part of it."""
 
     path: str = field(Parsed(values.absolute_path, 4096))
     former: bytes = field(_Base64(_MAX_CONTENT))
@@ -84,7 +84,7 @@ _ENTRIES: Final[Tagged[Entry]] = Tagged("undo", {"device": DeleteDevice, "table"
 
 @message(strict=True)
 class JournalRecord:
-    """A journal file. ``pid`` and ``started`` (of /proc/PID/stat, in clock ticks since boot) tell a live helper."""
+    """A journal file. ``pid`` and ``started`` (of /proc/PID/stat, in clock ticks since boot) identify its helper."""
 
     uid: int = field(Integer(0, 1 << 32))
     pid: int = field(Integer(1, 1 << 22))
@@ -92,12 +92,12 @@ class JournalRecord:
     entries: tuple[Entry, ...] = field(Many(_ENTRIES, _MAX_ENTRIES))
 
     def encode(self) -> bytes:
-        """The file's bytes."""
+        """Encode the file."""
         return encode({"journal": VERSION, **dump(self)})
 
     @classmethod
     def parse(cls, data: bytes) -> "JournalRecord":
-        """Of a file's bytes. Raises ProtocolError when they are none of ours."""
+        """Decode a file. Raises ProtocolError for one that is not ours."""
         return decode(data, "The journal", _record)
 
 

@@ -1,7 +1,7 @@
-"""Which addresses the packet filter of this machine translates: by what nft lists. Pure.
+"""Which destinations this machine's packet filter translates, according to nft's listing. Pure.
 
-A kube-proxy on the laptop (a kubelet, k3s, minikube without a driver) sends what is for a ClusterIP to pods of its own
-cluster, before any route is asked. Rules of ``iptables-nft`` are nft's. Sources: nft(8), kube-proxy's ``pkg/proxy``.
+A kube-proxy on the laptop (a kubelet, k3s, minikube without a driver) sends packets for a ClusterIP to pods of its own
+cluster before routing. Rules of ``iptables-nft`` are nft's, too. Sources: nft(8), kube-proxy's ``pkg/proxy``.
 """
 
 import re
@@ -25,7 +25,7 @@ _NETWORK: Final = re.compile(r"[0-9]+(?:\.[0-9]+){3}(?:/[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A rule, or an element of a map, that gives packets to *network* another destination. *place* is for people."""
+    """A rule, or an element of a map, that translates the destination *network*. *place* is for people."""
 
     place: str
     network: IPv4Network
@@ -33,11 +33,11 @@ class Translation:
 
 @dataclass(slots=True)
 class _Table:
-    """What one table does with destinations."""
+    """How one table treats destinations."""
 
     name: str
     edges: dict[str, set[str]] = field(default_factory=dict)
-    """By chain the chains it leads to."""
+    """By chain, the chains it jumps to."""
     translating: set[str] = field(default_factory=set)
     """Chains with a rule that translates."""
     found: list[tuple[str, IPv4Network, str]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class _Table:
         return (Translation(f"{self.name}, {place}", network) for place, network, to in self.found if to in ending)
 
     def _ending(self) -> set[str]:
-        """Chains from which packets come to a translation."""
+        """Chains from which packets reach a translation."""
         before: dict[str, set[str]] = {}
         for chain, targets in self.edges.items():
             for target in targets:
@@ -62,7 +62,7 @@ class _Table:
 
 
 def nat_tables(chains: str) -> list[tuple[str, str]]:
-    """Family and name of the tables that may translate destinations, by what ``list chains`` prints."""
+    """Family and name of the tables that may translate destinations, from the output of ``list chains``."""
     found: dict[tuple[str, str], None] = {}
     table = ("", "")
     for line in chains.splitlines():
@@ -74,7 +74,7 @@ def nat_tables(chains: str) -> list[tuple[str, str]]:
 
 
 def of_nft(listing: str) -> list[Translation]:
-    """Those of one table as ``list table`` prints it."""
+    """The translations in the output of ``list table``."""
     made = _Table("")
     kind = block = ""
     for line in listing.splitlines():
@@ -102,14 +102,14 @@ def _read_rule(made: _Table, chain: str, line: str) -> None:
 
 
 def of_flow(sent_to: IPv4Address, port: int, went_to: IPv4Address) -> Translation | None:
-    """What a tracked connection shows: it was sent to one address and went to another."""
+    """The translation that a tracked connection shows: it was sent to one address and went to another."""
     if sent_to == went_to:
         return None
     return Translation(f"a connection to {sent_to}:{port} went to {went_to}", IPv4Network(sent_to))
 
 
 def concerning(found: Iterable[Translation], routes: Sequence[IPv4Network]) -> tuple[str, ...]:
-    """A sentence for each place that translates what *routes* bring into the tunnel."""
+    """A sentence for each place that translates addresses in *routes*."""
     by_place: dict[str, list[IPv4Network]] = {}
     # Disjoint and in order: thousands of rules are compared with thousands of routes.
     ranges = [(int(each.network_address), int(each.broadcast_address)) for each in sorted(collapse_addresses(routes))]

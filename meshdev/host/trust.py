@@ -1,8 +1,8 @@
-"""Which single addresses may be routed: those that a trusted range or a checked object says, never a name alone.
+"""Which single addresses may be routed: those in a trusted range or of a checked object, never because of a name alone.
 
-Whole ranges (ServiceCIDRs, the nodes' pod ranges) are the administrator's word and need no more than the plan. A single
-address comes from somebody with fewer rights: an EndpointSlice may name any address, and a web page may make the
-browser ask for ``8-8-4-4.default.pod.cluster.local``. It is judged by the first row that fits:
+Whole ranges (ServiceCIDRs, the nodes' pod ranges) are set by the cluster administrator and need only the plan's rules.
+A single address comes from somebody with fewer rights: an EndpointSlice may contain any address, and a web page may
+make the browser look up ``8-8-4-4.default.pod.cluster.local``. The first row that applies decides:
 
 ===================================================  ==================  =====================  =====================
 the address is                                       a Service's or an   the answer to a name   the answer to another
@@ -17,9 +17,9 @@ elsewhere, where the known ranges are complete       routed              refused
 elsewhere, where they are not                        routed              routed                 refused
 ===================================================  ==================  =====================  =====================
 
-The ranges are *complete* where the manager's own pod and the cluster's nameserver lie in them. Who may not list nodes
-and ServiceCIDRs has none; for them a Service of another namespace is an answer of DNS and nothing else. ``--also``
-overrides every row. Pure.
+The ranges are *complete* where they contain the manager's own pod and the cluster's nameserver. A user who may not
+list nodes and ServiceCIDRs has none, and knows Services of other namespaces only from DNS answers. ``--also`` overrides
+every row. Pure.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,16 +29,15 @@ from typing import Final, Literal
 
 from meshdev.host.plan import LaptopNetwork
 
-#: Who says an address: an object of the API, a name of or below a Service, another name of the cluster.
+#: Where an address comes from: an object of the API, a name of or below a Service, another name of the cluster.
 Origin = Literal["object", "service", "name"]
 
-#: RFC 1918, and RFC 6598 (shared address space: what clouds give to pods where RFC 1918 is used up).
+#: RFC 1918, and RFC 6598 (shared address space: clouds use it for pods where RFC 1918 is used up).
 PRIVATE: Final = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
 
-
-#: Refused answers of DNS that ``status`` tells of; the oldest goes.
+#: Refused DNS answers that ``status`` shows; the oldest is dropped.
 MAX_REFUSALS: Final = 8
-#: So many are written to the log of one connection: any web page can make more.
+#: At most this many are logged for one connection: any web page can cause more.
 MAX_LOGGED: Final = 256
 
 
@@ -63,9 +62,9 @@ _PRIVATE: Final = _Networks(PRIVATE)
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What is known of the cluster's addresses from sources that are trusted.
+    """What trusted sources say of the cluster's addresses.
 
-    ``ranges`` and ``nodes`` (the nodes' own addresses) are empty for who may not list them. ``manager`` has the
+    ``ranges`` and ``nodes`` (the nodes' own addresses) are empty for users who may not list them. ``manager`` has the
     addresses of the manager's pod and of the cluster's nameservers.
     """
 
@@ -75,18 +74,18 @@ class Trust:
 
 
 class Judge:
-    """Applies the table to one state of laptop and cluster; made anew when either changes."""
+    """Applies the table to one state of laptop and cluster; when either changes there is a new one."""
 
     def __init__(self, laptop: LaptopNetwork, trust: Trust) -> None:
         self._devices = {route.network: route.device for route in laptop.networks if route.on_link}
         self._links = _Networks(self._devices)
         self._ranges = _Networks(trust.ranges)
         self._nodes = trust.nodes
-        #: Whether pods and Services are where the ranges say: a network plugin may have ranges of its own.
+        #: Whether pods and Services are in the ranges: a network plugin may have ranges of its own.
         self.complete = bool(trust.manager) and all(self._ranges.find(address) for address in trust.manager)
 
     def refusal(self, address: IPv4Address, origin: Origin) -> str | None:
-        """Why *address* is not routed, in a few words; None where it may be. What the plan never routes is not judged.
+        """Why *address* must not be routed; None where it may be. The plan's own exclusions are not considered here.
 
         Cheap: 5,000 addresses, 1,000 ranges and 20 networks of the laptop take 13 ms.
         """
@@ -102,13 +101,13 @@ class Judge:
 
 @dataclass(slots=True)
 class Refusals:
-    """Answers of DNS that were not routed: a sentence for each address, the latest ones."""
+    """DNS answers that were not routed: a sentence for each of the latest addresses."""
 
     _known: dict[IPv4Address, str] = field(default_factory=dict)
     _logged: int = 0
 
     def add(self, address: IPv4Address, sentence: str) -> bool:
-        """Remember one; whether it is worth a line in the log."""
+        """Record one; returns whether to log it."""
         new = self._known.pop(address, None) != sentence
         self._known[address] = sentence
         if len(self._known) > MAX_REFUSALS:
@@ -117,5 +116,5 @@ class Refusals:
         return new and self._logged <= MAX_LOGGED
 
     def notes(self, routed: Callable[[IPv4Address], bool]) -> tuple[str, ...]:
-        """The sentences, but for addresses that are *routed* by now."""
+        """The sentences, without addresses that are *routed* by now."""
         return tuple(sentence for address, sentence in self._known.items() if not routed(address))

@@ -1,8 +1,8 @@
-"""What of our device is missing, and how often it is worth putting back. Pure.
+"""What is missing of our device, and how often to restore it. Pure.
 
-The kernel forgets nothing by itself, other programs make it: a network manager that flushes, another VPN's client, a
-person. Repairs are bounded: where somebody takes a thing away again and again, fighting them would only load the
-machine, so it is put back seldom and said.
+The kernel removes nothing by itself; other programs do: a network manager that flushes, another VPN's client, a
+person. Repairs are limited: where something is removed again and again, restoring it each time would only load the
+machine, so it is restored seldom and reported.
 """
 
 from collections import deque
@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final, Literal
 
-#: So many repairs of one kind within WINDOW_SECONDS are made at once; from then on one each PAUSE_SECONDS.
+from meshdev.text import first_few
+
+#: This many repairs of one kind within WINDOW_SECONDS are made at once; after that one every PAUSE_SECONDS.
 MOST_REPAIRS: Final = 20
 WINDOW_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 5.0
-#: So many within this time: what is put back does not stay long enough for anybody to use it.
+#: This many within this time: what is restored does not stay long enough to be used.
 RESTLESS_REPAIRS: Final = 4
 RESTLESS_SECONDS: Final = 3.0
 
 Kind = Literal["link", "address", "routes", "filter", "names", "containers"]
 
-_NAMED: Final = 3  # so many routes in a sentence, the others as a number
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """Our device as the kernel has it, or as it shall be; *mtu* in bytes. ``routes`` are those of ours."""
+    """The actual or desired state of our device; *mtu* in bytes. ``routes`` are ours only."""
 
     up: bool
     mtu: int
@@ -36,7 +36,7 @@ class DeviceState:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is not as it shall be, for people; ``routes`` are those that are missing."""
+    """One difference from the desired state; ``text`` is for people, ``routes`` are the missing ones."""
 
     kind: Kind
     text: str
@@ -44,9 +44,9 @@ class Damage:
 
 
 def damages(device: str, desired: DeviceState, actual: DeviceState) -> tuple[Damage, ...]:
-    """What to repair, in this order: a device that is down takes no routes, and routes need its address.
+    """What to repair, in order: a device that is down accepts no routes, and routes need its address.
 
-    What there is beyond the desired state (a second address) is left alone.
+    What exists beyond the desired state (a second address) is left alone.
     """
     found: list[Damage] = []
     if not actual.up:
@@ -56,42 +56,35 @@ def damages(device: str, desired: DeviceState, actual: DeviceState) -> tuple[Dam
     if missing := sorted(desired.addresses - actual.addresses):
         found.append(Damage("address", f"the address {', '.join(map(str, missing))} was removed from {device}"))
     if routes := tuple(sorted(desired.routes - actual.routes)):
-        found.append(Damage("routes", f"{_routes(routes)} of {device} {_was(routes)} deleted", routes))
+        found.append(Damage("routes", _deleted(routes, device), routes))
     return tuple(found)
 
 
 @dataclass(slots=True)
 class Repairs:
-    """How often one kind was repaired lately. Times are those of one monotonic clock, in seconds."""
+    """The recent repairs of one kind. Times are those of one monotonic clock, in seconds."""
 
-    _times: deque[float] = field(default_factory=deque)
+    _times: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_REPAIRS))
 
     def fighting(self, now: float) -> bool:
-        """Whether somebody takes away again and again what is put back."""
+        """Whether another program keeps undoing the repairs."""
         while self._times and now - self._times[0] > WINDOW_SECONDS:
             self._times.popleft()
         return len(self._times) >= MOST_REPAIRS
 
     def restless(self, now: float) -> bool:
-        """Whether it was put back so often just now that it is not to be relied on."""
+        """Whether it was restored so often just now that it cannot be relied on."""
         return sum(now - time <= RESTLESS_SECONDS for time in self._times) >= RESTLESS_REPAIRS
 
     def due(self, now: float) -> float:
-        """When the next repair may be made; *now* or earlier: at once."""
+        """When the next repair may be made; at once if that is *now* or earlier."""
         return self._times[-1] + PAUSE_SECONDS if self.fighting(now) else now
 
     def made(self, now: float) -> None:
-        """One was made. The latest MOST_REPAIRS count."""
+        """Record a repair."""
         self._times.append(now)
-        while len(self._times) > MOST_REPAIRS:
-            self._times.popleft()
 
 
-def _routes(routes: Sequence[IPv4Network]) -> str:
-    shown = ", ".join(map(str, routes[:_NAMED]))
-    more = f" and {len(routes) - _NAMED} more" if len(routes) > _NAMED else ""
-    return f"the {'route' if len(routes) == 1 else 'routes'} {shown}{more}"
-
-
-def _was(routes: Sequence[IPv4Network]) -> str:
-    return "was" if len(routes) == 1 else "were"
+def _deleted(routes: Sequence[IPv4Network], device: str) -> str:
+    nouns, verb = ("route", "was") if len(routes) == 1 else ("routes", "were")
+    return f"the {nouns} {first_few(routes)} of {device} {verb} deleted"

@@ -22,13 +22,13 @@ from typing import Final
 from dns.name import Name
 
 from meshdev.dns.cluster import DNS_PORT
-from meshdev.host.dns import parse_resolv_conf
 from meshdev.netlink.lookups import KernelRule, Lookup, parse_lookup, parse_rule, route_get, rules_dump
 from meshdev.netlink.messages import RT_TABLE_MAIN
 from meshdev.netlink.sock import Netlink
 from meshdev.session.surroundings import OURS
 from meshdev.session.troubles import Source, Troubles
 from meshdev.wire.dns import MAX_MESSAGE, PROBE_ADDRESS, answers, has_address, has_records, question
+from meshdev.wire.resolv_conf import parse_resolv_conf
 from meshdev.wire.values import IPAddress
 
 #: Between the beginnings of two rounds, in seconds.

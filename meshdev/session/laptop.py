@@ -12,7 +12,7 @@ from typing import Final
 
 from meshdev.errors import LaptopError, MeshdevError
 from meshdev.host.plan import LaptopNetwork as Network
-from meshdev.host.pools import usable_pools
+from meshdev.host.plan import usable_pools
 from meshdev.published import Published
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.progress import Progress

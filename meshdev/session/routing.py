@@ -14,6 +14,7 @@ from meshdev.host.plan import DesiredRoutes, LaptopNetwork, LocalRoute, came_bet
 from meshdev.host.trust import Judge, Refusals, Trust
 from meshdev.kube.ranges import ClusterRanges
 from meshdev.session.helper_client import HelperClient
+from meshdev.text import first_few
 from meshdev.wire.control import Welcome
 from meshdev.wire.dns import Named
 from meshdev.wire.helper.answers import RefusedRoute
@@ -153,7 +154,7 @@ class Routing:
 
     def describe(self) -> str:
         """For people."""
-        return _some(self._routes)
+        return first_few(self._routes, _SHOWN)
 
     async def _apply(self) -> None:
         if not self._trust.manager:
@@ -199,7 +200,7 @@ class Routing:
             if reason and not self.inside(address) and may_route(address, self._laptop, self._desired):
                 by_reason.setdefault(reason, []).append(address)
         return [
-            f"{_some(addresses)}, of Services or endpoints in the namespace, "
+            f"{first_few(addresses, _SHOWN)}, of Services or endpoints in the namespace, "
             f"{'is' if len(addresses) == 1 else 'are'} not routed: {reason}. --also {addresses[0]}/32 routes it."
             for reason, addresses in by_reason.items()
         ]

@@ -39,7 +39,7 @@ def test_code_that_others_can_write_gets_no_root(meshdev: Commands, tmp_path: Pa
     (copy / "meshdev" / "wire").chmod(0o777)
     ran = meshdev("connect")
     assert ran.code == 50
-    assert f"{copy}/meshdev/wire: everybody can write there" in ran.err
+    assert f"{copy}/meshdev/wire: everyone can write to it" in ran.err
     assert "install meshdev where only root or you can write" in ran.err
     assert not meshdev.paths.helper_log.exists()  # nothing was started
     (copy / "meshdev" / "wire").chmod(0o755)

@@ -1,4 +1,4 @@
-"""Whose names are whose: the cluster's, the laptop's own, the public ones (both ways of DNS)."""
+"""Whose names are whose: the cluster's, the laptop's own, the public ones (both DNS integrations)."""
 
 import json
 import os

@@ -102,4 +102,4 @@ def test_without_a_guard_nobody_gets_in(machine: Machine) -> None:
     machine.follow()
     machine.containers.silence()
     machine.firewall.carry.assert_not_called()
-    assert "it takes nftables" in str(machine.containers.note())
+    assert "that needs nftables" in str(machine.containers.note())

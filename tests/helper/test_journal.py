@@ -77,7 +77,7 @@ def test_without_entries_there_is_no_file(folder: Path) -> None:
 def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(LaptopError, match="belongs to somebody else"):
+    with pytest.raises(LaptopError, match="belongs to another user"):
         Journal(1000, folder)
 
 

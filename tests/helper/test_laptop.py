@@ -10,10 +10,10 @@ import pytest
 from meshdev.errors import DnsError, FirewallError
 from meshdev.helper.laptop import LaptopChanges
 from meshdev.helper.upkeep import Upkeep
-from meshdev.host.dns import ResolvConf
 from meshdev.netlink.sock import Netlink
 from meshdev.wire.helper.answers import DnsSet
 from meshdev.wire.helper.requests import Heartbeat, SetDns
+from meshdev.wire.resolv_conf import ResolvConf
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_each_is_told_under_its_own_name(laptop: Any) -> None:
 def test_a_cache_that_forgets_nothing_is_no_reason_to_go_without_names(laptop: Any) -> None:
     laptop._dns.forget_answers.side_effect = DnsError("systemd-resolved does not answer within 2 s")
     note = laptop.handle(SetDns(("x",), ("y",))).result.note
-    assert "from a cache: systemd-resolved does not answer" in note
+    assert "a cache may give answers from before the connection for a while: systemd-resolved does not answer" in note
     assert laptop.needs_beat
     laptop._containers.follow.assert_called_once()
     laptop._dns.withdraw.assert_not_called()

@@ -62,7 +62,7 @@ def test_the_callers_own(folder: Path) -> None:
 def test_everybody_may_write(folder: Path, name: str) -> None:
     path = folder if name == "." else folder.parent if name == ".." else folder / name
     path.chmod(0o757)
-    assert f"{path}: everybody can write there" in str(_refusal(folder))
+    assert f"{path}: everyone can write to it" in str(_refusal(folder))
 
 
 def test_a_sticky_folder_is_safe_above_and_not_to_be_searched(folder: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_sticky_folder_is_safe_above_and_not_to_be_searched(folder: Path) -> N
     folder.chmod(0o1777)
     (folder.parent / "link").symlink_to(folder)
     for path in (folder, folder.parent / "link"):
-        assert f"{folder}: everybody can write there" in str(_refusal(path))
+        assert f"{folder}: everyone can write to it" in str(_refusal(path))
 
 
 def test_a_file_of_another_in_a_sticky_folder(folder: Path) -> None:
@@ -86,11 +86,11 @@ def test_a_link_through_a_folder_of_everybodys(folder: Path, tmp_path: Path) -> 
     loose.chmod(0o777)
     (loose / "site").symlink_to(folder)
     (tmp_path / "first").symlink_to("loose/../loose/site")
-    assert f"{loose}: everybody" in str(_refusal(tmp_path / "first"))
+    assert f"{loose}: everyone" in str(_refusal(tmp_path / "first"))
     loose.chmod(0o755)
     assert _refusal(tmp_path / "first") is None
     folder.parent.chmod(0o777)
-    assert f"{folder.parent}: everybody" in str(_refusal(tmp_path / "first"))
+    assert f"{folder.parent}: everyone" in str(_refusal(tmp_path / "first"))
 
 
 def test_links_in_a_circle(tmp_path: Path) -> None:
@@ -119,16 +119,16 @@ def test_a_group_of_the_callers_own_may_write(folder: Path, monkeypatch: pytest.
     folder.chmod(0o775)
     assert _refusal(folder, frozenset({_JANE})) is None
     users.append(_user("joe", 5, _JANE))
-    assert "joe (group jane) can write there" in str(_refusal(folder, frozenset({_JANE})))
+    assert "joe (group jane) can write to it" in str(_refusal(folder, frozenset({_JANE})))
     users.pop()
     members.append("from-ldap")
-    assert "from-ldap (group jane) can write there" in str(_refusal(folder, frozenset({_JANE})))
+    assert "from-ldap (group jane) can write to it" in str(_refusal(folder, frozenset({_JANE})))
 
 
 def test_a_group_without_a_name(folder: Path) -> None:
     os.chown(folder, 0, _JANE)
     folder.chmod(0o775)
-    assert f"the group {_JANE} can write there" in str(_refusal(folder))
+    assert f"the group {_JANE} can write to it" in str(_refusal(folder))
     os.chown(folder, 0, 0)
     assert _refusal(folder) is None
 
@@ -143,7 +143,7 @@ def test_an_access_control_list(folder: Path) -> None:
         if error.errno == errno.ENOTSUP:
             pytest.skip("this file system has no access control lists")
         raise
-    assert "somebody on its access control list can write there" in str(_refusal(folder))
+    assert "somebody on its access control list can write to it" in str(_refusal(folder))
 
 
 @pytest.mark.parametrize(("number", "refused"), [(errno.ENOTSUP, False), (errno.EIO, True)])
@@ -157,7 +157,7 @@ def test_a_file_system_without_access_control_lists(
     (folder / "module.py").chmod(0o664)
     os.chown(folder / "module.py", 0, 0)
     if refused:
-        with pytest.raises(LaptopError, match="cannot be looked at"):
+        with pytest.raises(LaptopError, match="cannot be checked"):
             trust.check_paths([folder], [folder / "module.py"], _NOBODY)
     else:
         trust.check_paths([folder], [folder / "module.py"], _NOBODY)

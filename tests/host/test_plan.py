@@ -1,4 +1,4 @@
-"""Which routes the plan makes of a laptop and a wish: the resulting state as text."""
+"""Which routes the plan makes of a laptop and a desired: the resulting state as text."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -17,8 +17,8 @@ from meshdev.host.plan import (
     plan,
     route_steps,
     subtract,
+    usable_pools,
 )
-from meshdev.host.pools import usable_pools
 from meshdev.wire.helper.limits import MAX_ROUTES
 
 
@@ -60,27 +60,27 @@ def test_ranges_and_single_addresses() -> None:
 
 
 def test_api_server_gateway_and_resolver_are_cut_out_of_every_route() -> None:
-    wish = DesiredRoutes(ranges=nets("172.30.0.0/29"), outside=(IPv4Address("172.30.0.2"),))
-    made = plan(laptop(), wish)
+    desired = DesiredRoutes(ranges=nets("172.30.0.0/29"), outside=(IPv4Address("172.30.0.2"),))
+    made = plan(laptop(), desired)
     assert text(made) == "172.30.0.0/31 172.30.0.3/32 172.30.0.4/30"
-    assert made.notes == ("172.30.0.2 stays outside the tunnel: the way to the cluster goes there.",)
+    assert made.notes == ("172.30.0.2 stays outside the tunnel: the connection to the cluster goes there.",)
     made = plan(laptop(), DesiredRoutes(also=nets("192.168.1.0/29")))
     assert text(made) == "192.168.1.0/32 192.168.1.2/31 192.168.1.4/31 192.168.1.6/32"
 
 
 def test_never_wins_over_everything() -> None:
-    wish = DesiredRoutes(
+    desired = DesiredRoutes(
         ranges=nets("10.96.0.0/24"), also=nets("10.96.0.0/16"), hosts=ips("10.96.0.7"), never=nets("10.96.0.0/17")
     )
-    assert text(plan(laptop(), wish)) == "10.96.128.0/17"
+    assert text(plan(laptop(), desired)) == "10.96.128.0/17"
 
 
 def test_a_local_network_stays_and_is_told_but_single_addresses_in_it_are_routed() -> None:
     local = laptop("192.168.1.0/24 10.96.4.0/24")
-    wish = DesiredRoutes(
+    desired = DesiredRoutes(
         ranges=nets("10.96.0.0/21"), hosts=ips("10.96.4.9 10.96.1.1 192.168.1.50 192.168.1.1 192.168.1.7")
     )
-    made = plan(local, wish)
+    made = plan(local, desired)
     assert text(made) == "10.96.0.0/22 10.96.4.9/32 10.96.5.0/24 10.96.6.0/23 192.168.1.50/32"
     assert " ".join(made.notes) == (
         "The cluster's range 10.96.0.0/21 overlaps this machine's own network 10.96.4.0/24 (wlan0), which stays as it "
@@ -148,7 +148,7 @@ def test_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("came", "wish", "named"),
+    ("came", "desired", "named"),
     [
         ("10.96.0.0/17 10.96.128.0/17", DesiredRoutes(ranges=nets("10.96.0.0/16")), "10.96.0.0/17 10.96.128.0/17"),
         ("10.96.0.0/16", DesiredRoutes(ranges=nets("10.96.0.0/16")), "10.96.0.0/16"),
@@ -162,29 +162,29 @@ def test_limit() -> None:
         ("10.96.0.0/24", DesiredRoutes(hosts=ips("10.96.0.7")), ""),  # routed in spite of it, as a single address
     ],
 )
-def test_what_came_between(came: str, wish: DesiredRoutes, named: str) -> None:
+def test_what_came_between(came: str, desired: DesiredRoutes, named: str) -> None:
     before = laptop("192.168.1.0/24")
     after = laptop(f"192.168.1.0/24 {came}")
     known = [route.network for route in before.routes]
-    assert came_between(before, wish, plan(before, wish).routes, known) == ()
-    found = came_between(after, wish, plan(after, wish).routes, known)
+    assert came_between(before, desired, plan(before, desired).routes, known) == ()
+    found = came_between(after, desired, plan(after, desired).routes, known)
     assert " ".join(str(own.network) for own in found) == named
-    assert came_between(after, wish, plan(after, wish).routes, [own.network for own in after.routes]) == ()
+    assert came_between(after, desired, plan(after, desired).routes, [own.network for own in after.routes]) == ()
 
 
 def test_a_single_address_that_is_not_trusted_there_came_between() -> None:
-    """The plan got the trusted ones only; the wish has all that were used."""
+    """The plan got the trusted ones only; the desired has all that were used."""
     after = laptop("192.168.1.0/24 10.96.0.0/24")
-    wish = DesiredRoutes(hosts=ips("10.96.0.7"))
-    (found,) = came_between(after, wish, (), nets("192.168.1.0/24"))
+    desired = DesiredRoutes(hosts=ips("10.96.0.7"))
+    (found,) = came_between(after, desired, (), nets("192.168.1.0/24"))
     assert found.network == IPv4Network("10.96.0.0/24")
 
 
 def test_may_route() -> None:
-    wish = DesiredRoutes(outside=(IPv4Address("10.0.0.1"),), never=nets("10.7.0.0/16"))
+    desired = DesiredRoutes(outside=(IPv4Address("10.0.0.1"),), never=nets("10.7.0.0/16"))
     for address in ("10.0.0.1", "10.7.1.1", "192.168.1.1", "192.168.1.7", "127.0.0.1", "169.254.169.254", "224.0.0.1"):
-        assert not may_route(IPv4Address(address), laptop(), wish)
-    assert may_route(IPv4Address("10.8.0.1"), laptop(), wish)
+        assert not may_route(IPv4Address(address), laptop(), desired)
+    assert may_route(IPv4Address("10.8.0.1"), laptop(), desired)
 
 
 def test_steps() -> None:

@@ -80,7 +80,7 @@ class Laptop:
     def snapshot(self) -> str:
         """Everything that must be as before, as text."""
         parts = ("ip addr", "ip route show table all", "ip -6 route show table all", "ip rule", "nft list ruleset")
-        files = ("cat /etc/resolv.conf", "cat /etc/hosts", "ls -l /etc/resolv.conf")
+        files = ("cat /etc/resolv.conf", "cat /etc/hosts", "ls -l --time-style=+ /etc/resolv.conf")
         script = "; ".join(f"echo '# {part}'; {part}" for part in (*parts, *files))
         text = self.run("sh", "-c", script)
         # The lifetimes of addresses count down, everything else must stay.

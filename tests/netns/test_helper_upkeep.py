@@ -98,7 +98,7 @@ async def test_a_fight_is_given_up_and_told(laptop: Laptop) -> None:
         process = await asyncio.create_subprocess_exec(*fighter)
         try:
             beat = await _beat_until(connection, lambda beat: "another program" in "".join(beat.problems), 3)
-            beat = await _beat_until(connection, lambda beat: "as often before" in "".join(beat.problems), 30)
+            beat = await _beat_until(connection, lambda beat: "once more" in "".join(beat.problems), 30)
             assert "10.96.0.0/16" in beat.problems[0]
             assert await _repairs(connection, 2.0) <= 1
         finally:
@@ -157,7 +157,7 @@ firewall = Old(Journal(0))
 assert firewall.put_back() is None
 firewall.guard("meshdev0", IPv4Address("198.18.0.7"))
 firewall.redirect_dns({{IPv4Address("192.0.2.1"): 5300}})
-firewall.lead("meshdev0", [RelayTarget(20001, "tcp", IPv4Address("127.0.0.1"), 8080)])
+firewall.forward_relays("meshdev0", [RelayTarget(20001, "tcp", IPv4Address("127.0.0.1"), 8080)])
 before = listed()
 assert "20001" in before and "5300" in before
 assert firewall.put_back() is None

@@ -81,7 +81,7 @@ def test_code_that_others_can_write_is_not_run(laptop: Laptop, private_python: s
     command = laptop.command(private_python, "-I", "-m", "meshdev.helper", "--restore", "1234")
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     assert done.returncode == 50
-    assert f"{folder}: everybody can write there" in json.loads(done.stderr)["error"]["message"]
+    assert f"{folder}: everyone can write to it" in json.loads(done.stderr)["error"]["message"]
     folder.chmod(0o755)
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     assert done.returncode == 0

@@ -23,6 +23,7 @@ from meshdev.netlink.messages import link_forwarding
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import open_tun, set_offload
+from meshdev.wire.resolv_conf import parse_resolv_conf
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,9 @@ class KernelNetwork:
 
     def pod(self) -> PodNetwork:
         """The pod's address, MTU and resolver."""
-        nameservers, search = parse_resolv_conf(Path("/etc/resolv.conf").read_text())
-        return PodNetwork(self._address, self._mtu, nameservers, search)
+        found = parse_resolv_conf(Path("/etc/resolv.conf").read_text())
+        nameservers = tuple(each for each in found.nameservers if isinstance(each, IPv4Address))
+        return PodNetwork(self._address, self._mtu, nameservers, found.search)
 
     def open_device(self, address: IPv4Address, pool: IPv4Network, queues: int, offload: int) -> tuple[TunDevice, int]:
         """Open, agree on offloads, set address, route, forwarding and source check. Raises LaptopError's kinds."""
@@ -187,16 +189,3 @@ class KernelNetwork:
 class _Link(Protocol):
     def get_attr(self, name: str) -> int | str: ...
     def __getitem__(self, name: str) -> int: ...
-
-
-def parse_resolv_conf(text: str) -> tuple[tuple[IPv4Address, ...], tuple[str, ...]]:
-    """IPv4 nameservers and search list of a pod's resolv.conf, which the kubelet wrote."""
-    nameservers: list[IPv4Address] = []
-    search: tuple[str, ...] = ()
-    for line in text.splitlines():
-        match line.split():
-            case ["nameserver", address, *_] if ":" not in address:
-                nameservers.append(IPv4Address(address))
-            case ["search", *domains]:
-                search = tuple(domain.rstrip(".") for domain in domains)
-    return tuple(nameservers), search
