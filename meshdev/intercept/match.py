@@ -20,7 +20,7 @@ rank  what is compared                                         first comes
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from meshdev.errors import UsageError
@@ -68,6 +68,18 @@ class HeaderMatch(NamedTuple):
     name: str
     kind: How
     value: str = ""
+
+
+class HeadTest(NamedTuple):
+    """One condition as it is checked on the head of a request, without Envoy (sidecar/passthrough/decide.py).
+
+    *value* is that of *header*, of one member (``KEY=VALUE``) of that list header, of the path's beginning, or the
+    method. *header* is lower case.
+    """
+
+    how: Literal["exact", "regex", "present", "baggage", "tracestate", "path-prefix", "method"]
+    value: str
+    header: str = ""
 
 
 class _Header(Codec[HeaderMatch]):
@@ -160,6 +172,8 @@ class MatchKind(NamedTuple, Generic[T]):
     rank: Callable[[T], Rank]
     route: Callable[[T], Object]
     """Fields of Envoy's RouteMatch; lists are added to those of other conditions."""
+    test: Callable[[T], HeadTest]
+    """The same, for whoever decides as Envoy does; a test compares both on random requests."""
     show: Callable[[Sample, tuple[T, ...]], None]
     """Complete the request so that these conditions hold."""
     many: bool = False
@@ -205,7 +219,9 @@ def _header_matcher(name: str, matcher: Object) -> Object:
     return {"headers": [{"name": name, **matcher}]}
 
 
-def _members(header: str, key: Check, value: Check, expression: Callable[[Member], str]) -> MatchKind[Member]:
+def _members(
+    header: Literal["baggage", "tracestate"], key: Check, value: Check, expression: Callable[[Member], str]
+) -> MatchKind[Member]:
     """Members of a list header, by the expression that one of them fits."""
 
     def parse(typed: str) -> Member:
@@ -223,6 +239,7 @@ def _members(header: str, key: Check, value: Check, expression: Callable[[Member
         text=lambda member: f"{header} {'='.join(member)}",
         rank=lambda _: (1, 0, 0, 0),
         route=lambda member: _header_matcher(header, _regex(rf"(?:.*,)?[ \t]*{expression(member)}[ \t]*(?:,.*)?")),
+        test=lambda member: HeadTest(header, "=".join(member), header),
         show=lambda sample, found: sample.headers.append(f"{header}: {','.join(map('='.join, found))}"),
         many=True,
     )
@@ -248,6 +265,7 @@ HEADER: Final = MatchKind(
     text=lambda header: f"{header.name}{_HOWS[header.kind][0]}{header.value}",
     rank=lambda header: (header.kind == "exact", header.kind == "regex", 0, 0),
     route=lambda header: _header_matcher(header.name, _HOWS[header.kind][2](header.value)),
+    test=lambda header: HeadTest(header.kind, header.value, header.name),
     show=_show_header,
     many=True,
 )
@@ -263,6 +281,7 @@ MATCH_KINDS: Final[tuple[MatchKind[Any], ...]] = (
         text="path-prefix {}".format,
         rank=lambda path: (0, 0, len(path), 0),
         route=lambda path: {"prefix": path},
+        test=lambda path: HeadTest("path-prefix", path),
         show=lambda sample, found: setattr(sample, "path", found[0]),
     ),
     MatchKind(
@@ -274,6 +293,7 @@ MATCH_KINDS: Final[tuple[MatchKind[Any], ...]] = (
         text="method {}".format,
         rank=lambda _: (0, 0, 0, 1),
         route=lambda method: _header_matcher(":method", _exact(method)),
+        test=lambda method: HeadTest("method", method),
         show=lambda sample, found: setattr(sample, "method", found[0]),
     ),
     _members("baggage", checks.baggage_key, checks.baggage_value, _baggage),
@@ -311,6 +331,24 @@ def specificity(match: Match) -> tuple[int | str, ...]:
     """The key to sort matches by: the most specific comes first."""
     ranks = [kind.rank(each) for kind, each in _conditions(match)]
     return (-len(ranks), *(-sum(counted) for counted in zip(*ranks, strict=True)), text(match))
+
+
+def in_order(matches: Sequence[Match | None]) -> list[int]:
+    """Places in *matches*, the most specific first; None, which is everything, comes last.
+
+    *matches* are in the order in which they were claimed: of equal ones, which meet while one takes over from another,
+    the newest is first.
+    """
+    return sorted(range(len(matches)), key=lambda place: (_rank(matches[place]), -place))
+
+
+def _rank(match: Match | None) -> tuple[int | str, ...]:
+    return (1,) if match is None else (0, *specificity(match))
+
+
+def head_tests(match: Match) -> tuple[HeadTest, ...]:
+    """All of it, to be checked on heads."""
+    return tuple(kind.test(each) for kind, each in _conditions(match))
 
 
 def route(match: Match) -> Object:

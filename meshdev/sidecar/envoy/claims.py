@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.intercept.match import specificity
+from meshdev.intercept import match as matches
 from meshdev.intercept.spec import Port, Spec
 from meshdev.wire.agent import PodPort, Probe, Wanted
 from meshdev.wire.intercepts import Relay
@@ -85,16 +85,9 @@ def wanted(
 
 
 def in_order(claims: Iterable[LiveClaim]) -> list[LiveClaim]:
-    """Most specific first; who wants everything comes last. *claims* are in the order in which they were made: of equal
-    ones, which meet while one takes over from another, the newest is first.
-    """
-    ordered = sorted(enumerate(claims), key=lambda each: (_rank(each[1]), -each[0]))
-    return [claim for _, claim in ordered]
-
-
-def _rank(claim: LiveClaim) -> tuple[object, ...]:
-    match = claim.spec.match
-    return (1,) if match is None else (0, *specificity(match))
+    """The order in which they are tried; *claims* are in the order in which they were made."""
+    found = list(claims)
+    return [found[place] for place in matches.in_order([claim.spec.match for claim in found])]
 
 
 def _known(port: Port, probes: Sequence[Probe]) -> Protocol:

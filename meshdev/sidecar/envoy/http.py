@@ -24,7 +24,7 @@ OFF: Final = "0s"
 IDLE_TO_ORIGINAL: Final = "1s"
 
 #: Requests of Envoy to Envoy: it obeys and removes these, so they are carried past it under other names.
-_ENVOY_HEADERS: Final = (
+ENVOY_HEADERS: Final = (
     *("internal", "max-retries", "retry-on", "retry-grpc-on", "retriable-status-codes", "retriable-header-names"),
     *("upstream-rq-timeout-ms", "upstream-rq-per-try-timeout-ms", "upstream-rq-timeout-alt-response"),
     *("upstream-stream-duration-ms", "upstream-alt-stat-name", "hedge-on-per-try-timeout"),
@@ -40,17 +40,17 @@ def typed(name: str, **fields: object) -> Object:
 def masked(name: str) -> str:
     """The name under which a client's header is found by a route."""
     obeyed = name.removeprefix("x-envoy-")
-    return f"x-meshdev-{obeyed}" if name != obeyed and obeyed in _ENVOY_HEADERS else name
+    return f"x-meshdev-{obeyed}" if name != obeyed and obeyed in ENVOY_HEADERS else name
 
 
 def mask_envoy_headers() -> list[Object]:
     """The first thing done with a request: what would be an order to this Envoy is none."""
-    return [each for name in _ENVOY_HEADERS for each in _renamed(f"x-envoy-{name}", f"x-meshdev-{name}")]
+    return [each for name in ENVOY_HEADERS for each in _renamed(f"x-envoy-{name}", f"x-meshdev-{name}")]
 
 
 def _unmask_envoy_headers() -> list[Object]:
     """The last thing done: the app sees them as they were."""
-    return [each for name in _ENVOY_HEADERS for each in _renamed(f"x-meshdev-{name}", f"x-envoy-{name}")]
+    return [each for name in ENVOY_HEADERS for each in _renamed(f"x-meshdev-{name}", f"x-envoy-{name}")]
 
 
 def _renamed(old: str, new: str) -> list[Object]:

@@ -1,0 +1,142 @@
+"""Deciding without Envoy: against a plain model, what it costs, and what no claim asks for."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdev.intercept.match import MATCH_KINDS, HeaderMatch, HeadTest, Match, in_order
+from meshdev.sidecar.passthrough import decide
+from meshdev.sidecar.passthrough.decide import Decider
+from meshdev.sidecar.passthrough.http1 import RequestFollower, RequestHead
+from meshdev.sidecar.passthrough.seen import SeenHead, seen
+from meshdev.wire.agent import Probe
+from tests.sidecar.passthrough.asked import Vocabulary
+
+
+def head(data: bytes) -> RequestHead:
+    event, _ = RequestFollower().next(data)
+    assert isinstance(event, RequestHead)
+    return event
+
+
+def get(*lines: str, target: str = "/", method: str = "GET") -> RequestHead:
+    return head("\r\n".join((f"{method} {target} HTTP/1.1", "Host: b", *lines, "", "")).encode("latin-1"))
+
+
+def exact(name: str, value: str) -> Match:
+    return Match(headers=(HeaderMatch(name, "exact", value),))
+
+
+@given(st.integers(0, 1 << 32))
+def test_the_index_finds_what_trying_each_claim_finds(seed: int) -> None:
+    draw = Vocabulary(seed)
+    matches = [draw.match() for _ in range(draw.one(range(1, 30)))]
+    decider, alone = Decider(matches), [Decider([match]) for match in matches]
+    for request in [head(draw.head()) for _ in range(10)]:
+        takers = [place for place in in_order(matches) if alone[place].decide(request) is not None]
+        assert decider.decide(request) == (takers[0] if takers else None)
+
+
+@given(st.integers(0, 1 << 32), st.binary(max_size=60))
+def test_no_head_raises(seed: int, garbage: bytes) -> None:
+    draw = Vocabulary(seed)
+    data = draw.head().replace(b" ", garbage, 1)
+    event, _ = RequestFollower().next(data)
+    if isinstance(event, RequestHead):
+        Decider([draw.match(), None], draw.probes(80)).decide(event)
+
+
+CASES: list[tuple[Match, list[tuple[RequestHead, bool]]]] = [
+    (exact("a", "1"), [(get("A: 1"), True), (get("a:1 "), True), (get("a: 11"), False), (get("b: 1"), False)]),
+    # Envoy compares each of several values by itself, and joins those that it has one place for.
+    (exact("a", "1"), [(get("a: 2", "a: 1"), True), (get("a: 1,2"), False)]),
+    (exact("accept", "1,2"), [(get("accept: 1", "accept: 2"), True), (get("accept: 1"), False)]),
+    (exact("accept", "1"), [(get("accept: 1", "accept:"), True), (get("accept: 1", "accept: 2"), False)]),
+    # Connection takes headers away before there is a decision.
+    (exact("a", "1"), [(get("a: 1", "Connection: close, A"), False), (get("a: 1", "Connection: close"), True)]),
+    (exact("x-envoy-retry-on", "5xx"), [(get("X-Envoy-Retry-On: 5xx"), True)]),
+    (Match(headers=(HeaderMatch("a", "regex", "é|ü"),)), [(get("a: Ã¼"), True), (get("a: ü"), False)]),
+    (Match(headers=(HeaderMatch("a", "regex", "v[0-9]+"),)), [(get("a: v1"), True), (get("a: xv1"), False)]),
+    (Match(path_prefix="/api"), [(get(target="/api?/x"), True), (get(target="/?/api"), False)]),
+    (Match(path_prefix="/api"), [(get(target="http://c/api"), True), (get(target="*"), False)]),
+    (Match(method="PUT"), [(get(method="PUT"), True), (get(method="put"), False)]),
+    (exact("host", "c"), [(get(target="http://c/"), True), (get(target="/"), False)]),
+    (
+        Match(baggage=(("user", "me"),)),
+        [
+            (get("baggage: a=b, user = me ;p=1,c"), True),
+            (get("baggage: xuser=me"), False),
+            (get("baggage: user"), False),
+        ],
+    ),
+    (Match(tracestate=(("u@o", "me"),)), [(get("tracestate: a=b ,\tu@o=me"), True), (get("tracestate: u@o=m"), False)]),
+    # What Envoy would refuse is the app's to answer.
+    (exact("a", "1"), [(get("a: 1", target="/\xe4"), False), (get("a: 1", "Host: {b}"), False)]),
+]
+
+
+@pytest.mark.parametrize(("match", "asked"), CASES)
+def test_cases(match: Match, asked: list[tuple[RequestHead, bool]]) -> None:
+    for request, taken in asked:
+        assert (Decider([match]).decide(request) == 0) == taken, request.raw
+
+
+def test_whoever_wants_everything_comes_last_and_the_newest_of_equals_first() -> None:
+    decider = Decider([None, exact("a", "1"), exact("a", "1"), None])
+    assert decider.decide(get("a: 1")) == 2
+    assert decider.decide(get()) == 3
+
+
+def test_probes_are_the_originals() -> None:
+    decider = Decider([None], [Probe(80, "/healthz"), Probe(80, "/none", "")])
+    assert decider.decide(get("User-Agent: kube-probe/1.35", target="/healthz?full")) is None
+    assert decider.decide(get("User-Agent: curl", target="/healthz")) == 0
+    assert decider.decide(get(target="/healthz")) == 0
+    assert decider.decide(get(target="/none")) is None
+    assert decider.decide(get("User-Agent: curl", target="/none")) == 0
+
+
+def test_no_claims() -> None:
+    assert Decider([]).decide(get("a: 1")) is None
+
+
+@pytest.mark.parametrize("names", [1, 20])
+def test_a_request_without_what_claims_ask_for_costs_one_look(names: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr(decide, "seen", lambda head: (next(looks), seen(head))[1])
+    decider = Decider([exact(f"x-{number % names}", str(number)) for number in range(1000)])
+    assert decider.decide(get("x-other: 1", "Accept: */*")) is None
+    assert next(looks) == 0
+    assert decider.decide(get("x-0: 0")) == 0
+    assert next(looks) == 2
+
+
+@pytest.mark.parametrize("kind", ["headers", "baggage", "tracestate", "path_prefix"])
+def test_the_number_of_claims_makes_no_difference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few of them are compared with a request at all."""
+    claims: dict[str, Callable[[int], Match]] = {
+        "headers": lambda number: exact("a", str(number)),
+        "baggage": lambda number: Match(baggage=(("user", str(number)),)),
+        "tracestate": lambda number: Match(tracestate=(("user", str(number)),)),
+        "path_prefix": lambda number: Match(path_prefix=f"/{number}/"),
+    }
+    compared = itertools.count()
+    fits = decide._fits
+
+    def counting(test: HeadTest) -> Callable[[SeenHead], bool]:
+        return lambda view: (next(compared), fits(test)(view))[1]
+
+    monkeypatch.setattr(decide, "_fits", counting)
+    decider = Decider([claims[kind](number) for number in range(1000)])
+    lines = {"headers": "a: 500", "baggage": "baggage: user=500", "tracestate": "tracestate: user=500"}
+    assert decider.decide(get(lines.get(kind, "b: 1"), target="/500/x")) == 500
+    assert next(compared) == 1
+
+
+def test_each_kind_of_condition_is_drawn() -> None:
+    """What is compared with Envoy is all that there is."""
+    drawn = [match for seed in range(200) if (match := Vocabulary(seed).match()) is not None]
+    assert all(any(kind.values(match) for match in drawn) for kind in MATCH_KINDS)
