@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from meshdev.cli.render import Story
+from meshdev.cli.render import ProgressView
 from meshdev.cli.signals import ENDING, Signals
 from meshdev.errors import Cancelled, MeshdevError, TunnelError
 from meshdev.state import Paths
@@ -93,13 +93,13 @@ class Stream:
         self.over, self.error = True, error
 
 
-class Intercepts:
+class AttachedIntercepts:
     """Those of one command, in the order of opening. Use :func:`intercepts`."""
 
-    def __init__(self, paths: Paths, signals: Signals, story: Story) -> None:
+    def __init__(self, paths: Paths, signals: Signals, progress: ProgressView) -> None:
         self._paths = paths
         self._signals = signals
-        self._story = story
+        self._progress = progress
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals, selectors.EVENT_READ)
         self.streams: list[Stream] = []
@@ -148,20 +148,20 @@ class Intercepts:
         for stream in waiting:
             stream.leave()
             if stream.status:
-                self._story.show(Wait(f"{_named(stream.status)} goes back to the original"))
+                self._progress.show(Wait(f"{_named(stream.status)} goes back to the original"))
         while not self.over():
             if self.turn(max(0.0, deadline - time.monotonic())) & ENDING:
                 if self.interrupted:
                     raise Cancelled("interrupted before everything was undone", hint=_GOES_ON)
                 self.interrupted = True
-                self._story.cancelling()
+                self._progress.cancelling()
             if time.monotonic() > deadline:
                 raise TunnelError(f"the session did not undo it in {LEAVE_SECONDS:.0f} s", hint=_GOES_ON)
         for stream in waiting:
             if stream.error and not isinstance(stream.error, Cancelled):
                 raise stream.error
             if stream.status:
-                self._story.show(Step("left", _named(stream.status), time.monotonic() - started))
+                self._progress.show(Step("left", _named(stream.status), time.monotonic() - started))
 
     def close(self) -> None:
         """Let go of everything; what was not left yet is left by the session."""
@@ -172,7 +172,7 @@ class Intercepts:
     def _read(self, stream: Stream, live: Callable[[InterceptStatus], None] | None) -> None:
         for event in stream.read():
             if isinstance(event, Step | Note | Wait):
-                self._story.show(event)
+                self._progress.show(event)
             elif isinstance(event, Live) and live:
                 live(event.intercept)
         if stream.over:
@@ -184,25 +184,25 @@ def _named(status: InterceptStatus) -> str:
 
 
 @contextmanager
-def intercepts(paths: Paths, signals: Signals, story: Story) -> Iterator[Intercepts]:
-    """Intercepts inside; those that are not over are left at its end, whatever ended it."""
-    them = Intercepts(paths, signals, story)
+def intercepts(paths: Paths, signals: Signals, progress: ProgressView) -> Iterator[AttachedIntercepts]:
+    """AttachedIntercepts inside; those that are not over are left at its end, whatever ended it."""
+    them = AttachedIntercepts(paths, signals, progress)
     with contextlib.closing(them):
         try:
             yield them
         except BaseException as first:
-            _leave_after(first, them, story)
+            _leave_after(first, them, progress)
             raise
         them.leave()
 
 
-def _leave_after(first: BaseException, them: Intercepts, story: Story) -> None:
+def _leave_after(first: BaseException, them: AttachedIntercepts, progress: ProgressView) -> None:
     """What goes wrong with leaving is no more than a note when something else had gone wrong before."""
     if isinstance(first, Cancelled):
-        story.cancelling()
+        progress.cancelling()
     try:
         them.leave()
     except MeshdevError as error:
         if isinstance(first, Cancelled):
             raise error from first
-        story.show(Note(error.message))
+        progress.show(Note(error.message))

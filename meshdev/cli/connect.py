@@ -1,4 +1,4 @@
-"""``meshdev connect``: start the session and the helper, tell the story, leave when it works."""
+"""``meshdev connect``: start the session and the helper, report its progress, leave when it works."""
 
 import contextlib
 import os
@@ -78,9 +78,9 @@ def connect(paths: Paths, wanted: ConnectOptions, output: Format) -> None:
         _check_same(found, wanted)
         _answer(found, output, _already(found))
         return
-    with Signals() as signals, contextlib.closing(render.story()) as story:
-        status = start(paths, found, wanted, signals, story)
-        story.close()
+    with Signals() as signals, contextlib.closing(render.progress_view()) as progress:
+        status = start(paths, found, wanted, signals, progress)
+        progress.close()
         if signals.take() & ENDING:
             disconnect(paths)
             raise Cancelled("interrupted; everything is undone")
@@ -97,11 +97,11 @@ def lock_or_status(paths: Paths) -> int | Status:
     return lock
 
 
-def start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals, story: render.Story) -> Status:
+def start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals, progress: render.ProgressView) -> Status:
     """Connect. *lock* is closed in any case. Raises what went wrong, or Cancelled; then everything is undone."""
     try:
         with contextlib.closing(Processes(paths, lock)) as processes:
-            return Follower(paths, processes, signals, story).run(wanted)
+            return Follower(paths, processes, signals, progress).run(wanted)
     finally:
         os.close(lock)
 

@@ -19,7 +19,7 @@ class Here:
 
     paths: Paths
     signals: Signals
-    story: render.Story
+    progress: render.ProgressView
     ours: bool
     lost: bool = False
     """The connection, which was ours, was gone before the command was done."""
@@ -27,21 +27,21 @@ class Here:
 
 @contextmanager
 def connected(paths: Paths, wanted: ConnectOptions) -> Iterator[Here]:
-    """Connected inside. Who connects also disconnects; the story of both is told on stderr.
+    """Connected inside. Who connects also disconnects; the progress of both is shown on stderr.
 
     Signals are caught inside and ignored afterwards. Raises what connecting raises.
     """
     found = connect.lock_or_status(paths)
     if isinstance(found, Status):
         connect.check_cluster(found, wanted)
-    with Signals() as signals, contextlib.closing(render.story()) as story:
+    with Signals() as signals, contextlib.closing(render.progress_view()) as progress:
         if not isinstance(found, Status):
-            connect.start(paths, found, wanted, signals, story)
-        here = Here(paths, signals, story, ours=not isinstance(found, Status))
+            connect.start(paths, found, wanted, signals, progress)
+        here = Here(paths, signals, progress, ours=not isinstance(found, Status))
         try:
             yield here
         except BaseException:
-            with _told(story):
+            with _noted(progress):
                 _disconnect(here)
             raise
         _disconnect(here)
@@ -49,14 +49,14 @@ def connected(paths: Paths, wanted: ConnectOptions) -> Iterator[Here]:
 
 def _disconnect(here: Here) -> None:
     if here.ours:
-        here.story.show(Wait("disconnecting"))
+        here.progress.show(Wait("disconnecting"))
         here.lost = not disconnect(here.paths)
 
 
 @contextmanager
-def _told(story: render.Story) -> Iterator[None]:
+def _noted(progress: render.ProgressView) -> Iterator[None]:
     """An error inside is no more than a note: something else had gone wrong before."""
     try:
         yield
     except MeshdevError as error:
-        story.show(Note(error.message))
+        progress.show(Note(error.message))

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from meshdev.cli import api
 from meshdev.cli.launch import Processes, has_terminal
-from meshdev.cli.render import Story
+from meshdev.cli.render import ProgressView
 from meshdev.cli.signals import ENDING, Signals
 from meshdev.errors import Cancelled, LaptopError, MeshdevError, SudoError
 from meshdev.state import Paths
@@ -61,11 +61,11 @@ class _Root(Enum):
 class Follower:
     """One connect, from started processes to "done", or to everything undone."""
 
-    def __init__(self, paths: Paths, processes: Processes, signals: Signals, story: Story) -> None:
+    def __init__(self, paths: Paths, processes: Processes, signals: Signals, progress: ProgressView) -> None:
         self._paths = paths
         self._processes = processes
         self._signals = signals
-        self._story = story
+        self._progress = progress
         self._root = _Root.STARTING
         self._held: list[Event] = []
         self._stepped = False
@@ -140,7 +140,7 @@ class Follower:
             self._failed = event
             self._after(UNDO_SECONDS, self._kill)
         else:
-            self._story.show(event)
+            self._progress.show(event)
         self._stepped |= isinstance(event, Step)
         if self._stepped and self._root is _Root.WANTS_PASSWORD and not self._over():
             self._start_helper(ask=True)
@@ -156,7 +156,7 @@ class Follower:
         if self._cancelled:
             raise Cancelled("interrupted before everything was undone", hint=_LEFT_BEHIND)
         self._cancelled = True
-        self._story.cancelling()
+        self._progress.cancelling()
         self._release()
         self._after(UNDO_SECONDS, self._kill)
 
@@ -171,7 +171,7 @@ class Follower:
 
     def _start_helper(self, *, ask: bool) -> None:
         if ask:
-            self._story.pause()
+            self._progress.pause()
             self._remember_terminal()
         self._timer = None
         self._root = _Root.ASKING if ask else _Root.STARTING

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from meshdev.cli import intercept_text, options, render
-from meshdev.cli.attach import Intercepts, intercepts
+from meshdev.cli.attach import AttachedIntercepts, intercepts
 from meshdev.cli.connected import connected
 from meshdev.cli.counting import Counting
 from meshdev.cli.options import Format
@@ -63,15 +63,15 @@ def intercept(wanted: ConnectOptions, asked: InterceptRequest, output: Format) -
     """
     paths = Paths.locate()
     with connected(paths, wanted) as here:
-        with intercepts(paths, here.signals, here.story) as them:
+        with intercepts(paths, here.signals, here.progress) as them:
             status = them.open(asked)
-            here.story.close()
+            here.progress.close()
             _say_up(status, asked, output)
             if asked.detach:
                 here.ours = False
                 return
-            _stay(them, here.story)
-        here.story.close()
+            _stay(them, here.progress)
+        here.progress.close()
     if them.interrupted:
         raise Ended(Cancelled.exit_code)
 
@@ -83,7 +83,7 @@ def _say_up(status: InterceptStatus, asked: InterceptRequest, output: Format) ->
         render.print_text(intercept_text.up(status, asked))
 
 
-def _stay(them: Intercepts, story: render.Story) -> None:
+def _stay(them: AttachedIntercepts, progress: render.ProgressView) -> None:
     """Until a signal comes, or somebody leaves it from elsewhere. Raises what else ends it."""
     stream, counting = them.streams[0], Counting()
 
@@ -92,7 +92,7 @@ def _stay(them: Intercepts, story: render.Story) -> None:
             if note not in stream.told:
                 stream.told.add(note)
                 counting.end()
-                story.show(Note(note))
+                progress.show(Note(note))
         counting.show(intercept_text.counts(status))
 
     if stream.status and (counting.in_place or stream.status.counts != InterceptCounts() or stream.status.notes):
@@ -104,4 +104,4 @@ def _stay(them: Intercepts, story: render.Story) -> None:
     if stream.error:
         raise stream.error
     if not them.interrupted:
-        story.show(Note("another command has ended it"))
+        progress.show(Note("another command has ended it"))

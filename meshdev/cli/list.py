@@ -33,13 +33,15 @@ def command(
 
     from meshdev.cli import listing  # noqa: PLC0415 -- as above
 
-    wanted, story = cluster.options(namespace), render.story()
+    wanted, progress = cluster.options(namespace), render.progress_view()
     try:
         found = asyncio.run(
-            listing.find(wanted, _own_ids(Paths.locate()), lambda text: story.show(Wait(text)), everywhere=everywhere)
+            listing.find(
+                wanted, _own_ids(Paths.locate()), lambda text: progress.show(Wait(text)), everywhere=everywhere
+            )
         )
     finally:
-        story.close()
+        progress.close()
     for trouble in found.troubles:
         print(f"note: {render.indented(trouble)}", file=sys.stderr)
     if output is Format.JSON:

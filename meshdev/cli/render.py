@@ -1,4 +1,4 @@
-"""How things look: the story of a connect on stderr, answers on stdout, as text or as JSON.
+"""How things look: the progress of a connect on stderr, answers on stdout, as text or as JSON.
 
 On a terminal rich draws a spinner while something is waited for; it is imported only then, after the processes that
 take time have been started. Without a terminal there is a plain line a step.
@@ -53,7 +53,7 @@ def print_error(error: MeshdevError, *, as_json: bool) -> None:
             print(printable(error.hint), file=sys.stderr, flush=True)
 
 
-class Story(Protocol):
+class ProgressView(Protocol):
     """What a long command tells while it runs."""
 
     def show(self, event: Event) -> None:
@@ -73,12 +73,12 @@ class Story(Protocol):
         ...
 
 
-def story() -> Story:
+def progress_view() -> ProgressView:
     """The one that fits stderr."""
-    return TerminalStory() if sys.stderr.isatty() else PlainStory(sys.stderr)
+    return TerminalProgress() if sys.stderr.isatty() else PlainProgress(sys.stderr)
 
 
-class PlainStory:
+class PlainProgress:
     """A line a step, for logs and pipes."""
 
     def __init__(self, file: TextIO) -> None:
@@ -113,7 +113,7 @@ class PlainStory:
             print(indented(text), file=self._file, flush=True)
 
 
-class TerminalStory:
+class TerminalProgress:
     """A line a step and a spinner for what is under way."""
 
     def __init__(self) -> None:

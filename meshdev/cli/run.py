@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from meshdev.cli import options, render
-from meshdev.cli.attach import Intercepts, intercepts
+from meshdev.cli.attach import AttachedIntercepts, intercepts
 from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
 from meshdev.cli.connected import connected
 from meshdev.cli.signals import Ended, Signals
@@ -41,7 +41,7 @@ def command(
 
     The exit code is the program's; 125 where meshdev failed, 126 and 127 where the program cannot be run.
 
-    Its input and output are untouched; meshdev tells its story on standard error. No terminal is needed.
+    Its input and output are untouched; meshdev reports its progress on standard error. No terminal is needed.
     """
     from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
 
@@ -61,14 +61,14 @@ def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest],
     code: int | None = None
     try:
         with connected(paths, wanted) as here:
-            with intercepts(paths, here.signals, here.story) as them:
+            with intercepts(paths, here.signals, here.progress) as them:
                 for request in asked:
                     them.open(request)
                     if them.interrupted:
                         raise Cancelled("interrupted; everything is undone")
-                here.story.close()
+                here.progress.close()
                 code, lost = _run(program, them, here.signals)
-            here.story.close()
+            here.progress.close()
     except MeshdevError as error:
         if code is None:
             raise
@@ -79,7 +79,7 @@ def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest],
     return code or (FAILED if lost or here.lost else 0)
 
 
-def _run(program: Sequence[str], them: Intercepts, signals: Signals) -> tuple[int, bool]:
+def _run(program: Sequence[str], them: AttachedIntercepts, signals: Signals) -> tuple[int, bool]:
     """The program's exit code, and whether an intercept was lost meanwhile."""
     signals.catch(signal.SIGQUIT)
     try:

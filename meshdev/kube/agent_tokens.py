@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from meshdev.errors import ClusterError, PeerClosed
 from meshdev.kube.client import KubeApi
-from meshdev.kube.portforward import Dialled
+from meshdev.kube.portforward import PortForward
 from meshdev.wire.announcement import REPLY_SIZE, REQUEST, AnnouncementReader, parse_reply
 
 #: Time for the announcement, which an agent writes as soon as it runs, and then for the exchange; in seconds.
@@ -24,7 +24,7 @@ _READ: Final = 64 << 10
 T = TypeVar("T")
 
 #: Forwards a port of a pod: namespace, pod, port.
-Forward = Callable[[str, str, int], Awaitable[Dialled]]
+Forward = Callable[[str, str, int], Awaitable[PortForward]]
 
 
 async def fetch(api: KubeApi, forward: Forward, namespace: str, pod: str, container: str) -> str:
@@ -74,7 +74,7 @@ async def _exchanged(forward: Forward, namespace: str, pod: str, port: int) -> s
         dialled.transport.close()
 
 
-async def _send(dialled: Dialled) -> None:
+async def _send(dialled: PortForward) -> None:
     room = dialled.framing.headroom
     buffer = bytearray(room) + REQUEST
     left = memoryview(bytes(dialled.framing.wrap(buffer, room, len(buffer))))
@@ -85,7 +85,7 @@ async def _send(dialled: Dialled) -> None:
             await _ready(dialled, writing=True)
 
 
-async def _reply(dialled: Dialled) -> bytes:
+async def _reply(dialled: PortForward) -> bytes:
     """The first bytes that come, as many as a reply has, and what came along with them.
 
     Pings are not answered: nobody asks twice in EXCHANGE_SECONDS.
@@ -105,7 +105,7 @@ async def _reply(dialled: Dialled) -> bytes:
     return bytes(found)
 
 
-async def _ready(dialled: Dialled, *, writing: bool) -> None:
+async def _ready(dialled: PortForward, *, writing: bool) -> None:
     loop, descriptor = asyncio.get_running_loop(), dialled.transport.fileno()
     ready = asyncio.Event()
     (loop.add_writer if writing else loop.add_reader)(descriptor, ready.set)

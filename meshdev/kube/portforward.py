@@ -50,7 +50,7 @@ class SwallowedError(PortForwardError):
 
 
 @dataclass(frozen=True)
-class Dialled:
+class PortForward:
     """A port-forward that stands; the caller owns the transport. The pod's port may still refuse: in ``unwrap``."""
 
     transport: Transport
@@ -58,7 +58,7 @@ class Dialled:
     kind: Carrier
 
 
-async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, deadline: float) -> Dialled:
+async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, deadline: float) -> PortForward:
     """Forward *port* of *pod* within *deadline* seconds, not counting the time of a credential plugin.
 
     Raises PortForwardError where this carrier is refused (another may work) and SwallowedError where it gets no answer,
@@ -73,7 +73,7 @@ async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carri
         return await _dial(api, namespace, pod, port, carrier, deadline)
 
 
-async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, seconds: float) -> Dialled:
+async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, seconds: float) -> PortForward:
     path = port_forward_path(namespace, pod)
     api.on_access(access("POST" if carrier == "spdy" else "GET", path, {}))
     handshake = _handshake(api.endpoint, path, carrier, await api.auth_headers())
@@ -121,7 +121,7 @@ class _Attempt:
                     # The plain socket's: SSLSocket.shutdown forgets its TLS state under the thread that uses it.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def run(self, handshake: Upgrade, carrier: Carrier, port: int) -> Dialled:
+    def run(self, handshake: Upgrade, carrier: Carrier, port: int) -> PortForward:
         """Connect, upgrade, open. On failure nothing is left open."""
         try:
             sock = self._connect()
@@ -208,7 +208,7 @@ class _Attempt:
             if answer is not None:
                 return answer
 
-    def _open(self, sock: socket.socket, carrier: Carrier, port: int, rest: bytes) -> Dialled:
+    def _open(self, sock: socket.socket, carrier: Carrier, port: int, rest: bytes) -> PortForward:
         opening = spdy.opening(port)
         framing: SpdyFraming | WebSocketFraming = SpdyFraming()
         if carrier == "websocket":
@@ -219,7 +219,7 @@ class _Attempt:
         if any(framing.unwrap(memoryview(rest))):
             raise ProtocolError("the server sent data before the port-forward was opened")
         transport = TlsTransport(sock) if isinstance(sock, ssl.SSLSocket) else SocketTransport(sock)
-        return Dialled(transport, framing, carrier)
+        return PortForward(transport, framing, carrier)
 
 
 def _refusal(answer: UpgradeRefused, carrier: Carrier, target: str) -> MeshdevError:

@@ -25,7 +25,7 @@ from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manager import Created
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
-from meshdev.kube.portforward import Carrier, Dialled, SwallowedError, dial
+from meshdev.kube.portforward import Carrier, PortForward, SwallowedError, dial
 from meshdev.kube.ranges import advertised_addresses, watch_addresses, watch_ranges
 from meshdev.session.carriers import CarrierOrder
 from meshdev.session.progress import Progress
@@ -132,7 +132,7 @@ class Cluster:
         self._pod = pod
         self._progress.step("manager", f"replaced by pod {pod.namespace}/{pod.name}")
 
-    async def dial(self) -> Dialled:
+    async def dial(self) -> PortForward:
         """A new carrier to the manager's pod as it is now: a port-forward to one that is ending may still come about.
 
         All kinds are tried: another network may let another one pass.
@@ -140,11 +140,11 @@ class Cluster:
         pod, self._pod = self._pod or await self._find_pod(), None
         return await self._forward(pod.namespace, pod.name, TUNNEL_PORT, self._order.swallowed)
 
-    async def forward(self, namespace: str, pod: str, port: int) -> Dialled:
+    async def forward(self, namespace: str, pod: str, port: int) -> PortForward:
         """A port-forward to any pod. That one of them does not answer says nothing of the networks in between."""
         return await self._forward(namespace, pod, port, lambda _: None)
 
-    async def _forward(self, namespace: str, pod: str, port: int, swallowed: Callable[[Carrier], None]) -> Dialled:
+    async def _forward(self, namespace: str, pod: str, port: int, swallowed: Callable[[Carrier], None]) -> PortForward:
         """By the first kind of carrier that is let through; *swallowed* hears of those that got no answer."""
         kinds = self._order.kinds
         for kind in kinds:

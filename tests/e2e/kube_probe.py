@@ -23,7 +23,7 @@ from meshdev.kube import manager
 from meshdev.kube.client import KubeApi, pods_path
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manifest import ManagerSpec
-from meshdev.kube.portforward import Carrier, Dialled, dial
+from meshdev.kube.portforward import Carrier, PortForward, dial
 from meshdev.kube.ranges import watch_addresses, watch_ranges
 from meshdev.kube.watching import listed
 from tests.cluster.sample.pattern import pattern_sha256
@@ -37,7 +37,7 @@ _SECONDS: Final = 60.0
 class Pipe:
     """A dialled port as blocking send and receive, whatever comes meanwhile."""
 
-    def __init__(self, dialled: Dialled) -> None:
+    def __init__(self, dialled: PortForward) -> None:
         self._transport, self._framing = dialled.transport, dialled.framing
         self._room = bytearray(self._framing.headroom + _FRAME)
         self._buffer = memoryview(bytearray(1 << 18))

@@ -11,7 +11,7 @@ import pytest
 from meshdev.errors import ClusterError, MeshdevError, PortForwardError, ProtocolError
 from meshdev.kube import agent_tokens
 from meshdev.kube.client import KubeApi
-from meshdev.kube.portforward import Carrier, Dialled, dial
+from meshdev.kube.portforward import Carrier, PortForward, dial
 from meshdev.wire.announcement import REQUEST, Announcement, reply
 from meshdev.wire.spdy import opening
 from tests.kube.proxies import Handler, listening
@@ -64,7 +64,7 @@ async def cluster(
     seen: list[bytes] = []
     async with listening(server(log, answer, seen)) as port, client(folder, port) as api:
 
-        async def forward(namespace: str, pod: str, port: int, kind: Carrier = "spdy") -> Dialled:
+        async def forward(namespace: str, pod: str, port: int, kind: Carrier = "spdy") -> PortForward:
             return await dial(api, namespace, pod, port, kind, 2)
 
         yield api, lambda: agent_tokens.fetch(api, forward, "default", "b-1", "meshdev-1"), seen
@@ -82,7 +82,7 @@ async def test_a_port_that_is_known_is_asked_without_the_log(tmp_path: Path) -> 
     seen: list[bytes] = []
     async with listening(server([], well, seen)) as port, client(tmp_path, port) as api:
 
-        async def forward(namespace: str, pod: str, port: int) -> Dialled:
+        async def forward(namespace: str, pod: str, port: int) -> PortForward:
             return await dial(api, namespace, pod, port, "spdy", 2)
 
         assert await agent_tokens.fetch_at(forward, "default", "b-1", 16200) == TOKEN

@@ -24,7 +24,7 @@ from meshdev.errors import (
 from meshdev.kube.client import KubeApi
 from meshdev.kube.errors import NotFoundError
 from meshdev.kube.kubeconfig import Options
-from meshdev.kube.portforward import Carrier, Dialled, SwallowedError, dial
+from meshdev.kube.portforward import Carrier, PortForward, SwallowedError, dial
 from meshdev.wire.spdy import SpdyFraming, opening
 from meshdev.wire.upgrade import accept_key
 from tests.kube.conftest import write_kubeconfig
@@ -54,7 +54,7 @@ async def switched(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, e
     return head
 
 
-def received(dialled: Dialled) -> bytes:
+def received(dialled: PortForward) -> bytes:
     """The tunnel bytes that come next."""
     buffer, got, end = memoryview(bytearray(65536)), b"", time.monotonic() + 5
     while not got:

@@ -20,7 +20,7 @@ from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manager import sidecar_terms
 from meshdev.kube.manifest import ManagerSpec, deployment
 from meshdev.kube.observing import Observer
-from meshdev.kube.portforward import Carrier, Dialled, dial
+from meshdev.kube.portforward import Carrier, PortForward, dial
 from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
 from meshdev.kube.replicas import Replica
@@ -299,7 +299,7 @@ async def ask_its_token(fake: FakeApi, api: KubeApi, namespace: str) -> None:
     """By each kind of carrier; nobody answers."""
     fake.logs["b-1", "meshdev-1"] = f"{Announcement(16200)}\n".encode()
 
-    async def forward(namespace: str, pod: str, port: int, kind: Carrier) -> Dialled:
+    async def forward(namespace: str, pod: str, port: int, kind: Carrier) -> PortForward:
         return await dial(api, namespace, pod, port, kind, 2)
 
     for kind in get_args(Carrier):

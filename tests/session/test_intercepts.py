@@ -18,7 +18,7 @@ from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held
 from meshdev.kube.manager import SidecarTerms
-from meshdev.kube.portforward import Dialled
+from meshdev.kube.portforward import PortForward
 from meshdev.session import intercepts as module
 from meshdev.session.api import Exchange
 from meshdev.session.cluster import Cluster
@@ -58,7 +58,7 @@ class Client:
         return any(isinstance(each, kind) for each in self.events)
 
 
-async def no_forward(_namespace: str, _pod: str, _port: int) -> Dialled:
+async def no_forward(_namespace: str, _pod: str, _port: int) -> PortForward:
     raise PortForwardError("no kubelet here")
 
 
