@@ -9,7 +9,6 @@ from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.observing import Observer, Told
-from meshdev.session.holder import holder
 from meshdev.text import age, visible
 
 _GAP = "   "
@@ -64,7 +63,10 @@ async def find(options: Options, own: frozenset[str] | None, told: Told, *, ever
             api, lambda: leases.all_of(api, namespace), lambda each: observer.life(each) == "unknown"
         )
         now = api.server_time() or time.time()
-        rows = (row(record, own, holder(), now, expired=observer.life(record) == "expired") for record in found.records)
+        rows = (
+            row(record, own, leases.current_holder(), now, expired=observer.life(record) == "expired")
+            for record in found.records
+        )
         return Listed(tuple(rows), found.troubles, api.namespace)
 
 

@@ -4,6 +4,7 @@ Creating the Lease is the lock for equal claims; what cannot be together otherwi
 listing after the create: of those the oldest stays, and every session comes to the same answer.
 """
 
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -40,6 +41,12 @@ class Held:
     def path(self) -> str:
         """Where it is."""
         return leases_path(self.spec.workload.namespace, codec.name_of(self.spec))
+
+
+def current_holder() -> str:
+    """On whose behalf this process claims something: ``user@host``, for other people to read."""
+    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
+    return f"{user}@{os.uname().nodename}"[:256]
 
 
 async def take(

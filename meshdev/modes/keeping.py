@@ -1,4 +1,4 @@
-"""The Lease of an intercept that is held: renewed in time, and watched for who takes it away."""
+"""The Lease of an intercept that is held: renewed in time, watched for who takes it away, cleared after a crash."""
 
 import asyncio
 import time
@@ -8,17 +8,18 @@ from typing import Final
 
 from meshdev.errors import ConfigError, MeshdevError
 from meshdev.intercept.conflict import exclude, losers
-from meshdev.intercept.lease import RENEW_SECONDS, LeaseStatus
+from meshdev.intercept.lease import RENEW_SECONDS, LeaseStatus, Record
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.leases import Held, LostError
 from meshdev.kube.observing import Leases, Observer
 from meshdev.kube.replicas import Replica
-from meshdev.kube.workloads import is_there
+from meshdev.kube.workloads import Resolved, is_there
 from meshdev.modes.link import Claim
 from meshdev.modes.pods import Pods
 from meshdev.modes.state import InterceptState
 from meshdev.published import Published
+from meshdev.sidecar.join import patch
 
 #: Between two tries with credentials that are not accepted, in seconds: a plugin may run each time.
 CREDENTIALS_SECONDS: Final = 30.0
@@ -129,6 +130,26 @@ async def watch_lease(
                 seen = seen or there
     except TimeoutError:
         raise LostError(await _why(api, held)) from None
+
+
+async def clear_leftovers(api: KubeApi, resolved: Resolved, holder: str) -> tuple[str, ...]:
+    """Delete *holder*'s expired Leases of the workload, and take a sidecar that nobody needs out of its template.
+
+    What was cleared, for people. Raises ForbiddenError, ClusterError.
+    """
+    workload, observer = resolved.workload, Observer()
+
+    def undecided(each: Record) -> bool:
+        return each.holder == holder and observer.life(each) == "unknown"
+
+    there = await observer.look(api, lambda: leases.of_workload(api, workload), undecided)
+    dead = [each for each in there.records if each.holder == holder and observer.life(each) == "expired"]
+    for each in dead:
+        await leases.delete(api, each)
+    unpatched = workload.has_template and await patch.leave(
+        api, resolved, lambda: leases.anyone_on(api, workload, observer)
+    )
+    return (f"{workload} in namespace {workload.namespace}",) if dead or unpatched else ()
 
 
 def _now() -> float:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -27,7 +27,6 @@ from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
 from meshdev.kube.portforward import Carrier, PortForward, SwallowedError, dial
 from meshdev.kube.ranges import advertised_addresses, watch_addresses, watch_ranges
-from meshdev.session.carriers import CarrierOrder
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
 from meshdev.session.state import SessionState
@@ -45,6 +44,35 @@ ADDRESSES_SECONDS: Final = 10.0
 CREDENTIALS_SECONDS: Final = 30.0
 #: Time for one deletion while undoing, in seconds.
 UNDO_SECONDS: Final = 5.0
+
+
+class CarrierOrder:
+    """All kinds of carriers, the most promising first.
+
+    The first kind that ever worked is preferred. One that was refused in so many words costs nothing and keeps its
+    place, as another network may pass it. One that was swallowed or cut off costs seconds each time: it comes last,
+    until the others are swallowed as well.
+    """
+
+    def __init__(self, kinds: Sequence[Carrier]) -> None:
+        self._kinds = tuple(kinds)
+        self._preferred: str | None = None
+        self._avoided: str | None = None
+
+    @property
+    def kinds(self) -> tuple[Carrier, ...]:
+        """In the order in which they are to be tried."""
+        return tuple(sorted(self._kinds, key=lambda kind: (kind == self._avoided, kind != self._preferred)))
+
+    def works(self, kind: str) -> None:
+        """The manager was heard of through one of *kind*."""
+        self._preferred = self._preferred or kind
+        if self._avoided == kind:
+            self._avoided = None
+
+    def swallowed(self, kind: str) -> None:
+        """Nothing came back through one of *kind*, or it was cut off before anything did."""
+        self._avoided = kind
 
 
 @asynccontextmanager
@@ -174,10 +202,10 @@ class Cluster:
         api = self.api
         await routing.keep_outside(await advertised_addresses(api))
         ranges, addresses = asyncio.Event(), asyncio.Event()
-        group.create_task(self._follow(lambda: watch_ranges(api, log.info, _log_trouble), routing.set_ranges, ranges))
+        group.create_task(follow(lambda: watch_ranges(api, log.info, log_interruption), routing.set_ranges, ranges))
         group.create_task(
-            self._follow(
-                lambda: watch_addresses(api, api.namespace, log.info, _log_trouble), routing.set_objects, addresses
+            follow(
+                lambda: watch_addresses(api, api.namespace, log.info, log_interruption), routing.set_objects, addresses
             )
         )
         try:
@@ -189,25 +217,6 @@ class Cluster:
             ranges.set()
             addresses.set()
         await routing.find_translations()
-
-    async def _follow(
-        self, watch: Callable[[], AsyncGenerator[T]], take: Callable[[T], Awaitable[None]], first: asyncio.Event
-    ) -> None:
-        """Keep them routed. Credentials that run out later end nothing: the tunnel needs new ones only to redial."""
-        while True:
-            changes = watch()
-            try:
-                async with contextlib.aclosing(changes):
-                    async for found in changes:
-                        await take(found)
-                        first.set()
-            except ConfigError as error:  # CredentialError is its kind
-                if not first.is_set():
-                    raise
-                _log_trouble(error)
-            else:
-                return
-            await asyncio.sleep(CREDENTIALS_SECONDS)
 
     async def close(self) -> None:
         """Close all connections to the API server, and take back what a connect that failed had created."""
@@ -237,5 +246,32 @@ class Cluster:
         )
 
 
-def _log_trouble(error: MeshdevError) -> None:
-    log.info("the cluster's addresses cannot be followed for now: %s", error.message)
+async def follow(
+    watch: Callable[[], AsyncGenerator[T]],
+    take: Callable[[T], Awaitable[None]],
+    first: asyncio.Event,
+    *,
+    required: bool = True,
+) -> None:
+    """Give *take* what *watch* yields; *first* is set once it did. Credentials that run out later end nothing: the
+    tunnel needs new ones only to redial. Where the first value is *required* they are an error until then.
+    """
+    while True:
+        changes = watch()
+        try:
+            async with contextlib.aclosing(changes):
+                async for found in changes:
+                    await take(found)
+                    first.set()
+        except ConfigError as error:  # CredentialError is its kind
+            if required and not first.is_set():
+                raise
+            log_interruption(error)
+        else:
+            return
+        await asyncio.sleep(CREDENTIALS_SECONDS)
+
+
+def log_interruption(error: Exception) -> None:
+    """A watch cannot go on for now."""
+    log.info("the cluster cannot be followed for now: %s", error)

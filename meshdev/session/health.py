@@ -21,11 +21,10 @@ from typing import Final
 
 from dns.name import Name
 
-from meshdev.dns.cluster import DNS_PORT
 from meshdev.netlink.lookups import KernelRule, Lookup, parse_lookup, parse_rule, route_get, rules_dump
 from meshdev.netlink.messages import RT_TABLE_MAIN
 from meshdev.netlink.sock import Netlink
-from meshdev.session.surroundings import OURS
+from meshdev.session.surroundings import OURS, connected_socket
 from meshdev.session.troubles import Source, Troubles
 from meshdev.wire.dns import MAX_MESSAGE, PROBE_ADDRESS, answers, has_address, has_records, question
 from meshdev.wire.resolv_conf import parse_resolv_conf
@@ -201,16 +200,13 @@ def _first_nameserver() -> IPAddress:
 async def _ask(server: IPAddress, name: Name) -> bytes | None:
     """The answer to a question for A, as a program's own resolver would get it; None where there is none in time."""
     query = question(name, secrets.randbelow(1 << 16))
-    host, _, scope = str(server).partition("%")
-    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     loop = asyncio.get_running_loop()
     for seconds in _WAITS:
         start = loop.time()
         try:
             # A socket each: its source address is that of the route at the time of connect().
-            with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            with connected_socket(server) as sock:
                 async with asyncio.timeout(seconds):
-                    sock.connect((host, DNS_PORT, 0, socket.if_nametoindex(scope)) if scope else (host, DNS_PORT))
                     sock.send(query.wire)
                     while True:
                         wire = await loop.sock_recv(sock, MAX_MESSAGE)

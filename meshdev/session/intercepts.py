@@ -15,7 +15,7 @@ from meshdev.kube.manager import SidecarTerms, sidecar_terms
 from meshdev.kube.workloads import resolve
 from meshdev.modes.holding import hold
 from meshdev.modes.intent import Intent, intent
-from meshdev.modes.leaving import clear
+from meshdev.modes.keeping import clear_leftovers
 from meshdev.modes.state import InterceptState
 from meshdev.published import Published
 from meshdev.session.api import Exchange
@@ -199,7 +199,7 @@ class SessionIntercepts:
             await self._end(starting)
         resolved = await resolve(self.api, target, namespace)
         left = await self._end(self._on(namespace, str(resolved.workload)))
-        return left or await clear(self.api, resolved, self.holder)
+        return left or await clear_leftovers(self.api, resolved, self.holder)
 
     def _on(self, namespace: str, *workloads: str | None) -> list[_Running]:
         """Those that are known to be on one of them."""

@@ -1,7 +1,6 @@
 """What the session knows of names: the cluster's namespaces and Services, the laptop's own domains."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -12,16 +11,14 @@ from urllib.request import getproxies
 
 from meshdev.dns.known import Known, Standing, domains
 from meshdev.dns.policy import Zone
-from meshdev.errors import ConfigError
 from meshdev.kube.client import KubeApi
 from meshdev.kube.namespaces import ClusterNames, watch_names
+from meshdev.session.cluster import follow, log_interruption
 
 log = logging.getLogger(__name__)
 
 #: Namespaces that only answers of the cluster's DNS told of: a program asks for few, whatever it is led to ask for.
 MAX_CONFIRMED: Final = 64
-#: Between two tries with credentials that are not accepted, in seconds: a plugin may run each time.
-_CREDENTIALS_SECONDS: Final = 30.0
 
 
 class KnownNames:
@@ -47,19 +44,16 @@ class KnownNames:
 
     async def follow(self) -> None:
         """Learn what exists until cancelled. Credentials that run out end nothing: the last answer stands."""
-        while True:
-            changes = watch_names(self._api, self._zone.namespace, log.info, _log_trouble)
-            try:
-                async with contextlib.aclosing(changes):
-                    async for names in changes:
-                        self._names = names
-                        self.known = self._computed()
-                        self.first.set()
-            except ConfigError as error:  # CredentialError is its kind
-                _log_trouble(error)
-            else:
-                return
-            await asyncio.sleep(_CREDENTIALS_SECONDS)
+        await follow(
+            lambda: watch_names(self._api, self._zone.namespace, log.info, log_interruption),
+            self._learn,
+            self.first,
+            required=False,
+        )
+
+    async def _learn(self, names: ClusterNames) -> None:
+        self._names = names
+        self.known = self._computed()
 
     def look(self) -> None:
         """Follow the laptop's own domains."""
@@ -110,7 +104,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _log_trouble(error: Exception) -> None:
-    log.info("the names of the cluster are not followed: %s", error)

@@ -57,18 +57,14 @@ class Routing:
         self._laptop = LaptopNetwork()
         self._at_first: frozenset[IPv4Network] | None = None
         self._between: tuple[LocalRoute, ...] = ()
-        self._routes: tuple[IPv4Network, ...] = ()
+        self.routes: tuple[IPv4Network, ...] = ()
+        """What the kernel has."""
         self._planned: tuple[IPv4Network, ...] | None = None
         self._notes: tuple[str, ...] = ()
         self._refused: tuple[RefusedRoute, ...] = ()
         self._translations: tuple[str, ...] = ()
         self._asked = -TRANSLATIONS_SECONDS
         self._lock = asyncio.Lock()
-
-    @property
-    def routes(self) -> tuple[IPv4Network, ...]:
-        """What the kernel has."""
-        return self._routes
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -85,7 +81,7 @@ class Routing:
 
     def inside(self, address: IPv4Address) -> bool:
         """Whether packets to *address* take the tunnel."""
-        return any(address in route for route in self._routes)
+        return any(address in route for route in self.routes)
 
     async def keep_outside(self, addresses: Iterable[IPAddress]) -> None:
         """These must never take the tunnel, as it goes there itself; earlier ones stay outside too."""
@@ -141,7 +137,7 @@ class Routing:
         """Look at the laptop's own network again, and follow it where it changed; try again what was refused."""
         if self._refused or self._look() != self._laptop:
             await self._apply()
-        if self._routes and time.monotonic() - self._asked >= TRANSLATIONS_SECONDS:
+        if self.routes and time.monotonic() - self._asked >= TRANSLATIONS_SECONDS:
             await self.find_translations()
 
     async def find_translations(self) -> None:
@@ -154,7 +150,7 @@ class Routing:
 
     def describe(self) -> str:
         """For people."""
-        return first_few(self._routes, _SHOWN)
+        return first_few(self.routes, _SHOWN)
 
     async def _apply(self) -> None:
         if not self._trust.manager:
@@ -172,13 +168,13 @@ class Routing:
             hosts = dict.fromkeys((*gateway, *sorted(self._trust.manager), *objects, *reversed(named)))
             made = plan(self._laptop, replace(self._desired, hosts=tuple(hosts)))
             if self._refused or made.routes != self._planned:
-                before = self._routes
+                before = self.routes
                 self._refused = await self._set_routes(made.routes)
-                if self._routes != before:
-                    log.info("%d routes: %s", len(self._routes), self.describe())
+                if self.routes != before:
+                    log.info("%d routes: %s", len(self.routes), self.describe())
             self._keep_notes((*made.notes, *self._object_notes(seen)))
             wanted = replace(self._desired, hosts=(*self._trust.manager, *self._seen, *self._named))
-            self._between = came_between(self._laptop, wanted, self._routes, self._at_first)
+            self._between = came_between(self._laptop, wanted, self.routes, self._at_first)
 
     def _refusal(self, named: Named) -> str | None:
         """Why that answer is not routed, in a few words."""
@@ -216,10 +212,10 @@ class Routing:
         before = set(self._planned or ())
         if not self._refused and before and before < set(planned):
             answer = await self._helper.add_routes(route for route in planned if route not in before)
-            self._routes = tuple(sorted({*self._routes, *answer.routes}))
+            self.routes = tuple(sorted({*self.routes, *answer.routes}))
         else:
             answer = await self._helper.set_routes(planned)
-            self._routes = answer.routes
+            self.routes = answer.routes
         self._planned = planned
         return answer.refused
 

@@ -19,10 +19,10 @@ from typing import Final, TypeVar
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import Cancelled, MeshdevError, VersionError
+from meshdev.kube.leases import current_holder
 from meshdev.published import Published
 from meshdev.session.api import Exchange, serving
 from meshdev.session.cluster import Cluster, opened_cluster
-from meshdev.session.holder import holder
 from meshdev.session.intercepts import NotConnected, SessionIntercepts, intercepting
 from meshdev.session.laptop import Laptop, opened_laptop
 from meshdev.session.names import Names
@@ -137,7 +137,7 @@ class Supervisor:
                 names = await self._set_up(cluster, laptop, pool, welcome, group)
                 group.create_task(self._keep_published())
                 group.create_task(names.health(laptop.troubles).run())
-                async with intercepting(cluster, laptop, pool, holder()) as intercepts:
+                async with intercepting(cluster, laptop, pool, current_holder()) as intercepts:
                     self._parts.append(intercepts.show)
                     self._intercepts = intercepts
                     yield
@@ -176,7 +176,7 @@ class Supervisor:
             newest=PROTOCOL,
             session=secrets.token_hex(16),
             secret=secrets.token_hex(16),
-            holder=holder(),
+            holder=current_holder(),
             offload=laptop.device.offload,
             pools=laptop.pools,
         )

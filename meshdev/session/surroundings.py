@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
+from meshdev.dns.cluster import DNS_PORT
 from meshdev.errors import RouteError
 from meshdev.host.plan import LaptopNetwork, LocalRoute
 from meshdev.netlink.links import links_dump, parse_link
@@ -38,13 +39,22 @@ def sources(resolvers: Iterable[IPAddress]) -> tuple[str | None, ...]:
     return tuple(map(_source, resolvers))
 
 
-def _source(resolver: IPAddress) -> str | None:
+def connected_socket(resolver: IPAddress) -> socket.socket:
+    """A non-blocking UDP socket connected to that name server, which sends nothing. Raises OSError."""
     host, _, scope = str(resolver).partition("%")
     family = socket.AF_INET if resolver.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            # Connecting a datagram socket sends nothing.
-            sock.connect((host, 53, 0, socket.if_nametoindex(scope)) if scope else (host, 53))
+        sock.connect((host, DNS_PORT, 0, socket.if_nametoindex(scope)) if scope else (host, DNS_PORT))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _source(resolver: IPAddress) -> str | None:
+    try:
+        with connected_socket(resolver) as sock:
             return str(sock.getsockname()[0])
     except OSError:
         return None

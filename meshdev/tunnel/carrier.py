@@ -5,7 +5,9 @@ A carrier is made and awaited by asyncio code; what touches packets runs in the 
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,7 +18,6 @@ from meshdev.pump.pump import Counters, Pump
 from meshdev.pump.transport import Transport
 from meshdev.tun.device import TunQueue
 from meshdev.tun.linux import set_offload
-from meshdev.tunnel.thread import packet_thread
 from meshdev.wire.control import Close, Hello, Message, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import Framing
 from meshdev.wire.intercepts import Relays, Report
@@ -219,6 +220,22 @@ def _accepted(answer: Message) -> Welcome | Sessions:
             raise RefusedError(f"the manager refused: {answer.reason}")
         case _:
             raise ProtocolError("the manager's first message was not WELCOME")
+
+
+@contextmanager
+def packet_thread(loop: Loop) -> Iterator[asyncio.Future[None]]:
+    """Run *loop* in a thread of its own; yields a future that completes, or raises, when the loop does.
+
+    At the block's end the loop is stopped, its thread joined (the caller's event loop waits for one round of it, not
+    for a peer) and *loop* closed, so that all that was posted has run.
+    """
+    with ThreadPoolExecutor(1, "packets") as executor:
+        try:
+            yield asyncio.get_running_loop().run_in_executor(executor, loop.run)
+        finally:
+            loop.stop()
+            executor.shutdown()
+            loop.close()
 
 
 async def observe(dialled: CarrierConnection, hello: Hello) -> Sessions:

@@ -10,9 +10,8 @@ from typing import Final
 from meshdev.errors import LaptopError, MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError, VersionError
 from meshdev.pump.loop import Loop
 from meshdev.tun.device import TunQueue
-from meshdev.tunnel.carrier import Carrier, CarrierConnection, CarrierState
+from meshdev.tunnel.carrier import Carrier, CarrierConnection, CarrierState, packet_thread
 from meshdev.tunnel.claims import Claims
-from meshdev.tunnel.thread import packet_thread
 from meshdev.wire.control import Close, Hello, Sessions, Welcome
 
 log = logging.getLogger(__name__)
@@ -57,17 +56,13 @@ class Pool:
         self._control_carrier: Carrier | None = None
         self._loop = Loop()
         self._carriers: dict[int, Carrier] = {}
-        self._welcome: Welcome | None = None
+        self.welcome: Welcome | None = None
+        """The manager's last one."""
         self._welcoming = asyncio.Lock()
         self._closed = False
         self._over: asyncio.Future[None] | None = None
         self.last_error: MeshdevError | None = None
         """Why the last carrier ended or could not be dialled."""
-
-    @property
-    def welcome(self) -> Welcome | None:
-        """The manager's last WELCOME."""
-        return self._welcome
 
     def connected(self) -> bool:
         """Whether packets pass now: at least one carrier heard of the manager a moment ago."""
@@ -98,27 +93,22 @@ class Pool:
 
     async def start(self) -> Welcome:
         """Bring the first carrier up. Raises what the last try raised; at once where another try cannot help."""
+        backoff = FIRST_BACKOFF
         try:
             async with asyncio.timeout(START_SECONDS):
-                return await self._join_patiently()
+                while True:
+                    try:
+                        return (await self._join(0))[1]
+                    except (VersionError, RefusedError):
+                        raise
+                    except TunnelError as error:
+                        self.last_error = error
+                    await asyncio.sleep(backoff)
+                    backoff = min(LONGEST_BACKOFF, 2 * backoff)
         except TimeoutError:
             raise self.last_error or TunnelError(
                 f"no port-forward to the manager within {START_SECONDS:.0f} seconds"
             ) from None
-
-    async def _join_patiently(self) -> Welcome:
-        backoff = FIRST_BACKOFF
-        while True:
-            try:
-                _, welcome = await self._join(0)
-            except (VersionError, RefusedError):
-                raise
-            except TunnelError as error:
-                self.last_error = error
-            else:
-                return welcome
-            await asyncio.sleep(backoff)
-            backoff = min(LONGEST_BACKOFF, 2 * backoff)
 
     async def run(self) -> None:
         """Keep every carrier up, until cancelled or closed.
@@ -188,7 +178,7 @@ class Pool:
             dialled.transport.close()
             raise TunnelError("the tunnel was closed meanwhile")
         carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self.claims.on_message)
-        wanted = self._welcome.address if self._welcome else self._hello.wanted
+        wanted = self.welcome.address if self.welcome else self._hello.wanted
         try:
             answer = await self._greet(carrier, dialled.kind, replace(self._hello, carrier=index, wanted=wanted))
             welcome = await self._welcomed(answer)
@@ -229,9 +219,9 @@ class Pool:
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the manager took this session for an observer")
         async with self._welcoming:  # carriers that come back together bring the same news
-            if welcome != self._welcome:
+            if welcome != self.welcome:
                 await self._on_welcome(welcome)
-                self._welcome = welcome
+                self.welcome = welcome
         return welcome
 
 

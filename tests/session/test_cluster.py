@@ -114,17 +114,17 @@ def _watching(*states: frozenset[IPv4Address] | CredentialError) -> Any:
     return watch
 
 
-async def test_credentials_that_run_out_later_end_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_credentials_that_run_out_later_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CREDENTIALS_SECONDS", 0)
     watch = _watching(SERVICE, CredentialError("still"), SERVICE)
     routing, first = FakeRouting(), asyncio.Event()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await cluster._follow(watch, routing.set_objects, first)
+            await module.follow(watch, routing.set_objects, first)
     assert routing.hosts == [SERVICE, SERVICE]
 
 
-async def test_credentials_that_never_counted_are_an_error(cluster: Cluster) -> None:
+async def test_credentials_that_never_counted_are_an_error() -> None:
     watch = _watching(CredentialError("log in first"))
     with pytest.raises(CredentialError):
-        await cluster._follow(watch, FakeRouting().set_objects, asyncio.Event())
+        await module.follow(watch, FakeRouting().set_objects, asyncio.Event())

@@ -9,7 +9,7 @@ import pytest
 from dns.name import from_text
 
 from meshdev.netlink.lookups import KernelRule, Lookup
-from meshdev.session import health
+from meshdev.session import health, surroundings
 from meshdev.session.health import Health, stray
 from meshdev.session.troubles import Troubles
 from meshdev.wire.dns import PROBE_ADDRESS, answers, has_address, parse_query, probed, question
@@ -46,7 +46,7 @@ class World:
     """Checks whose nameserver and resolver are servers of the test, on loopback."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, server: FakeServer, routes: tuple[IPv4Network, ...]) -> None:
-        monkeypatch.setattr(health, "DNS_PORT", server.port)
+        monkeypatch.setattr(surroundings, "DNS_PORT", server.port)
         monkeypatch.setattr(health, "_first_nameserver", lambda: IPv4Address("127.0.0.1"))
         monkeypatch.setattr(health, "_WAITS", (0.1, 0.1))
         monkeypatch.setattr(health, "_REPAIR_SECONDS", 0.01)

@@ -14,6 +14,7 @@ from meshdev.dns.policy import Zone
 from meshdev.errors import CredentialError
 from meshdev.kube.client import KubeApi
 from meshdev.kube.namespaces import ClusterNames
+from meshdev.session import cluster
 from meshdev.session import known_names as module
 from meshdev.session.known_names import MAX_CONFIRMED, KnownNames
 from tests.waiting import until
@@ -110,7 +111,7 @@ async def test_the_cluster_is_followed_though_credentials_run_out(monkeypatch: p
         await asyncio.Event().wait()
 
     monkeypatch.setattr(module, "watch_names", watch)
-    monkeypatch.setattr(module, "_CREDENTIALS_SECONDS", 0.05)
+    monkeypatch.setattr(cluster, "CREDENTIALS_SECONDS", 0.05)
     made = known_names()
     task = asyncio.create_task(made.follow())
     await made.first.wait()

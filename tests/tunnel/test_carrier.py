@@ -10,8 +10,7 @@ from meshdev.errors import PeerClosed, ProtocolError, RefusedError, TunnelError,
 from meshdev.manager.tunnel import server
 from meshdev.pump.loop import Loop
 from meshdev.tunnel import carrier as carrier_module
-from meshdev.tunnel.carrier import Carrier, observe
-from meshdev.tunnel.thread import packet_thread
+from meshdev.tunnel.carrier import Carrier, observe, packet_thread
 from meshdev.wire.control import Close, Hello, Sessions, Welcome, encode
 from meshdev.wire.frames import OPTIONAL, PACKET, PING, frame
 from tests.manager.standin import HELLO, Manager, Visitor, hello
