@@ -21,7 +21,7 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?: |\Z)")
 #: HAProxy's PROXY protocol, version 1: a line that looks like a request for a while. (Version 2 begins with CR.)
 _PROXY: Final = b"PROXY "
 
-_FRAME_HEADER: Final = 9
+FRAME_HEADER: Final = 9
 #: Length (24 bits), type SETTINGS, no flags, stream 0 (RFC 9113, 4.1 and 6.5).
 _SETTINGS_REST: Final = b"\x04\x00\x00\x00\x00\x00"
 _SETTING: Final = 6
@@ -42,10 +42,10 @@ def client_first(data: bytes) -> First:
 
 def server_first(data: bytes) -> ServerFirst:
     """What the first bytes of a server that speaks before its client does, at least one, begin."""
-    length, rest = data[:3], data[3:_FRAME_HEADER]
+    length, rest = data[:3], data[3:FRAME_HEADER]
     if not _SETTINGS_REST.startswith(rest) or not _may_be_settings(length):
         return "other"
-    return "settings" if len(data) >= _FRAME_HEADER else "undecided"
+    return "settings" if len(data) >= FRAME_HEADER else "undecided"
 
 
 def _may_be_settings(length: bytes) -> bool:

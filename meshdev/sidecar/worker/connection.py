@@ -1,0 +1,320 @@
+"""The sockets of one client's connection: the client's, the app's and Envoy's, joined by a :class:`Switch`.
+
+Nothing is read from one socket before the last piece for another one is out, so a connection keeps at most one piece
+of :data:`PIECE_BYTES` a direction, and what the switch holds. Ends are passed on as they are: a half-close as one, a
+reset as one, once whatever came before it is delivered.
+"""
+
+import errno
+import fcntl
+import logging
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from meshdev.pump.loop import READABLE, WRITABLE, Loop
+from meshdev.sidecar.passthrough.heads import Reason
+from meshdev.sidecar.passthrough.owner import ClaimPolicy, Side
+from meshdev.sidecar.passthrough.switch import Switch
+from meshdev.sidecar.worker.end import NOT_WATCHED, SocketEnd
+
+log = logging.getLogger(__name__)
+
+#: What is read at a time.
+PIECE_BYTES: Final = 64 << 10
+#: How long what the client has not acknowledged may keep a reset back, in seconds, and how often that is looked at.
+RESET_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 0.01
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: a close sends a reset (socket(7))
+#: epoll tells these without being asked (epoll_ctl(2)): an error, and that both directions have ended.
+_ERROR: Final = 0x08
+_HANGUP: Final = 0x10
+_IN_PROGRESS: Final = {errno.EINPROGRESS, errno.EAGAIN}
+
+
+class PassthroughPort(ClaimPolicy, Protocol):
+    """A port of the pod, as a connection to it needs to know it."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that comes there is claimed."""
+
+    @property
+    def app(self) -> tuple[str, int]:
+        """Where the app listens."""
+
+    @property
+    def envoy(self) -> str:
+        """The path of Envoy's listener."""
+
+
+class ConnectionRegistry(Protocol):
+    """What the connections of a worker share."""
+
+    @property
+    def loop(self) -> Loop:
+        """Their loop."""
+
+    def raw(self, reason: Reason) -> None:
+        """Count a connection that is followed no further."""
+
+    def held(self, connection: "ClientConnection", size: int, heads: int) -> None:
+        """So many bytes of that connection are held back now, behind so many heads that were complete."""
+
+    def closed(self, connection: "ClientConnection") -> None:
+        """The connection is over."""
+
+
+class ClientConnection:
+    """One client's connection. Lives until both directions have ended, or one of its sockets is reset."""
+
+    __slots__ = ("_aborted", "_app", "_client", "_closed", "_envoy", "_held", "_port", "_registry", "_switch")
+
+    def __init__(self, client: socket.socket, port: PassthroughPort, registry: ConnectionRegistry) -> None:
+        """Owns *client* from here on, which does not block."""
+        self._registry = registry
+        self._port = port
+        self._app: SocketEnd | None = None
+        self._envoy: SocketEnd | None = None
+        self._aborted = self._closed = False
+        self._held = 0
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._client = SocketEnd(client)
+        self._switch = Switch(self, port, whole=port.whole)
+        self._settle()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self._closed
+
+    def late(self) -> None:
+        """What it holds back passes unlooked."""
+        self._switch.late()
+        self._settle()
+
+    def kill(self) -> None:
+        """Reset everything now, the client, too."""
+        if not self._closed:
+            self._close_all(reset=True)
+
+    # What the switch orders
+
+    def dial_app(self) -> None:
+        """Begin to connect to the app."""
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = sock.connect_ex(self._port.app)
+        self._app = end = SocketEnd(sock, connecting=error in _IN_PROGRESS)
+        if error and not end.connecting:
+            end.broken = True
+            self._registry.loop.call_later(0, lambda: self._undialled(end))
+
+    def dial_envoy(self) -> bool:
+        """Connect to Envoy; False where it is not there, or takes no more connections now."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        if sock.connect_ex(self._port.envoy):  # a connection by a path stands at once, or not at all
+            sock.close()
+            return False
+        self._envoy = SocketEnd(sock)
+        return True
+
+    def send(self, side: Side, data: bytes | memoryview) -> None:
+        """Send, or keep what is not taken."""
+        end = self._end(side)
+        if end is not None:
+            end.send(data)
+
+    def finish(self, side: Side) -> None:
+        """Half-close once all is out."""
+        end = self._end(side)
+        if end is not None:
+            end.finish()
+
+    def drop(self, side: Side) -> None:
+        """Close app or Envoy."""
+        end = self._end(side)
+        if end is not None:
+            self._close(end)
+        if side == "app":
+            self._app = None
+        else:
+            self._envoy = None
+
+    def abort(self) -> None:
+        """Reset the client once it has what was sent to it, the others now."""
+        self._aborted = True
+
+    def raw(self, reason: Reason) -> None:
+        """Count it."""
+        self._registry.raw(reason)
+
+    # What the loop tells
+
+    def _on_client(self, events: int) -> None:
+        self._happened(self._client, "client", self._switch.from_client, self._switch.client_ended, events)
+
+    def _on_app(self, events: int) -> None:
+        if self._app is not None:
+            self._happened(self._app, "app", self._switch.from_app, self._switch.app_ended, events)
+
+    def _on_envoy(self, events: int) -> None:
+        if self._envoy is not None:
+            self._happened(self._envoy, "envoy", self._switch.from_envoy, self._switch.envoy_ended, events)
+
+    def _undialled(self, end: SocketEnd) -> None:
+        if end is self._app:
+            self._failed(end, "app")
+            self._settle()
+
+    def _happened(
+        self, end: SocketEnd, side: Side, took: Callable[[bytes], None], ended: Callable[[], None], events: int
+    ) -> None:
+        try:
+            if events & WRITABLE and end.events & WRITABLE:
+                self._writable(end, side)
+            if end.events == NOT_WATCHED:
+                pass  # it was closed just now
+            elif events & READABLE and end.events & READABLE:
+                self._read(end, side, took, ended)
+            elif events & _ERROR and side == "client":
+                self._failed(end, side)
+            elif events & (_ERROR | _HANGUP) and not end.events & READABLE:
+                end.parked = True  # what came before the error, or the end, is read when it is wanted
+            self._settle()
+        except Exception:
+            log.exception("a connection ends by an internal error")
+            self.kill()
+
+    def _writable(self, end: SocketEnd, side: Side) -> None:
+        if end.connecting:
+            end.connecting = False
+            if end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._failed(end, side)
+                return
+        end.flush()
+
+    def _read(self, end: SocketEnd, side: Side, took: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        scratch = self._registry.loop.scratch[:PIECE_BYTES]
+        try:
+            size = end.sock.recv_into(scratch)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._failed(end, side)
+            return
+        if size:
+            raw = self._switch.raw
+            if raw is None:
+                took(bytes(scratch[:size]))
+            else:
+                self.send(raw if side == "client" else "client", scratch[:size])
+            return
+        end.ended = True
+        if end.broken:  # it did not take all that was for it: its end is no orderly one
+            self._failed(end, side)
+        else:
+            ended()
+
+    def _failed(self, end: SocketEnd, side: Side) -> None:
+        end.ended = end.broken = True
+        end.out = b""
+        self._watch(end, NOT_WATCHED)
+        self._switch.failed(side)
+
+    # What follows
+
+    def _end(self, side: Side) -> SocketEnd | None:
+        return self._client if side == "client" else self._app if side == "app" else self._envoy
+
+    def _settle(self) -> None:
+        """After whatever happened: what is wanted of each socket now. Runs for every piece, so it is one function."""
+        if self._closed:
+            return
+        client, app, envoy, switch = self._client, self._app, self._envoy, self._switch
+        if client.broken or self._aborted:
+            self._go_down()
+            return
+        waiting = bool(client.out)
+        blocked = False
+        for end in (app, envoy):
+            if end is not None:
+                blocked = blocked or bool(end.out) or end.broken
+                self._want(end, not waiting and (end is envoy or switch.reading_app))
+        self._want(client, switch.reading and not blocked)
+        if switch.over and not waiting and not (blocked and self._owes()):
+            self._close_all(reset=False)
+        elif self._held or switch.holds:
+            self._held = switch.held
+            self._registry.held(self, self._held, switch.heads)
+
+    def _owes(self) -> bool:
+        """Whether app or Envoy still gets something."""
+        return any(end is not None and bool(end.out) for end in (self._app, self._envoy))
+
+    def _want(self, end: SocketEnd, reading: bool) -> None:
+        events = READABLE if reading and not end.ended else 0
+        if end.out or end.connecting:
+            events |= WRITABLE
+        if events != end.events:
+            over = not events and (end.parked or (end.ended and end.finished))
+            self._watch(end, NOT_WATCHED if over else events)
+
+    def _watch(self, end: SocketEnd, events: int) -> None:
+        loop = self._registry.loop
+        if end.events == events:
+            return
+        if events == NOT_WATCHED:
+            loop.unregister(end.fd)
+        elif end.events == NOT_WATCHED:
+            on = self._on_client if end is self._client else self._on_app if end is self._app else self._on_envoy
+            loop.register(end.fd, events, on)
+        else:
+            loop.modify(end.fd, events)
+        end.events = events
+
+    def _go_down(self) -> None:
+        for end in (self._app, self._envoy):
+            if end is not None:
+                self._close(end, reset=True)
+        self._app = self._envoy = None
+        client = self._client
+        if client.broken:
+            self._close_all(reset=True)
+        elif client.out:
+            self._watch(client, WRITABLE)
+        else:
+            self._watch(client, NOT_WATCHED)
+            self._reset_client(RESET_SECONDS)
+
+    def _reset_client(self, left: float) -> None:
+        """A reset takes away what the client's kernel has not acknowledged yet (tcp(7), SIOCOUTQ)."""
+        if self._closed:
+            return
+        if left > 0 and _unacknowledged(self._client.sock):
+            self._registry.loop.call_later(_LOOK_SECONDS, lambda: self._reset_client(left - _LOOK_SECONDS))
+        else:
+            self._close_all(reset=True)
+
+    def _close(self, end: SocketEnd, *, reset: bool = False) -> None:
+        self._watch(end, NOT_WATCHED)
+        if reset:
+            with suppress(OSError):  # a unix socket has none
+                end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        end.sock.close()
+
+    def _close_all(self, *, reset: bool) -> None:
+        self._closed = True
+        for end in (self._client, self._app, self._envoy):
+            if end is not None:
+                self._close(end, reset=reset)
+        self._registry.held(self, 0, 0)
+        self._registry.closed(self)
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    return int.from_bytes(answer, "little")

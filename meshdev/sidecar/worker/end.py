@@ -1,0 +1,58 @@
+"""One socket of a connection: what it has not taken yet, and how far it has ended."""
+
+import socket
+from contextlib import suppress
+from typing import Final
+
+#: Of the loop: the socket is not registered.
+NOT_WATCHED: Final = -1
+
+
+class SocketEnd:
+    """Non-blocking; whoever made it closes it."""
+
+    """One socket. *out* is what it has not taken yet."""
+
+    __slots__ = ("broken", "connecting", "ended", "events", "fd", "finished", "finishing", "out", "parked", "sock")
+
+    def __init__(self, sock: socket.socket, *, connecting: bool = False) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.events = NOT_WATCHED
+        self.out = b""
+        self.connecting = connecting
+        self.ended = False  # it sends no more
+        self.finishing = self.finished = False  # we send no more
+        self.broken = False  # it takes no more
+        self.parked = False  # epoll has nothing new to tell until it is read
+
+    def send(self, data: bytes | memoryview) -> None:
+        if self.broken:
+            return
+        if self.out or self.connecting:
+            self.out += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.broken = True
+            return
+        if sent < len(data):
+            self.out = bytes(data[sent:])
+
+    def flush(self) -> None:
+        """Go on with what was not taken."""
+        out, self.out = self.out, b""
+        if out:
+            self.send(out)
+        if self.finishing and not self.out:
+            self.finish()
+
+    def finish(self) -> None:
+        self.finishing = True
+        if not (self.out or self.finished or self.connecting):
+            self.finished = True
+            with suppress(OSError):  # it was reset, which is read
+                self.sock.shutdown(socket.SHUT_WR)

@@ -1,0 +1,138 @@
+"""The loop of the passthrough proxy: accepts connections on the listeners it is given, and connects each to its app."""
+
+import errno
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from meshdev.pump.loop import READABLE, Loop
+from meshdev.sidecar.passthrough.heads import Reason
+from meshdev.sidecar.worker.connection import ClientConnection, PassthroughPort
+
+log = logging.getLogger(__name__)
+
+#: Connections that are accepted before others have their turn.
+_AT_ONCE: Final = 64
+#: How long nobody is accepted where descriptors or memory are used up, in seconds. The listener's queue keeps them.
+FULL_SECONDS: Final = 0.1
+_FULL: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+#: A head that is not complete within this time passes unlooked, in seconds.
+HEAD_SECONDS: Final = 2.0
+#: Bytes that all connections hold back together: with more of them, the one that has the newest passes unlooked.
+MAX_HELD: Final = 32 << 20
+
+
+class _HeldBytes(NamedTuple):
+    size: int
+    heads: int
+    since: float
+
+
+_NOTHING: Final = _HeldBytes(0, 0, 0.0)
+
+
+class PassthroughWorker:
+    """All connections of one loop. Everything belongs to the loop's thread."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop: Final = loop
+        self.reasons: Final[Counter[Reason]] = Counter()
+        """How many connections were followed no further, and why."""
+        self._connections: set[ClientConnection] = set()
+        self._listeners: dict[socket.socket, PassthroughPort] = {}
+        self._holding: dict[ClientConnection, _HeldBytes] = {}
+        self._held = 0
+        self._sweep()
+
+    @property
+    def open(self) -> int:
+        """Connections that are not over."""
+        return len(self._connections)
+
+    def listen(self, listener: socket.socket, port: PassthroughPort) -> None:
+        """Accept from *listener*, which does not block and stays its owner's."""
+        self._listeners[listener] = port
+        self._accept_from(listener)
+
+    def ignore(self, listener: socket.socket) -> None:
+        """Accept no more from it; its connections go on."""
+        if self._listeners.pop(listener, None) is not None:
+            with suppress(KeyError):  # nobody is accepted just now
+                self.loop.unregister(listener.fileno())
+
+    def close(self) -> None:
+        """Accept no more, and reset what goes on."""
+        for listener in list(self._listeners):
+            self.ignore(listener)
+        for connection in list(self._connections):
+            connection.kill()
+
+    # What connections tell
+
+    def raw(self, reason: Reason) -> None:
+        """One is followed no further."""
+        self.reasons[reason] += 1
+
+    def held(self, connection: ClientConnection, size: int, heads: int) -> None:
+        """So many bytes are held back of it now, behind so many heads that were complete."""
+        before = self._holding.pop(connection, _NOTHING)
+        self._held += size - before.size
+        if size:
+            since = before.since if before.size and before.heads == heads else self.loop.clock()
+            self._holding[connection] = _HeldBytes(size, heads, since)
+        if self._held > MAX_HELD and size > before.size:
+            self.loop.call_later(0, connection.late)
+
+    def closed(self, connection: ClientConnection) -> None:
+        """It is over."""
+        self._connections.discard(connection)
+
+    # What the loop does
+
+    def _accept_from(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            self.loop.register(listener.fileno(), READABLE, self._accepting(listener))
+
+    def _accepting(self, listener: socket.socket) -> Callable[[int], None]:
+        port = self._listeners[listener]
+
+        def accept(_events: int) -> None:
+            for _ in range(_AT_ONCE):
+                try:
+                    client, _address = listener.accept()
+                except BlockingIOError:
+                    return
+                except OSError as error:
+                    if error.errno in _FULL:
+                        self._pause(listener, error)
+                        return
+                    continue  # of a connection that is gone already (accept(2))
+                client.setblocking(False)
+                self._join(client, port)
+
+        return accept
+
+    def _join(self, client: socket.socket, port: PassthroughPort) -> None:
+        try:
+            connection = ClientConnection(client, port, self)
+        except Exception:
+            log.exception("a connection is not served")
+            client.close()
+            return
+        if not connection.closed:
+            self._connections.add(connection)
+
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        log.warning("no connection is accepted for %.1f s: %s", FULL_SECONDS, error.strerror)
+        self.loop.unregister(listener.fileno())
+        self.loop.call_later(FULL_SECONDS, lambda: self._accept_from(listener))
+
+    def _sweep(self) -> None:
+        """What is held for too long passes."""
+        until = self.loop.clock() - HEAD_SECONDS
+        for connection in [connection for connection, held in self._holding.items() if held.since <= until]:
+            connection.late()
+        self.loop.call_later(HEAD_SECONDS / 8, self._sweep)

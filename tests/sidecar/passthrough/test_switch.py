@@ -1,0 +1,397 @@
+"""Which bytes of a client go to the app and which to Envoy: against a model, and case by case."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdev.sidecar.passthrough.http1 import RequestHead
+from meshdev.sidecar.passthrough.owner import ENVOY_LOST, Side
+from meshdev.sidecar.passthrough.sniff import PREFACE
+from meshdev.sidecar.passthrough.switch import Switch
+
+SETTINGS = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@dataclass
+class World:
+    """Owner and policy: what is sent stays in ``sent``; requests with ``claimed:`` are claimed while Envoy is up."""
+
+    envoy_up: bool = True
+    http2: bool = True
+    whole: bool = False
+    sent: dict[Side, bytes] = field(default_factory=lambda: {"client": b"", "app": b"", "envoy": b""})
+    log: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.switch = Switch(self, self, whole=self.whole)
+
+    def claims(self, head: RequestHead) -> bool:
+        return b"\nclaimed:" in head.lower
+
+    def dial_app(self) -> None:
+        self.log.append("dial app")
+
+    def dial_envoy(self) -> bool:
+        self.log.append("dial envoy" if self.envoy_up else "no envoy")
+        return self.envoy_up
+
+    def send(self, side: Side, data: bytes) -> None:
+        assert data
+        assert f"finish {side}" not in self.log[self._newest(side) :], "nothing is sent behind the end"
+        self.sent[side] += data
+
+    def finish(self, side: Side) -> None:
+        self.log.append(f"finish {side}")
+
+    def drop(self, side: Side) -> None:
+        self.log.append(f"drop {side}")
+
+    def abort(self) -> None:
+        self.log.append("abort")
+
+    def raw(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+    def taken(self, side: Side) -> bytes:
+        """What was sent there since the last time."""
+        found, self.sent[side] = self.sent[side], b""
+        return found
+
+    def _newest(self, side: Side) -> int:
+        dials = [number for number, line in enumerate(self.log) if line == f"dial {side}"]
+        return dials[-1] if dials else 0
+
+
+def get(*, claimed: bool = False, more: bytes = b"") -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: b\r\n" + (b"Claimed: 1\r\n" if claimed else b"") + more + b"\r\n"
+
+
+def post(body: bytes, *, claimed: bool = False) -> bytes:
+    line = b"Claimed: 1\r\n" if claimed else b""
+    return b"POST / HTTP/1.1\r\nContent-Length: %d\r\n%b\r\n%b" % (len(body), line, body)
+
+
+# -- against a model ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exchange:
+    claimed: bool
+    request: bytes
+    response: bytes
+
+
+@st.composite
+def exchanges(draw: st.DrawFn) -> Exchange:
+    claimed, number = draw(st.booleans()), draw(st.integers(0, 99))
+    method = draw(st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT"]))
+    line = b"Claimed: 1\r\n" if claimed else b""
+    body = draw(st.binary(max_size=30)) if method in {b"POST", b"PUT"} else b""
+    if body and draw(st.booleans()):
+        framing, body = b"Transfer-Encoding: chunked\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        framing = b"Content-Length: %d\r\n" % len(body) if body else b""
+    request = b"%b /%d HTTP/1.1\r\n%b%b\r\n%b" % (method, number, line, framing, body)
+    answer = b"" if method == b"HEAD" else b"answer %d" % number
+    head = draw(st.sampled_from([b"HTTP/1.1 100 Continue\r\n\r\n", b""]))
+    if answer and draw(st.booleans()):
+        response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(answer), answer)
+    else:
+        response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
+    return Exchange(claimed, request, head + response)
+
+
+class Server:
+    """Answers each of its requests once it is complete."""
+
+    def __init__(self, todo: list[Exchange]) -> None:
+        self.todo = todo
+        self.got = b""
+        self.ready = b""
+
+    def take(self, data: bytes) -> None:
+        self.got += data
+        while self.todo and len(self.got) >= len(self.todo[0].request):
+            request = self.todo[0].request
+            assert self.got.startswith(request), "verbatim, and in order"
+            self.got = self.got[len(request) :]
+            self.ready += self.todo.pop(0).response
+
+
+@given(st.lists(exchanges(), min_size=1, max_size=8), st.data())
+def test_each_request_meets_its_server_and_each_response_its_turn(todo: list[Exchange], data: st.DataObject) -> None:
+    world = World()
+    switch = world.switch
+    app = Server([each for each in todo if not each.claimed])
+    envoy = Server([each for each in todo if each.claimed])
+    stream = b"".join(each.request for each in todo)
+    dials = 0
+    while True:
+        app.take(world.taken("app"))
+        envoy.take(world.taken("envoy"))
+        idle = not app.ready and not app.got and switch._idle_app
+        steps = ["client"] * bool(stream and switch.reading) + ["app"] * bool(app.ready) + ["envoy"] * bool(envoy.ready)
+        if not steps:
+            break
+        if idle and world.log.count("dial app") > dials and data.draw(st.booleans()):
+            dials = world.log.count("dial app")
+            way = data.draw(st.sampled_from(["end", "reset", "408"]))
+            if way == "end":
+                switch.app_ended()
+            elif way == "reset":
+                switch.failed("app")
+            else:
+                switch.from_app(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        step = data.draw(st.sampled_from(steps))
+        size = data.draw(st.integers(1, 80))
+        if step == "client":
+            piece, stream = stream[:size], stream[size:]
+            switch.from_client(piece)
+        elif step == "app":
+            piece, app.ready = app.ready[:size], app.ready[size:]
+            switch.from_app(piece)
+        else:
+            piece, envoy.ready = envoy.ready[:size], envoy.ready[size:]
+            switch.from_envoy(piece)
+    assert (stream, app.todo, envoy.todo, app.got, envoy.got) == (b"", [], [], b"", b"")
+    assert world.sent["client"] == b"".join(each.response for each in todo)
+    assert world.reasons == []
+    assert "abort" not in world.log
+    switch.client_ended()
+    assert switch.over or world.log[-1] == "finish app"
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=20), st.data())
+def test_whatever_comes_arrives(pieces: list[bytes], data: st.DataObject) -> None:
+    """Garbage from both ends, in any order, then both ends: nothing is changed, and nothing kept."""
+    world = World(envoy_up=False)
+    switch = world.switch
+    sent: dict[str, bytes] = {"client": b"", "app": b""}
+    for piece in pieces:
+        side = data.draw(st.sampled_from(["client", "app"]))
+        sent[side] += piece
+        (switch.from_client if side == "client" else switch.from_app)(piece)
+    switch.client_ended()
+    assert world.sent["app"] == sent["client"]
+    switch.app_ended()
+    assert world.sent["client"] == sent["app"]
+    assert world.log == ["dial app", *["no envoy"] * world.log.count("no envoy"), "finish app", "finish client"]
+    assert switch.over
+
+
+# -- case by case ------------------------------------------------------------------------------------------------------
+
+
+def test_a_claimed_request_waits_for_the_responses_before_it() -> None:
+    world = World()
+    world.switch.from_client(get() + get(claimed=True) + get())
+    assert (world.sent["app"], world.sent["envoy"], world.switch.reading) == (get(), b"", False)
+    world.switch.from_app(OK)
+    assert world.sent["envoy"] == get(claimed=True)
+    assert not world.switch.reading, "what comes behind it waits for its response"
+    world.switch.from_envoy(OK)
+    assert (world.taken("app"), world.taken("client"), world.switch.reading) == (get() + get(), OK + OK, True)
+
+
+def test_without_envoy_a_claimed_request_is_the_apps() -> None:
+    world = World(envoy_up=False)
+    world.switch.from_client(get() + get(claimed=True) + get())
+    world.switch.from_app(OK)
+    assert world.sent["app"] == get() + get(claimed=True) + get()
+    assert world.switch.reading
+
+
+def test_a_body_goes_where_its_head_went() -> None:
+    world = World()
+    whole = post(b"x" * 100, claimed=True)
+    for at in range(0, len(whole), 7):
+        assert world.switch.reading
+        world.switch.from_client(whole[at : at + 7])
+    assert (world.sent["envoy"], world.sent["app"], world.switch.reading) == (whole, b"", False)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"])
+def test_what_envoy_closes_is_closed(answer: bytes) -> None:
+    world = World()
+    world.switch.from_client(get(claimed=True) + get())
+    world.switch.from_envoy(answer)
+    assert world.sent["client"] == answer
+    assert world.log == ["dial app", "dial envoy", "drop app", "drop envoy", "finish client"]
+    world.switch.from_client(get())
+    assert world.sent["app"] == b"", "a request behind the last response is nobody's"
+    world.switch.client_ended()
+    assert world.switch.over
+
+
+def test_the_clients_end_follows_the_response() -> None:
+    world = World()
+    world.switch.from_client(get(claimed=True))
+    world.switch.client_ended()
+    assert "finish envoy" not in world.log
+    world.switch.from_envoy(OK)
+    assert (world.taken("client"), world.log[-1]) == (OK, "finish app")
+
+
+def test_a_request_that_ends_early_ends_at_envoy() -> None:
+    world = World()
+    world.switch.from_client(post(b"abc", claimed=True)[:-1])
+    world.switch.client_ended()
+    assert world.log[-1] == "finish envoy"
+
+
+def test_envoy_is_lost_with_a_request() -> None:
+    world = World()
+    world.switch.from_client(get(claimed=True))
+    world.switch.envoy_ended()
+    assert world.sent["client"] == ENVOY_LOST
+    assert world.log[-1] == "finish client"
+    head, _, body = ENVOY_LOST.partition(b"\r\n\r\n")
+    assert b"content-length: %d" % len(body) in head
+    assert body.startswith(b"meshdev: ")
+
+
+def test_envoy_is_lost_within_a_response() -> None:
+    world = World()
+    world.switch.from_client(get(claimed=True))
+    world.switch.from_envoy(OK[:-1])
+    world.switch.failed("envoy")
+    assert world.log[-1] == "abort"
+
+
+def test_envoy_is_lost_between_requests() -> None:
+    world = World()
+    world.switch.from_client(get(claimed=True))
+    world.switch.from_envoy(OK)
+    world.switch.envoy_ended()
+    world.switch.from_client(get(claimed=True))
+    assert world.log == ["dial app", "dial envoy", "drop envoy", "dial envoy"]
+
+
+def test_the_apps_end_passes_where_it_saw_the_last_request() -> None:
+    world = World()
+    world.switch.from_client(get(claimed=True))
+    world.switch.from_envoy(OK)
+    world.switch.from_client(get())
+    world.switch.from_app(OK)
+    world.switch.app_ended()
+    assert world.log[-1] == "finish client"
+
+
+@pytest.mark.parametrize("late", [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n", b""])
+def test_an_idle_timer_that_did_not_see_the_last_request_is_held_back(late: bytes) -> None:
+    world = World()
+    world.switch.from_client(get(claimed=True))
+    world.switch.from_envoy(OK)
+    if late:
+        world.switch.from_app(late)
+    else:
+        world.switch.app_ended()
+    assert (world.taken("client"), world.log[-1]) == (OK, "drop app")
+    world.switch.from_client(get())
+    assert (world.sent["app"], world.log[-1]) == (get(), "dial app")
+    world.switch.from_app(OK)
+    assert world.taken("client") == OK
+
+
+def test_an_upgrade_by_envoy_ends_the_apps_side() -> None:
+    world = World()
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+    world.switch.from_client(get(claimed=True, more=b"Connection: Upgrade\r\nUpgrade: websocket\r\n") + b"early")
+    world.switch.from_envoy(switching)
+    assert world.log[-1] == "drop app"
+    world.switch.from_client(b"frame")
+    world.switch.from_envoy(b"other")
+    assert world.sent["envoy"].endswith(b"\r\n\r\nearlyframe")
+    assert world.sent["client"] == switching + b"other"
+    world.switch.client_ended()
+    world.switch.envoy_ended()
+    assert world.switch.over
+
+
+def test_what_cannot_be_followed_stays_with_the_app() -> None:
+    world = World()
+    odd = b"GET / HTTP/1.1\r\nX : 1\r\n\r\n"
+    world.switch.from_client(get() + odd + get(claimed=True))
+    assert (world.sent["app"], world.reasons) == (get() + odd + get(claimed=True), ["blank-before-colon"])
+    world.switch.from_client(get(claimed=True))
+    assert world.sent["envoy"] == b""
+
+
+def test_a_response_that_cannot_be_followed_takes_a_waiting_claim_with_it() -> None:
+    world = World()
+    world.switch.from_client(get() + get(claimed=True) + get())
+    world.switch.from_app(b"HTTP/1.0 200 OK\r\n\r\nuntil the end")
+    assert world.sent["app"] == get() + get(claimed=True) + get()
+    assert (world.reasons, world.switch.reading) == (["until-close"], True)
+
+
+def test_http2_goes_to_envoy_as_a_whole() -> None:
+    world = World()
+    world.switch.from_app(SETTINGS)
+    assert not world.switch.reading_app
+    world.switch.from_client(PREFACE[:10])
+    world.switch.from_client(PREFACE[10:] + b"frames")
+    assert world.sent == {"client": b"", "app": b"", "envoy": PREFACE + b"frames"}
+    assert world.log == ["dial app", "dial envoy", "drop app"]
+    world.switch.from_envoy(b"settings")
+    assert world.sent["client"] == b"settings"
+
+
+@pytest.mark.parametrize("world", [World(envoy_up=False), World(http2=False)], ids=["no Envoy", "not claimed"])
+def test_http2_without_envoy_is_the_apps(world: World) -> None:
+    world.switch.from_app(SETTINGS)
+    world.switch.from_client(PREFACE + b"frames")
+    assert (world.sent["app"], world.sent["client"]) == (PREFACE + b"frames", SETTINGS)
+
+
+def test_a_server_that_speaks_first_is_heard_at_once() -> None:
+    world = World()
+    world.switch.from_app(b"220 mail\r\n")
+    assert world.sent["client"] == b"220 mail\r\n"
+    world.switch.from_client(get(claimed=True))
+    assert world.sent["app"] == get(claimed=True), "nothing behind a greeting is a request"
+
+
+@pytest.mark.parametrize("first", [b"PRI", b"GET / HT", b""])
+def test_what_is_late_passes_unlooked(first: bytes) -> None:
+    world = World()
+    if first:
+        world.switch.from_client(first)
+    else:
+        world.switch.from_app(SETTINGS)
+    assert world.switch.holds
+    world.switch.late()
+    assert not world.switch.holds
+    assert (world.sent["app"], world.sent["client"]) == (first, b"" if first else SETTINGS)
+    assert world.reasons == ["head-time"]
+
+
+def test_everything_of_a_claimed_port_is_envoys() -> None:
+    world = World(whole=True)
+    world.switch.from_client(b"\0any")
+    world.switch.from_envoy(b"thing")
+    assert (world.sent["envoy"], world.sent["client"], world.log) == (b"\0any", b"thing", ["dial envoy"])
+
+
+def test_everything_of_a_claimed_port_is_the_apps_without_envoy() -> None:
+    world = World(whole=True, envoy_up=False)
+    world.switch.from_client(get(claimed=True))
+    assert (world.sent["app"], world.log) == (get(claimed=True), ["no envoy", "dial app"])
+
+
+def test_a_client_that_resets_takes_all_with_it() -> None:
+    world = World()
+    world.switch.from_client(get())
+    world.switch.failed("client")
+    assert world.log[-1] == "abort"
+
+
+def test_an_app_that_resets_under_a_request_resets_the_client() -> None:
+    world = World()
+    world.switch.from_client(get())
+    world.switch.failed("app")
+    assert world.log[-1] == "abort"

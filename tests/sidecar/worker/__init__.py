@@ -1,0 +1,1 @@
+"""Tests of the passthrough proxy between real sockets."""

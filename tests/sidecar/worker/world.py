@@ -1,0 +1,136 @@
+"""A worker between real sockets, with an app and something in place of Envoy."""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meshdev.pump.loop import Loop
+from meshdev.sidecar.passthrough.http1 import RequestHead
+from meshdev.sidecar.worker.worker import PassthroughWorker
+
+GET = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"
+CLAIMED = b"GET / HTTP/1.1\r\nHost: b\r\nA: 1\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+SECONDS = 10.0
+
+Serve = Callable[[socket.socket], None]
+
+
+@dataclass
+class Port:
+    """Requests with ``A: 1`` are claimed."""
+
+    app: tuple[str, int]
+    envoy: str = "/nowhere"
+    whole: bool = False
+    http2: bool = True
+    seen: list[bytes] = field(default_factory=list)
+
+    def claims(self, head: RequestHead) -> bool:
+        if head.target == b"/bug":
+            raise RuntimeError("a bug")
+        self.seen.append(head.raw)
+        return b"\na: 1\r\n" in head.lower
+
+
+class World:
+    """A worker in a thread, an app, and something in place of Envoy."""
+
+    def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self._folder = folder
+        self.loop = Loop()
+        self.worker = PassthroughWorker(self.loop)
+        self.listener = self._listening(socket.create_server(("127.0.0.1", 0), backlog=512))
+        self.listener.setblocking(False)
+        self._pool = stack.enter_context(ThreadPoolExecutor())
+        self._running = self._pool.submit(self.loop.run)
+
+    def start(self, app: Serve, envoy: Serve | None = None, *, whole: bool = False) -> Port:
+        port = Port(self.server(app), whole=whole)
+        if envoy is not None:
+            port.envoy = str(self._folder / "envoy")
+            sock = self._listening(socket.socket(socket.AF_UNIX))
+            sock.bind(port.envoy)
+            sock.listen()
+            self._serve(sock, envoy)
+        self.loop.post(lambda: self.worker.listen(self.listener, port))
+        return port
+
+    def server(self, serve: Serve) -> tuple[str, int]:
+        sock = self._listening(socket.create_server(("127.0.0.1", 0)))
+        self._serve(sock, serve)
+        address: tuple[str, int] = sock.getsockname()
+        return address
+
+    def client(self, address: tuple[str, int] | None = None) -> socket.socket:
+        sock = socket.create_connection(address or self.listener.getsockname(), SECONDS)
+        return self._stack.enter_context(sock)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        self.loop.post(self.worker.close)
+        self.loop.post(self.loop.stop)
+        self._running.result(SECONDS)
+        self.loop.close()
+
+    def _listening(self, sock: socket.socket) -> socket.socket:
+        return self._stack.enter_context(sock)
+
+    def _serve(self, listener: socket.socket, serve: Serve) -> None:
+        def each(sock: socket.socket) -> None:
+            with sock:
+                sock.settimeout(SECONDS)
+                with contextlib.suppress(ConnectionResetError):  # by a test that is over
+                    serve(sock)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):  # the listener was shut down: the test is over
+                while True:
+                    threading.Thread(target=each, args=listener.accept()[:1], daemon=True).start()
+
+        self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
+        threading.Thread(target=accept, daemon=True).start()
+
+
+def everything(sock: socket.socket) -> bytes:
+    """Until its end."""
+    found = bytearray()
+    while piece := sock.recv(1 << 16):
+        found += piece
+    return bytes(found)
+
+
+def exactly(sock: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size and (piece := sock.recv(size - len(found))):
+        found += piece
+    return found
+
+
+def answers(body: bytes) -> Serve:
+    """One request after the other, each with the same body."""
+
+    def serve(sock: socket.socket) -> None:
+        rest = b""
+        while piece := sock.recv(1 << 16):
+            *requests, rest = (rest + piece).split(b"\r\n\r\n")
+            sock.sendall((OK + body) * len(requests))
+
+    return serve
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
