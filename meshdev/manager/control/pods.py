@@ -188,7 +188,7 @@ class Pod:
         if self._envoy is None or self._goal is None:
             return
         if self._envoy.stream.settled:
-            self._settled, self._accepted = self._goal, self._goal.orders
+            self._accept(self._goal)
         elif (why := self._envoy.stream.refused) is not None and (new := self._goal.orders - self._accepted):
             alias, order = max(new, key=lambda each: each[1])
             if orders.get(alias) == order:
@@ -245,6 +245,11 @@ class Pod:
         self._goal = goal
         view = PodView(hello.address, goal.served, hello.probes)
         envoy.send(envoy.stream.aim(packed(resources(view, manager, [each.claim for each in self._held]))))
+        if envoy.stream.settled:  # it has all of it already, so nothing is sent, and nothing will be answered
+            self._accept(goal)
+
+    def _accept(self, goal: _Goal) -> None:
+        self._settled, self._accepted = goal, goal.orders
 
     def _redirect(self) -> None:
         if self._settled is None or self._send is None:

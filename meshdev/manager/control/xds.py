@@ -45,7 +45,8 @@ class _Watch:
     goal: Packed | None = None
     """What the last answer was sent for."""
     known: dict[str, Any] = field(default_factory=dict)
-    """Everything it may hold: only of kinds that are told as a whole."""
+    """Everything that it took since the last pruning: a request may be on its way there. What it refused is not among
+    it: sent once more, it would be refused once more."""
 
 
 class AdsStream:
@@ -89,7 +90,9 @@ class AdsStream:
             if error is not None:
                 watch.sent = None
                 if self._goal is watch.goal:
-                    self.refused, self.settled = error or "refused without a word", False
+                    self.refused, self.settled = error or "refused without a reason", False
+            elif watch.sent is not None:
+                watch.known.update(watch.sent)
         if kind not in _WHOLE:
             watch.names = names
         if watch.sent is not None and kind not in _WHOLE:
@@ -144,7 +147,6 @@ class AdsStream:
             before = watch.sent or {}
             self._expect_requests(kind, {name for name, one in resources.items() if before.get(name) != one})
         watch.nonce, watch.pending, watch.goal, watch.sent = str(self._nonce), True, self._goal, dict(resources)
-        watch.known.update(resources)
         told = tuple(resources[name] for name in sorted(resources))
         digest = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in told))
         return DiscoveryAnswer(kind, digest.hexdigest()[:16], watch.nonce, told)

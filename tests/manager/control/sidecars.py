@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -115,9 +115,8 @@ class Envoy:
         kind = answer.type_url
         found = {}
         for one in answer.resources:
-            message = _MESSAGES[kind]()
-            message.ParseFromString(one.value)
-            found[message.cluster_name if kind == ENDPOINTS else message.name] = message
+            message = MESSAGES[kind].FromString(one.value)
+            found[NAMED_BY[kind](message)] = message
         text = " ".join(json_format.MessageToJson(message, indent=None) for message in found.values())
         self.log.append(kind.rpartition(".")[2])
         if self.refuses and self.refuses in text:
@@ -160,11 +159,15 @@ class Envoy:
         return sorted(self.has[LISTENERS])
 
 
-_MESSAGES: dict[str, Any] = {
+MESSAGES: dict[str, Any] = {
     CLUSTERS: cluster_pb2.Cluster,
     ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
     LISTENERS: listener_pb2.Listener,
     ROUTES: route_pb2.RouteConfiguration,
+}
+#: What such a message is called by.
+NAMED_BY: dict[str, Callable[[Any], str]] = {
+    kind: (lambda it: it.cluster_name) if kind == ENDPOINTS else (lambda it: it.name) for kind in ORDER
 }
 
 

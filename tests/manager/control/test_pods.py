@@ -1,16 +1,34 @@
-"""One pod and the claims on it, without streams: how many are too many."""
+"""One pod and the claims on it, without streams: what is too much, what is kept, what is reported."""
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from meshdev.intercept.spec import Port
 from meshdev.manager.control.pods import HeldClaim, Pod
+from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy.claims import LiveClaim
-from meshdev.wire.agent import MAX_CLAIMED_PORTS, AgentHello, FromControl, PodPort, ProbeRelays, State, Want
-from meshdev.wire.intercepts import ProbeResult, Relay
+from meshdev.sidecar.envoy.protos import CLUSTERS
+from meshdev.wire.agent import (
+    MAX_CLAIMED_PORTS,
+    MAX_PORTS,
+    AgentHello,
+    FromControl,
+    Listen,
+    PodPort,
+    ProbeRelays,
+    State,
+    Want,
+)
+from meshdev.wire.intercepts import ProbeResult, Relay, Report, ReturnPath
+from meshdev.wire.modes import PROXY
 from tests.manager.claims import spec
 
 MANAGER = IPv4Address("10.244.0.9")
+HELLO = AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7"))
 
 
 def held(number: int, ports: range) -> HeldClaim:
@@ -23,7 +41,7 @@ def held(number: int, ports: range) -> HeldClaim:
 def joined(said: list[FromControl]) -> Pod:
     """A pod whose agent and Envoy are there."""
     pod = Pod()
-    pod.agent_connected(AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7")), said.append)
+    pod.agent_connected(HELLO, said.append)
     pod.agent_reported(State())
     pod.envoy_connected(lambda _: None)
     return pod
@@ -78,3 +96,147 @@ def test_a_large_state_is_gone_through_once_for_all_claims() -> None:
     assert Searched.times == 1
     pod.agent_disconnected()
     assert [report.return_path for _, report in pod.reports(claims)] == ["untried"] * 60
+
+
+# An agent that comes again while Envoy serves
+
+
+def served(said: list[FromControl], claims: list[HeldClaim]) -> tuple[Pod, AdsStream, list[DiscoveryAnswer]]:
+    """A pod that has redirected the ports of *claims*; its Envoy has asked for nothing yet."""
+    pod, answers = Pod(), list[DiscoveryAnswer]()
+    pod.agent_connected(HELLO, said.append)
+    stream = pod.envoy_connected(answers.extend)
+    pod.follow(claims, MANAGER, settling=False)
+    (want,) = (each for each in said if isinstance(each, Want))
+    pod.agent_reported(Listen({each.port: 15800 + at for at, each in enumerate(want.ports)}))
+    pod.agent_reported(State(tuple(each.port for each in want.ports)))
+    stream.on_request(CLUSTERS, frozenset(), "", None)
+    pod.follow(claims, MANAGER, settling=False)
+    return pod, stream, answers
+
+
+def test_envoy_is_served_nothing_new_before_the_agent_says_where_it_listens() -> None:
+    """Else what is redirected still would lead to listeners that are taken away."""
+    said: list[FromControl] = []
+    claims = [held(1, range(8000, 8002))]
+    pod, _, answers = served(said, claims)
+    assert answers
+    answers.clear()
+    pod.agent_disconnected()
+    pod.agent_connected(HELLO, said.append)
+    pod.agent_reported(State((PodPort(8000), PodPort(7777))))
+    pod.follow([*claims, held(2, range(9000, 9001))], MANAGER, settling=False)
+    assert answers == []
+    pod.agent_reported(Listen({PodPort(9000): 15900}))
+    pod.follow([*claims, held(2, range(9000, 9001))], MANAGER, settling=False)
+    assert answers == [], "7777 is redirected, and nobody knows where to"
+    pod.agent_reported(State((PodPort(8000),)))
+    pod.follow([*claims, held(2, range(9000, 9001))], MANAGER, settling=False)
+    assert pod.listens_after(Listen({})).ports == {PodPort(9000): 15900, PodPort(8000): 15800, PodPort(8001): 15801}
+
+
+PORTS = st.integers(1, 12).map(PodPort)
+LISTENS = st.dictionaries(PORTS, st.integers(15800, 15806), max_size=6)
+
+
+@given(st.lists(LISTENS, max_size=6))
+def test_listeners_are_kept_unless_their_number_is_anothers_now(messages: list[dict[PodPort, int]]) -> None:
+    pod = Pod()
+    pod.agent_connected(HELLO, lambda _: None)
+    expected: dict[PodPort, int] = {}
+    for ports in messages:
+        pod.agent_reported(Listen(ports))
+        kept = {port: number for port, number in expected.items() if number not in ports.values()}
+        expected = kept | ports
+        assert pod.listens_after(Listen({})).ports == expected
+
+
+def test_listeners_are_bounded_and_the_newest_count() -> None:
+    pod = joined([])
+    pod.agent_reported(Listen({PodPort(port): port for port in range(1, MAX_PORTS + 1)}))
+    newer = {PodPort(port): port for port in range(10_000, 10_010)}
+    ports = pod.listens_after(Listen(newer)).ports
+    assert len(ports) == MAX_PORTS
+    assert ports.items() >= newer.items()
+
+
+# What is reported
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ((), "untried"),
+        (("open",), "untried"),
+        (("open", "open"), "open"),
+        (("open", "refused"), "refused"),
+        (("open", "silent"), "silent"),
+        (("silent",), "silent"),
+        (("refused", "silent"), "silent"),
+    ],
+)
+def test_the_worst_return_path_is_reported(results: tuple[ProbeResult, ...], expected: ReturnPath) -> None:
+    pod = joined([])
+    claim = held(1, range(8000, 8002))
+    pod.follow([claim], MANAGER, settling=False)
+    pod.agent_reported(State(return_paths=tuple(zip((20100, 20101), results, strict=False))))
+    assert [report.return_path for _, report in pod.reports([claim])] == [expected]
+
+
+def test_without_a_tcp_port_there_is_no_return_path_to_report() -> None:
+    pod = joined([])
+    one = spec("v", Port(9090, "udp", 1), mode=PROXY)
+    claim = HeldClaim("1" * 32, LiveClaim(one, "ann", (Relay(9090, "udp", 20001),), frozenset()), False, 1)
+    pod.follow([claim], MANAGER, settling=False)
+    pod.agent_reported(State(return_paths=((20001, "open"),)))
+    assert [report.return_path for _, report in pod.reports([claim])] == ["untried"]
+
+
+def test_a_report_is_made_once_until_something_changes() -> None:
+    pod = joined([])
+    claim = held(1, range(8000, 8001))
+    pod.follow([claim], MANAGER, settling=False)
+    assert [alias for alias, _ in pod.reports([claim])] == [claim.alias]
+    assert list(pod.reports([claim])) == []
+    pod.agent_reported(State(older=((PodPort(8000), 2), (PodPort(9), 5))))
+    ((_, report),) = pod.reports([claim])
+    assert report.counts.older == 2
+    assert list(pod.reported()) == [(claim.alias, report)]
+
+
+def test_ports_without_a_listener_are_named_and_count_as_done() -> None:
+    said: list[FromControl] = []
+    claims = [held(1, range(8000, 8002))]
+    pod, _, _ = served(said, claims)
+    pod.agent_reported(State((PodPort(8000),), held_back=((PodPort(8001), "no-listener"),)))
+    ((_, report),) = pod.reports(claims)
+    assert (report.pending, report.text) == (("8001",), "8001: no-listener")
+
+
+def test_without_an_agent_that_came_there_is_nothing_to_report() -> None:
+    pod = Pod()
+    pod.envoy_connected(lambda _: None)
+    claim = held(1, range(8000, 8001))
+    pod.follow([claim], MANAGER, settling=False)
+    assert list(pod.reports([claim])) == []
+    assert list(pod.last_reports()) == []
+
+
+def test_last_reports_are_made_once() -> None:
+    pod = joined([])
+    claim = held(1, range(8000, 8001))
+    pod.follow([claim], MANAGER, settling=False)
+    assert len(list(pod.reports([claim]))) == 1
+    assert list(pod.last_reports()) == [(claim.alias, Report(claim.claim.spec.id, "b-1", "gone"))]
+    assert list(pod.last_reports()) == []
+
+
+def test_an_envoy_that_another_one_has_replaced_may_go() -> None:
+    pod = joined([])
+    first = pod.envoy_connected(lambda _: None)
+    second = pod.envoy_connected(lambda _: None)
+    pod.envoy_disconnected(first)
+    pod.agent_disconnected()
+    assert not pod.disconnected
+    pod.envoy_disconnected(second)
+    assert pod.disconnected

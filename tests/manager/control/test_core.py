@@ -1,0 +1,291 @@
+"""Control's core: who reaches whom, in whatever order claims and sidecars come. No gRPC, no socket, no clock."""
+
+import pytest
+
+from meshdev.intercept.spec import Port
+from meshdev.manager.control import core as core_module
+from meshdev.manager.control.budget import Refused
+from meshdev.manager.control.core import ADDRESS_SECONDS, PRUNE_SECONDS, REJOIN_SECONDS, SETTLE_SECONDS
+from meshdev.sidecar.envoy.protos import LISTENERS
+from meshdev.wire.agent import AgentHello, PodPort
+from meshdev.wire.counts import Counts
+from meshdev.wire.intercepts import AgentKeys
+from meshdev.wire.manager import Allow, PodReport, Withdrawn
+from meshdev.wire.modes import PROXY
+from tests.manager.claims import HTTP, spec
+from tests.manager.control.world import MANAGER, SidecarPod, World, alias, claimed, key, unreadable
+
+A, B = spec("a"), spec("b", value="2")
+
+
+@pytest.fixture
+def world() -> World:
+    """A tunnel container without claims; time to settle is over."""
+    made = World()
+    made.connect_tunnel()
+    made.wait(REJOIN_SECONDS + 1)
+    return made
+
+
+def joined(world: World, name: str = "b-1") -> SidecarPod:
+    pod = world.pod(name)
+    pod.connect_agent()
+    pod.connect_envoy()
+    world.settle()
+    return pod
+
+
+# A claim and a sidecar
+
+
+def test_a_claim_goes_from_wanted_to_acked_step_by_step(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = world.pod("b-1")
+    pod.connect_agent()
+    assert world.states(A) == {"b-1": "joined"}
+    world.settle()
+    assert (pod.wants(), pod.redirects()) == (["8080"], []), "without Envoy nothing is redirected"
+    pod.connect_envoy()
+    world.settle()
+    assert (pod.redirects(), pod.serves(A), world.states(A)) == (["8080"], True, {"b-1": "acked"})
+    assert world.allowed(20000) == {pod.address}
+    assert pod.probes is not None
+    assert (pod.probes.relays, pod.probes.address) == ((20000,), MANAGER)
+
+
+def test_a_withdrawn_claim_leaves_nothing_but_a_listener(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    world.hear(Withdrawn(alias(A)))
+    world.settle()
+    assert (pod.wants(), pod.redirects(), pod.serves(A)) == ([], [], False)
+    assert world.states(A) == {"b-1": "gone"}
+    assert pod.knows(A), "requests may be on their way to its cluster"
+    world.wait(PRUNE_SECONDS)
+    assert not pod.knows(A)
+    assert pod.has[LISTENERS], "its listener stays: kept-alive connections go on"
+
+
+def test_what_one_claim_does_not_want_any_more_another_one_keeps(world: World) -> None:
+    world.claim(A, "b-1")
+    world.claim(B, "b-1", first=20010)
+    pod = joined(world)
+    world.hear(Withdrawn(alias(A)))
+    world.wait(PRUNE_SECONDS)
+    assert (pod.redirects(), pod.serves(A), pod.serves(B)) == (["8080"], False, True)
+    assert (world.states(A), world.states(B)) == ({"b-1": "gone"}, {"b-1": "acked"})
+
+
+def test_a_changed_claim_is_acked_again(world: World) -> None:
+    world.claim(A, "b-1", up=False)
+    joined(world)
+    assert world.reports(A)["b-1"].up == 0
+    world.hear(claimed(A))
+    assert world.states(A) == {"b-1": "joined"}
+    world.settle()
+    report = world.reports(A)["b-1"]
+    assert (report.state, report.up) == ("acked", 1)
+
+
+def test_the_same_claim_again_changes_nothing(world: World) -> None:
+    world.claim(A, "b-1")
+    joined(world)
+    world.tunnel.clear()
+    world.claim(A, "b-1")
+    assert world.tunnel == {}
+
+
+def test_a_claim_that_cannot_be_read_is_as_one_that_is_withdrawn(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    world.hear(unreadable(A))
+    world.settle()
+    assert (pod.wants(), world.states(A)) == ([], {"b-1": "gone"})
+
+
+def test_a_pod_that_is_left_out_serves_the_others_claims(world: World) -> None:
+    world.claim(A, "b-1", excluded=("b-1",))
+    world.claim(B, "b-1", first=20010)
+    pod = joined(world)
+    assert (pod.serves(A), pod.serves(B)) == (False, True)
+    assert (world.states(A), world.states(B)) == ({}, {"b-1": "acked"})
+    world.claim(A, "b-1")
+    world.settle()
+    assert world.states(A) == {"b-1": "acked"}
+
+
+def test_an_id_that_two_sessions_claim_is_the_first_ones(world: World) -> None:
+    world.claim(A, "b-1")
+    other = claimed(spec("a", Port(9999, "tcp", 1)), 20010)
+    second = "f" * 32
+    world.hear(type(other)(second, other.spec, "eve", other.relays, other.up), AgentKeys(second, 0, (key("b-1"),)))
+    pod = joined(world)
+    assert pod.wants() == ["8080"]
+    world.hear(Withdrawn(alias(A)))
+    world.settle()
+    assert pod.wants() == ["9999"]
+
+
+def test_an_envoy_that_refuses_the_newest_claim_keeps_the_others(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.refuses = B.id.encode()
+    world.claim(B, "b-1", first=20010)
+    world.settle()
+    assert (world.states(A), world.states(B)) == ({"b-1": "acked"}, {"b-1": "nacked"})
+    assert world.reports(B)["b-1"].text == "refused"
+    assert (pod.serves(A), pod.redirects()) == (True, ["8080"])
+    pod.refuses = b""
+    world.claim(B, "b-1", first=20010, up=False)
+    world.settle()
+    assert world.states(B) == {"b-1": "acked"}
+
+
+# Who comes and goes
+
+
+def test_an_agent_that_comes_again_is_told_all_again(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.disconnect_agent()
+    assert world.states(A) == {"b-1": "joined"}
+    pod.connect_agent()
+    world.settle()
+    assert (pod.wants(), pod.redirects(), world.states(A)) == (["8080"], ["8080"], {"b-1": "acked"})
+
+
+def test_an_envoy_that_comes_again_is_served_all_again(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.disconnect_envoy()
+    pod.connect_envoy()
+    world.settle()
+    assert (pod.serves(A), world.states(A)) == (True, {"b-1": "acked"})
+
+
+def test_a_pod_without_both_is_gone(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.disconnect_agent()
+    pod.disconnect_envoy()
+    assert world.states(A) == {"b-1": "gone"}
+    assert list(world.core.pods()) == []
+    assert world.allowed(20000) == {pod.address}, "its routes may outlive its stream"
+    world.wait(ADDRESS_SECONDS)
+    assert world.allowed(20000) == set()
+
+
+def test_relays_are_open_to_the_pods_that_a_claim_names_and_no_others(world: World) -> None:
+    world.claim(A, "b-1", "b-2")
+    world.claim(B, "b-2", first=20010)
+    one, two = joined(world, "b-1"), joined(world, "b-2")
+    assert (world.allowed(20000), world.allowed(20010)) == ({one.address, two.address}, {two.address})
+    world.hear(AgentKeys(alias(A), 0, (key("b-1"),)))
+    assert world.allowed(20000) == {one.address}
+    world.hear(AgentKeys(alias(A), 3, (key("b-2"),)))
+    assert world.allowed(20000) == {one.address, two.address}, "in another part"
+
+
+def test_names_of_a_claim_that_is_not_there_are_nothing(world: World) -> None:
+    world.hear(AgentKeys(alias(A), 0, (key("b-1"),)))
+    assert world.core.claimed() == set()
+    world.hear(Withdrawn(alias(A)))
+    assert world.tunnel == {}
+
+
+def test_a_token_is_one_pods(world: World) -> None:
+    pod = joined(world)
+    with pytest.raises(Refused, match="another pod"):
+        world.core.agent_connected(key("b-1"), AgentHello("x", "uid-x", "default", pod.address), lambda _: None)
+    with pytest.raises(Refused, match="another pod"):
+        world.core.envoy_connected(key("b-1"), "uid-x", pod.address, lambda _: None)
+
+
+def test_too_many_that_nobody_claims_are_refused_and_claimed_ones_are_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_module, "MAX_WAITING", 2)
+    joined(world, "x-1"), joined(world, "x-2")
+    with pytest.raises(Refused, match="no more sidecars"):
+        world.pod("x-3").connect_agent()
+    world.claim(A, "b-1")
+    joined(world, "b-1")
+    assert world.states(A) == {"b-1": "acked"}
+
+
+def test_a_sidecar_without_room_is_forgotten_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshdev.manager.control.budget.MAX_TOTAL", 0)
+    pod = world.pod("b-1")
+    pod.connect_envoy()
+    pod.disconnect_envoy()
+    assert list(world.core.pods()) == []
+    world.claim(A, "b-1")
+    pod.connect_agent()
+    with pytest.raises(Refused):
+        pod.report(older=((PodPort(1), 1),))
+    pod.disconnect_agent()
+    assert list(world.core.pods()) == []
+
+
+# The tunnel container
+
+
+def test_nothing_is_decided_before_all_claims_are_known() -> None:
+    world = World()
+    pod = joined(world)
+    world.wait(SETTLE_SECONDS)
+    assert (pod.want, world.tunnel) == (None, {})
+
+
+def test_no_sidecar_is_told_that_nobody_wants_it_while_claims_may_come() -> None:
+    world = World()
+    pod = joined(world)
+    world.connect_tunnel()
+    world.wait(SETTLE_SECONDS - 0.1)
+    assert pod.want is None
+    world.wait(0.2)
+    assert (pod.want is not None, pod.wants()) == (True, [])
+
+
+def test_who_was_allowed_stays_so_until_all_had_time_to_come_again() -> None:
+    world = World()
+    world.connect_tunnel(claimed(A))
+    world.hear(AgentKeys(alias(A), 0, (key("b-1"),)))
+    assert world.tunnel["allow 20000"] == Allow(20000, (), True)
+    world.wait(REJOIN_SECONDS + 0.1)
+    assert world.tunnel["allow 20000"] == Allow(20000, (), False)
+
+
+def test_a_tunnel_container_that_begins_anew_gets_everything(world: World) -> None:
+    world.claim(A, "b-1")
+    joined(world)
+    before = dict(world.tunnel)
+    world.connect_tunnel(claimed(A), AgentKeys(alias(A), 0, (key("b-1"),)))
+    assert {name for name in world.tunnel if name in before} == before.keys()
+    assert {name: one for name, one in world.tunnel.items() if isinstance(one, PodReport)} == {
+        name: one for name, one in before.items() if isinstance(one, PodReport)
+    }
+
+
+def test_claims_that_a_new_tunnel_container_does_not_have_are_over(world: World) -> None:
+    world.claim(A, "b-1")
+    world.claim(B, "b-1", first=20010)
+    pod = joined(world)
+    world.connect_tunnel(claimed(B, 20010), AgentKeys(alias(B), 0, (key("b-1"),)))
+    world.wait(PRUNE_SECONDS)
+    assert (pod.serves(A), pod.serves(B)) == (False, True)
+    assert "allow 20000" not in dict(world.core.snapshot())
+
+
+def test_counts_of_requests_are_the_claims_and_of_bytes_whose_port_it_is(world: World) -> None:
+    raw = spec("c", HTTP, Port(7000, "tcp", 1), mode=PROXY)
+    world.claim(A, "b-1")
+    world.claim(raw, "b-1", first=20010)
+    pod = joined(world)
+    port = PodPort(7000)
+    pod.report(
+        intercepts=((A.id, Counts(5)), (raw.id, Counts(1))), flows=((port, Counts(2, 0, 1)),), older=((port, 3),)
+    )
+    assert world.reports(A)["b-1"].counts.matched == 5
+    found = world.reports(raw)["b-1"].counts
+    assert (found.matched, found.errors, found.older) == (3, 1, 3)

@@ -1,0 +1,165 @@
+"""Control's core against a model: whatever comes in which order and however late, it ends where the model says."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshdev.intercept.spec import Port, Spec
+from meshdev.manager.control.core import ADDRESS_SECONDS, REJOIN_SECONDS
+from meshdev.wire.intercepts import AgentKeys
+from meshdev.wire.manager import Claimed, Withdrawn
+from meshdev.wire.modes import PROXY
+from tests.manager.claims import HTTP, spec
+from tests.manager.control.world import World, alias, claimed, key
+
+PODS = ("b-1", "b-2", "c-1")
+CLAIMS = (spec("a"), spec("b", value="2"), spec("c", HTTP, Port(7000, "tcp", 1), mode=PROXY))
+RELAYS = {one.id: 20000 + 10 * number for number, one in enumerate(CLAIMS)}
+
+
+@dataclass
+class Model:
+    """What is true now, without any history but who has agreed with whom."""
+
+    claims: dict[str, bool] = field(default_factory=dict)
+    named: dict[str, frozenset[str]] = field(default_factory=dict)
+    excluded: dict[str, frozenset[str]] = field(default_factory=dict)
+    agents: set[str] = field(default_factory=set)
+    envoys: set[str] = field(default_factory=set)
+    greeted: set[str] = field(default_factory=set)
+    """Pods that have said who they are."""
+
+    def of(self, pod: str) -> list[Spec]:
+        """The claims that a pod serves."""
+        return [
+            one
+            for one in CLAIMS
+            if one.id in self.claims
+            and pod in self.named.get(one.id, ())
+            and not (pod in self.excluded[one.id] and pod in self.greeted)
+        ]
+
+    def forget_gone(self) -> None:
+        self.greeted &= self.agents | self.envoys
+
+
+Step = tuple[str, int, object]
+NAMES = st.frozensets(st.sampled_from(PODS))
+STEPS = st.one_of(
+    st.tuples(st.just("claim"), st.integers(0, 2), st.tuples(st.booleans(), NAMES)),
+    st.tuples(st.just("name"), st.integers(0, 2), NAMES),
+    st.tuples(st.just("withdraw"), st.integers(0, 2), st.none()),
+    st.tuples(st.just("agent"), st.integers(0, 2), st.none()),
+    st.tuples(st.just("envoy"), st.integers(0, 2), st.none()),
+    st.tuples(st.just("tunnel"), st.just(0), st.none()),
+    st.tuples(st.just("step"), st.integers(0, 2), st.integers(1, 6)),
+    st.tuples(st.just("wait"), st.just(0), st.sampled_from((0.1, 4.0, 11.0))),
+)
+
+
+class Run:
+    def __init__(self) -> None:
+        self.world, self.model = World(), Model()
+        self.world.connect_tunnel()
+
+    def do(self, what: str, number: int, more: object) -> None:
+        getattr(self, f"_{what}")(number, more)
+
+    def _claim(self, number: int, more: tuple[bool, frozenset[str]]) -> None:
+        one, (up, excluded) = CLAIMS[number], more
+        self.model.claims[one.id] = up
+        self.model.excluded[one.id] = excluded
+        self.world.hear(self._message(one))
+
+    def _message(self, one: Spec) -> Claimed:
+        up, excluded = self.model.claims[one.id], self.model.excluded[one.id]
+        return replace(claimed(one, RELAYS[one.id], up=up), excluded=tuple(sorted(excluded)))
+
+    def _name(self, number: int, names: frozenset[str]) -> None:
+        one = CLAIMS[number]
+        if one.id in self.model.claims:
+            self.model.named[one.id] = names
+        self.world.hear(self._names(one, names))
+
+    @staticmethod
+    def _names(one: Spec, names: Iterable[str]) -> AgentKeys:
+        return AgentKeys(alias(one), 0, tuple(sorted(map(key, names))))
+
+    def _withdraw(self, number: int, _: object) -> None:
+        one = CLAIMS[number]
+        for each in (self.model.claims, self.model.named, self.model.excluded):
+            each.pop(one.id, None)
+        self.world.hear(Withdrawn(alias(one)))
+
+    def _agent(self, number: int, _: object) -> None:
+        name = PODS[number]
+        if name in self.model.agents:
+            self.world.pod(name).disconnect_agent()
+        else:
+            self.world.pod(name).connect_agent()
+            self.model.greeted.add(name)
+        self.model.agents ^= {name}
+        self.model.forget_gone()
+
+    def _envoy(self, number: int, _: object) -> None:
+        name = PODS[number]
+        if name in self.model.envoys:
+            self.world.pod(name).disconnect_envoy()
+        else:
+            self.world.pod(name).connect_envoy()
+        self.model.envoys ^= {name}
+        self.model.forget_gone()
+
+    def _tunnel(self, *_: object) -> None:
+        """The tunnel container is another one, and has the same claims."""
+        there = [one for one in CLAIMS if one.id in self.model.claims]
+        names = [self._names(one, self.model.named[one.id]) for one in there if one.id in self.model.named]
+        self.world.connect_tunnel(*map(self._message, there), *names)
+
+    def _step(self, number: int, times: int) -> None:
+        for _ in range(times):
+            self.world.pod(PODS[number]).step()
+
+    def _wait(self, _: int, seconds: float) -> None:
+        self.world.wait(seconds)
+
+    def check(self) -> None:
+        world, model = self.world, self.model
+        world.wait(REJOIN_SECONDS + ADDRESS_SECONDS)
+        for name in PODS:
+            self._check_pod(name, model.of(name))
+        for one in CLAIMS:
+            if one.id in model.claims:
+                reached = {world.pod(name).address for name in model.named.get(one.id, ()) if name in model.envoys}
+                assert world.allowed(RELAYS[one.id]) == reached
+            there = {pod: state for pod, state in world.states(one).items() if state != "gone"}
+            assert there == {
+                name: "acked" if {name} <= model.agents & model.envoys else "joined"
+                for name in model.greeted
+                if one in model.of(name)
+            }
+
+    def _check_pod(self, name: str, serves: list[Spec]) -> None:
+        pod = self.world.pod(name)
+        ports = sorted({str(port.remote) for one in serves for port in one.ports}, key=int)
+        if name in self.model.agents:
+            assert pod.wants() == ports
+            if name in self.model.envoys:
+                assert pod.redirects() == ports
+        if {name} <= self.model.agents & self.model.envoys:
+            for one in CLAIMS:
+                assert pod.knows(one) == (one in serves), "clusters of former claims are pruned"
+                assert pod.serves(one) == (one in serves)
+        others = [each for each in self.world.core.pods() if each.name == name]
+        assert len(others) == (name in self.model.greeted)
+
+
+@given(st.lists(STEPS, min_size=10, max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_it_ends_where_the_model_says(steps: list[Step]) -> None:
+    run = Run()
+    for step in steps:
+        run.do(*step)
+    run.check()
