@@ -23,7 +23,7 @@ AT_ONCE: Final = 8
 #: Between two tries, in seconds: from the first to the longest, each within its half and its one and a half.
 FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
-#: By which factor pauses grow. Nobody tells when a container that starts will answer: with the smaller one a pause is
+#: By which factor pauses grow. Nobody knows when a container that starts will answer: with the smaller one a pause is
 #: 0.1 s and a tenth of the time that has passed. A try takes 10 ms of everybody's API server: all together are no more
 #: than so many a second.
 _GROWTH: Final = 2.0

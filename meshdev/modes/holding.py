@@ -6,7 +6,7 @@ What is put into the cluster, and what takes it back, also when the session is k
 what                  undone by the session                           undone without it
 ====================  ==============================================  =========================================
 Lease                 deleted                                         expires, then any session deletes it
-claim at the manager  withdrawn; every pod says that it let go        gone 10 s after the tunnel
+claim at the manager  withdrawn; every pod reports it let go          gone 10 s after the tunnel
 sidecar, ephemeral    ends 30 s after the last claim                  the same
 sidecar, patched      taken out of the template by the last session   idles; by the next session that leaves
 ====================  ==============================================  =========================================
@@ -113,7 +113,7 @@ class Holding:
                 pods.proven = True
                 self._publish(replace(self._state.value, proven=True))
                 await claim.proven()
-                # The Lease says so first: who lists intercepts afterwards is shown the same as who made this one.
+                # The Lease first: who lists intercepts afterwards sees the same as who made this one.
                 await renewal.written()
                 self._publish(replace(self._state.value, up=True))
                 self._report_up()
@@ -127,7 +127,7 @@ class Holding:
         self._state.publish(replace(state, pods=self._pods.state(state.local_up, self._plan.spec.ports)))
 
     async def _keep_published(self) -> None:
-        """Publish what is so: soon after something was heard, and when time makes it so."""
+        """Publish the state soon after a report came in, and as time changes it."""
         while True:
             await first_of(self._outdated, _LOOK_SECONDS)
             self._outdated.clear()
@@ -166,7 +166,7 @@ class Holding:
             yield await _acquired(taking, taken)
 
     async def _unpatch(self) -> None:
-        """Whoever leaves last has to, whichever way this one had entered."""
+        """Whoever leaves last has to, by whichever strategy this one had joined."""
         api, workload = self._link.api, self._plan.spec.workload
         if await patch.leave(api, self._plan.resolved, lambda: leases.anyone_on(api, workload, self._observer)):
             log.info("the template of %s in %s is as before", workload, workload.namespace)
@@ -285,7 +285,7 @@ class Holding:
         self._progress.step("route", f"{match.text(plan.spec.match)} → this machine")
 
     async def _follow(self) -> None:
-        """What goes wrong later is shown; nothing of it ends the intercept."""
+        """What goes wrong later becomes a note; nothing of it ends the intercept."""
         while True:
             if error := self._pods.trouble():
                 self._note(error.message)
@@ -329,7 +329,7 @@ async def _awaited(step: Awaitable[object]) -> None:
 
 
 async def _acquired(making: Coroutine[Any, Any, T], keep: Callable[[T], None]) -> T:
-    """What *making* gives, shown to *keep*. A cancellation waits for it: what was made must be known."""
+    """What *making* gives, handed to *keep*. A cancellation waits for it: what was made must be known."""
     task = asyncio.ensure_future(making)
     try:
         made = await asyncio.shield(task)

@@ -25,7 +25,7 @@ from meshdev.sidecar.join import patch
 CREDENTIALS_SECONDS: Final = 30.0
 #: Who takes over deletes first and creates then; that takes milliseconds.
 SUCCESSOR_SECONDS: Final = 1.0
-#: How often the Lease is compared with what there is to say.
+#: How often the Lease is compared with the state.
 _LOOK_SECONDS: Final = 1.0
 _WRITTEN_SECONDS: Final = 8.0
 #: How often pods that report are compared with those that there are, and that after a list that failed.
@@ -36,7 +36,7 @@ OnError = Callable[[MeshdevError], None]
 
 
 class Renewal:
-    """Keeps one Lease alive by :meth:`run`, and says in it what *state* says."""
+    """Keeps one Lease alive by :meth:`run`, and writes *state* into it."""
 
     def __init__(self, api: KubeApi, held: Held, state: Published[InterceptState], on_error: OnError) -> None:
         self._api = api
@@ -47,7 +47,7 @@ class Renewal:
         self._written = asyncio.Event()
 
     async def run(self) -> None:
-        """Renewed in time, at once when it says something new. Raises LostError; tells all else and tries again."""
+        """Renew it in time, and write a new status at once. Raises LostError; logs all else and tries again."""
         written: LeaseStatus | None = None
         last = _now()
         while True:
@@ -69,7 +69,7 @@ class Renewal:
             self._soon.clear()
 
     async def written(self) -> None:
-        """Return when the Lease says what is so now, or when that takes too long."""
+        """Return when the Lease has the current state, or when that takes too long."""
         self._written.clear()
         self._soon.set()
         await first_of(self._written, _WRITTEN_SECONDS)
@@ -101,7 +101,7 @@ async def first_of(event: asyncio.Event, seconds: float) -> None:
 async def watch_lease(
     api: KubeApi, held: Held, observer: Observer, note: Callable[[str], None], on_error: OnError
 ) -> None:
-    """Raises LostError when it is over: taken over, deleted, or another one was first. Says who has it, or why.
+    """Raises LostError when it is taken over, deleted, or another one was first; the error names who has it, or why.
 
     *observer* sees everything that changes, so that whoever leaves later knows which others are renewed.
     """

@@ -12,7 +12,7 @@ from meshdev.wire.session_intercepts import LocalPort
 
 
 class ProgressReporter(Protocol):
-    """Whoever waits for the intercept hears how far it is."""
+    """Reports progress to whoever waits for the intercept."""
 
     def step(self, name: str, text: str) -> None:
         """A step is done."""
@@ -25,7 +25,7 @@ class ProgressReporter(Protocol):
 
 
 class Claim(Protocol):
-    """An intercept at the manager, with the way from there to programs of this machine."""
+    """An intercept at the manager, with the return path from there to programs of this machine."""
 
     async def ready(self) -> None:
         """Return when the manager has relays for it and this machine lets in what they bring.
@@ -34,7 +34,7 @@ class Claim(Protocol):
         """
 
     async def proven(self) -> None:
-        """The whole way was seen to work: from now on a program that does not listen is refused by the kernel."""
+        """The return path works: from now on the kernel refuses connections where no program listens."""
 
     def agents(self, keys: Collection[str]) -> None:
         """It reaches the agents with these keys (the sha256 of each one's token), all of them and no others."""
@@ -83,5 +83,5 @@ class Link(Protocol):
 
         *looked* gets the local programs in the order of the spec's ports, now and when one starts or stops.
 
-        When the context is left the claim is withdrawn, and each pod that can be reached has said that it let go.
+        When the context is left the claim is withdrawn, and each pod that can be reached has reported that it let go.
         """

@@ -1,4 +1,4 @@
-"""All pods of one intercept: what the API server and their sidecars say together. Pure; the clock is an argument."""
+"""All pods of one intercept: what the API server and their sidecars report together. Pure; the clock is an argument."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,11 +14,11 @@ from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import MAX_EXCLUDED, Report
 from meshdev.wire.session_intercepts import PendingListener
 
-#: A sidecar that runs is at the manager within a second. The API server says up to 2.4 s late that it runs.
+#: A sidecar that runs is at the manager within a second. The API server shows up to 2.4 s late that it runs.
 MANAGER_SECONDS: Final = 4.0
 #: Where a sidecar of a former manager is in the pod, too, ours waits for it to leave (sidecar.agent.firewall).
 FORMER_SECONDS: Final = 100.0
-#: A pod that said that the relay does not answer may say otherwise for so long: it asks again each second.
+#: A pod that reported that the relay does not answer may still reach it within this time: it probes each second.
 SILENT_SECONDS: Final = 4.0
 #: An agent whose token cannot be fetched: it was tried several times by then.
 TOKEN_SECONDS: Final = 12.0
@@ -34,7 +34,7 @@ class Pods:
     """The replicas that count are those that are ready and stay; until there is one, all that stay."""
 
     def __init__(self, clock: Callable[[], float], manager: str, workload: str, *, tcp: bool) -> None:
-        """Sidecars are for *manager* and *workload* (its uid); *tcp*: there are relays whose way can be tried."""
+        """Sidecars are for *manager* and *workload* (its uid); *tcp*: its relays' return path can be probed."""
         self._clock = clock
         self._manager = manager
         self._workload = workload
@@ -46,11 +46,11 @@ class Pods:
         self._since: dict[tuple[str, str], float] = {}
         self._without_listener: dict[tuple[str, str], float] = {}  # (pod, port): since when nothing listens there
         self._served: set[str] = set()  # pods that had a listener on every port
-        self._known = False  # whether the watch tells what there is
+        self._known = False  # whether the watch is current
         self._outside: dict[str, float] = {}
         self._left: dict[str, None] = {}
         self.proven = False
-        """Set once the intercept is up: from then on a program that does not listen is no fault of the way."""
+        """Set once the intercept is up: from then on a program that does not listen is no fault of the return path."""
 
     def watched(self, replicas: Mapping[str, Replica]) -> None:
         """The pods as they are now, by uid."""
@@ -67,7 +67,7 @@ class Pods:
         self._unknown = pods
 
     def reported(self, report: Report) -> None:
-        """A sidecar's word. What a pod has counted stays counted when its Envoy begins anew, or it goes."""
+        """A sidecar's report. What a pod has counted stays counted when its Envoy begins anew, or it goes."""
         before = self._reports.pop(report.pod, None)
         if before is not None and (report.state == "gone" or report.counts.matched < before.counts.matched):
             self._gone += replace(before.counts, older=0)
@@ -156,7 +156,7 @@ class Pods:
         return reasons[0] if reasons else None
 
     def suspects(self) -> tuple[str, ...]:
-        """Pods that report and are none of its own, as far as the watch tells: one that died silently tells nothing of
+        """Pods that report and are none of its own, as far as the watch shows: one that died silently does not show
         new ones. Look for them in a list that begins now, and call :meth:`listed`."""
         if not self._known:
             return ()
@@ -166,7 +166,7 @@ class Pods:
         return tuple(name for name in late if name not in self._left)
 
     def listed(self, replicas: Mapping[str, Replica], suspects: Sequence[str]) -> None:
-        """The pods that there are, by uid, listed after *suspects* were told: those of them that are not in it left."""
+        """The existing pods, by uid, listed after :meth:`suspects` named *suspects*: those that are not in it left."""
         self.watched(replicas)
         self._left.update((name, None) for name in suspects if name not in self._own())
 
@@ -283,18 +283,18 @@ class Pods:
                 others = [each.name for each in replica.sidecars if each.name != sidecar.name]
                 log = _log(replica, sidecar)
                 error = InterceptError(
-                    f"{where} runs and does not reach the manager at {self._manager}", hint=_unheard(others, log)
+                    f"{where} runs and does not reach the manager at {self._manager}", hint=_unconnected(others, log)
                 )
                 # Two troubles, so that the time for the second one begins when the first is over: the API server may
-                # tell of the other's end before ours, which only now can have the redirects, is at the manager.
-                yield ("behind", FORMER_SECONDS, error) if others else ("unheard", MANAGER_SECONDS, error)
+                # show the other's end before ours, which only now can have the redirects, is at the manager.
+                yield ("behind", FORMER_SECONDS, error) if others else ("unconnected", MANAGER_SECONDS, error)
 
 
 def _log(replica: Replica, sidecar: Sidecar) -> str:
     return f"kubectl -n {replica.namespace} logs {replica.name} -c {sidecar.name}"
 
 
-def _unheard(others: Sequence[str], log: str) -> str:
+def _unconnected(others: Sequence[str], log: str) -> str:
     if others:  # only one can have the redirects
         return f"{others[0]} in the same pod, of another manager or workload, does not end; {log}"
     return (

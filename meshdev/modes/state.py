@@ -40,7 +40,7 @@ class InterceptState:
     proven: bool = False
     """Every pod that counts has reached this machine."""
     up: bool = False
-    """It works, and the Lease says so, too."""
+    """It works, and the Lease has that, too."""
     local: tuple[LocalPort, ...] = ()
     pods: PodsState = PodsState()
     notes: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class InterceptState:
         return sum(port.up for port in self.local)
 
     def lease_status(self) -> LeaseStatus:
-        """What the Lease says of it."""
+        """Its status in the Lease."""
         pods = self.pods
         pending = tuple(f"{each.port}/{each.transport}" for each in pods.pending)
         return LeaseStatus("active" if self.proven and not pods.idle else "pending", pods.acked, pods.total, pending)

@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Question], Awaitable[Answer]]
 
-#: Time for a client to say what it wants, in seconds.
+#: Time for a client to send its request, in seconds.
 REQUEST_SECONDS: Final = 5.0
 #: Time for the last answers to leave, in seconds.
 LAST_ANSWERS_SECONDS: Final = 1.0
-#: What a client may leave unread before it is spared what the next event tells anew.
+#: What a client may leave unread before it gets no more events that the next one replaces.
 UNREAD_BYTES: Final = 1 << 16
 
 
@@ -52,7 +52,7 @@ class Exchange:
         self._closed = asyncio.Event()
 
     def send(self, event: Event) -> None:
-        """Tell the client. Never blocks and never fails: a client that is gone is not told, :meth:`closed` says so.
+        """Send the client an event. Never blocks and never fails: for a client that is gone :meth:`closed` returns.
 
         To one that does not read, no more Live is sent until it does; the others are few.
         """
@@ -66,7 +66,7 @@ class Exchange:
         await self._closed.wait()
 
     async def watch(self) -> None:
-        """What makes :meth:`closed` return. A client says nothing after its request; what it says is passed over."""
+        """What makes :meth:`closed` return. A client sends nothing after its request; what it sends is ignored."""
         with suppress(OSError):
             while await self._reader.read(65536):
                 pass
@@ -87,7 +87,7 @@ async def serving(path: Path, handle: Handler, stream: Streamer = _takes_none) -
 
     Intercepts are for *stream*; it is cancelled when it does not end soon after the context.
 
-    The context ends when the answers under way have left. The socket's file goes with it. Raises LaptopError where it
+    The context ends when the pending answers have been sent; the socket's file is removed. Raises LaptopError where it
     cannot be made.
     """
     answers: set[asyncio.Task[None]] = set()
@@ -118,14 +118,14 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, han
         async with asyncio.timeout(REQUEST_SECONDS):
             request = parse_request(await reader.readline())
     except MeshdevError as error:
-        await _say(writer, encode_answer(Failed.of(error)))
+        await _write(writer, encode_answer(Failed.of(error)))
     except (TimeoutError, ValueError, OSError) as error:
         log.info("a request to the session API failed: %s", error)
     else:
         if isinstance(request, InterceptRequest):
             await _stream(request, Exchange(reader, writer), stream)
         else:
-            await _say(writer, encode_answer(await _answered(request, handle)))
+            await _write(writer, encode_answer(await _answered(request, handle)))
 
 
 async def _answered(request: Question, handle: Handler) -> Answer | Failed:
@@ -135,7 +135,7 @@ async def _answered(request: Question, handle: Handler) -> Answer | Failed:
         return Failed.of(error)
 
 
-async def _say(writer: asyncio.StreamWriter, line: bytes) -> None:
+async def _write(writer: asyncio.StreamWriter, line: bytes) -> None:
     try:
         writer.write(line)
         await writer.drain()

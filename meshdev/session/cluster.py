@@ -49,9 +49,9 @@ UNDO_SECONDS: Final = 5.0
 class CarrierOrder:
     """All kinds of carriers, the most promising first.
 
-    The first kind that ever worked is preferred. One that was refused in so many words costs nothing and keeps its
-    place, as another network may pass it. One that was swallowed or cut off costs seconds each time: it comes last,
-    until the others are swallowed as well.
+    The first kind that ever worked is preferred. One that was refused by an answer costs nothing and keeps its
+    place, as another network may pass it. One that was dropped or cut off costs seconds each time: it comes last,
+    until the others are dropped as well.
     """
 
     def __init__(self, kinds: Sequence[Carrier]) -> None:
@@ -65,7 +65,7 @@ class CarrierOrder:
         return tuple(sorted(self._kinds, key=lambda kind: (kind == self._avoided, kind != self._preferred)))
 
     def works(self, kind: str) -> None:
-        """The manager was heard of through one of *kind*."""
+        """The manager answered through one of *kind*."""
         self._preferred = self._preferred or kind
         if self._avoided == kind:
             self._avoided = None
@@ -121,7 +121,7 @@ class Cluster:
         """What the user should know of the connection to the API server."""
         if self.api.endpoint.verify or not self.api.endpoint.secure:
             return ()
-        return (f"{self.api.server} is not verified (insecure-skip-tls-verify): anybody on the way can pose as it",)
+        return (f"{self.api.server} is not verified (insecure-skip-tls-verify): anybody in between can impersonate it",)
 
     def show(self, state: SessionState) -> SessionState:
         """*state*, with what is known here."""
@@ -169,11 +169,11 @@ class Cluster:
         return await self._forward(pod.namespace, pod.name, TUNNEL_PORT, self._order.swallowed)
 
     async def forward(self, namespace: str, pod: str, port: int) -> PortForward:
-        """A port-forward to any pod. That one of them does not answer says nothing of the networks in between."""
+        """A port-forward to any pod. Whether one of them answers proves nothing about the networks in between."""
         return await self._forward(namespace, pod, port, lambda _: None)
 
     async def _forward(self, namespace: str, pod: str, port: int, swallowed: Callable[[Carrier], None]) -> PortForward:
-        """By the first kind of carrier that is let through; *swallowed* hears of those that got no answer."""
+        """By the first kind of carrier that is let through; *swallowed* is called with those that got no answer."""
         kinds = self._order.kinds
         for kind in kinds:
             try:
@@ -194,7 +194,7 @@ class Cluster:
         if error is None:
             self._order.works(kind)
         elif isinstance(error, TunnelError) and not isinstance(error, PortForwardError | VersionError | RefusedError):
-            log.info("the manager was not heard of over %s: %s", kind, error.message)
+            log.info("no answer of the manager over %s: %s", kind, error.message)
             self._order.swallowed(kind)
 
     async def learn_ranges(self, routing: Routing, group: asyncio.TaskGroup) -> None:

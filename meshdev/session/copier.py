@@ -1,4 +1,4 @@
-"""Ways from 127.0.0.1 to a program that listens on ::1 only: a relay's connections come by IPv4."""
+"""From 127.0.0.1 to a program that listens on ::1 only: a relay's connections come over IPv4."""
 
 import asyncio
 import logging
@@ -114,14 +114,14 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 @dataclass
 class _Client:
-    """A client's own socket to the program, so that each answer finds its way back."""
+    """A client's own socket to the program, so that each answer returns to its client."""
 
     sock: socket.socket
-    heard: float
+    last_used: float
 
 
 class _Datagrams:
-    """Whatever a full socket does not take is lost, as on the way of any datagram."""
+    """Datagrams that a full socket does not take are lost, as UDP allows."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -157,7 +157,7 @@ class _Datagrams:
                 client.sock.send(data)
             except BlockingIOError:
                 continue
-            except OSError as error:  # what the program's machine said of an earlier datagram counts too
+            except OSError as error:  # an ICMP error for an earlier datagram counts, too
                 log.debug("a datagram to port %d on ::1: %s", self._target, error)
                 self._forget(peer)
 
@@ -194,17 +194,17 @@ class _Datagrams:
                 log.debug("an answer of port %d on ::1: %s", self._target, error)
 
     def _used(self, peer: tuple[str, int], client: _Client) -> None:
-        client.heard = self._loop.time()
+        client.last_used = self._loop.time()
         self._clients.move_to_end(peer)
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(IDLE_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        """Forget who was silent; look again when the next one can be."""
+        """Forget idle clients; look again when the next one may be idle."""
         self._sweeping = None
         now = self._loop.time()
         for peer, client in list(self._clients.items()):
-            left = client.heard + IDLE_SECONDS - now
+            left = client.last_used + IDLE_SECONDS - now
             if left > 0:
                 self._sweeping = self._loop.call_later(left, self._sweep)
                 return

@@ -1,13 +1,13 @@
 """Whether names and the cluster's addresses work as any program of this machine would find it.
 
-The tunnel's heartbeat says that packets pass between session and manager. It says nothing of what lies before it on
-this machine: routes, policy rules, systemd-resolved, resolv.conf, and whatever nobody thought of. So each second
+The tunnel's heartbeat proves that packets pass between session and manager. It proves nothing about what is before it
+on this machine: routes, policy rules, systemd-resolved, resolv.conf, and what nobody thought of. So each second
 
 * the kernel is asked where it would send packets for the cluster's nameserver and for the routes (it costs nothing),
 * the resolver that resolv.conf names is asked for a name that the forwarder answers by itself, uncachable,
 * the cluster's nameserver is asked for a Service, at its ClusterIP, through the tunnel (one packet each way).
 
-What fails is told within 3 s: DETECT_SECONDS and a check's own time.
+What fails is reported within 3 s: DETECT_SECONDS and a check's own time.
 """
 
 import asyncio
@@ -61,8 +61,8 @@ class Health:
     ) -> None:
         """*probe* is the name that the forwarder answers by itself, *service* one that every cluster has.
 
-        *recovered* is awaited after each round in which names and the cluster's nameserver answered. It says whether
-        a program's question failed since the round before: then nothing is over yet.
+        *recovered* is awaited after each round in which names and the cluster's nameserver answered. It returns
+        whether a program's question failed since the round before: then nothing is over yet.
         """
         self._troubles = troubles
         self._device = device
@@ -76,7 +76,7 @@ class Health:
         self._strayed: tuple[IPv4Address, ...] = ()
 
     async def run(self) -> None:
-        """Check until cancelled. While the tunnel is down nothing is found: that is told otherwise."""
+        """Check until cancelled. While the tunnel is down nothing is checked: the pool reports that."""
         loop = asyncio.get_running_loop()
         while True:
             start = loop.time()
@@ -111,7 +111,7 @@ class Health:
                 await asyncio.sleep(_REPAIR_SECONDS)
                 found = self._look(found)
         except OSError as error:
-            return [f"the kernel does not tell its routes: {error.strerror}"]
+            return [f"the kernel does not list its routes: {error.strerror}"]
         self._strayed = tuple(found)
         return list(found.values())[:_SHOWN]
 

@@ -47,7 +47,7 @@ from meshdev.wire.helper.requests import (
 from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.values import IPAddress
 
-#: The slowest request tells systemd-resolved five things, each within 3 s.
+#: The slowest request makes five calls to systemd-resolved, each within 3 s.
 _CALL_SECONDS: Final = 20.0
 #: From the answer to the last request until the process has exited: milliseconds.
 _EXIT_SECONDS: Final = 1.0
@@ -69,7 +69,7 @@ class DnsListener:
 class ForwarderSockets:
     """The forwarder's sockets: listeners, and for each former resolver marked UDP sockets connected to it (maybe none).
 
-    All non-blocking. The holder closes them. ``containers`` says why containers of this machine do not reach the
+    All non-blocking. The holder closes them. ``containers``: why containers of this machine do not reach the
     cluster; None where they do or there are none.
     """
 
@@ -88,7 +88,7 @@ class ForwarderSockets:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Call:
     kind: type[Result]
     answer: asyncio.Future[tuple[Result, list[int]]]
 
@@ -107,7 +107,7 @@ class HelperClient:
         self._loop = asyncio.get_running_loop()
         self._lines = LineSplitter(LINE_LIMIT)
         self._numbers = itertools.count(1)
-        self._asked: dict[int, _Asked] = {}
+        self._calls: dict[int, _Call] = {}
         self._fds: deque[int] = deque()
         self._greeting: asyncio.Future[Greeting] = self._loop.create_future()
         self._out = bytearray()
@@ -116,7 +116,7 @@ class HelperClient:
         self._loop.add_reader(sock, self._readable)
 
     async def greeting(self, seconds: float) -> Greeting:
-        """The helper's first words, within *seconds*: sudo may be asking for a password meanwhile."""
+        """The helper's greeting, within *seconds*: sudo may be asking for a password meanwhile."""
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(self._greeting)
@@ -163,7 +163,7 @@ class HelperClient:
         return (await self._call(SetDns(tuple(search), tuple(domains)), DnsSet))[0]
 
     async def set_relays(self, relays: Iterable[RelayTarget]) -> None:
-        """Lead these relays to programs of this machine, and no others. Raises FirewallError where nftables cannot."""
+        """Forward these relays to local programs, and no others. Raises FirewallError where nftables cannot."""
         await self._call(SetRelays(tuple(relays)), Acknowledged)
 
     async def find_translations(self) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ class HelperClient:
     async def _call(self, request: Request, kind: type[R]) -> tuple[R, list[int]]:
         number = next(self._numbers)
         answer: asyncio.Future[tuple[Result, list[int]]] = self._loop.create_future()
-        self._asked[number] = _Asked(request.answer, answer)
+        self._calls[number] = _Call(request.answer, answer)
         try:
             # Not asyncio.wait_for: before Python 3.12 it forgets a cancellation that comes with the answer.
             async with asyncio.timeout(_CALL_SECONDS):
@@ -258,11 +258,11 @@ class HelperClient:
             else:
                 self._greeting.set_result(greeting)
             return
-        answer = parse_answer(line, lambda number: self._asked[number].kind if number in self._asked else None)
+        answer = parse_answer(line, lambda number: self._calls[number].kind if number in self._calls else None)
         if answer.fds > len(self._fds):
             raise ProtocolError(f"the helper sent {len(self._fds)} descriptors instead of {answer.fds}")
         fds = [self._fds.popleft() for _ in range(answer.fds)]
-        waiting = self._asked.pop(answer.id).answer
+        waiting = self._calls.pop(answer.id).answer
         if waiting.done() or isinstance(answer.result, HelperFailure):
             _close(fds)
         if waiting.done():
@@ -281,12 +281,12 @@ class HelperClient:
         self._loop.remove_writer(self._sock)
         self._sock.close()
         _close(self._fds)
-        futures: list[asyncio.Future[Any]] = [self._greeting, *(asked.answer for asked in self._asked.values())]
+        futures: list[asyncio.Future[Any]] = [self._greeting, *(call.answer for call in self._calls.values())]
         for future in futures:
             if not future.done():
                 future.set_exception(failure)
                 future.exception()  # nobody may be waiting: that is no fault
-        self._asked.clear()
+        self._calls.clear()
         self.gone.set()
 
 

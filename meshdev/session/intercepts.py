@@ -23,10 +23,10 @@ from meshdev.session.claim import Claimant
 from meshdev.session.cluster import Cluster
 from meshdev.session.laptop import Laptop
 from meshdev.session.local import LocalPorts
+from meshdev.session.progress import StepReporter
 from meshdev.session.state import SessionState
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import INTERCEPT_PROTOCOL
-from meshdev.wire.session_api import Note, Step, Wait
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
 log = logging.getLogger(__name__)
@@ -34,25 +34,6 @@ log = logging.getLogger(__name__)
 #: Live events of one stream are at least so many seconds apart.
 LIVE_SECONDS: Final = 0.5
 _MAX_NOTES: Final = 8
-
-
-class _StreamProgress:
-    """Tells the client of a stream."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._since = asyncio.get_running_loop().time()
-
-    def step(self, name: str, text: str) -> None:
-        now = asyncio.get_running_loop().time()
-        self._exchange.send(Step(name, text, now - self._since))
-        self._since = now
-
-    def wait(self, text: str) -> None:
-        self._exchange.send(Wait(text))
-
-    def note(self, text: str) -> None:
-        self._exchange.send(Note(text))
 
 
 @dataclass(eq=False)
@@ -214,23 +195,23 @@ class SessionIntercepts:
             raise InterceptError("the connection is about to end", hint="try again")
         wanted = intent(request)
         state = Published(InterceptState(time.monotonic(), detached=request.detach))
-        task = self._group.create_task(self._hold(wanted, _StreamProgress(exchange), state))
+        task = self._group.create_task(self._hold(wanted, StepReporter(exchange.send), state))
         running = _Running(wanted, wanted.namespace or self.namespace, state, task)
         self._running.append(running)
         task.add_done_callback(lambda _: self._running.remove(running))
         return running
 
     async def _hold(
-        self, wanted: Intent, progress: _StreamProgress, state: Published[InterceptState]
+        self, wanted: Intent, progress: StepReporter, state: Published[InterceptState]
     ) -> MeshdevError | None:
         outcome: MeshdevError
         try:
             await hold(self, wanted, progress, state)
         except MeshdevError as error:
             outcome = error
-        except Exception as error:  # an edge: who asked is told, the log has all, the connection goes on
+        except Exception as error:  # an edge: the client gets it, the log has all, the connection goes on
             log.exception("an intercept broke")
-            outcome = MeshdevError(f"this should not have happened: {error!r}", hint="the session's log has it")
+            outcome = MeshdevError(f"internal error: {error!r}", hint="the session's log has it")
         else:
             return None
         log.info("an intercept has ended: %s", outcome.message)

@@ -17,7 +17,7 @@ from meshdev.session.cluster import follow, log_interruption
 
 log = logging.getLogger(__name__)
 
-#: Namespaces that only answers of the cluster's DNS told of: a program asks for few, whatever it is led to ask for.
+#: Namespaces known only by answers of the cluster's DNS: a program asks for few, whatever makes it ask.
 MAX_CONFIRMED: Final = 64
 
 
@@ -40,7 +40,7 @@ class KnownNames:
         self._foreign = search()
         self.known = self._computed()
         self.first = asyncio.Event()
-        """Set once the cluster's answer is there."""
+        """Set once the cluster has answered."""
 
     async def follow(self) -> None:
         """Learn what exists until cancelled. Credentials that run out end nothing: the last answer stands."""

@@ -118,12 +118,12 @@ class Laptop:
         self.situation.publish(replace(self.situation.value, address=welcome.address))
 
     async def keep_beating(self) -> None:
-        """Tell the helper every second that this session lives; a silent one loses the laptop's DNS."""
+        """Send the helper a heartbeat every second; without it the laptop's DNS is restored."""
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
                 beat = await self.helper.heartbeat()
-                self._hear(beat)
+                self._on_beat(beat)
                 self.search = beat.search
                 await self._follow(beat.nameservers)
             except LaptopError:
@@ -131,7 +131,7 @@ class Laptop:
                     return
                 raise
 
-    def _hear(self, beat: Beat) -> None:
+    def _on_beat(self, beat: Beat) -> None:
         for text in beat.repaired:
             log.warning("%s; it is put back", text)
         self.troubles.report("helper", beat.problems)

@@ -1,4 +1,4 @@
-"""Whether a program listens on this machine's ports that intercepts lead to, and where connections are led then."""
+"""Whether a program listens on the local ports of intercepts, and where connections are forwarded then."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from meshdev.wire.ports import TRANSPORTS, Transport
 
 log = logging.getLogger(__name__)
 
-#: The kernel tells nobody of sockets that come and go: it is asked. One question takes some 50 µs.
+#: The kernel does not announce sockets that come and go: it is polled. One question takes some 50 µs.
 LOOK_SECONDS: Final = 0.05
 
 _ANY: Final = IPv4Address(0)
@@ -26,10 +26,10 @@ _IPV6: Final = IPv6Address("::1")
 _PROTOCOLS: Final[dict[Transport, int]] = {"tcp": diag.TCP, "udp": diag.UDP}
 #: A listener, or a socket of UDP that is bound and not connected.
 _OPEN: Final[dict[Transport, int]] = {"tcp": diag.LISTEN, "udp": diag.UNCONNECTED}
-#: Nobody is there; a kernel without IPv6.
+#: Nobody listens; a kernel without IPv6.
 _NOBODY: Final = frozenset({errno.ENOENT, errno.EINVAL, errno.EAFNOSUPPORT})
 
-#: "any": a socket of UDP that is bound to no address. Its answers come from the address that leads back.
+#: "any": a socket of UDP that is bound to no address. Its answers come from the address that is routed back.
 Family = Literal["ipv4", "ipv6", "any"]
 #: By what the loopback of this machine is answered at a port; IPv4 first. Raises OSError where the kernel fails.
 Look = Callable[[int, Transport], Family | None]
@@ -37,7 +37,7 @@ Look = Callable[[int, Transport], Family | None]
 
 @dataclass(frozen=True, slots=True)
 class LocalTarget:
-    """Where the helper leads connections; 0.0.0.0 stands for the session's own address."""
+    """Where the helper forwards connections; 0.0.0.0 stands for the session's own address."""
 
     address: IPv4Address
     port: int
@@ -113,7 +113,7 @@ class LocalPorts:
         try:
             port.target = await self._find(port, look(port.number, port.transport), connections)
         except OSError as error:
-            log.debug("nobody knows who listens on %d/%s: %s", port.number, port.transport, error)
+            log.debug("cannot find who listens on %d/%s: %s", port.number, port.transport, error)
         for watcher in list(port.watchers):
             if watcher in port.watchers and (not watcher.notified or port.target != before):
                 watcher.notified = True
@@ -141,18 +141,19 @@ def _close(port: _Port) -> None:
 def kernel_look() -> Iterator[Look]:
     """Looks at the sockets of this network namespace.
 
-    Where the kernel does not tell of a protocol everything counts as open: who is led to a closed port is refused.
+    Where the kernel does not list a protocol's sockets everything counts as open: at a closed port connections are
+    refused.
     """
     with contextlib.ExitStack() as undo:
         netlink: Netlink | None = None
         try:
             netlink = undo.enter_context(Netlink(diag.NETLINK_SOCK_DIAG))
         except OSError as error:
-            log.warning("the kernel does not tell who listens: %s", error)
-        notified = {each for each in TRANSPORTS if netlink is not None and _answers(netlink, each)}
+            log.warning("the kernel does not list who listens: %s", error)
+        known = {each for each in TRANSPORTS if netlink is not None and _answers(netlink, each)}
 
         def look(port: int, transport: Transport) -> Family | None:
-            if netlink is None or transport not in notified:
+            if netlink is None or transport not in known:
                 return "ipv4"
             found = _open(netlink, _IPV4, port, transport)
             if found is not None:
@@ -166,7 +167,7 @@ def _answers(netlink: Netlink, transport: Transport) -> bool:
     try:
         netlink.dump(diag.sockets_dump(diag.AF_INET, _PROTOCOLS[transport], ()))
     except OSError as error:
-        log.warning("the kernel does not tell who listens by %s: %s", transport, error)
+        log.warning("the kernel does not list who listens by %s: %s", transport, error)
         return False
     return True
 

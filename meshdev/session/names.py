@@ -37,9 +37,9 @@ PAUSE_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 1.0
 #: Namespaces of every cluster.
 EVERYWHERE: Final = ("default", "kube-system")
-#: How long a connect waits to hear which namespaces there are.
+#: How long a connect waits for the list of namespaces.
 KNOWN_SECONDS: Final = 2.0
-#: How soon systemd-resolved hears of a namespace that is new, and how often of other routes at most.
+#: How soon systemd-resolved is configured for a new namespace, and how often for other routes at most.
 DOMAINS_SECONDS: Final = 0.5
 ZONES_SECONDS: Final = 10.0
 #: Reverse zones; where ranges are not known each Service has its own.
@@ -130,9 +130,9 @@ class Names:
     def _asked_here(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The search list and the domains for the helper.
 
-        systemd-resolved sends here what it is told to, and nothing else. So programs that ask for ``b.ns`` find it by
-        the search list, as in a pod, where the namespace is not known or its name is a public suffix. The other ways
-        bring every question.
+        systemd-resolved sends here what it is configured to, and nothing else. So programs that ask for ``b.ns`` find
+        it by the search list, as in a pod, where the namespace is unknown or its name is a public suffix. In the other
+        modes every question comes here.
         """
         if self._laptop.way_of_dns != "resolved":
             return self._zone.search[:1], (".", *self._zone.domains)
@@ -143,7 +143,7 @@ class Names:
         return self._zone.search[:2], tuple(dict.fromkeys((*fixed, *namespaces)))[:MAX_DOMAINS]
 
     def _reverse_zones(self) -> tuple[str, ...]:
-        """Those of the routes, a little behind: pods come and go, and resolved is not to be told of each at once."""
+        """Those of the routes, a little behind: pods come and go, and resolved is not configured for each at once."""
         routes, now = self._laptop.routing.routes, asyncio.get_running_loop().time()
         if routes is not self._zones_of and now >= self._zones_until:
             self._zones, self._zones_of, self._zones_until = (
@@ -230,8 +230,7 @@ class Names:
 
     def describe(self) -> str:
         """For people."""
-        way = self._laptop.way_of_dns
-        return f"{way}: {', '.join(self._zone.domains)} and short names by {self._nameserver}"
+        return f"{self._laptop.way_of_dns}: {', '.join(self._zone.domains)} and short names by {self._nameserver}"
 
     def show(self, state: SessionState) -> SessionState:
         """*state*, with what is known here."""

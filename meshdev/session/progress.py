@@ -1,10 +1,11 @@
-"""The way back to the ``connect`` that waits: events go out, its end comes in."""
+"""Progress events for the ``connect`` that waits, and whether it still runs."""
 
 import asyncio
 import contextlib
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 from meshdev.errors import Cancelled, MeshdevError, ProtocolError
@@ -14,19 +15,41 @@ from meshdev.wire.session_api import ConnectOptions, Done, Event, Failed, Note, 
 #: Time for the CLI's first line, in seconds: it writes it right after the start.
 OPTIONS_SECONDS: Final = 10.0
 #: Time for a caller to take the last event, in seconds.
-LAST_WORD_SECONDS: Final = 5.0
+LAST_EVENT_SECONDS: Final = 5.0
 
 
-class Progress:
+class StepReporter:
+    """Progress as events for *send*. It is the :class:`meshdev.modes.link.ProgressReporter` of the session."""
+
+    def __init__(self, send: Callable[[Event], None]) -> None:
+        self._report = send
+        self._since = time.monotonic()
+
+    def step(self, name: str, text: str) -> None:
+        """A step is done; its time counts from the end of the one before."""
+        now = time.monotonic()
+        self._report(Step(name, text, now - self._since))
+        self._since = now
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        self._report(Note(text))
+
+    def wait(self, text: str) -> None:
+        """What is being waited for."""
+        self._report(Wait(text))
+
+
+class Progress(StepReporter):
     """Owns the progress socket until :meth:`done` or :meth:`failed`.
 
-    A caller that went away ends nothing by itself: :meth:`gone` says so, and only while connecting it matters.
+    A caller that has exited ends nothing by itself: :meth:`gone` returns then, which matters only while connecting.
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        super().__init__(self._send)
         sock.setblocking(False)
         self._sock: socket.socket | None = sock
-        self._since = time.monotonic()
 
     async def options(self) -> ConnectOptions:
         """The caller's first line. Raises Cancelled at its end, ProtocolError on anything else."""
@@ -46,27 +69,13 @@ class Progress:
         while await self._receive():
             pass
 
-    def step(self, name: str, text: str) -> None:
-        """A step is done; its time counts from the end of the one before."""
-        now = time.monotonic()
-        self._send(Step(name, text, now - self._since))
-        self._since = now
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-        self._send(Note(text))
-
-    def wait(self, text: str) -> None:
-        """What is being waited for."""
-        self._send(Wait(text))
-
     async def done(self, status: Status) -> None:
         """Connected: the caller may go."""
-        await self._last_word(Done(status))
+        await self._send_last(Done(status))
 
     async def failed(self, error: MeshdevError) -> None:
         """Not connected, and everything is undone."""
-        await self._last_word(Failed.of(error))
+        await self._send_last(Failed.of(error))
 
     async def _receive(self) -> bytes:
         if self._sock is None:
@@ -82,15 +91,15 @@ class Progress:
         try:
             self._sock.send(encode_event(event), socket.MSG_NOSIGNAL)
         except OSError:
-            # Nobody reads any more: gone() tells, and the log has it all.
+            # Nobody reads any more: gone() returns, and the log has it all.
             return
 
-    async def _last_word(self, event: Event) -> None:
+    async def _send_last(self, event: Event) -> None:
         if self._sock is None:
             return
         sock, self._sock = self._sock, None
         with sock, contextlib.suppress(OSError):  # as in _send; a status may be longer than the socket's buffer
-            async with asyncio.timeout(LAST_WORD_SECONDS):
+            async with asyncio.timeout(LAST_EVENT_SECONDS):
                 await asyncio.get_running_loop().sock_sendall(sock, encode_event(event))
 
 

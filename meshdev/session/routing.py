@@ -1,9 +1,9 @@
-"""Which addresses go into the tunnel: what is wished for, what the plan allows, what the helper made of it."""
+"""Which addresses go into the tunnel: what is desired, what the plan allows, what the helper made of it."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -36,7 +36,7 @@ TRANSLATIONS_SECONDS: Final = 15.0
 
 
 class Routing:
-    """The routes of one connection. Nothing is applied before :meth:`set_address` told of the first address.
+    """The routes of one connection. Nothing is applied before the first :meth:`set_address`.
 
     *look* reads what the laptop's network is without us. Every method raises RouteError where the helper does.
     """
@@ -177,9 +177,9 @@ class Routing:
             self._between = came_between(self._laptop, wanted, self.routes, self._at_first)
 
     def _refusal(self, named: Named) -> str | None:
-        """Why that answer is not routed, in a few words."""
+        """Why that answer is not routed, briefly."""
         if not may_route(named.address, self._laptop, self._desired):
-            return "this machine or the way to the cluster needs it outside of the tunnel"
+            return "this machine or the connection to the cluster needs it outside of the tunnel"
         return self._judge.refusal(named.address, "service" if named.service else "name")
 
     def _refuse(self, named: Named, reason: str) -> None:
@@ -190,7 +190,7 @@ class Routing:
             log.warning("%s", sentence)
 
     def _object_notes(self, seen: Mapping[IPv4Address, str | None]) -> list[str]:
-        """On Services and endpoints that are not routed; those that must stay outside are told by the plan."""
+        """On Services and endpoints that are not routed; the plan has notes on those that must stay outside."""
         by_reason: dict[str, list[IPv4Address]] = {}
         for address, reason in seen.items():
             if reason and not self.inside(address) and may_route(address, self._laptop, self._desired):
@@ -208,7 +208,7 @@ class Routing:
                 log.warning("%s", text)
 
     async def _set_routes(self, planned: tuple[IPv4Network, ...]) -> tuple[RefusedRoute, ...]:
-        """Have *planned* set. Mostly it is one address more: that is told alone."""
+        """Have the helper set *planned*. Mostly it is one address more: only that is sent then."""
         before = set(self._planned or ())
         if not self._refused and before and before < set(planned):
             answer = await self._helper.add_routes(route for route in planned if route not in before)
@@ -218,11 +218,6 @@ class Routing:
             self.routes = answer.routes
         self._planned = planned
         return answer.refused
-
-
-def _some(items: Sequence[object]) -> str:
-    shown = ", ".join(map(str, items[:_SHOWN]))
-    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
 
 
 def _networks(flag: str, texts: Iterable[str]) -> tuple[IPv4Network, ...]:

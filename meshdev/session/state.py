@@ -35,7 +35,7 @@ class SessionState:
 
     @property
     def connected(self) -> bool:
-        """Packets pass: at least one carrier heard of the manager a moment ago."""
+        """Packets pass: at least one carrier got something from the manager a moment ago."""
         return any(carrier.up for carrier in self.carriers)
 
     def status(self, now: float) -> Status:

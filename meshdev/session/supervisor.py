@@ -90,9 +90,9 @@ class Supervisor:
                         await asyncio.Event().wait()
             except* MeshdevError as errors:
                 self._outcome = self._outcome or _first(errors)
-            except* Exception as errors:  # the outermost edge: whoever waits is told, the log has all
+            except* Exception as errors:  # the outermost edge: whoever waits gets it, the log has all
                 log.exception("the session broke")
-                sentence = f"this should not have happened: {_first(errors)!r}"
+                sentence = f"internal error: {_first(errors)!r}"
                 self._outcome = self._outcome or MeshdevError(sentence, hint=f"its log: {api.parent}/session.log")
             error = self._outcome or Cancelled("disconnected")
             log.info("ended: %s", error.message)
@@ -165,7 +165,7 @@ class Supervisor:
 
     @staticmethod
     async def _dial(cluster: Cluster, laptop: Laptop) -> CarrierConnection:
-        """A carrier. Where the API server's name leads now is kept out of the tunnel first: it may have moved."""
+        """A carrier. What the API server's name resolves to now is kept out of the tunnel first."""
         await laptop.routing.keep_outside(await cluster.api.addresses())
         return await cluster.dial()
 
@@ -273,7 +273,7 @@ def _show_tunnel(pool: Pool, state: SessionState) -> SessionState:
 
 @asynccontextmanager
 async def _left(pool: Pool) -> AsyncIterator[None]:
-    """When the context is left the manager has been told, as it cannot be once the helper has removed the device."""
+    """When the context is left the carriers have said goodbye: they cannot once the helper has removed the device."""
     try:
         yield
     finally:

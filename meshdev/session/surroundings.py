@@ -26,12 +26,12 @@ def look(resolvers: Sequence[IPAddress]) -> LaptopNetwork:
             links = map(parse_link, netlink.dump(links_dump()))
             tunnels = {link.index for link in links if link is not None and link.tunnel}
     except OSError as error:
-        raise RouteError(f"the kernel does not tell its routes: {error.strerror}") from error
+        raise RouteError(f"the kernel does not list its routes: {error.strerror}") from error
     return describe(found, dict(socket.if_nameindex()), resolvers, tunnels)
 
 
 def sources(resolvers: Iterable[IPAddress]) -> tuple[str | None, ...]:
-    """From which address of this machine each would be asked now; None where there is no way to it.
+    """From which address of this machine each would be asked now; None where it cannot be reached.
 
     A connected UDP socket keeps the address that it got: in another network nobody would answer it, even where the
     resolver has the same address there (192.168.1.1, 1.1.1.1).

@@ -1,4 +1,4 @@
-"""What is not as it should be, and since when; the log is told when it begins and when it is over."""
+"""What is not as it should be, and since when; begin and end of each go to the log."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ class _Trouble:
 
 
 class Troubles:
-    """Sentences by who found them. *clock* tells the time of day for people."""
+    """Sentences by who found them. *clock* is the time of day for people."""
 
     def __init__(self, clock: Callable[[], datetime] = datetime.now) -> None:
         self._clock = clock
@@ -41,7 +41,7 @@ class Troubles:
         return new, over
 
     def report(self, source: Source, texts: Iterable[str]) -> None:
-        """As :meth:`found`, and the log is told."""
+        """As :meth:`found`, and what is new or over goes to the log."""
         new, over = self.found(source, texts)
         for text in new:
             log.warning("%s", text)
@@ -49,7 +49,7 @@ class Troubles:
             log.info("no longer: %s", text)
 
     def forget(self, source: Source) -> None:
-        """*source* cannot tell."""
+        """*source* cannot know."""
         self._known.pop(source, None)
 
     def __bool__(self) -> bool:

@@ -62,7 +62,7 @@ class Carrier:
         queue: TunQueue | None,
         on_intercept: Callable[[Relays | Report], None] | None = None,
     ) -> None:
-        """*on_intercept* gets what the manager says of intercepts, in the event loop of whoever makes the carrier."""
+        """*on_intercept* gets the manager's messages on intercepts, in the event loop of whoever makes the carrier."""
         self._main = asyncio.get_running_loop()
         self._loop = loop
         self._dialled = dialled
@@ -77,7 +77,7 @@ class Carrier:
     async def greet(self, hello: Hello) -> Welcome | Sessions:
         """Say HELLO and wait for the answer. Raises MeshdevError's kinds; the carrier has ended then, or does at once.
 
-        LaptopError's kinds mean that the TUN device is of no further use, TunnelError's that the way or the manager is.
+        LaptopError's kinds mean that the TUN device is of no further use, TunnelError's that path or manager is.
         """
         self._loop.post(lambda: self._start(hello))
         try:
@@ -92,7 +92,7 @@ class Carrier:
             raise
 
     def state(self) -> CarrierState:
-        """From any thread; "up" means that the manager was heard of a moment ago."""
+        """From any thread; "up" means that something came from the manager a moment ago."""
         pump = self._pump
         round_trip = pump.round_trip if pump else None
         up = self._silence() < DOUBTFUL_SECONDS
@@ -104,11 +104,11 @@ class Carrier:
         return self._welcome.done()
 
     def doubtful(self) -> bool:
-        """From any thread: it was agreed on, has not ended, and the manager was not heard of for DOUBTFUL_SECONDS."""
+        """From any thread: it was agreed on, has not ended, and nothing came from the manager for DOUBTFUL_SECONDS."""
         return DOUBTFUL_SECONDS <= self._silence() < math.inf
 
     def _silence(self) -> float:
-        """Seconds since the manager was heard of; infinite before WELCOME and after the end."""
+        """Seconds since something came from the manager; infinite before WELCOME and after the end."""
         if self._pump is None or self.ended.done() or not self._welcome.done():
             return math.inf
         return self._loop.clock() - self._pump.last_received

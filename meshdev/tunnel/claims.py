@@ -1,6 +1,6 @@
-"""What this session wants of the manager's relays: placed once, and again whenever nobody knows what arrived.
+"""What this session claims of the manager's relays: sent once, and again whenever nobody knows what arrived.
 
-A manager keeps a session for a grace of some seconds; a new pod knows nothing. Every message tells a state, so telling
+A manager keeps a session for a grace of some seconds; a new pod knows nothing. Every message is a state, so sending
 too much does no harm: all of it goes over one carrier, and over the next one when that ends.
 """
 
@@ -36,7 +36,7 @@ class _Claim:
 
 
 class Claims:
-    """The intercepts of one session. Belongs to one event loop; the pool says over what they are placed."""
+    """The intercepts of one session. Belongs to one event loop; the pool chooses the carrier."""
 
     def __init__(self) -> None:
         self._claims: dict[str, _Claim] = {}
@@ -46,10 +46,10 @@ class Claims:
         self._listeners: dict[str, Callable[[Relays | Report], None]] = {}
 
     def declare(self, id_: str, spec: str, *, reset_older: bool = False) -> None:
-        """Claim what *spec* (JSON) says; again: with another spec.
+        """Claim the requests of *spec* (JSON); again: with another spec.
 
         RELAYS answers. It reaches no pod before :meth:`agents` names some, and no port counts as up before
-        :meth:`local` says so.
+        :meth:`local` reports it.
         """
         claim = self._claims.setdefault(id_, _Claim(Intercept(id_, spec, reset_older)))
         claim.intercept = Intercept(id_, spec, reset_older)
@@ -84,7 +84,7 @@ class Claims:
             self._send_newest(Local(id_, remote, protocol, up))
 
     def listen(self, id_: str, listener: Callable[[Relays | Report], None]) -> None:
-        """Call *listener* with what the manager says of that claim, until :meth:`ignore`."""
+        """Call *listener* with the manager's messages on that claim, until :meth:`ignore`."""
         self._listeners[id_] = listener
 
     def ignore(self, id_: str) -> None:
@@ -92,14 +92,14 @@ class Claims:
         self._listeners.pop(id_, None)
 
     def on_message(self, message: Relays | Report) -> None:
-        """A message of the manager. A withdrawn claim is forgotten when it has no relays any more."""
+        """Take a message of the manager. A withdrawn claim is forgotten when it has no relays any more."""
         if isinstance(message, Relays) and not message.relays:
             self._leaving.discard(message.id)
         if (listener := self._listeners.get(message.id)) is not None:
             listener(message)
 
     def use(self, send: Callable[[ClaimMessage], None] | None) -> None:
-        """From now on tell over *send*, beginning with everything; None: there is no way now."""
+        """From now on send by *send*, beginning with everything; None: there is no carrier now."""
         self._send = send
         if send is not None:
             for message in list(self._snapshot()):

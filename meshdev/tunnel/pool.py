@@ -35,7 +35,7 @@ class Pool:
     Inside :meth:`running`, :meth:`start` brings up the first carrier and :meth:`run` keeps all of them up until it is
     cancelled. *on_welcome* is awaited with each WELCOME that differs from the one before (a new manager pod may have
     another address for us); *on_greeted* is called with the kind of each carrier that said HELLO and why the manager
-    did not answer, if so. What the manager says of :attr:`claims` goes there. The queues stay their owner's.
+    did not answer, if so. The manager's messages on :attr:`claims` go there. The queues stay their owner's.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Pool:
         self._on_welcome = on_welcome
         self._on_greeted = on_greeted
         self.claims = Claims()
-        """What this session wants of relays; told to every manager that it meets."""
+        """What this session claims of relays; sent to every manager that it connects to."""
         self._control_carrier: Carrier | None = None
         self._loop = Loop()
         self._carriers: dict[int, Carrier] = {}
@@ -65,7 +65,7 @@ class Pool:
         """Why the last carrier ended or could not be dialled."""
 
     def connected(self) -> bool:
-        """Whether packets pass now: at least one carrier heard of the manager a moment ago."""
+        """Whether packets pass now: at least one carrier got something from the manager a moment ago."""
         return any(carrier.state().up for carrier in self._carriers.values())
 
     def carriers(self) -> tuple[CarrierState, ...]:
@@ -200,7 +200,7 @@ class Pool:
         return answer
 
     def _control_over(self, carrier: Carrier) -> None:
-        """Tell claims over this one, and over another one when it ends."""
+        """Send claims over this one, and over another one when it ends."""
         self._control_carrier = carrier
         carrier.ended.add_done_callback(lambda _: self._control_carrier_ended(carrier))
         self.claims.use(carrier.send)
@@ -210,7 +210,7 @@ class Pool:
             return
         self._control_carrier = None
         self.claims.use(None)
-        # One that is not up yet speaks for itself when it is.
+        # One that is not up yet is taken when it is, where there is none.
         others = (other for other in self._carriers.values() if other.greeted and not other.ended.done())
         if not self._closed and (other := next(others, None)):
             self._control_over(other)
@@ -218,7 +218,7 @@ class Pool:
     async def _welcomed(self, welcome: Welcome | Sessions) -> Welcome:
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the manager took this session for an observer")
-        async with self._welcoming:  # carriers that come back together bring the same news
+        async with self._welcoming:  # carriers that come back together bring the same WELCOME
             if welcome != self.welcome:
                 await self._on_welcome(welcome)
                 self.welcome = welcome

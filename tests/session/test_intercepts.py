@@ -261,7 +261,7 @@ async def test_what_nobody_foresaw_ends_the_intercept_and_not_the_session(
         await world.up()
         with monkeypatch.context() as patched:
             patched.setattr(module, "sidecar_terms", terms)
-            with pytest.raises(MeshdevError, match=r"this should not have happened: KeyError\('surprise'\)"):
+            with pytest.raises(MeshdevError, match=r"internal error: KeyError\('surprise'\)"):
                 await world.open(Client(), headers=("a=2",))
         assert len(world.status()) == 1
 

@@ -156,8 +156,8 @@ async def test_an_answer_of_dns_is_routed_unless_it_must_not_be() -> None:
     assert not routing.inside(IPv4Address("10.50.0.1"))
     assert not routing.inside(IPv4Address("127.0.0.1"))
     assert sorted(routing.notes) == [
-        f"{address} is not routed, though it is what b.other.svc.cluster.local resolves to: this machine or the way "
-        "to the cluster needs it outside of the tunnel."
+        f"{address} is not routed, though it is what b.other.svc.cluster.local resolves to: this machine or the "
+        "connection to the cluster needs it outside of the tunnel."
         for address in ("10.50.0.1", "127.0.0.1")
     ]
 
