@@ -1,7 +1,7 @@
-"""Giving up the capabilities that a process does not need any more (capabilities(7)).
+"""Drop capabilities that a process no longer needs (capabilities(7)).
 
-No capset in the standard library: glibc's own function is called. It is for the calling thread, so it comes before the
-first thread is started.
+The standard library has no capset, so glibc's function is called. It applies to the calling thread, so call it before
+starting others.
 """
 
 import ctypes
@@ -29,17 +29,17 @@ class _CapHeader(ctypes.Structure):
 
 
 class _CapSets(ctypes.Structure):
-    """One half of the three sets; the second half holds the capabilities from 32 on."""
+    """One half of the three sets; the second half has the capabilities from 32 on."""
 
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
 def keep_only(kept: Iterable[int]) -> None:
-    """Keep those of *kept* that this thread has, effective and permitted; no others, for good. Raises OSError.
+    """Keep those of *kept* that this thread has, effective and permitted, and drop all others for good. Raises OSError.
 
-    ``no_new_privs`` keeps them from coming back by an execve, also where the bounding set stays: leaving that takes
-    CAP_SETPCAP, which a container has not that drops all it does not need. Where the thread has it, the others leave
-    the bounding set, too.
+    ``no_new_privs`` prevents an execve from restoring them even with a full bounding set: reducing that needs
+    CAP_SETPCAP, which a container that drops what it does not need lacks. Where the thread has it, the bounding set is
+    reduced, too.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     mask = sum(1 << capability for capability in set(kept))

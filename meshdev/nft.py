@@ -1,4 +1,4 @@
-"""libnftables in this process: no fork a rule, errors in nft's own words, and one netlink socket that can own tables.
+"""libnftables in this process: no fork per command, nft's own error messages, and a netlink socket that can own tables.
 
 Source: libnftables(3). Used by the helper on the laptop and by the manager's tunnel container.
 """
@@ -15,7 +15,7 @@ _LIBRARY: Final = "libnftables.so.1"
 
 
 class Nftables:
-    """One context of libnftables, and so one netlink socket."""
+    """A context of libnftables, with one netlink socket."""
 
     def __init__(self) -> None:
         try:
@@ -45,38 +45,38 @@ class Nftables:
         before = _netlink_sockets()
         self._context: int | None = library.nft_ctx_new(0)
         if self._context is None:
-            raise FirewallError("libnftables gives no context")
-        #: The netlink socket, found in /proc, since libnftables does not tell it: tables that it owns live as long as
-        #: any copy of it.
+            raise FirewallError("libnftables cannot create a context")
+        #: The netlink socket, found in /proc, as libnftables does not expose it. Tables that it owns exist until its
+        #: last copy is closed.
         self.descriptor = min(_netlink_sockets() - before, default=None)
         library.nft_ctx_buffer_error(self._context)
 
     def run(self, commands: str, *, dry: bool = False) -> None:
-        """Carry out all of *commands* in one transaction, or nothing. Raises FirewallError with nft's own words."""
+        """Run *commands* in one transaction: all or none. Raises FirewallError with nft's message."""
         self._library.nft_ctx_set_dry_run(self._context, dry)
         failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode("ascii"))
-        said: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
+        message: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
         if failed:
-            raise FirewallError(f"nftables refused: {said.decode(errors='replace').strip()[:500]}")
+            raise FirewallError(f"nftables refused: {message.decode(errors='replace').strip()[:500]}")
 
     def listing(self, table: str) -> str | None:
-        """The table ``inet`` of that name as commands that make it; None where there is none. Raises FirewallError."""
+        """The commands that create the table ``inet`` *table* as it is; None without one. Raises FirewallError."""
         if f"table inet {table}" not in self.show("list tables inet").splitlines():
             return None
         return self.show(f"list table inet {table}")
 
     def show(self, command: str) -> str:
-        """What a command that lists prints. Raises FirewallError with nft's own words."""
+        """The output of a list command. Raises FirewallError with nft's message."""
         self._library.nft_ctx_buffer_output(self._context)
         try:
             self.run(f"{command}\n")
         finally:
-            said: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
+            output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
             self._library.nft_ctx_unbuffer_output(self._context)
-        return said.decode("ascii", errors="replace")
+        return output.decode("ascii", errors="replace")
 
     def close(self) -> None:
-        """Close the netlink socket; tables that it owns vanish."""
+        """Close the netlink socket; tables that it owns are removed."""
         if self._context is not None:
             self._library.nft_ctx_free(self._context)
             self._context = None
@@ -89,7 +89,7 @@ def _netlink_sockets() -> set[int]:
 def _is_netlink(descriptor: int) -> bool:
     try:
         copy = os.dup(descriptor)
-    except OSError:  # it was that of the listing
+    except OSError:  # the directory's own descriptor
         return False
     try:
         one = socket.socket(fileno=copy)

@@ -209,7 +209,7 @@ def _details(status: Status) -> list[tuple[str, str]]:
     rtt = [carrier.rtt_ms for carrier in status.carriers if carrier.rtt_ms is not None]
     fastest = f"{min(rtt):.1f} ms" if rtt else ""
     dns = status.dns
-    names = f"{', '.join(dns.domains)} ({dns.way}, nameserver {dns.nameserver})" if dns else ""
+    names = f"{', '.join(dns.domains)} ({dns.integration}, nameserver {dns.nameserver})" if dns else ""
     manager = f"{status.manager_namespace}/{status.manager_pod}" if status.manager_pod else ""
     pids = (("session", status.session_pid), ("helper", status.helper_pid))
     return [

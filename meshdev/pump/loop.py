@@ -1,7 +1,7 @@
 """A small epoll loop for the packet path.
 
 asyncio costs about as much per event as a whole packet does here, so the packet path has its own loop: callbacks on
-descriptors, timers, and :meth:`Loop.post` as the only door for other threads.
+descriptors, timers, and :meth:`Loop.post` as the only entry point for other threads.
 """
 
 import heapq
@@ -35,7 +35,7 @@ class Timer:
     def cancel(self) -> None:
         """Make sure the callback does not run; after it ran this does nothing."""
         self.cancelled = True
-        self.callback = _nothing  # whatever it held on to is free now, not when the timer would have been due
+        self.callback = _nothing  # frees what it references now, not when the timer would have been due
 
 
 def _nothing() -> None: ...
@@ -45,16 +45,16 @@ class Loop:
     """Runs callbacks of descriptors and timers in the thread that called :meth:`run`.
 
     Everything but :meth:`post` and :meth:`stop` belongs to that thread. An exception of a callback ends :meth:`run`:
-    callbacks map what they expect, the rest is a bug that must be seen.
+    callbacks handle expected errors, all others are bugs that must surface.
 
-    A callback may be called without need: a descriptor's number can be reused while events of the round still wait.
-    So callbacks bear BlockingIOError.
+    Callbacks may be called spuriously, since a descriptor can be reused while events of the round are pending; they
+    must tolerate BlockingIOError.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.clock = clock
         self.scratch = memoryview(bytearray(READ_BYTES))
-        """A read buffer for any callback, used up before the callback returns."""
+        """A read buffer for any callback; its content is valid until the callback returns."""
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
@@ -70,11 +70,11 @@ class Loop:
         self._callbacks[fd] = callback
 
     def modify(self, fd: int, events: int) -> None:
-        """Change which events of *fd* count."""
+        """Change the events of *fd* to wait for."""
         self._epoll.modify(fd, events)
 
     def unregister(self, fd: int) -> None:
-        """Forget *fd*, before it is closed."""
+        """Stop watching *fd*, before it is closed."""
         del self._callbacks[fd]
         self._epoll.unregister(fd)
 
@@ -99,16 +99,16 @@ class Loop:
         poll, callbacks = self._epoll.poll, self._callbacks
         while self._running:
             for fd, events in poll(self._timeout()):
-                # An earlier callback of this round may have forgotten the descriptor.
+                # An earlier callback of this round may have unregistered the descriptor.
                 if callback := callbacks.get(fd):
                     callback(events)
             self._run_timers()
 
     def close(self) -> None:
-        """Run what was posted too late for :meth:`run`, then free the loop's own descriptors.
+        """Run what was posted too late for :meth:`run`, then close the loop's own descriptors.
 
-        To be called once :meth:`run` has returned and nobody posts any more, by whoever waited for that. Registered
-        descriptors stay open, they belong to their owners.
+        Call it once :meth:`run` has returned and nothing is posted any more. Registered descriptors stay open; they
+        belong to their owners.
         """
         if self._wake >= 0:
             self._run_posted()

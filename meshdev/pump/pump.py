@@ -1,4 +1,4 @@
-"""One carrier's pump: packets from a TUN queue to a byte stream and back, in big pieces.
+"""One carrier's pump: packets from a TUN queue to a byte stream and back, in large batches.
 
 Back-pressure needs no buffer of its own: while the stream is full the queue is not read, the kernel's queue of that
 TUN device fills and TCP slows down. So a pump holds at most one batch to send and one unfinished frame.
@@ -21,20 +21,20 @@ from meshdev.wire.framing import Framing
 
 log = logging.getLogger(__name__)
 
-#: A batch is closed once it holds this much: four full packets. More gains nothing (measured), and costs latency.
+#: A batch is complete once it holds this much: four full packets. More gains nothing (measured) and costs latency.
 BATCH_BYTES: Final = 256 * 1024
-#: Packets of one batch: bounds the time small packets wait for each other.
+#: Packets of one batch: limits how long small packets wait for each other.
 BATCH_PACKETS: Final = 64
-#: A turn of reading ends once it got this much, so that one busy carrier leaves room for the others. In the worst
-#: case, frames without a body, that is 65,536 frames and 60 ms (measured; small packets: 17 ms).
+#: A turn of reading ends after this much, so that one busy carrier does not starve the others. In the worst case,
+#: frames without a body, that is 65,536 frames and 60 ms (measured; small packets: 17 ms).
 TURN_BYTES: Final = 256 * 1024
-#: Control frames that may wait for a full stream before the carrier counts as dead.
+#: Control frames that may wait for a full stream before the carrier is considered dead.
 MAX_WAITING_CONTROL: Final = 256
 
 
 @dataclass
 class Counters:
-    """What passed, in packets and bytes of the pump's own life."""
+    """Packets and bytes since the pump started."""
 
     packets_out: int = 0
     bytes_out: int = 0
@@ -42,14 +42,14 @@ class Counters:
     bytes_in: int = 0
     dropped: int = 0
     malformed: int = 0
-    """Of the dropped: packets whose header no kernel makes."""
+    """Of those dropped: packets with a header that no kernel generates."""
 
 
 class Pump:
     """Joins one TUN queue and one byte stream; belongs to the loop's thread.
 
-    *on_frame* gets every frame that is neither packet nor heartbeat. *on_end* is called once, when the stream ended
-    or must not be used further; the pump has closed its transport by then. The queue stays its owner's.
+    *on_frame* gets every frame that is neither packet nor heartbeat. *on_end* is called once, when the stream has ended
+    or must not be used any more; by then the pump has closed its transport. The queue stays its owner's.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Pump:
     def start(self, *, ping: bool, greeting: bytes = b"") -> None:
         """Begin to read the stream; *greeting* is the first frame sent.
 
-        *ping* = this end asks for the heartbeats; both ends watch for silence.
+        *ping*: this end sends the heartbeats; both ends watch for silence.
         """
         self._loop.register(self._transport.fileno(), self._stream_events, self._on_stream)
         if greeting:
@@ -120,21 +120,21 @@ class Pump:
 
     @property
     def ended(self) -> bool:
-        """Whether it is of no further use."""
+        """Whether it has ended."""
         return self._ended
 
     @property
     def waiting(self) -> int:
-        """Control frames that the stream had no room for yet."""
+        """Control frames for which the stream has no room yet."""
         return len(self._control)
 
     def ask(self) -> None:
-        """Send a heartbeat out of turn, unless one would only wait behind others."""
+        """Send an extra heartbeat, unless it would have to wait behind other frames."""
         if not self._control:
-            self.send(self._question())
+            self.send(self._heartbeat_frame())
 
     def end(self, error: MeshdevError) -> None:
-        """Stop, close the transport, let go of the queue, say *error* to *on_end*. A second call does nothing."""
+        """Stop, close the transport, release the queue, pass *error* to *on_end*. A second call does nothing."""
         if self._ended:
             return
         self._ended = True
@@ -145,25 +145,25 @@ class Pump:
         if self._queue is not None:
             self._loop.unregister(self._queue)
             self._queue = None
-        # A third of a MiB, which a cycle of callbacks would keep until the next garbage collection.
+        # A third of a MiB that a reference cycle would keep until the next garbage collection.
         self._batch, self._batch_view, self._unsent = bytearray(), memoryview(b""), b""
         self._on_end(error)
 
     def _beat(self, ping: bool) -> None:
         now = self._loop.clock()
-        if now - self.last_received > SILENCE_SECONDS and not self._late_news():
+        if now - self.last_received > SILENCE_SECONDS and not self._late_data():
             self.end(TunnelError(f"nothing came through the carrier for {SILENCE_SECONDS:.0f} seconds"))
             return
         if ping:
-            self.send(self._question())
+            self.send(self._heartbeat_frame())
         if not self._ended:
             self._heartbeat = self._loop.call_later(HEARTBEAT_SECONDS, lambda: self._beat(ping))
 
-    def _question(self) -> bytes:
+    def _heartbeat_frame(self) -> bytes:
         return frames.frame(frames.PING, int(self._loop.clock() * 1e9).to_bytes(frames.PING_SIZE, "big"))
 
-    def _late_news(self) -> bool:
-        """Read what waits before judging: this process may have been stopped, not the peer."""
+    def _late_data(self) -> bool:
+        """Read pending data before deciding: this process may have been stopped, not the peer."""
         before = self.last_received
         self._receive()
         return self._ended or self.last_received > before
@@ -178,14 +178,14 @@ class Pump:
 
     def _on_queue(self, _events: int) -> None:
         queue = self._queue
-        if queue is None or self._unsent:  # the event is older than the stream's being full
+        if queue is None or self._unsent:  # the event predates the full stream
             return
         view, readv, start = self._batch_view, os.readv, self._framing.headroom
         end, packets = start, 0
         try:
             while packets < BATCH_PACKETS and end - start < BATCH_BYTES:
                 size = readv(queue, [view[end + frames.HEADER_SIZE :]])
-                if size < frames.MIN_PACKET:  # a raw socket's runt: the peer would take it for an attack
+                if size < frames.MIN_PACKET:  # a runt from a raw socket: the peer would reject it as hostile
                     self.counters.dropped += 1
                     break
                 view[end : end + frames.HEADER_SIZE] = frames.header(frames.PACKET, size)
@@ -230,7 +230,7 @@ class Pump:
         return True
 
     def _await_room(self, full: bool) -> None:
-        """While the stream is full its own queue rests, and only its own."""
+        """While the stream is full do not read its queue; others are unaffected."""
         events = READABLE | WRITABLE if full else READABLE
         if events != self._stream_events:
             self._stream_events = events
@@ -258,10 +258,10 @@ class Pump:
             echo, self._echo = self._echo, None
             self.send(frames.frame(frames.PONG, echo))
         elif not self._unsent:
-            self._flush()  # the framing may have an answer of its own
+            self._flush()  # the framing may have an answer to send
 
     def _read_turn(self) -> int:
-        """Take in what waits, up to the turn's share; how many bytes that was."""
+        """Read pending data, up to a turn's limit; returns the number of bytes."""
         view, recv_into, take = self._loop.scratch, self._transport.recv_into, self._take
         received = 0
         while received < TURN_BYTES:
@@ -283,7 +283,7 @@ class Pump:
             if kind == frames.PACKET:
                 self._deliver(body)
             elif kind == frames.PING:
-                self._echo = bytes(body)  # one answer a turn: the last question is the one that counts
+                self._echo = bytes(body)  # one answer a turn: only the last heartbeat counts
             elif kind == frames.PONG:
                 self.round_trip = max(0.0, self._loop.clock() - int.from_bytes(body, "big") / 1e9)
             else:
@@ -295,7 +295,7 @@ class Pump:
         if self._queue is None:
             raise ProtocolError("a packet came before the session was agreed")
         if not is_sound(packet, self._gso_types):
-            # Dropped, not a reason to end the carrier: another kernel than those we know may make others.
+            # Dropped, but the carrier goes on: kernels that we do not know may generate other headers.
             if not self.counters.malformed:
                 log.warning("a packet with a malformed header is dropped: %s", packet[:VNET_HEADER_LENGTH].hex())
             self.counters.malformed += 1
@@ -304,7 +304,7 @@ class Pump:
         try:
             os.write(self._queue, packet)
         except OSError:
-            # The kernel refuses what is no packet (EINVAL), or its queue is full: IP may drop, and TCP knows.
+            # The kernel rejects an invalid packet (EINVAL), or its queue is full: IP may drop packets, TCP recovers.
             self.counters.dropped += 1
         else:
             self.counters.packets_in += 1

@@ -1,4 +1,4 @@
-"""The byte pipes under a carrier: non-blocking, with the kernel's own back-pressure."""
+"""The byte streams under a carrier: non-blocking, with the kernel's own back-pressure."""
 
 import socket
 import ssl
@@ -6,18 +6,18 @@ from typing import Protocol
 
 
 class Transport(Protocol):
-    """A non-blocking byte pipe. Owned by one thread; after :meth:`close` only ``close`` may be called."""
+    """A non-blocking byte stream, owned by one thread. After :meth:`close` only ``close`` may be called."""
 
     def fileno(self) -> int:
         """For epoll."""
         ...
 
     def recv_into(self, buffer: memoryview) -> int:
-        """Bytes read, 0 at the end. Raises BlockingIOError when nothing is there, OSError when the pipe broke."""
+        """Bytes read, 0 at the end. Raises BlockingIOError when nothing is pending, OSError when it is broken."""
         ...
 
     def send(self, data: memoryview | bytes) -> int:
-        """Bytes taken (≥ 1). Raises BlockingIOError when the pipe is full, OSError when it broke."""
+        """Bytes accepted (≥ 1). Raises BlockingIOError when the stream is full, OSError when it is broken."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
 """TUN devices: the contract, the Linux implementation, and a pair in memory for tests.
 
-What a packet means is none of its business: bytes go in and out, each with its virtio-net header in front.
+It does not interpret packets: bytes go in and out, each packet with a virtio-net header in front.
 """

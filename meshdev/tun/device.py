@@ -1,4 +1,4 @@
-"""The contract of a TUN device: what the packet pump may rely on, whoever made the device."""
+"""The contract of a TUN device, on which the packet pump relies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ class TunQueue(Protocol):
     """One queue: a non-blocking, close-on-exec descriptor that reads and writes whole packets.
 
     ``os.readv`` and ``os.writev`` on :meth:`fileno` move one packet a call, each with ``VNET_HEADER_LENGTH`` bytes of
-    virtio-net header in front (``tun.offload``); they raise BlockingIOError when nothing is there. A write to a device
-    that is down raises OSError EIO. The buffer of a read must hold ``PACKET_LIMIT`` bytes: the rest would be lost.
+    virtio-net header in front (``tun.offload``); they raise BlockingIOError when nothing is pending. A write to a
+    device that is down raises OSError EIO. The buffer of a read must hold ``PACKET_LIMIT`` bytes: the rest is lost.
 
-    The holder owns the descriptor: whoever gets a queue closes it, and nobody else does.
+    The holder owns the descriptor: whoever receives a queue, and nobody else, closes it.
     """
 
     def fileno(self) -> int:
@@ -20,19 +20,19 @@ class TunQueue(Protocol):
         ...
 
     def attach(self) -> None:
-        """Take part in the device again after :meth:`detach`; nothing when it does already."""
+        """Join the device again after :meth:`detach`; does nothing when attached."""
         ...
 
     def detach(self) -> None:
         """Leave the device without closing: packets waiting in this queue are dropped, its flows go to the others.
 
         Needs no privilege. The descriptor stays valid; reads find nothing. With every queue detached the device drops
-        what is sent to it. Nothing when already detached.
+        what is sent to it. Does nothing when detached.
         """
         ...
 
     def close(self) -> None:
-        """Give the descriptor back; a second call does nothing. A device whose last queue is closed is gone."""
+        """Close the descriptor; a second call does nothing. The device is removed with its last queue."""
         ...
 
 

@@ -19,7 +19,7 @@ from meshdev.tun.offload import PROBES, VNET_HEADER_LENGTH
 NODE: Final = Path("/dev/net/tun")
 _NODE_NUMBER: Final = os.makedev(10, 200)  # Documentation/networking/tuntap.rst
 
-#: The kernel puts the first free number in place of %d, so a device never meets another one of its name.
+#: The kernel replaces %d by the first free number, so names never collide.
 NAME_PATTERN: Final = "meshdev%d"
 
 TUNSETOFFLOAD: Final = 0x400454D0
@@ -48,7 +48,7 @@ class LinuxQueue:
         return self._fd
 
     def attach(self) -> None:
-        """Take part in the device again."""
+        """Join the device again."""
         if self._detached:
             self._set_queue(_IFF_ATTACH_QUEUE)
             self._detached = False
@@ -60,7 +60,7 @@ class LinuxQueue:
             self._detached = True
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
@@ -70,13 +70,13 @@ class LinuxQueue:
             fcntl.ioctl(self._fd, TUNSETQUEUE, _IFREQ.pack(b"", flags))
         except OSError as error:
             raise DeviceError(
-                f"the TUN device is gone, or takes no change of its queues ({error.strerror})",
-                hint="another program removed it? meshdev connect makes a new one",
+                f"the TUN device was removed, or its queues cannot be changed ({error.strerror})",
+                hint="did another program remove it? meshdev connect makes a new one",
             ) from error
 
 
 def wrap_queues(fds: Iterable[int]) -> tuple[LinuxQueue, ...]:
-    """Queues around descriptors received by SCM_RIGHTS. Takes ownership of all of them."""
+    """Queues for descriptors received by SCM_RIGHTS, which they own from now on."""
     return tuple(LinuxQueue(fd) for fd in fds)
 
 
@@ -90,7 +90,7 @@ def interface_name(fd: int) -> str:
 def set_offload(fd: int, mask: int) -> None:
     """Set the offloads of the whole device through one of its queues; needs no privilege.
 
-    Raises DeviceError when the kernel does not know one of the flags; the former ones stay in force then.
+    Raises DeviceError when the kernel does not know one of the flags; the former ones then stay in force.
     """
     try:
         fcntl.ioctl(fd, TUNSETOFFLOAD, mask)
@@ -99,10 +99,10 @@ def set_offload(fd: int, mask: int) -> None:
 
 
 def open_tun(queues: int, *, name: str = NAME_PATTERN) -> TunDevice:
-    """Make a TUN device with that many queues and the best offloads the kernel has. Needs CAP_NET_ADMIN.
+    """Make a TUN device with that many queues and the best offloads the kernel supports. Needs CAP_NET_ADMIN.
 
-    The device is down, has no address and goes with its last queue. Never joins a device that exists already: *name*
-    is taken (or, with ``%d``, a free one made of it), else DeviceError.
+    The device is down, has no address and is removed with its last queue. Never joins an existing device: raises
+    DeviceError if *name* is in use (``%d`` in it becomes a free number).
     """
     if not 1 <= queues <= MAX_CARRIERS:
         raise DeviceError(f"a TUN device has 1 to {MAX_CARRIERS} queues, not {queues}")
@@ -133,7 +133,7 @@ def ensure_node(node: Path = NODE) -> None:
 
 
 def _open_queue(name: str, *, exclusive: bool) -> tuple[str, LinuxQueue]:
-    # Imported here: whoever only uses a queue (the session, tests in memory) needs no pytun.
+    # Imported here: users of a queue (the session, tests in memory) need no pytun.
     from pytun import (  # noqa: PLC0415
         IFF_MULTI_QUEUE,
         IFF_NO_PI,
@@ -149,7 +149,7 @@ def _open_queue(name: str, *, exclusive: bool) -> tuple[str, LinuxQueue]:
     except OSError as error:
         raise _explain(error, NODE, name) from error
     try:
-        # pytun closes its descriptor with the object and leaves it inheritable: take a copy that is ours alone.
+        # pytun closes its descriptor with the object and leaves it inheritable: keep a copy of our own.
         fd = fcntl.fcntl(device.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
         actual = str(device.name)
     finally:
@@ -171,7 +171,7 @@ def _probe(fd: int, attempt: Callable[[int, int], None] = set_offload) -> int:
 
 
 def _explain(error: OSError, node: Path, name: str = NAME_PATTERN) -> DeviceError:
-    """The cause of a failure to open, with the way out."""
+    """The cause of a failure to open the device, with a hint."""
     if error.errno in {errno.ENODEV, errno.ENXIO, errno.ENOTTY}:
         return DeviceError(f"{node} has no driver behind it", hint="load the kernel module: sudo modprobe tun")
     if error.errno == errno.ENOENT:
@@ -183,14 +183,14 @@ def _explain(error: OSError, node: Path, name: str = NAME_PATTERN) -> DeviceErro
     if error.errno in {errno.EPERM, errno.EACCES}:
         return DeviceError(
             f"no permission to make a TUN device ({error.strerror})",
-            hint="it takes root with CAP_NET_ADMIN; in a container: --device /dev/net/tun --cap-add NET_ADMIN",
+            hint="root with CAP_NET_ADMIN is needed; in a container: --device /dev/net/tun --cap-add NET_ADMIN",
         )
     if error.errno in {errno.EBUSY, errno.EEXIST}:
         return DeviceError(f"a network device named {name} exists already", hint="meshdev restore removes old ones")
     if error.errno == errno.EINVAL:
         return DeviceError(
-            f"{node} knows no multi-queue devices with a vnet header ({error.strerror})",
-            hint="meshdev needs the tun driver of Linux itself, not a sandbox's",
+            f"{node} does not support multi-queue devices with a vnet header ({error.strerror})",
+            hint="meshdev needs Linux's own tun driver, not that of a sandbox",
         )
     return DeviceError(
         f"{node} cannot be opened: {error.strerror or error}", hint="the kernel's log (dmesg) may say more"

@@ -1,4 +1,4 @@
-"""Two TUN queues joined back to back, for tests: what is written to one is read from the other."""
+"""Two TUN devices joined back to back, for tests: what is written to one is read from the other."""
 
 import socket
 
@@ -9,8 +9,8 @@ from meshdev.tun.offload import PROBES
 class MemoryQueue:
     """One end of a SOCK_SEQPACKET pair (see :class:`~meshdev.tun.device.TunQueue`). Owns the socket.
 
-    Unlike a device, a full peer makes a write raise BlockingIOError instead of dropping, and a closed peer is seen as
-    an empty packet. ``attached`` says whether the queue takes part; that is all that detaching changes here.
+    Unlike a device, a full peer makes a write raise BlockingIOError instead of dropping, and a closed peer reads as
+    an empty packet. Detaching only clears ``attached`` and drops pending packets.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -24,11 +24,11 @@ class MemoryQueue:
         return self._sock.fileno()
 
     def attach(self) -> None:
-        """Take part again."""
+        """Attach again."""
         self.attached = True
 
     def detach(self) -> None:
-        """Leave, dropping what waits to be read."""
+        """Detach, dropping pending packets."""
         self.attached = False
         try:
             while self._sock.recv(1 << 17):

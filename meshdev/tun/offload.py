@@ -1,11 +1,11 @@
-"""Offloads of a TUN device and the header that travels in front of each packet because of them.
+"""Offloads of a TUN device and the header in front of each packet that they require.
 
-With them the kernel hands over one TCP super-packet of up to 64 KiB whose checksum and segmentation are still open,
-and takes one back: Python neither cuts nor sums (docs/design/0002).
+With them the kernel passes TCP super-packets of up to 64 KiB, not yet segmented or checksummed, and accepts them:
+Python does neither (docs/design/0002).
 
 Sources: Linux ``include/uapi/linux/if_tun.h`` (TUN_F_*), ``include/uapi/linux/virtio_net.h`` (struct virtio_net_hdr),
-``include/linux/virtio_net.h`` (what the kernel makes of the header), ``drivers/net/tun.c`` (``set_offload``: which
-combinations the kernel takes). Integers of the header are in the machine's order (little-endian wherever pytun has
+``include/linux/virtio_net.h`` (how the kernel reads the header), ``drivers/net/tun.c`` (``set_offload``: which
+combinations the kernel accepts). Integers of the header are in the machine's order (little-endian wherever pytun has
 wheels): TUNSETVNETBE is never set.
 """
 
@@ -16,7 +16,7 @@ TUN_F_CSUM: Final = 0x01
 TUN_F_TSO4: Final = 0x02
 TUN_F_TSO6: Final = 0x04
 TUN_F_USO4: Final = 0x20  # Linux 6.2
-TUN_F_USO6: Final = 0x40  # the kernel takes USO4 and USO6 only together
+TUN_F_USO6: Final = 0x40  # the kernel accepts USO4 and USO6 only together
 
 #: Best first. A kernel that does not know a flag answers EINVAL to the whole mask.
 PROBES: Final = (
@@ -26,7 +26,7 @@ PROBES: Final = (
     0,
 )
 
-#: ``struct virtio_net_hdr``: flags, gso_type u8; hdr_len, gso_size, csum_start, csum_offset u16. It travels as it is.
+#: ``struct virtio_net_hdr``: flags, gso_type u8; hdr_len, gso_size, csum_start, csum_offset u16. Sent unchanged.
 VNET_HEADER_LENGTH: Final = 10
 
 #: One read or write: the header and the longest packet that IPv4's 16-bit total length allows.
@@ -46,7 +46,7 @@ _unpack: Final = struct.Struct("<BBHHHH").unpack_from
 
 _IPV4_HEADER: Final = 20
 _IPV6_HEADER: Final = 40
-#: By segmentation: the transport's protocol number, its header's size and where its checksum lies in that.
+#: By segmentation: the transport's protocol number, the size of its header and the checksum's offset in it.
 _TRANSPORT: Final = {
     VIRTIO_NET_HDR_GSO_TCPV4: (6, 20, 16),
     VIRTIO_NET_HDR_GSO_TCPV6: (6, 20, 16),
@@ -59,7 +59,7 @@ _MAX_UDP_SEGMENTS: Final = 128
 
 
 def gso_types(offload: int) -> frozenset[int]:
-    """The values of gso_type that a kernel with this mask of TUN_F_* hands out."""
+    """The values of gso_type that a kernel with this mask of TUN_F_* generates."""
     found = {VIRTIO_NET_HDR_GSO_NONE}
     if offload & TUN_F_TSO4:
         found |= {VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN}
@@ -71,27 +71,27 @@ def gso_types(offload: int) -> frozenset[int]:
 
 
 def is_sound(packet: memoryview, allowed: frozenset[int]) -> bool:
-    """Whether the header in front of *packet* is one that a kernel makes; *allowed* is from :func:`gso_types`.
+    """Whether the header in front of *packet* is one that a kernel generates; *allowed* is from :func:`gso_types`.
 
-    *packet* holds at least the header and 20 bytes. What a kernel does with another one is its own business: it has
-    had bugs there, and one frame could become tens of thousands of packets. So a peer's header is looked at before it
-    meets a TUN device. Everything that any Linux since 5.10 hands out passes.
+    *packet* has at least the header and 20 bytes. Kernels have had bugs with other headers, and one frame could become
+    tens of thousands of packets, so a peer's header is checked before it reaches a TUN device. Everything that any
+    Linux since 5.10 generates passes.
     """
     flags, gso, header_length, gso_size, start, offset = _unpack(packet)
     if not (flags or gso or header_length):
-        return True  # most small packets: nothing is left to the kernel
+        return True  # most small packets: nothing is offloaded
     length = len(packet) - VNET_HEADER_LENGTH
     if gso not in allowed or flags & _UNKNOWN_FLAGS or header_length > length:
         return False
     if not flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
-        return bool(gso == VIRTIO_NET_HDR_GSO_NONE)  # what is cut into segments needs their checksums
+        return bool(gso == VIRTIO_NET_HDR_GSO_NONE)  # segmentation requires checksum offload
     if start < _IPV4_HEADER or start + offset + 2 > length:
         return False
-    return gso == VIRTIO_NET_HDR_GSO_NONE or _is_cut_soundly(packet, gso, gso_size, start, offset)
+    return gso == VIRTIO_NET_HDR_GSO_NONE or _is_segmented_soundly(packet, gso, gso_size, start, offset)
 
 
-def _is_cut_soundly(packet: memoryview, gso: int, gso_size: int, start: int, offset: int) -> bool:
-    """Segmentation: the transport's header is where it is said to be, and the segments are not too many."""
+def _is_segmented_soundly(packet: memoryview, gso: int, gso_size: int, start: int, offset: int) -> bool:
+    """For segmentation: the transport's header is at the stated offset, and there are not too many segments."""
     gso &= ~VIRTIO_NET_HDR_GSO_ECN
     protocol, header, checksum = _TRANSPORT[gso]
     payload = len(packet) - VNET_HEADER_LENGTH - start - header
@@ -103,11 +103,11 @@ def _is_cut_soundly(packet: memoryview, gso: int, gso_size: int, start: int, off
 
 
 def _transport(packet: memoryview, gso: int, start: int) -> int:
-    """The protocol of what begins at *start*; -1 where nothing can."""
+    """The protocol of the header at *start*; -1 where there cannot be one."""
     first = packet[VNET_HEADER_LENGTH]
     if first >> 4 == 4 and gso != VIRTIO_NET_HDR_GSO_TCPV6:
         return packet[VNET_HEADER_LENGTH + 9] if start == 4 * (first & 15) else -1
     if first >> 4 == 6 and gso != VIRTIO_NET_HDR_GSO_TCPV4 and start >= _IPV6_HEADER:
-        # Extension headers may lie between; the kernel goes through them itself.
+        # There may be extension headers in between; the kernel parses them itself.
         return packet[VNET_HEADER_LENGTH + 6] if start == _IPV6_HEADER else _TRANSPORT[gso][0]
     return -1

@@ -1,8 +1,8 @@
-"""What one field of a message may hold: each codec checks a value that JSON brought and makes one that JSON takes.
+"""What one field of a message may hold: each codec checks a value decoded from JSON, and makes one to encode.
 
-``load`` raises ValueError for everything that the codec does not describe, ``dump`` trusts its own process. Nobody
-changes a codec; its attributes tell tests what it allows (tests/wire/strategies.py). They are no dataclasses, because
-each command loads this module: a dataclass takes 70 to 250 µs to make, such a class 5.
+``load`` raises ValueError for everything that the codec does not describe, ``dump`` trusts its own process. Codecs are
+immutable; from their attributes tests generate values (tests/wire/strategies.py). They are not dataclasses, because
+each command loads this module: defining a dataclass takes 70 to 250 µs, a plain class 5.
 """
 
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ class InvalidValueError(ValueError):
 
     @classmethod
     def inside(cls, key: str, error: ValueError) -> "InvalidValueError":
-        """*error* as one of the value at *key*."""
+        """*error*, located in the value at *key*."""
         found = error if isinstance(error, InvalidValueError) else cls(f": {error}")
         found.path.append(key)
         return found
@@ -41,14 +41,14 @@ class InvalidValueError(ValueError):
 
 
 class Codec(ABC, Generic[T]):
-    """How a value of type T travels."""
+    """The encoding of a value of type T."""
 
     @abstractmethod
     def load(self, value: object) -> T:
-        """The value in what ``json.loads`` made. Raises ValueError."""
+        """Decode the result of ``json.loads``. Raises ValueError."""
 
     def dump(self, value: T) -> object:
-        """What ``json.dumps`` takes: the value itself where JSON has its type."""
+        """Encode for ``json.dumps``: the value itself where JSON has its type."""
         return value
 
 
@@ -76,7 +76,7 @@ class Integer(Codec[int]):
 
 
 class Number(Codec[float]):
-    """A number from *low* to *high*, both included, sent with at most so many *digits* behind the point."""
+    """A number from *low* to *high*, both included, sent with at most *digits* decimal places."""
 
     def __init__(self, low: float, high: float, digits: int | None = None) -> None:
         self.low = low
@@ -85,7 +85,7 @@ class Number(Codec[float]):
 
     def load(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
-            raise InvalidValueError  # so is NaN: it compares with nothing
+            raise InvalidValueError  # NaN, too, which compares with nothing
         return float(value)
 
     def dump(self, value: float) -> object:
@@ -105,7 +105,7 @@ class Text(Codec[str]):
 
 
 class Parsed(Codec[T]):
-    """A string of at most *limit* characters as *parse* understands it, which raises ValueError; ``str`` undoes it."""
+    """A string of at most *limit* characters, decoded by *parse* (raises ValueError) and encoded by ``str``."""
 
     def __init__(self, parse: Callable[[str], T], limit: int = MAX_VALUE) -> None:
         self.parse = parse
@@ -121,7 +121,7 @@ class Parsed(Codec[T]):
 
 
 class Choice(Codec[Word]):
-    """One of the *allowed* words."""
+    """One of the *allowed* strings."""
 
     def __init__(self, allowed: tuple[Word, ...]) -> None:
         self.allowed = allowed
@@ -147,7 +147,7 @@ class Nullable(Codec[T | None]):
 
 
 class Many(Codec[tuple[T, ...]]):
-    """A list of at most *most* items; where *distinct* is set, no two of them have the same one."""
+    """A list of at most *most* items, which all differ in *distinct* where that is set."""
 
     def __init__(self, item: Codec[T], most: int = MAX_ITEMS, distinct: Callable[[T], Hashable] | None = None) -> None:
         self.item = item
@@ -167,13 +167,13 @@ class Many(Codec[tuple[T, ...]]):
 
     def dump(self, value: tuple[T, ...]) -> object:
         if type(self.item).dump is Codec.dump:
-            return value  # of 8,192 routes as text, say: JSON takes them as they are
+            return value  # fast for long lists: json.dumps takes the items as they are
         dump = self.item.dump
         return [dump(each) for each in value]
 
 
 class Pairs(Codec[tuple[tuple[K, T], ...]]):
-    """An object of at most *most* keys, each as *key* understands it, which raises ValueError; ``str`` undoes it."""
+    """An object of at most *most* keys, decoded by *key* (raises ValueError) and encoded by ``str``."""
 
     def __init__(self, key: Callable[[str], K], item: Codec[T], most: int = MAX_ITEMS) -> None:
         self.key = key

@@ -1,8 +1,7 @@
-"""As much of the D-Bus wire protocol as reading properties takes. Pure.
+"""The part of the D-Bus wire protocol that reading properties needs. Pure.
 
-Method calls with strings as arguments go out; of what comes back only kind, body and which call it answers count, the
-body as bytes: two bodies are compared, never understood. Source: D-Bus specification, "Message Protocol" and
-"Authentication Protocol".
+Method calls have strings as arguments; of replies only kind, serial and body are read, the body as bytes: bodies are
+compared, never decoded. Source: D-Bus specification, "Message Protocol" and "Authentication Protocol".
 """
 
 import struct
@@ -34,8 +33,8 @@ _FIELD_KINDS: Final = frozenset(b"osgu")
 
 @dataclass(frozen=True, slots=True)
 class DBusMessage:
-    """A message of the bus; *size* is what it took of the stream, in bytes. *answers*: the serial of the call to which
-    it is the answer, None where it is none.
+    """A message of the bus; *size* is its length in the stream, in bytes. *answers*: the serial of the call to which it
+    is the reply; None for other messages.
     """
 
     kind: int
@@ -45,23 +44,23 @@ class DBusMessage:
 
     @property
     def text(self) -> str:
-        """The first string of the body: what an error says."""
+        """The first string of the body: the message of an error."""
         length = int.from_bytes(self.body[:4], "little")
         return self.body[4 : 4 + length].decode(errors="replace") if len(self.body) >= 4 + length else ""
 
 
 def external(uid: int) -> bytes:
-    """The client's whole authentication as that user; the server answers one line that begins with ``OK``."""
+    """The client's authentication as that user; the server answers with a line that begins with ``OK``."""
     return b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\n"
 
 
 def begin() -> bytes:
-    """After ``OK``: messages from here on."""
+    """Sent after ``OK``; messages follow."""
     return b"BEGIN\r\n"
 
 
 def call(serial: int, destination: str, path: str, interface: str, member: str, *arguments: str) -> bytes:
-    """A method call with strings as arguments, which starts no service."""
+    """A method call with strings as arguments, without starting the service."""
     texts = [(_PATH, path), (_DESTINATION, destination), (_INTERFACE, interface), (_MEMBER, member)]
     fields = b""
     for (code, signature), value in texts:
@@ -78,7 +77,7 @@ def call(serial: int, destination: str, path: str, interface: str, member: str, 
 
 
 def parse(data: bytes) -> DBusMessage | None:
-    """The first message in *data*; None where it is not whole yet. Raises ProtocolError."""
+    """The first message in *data*; None while it is incomplete. Raises ProtocolError."""
     if len(data) < _FIXED.size:
         return None
     layout = {ord("l"): _FIXED, ord("B"): _FIXED_BIG}.get(data[0])
@@ -87,7 +86,7 @@ def parse(data: bytes) -> DBusMessage | None:
     order, kind, _, version, body, _, fields = layout.unpack_from(data)
     start = _FIXED.size + fields + -(_FIXED.size + fields) % 8
     if version != _VERSION or start + body > _LARGEST:
-        raise ProtocolError("the system bus sent a message that is none, or is too long")
+        raise ProtocolError("the system bus sent a message that is invalid or too long")
     if len(data) < start + body:
         return None
     header = data[_FIXED.size : _FIXED.size + fields]
@@ -96,13 +95,13 @@ def parse(data: bytes) -> DBusMessage | None:
 
 
 def _reply_serial(fields: bytes, order: Literal["little", "big"]) -> int | None:
-    """REPLY_SERIAL of a header's fields, which are aligned as they are in the message; None where there is none."""
+    """REPLY_SERIAL in a header's fields, which are aligned as in the message; None without one."""
     at = 0
     while at + 4 <= len(fields):  # code, and the signature of one letter
         code, length, kind = fields[at], fields[at + 1], fields[at + 2]
         value = at + 4
         if length != 1 or kind not in _FIELD_KINDS:
-            return None  # no field of the specification's; where it ends is not known
+            return None  # not a field of the specification; its end is unknown
         if kind == ord("g"):
             end = value + 2 + int.from_bytes(fields[value : value + 1])
         else:

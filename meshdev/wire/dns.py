@@ -1,12 +1,12 @@
-"""What the forwarder needs of DNS messages: read a query, ask under another name, match and judge an answer.
+"""DNS messages for the forwarder: parse a query, ask under another name, match and classify an answer.
 
-Messages travel as the bytes they came in; only the id is replaced. So EDNS options, DNSSEC bits and the case of
-letters (draft-vixie-dnsext-dns0x20) reach the other side as they were sent. Header and question are read here (they
-are all that a forwarded message needs: 12 bytes and one name); records are left to dnspython, which costs the session
-5.8 MB and 70 ms of import and 80 µs an answer (measured 2026-07, Python 3.11). A codec of our own would save that, but
-compression, EDNS and forty kinds of records have been got wrong by everyone once; 5 % of the memory budget is cheaper.
+Messages are forwarded as the bytes they came in; only the id is replaced. So EDNS options, DNSSEC bits and the case of
+letters (draft-vixie-dnsext-dns0x20) reach the other side unchanged. Header and question are parsed here (all that a
+forwarded message needs: 12 bytes and one name); records are left to dnspython, which costs the session 5.8 MB, 70 ms
+of import and 80 µs an answer (measured 2026-07, Python 3.11). A codec of our own would save that, but compression, EDNS
+and forty types of records are easy to get wrong; 5 % of the memory budget is cheaper.
 
-Answers built here (:func:`empty`, :func:`grafted`) carry EDNS exactly when the query did (RFC 6891 section 6.1.1:
+Answers built here (:func:`empty`, :func:`grafted`) have EDNS exactly when the query did (RFC 6891 section 6.1.1:
 systemd-resolved takes a missing OPT for a broken server) and always RA, without which Go takes an empty answer for a
 lame referral.
 """
@@ -51,24 +51,24 @@ _OPCODE: Final = 0x7800
 _RCODE: Final = 0x000F
 _DO: Final = 0x8000
 
-#: What a UDP client takes that says nothing about it (RFC 1035 section 4.2.1), and what we say we take (the size of
-#: DNS flag day 2020, that no path has to fragment).
+#: The largest answer for UDP clients without EDNS (RFC 1035 section 4.2.1), and the size that we advertise (that of DNS
+#: flag day 2020, which needs no fragmentation).
 PLAIN_PAYLOAD: Final = 512
 OUR_PAYLOAD: Final = 1232
-#: No answer by UDP is longer, whatever a client says: BIND and Unbound draw the same line.
+#: The longest answer by UDP, whatever a client advertises: the limit of BIND and Unbound.
 MAX_PAYLOAD: Final = 4096
 MAX_MESSAGE: Final = 65535
 
-#: What the forwarder answers to a probe, for no time at all: TEST-NET-1, which is nobody's (RFC 5737).
+#: The forwarder's answer to a probe, with TTL 0: an address of TEST-NET-1 (RFC 5737).
 PROBE_ADDRESS: Final = IPv4Address("192.0.2.1")
 
-#: The longest time-to-live of the alias that :func:`grafted` makes up: what CoreDNS gives its own records.
+#: The longest TTL of the alias that :func:`grafted` adds: that of CoreDNS's own records.
 _ALIAS_TTL: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request that has exactly one question; ``wire`` is the message as it came."""
+    """A request with exactly one question; ``wire`` is the unchanged message."""
 
     wire: bytes
     flags: int
@@ -79,7 +79,7 @@ class Query:
     end: int
     #: The client's EDNS: its payload size and flags; None without EDNS.
     edns: tuple[int, int] | None
-    #: Question and at most an OPT record, nothing else: it may be asked under another name. A signature may not.
+    #: Only a question and at most an OPT record: it may be asked under another name, unlike a signed one.
     plain: bool
 
     @property
@@ -89,12 +89,12 @@ class Query:
 
     @property
     def payload(self) -> int:
-        """The longest answer that the client takes by UDP."""
+        """The longest answer that the client accepts by UDP."""
         return min(max(PLAIN_PAYLOAD, self.edns[0]), MAX_PAYLOAD) if self.edns else PLAIN_PAYLOAD
 
 
 def parse_query(wire: bytes) -> Query | None:
-    """The query in *wire*, or None where there is none: then :func:`format_error` says what to answer."""
+    """The query in *wire*; None where there is none: then :func:`format_error` is the answer."""
     if len(wire) < _HEADER.size:
         return None
     _, flags, questions, answers, authority, additional = _HEADER.unpack_from(wire)
@@ -105,7 +105,7 @@ def parse_query(wire: bytes) -> Query | None:
     except dns.exception.DNSException:
         return None
     end = _HEADER.size + length + _QUESTION_TAIL.size
-    # A first name has nothing before it to point at; one that does so anyway could not be compared as bytes.
+    # The first name cannot have a valid compression pointer; one with a pointer could not be compared as bytes.
     if end > len(wire) or wire[_HEADER.size : _HEADER.size + length] != encoded(name):
         return None
     rdtype, rdclass = _QUESTION_TAIL.unpack_from(wire, end - _QUESTION_TAIL.size)
@@ -128,7 +128,7 @@ def _read_opt(wire: bytes, start: int) -> tuple[int, int] | None:
 
 
 def format_error(wire: bytes) -> bytes | None:
-    """FORMERR for what :func:`parse_query` refused; None where an answer is out of place (too short, or an answer)."""
+    """FORMERR for what :func:`parse_query` rejects; None where nothing must be sent (too short, or an answer)."""
     if len(wire) < _HEADER.size:
         return None
     message_id, flags, *_ = _HEADER.unpack_from(wire)
@@ -145,7 +145,7 @@ def renamed(query: Query, name: Name, rdtype: int) -> Query:
 
 
 def encoded(name: Name) -> bytes:
-    """A name as it stands in messages, not compressed."""
+    """A name in wire format, uncompressed."""
     return b"".join(bytes([len(label)]) + label for label in name.labels)
 
 
@@ -162,15 +162,15 @@ def question(name: Name, message_id: int) -> Query:
 
 
 def message_id(wire: bytes) -> int:
-    """The id of a message of two bytes or more."""
+    """The id of a message of at least two bytes."""
     return int.from_bytes(wire[:2], "big")
 
 
 def answers(wire: bytes, query: Query) -> bool:
-    """Whether *wire* is an answer to *query* by opcode and question; id and source are the caller's to check.
+    """Whether *wire* answers *query* by opcode and question; the caller checks id and source.
 
-    The name is compared without case: a server that answers in small letters worked before, and the client still sees
-    what came. An error may come without the question (RFC 1035 section 4.1.1 leaves that open).
+    Names are compared case-insensitively: servers that answer in lower case worked before, and the client still gets
+    the unchanged answer. An error may lack the question (RFC 1035 section 4.1.1 leaves that open).
     """
     if len(wire) < _HEADER.size:
         return False
@@ -185,23 +185,23 @@ def answers(wire: bytes, query: Query) -> bool:
 
 
 def rcode(wire: bytes) -> int:
-    """The answer's code, without the upper bits that EDNS adds."""
+    """The response code, without EDNS's upper bits."""
     return wire[3] & _RCODE
 
 
 def has_records(wire: bytes) -> bool:
-    """Whether an answer has something in its answer section, or had to leave it out."""
+    """Whether an answer has records in its answer section, or is truncated."""
     _, flags, _, records, _, _ = _HEADER.unpack_from(wire)
     return bool(records or flags & _TC)
 
 
 def is_negative(wire: bytes) -> bool:
-    """Whether an answer says that there is no such name, or nothing of that type; a truncated one says neither."""
+    """Whether an answer means NXDOMAIN or NODATA; a truncated one means neither."""
     return rcode(wire) in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) and not has_records(wire)
 
 
 def read_answer(wire: bytes) -> dns.message.Message | None:
-    """The records of an answer; None where they cannot be read."""
+    """The records of an answer; None where they cannot be parsed."""
     try:
         return dns.message.from_wire(wire, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError):
@@ -210,7 +210,7 @@ def read_answer(wire: bytes) -> dns.message.Message | None:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An address that cluster DNS gives to *name*; ``service``: the name is a Service's, or below one."""
+    """An address of *name* in cluster DNS; ``service``: the name is a Service's, or below one."""
 
     address: IPv4Address
     name: str
@@ -218,10 +218,9 @@ class Named:
 
 
 def addresses(answer: dns.message.Message, domain: Name) -> frozenset[Named]:
-    """Addresses that the answer gives to names inside *domain*, also beside SRV records.
+    """The answer's addresses of names inside *domain*, also those beside SRV records.
 
-    A CNAME that leaves the domain (a Service of type ExternalName) leads to names, and so to addresses, that are not
-    the cluster's.
+    A CNAME to a name outside the domain (a Service of type ExternalName) leads to addresses that are not the cluster's.
     """
     services = Name((b"svc", *domain.labels))
     return frozenset(
@@ -234,9 +233,9 @@ def addresses(answer: dns.message.Message, domain: Name) -> frozenset[Named]:
 
 
 def drop_ipv6(answer: dns.message.Message, domain: Name) -> bool:
-    """Take IPv6 addresses of names inside *domain* out of *answer*; whether there were any.
+    """Remove IPv6 addresses of names inside *domain* from *answer*; returns whether there were any.
 
-    What a CNAME leads to outside is not the cluster's, and is reached as ever.
+    Names outside that a CNAME leads to are not the cluster's, and are reached as always.
     """
     dropped = False
     for section in (answer.answer, answer.additional):
@@ -254,7 +253,7 @@ def drop_ipv6(answer: dns.message.Message, domain: Name) -> bool:
 
 
 def _without_hint(record: SVCBBase) -> Rdata:
-    """*record* (RFC 9460) without ``ipv6hint``, and without word that one has to understand it."""
+    """*record* (RFC 9460) without ``ipv6hint``, also among the mandatory keys."""
     params = {key: value for key, value in record.params.items() if key != ParamKey.IPV6HINT}
     mandatory = params.get(ParamKey.MANDATORY)
     if mandatory is not None:
@@ -267,9 +266,9 @@ def _without_hint(record: SVCBBase) -> Rdata:
 
 
 def empty(query: Query, code: int, *, truncated: bool = False) -> bytes:
-    """An answer without records: an error, NODATA, or with *truncated* the request to come back by TCP.
+    """An answer without records: an error, NODATA, or with *truncated* the request to retry by TCP.
 
-    Negative answers of this kind are never cached, since they carry no SOA (RFC 2308 section 5).
+    Negative answers of this kind are never cached, since they have no SOA (RFC 2308 section 5).
     """
     flags = _answer_flags(query) | code | (_TC if truncated else 0)
     header = _HEADER.pack(message_id(query.wire), flags, 1, 0, 0, 0 if query.edns is None else 1)
@@ -277,7 +276,7 @@ def empty(query: Query, code: int, *, truncated: bool = False) -> bytes:
 
 
 def probed(query: Query) -> bytes:
-    """The answer to a probe: PROBE_ADDRESS, which nobody may keep; NODATA for other types."""
+    """The answer to a probe: PROBE_ADDRESS with TTL 0; NODATA for other types."""
     if (query.rdtype, query.rdclass) != (dns.rdatatype.A, dns.rdataclass.IN):
         return empty(query, dns.rcode.NOERROR)
     record = _pointer(_HEADER.size) + _RECORD.pack(query.rdtype, query.rdclass, 0, 4) + PROBE_ADDRESS.packed
@@ -286,7 +285,7 @@ def probed(query: Query) -> bytes:
 
 
 def has_address(wire: bytes, address: IPv4Address) -> bool:
-    """Whether an answer gives *address*, to whatever name."""
+    """Whether an answer contains *address*, for any name."""
     answer = read_answer(wire)
     return answer is not None and any(named.address == address for named in addresses(answer, dns.name.root))
 
@@ -298,10 +297,10 @@ def _our_opt(query: Query) -> bytes:
 
 
 def grafted(query: Query, name: Name, answer: dns.message.Message, limit: int) -> bytes:
-    """The answer to *query* that *answer* is, had the client asked for *name*: an alias, then the records.
+    """Turn *answer*, which is for *name*, into one to *query*: an alias, then the records.
 
-    The alias is what glibc, c-ares and systemd-resolved need in order to accept records of another owner; musl and Go
-    do without. Answers longer than *limit* become truncated ones.
+    glibc, c-ares and systemd-resolved need the alias to accept records of another owner; musl and Go do not. Answers
+    longer than *limit* become truncated ones.
     """
     if answer.flags & dns.flags.TC:
         return empty(query, dns.rcode.NOERROR, truncated=True)
@@ -315,7 +314,7 @@ def grafted(query: Query, name: Name, answer: dns.message.Message, limit: int) -
 
 
 def rebuilt(query: Query, answer: dns.message.Message, limit: int) -> bytes:
-    """The *answer* to *query* as it is now, where records were taken out. Without a SOA: nobody keeps a "no"."""
+    """Encode *answer* to *query* after records were removed. Without a SOA: no cache keeps a negative answer."""
     if answer.flags & dns.flags.TC:
         return empty(query, dns.rcode.NOERROR, truncated=True)
     return _assembled(query, answer, {query.name: _pointer(_HEADER.size)}, limit)
@@ -326,7 +325,7 @@ def _assembled(
 ) -> bytes:
     records = [*before, *_encoded_records(answer.answer, shortened)]
     extra = list(_encoded_records(answer.additional, shortened))
-    # An alias may lead nowhere: then NXDOMAIN comes with a CNAME before it (RFC 6604).
+    # An alias may lead to no name: then NXDOMAIN comes with a CNAME (RFC 6604).
     flags = _answer_flags(query) | answer.rcode() & _RCODE
     header = _HEADER.pack(message_id(query.wire), flags, 1, len(records), 0, len(extra) + (query.edns is not None))
     question = query.wire[_HEADER.size : query.end]
@@ -335,7 +334,7 @@ def _assembled(
 
 
 def _encoded_records(section: Iterable[RRset], shortened: Mapping[Name, bytes]) -> Iterator[bytes]:
-    """Records one by one, their data not compressed: rendering by dnspython takes four times as long."""
+    """Records, their data uncompressed: rendering by dnspython takes four times as long."""
     for records in section:
         owner = shortened.get(records.name) or encoded(records.name)
         for record in records:
@@ -344,7 +343,7 @@ def _encoded_records(section: Iterable[RRset], shortened: Mapping[Name, bytes]) 
 
 
 def _pointer(offset: int) -> bytes:
-    """A name that stands at *offset* already (RFC 1035 section 4.1.4)."""
+    """A pointer to the name at *offset* (RFC 1035 section 4.1.4)."""
     return (_POINTER | offset).to_bytes(2, "big")
 
 

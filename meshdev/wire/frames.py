@@ -1,4 +1,4 @@
-"""Tunnel frames: what travels inside a carrier, in both directions.
+"""Tunnel frames: the content of a carrier, in both directions.
 
 ::
 
@@ -7,9 +7,9 @@
     │ kind   │ length of the body, u24  │ body …        │
     └────────┴──────────────────────────┴───────────────┘
 
-A PACKET's body is a ``virtio_net_hdr`` (10 bytes, linux/virtio_net.h) and an IP packet, as the TUN device gives and
-takes them. PING and PONG carry 8 bytes that the peer returns unchanged. Every other body is JSON
-(:mod:`meshdev.wire.control`). A kind of 0x80 and above may be skipped by a peer that does not know it.
+A PACKET's body is a ``virtio_net_hdr`` (10 bytes, linux/virtio_net.h) and an IP packet, as read from and written to the
+TUN device. PING and PONG carry 8 bytes that the peer returns unchanged. Every other body is JSON
+(:mod:`meshdev.wire.control`). A peer skips unknown kinds from 0x80 on.
 """
 
 from collections.abc import Iterator
@@ -31,14 +31,14 @@ LOCAL: Final = 11
 REPORT: Final = 12
 AGENTS: Final = 13
 
-#: Set in the kind of a frame that its receiver may skip when it does not know it.
+#: Set in the kinds that a receiver may skip when it does not know them.
 OPTIONAL: Final = 0x80
 
 HEADER_SIZE: Final = 4
 VNET_HEADER_SIZE: Final = 10
 #: An IPv4 packet's total length is a u16 (RFC 791), with the virtio header in front.
 MAX_PACKET: Final = VNET_HEADER_SIZE + 65535
-#: The smallest packet that can be routed: an IPv4 header.
+#: The smallest packet: an IPv4 header.
 MIN_PACKET: Final = VNET_HEADER_SIZE + 20
 MAX_CONTROL: Final = 65536
 PING_SIZE: Final = 8
@@ -52,7 +52,7 @@ def header(kind: int, length: int) -> bytes:
 
 
 def frame(kind: int, body: bytes) -> bytes:
-    """A whole frame. Raises ValueError when the body is too long for its kind."""
+    """A frame. Raises ValueError when the body is too long for its kind."""
     if len(body) > _limit(kind):
         raise ValueError(f"a frame of kind {kind} holds at most {_limit(kind)} bytes, not {len(body)}")
     return header(kind, len(body)) + body
@@ -74,7 +74,7 @@ def _checked_length(head: int) -> int:
 
 
 class FrameDecoder:
-    """Cuts a byte stream into frames. Holds at most one unfinished frame (≤ 65,549 bytes)."""
+    """Splits a byte stream into frames. Holds at most one incomplete frame (≤ 65,549 bytes)."""
 
     def __init__(self) -> None:
         self._stash = bytearray()
@@ -82,7 +82,7 @@ class FrameDecoder:
     def feed(self, data: memoryview) -> Iterator[tuple[int, memoryview]]:
         """Kind and body of each frame that *data* completes; a body is valid until the iterator advances.
 
-        Raises ProtocolError for a length that its kind cannot have; the decoder is of no further use then.
+        Raises ProtocolError for a length that is invalid for its kind; the decoder must not be used after that.
         """
         offset = 0
         if self._stash:
@@ -103,7 +103,7 @@ class FrameDecoder:
             self._stash += data[offset:]
 
     def _fill_stash(self, data: memoryview) -> int:
-        """Complete the unfinished frame; the bytes used of *data*, or -1 when the frame is still unfinished."""
+        """Complete the incomplete frame; the bytes used of *data*, or -1 while it is still incomplete."""
         stash, used = self._stash, 0
         if len(stash) < HEADER_SIZE:
             used = min(HEADER_SIZE - len(stash), len(data))

@@ -1,13 +1,13 @@
-"""How tunnel bytes are wrapped on their way: nothing (at the manager), SPDY, or SPDY inside a WebSocket."""
+"""How a carrier wraps tunnel bytes: plain (at the manager), SPDY, or SPDY inside a WebSocket."""
 
 from collections.abc import Iterator
 from typing import Protocol
 
 
 class Framing(Protocol):
-    """One direction-pair of a byte stream. Not thread-safe: one owner calls it.
+    """Both directions of a byte stream. Not thread-safe: it has one owner.
 
-    After :class:`~meshdev.errors.ProtocolError` or :class:`~meshdev.errors.PeerClosed` it is of no further use.
+    After :class:`~meshdev.errors.ProtocolError` or :class:`~meshdev.errors.PeerClosed` it must not be used any more.
     """
 
     @property
@@ -23,19 +23,19 @@ class Framing(Protocol):
         ...
 
     def unwrap(self, data: memoryview) -> Iterator[memoryview]:
-        """Payload in received bytes, in order; each view is valid until the iterator advances.
+        """The payload of received bytes, in order; each view is valid until the iterator advances.
 
-        Raises ProtocolError on bytes that cannot be, PeerClosed where the peer says goodbye.
+        Raises ProtocolError on invalid bytes, PeerClosed when the peer closes.
         """
         ...
 
     def outgoing(self) -> bytes:
-        """Control answers that are due (a SPDY PING's echo, a WebSocket pong); empty when there are none."""
+        """Pending control answers (the echo of a SPDY PING, a WebSocket pong); empty when there are none."""
         ...
 
 
 class PlainFraming:
-    """No wrapping at all: the manager's end, where the kubelet has taken the port-forward apart."""
+    """No wrapping: the manager's end, where the kubelet has unwrapped the port-forward."""
 
     headroom = 0
 

@@ -1,4 +1,4 @@
-"""JSON lines between two processes of one machine: one object a line, and cutting a byte stream into lines."""
+"""JSON lines between two processes of one machine: one object a line, and splitting a byte stream into lines."""
 
 import json
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from typing import Final
 
 from meshdev.errors import ProtocolError
 
-#: The longest line either side accepts. The largest honest one is a status with 8,192 routes: 180 KB.
+#: The longest line either side accepts. The largest expected one is a status with 8,192 routes: 180 KB.
 MAX_LINE: Final = 1 << 20
 
 
 def encode(value: Mapping[str, object]) -> bytes:
-    """One line, newline included. Raises ProtocolError when it would be longer than the other side accepts."""
+    """One line with its newline. Raises ProtocolError when it is longer than the other side accepts."""
     line = json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
     if len(line) > MAX_LINE:
         raise ProtocolError(f"A message of {len(line):,} bytes is longer than {MAX_LINE:,}")
@@ -19,7 +19,7 @@ def encode(value: Mapping[str, object]) -> bytes:
 
 
 class LineSplitter:
-    """Bytes in, whole lines out; holds at most one unfinished line."""
+    """Bytes in, complete lines out; holds at most one incomplete line."""
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""Messages declared once: a class with a codec for each field is what is sent, what is accepted, and its limits.
+"""Messages, declared once: a class with a codec for each field defines what is sent, what is accepted, and the limits.
 
 ::
 
@@ -7,15 +7,15 @@
         address: IPv4Address = field(Parsed(values.session_address))
         mtu: int = field(Integer(576, 65535))
 
-:func:`message` makes a frozen dataclass of it; :func:`load` and :func:`dump` go between it and JSON's objects.
+:func:`message` turns it into a frozen dataclass; :func:`load` and :func:`dump` convert it from and to JSON objects.
 
-How messages may grow, and what a peer of another version does:
+How messages may change, and what a peer of another version does:
 
-* A field that is added is ``optional``: a peer that does not send it yet means the default. A peer that does not know
-  it yet skips it, unless the message is ``strict``: there what is not known is refused, because doing half of what was
-  asked for is worse than an error (requests to root, requests of the user).
-* A message whose meaning changes gets the next ``version``, which is sent beside its fields; without one it is 1.
-  Versions that are newer than what was declared here are refused.
+* An added field is ``optional``: when a peer does not send it yet, it has the default. A peer that does not know it yet
+  ignores it, unless the message is ``strict``: there unknown fields are an error, because doing half of what was asked
+  is worse than an error (requests to root, requests of the user).
+* A message whose meaning changes gets the next ``version``, which is sent beside its fields; the default is 1. Versions
+  newer than the one declared here are refused.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, TypeVar, dataclass_transform
 from meshdev.errors import ProtocolError
 from meshdev.wire.codecs import Choice, Codec, InvalidValueError
 
-#: The key of a message's version, which no field has.
+#: The key of a message's version; no field may use it.
 VERSION_KEY: Final = "v"
 FLAT: Final = "*"
 
@@ -37,10 +37,10 @@ T = TypeVar("T")
 
 
 def field(codec: Codec[T], *, default: T = _MISSING, key: str = "", optional: bool = False) -> T:
-    """A field of a message. *key* is its name on the wire where that differs; "a.b" is b of the object at a. With
-    FLAT, the fields of a message stand among those of the outer one.
+    """A field of a message. *key* is its name on the wire where that differs; "a.b" is b in the object at a. With FLAT,
+    the fields of a nested message are among those of the outer one.
 
-    An *optional* one may be missing there, and is then the *default*; all others are sent and expected always.
+    An *optional* field may be missing on the wire, and then has the *default*; all others are required.
     """
     return dataclasses.field(default=default, metadata={"codec": codec, "key": key, "optional": optional})
 
@@ -48,7 +48,7 @@ def field(codec: Codec[T], *, default: T = _MISSING, key: str = "", optional: bo
 class _Member(NamedTuple):
     """One key of an object, or (None) the keys of a FLAT message; *name* is the attribute.
 
-    Without a name the object at *key* holds several attributes.
+    Without a name the object at *key* has several attributes.
     """
 
     name: str
@@ -58,7 +58,7 @@ class _Member(NamedTuple):
 
 
 class _Object(Codec[Any]):
-    """Some attributes of a message as one object: ``load`` gives a dict of them, ``dump`` takes the message."""
+    """Some attributes of a message as one object: ``load`` returns a dict of them, ``dump`` takes the message."""
 
     def __init__(self, members: tuple[_Member, ...], strict: bool) -> None:
         self.members = members
@@ -75,7 +75,7 @@ class _Object(Codec[Any]):
                 elif not optional:
                     raise InvalidValueError(f" has no {key}")
                 continue
-            try:  # not take(): a call for each field is a fifth of the time
+            try:  # not take(): a call per field would cost a fifth of the time
                 loaded = codec.load(value.pop(key))
             except ValueError as error:
                 raise InvalidValueError.inside(str(key), error) from None
@@ -99,7 +99,7 @@ class _Object(Codec[Any]):
 
 
 class Schema(Codec[T]):
-    """What was declared of one class."""
+    """The declaration of one message."""
 
     def __init__(self, kind: Callable[..., T], attributes: _Object, version: int) -> None:
         self.attributes = attributes
@@ -120,7 +120,7 @@ class Schema(Codec[T]):
         return {VERSION_KEY: self.version, **found} if self.version > 1 else found
 
 
-#: Of every message in the modules that are loaded.
+#: Of every message in the loaded modules.
 SCHEMAS: Final[dict[type, Schema[Any]]] = {}
 
 
@@ -140,7 +140,7 @@ def message(
 
 
 def _object(fields: Mapping[str, dataclasses.Field[Any]], strict: bool) -> _Object:
-    """Of *fields* by their keys; those with the same word before a dot are one object inside."""
+    """The object of *fields* by key; keys with the same prefix before a dot form one nested object."""
     groups: dict[str, dict[str, dataclasses.Field[Any]]] = {}
     for key, each in fields.items():
         first, _, rest = key.partition(".")
@@ -161,18 +161,18 @@ def nested(kind: type[T]) -> Codec[T]:
 
 
 def load(kind: type[T], value: object) -> T:
-    """The message in what JSON brought, of which it takes the keys. Raises ValueError."""
+    """The message in a decoded JSON object, from which its keys are removed. Raises ValueError."""
     found: T = SCHEMAS[kind].load(value)
     return found
 
 
 def dump(value: object) -> dict[str, object]:
-    """A message as ``json.dumps`` takes it: tuples, for example, stay what they are."""
+    """A message as ``json.dumps`` accepts it; tuples, for example, stay tuples."""
     return SCHEMAS[type(value)].dump(value)
 
 
 class Tagged(Codec[T]):
-    """Messages of one channel, told apart by the word at *key* beside their fields."""
+    """The messages of one channel, tagged by a string at *key* beside their fields."""
 
     def __init__(self, key: str, kinds: Mapping[str, type[T]]) -> None:
         self.key = key
@@ -190,10 +190,10 @@ class Tagged(Codec[T]):
 
 
 class Keyed(Codec[T]):
-    """Messages of one channel, told apart by a key that only one of them has."""
+    """The messages of one channel, each recognized by a key that only it has."""
 
     def __init__(self, *whole: type[T], **inside: type[T]) -> None:
-        """*inside*: those whose object is at that key; the others are told by the first of their own keys."""
+        """*inside*: messages whose object is at that key; *whole*: those recognized by their first own key."""
         self._inside = inside
         self._whole = {str(SCHEMAS[kind].attributes.members[0].key): kind for kind in whole}
         self._keys = {kind: key for key, kind in inside.items()}
@@ -215,7 +215,7 @@ class Keyed(Codec[T]):
 
 
 def take(value: dict[str, object], key: str, codec: Codec[T]) -> T:
-    """What *codec* reads at *key*, which is gone then: what is left in *value* is unknown. Raises InvalidValueError."""
+    """Decode and remove *key*, so that what is left in *value* is unknown. Raises InvalidValueError."""
     if key not in value:
         raise InvalidValueError(f" has no {key}")
     try:
@@ -225,7 +225,7 @@ def take(value: dict[str, object], key: str, codec: Codec[T]) -> T:
 
 
 def decode(data: bytes, what: str, read: Callable[[dict[str, object]], T]) -> T:
-    """What *read* makes of the JSON object in *data*. Raises ProtocolError, in which *what* names the data."""
+    """Apply *read* to the JSON object in *data*. Raises ProtocolError, which names the data by *what*."""
     try:
         return read(_json_object(data))
     except ValueError as error:
@@ -243,4 +243,4 @@ def _json_object(data: bytes) -> dict[str, object]:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are Python's idea of JSON, nobody else's
+    raise ValueError(name)  # NaN and Infinity are Python's extension of JSON

@@ -1,4 +1,4 @@
-"""Fields of the messages between machines: IPv4 addresses, identities, and text that is shown to people."""
+"""Fields of messages between machines: IPv4 addresses, identities, and text for people."""
 
 import re
 from ipaddress import IPv4Address, IPv4Network
@@ -43,7 +43,7 @@ class Line(Codec[str]):
 
 
 class ForPeople(Line):
-    """The same, made so when it is sent: the words are a kernel's or another program's."""
+    """The same, converted when it is sent: the text is a kernel's or another program's."""
 
     def dump(self, value: str) -> object:
         return for_people(value, self.limit)

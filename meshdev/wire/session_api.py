@@ -1,4 +1,4 @@
-"""What the commands and the session say to each other, as JSON lines.
+"""Messages between the commands and the session, as JSON lines.
 
 Progress (a socketpair that ``connect`` makes)::
 
@@ -25,7 +25,7 @@ from meshdev.wire.jsonlines import encode
 from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
-#: ``degraded``: the tunnel stands, but something of ours on this machine is not as it should be; the notes say what.
+#: ``degraded``: the tunnel is up, but something of ours on this machine is not as it should be; the notes say what.
 State = Literal["connected", "degraded", "connecting", "reconnecting", "disconnected"]
 STATES: Final[tuple[State, ...]] = ("connected", "degraded", "connecting", "reconnecting", "disconnected")
 Carrier = Literal["auto", "spdy", "websocket"]
@@ -47,7 +47,7 @@ _RANGES: Final = Many(Text(64))
 
 @message(strict=True, kw_only=True)
 class ConnectOptions:
-    """All that ``connect`` was asked for. Paths are absolute: the session's directory is not the caller's."""
+    """The options of ``connect``. Paths are absolute: the session's directory is not the caller's."""
 
     kubeconfig: str | None = field(_PATH, default=None)  #: one path; None: those of KUBECONFIG, else kubectl's default
     context: str | None = field(_NAME, default=None)
@@ -83,16 +83,16 @@ class _FirstLine:
 
 @message()
 class DnsStatus:
-    """How names are resolved: *way* is ``resolved``, ``redirect`` or ``file``."""
+    """How names are resolved: *integration* is ``resolved``, ``redirect`` or ``file``."""
 
-    way: str = field(Text())
+    integration: str = field(Text(), key="way")
     nameserver: str | None = field(_TEXT, default=None)
     search: tuple[str, ...] = field(_TEXTS, default=())
     domains: tuple[str, ...] = field(_TEXTS, default=())
 
 
 class _Dns(Codec[DnsStatus | None]):
-    """Scripts find an object, empty before there is anything to say."""
+    """An object for scripts, empty until there is DNS."""
 
     def load(self, value: object) -> DnsStatus | None:
         return None if value == {} else load(DnsStatus, value)
@@ -112,7 +112,7 @@ class CarrierStatus:
 
 @message(kw_only=True)
 class Status:
-    """The answer of ``status``. These are the keys that scripts rely on; what there is not is null or empty."""
+    """The answer of ``status``. Scripts rely on these keys; what does not exist is null or empty."""
 
     state: State = field(Choice(STATES))
     context: str | None = field(_TEXT, default=None)
@@ -137,7 +137,7 @@ class Status:
 
 @message()
 class Step:
-    """A step that is done: *name* is stable, *text* its value, *seconds* what it took."""
+    """A finished step: *name* is stable, *text* its result, *seconds* its duration."""
 
     name: str = field(Text(64))
     text: str = field(Text())
@@ -153,21 +153,21 @@ class Note:
 
 @message()
 class Wait:
-    """What is being waited for, until the next event."""
+    """What the session is waiting for, until the next event."""
 
     text: str = field(Text())
 
 
 @message()
 class Done:
-    """Connected; the CLI may leave."""
+    """Connected; the CLI may exit."""
 
     status: Status = field(nested(Status))
 
 
 @message()
 class Failed:
-    """An error on its way between processes: the last event, or the answer of the session API."""
+    """An error sent between processes: the last event, or the answer of the session API."""
 
     code: str = field(Text(64), key="error.code")
     message: str = field(Text(), key="error.message")

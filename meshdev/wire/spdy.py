@@ -1,10 +1,10 @@
-"""SPDY/3.1 as far as a Kubernetes port-forward needs it: one connection, one pair of streams to one port.
+"""The part of SPDY/3.1 that a Kubernetes port-forward needs: one connection, one pair of streams to one port.
 
 The client opens an *error* stream (half-closed at once) and a *data* stream with the same ``requestid``; the kubelet
-connects to the port and copies. Text on the error stream means that it could not. The layout is the SPDY Protocol's,
-draft 3.1, section 2; the stream pair is ``k8s.io/kubelet/pkg/cri/streaming/portforward/httpstream.go``'s.
+connects to the port and copies. Text on the error stream means that it could not. Sources: SPDY Protocol, draft 3.1,
+section 2; for the stream pair ``k8s.io/kubelet/pkg/cri/streaming/portforward/httpstream.go``.
 
-Flow control is not spoken: ``moby/spdystream``, which both the API server and the kubelet use, neither enforces nor
+There is no flow control: ``moby/spdystream``, which both the API server and the kubelet use, neither enforces nor
 grants windows, so the TCP connection underneath is the only back-pressure.
 """
 
@@ -36,10 +36,10 @@ _TYPE_GOAWAY: Final = 7
 #: Types that a client may ignore: SYN_REPLY (its headers are empty), SETTINGS, NOOP, HEADERS, WINDOW_UPDATE and, by
 #: section 2.2.1, every type it does not know.
 
-#: The largest control frame taken in: the server sends SYN_REPLY (tens of bytes) and SETTINGS (≤ 100).
+#: The largest control frame accepted: the server sends SYN_REPLY (tens of bytes) and SETTINGS (≤ 100).
 _CONTROL_LIMIT: Final = 16 * 1024
 _ERROR_TEXT_LIMIT: Final = 8 * 1024
-#: Answers that the owner has not fetched yet; a peer that pings faster than it is served is hostile.
+#: Pending answers; a peer that pings faster than they are sent is hostile.
 _OUTGOING_LIMIT: Final = 4 * 1024
 
 _REFUSED_STREAM: Final = 3
@@ -73,8 +73,8 @@ def opening(port: int) -> bytes:
 class SpdyFraming:
     """The data stream of a port-forward as a byte stream (a ``Framing``). Send :func:`opening` first.
 
-    ``unwrap`` must be exhausted before it is called again. It raises PortForwardError with the kubelet's own words
-    when the port could not be reached, PeerClosed at an orderly end, ProtocolError on anything that cannot be.
+    ``unwrap`` must be exhausted before it is called again. It raises PortForwardError with the kubelet's message when
+    the port could not be reached, PeerClosed at an orderly end, ProtocolError on anything invalid.
     """
 
     headroom = _HEADER_SIZE
@@ -91,7 +91,7 @@ class SpdyFraming:
         self._outgoing = bytearray()
 
     def wrap(self, buffer: bytearray, start: int, end: int) -> memoryview:
-        """The payload behind its header, which goes into the headroom: nothing is copied."""
+        """The payload after its header, which is written into the headroom: nothing is copied."""
         size = end - start
         if not 0 <= size <= _LENGTH:
             raise ValueError(f"a SPDY frame holds at most {_LENGTH} bytes, not {size}")
@@ -99,7 +99,7 @@ class SpdyFraming:
         return memoryview(buffer)[start - _HEADER_SIZE : end]
 
     def unwrap(self, data: memoryview) -> Iterator[memoryview]:
-        """Slices of *data* that belong to the data stream, without waiting for the end of a frame."""
+        """The slices of *data* that belong to the data stream, without waiting for the end of a frame."""
         position, end = 0, len(data)
         while position < end:
             if not self._left:
@@ -132,7 +132,7 @@ class SpdyFraming:
         return answers
 
     def _complete_header(self, data: memoryview, position: int, end: int) -> int:
-        """Add to a header that arrives in pieces; returns the position behind what was used."""
+        """Add to a header that arrives in pieces; returns the position after what was used."""
         taken = min(_HEADER_SIZE - len(self._partial), end - position)
         self._partial += data[position : position + taken]
         if len(self._partial) == _HEADER_SIZE:
@@ -174,7 +174,7 @@ class SpdyFraming:
         self._stream_ended(self._stream, "the pod closed the connection")
 
     def _stream_ended(self, stream: int, reason: str) -> None:
-        """Raise once both have ended: the kubelet ends the data stream first, then says on the other one why."""
+        """Raise once both have ended: the kubelet ends the data stream first, then reports why on the error stream."""
         if stream == DATA_STREAM:
             self._data_ended = reason
         else:

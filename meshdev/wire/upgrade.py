@@ -1,4 +1,4 @@
-"""The HTTP/1.1 upgrade in front of a carrier: request bytes out, the server's answer in (h11 does the parsing)."""
+"""The HTTP/1.1 upgrade before a carrier: request bytes out, the server's answer in (parsed by h11)."""
 
 import base64
 import hashlib
@@ -22,14 +22,14 @@ _BODY_LIMIT: Final = 64 * 1024
 
 @dataclass(frozen=True)
 class UpgradeAccepted:
-    """The connection is the new protocol's from here; *rest* are its first bytes."""
+    """The connection has switched to the new protocol; *rest* are its first bytes."""
 
     rest: bytes
 
 
 @dataclass(frozen=True)
 class UpgradeRefused:
-    """An ordinary HTTP answer instead; *body* may be cut at 64 KiB."""
+    """An ordinary HTTP answer instead; *body* may be truncated to 64 KiB."""
 
     status: int
     body: bytes
@@ -77,7 +77,7 @@ class Upgrade:
                 return UpgradeRefused(self._status or 0, bytes(self._body[:_BODY_LIMIT]))
 
     def _check(self, answer: h11.InformationalResponse) -> None:
-        """RFC 6455, 4.1: a 101 that does not say what was asked for is a failure. The same holds for SPDY."""
+        """Check a 101: one without the requested protocol is a failure (RFC 6455, 4.1), with SPDY, too."""
         given = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in answer.headers}
         for name, wanted in self._expected.items():
             value = given.get(name, "")
@@ -117,6 +117,6 @@ def websocket(host: str, target: str, headers: Mapping[str, str], nonce: bytes) 
 
 
 def accept_key(key: bytes) -> str:
-    """``Sec-WebSocket-Accept`` for a key (RFC 6455, 4.2.2); SHA-1 is the protocol's choice and guards nothing."""
+    """``Sec-WebSocket-Accept`` for a key (RFC 6455, 4.2.2); SHA-1 is the protocol's choice and protects nothing."""
     digest = hashlib.sha1(key + _GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode("ascii")

@@ -1,4 +1,4 @@
-"""Checked values of the laptop's side: text to addresses, routes and names. Each raises ValueError in a few words."""
+"""Checked values of the laptop's side: text to addresses, routes and names. Each raises ValueError."""
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
@@ -6,7 +6,7 @@ from typing import Final
 
 from meshdev.config import ADDRESS_POOLS
 
-#: Broader than this is no cluster range; 0.0.0.0/0 would take the laptop's own way out.
+#: Cluster ranges are no broader than this; 0.0.0.0/0 would replace the laptop's default route.
 BROADEST_PREFIX: Final = 8
 #: RFC 6890: "this network", loopback, link-local (cloud metadata), multicast, reserved and broadcast.
 NEVER_ROUTED: Final = tuple(
@@ -25,7 +25,7 @@ def address(text: str) -> IPAddress:
     if isinstance(found, IPv6Address) and found.scope_id is not None:
         interface(found.scope_id)
     if found.is_multicast or found.is_unspecified or found == IPv4Address("255.255.255.255"):
-        raise ValueError(f"{text!r} is no address of a host")
+        raise ValueError(f"{text!r} is not the address of a host")
     return found
 
 
@@ -33,12 +33,12 @@ def session_address(text: str) -> IPv4Address:
     """An address that a session may have."""
     found = IPv4Address(text)
     if not any(found in pool and found not in {pool[0], pool[-1]} for pool in ADDRESS_POOLS):
-        raise ValueError(f"{text!r} is no host of {', '.join(map(str, ADDRESS_POOLS))}")
+        raise ValueError(f"{text!r} is not a host of {', '.join(map(str, ADDRESS_POOLS))}")
     return found
 
 
 def route(text: str) -> IPv4Network:
-    """A route that may lead into the tunnel: never the default route, never what is bound to a host or a link."""
+    """A route that may go into the tunnel: never the default route, nor addresses of host or link scope."""
     found = IPv4Network(text)
     if str(found) != text:
         raise ValueError(f"{text!r} is not written as address/prefix")
@@ -48,15 +48,15 @@ def route(text: str) -> IPv4Network:
 
 
 def local_address(text: str) -> IPv4Address:
-    """Where a program of this machine may listen: IPv4, because what comes through the tunnel is."""
+    """Where a program of this machine may listen: IPv4, as everything in the tunnel."""
     found = IPv4Address(text)
     if found.is_multicast or found.is_unspecified or found.is_reserved:
-        raise ValueError(f"{text!r} is no address that a program listens at")
+        raise ValueError(f"{text!r} is not an address to listen at")
     return found
 
 
 def name(text: str) -> str:
-    """A DNS name as search lists hold it, or "." for the root."""
+    """A DNS name as in search lists, or "." for the root."""
     if text != "." and (len(text) > 253 or not all(_LABEL.fullmatch(label) for label in text.split("."))):
         raise ValueError(f"{text!r} is not a lower-case DNS name without a dot at its end")
     return text
@@ -65,12 +65,12 @@ def name(text: str) -> str:
 def interface(text: str) -> str:
     """The name of a network device."""
     if _INTERFACE.fullmatch(text) is None or text in {".", ".."}:
-        raise ValueError(f"{text!r} is no name of an interface")
+        raise ValueError(f"{text!r} is not an interface name")
     return text
 
 
 def absolute_path(text: str) -> str:
-    """A path that means the same in every directory."""
+    """An absolute path."""
     if not text.startswith("/"):
         raise ValueError("not an absolute path")
     return text

@@ -118,14 +118,14 @@ class WebSocketFraming:
         return answers
 
     def _plain_header(self, data: memoryview, position: int, end: int) -> int:
-        """The hot path: payload length of a whole binary message in the 16-bit form; 0 for whatever else is there."""
+        """The hot path: payload length of a complete binary message in the 16-bit form; 0 for anything else."""
         if self._partial or self._in_message or end - position < _MEDIUM.size:
             return 0
         first, second, size = _MEDIUM.unpack_from(data, position)
         return size if first == _FIN | _BINARY and second == 126 and size >= 126 else 0
 
     def _next_header(self, data: memoryview, position: int, end: int) -> int:
-        """Read a frame header at *position*; returns the position behind what was used."""
+        """Read a frame header at *position*; returns the position after what was used."""
         partial = self._partial
         while True:
             missing = _header_size(partial) - len(partial)
@@ -175,7 +175,7 @@ class WebSocketFraming:
 
 
 def _header_size(partial: bytearray) -> int:
-    """Bytes of the header of which *partial* is the beginning, as far as it can be told."""
+    """The size of the header that begins with *partial*, as far as that determines it."""
     if len(partial) < _SHORT.size:
         return _SHORT.size
     return {126: _MEDIUM.size, 127: _LONG.size}.get(partial[1] & 0x7F, _SHORT.size)

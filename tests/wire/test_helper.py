@@ -334,7 +334,7 @@ def test_hostile_json(data: bytes) -> None:
 
 def test_answers_that_fit_no_request() -> None:
     line = encode_answer(HelperAnswer(7, Acknowledged()))
-    with pytest.raises(ProtocolError, match="not asked"):
+    with pytest.raises(ProtocolError, match="not sent"):
         parse_answer(line, lambda _: None)
     with pytest.raises(ProtocolError):
         parse_answer(line, lambda _: TunOpened)

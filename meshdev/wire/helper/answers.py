@@ -1,4 +1,4 @@
-"""What the helper answers, one kind for each kind of request."""
+"""The helper's answers, one type for each type of request."""
 
 from ipaddress import IPv4Network
 
@@ -22,12 +22,12 @@ from meshdev.wire.values import IPAddress
 
 @message()
 class Acknowledged:
-    """Nothing more to say."""
+    """Done; without data."""
 
 
 @message()
 class TunOpened:
-    """The device is there, down and without an address; beside it one descriptor a queue."""
+    """The device exists, down and without an address; one descriptor per queue is sent with it."""
 
     device: str = field(Parsed(values.interface))
     offload: int = field(Integer(0, 0xFFFF))
@@ -35,7 +35,7 @@ class TunOpened:
 
 @message()
 class AddressSet:
-    """The device is up. ``guard``: a packet filter keeps unasked connections out; ``note`` says why there is none."""
+    """The device is up. ``guard``: a packet filter drops unsolicited connections; ``note`` says why there is none."""
 
     guard: bool = field(FLAG)
     note: str | None = field(Nullable(SENTENCE))
@@ -43,7 +43,7 @@ class AddressSet:
 
 @message()
 class RefusedRoute:
-    """A route that the kernel did not take, in the kernel's words."""
+    """A route that the kernel refused, with its error."""
 
     route: IPv4Network = field(Parsed(values.route))
     reason: str = field(SENTENCE)
@@ -51,7 +51,7 @@ class RefusedRoute:
 
 @message()
 class RoutesSet:
-    """What the kernel has now, and (the first MAX_REFUSED of) what it refused."""
+    """The kernel's routes now, and the first MAX_REFUSED that it refused."""
 
     routes: tuple[IPv4Network, ...] = field(ROUTES)
     refused: tuple[RefusedRoute, ...] = field(Many(nested(RefusedRoute), MAX_REFUSED))
@@ -59,8 +59,8 @@ class RoutesSet:
 
 @message()
 class ListenerAddress:
-    """Where the forwarder listens; two descriptors: UDP, TCP. ``server`` is the former resolver whose questions come
-    there; None: nobody's alone.
+    """A listener of the forwarder; two descriptors: UDP, TCP. ``server`` is the former resolver whose queries come
+    there; None: not only one.
     """
 
     address: IPAddress = field(ADDRESS)
@@ -70,7 +70,7 @@ class ListenerAddress:
 
 @message()
 class Upstream:
-    """A former resolver; so many descriptors: marked UDP sockets connected to its port 53 (0: no route to it)."""
+    """A former resolver; *sockets* descriptors: marked UDP sockets connected to its port 53 (0: no route to it)."""
 
     address: IPAddress = field(ADDRESS)
     sockets: int = field(Integer(0, MAX_FDS))
@@ -78,7 +78,7 @@ class Upstream:
 
 @message()
 class DnsOpened:
-    """The descriptors beside it stand in the order of ``listeners``, then of ``upstreams``.
+    """The descriptors sent with it are in the order of ``listeners``, then of ``upstreams``.
 
     ``containers`` says why containers of this machine do not reach the cluster; None where they do or there are none.
     """
@@ -90,16 +90,16 @@ class DnsOpened:
 
 @message()
 class DnsSet:
-    """Questions come to the forwarder. ``note``: a cache on the way may still hold former answers, and why."""
+    """Queries reach the forwarder. ``note``: why a cache may still have former answers."""
 
     note: str | None = field(Nullable(SENTENCE))
 
 
 @message()
 class Beat:
-    """``active``: the laptop's DNS comes to us. ``nameservers`` and ``search`` are what it would use without us, as it
-    stands now. ``problems`` says what of ours on this machine is not as it should be, ``repaired`` what was put back
-    since the last beat.
+    """``active``: queries reach the forwarder. ``nameservers`` and ``search`` are its configuration without
+    us. ``problems`` lists what of ours on this machine is not as it should be, ``repaired`` what was restored
+    since the last heartbeat.
     """
 
     active: bool = field(FLAG)
@@ -111,7 +111,7 @@ class Beat:
 
 @message()
 class Translations:
-    """A sentence for each place in this machine's packet filter that translates what our routes bring."""
+    """A sentence for each place in this machine's packet filter that translates addresses in our routes."""
 
     found: tuple[str, ...] = field(SENTENCES)
 

@@ -1,4 +1,4 @@
-"""The lines themselves: the greeting, a request or an answer with its number, an error on its way."""
+"""The lines: the greeting, a request or an answer with its number, an error."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _VERSION: Final = Integer(VERSION, VERSION)
 
 @message()
 class Greeting:
-    """The helper's first line. ``dns`` is the way that was chosen and ``why`` the one-line trace of that decision;
+    """The helper's first line. ``dns`` is the chosen DNS integration and ``why`` a one-line trace of that decision;
     ``nameservers`` and ``search`` are what the laptop uses without us."""
 
     pid: int = field(Integer(1, 1 << 22))  # PID_MAX_LIMIT
@@ -33,7 +33,7 @@ class Greeting:
 
 @message()
 class HelperFailure:
-    """An error on its way between two processes."""
+    """An error sent by the helper."""
 
     code: str = field(Text(64))
     message: str = field(SENTENCE)
@@ -41,7 +41,7 @@ class HelperFailure:
 
     @classmethod
     def of(cls, error: MeshdevError) -> "HelperFailure":
-        """The same error, fit to travel."""
+        """Convert *error*, cut to the limits of a line."""
         return cls(error.code, error.message[:MAX_WORDS], error.hint[:MAX_WORDS] if error.hint else None)
 
     def as_error(self) -> MeshdevError:
@@ -51,7 +51,7 @@ class HelperFailure:
 
 @dataclass(frozen=True, slots=True)
 class HelperAnswer:
-    """What came back for the request of that number, and how many descriptors belong to it."""
+    """The answer to the request of that number, and how many descriptors belong to it."""
 
     id: int
     result: Result | HelperFailure
@@ -78,13 +78,13 @@ def encode_answer(answer: HelperAnswer) -> bytes:
 
 
 def parse_answer(line: bytes, expected: Callable[[int], type[Result] | None]) -> HelperAnswer:
-    """An answer; *expected* names the kind of result for a request's number, None for a number never asked."""
+    """An answer; *expected* names the kind of result for a request's number, None for a number never sent."""
 
     def read(found: dict[str, object]) -> HelperAnswer:
         number, fds = take(found, "id", _NUMBER), take(found, "fds", _FDS)
         kind = expected(number)
         if kind is None:
-            raise ValueError(f"request {number} was not asked")
+            raise ValueError(f"request {number} was not sent")
         if "ok" in found and "error" in found:
             raise ValueError("a result and an error")
         result = take(found, "error", nested(HelperFailure)) if "error" in found else take(found, "ok", nested(kind))
@@ -94,9 +94,9 @@ def parse_answer(line: bytes, expected: Callable[[int], type[Result] | None]) ->
 
 
 def encode_greeting(greeting: Greeting | HelperFailure) -> bytes:
-    """The helper's first line, or the reason why there will be no helper."""
-    told = {"error": dump(greeting)} if isinstance(greeting, HelperFailure) else dump(greeting)
-    return encode({"helper": VERSION, **told})
+    """The helper's first line, or the error that keeps it from serving."""
+    body = {"error": dump(greeting)} if isinstance(greeting, HelperFailure) else dump(greeting)
+    return encode({"helper": VERSION, **body})
 
 
 def parse_greeting(line: bytes) -> Greeting | HelperFailure:

@@ -1,6 +1,6 @@
-"""The closed list of what the session may ask of the root helper.
+"""The closed list of requests that the session may send to the root helper.
 
-Strict: a helper that does not know part of a request, which comes from a user to root, does none of it.
+Strict: a helper that does not know a part of a request, which is a user's to root, refuses all of it.
 """
 
 from ipaddress import IPv4Address, IPv4Network
@@ -28,7 +28,7 @@ from meshdev.wire.values import IPAddress
 
 @message(strict=True)
 class OpenTun:
-    """Make the device; once a helper. Refused where no packet filter can guard it, unless it may be *unguarded*."""
+    """Create the device; once a helper. Refused where no packet filter can guard it, unless it may be *unguarded*."""
 
     op: ClassVar[str] = "open_tun"
     answer: ClassVar[type[Result]] = TunOpened
@@ -38,7 +38,7 @@ class OpenTun:
 
 @message(strict=True)
 class SetAddress:
-    """Give the device its address and bring it up; again with another address: move there, without routes."""
+    """Set the device's address and bring it up. A later address replaces it and removes the routes."""
 
     op: ClassVar[str] = "set_address"
     answer: ClassVar[type[Result]] = AddressSet
@@ -48,7 +48,7 @@ class SetAddress:
 
 @message(strict=True)
 class SetRoutes:
-    """The routes that shall exist on the device, all of them."""
+    """Set all routes of the device."""
 
     op: ClassVar[str] = "set_routes"
     answer: ClassVar[type[Result]] = RoutesSet
@@ -57,7 +57,7 @@ class SetRoutes:
 
 @message(strict=True)
 class AddRoutes:
-    """Routes to add to those that exist: what one DNS answer needs, without telling all of them again.
+    """Add routes to the existing ones, for example those that a DNS answer needs.
 
     The answer's ``routes`` are those of the request that are in force.
     """
@@ -69,7 +69,7 @@ class AddRoutes:
 
 @message(strict=True)
 class DnsSockets:
-    """Sockets for the forwarder; again: a fresh set, as after a change of network."""
+    """Get sockets for the forwarder; each time a new set, as after a change of network."""
 
     op: ClassVar[str] = "dns_sockets"
     answer: ClassVar[type[Result]] = DnsOpened
@@ -78,7 +78,7 @@ class DnsSockets:
 
 @message(strict=True)
 class UpstreamTcp:
-    """One marked, non-blocking TCP socket of the server's family, not connected."""
+    """Get a marked, non-blocking, unconnected TCP socket of the server's family."""
 
     op: ClassVar[str] = "upstream_tcp"
     answer: ClassVar[type[Result]] = Acknowledged
@@ -87,10 +87,10 @@ class UpstreamTcp:
 
 @message(strict=True)
 class SetDns:
-    """Send the laptop's DNS to the forwarder; again: with other names, or to have caches forget what it answered.
+    """Send the laptop's queries to the forwarder; again with other names, or to flush caches.
 
-    ``search`` is appended to short names, before the laptop's own list; ``domains`` are asked here, "." for all
-    (resolved only: the other ways bring every question).
+    ``search`` is appended to short names, before the laptop's own list; ``domains`` are resolved here, "." for all
+    (resolved only: the other integrations bring every query).
     """
 
     op: ClassVar[str] = "set_dns"
@@ -101,7 +101,7 @@ class SetDns:
 
 @message(strict=True)
 class RelayTarget:
-    """A relay's port at the session's address, and the program of this machine that it leads to."""
+    """A relay's port at the session's address, and the program of this machine that it forwards to."""
 
     relay: int = field(Integer(RELAY_PORTS.start, RELAY_PORTS.stop - 1))
     protocol: Transport = field(Choice(TRANSPORTS))
@@ -111,7 +111,7 @@ class RelayTarget:
 
 @message(strict=True)
 class SetRelays:
-    """The relays that shall lead to this machine's programs, all of them; everything else stays out."""
+    """Set all relays that forward to programs of this machine; everything else is dropped."""
 
     op: ClassVar[str] = "set_relays"
     answer: ClassVar[type[Result]] = Acknowledged
@@ -122,7 +122,7 @@ class SetRelays:
 
 @message(strict=True)
 class FindTranslations:
-    """Whether other programs translate what our routes bring into the tunnel. Changes nothing."""
+    """Find DNAT rules of other programs for addresses in our routes. Changes nothing."""
 
     op: ClassVar[str] = "find_translations"
     answer: ClassVar[type[Result]] = Translations
@@ -130,7 +130,7 @@ class FindTranslations:
 
 @message(strict=True)
 class Heartbeat:
-    """The session is alive: without one for BEAT_LIMIT_SECONDS the laptop's DNS goes back, until the next."""
+    """The session is alive. After BEAT_LIMIT_SECONDS without one DNS is withdrawn until the next."""
 
     op: ClassVar[str] = "heartbeat"
     answer: ClassVar[type[Result]] = Beat
@@ -138,7 +138,7 @@ class Heartbeat:
 
 @message(strict=True)
 class Shutdown:
-    """Undo everything, answer, end. EOF does the same without an answer."""
+    """Undo everything, answer, exit. EOF does the same without an answer."""
 
     op: ClassVar[str] = "close"
     answer: ClassVar[type[Result]] = Acknowledged
