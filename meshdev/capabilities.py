@@ -1,12 +1,13 @@
 """Drop capabilities that a process no longer needs (capabilities(7)).
 
 The standard library has no capset, so glibc's function is called. It applies to the calling thread, so call it before
-starting others.
+starting others. ``python capabilities.py COMMAND…`` replaces itself with a command that has none, root or not.
 """
 
 import ctypes
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 #: linux/capability.h
@@ -55,6 +56,11 @@ def keep_only(kept: Iterable[int]) -> None:
     _check(libc.capset(ctypes.byref(header), halves))
 
 
+def without(command: Sequence[str]) -> tuple[str, ...]:
+    """Return how to start *command* without any capability: ``setpriv`` cannot where CAP_SETPCAP is missing."""
+    return (sys.executable, "-I", "-S", __file__, *command)
+
+
 def _leave_bounding_set(libc: ctypes.CDLL, mask: int) -> None:
     capability = 0
     while (there := libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0)) >= 0:  # EINVAL: the kernel knows no more
@@ -67,3 +73,8 @@ def _check(result: int) -> None:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+if __name__ == "__main__":
+    keep_only(())
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 -- what it was given is what it is for

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from meshdev.capabilities import CAP_MKNOD, CAP_NET_ADMIN, CAP_SETPCAP
+from meshdev.capabilities import CAP_MKNOD, CAP_NET_ADMIN, CAP_SETPCAP, without
 from tests.netns.cluster import Cluster
 
 _NET_ADMIN: Final = 1 << CAP_NET_ADMIN
@@ -47,6 +47,17 @@ def test_the_bounding_set_shrinks_where_that_is_possible() -> None:
 def test_what_is_not_there_is_not_gained() -> None:
     found, _ = after((CAP_MKNOD,), _SHOW)
     assert found["CapPrm"] == 0
+
+
+def test_a_command_of_root_starts_without_any() -> None:
+    for bounding in ("-all,+net_admin", "-all,+net_admin,+setpcap,+sys_admin"):
+        command = without(("cat", "/proc/self/status"))
+        root = ("setpriv", f"--bounding-set={bounding}", "--inh-caps=-all", "--", *command)
+        status = subprocess.run(root, check=True, capture_output=True, text=True).stdout
+        found = sets(status)
+        assert [found[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")] == [0, 0, 0, 0]
+        assert "NoNewPrivs:\t1" in status
+        assert "Uid:\t0\t0\t0\t0" in status
 
 
 def test_the_managers_tunnel_has_made_its_device_node_and_can_make_no_other() -> None:

@@ -6,14 +6,17 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from meshdev.capabilities import CAP_NET_ADMIN
 from meshdev.wire.agent import PodPort
 from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
+from tests.netns.test_capabilities import sets
 from tests.sidecar.pod import End, length
 from tests.waiting import until
 
 WEB = PodPort(8080)
+_NET_ADMIN: Final = 1 << CAP_NET_ADMIN
 
 
 class Load:
@@ -102,6 +105,21 @@ async def test_it_enters_and_leaves_under_load_without_an_error() -> None:
                 await load.more()
         assert load.failures == []
         assert load.answers.keys() == {"original", "laptop"}
+
+
+def capabilities(pid: int) -> set[tuple[int, ...]]:
+    """Effective, permitted, inheritable and ambient ones of its threads."""
+    found = (sets((task / "status").read_text()) for task in Path(f"/proc/{pid}/task").iterdir())
+    return {tuple(each[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")) for each in found}
+
+
+async def test_envoy_has_no_capability() -> None:
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await pod.manager.claim(claim(MINE))
+        await pod.manager.until(lambda state: WEB in state.redirected)
+        assert capabilities(pod.envoy()) == {(0, 0, 0, 0)}
+        assert capabilities(pod.agent.pid) == {(_NET_ADMIN, _NET_ADMIN, 0, 0)}
 
 
 async def test_it_goes_when_nobody_wants_it() -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from meshdev import capabilities
 from meshdev.errors import ClusterError
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.envoy import stats
@@ -70,8 +71,9 @@ class Envoy:
             # Dies with us even where the pod's containers share one space of processes.
             self._process = await asyncio.create_subprocess_exec(
                 *("setpriv", "--pdeathsig", "KILL", "--"),
+                # Parses what strangers send and needs nothing of what the rules need.
                 # Of /dev Envoy reads no other path (InstanceImplPosix::illegalPath).
-                *command(self._binary, f"/dev/fd/{config}", workers),
+                *capabilities.without(command(self._binary, f"/dev/fd/{config}", workers)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
