@@ -1,4 +1,4 @@
-"""Asking the session: one request over ``session.sock``, never longer than told."""
+"""One request to the session over ``session.sock``, with a time limit."""
 
 import socket
 import time
@@ -26,17 +26,17 @@ PATIENCE_SECONDS: Final = 2.0
 _START_SECONDS: Final = 3.0
 
 
-class NoAnswer(Exception):  # noqa: N818 -- a finding, not an error of ours: each command says what it means
-    """Nobody listens, nothing came in time, or the session ended before it answered."""
+class NoAnswer(Exception):  # noqa: N818 -- not an error by itself: each command decides what it means
+    """No listener, no answer in time, or the session ended before it answered."""
 
 
 class NoListener(NoAnswer):
-    """Nobody listens on the socket."""
+    """There is no listener on the socket."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A live session; *status* is None when it does not answer, *why* says what happened instead."""
+    """A running session; *status* is None when it does not answer, and *why* is the reason."""
 
     pid: int
     status: Status | None
@@ -94,7 +94,7 @@ def ask(paths: Paths, request: Question, seconds: float | None) -> Answer:
         except TimeoutError:
             raise NoAnswer(f"no answer in {seconds:g} s") from None
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NoListener("nobody listens on its socket") from None
+            raise NoListener("there is no listener on its socket") from None
         except OSError as error:
             raise NoAnswer(str(error.strerror)) from error
 

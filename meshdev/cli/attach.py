@@ -1,4 +1,4 @@
-"""A command's intercepts: their streams on the session API, from the first step to the last word."""
+"""A command's intercepts: their streams on the session API, from the first step to the last event."""
 
 import contextlib
 import selectors
@@ -19,7 +19,7 @@ from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, L
 #: A sidecar that leaves drains for up to 25 s (docs/intercepts.md); leaving needs not much more.
 LEAVE_SECONDS: Final = 40.0
 
-_GOES_ON: Final = "the session goes on undoing it; `meshdev status` tells, `meshdev disconnect` ends everything"
+_GOES_ON: Final = "the session goes on undoing it: see `meshdev status`; `meshdev disconnect` ends everything"
 
 
 class Stream:
@@ -34,7 +34,7 @@ class Stream:
         self.status: InterceptStatus | None = None
         self.error: MeshdevError | None = None
         self.over = False
-        self.told: set[str] = set()
+        self.notes: set[str] = set()
         """Notes that were among the steps."""
         self._splitter = LineSplitter()
         self._socket = socket.socket(socket.AF_UNIX)
@@ -48,7 +48,7 @@ class Stream:
         self._socket.setblocking(False)
 
     def read(self) -> list[Event]:
-        """What the session says now. Its end without a last word is an error."""
+        """The events that have arrived. A stream that ends without a final one is an error."""
         try:
             data = self._socket.recv(65536)
             events = [parse_event(line) for line in self._splitter.feed(data)]
@@ -62,11 +62,11 @@ class Stream:
         for event in events:
             self._take(event)
         if not data and not self.over:
-            self._end(TunnelError("the session ended without a word"))
+            self._end(TunnelError("the session ended without giving a reason"))
         return events
 
     def leave(self) -> None:
-        """Tell the session that it is not wanted any more; it says when nothing is left."""
+        """Ask the session to end it; its last event says that nothing is left."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
@@ -81,7 +81,7 @@ class Stream:
                 self.status = status
                 self.over = self.request.detach
             case Note(text):
-                self.told.add(text)
+                self.notes.add(text)
             case Left():
                 self._end(None)
             case Failed():
@@ -134,7 +134,10 @@ class AttachedIntercepts:
         return all(stream.over for stream in self.streams)
 
     def turn(self, seconds: float | None = None, live: Callable[[InterceptStatus], None] | None = None) -> set[int]:
-        """Wait for what comes next, and take it in; *live* hears of news. The signals that came."""
+        """Wait for the next events and process them; *live* is called with each new status.
+
+        Return the signals received.
+        """
         for key, _ in self._selector.select(seconds):
             if isinstance(key.fileobj, Stream):
                 self._read(key.fileobj, live)

@@ -1,4 +1,4 @@
-"""A program that ``run`` runs: found, started with our own stdio, given the signals, its end as a shell tells it."""
+"""The program of ``run``: started with our stdio, forwarded the signals, its exit code as a shell reports it."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from meshdev.cli.signals import ENDING
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 
-#: The terminal's driver sends these to everybody in its foreground, so the program has them already.
+#: The terminal's driver sends these to the whole foreground process group, so the program has received them already.
 _BY_KEYBOARD: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 
 
@@ -41,7 +41,7 @@ class Child:
         return 128 - code if code is not None and code < 0 else code
 
     def give(self, signals: set[int]) -> None:
-        """Hand on what asks a command to end, except what it got from the terminal."""
+        """Forward the signals that ask a command to end, except those it received from the terminal."""
         ending = signals & (ENDING | {signal.SIGQUIT})
         for number in ending - _BY_KEYBOARD if ending & _BY_KEYBOARD and _in_foreground() else ending:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # a program that got other rights (sudo)

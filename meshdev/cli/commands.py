@@ -1,4 +1,4 @@
-"""All commands, and the one place where errors become a sentence and an exit code."""
+"""All commands, and the one place that turns errors into a message and an exit code."""
 
 import errno
 import io
@@ -60,7 +60,7 @@ _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 def _meshdev(
     context: typer.Context,
     *,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     _debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of unexpected errors.")] = False,
 ) -> None:
     if show_version:
@@ -71,7 +71,7 @@ def _meshdev(
 
 
 def run(words: list[str], call: Callable[[list[str]], object] | None = None) -> int:
-    """The exit code of the command in *words*, after whatever it raised has been told. *call* is for tests."""
+    """Run the command line *words* and return its exit code; errors are printed. *call* is for tests."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -84,12 +84,12 @@ def run(words: list[str], call: Callable[[list[str]], object] | None = None) -> 
         return left.exit_code
     except BrokenPipeError:
         return 1
-    except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 -- the outermost edge: a person reads this
+    except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 -- the outermost edge: the user reads this
         error = _as_ours(caught)
         if type(error) is MeshdevError and "--debug" in words:
             traceback.print_exception(caught)
         return _tell(error, words)
-    if code == Cancelled.exit_code:  # what typer makes of KeyboardInterrupt since 0.26
+    if code == Cancelled.exit_code:  # what typer turns KeyboardInterrupt into since 0.26
         return _tell(Cancelled("interrupted"), words)
     return code if isinstance(code, int) else 0
 
@@ -119,14 +119,14 @@ def _as_ours(error: BaseException) -> MeshdevError:
         case OSError(errno=errno.ENOSPC | errno.EBADF | errno.EIO, filename=None):
             return MeshdevError(f"standard output cannot be written: {error.strerror}")
         case _ClickError():
-            return UsageError(_one_line(error), hint="meshdev --help says how")
+            return UsageError(_one_line(error), hint="see meshdev --help")
         case _:
-            sentence = f"this should not have happened: {type(error).__name__}: {error}"
-            return MeshdevError(sentence, hint="with --debug it says where")
+            sentence = f"internal error: {type(error).__name__}: {error}"
+            return MeshdevError(sentence, hint="run it again with --debug for the traceback")
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether ``-o json`` stands on the command line, also on one that cannot be read otherwise."""
+    """Whether ``-o json`` is on the command line, even on one that cannot be parsed otherwise."""
     if _runs_program(words):
         return False
     for at, word in enumerate(words):

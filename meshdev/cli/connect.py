@@ -1,4 +1,4 @@
-"""``meshdev connect``: start the session and the helper, report its progress, leave when it works."""
+"""``meshdev connect``: start session and helper, report progress, return once connected."""
 
 import contextlib
 import os
@@ -35,10 +35,10 @@ def command(
     *,
     namespace: options.Namespace = None,
     connection: options.Connection,
-    carrier: Annotated[Carrier, typer.Option("--carrier", help="How packets travel through the API server.")] = "auto",
+    carrier: Annotated[Carrier, typer.Option("--carrier", help="How packets pass the API server.")] = "auto",
     carriers: Annotated[int, typer.Option("--carriers", min=1, max=MAX_CARRIERS, hidden=True)] = 2,
     also: Annotated[
-        list[str] | None, typer.Option("--also", metavar="CIDR", help="Route this range too. Repeatable.")
+        list[str] | None, typer.Option("--also", metavar="CIDR", help="Route this range, too. Repeatable.")
     ] = None,
     never: Annotated[
         list[str] | None, typer.Option("--never", metavar="CIDR", help="Never route this range. Repeatable.")
@@ -47,16 +47,16 @@ def command(
         bool, typer.Option("--upgrade", help="Replace a running traffic-manager of another version.")
     ] = False,
     unguarded: Annotated[
-        bool, typer.Option("--unguarded", help="Connect without nftables: pods may then reach this machine's ports.")
+        bool, typer.Option("--unguarded", help="Connect without nftables; pods may then reach ports of this machine.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Let the session log more.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Enable debug logging in the session.")] = False,
     output: options.Output = Format.TEXT,
 ) -> None:
     """Connect this machine to a cluster.
 
-    Its Services, pods and names work here from then on, until `meshdev disconnect`.
+    Its Services, pods and names are reachable from this machine until `meshdev disconnect`.
 
-    Root is needed for the helper alone; sudo asks for it.
+    Only the helper needs root; sudo asks for it.
     """
     wanted = replace(
         connection.wanted(namespace),
@@ -72,7 +72,7 @@ def command(
 
 
 def connect(paths: Paths, wanted: ConnectOptions, output: Format) -> None:
-    """Make the connection that is wanted, or find it made, and say so. Raises AlreadyConnectedError for another one."""
+    """Connect, or find the same connection, and report it. Raises AlreadyConnectedError for another one."""
     found = lock_or_status(paths)
     if isinstance(found, Status):
         _check_same(found, wanted)
@@ -120,7 +120,7 @@ def _existing(paths: Paths) -> Status | None:
         return None
     if found.status is None:
         raise AlreadyConnectedError(
-            f"{found.name} has the connection and does not answer ({found.why})", hint="`meshdev disconnect` ends it"
+            f"{found.name} holds the connection and does not answer ({found.why})", hint="`meshdev disconnect` ends it"
         )
     if found.status.state == "disconnected":  # everything is undone, its process is about to end
         if not api.wait_gone(paths, _END_SECONDS):
@@ -131,7 +131,7 @@ def _existing(paths: Paths) -> Status | None:
     try:
         return api.ask(paths, StatusRequest(settled=True), None)
     except api.NoAnswer as error:
-        raise MeshdevError(f"another connect was under way and did not succeed ({error})", hint="try again") from error
+        raise MeshdevError(f"another connect was running and failed ({error})", hint="try again") from error
 
 
 def check_cluster(status: Status, wanted: ConnectOptions) -> None:

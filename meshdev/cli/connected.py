@@ -1,4 +1,4 @@
-"""For commands that need a connection: the one there is, or one of their own that goes when they go."""
+"""For commands that need a connection: use the existing one, or make one for the time of the command."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from meshdev.wire.session_api import ConnectOptions, Note, Status, Wait
 
 @dataclass
 class Here:
-    """What a command has while it is connected. *ours*: it goes with the command; set it to False to keep it."""
+    """What a command has while connected. *ours*: the connection ends with the command; set it to False to keep it."""
 
     paths: Paths
     signals: Signals
     progress: render.ProgressView
     ours: bool
     lost: bool = False
-    """The connection, which was ours, was gone before the command was done."""
+    """The connection was ours and ended before the command did."""
 
 
 @contextmanager
 def connected(paths: Paths, wanted: ConnectOptions) -> Iterator[Here]:
-    """Connected inside. Who connects also disconnects; the progress of both is shown on stderr.
+    """Be connected inside, and disconnect what was connected; progress is shown on stderr.
 
     Signals are caught inside and ignored afterwards. Raises what connecting raises.
     """
@@ -55,7 +55,7 @@ def _disconnect(here: Here) -> None:
 
 @contextmanager
 def _noted(progress: render.ProgressView) -> Iterator[None]:
-    """An error inside is no more than a note: something else had gone wrong before."""
+    """Show an error inside as a note only: another one came first."""
     try:
         yield
     except MeshdevError as error:

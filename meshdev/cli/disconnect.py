@@ -1,4 +1,4 @@
-"""``meshdev disconnect``: ask the session to undo everything; where it does not listen, end it."""
+"""``meshdev disconnect``: ask the session to undo everything; if it does not answer, end it."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ _HELPER_SECONDS: Final = 10.0
 def command() -> None:
     """End the connection.
 
-    Everything it did to this machine is undone. The traffic-manager stays in the cluster.
+    All changes to this machine are undone. The traffic-manager stays in the cluster.
     """
     paths = Paths.locate()
     found = disconnect(paths)
@@ -32,13 +32,13 @@ def command() -> None:
     render.print_text("Disconnected" if found else "Not connected")
     left = leftovers.find(os.getuid())
     if left:
-        render.print_text("There is something left over: `meshdev restore` removes it")
+        render.print_text("Something is left over: `meshdev restore` removes it")
 
 
 def disconnect(paths: Paths) -> bool:
     """End the session, if there is one, and wait until its helper has undone everything.
 
-    Raises LaptopError when it does not go away.
+    Raises LaptopError if it does not end.
     """
     found = api.find(paths)
     if found is None:

@@ -1,4 +1,4 @@
-"""Following a connect to its end: the session's events, sudo's password, signals and deadlines in one loop."""
+"""Follow a connect to its end: the session's events, sudo's password, signals and deadlines in one loop."""
 
 import contextlib
 import os
@@ -37,10 +37,10 @@ UNDO_SECONDS: Final = 10.0
 #: kubeconfig; or after this time.
 _ASK_SECONDS: Final = 3.0
 
-#: How long the session has to say why the helper ended, before sudo's own words stand for it.
+#: How long the session has to report why the helper ended, before sudo's own message is used.
 _REASON_SECONDS: Final = 3.0
 
-#: What the session says of a helper that has gone; who started it knows more.
+#: The session's errors for a helper that is gone; the process that started it knows more.
 _NO_HELPER: Final = (LaptopError.code, SudoError.code)
 
 _LEFT_BEHIND: Final = (
@@ -49,7 +49,7 @@ _LEFT_BEHIND: Final = (
 
 
 class _Root(Enum):
-    """How far the helper is on its way to root."""
+    """How far the start of the helper as root is."""
 
     STARTING = auto()
     WANTS_PASSWORD = auto()
@@ -101,7 +101,7 @@ class Follower:
             while not (self._status and not self._cancelled):
                 selector.select(self._patience())
                 self._on_signals(self._signals.take())
-                ended = self._processes.session.poll() is not None  # looked at before its last words are read
+                ended = self._processes.session.poll() is not None  # checked before its last output is read
                 try:
                     data = progress.recv(65536)
                 except BlockingIOError:
@@ -161,7 +161,7 @@ class Follower:
         self._after(UNDO_SECONDS, self._kill)
 
     def _release(self) -> None:
-        """Tell the session to undo everything: end of file is the word for it, also where this process is killed."""
+        """Ask the session to undo everything by end of file, which it also reads if this process is killed."""
         with contextlib.suppress(OSError):
             self._processes.progress.shutdown(socket.SHUT_WR)
         if self._processes.helper:
@@ -209,7 +209,7 @@ class Follower:
         self._after(UNDO_SECONDS, self._kill)
 
     def _disconnect(self) -> None:
-        """The session was done before it saw that we are not; its own way out is the session API."""
+        """The session connected before it read our end of file; disconnect it through the session API."""
         with contextlib.suppress(api.NoAnswer, MeshdevError):
             api.ask(self._paths, DisconnectRequest(), UNDO_SECONDS)
 
@@ -218,7 +218,7 @@ class Follower:
         self._processes.session.kill()
 
     def _wait_for_session(self) -> None:
-        """Until the session is gone, and the helper, which may still be starting when it is told to end."""
+        """Until the session is gone, and the helper, which may still be starting when it is asked to end."""
         try:
             self._processes.session.wait(UNDO_SECONDS)
         except subprocess.TimeoutExpired:

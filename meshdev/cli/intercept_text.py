@@ -1,4 +1,4 @@
-"""Intercepts in words: that one is up and how to try it, its counts, a line of ``status``."""
+"""Text about intercepts: one is up and how to try it, its counts, a line of ``status``."""
 
 import shlex
 
@@ -20,9 +20,9 @@ def up(status: InterceptStatus, asked: InterceptRequest) -> str:
 
 
 def trial(status: InterceptStatus, asked: InterceptRequest) -> str | None:
-    """A command whose request is intercepted, as far as that can be said: of expressions the user knows an example.
+    """A command whose request is intercepted; for a regular expression the user has to fill in a value.
 
-    None where no Service leads there, and where the protocol has no requests that could match.
+    None where no Service targets it, and where the protocol has no requests that could match.
     """
     scheme, _, place = (status.url or "").partition("://")
     host = place.partition("/")[0]
@@ -30,7 +30,7 @@ def trial(status: InterceptStatus, asked: InterceptRequest) -> str | None:
     headers = [word for header in sample.headers for word in ("-H", header)]  # grpcurl takes them as curl does
     match scheme:
         case "https" if asked.mode.needs_match:
-            return None  # nobody can look inside
+            return None  # TLS hides the requests
         case "http" | "https" | "h2c":
             flags = {"https": ["-k"], "h2c": ["--http2-prior-knowledge"]}.get(scheme, [])
             url = f"{'https' if scheme == 'https' else 'http'}://{host}/{sample.path.removeprefix('/')}"

@@ -1,4 +1,4 @@
-"""What ``proxy`` and ``mesh`` have in common: from the flags to an intercept, and staying with it."""
+"""What ``proxy`` and ``mesh`` share: turn flags into a request, intercept, and stay attached."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -57,7 +57,7 @@ def request(
 
 
 def intercept(wanted: ConnectOptions, asked: InterceptRequest, output: Format) -> None:
-    """Connect where needed, intercept, say so, and stay until a signal comes; detached, return instead.
+    """Connect where needed, intercept, report it, and stay until a signal arrives; detached, return instead.
 
     Raises Ended where the user ended it: nothing is left then.
     """
@@ -84,13 +84,13 @@ def _say_up(status: InterceptStatus, asked: InterceptRequest, output: Format) ->
 
 
 def _stay(them: AttachedIntercepts, progress: render.ProgressView) -> None:
-    """Until a signal comes, or somebody leaves it from elsewhere. Raises what else ends it."""
+    """Stay until a signal arrives or another command ends it. Raises whatever else ends it."""
     stream, counting = them.streams[0], Counting()
 
     def live(status: InterceptStatus) -> None:
         for note in status.notes:
-            if note not in stream.told:
-                stream.told.add(note)
+            if note not in stream.notes:
+                stream.notes.add(note)
                 counting.end()
                 progress.show(Note(note))
         counting.show(intercept_text.counts(status))

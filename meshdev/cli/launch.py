@@ -28,7 +28,7 @@ from meshdev.wire.session_api import parse_failure
 
 PROMPT: Final = "[meshdev] password for %p: "
 
-#: What ``sudo -n`` says when it would have to ask (sudo 1.8–1.9 and sudo-rs, in the C locale).
+#: What ``sudo -n`` prints when it would have to ask (sudo 1.8–1.9 and sudo-rs, in the C locale).
 _WOULD_ASK: Final = re.compile(r"(password|authentication) is required")
 
 #: A log beyond this is set aside when the next session starts.
@@ -41,7 +41,7 @@ _NO_ROOT: Final = (
 
 
 def helper_command() -> list[str]:
-    """The helper; ``-I`` keeps the environment and the current folder from choosing code that runs as root."""
+    """The helper's command; ``-I`` keeps environment and current folder from choosing code that runs as root."""
     return [sys.executable, "-I", "-m", "meshdev.helper"]
 
 
@@ -81,21 +81,21 @@ class Attempt:
     log: Path
     log_start: int
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What sudo or the helper wrote, one line."""
         return " ".join(self._log().decode(errors="replace").split())
 
     def wants_password(self) -> bool:
         """Whether it failed only because it was not allowed to ask."""
-        return not self.asking and _WOULD_ASK.search(self.said()) is not None
+        return not self.asking and _WOULD_ASK.search(self.output()) is not None
 
     def error(self) -> MeshdevError:
-        """Why there is no helper: its own words, which are JSON, or sudo's."""
+        """Why there is no helper: its own error, which is JSON, or sudo's message."""
         with contextlib.suppress(ProtocolError):
-            return _own_words(self._log(), self.process.returncode)
-        said = self.said().removeprefix("sudo: ")
+            return _own_error(self._log(), self.process.returncode)
+        said = self.output().removeprefix("sudo: ")
         if is_root():
-            return SudoError(f"the helper did not start: {said or 'it said nothing'}", hint=f"its log: {self.log}")
+            return SudoError(f"the helper did not start: {said or 'it printed nothing'}", hint=f"its log: {self.log}")
         return SudoError(f"the helper did not get root: {said or 'sudo refused'}", hint=_NO_ROOT)
 
     def _log(self) -> bytes:
@@ -142,7 +142,7 @@ class Processes:
                 process = subprocess.Popen(
                     as_root(helper_command(), ask=ask),
                     cwd="/",
-                    env=_plain_language(os.environ),
+                    env=_c_locale(os.environ),
                     stdin=self._helper_end.fileno(),
                     stdout=log,
                     stderr=log,
@@ -158,7 +158,7 @@ class Processes:
     def helper_gone(self, seconds: float) -> bool:
         """After the session's end: whether the helper is gone too, and so everything undone, within *seconds*.
 
-        It reads end of file, as nobody writes any more; we do when its last copy of the socket is closed.
+        It reads end of file, as no process writes any more; we do when its last copy of the socket is closed.
         """
         self._helper_end.close()
         self._session_end.settimeout(seconds)
@@ -168,12 +168,12 @@ class Processes:
                 pass
         except TimeoutError:
             return False
-        except OSError:  # reset, or not connected any more: nobody is there
+        except OSError:  # reset, or no longer connected: no process holds it
             return True
         return True
 
     def close(self) -> None:
-        """Let go of everything; a session that has not said "done" then undoes what it did."""
+        """Let go of everything; a session that has not sent "done" then undoes what it did."""
         self.progress.close()
         self._helper_end.close()
         self._session_end.close()
@@ -185,7 +185,7 @@ def restore_command(uid: int) -> list[str]:
 
 
 def run_as_root(command: list[str]) -> str:
-    """What *command* prints, run as root. Raises SudoError where it cannot be, else what the helper said of failing.
+    """What *command* prints, run as root. Raises SudoError where it cannot be, else the helper's own error.
 
     LaptopError where others could change what would run as root.
     """
@@ -195,7 +195,7 @@ def run_as_root(command: list[str]) -> str:
             as_root(command, ask=has_terminal()),
             check=False,
             cwd="/",
-            env=_plain_language(os.environ),
+            env=_c_locale(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -206,14 +206,14 @@ def run_as_root(command: list[str]) -> str:
     if ran.returncode == 0:
         return ran.stdout
     with contextlib.suppress(ProtocolError):
-        raise _own_words(ran.stderr.encode(), ran.returncode)
+        raise _own_error(ran.stderr.encode(), ran.returncode)
     said = " ".join(ran.stderr.split())
     if said.startswith("sudo:"):
         raise SudoError(f"the helper did not get root: {said.removeprefix('sudo: ')}", hint=_NO_ROOT)
     raise LaptopError(f"the helper failed: {said or f'exit code {ran.returncode}'}")
 
 
-def _own_words(said: bytes, code: int) -> MeshdevError:
+def _own_error(said: bytes, code: int) -> MeshdevError:
     """The error in the helper's last line. Raises ProtocolError where that is none of its own."""
     return parse_failure(said.strip().rpartition(b"\n")[2], code).as_error()
 
@@ -224,8 +224,8 @@ def _no_sudo(error: OSError) -> SudoError:
     return SudoError(sentence, hint="install sudo, or run meshdev as root.")
 
 
-def _plain_language(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**environ, "LC_ALL": "C"}  # sudo's own words are looked at (_WOULD_ASK)
+def _c_locale(environ: Mapping[str, str]) -> dict[str, str]:
+    return {**environ, "LC_ALL": "C"}  # sudo's messages are parsed (_WOULD_ASK)
 
 
 def _open_log(path: Path) -> BinaryIO:

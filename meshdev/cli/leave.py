@@ -21,15 +21,15 @@ _LEAVE_SECONDS: Final = 40.0
 
 
 def command(
-    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="As for proxy and mesh.")] = None,
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="KIND/NAME, as for proxy and mesh.")] = None,
     *,
     namespace: options.TargetNamespace = None,
-    everything: Annotated[bool, typer.Option("--all", help="All intercepts of this machine.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="End all intercepts of this machine.")] = False,
     output: options.Output = Format.TEXT,
 ) -> None:
     """End your intercepts on a target, or all of them.
 
-    Returns when every pod has acknowledged it. The connection stays.
+    Returns once every pod has acknowledged it. The connection stays.
     """
     if (target is None) != everything:
         raise UsageError("leave needs a target or --all, not both", hint="for instance: meshdev leave deployment/b")
@@ -46,7 +46,7 @@ def command(
 
 
 def leave(paths: Paths, request: LeaveRequest) -> tuple[str, ...]:
-    """What was left. Without a session there is nothing: an intercept never outlives its own."""
+    """End them and return their names. Without a session there are none: an intercept ends with its session."""
     found = api.find(paths)
     if found is None or (found.status and found.status.state == "disconnected"):
         return ()

@@ -1,4 +1,4 @@
-"""``meshdev list``: everybody's intercepts, from their Leases, with the user's own kubeconfig."""
+"""``meshdev list``: the intercepts of all users, read from their Leases with the user's own kubeconfig."""
 
 import sys
 from typing import Annotated, Final
@@ -22,12 +22,12 @@ def command(
     *,
     namespace: options.Namespace = None,
     cluster: options.ClusterFlags,
-    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In all namespaces.")] = False,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Include all namespaces.")] = False,
     output: options.Output = Format.TEXT,
 ) -> None:
-    """List the intercepts in the cluster, everybody's.
+    """List the intercepts of all users.
 
-    Needs no connection.
+    No connection is needed.
     """
     import asyncio  # noqa: PLC0415 -- and the next: 0.5 s that the other commands need not pay
 

@@ -1,4 +1,4 @@
-"""What ``list`` does in the cluster: read everybody's Leases; and how it looks."""
+"""Read the Leases of all users for ``list``, and print them."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from meshdev.intercept.lease import Record
 from meshdev.kube import leases
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
-from meshdev.kube.observing import Observer, Told
+from meshdev.kube.observing import Observer, Progress
 from meshdev.text import age, visible
 
 _GAP = "   "
@@ -16,7 +16,7 @@ _GAP = "   "
 
 @dataclass(frozen=True)
 class Row:
-    """One intercept, whoever's. *state* is the Lease's, or "expired" for one that nobody renews."""
+    """One user's intercept. *state* is the Lease's, or "expired" for one that is no longer renewed."""
 
     record: Record
     state: str
@@ -43,20 +43,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Listed:
-    """All there are, the oldest first, and what is wrong with Leases that cannot be read."""
+    """The intercepts, the oldest first, and the errors of Leases that cannot be read."""
 
     rows: tuple[Row, ...]
     troubles: tuple[str, ...]
     namespace: str
 
 
-async def find(options: Options, own: frozenset[str] | None, told: Told, *, everywhere: bool) -> Listed:
-    """Everybody's intercepts. *own* are the ids of this machine's session, None where there is none.
+async def find(options: Options, own: frozenset[str] | None, waiting: Progress, *, everywhere: bool) -> Listed:
+    """The intercepts of all users. *own* are the ids of this machine's session, None where there is none.
 
-    A Lease that was last written long ago is looked at until it is known whether it is renewed: up to 12 s where the
-    API server says when that was, 30 s where it does not. *told* hears of it.
+    A Lease that was last written long ago is observed until it is known whether it is renewed: up to 12 s where the
+    API server reports when that was, else 30 s. *waiting* is called with what is waited for.
     """
-    observer = Observer(told=told)
+    observer = Observer(waiting=waiting)
     async with await KubeApi.open(options) as api:
         namespace = "" if everywhere else api.namespace
         found = await observer.look(
@@ -78,7 +78,7 @@ def row(record: Record, own: frozenset[str] | None, me: str, now: float, *, expi
 
 
 def table(found: Listed, *, everywhere: bool) -> str:
-    """As kubectl prints such: columns as wide as they need to be, no lines."""
+    """A table as kubectl prints it: columns as wide as needed, no lines."""
     if not found.rows:
         return "No intercepts" if everywhere else f"No intercepts in namespace {found.namespace}"
     head = ("NAMESPACE", "TARGET", "MODE", "MATCH", "PORTS", "STATE", "PODS", "AGE", "HOLDER")

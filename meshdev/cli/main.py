@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries, and fails, once more
-        # `meshdev status | head -0`: nobody reads, nobody is to be told.
-        if not isinstance(error, BrokenPipeError) and code == 0:  # else it is told already
+        # `meshdev status | head -0`: nothing reads the output, so there is nothing to report.
+        if not isinstance(error, BrokenPipeError) and code == 0:  # else it is reported already
             code = 1
             with contextlib.suppress(OSError):
                 print(f"meshdev: standard output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
@@ -36,7 +36,7 @@ def _hold_standard_streams() -> None:
     """Descriptors 0 to 2 that the caller has closed (``>&-``) are taken, before a socket or a log gets their number.
 
     Python has no stream then, and prints what is meant for stderr on stdout. Writing to stdout fails as it would have
-    (EBADF), so that nobody takes silence for an answer; what goes to stderr is lost, as with coreutils.
+    (EBADF), so that missing output is not taken for an answer; output on stderr is lost, as with coreutils.
     """
     for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:

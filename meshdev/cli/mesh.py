@@ -1,4 +1,4 @@
-"""``meshdev mesh``: the requests of a workload that match come to this machine."""
+"""``meshdev mesh``: route matching requests of a workload to this machine."""
 
 from typing import Annotated, Final
 
@@ -26,12 +26,12 @@ def command(
     connection: options.Connection,
     output: options.Output = Format.TEXT,
 ) -> None:
-    """Send the requests that match, of a running workload, to this machine.
+    """Route matching requests of a workload to this machine.
 
-    All conditions must hold at once. Everything else goes on to the original, and many developers can share one
-    workload. Connects first where there is no connection, stays until Ctrl-C, and leaves nothing.
+    All conditions must hold. Other requests go to the original, and several developers can share one workload.
+    Connects first if needed, stays until Ctrl-C, and then undoes everything.
     """
-    from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
+    from meshdev.cli import intercepting  # noqa: PLC0415 -- other commands need not wait for it
 
     asked = intercepting.request(MESH, target, how, namespace=namespace, match=match, detach=detach)
     intercepting.intercept(connection.wanted(), asked, output)

@@ -1,4 +1,4 @@
-"""Flags that several commands share, spelled as kubectl spells them, and the checks of their values."""
+"""Flags that several commands share, with kubectl's names, and the checks of their values."""
 
 import functools
 import inspect
@@ -30,42 +30,46 @@ class Format(StrEnum):
     JSON = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the answer.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
 Kubeconfig = Annotated[
     str | None,
-    typer.Option("--kubeconfig", metavar="FILE", help="The kubeconfig. Default: $KUBECONFIG, then ~/.kube/config."),
+    typer.Option(
+        "--kubeconfig", metavar="FILE", help="Path to the kubeconfig file. Default: $KUBECONFIG, then ~/.kube/config."
+    ),
 ]
-Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig's context to use.")]
+Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig to use.")]
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", metavar="NAME", help="The namespace. Default: the context's.")
+    str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace. Default: the context's.")
 ]
 ManagerNamespace = Annotated[
     str | None,
-    typer.Option("--manager-namespace", metavar="NAME", help="Where the traffic-manager runs. Default: the namespace."),
+    typer.Option(
+        "--manager-namespace", metavar="NAME", help="The traffic-manager's namespace. Default: the namespace."
+    ),
 ]
 
 TargetNamespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", metavar="NAME", help="The target's namespace. Default: the connection's."),
+    typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the target. Default: the connection's."),
 ]
-Detach = Annotated[bool, typer.Option("--detach", help="Return when it is up; `meshdev leave` ends it.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return once it is up; `meshdev leave` ends it.")]
 
 
 class Bundle:
     """A parameter of a command that stands for several options: those of its constructor. See :func:`bundled`."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)  # what nobody needs would be compiled at each start
+@dataclass(kw_only=True, eq=False, repr=False)  # methods that are not used would be compiled at each start
 class ClusterFlags(Bundle):
     """Which cluster, and as whom: the flags of every command that asks the API server."""
 
     kubeconfig: Kubeconfig = None
     context: Context = None
-    as_user: Annotated[str | None, typer.Option("--as", metavar="USER", help="The user to impersonate.")] = None
+    as_user: Annotated[str | None, typer.Option("--as", metavar="USER", help="User to impersonate.")] = None
     request_timeout: Annotated[
         str | None,
         typer.Option(
-            "--request-timeout", metavar="TIME", help="How long one API request may take: 10s, 1m30s, 0 for ever."
+            "--request-timeout", metavar="TIME", help="Time limit of one API request, such as 10s or 1m30s; 0 for none."
         ),
     ] = None
 
@@ -92,10 +96,11 @@ class Connection(ClusterFlags):
 
     manager_namespace: ManagerNamespace = None
     image: Annotated[
-        str | None, typer.Option("--image", metavar="IMAGE", envvar=IMAGE_VARIABLE, help="The traffic-manager's image.")
+        str | None,
+        typer.Option("--image", metavar="IMAGE", envvar=IMAGE_VARIABLE, help="Image of the traffic-manager."),
     ] = None
     image_pull_secret: Annotated[
-        str | None, typer.Option("--image-pull-secret", metavar="NAME", help="The Secret to pull that image with.")
+        str | None, typer.Option("--image-pull-secret", metavar="NAME", help="Secret to pull that image with.")
     ] = None
 
     def wanted(self, namespace: str | None = None) -> ConnectOptions:
@@ -118,22 +123,21 @@ class Intercepting(Bundle):
         typer.Option(
             "--port",
             metavar="LOCAL[:REMOTE][/tcp|/udp|/http]",
-            help="Where it listens here, and which port of the target that is. Default: every port at the same number. "
-            "Repeatable.",
+            help="Port of this machine, and the port of the target that it serves. Default: every port, at the same "
+            "number. Repeatable.",
         ),
     ] = None
     strategy: Annotated[
-        AskedStrategy, typer.Option("--strategy", help="How the sidecar enters the pods: patch replaces them.")
+        AskedStrategy, typer.Option("--strategy", help="How the sidecar joins the pods; patch replaces the pods.")
     ] = "auto"
-    takeover: Annotated[
-        bool, typer.Option("--takeover", help="Replace somebody else's intercept that is in the way.")
-    ] = False
+    takeover: Annotated[bool, typer.Option("--takeover", help="Replace conflicting intercepts of other users.")] = False
     existing: Annotated[
         Literal["keep", "reset"],
-        typer.Option("--existing", help="What becomes of connections that were open before: reset closes them."),
+        typer.Option("--existing", help="What to do with connections that are already open; reset closes them."),
     ] = "keep"
     no_fallback: Annotated[
-        bool, typer.Option("--no-fallback", help="Answer 503 while nothing listens here, instead of the original.")
+        bool,
+        typer.Option("--no-fallback", help="Answer 503 while no local program listens."),
     ] = False
 
 
@@ -211,7 +215,7 @@ _PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
 def seconds(text: str | None) -> float | None:
     """kubectl's ``--request-timeout``: whole seconds, or Go's duration (time.ParseDuration). None: not given.
 
-    0 is kubectl's word for no limit.
+    0 means no limit, as for kubectl.
     """
     if text is None:
         return None
@@ -225,7 +229,7 @@ def seconds(text: str | None) -> float | None:
         total += float(part[1]) * _UNITS[part[2]]
         at = part.end()
     if not text or at < len(text):
-        raise UsageError(f"--request-timeout cannot be {text!r}", hint="write it like 10s, 1m30s or 0.")
+        raise UsageError(f"invalid --request-timeout {text!r}", hint="use a value such as 10s, 1m30s or 0.")
     return total or _NO_LIMIT
 
 
@@ -243,7 +247,7 @@ def kubeconfig_file(flag: str | None) -> str | None:
 
 
 def anchored(environ: Mapping[str, str]) -> dict[str, str]:
-    """*environ* with the paths in KUBECONFIG made absolute, for a process that lives in another folder."""
+    """*environ* with the paths in KUBECONFIG made absolute, for a process that runs in another folder."""
     paths = [str(Path(path).absolute()) for path in environ.get("KUBECONFIG", "").split(":") if path]
     return {**environ, "KUBECONFIG": ":".join(paths)} if paths else dict(environ)
 
@@ -256,9 +260,7 @@ def ranges(flag: str, values: list[str]) -> tuple[str, ...]:
             try:
                 result.append(str(IPv4Network(part.strip(), strict=False)))
             except (AddressValueError, NetmaskValueError, ValueError):
-                raise UsageError(
-                    f"{flag} cannot be {part!r}", hint="it takes IPv4 ranges, such as 10.20.0.0/16."
-                ) from None
+                raise UsageError(f"invalid {flag} {part!r}", hint="use IPv4 ranges such as 10.20.0.0/16.") from None
     return tuple(dict.fromkeys(result))
 
 

@@ -1,4 +1,4 @@
-"""``meshdev proxy``: all traffic of a workload comes to this machine."""
+"""``meshdev proxy``: route all traffic of a workload to this machine."""
 
 from typing import Annotated, Final
 
@@ -25,11 +25,11 @@ def command(
     connection: options.Connection,
     output: options.Output = Format.TEXT,
 ) -> None:
-    """Send all traffic of a running workload to this machine.
+    """Route all traffic of a workload to this machine.
 
-    Its pods are not restarted. Connects first where there is no connection, stays until Ctrl-C, and leaves nothing.
+    Its pods are not restarted. Connects first if needed, stays until Ctrl-C, and then undoes everything.
     """
-    from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
+    from meshdev.cli import intercepting  # noqa: PLC0415 -- other commands need not wait for it
 
     asked = intercepting.request(PROXY, target, how, namespace=namespace, detach=detach)
     intercepting.intercept(connection.wanted(), asked, output)

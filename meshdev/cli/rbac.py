@@ -1,4 +1,4 @@
-"""``meshdev rbac``: the rules a developer or an installer needs, for an admin to apply."""
+"""``meshdev rbac``: the rules that a developer or an installer needs, for an administrator to apply."""
 
 import contextlib
 from typing import Annotated, Final
@@ -24,23 +24,24 @@ def command(
     context: options.Context = None,
     namespace: options.Namespace = None,
     manager_namespace: options.ManagerNamespace = None,
-    user: Annotated[list[str] | None, typer.Option("--user", metavar="NAME", help="Who gets it. Repeatable.")] = None,
-    group: Annotated[list[str] | None, typer.Option("--group", metavar="NAME", help="Who gets it. Repeatable.")] = None,
-    serviceaccount: Annotated[
-        list[str] | None, typer.Option("--serviceaccount", metavar="NS:NAME", help="Who gets it. Repeatable.")
+    user: Annotated[list[str] | None, typer.Option("--user", metavar="NAME", help="User to bind. Repeatable.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--group", metavar="NAME", help="Group to bind. Repeatable.")
     ] = None,
-    installer: Annotated[bool, typer.Option("--installer", help="For who installs the traffic-manager only.")] = False,
-    preinstalled: Annotated[
-        bool, typer.Option("--preinstalled", help="Somebody else installs the traffic-manager.")
-    ] = False,
+    serviceaccount: Annotated[
+        list[str] | None,
+        typer.Option("--serviceaccount", metavar="NS:NAME", help="Service account to bind. Repeatable."),
+    ] = None,
+    installer: Annotated[bool, typer.Option("--installer", help="Print the installer's rules only.")] = False,
+    preinstalled: Annotated[bool, typer.Option("--preinstalled", help="Leave out the installer's rules.")] = False,
     strategy: Annotated[
-        Strategy, typer.Option("--strategy", help="How sidecars enter pods: patch replaces the pods.")
+        Strategy, typer.Option("--strategy", help="How sidecars join the pods; patch replaces the pods.")
     ] = "ephemeral",
-    connect_only: Annotated[bool, typer.Option("--connect-only", help="Without proxy and mesh.")] = False,
+    connect_only: Annotated[bool, typer.Option("--connect-only", help="Leave out proxy and mesh.")] = False,
 ) -> None:
-    """Print the Role that connecting and intercepting need.
+    """Print the RBAC rules that meshdev needs.
 
-    As YAML for `kubectl apply -f -`; with a user, group or service account also the RoleBinding.
+    YAML for `kubectl apply -f -`; with a user, group or service account, RoleBindings are included.
     """
     from meshdev.kube import rbac  # noqa: PLC0415 -- this command only
 
@@ -51,7 +52,7 @@ def command(
     for name in serviceaccount or ():
         where, colon, account = name.partition(":")
         if not (where and colon and account):
-            raise UsageError(f"--serviceaccount cannot be {name!r}", hint="write it like team-1:deployer")
+            raise UsageError(f"invalid --serviceaccount {name!r}", hint="use NAMESPACE:NAME, such as team-1:deployer")
         subjects.append(rbac.Subject("ServiceAccount", account, where))
     manifest = rbac.manifest(
         "installer" if installer else "developer",

@@ -1,4 +1,4 @@
-"""What ``uninstall`` does in the cluster: ask the manager who is on it, then remove it."""
+"""Ask the manager for its sessions, then remove it: ``uninstall`` in the cluster."""
 
 import os
 import secrets
@@ -19,7 +19,7 @@ _CARRIERS: Final[tuple[Carrier, ...]] = ("spdy", "websocket")
 
 
 async def remove(options: Options, namespace: str, *, force: bool) -> list[str]:
-    """What was removed. Raises ManagerBusyError while others are on the manager, unless *force*."""
+    """Return what was removed. Raises ManagerBusyError while other sessions are connected, unless *force*."""
     async with await KubeApi.open(options) as api:
         pod = None if force else await manager.find_pod(api, namespace)
         if pod is not None:
@@ -32,7 +32,7 @@ def _refuse_if(sessions: tuple[SessionInfo, ...]) -> None:
         names = ", ".join(f"{session.holder} ({session.address})" for session in sessions)
         raise ManagerBusyError(
             f"others are connected through this manager: {names}",
-            hint="ask them to run meshdev disconnect, or cut them off with --force",
+            hint="ask them to run meshdev disconnect, or disconnect them with --force",
         )
 
 
@@ -52,10 +52,10 @@ async def _sessions(api: KubeApi, pod: ManagerPod) -> tuple[SessionInfo, ...]:
             dialled = await dial(api, pod.namespace, pod.name, TUNNEL_PORT, carrier, _DIAL_SECONDS)
             return (await observe(dialled, hello)).sessions
         except (TunnelError, UnreachableError) as error:
-            # Not every network passes each carrier. What the manager itself says is its answer.
+            # Not every network passes every carrier. An answer of the manager itself is final.
             if carrier == _CARRIERS[-1] or isinstance(error, UnreachableError | VersionError | RefusedError):
                 raise ManagerBusyError(
-                    f"the manager does not tell who is connected through it: {error.message}",
-                    hint="remove it all the same with --force",
+                    f"cannot find out who is connected through the manager: {error.message}",
+                    hint="remove it anyway with --force",
                 ) from error
     raise AssertionError  # pragma: no cover -- the last carrier returned or raised

@@ -1,4 +1,4 @@
-"""How things look: the progress of a connect on stderr, answers on stdout, as text or as JSON.
+"""Output: progress on stderr, answers on stdout, as text or as JSON.
 
 On a terminal rich draws a spinner while something is waited for; it is imported only then, after the processes that
 take time have been started. Without a terminal there is a plain line a step.
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 
 def indented(text: str) -> str:
-    """The same, where further lines must not look like lines of ours: a webhook's words may have several."""
+    """The same with further lines indented, so that a webhook's message cannot imitate lines of ours."""
     return visible_lines(text).replace("\n", "\n  ")
 
 
@@ -42,7 +42,7 @@ def print_text(text: str) -> None:
 
 
 def print_error(error: MeshdevError, *, as_json: bool) -> None:
-    """The sentence and the way out on stderr; or the error as JSON on stdout."""
+    """The message and the hint on stderr; or the error as JSON on stdout."""
     if as_json:
         print_json({"error": error.as_json()})
         return
@@ -54,18 +54,18 @@ def print_error(error: MeshdevError, *, as_json: bool) -> None:
 
 
 class ProgressView(Protocol):
-    """What a long command tells while it runs."""
+    """How a long command shows its progress."""
 
     def show(self, event: Event) -> None:
         """A step, a note, or what is waited for."""
         ...
 
     def cancelling(self) -> None:
-        """The user does not want it any more; it is being undone."""
+        """The user cancelled; everything is being undone."""
         ...
 
     def pause(self) -> None:
-        """Somebody else (sudo) writes to the terminal until the next event."""
+        """Another program (sudo) writes to the terminal until the next event."""
         ...
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class PlainProgress:
         """Nothing is open here."""
 
     def _print(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads how far it is: what was asked for is done all the same
+        with contextlib.suppress(OSError):  # progress that cannot be shown does not stop the command
             print(indented(text), file=self._file, flush=True)
 
 
@@ -181,7 +181,7 @@ def status_text(status: Status) -> str:
     lines += [f"  {name:<{_NAME_WIDTH}} {value}" for name, value in _intercepts(status)]
     lines += [f"note: {visible(note)}" for note in status.notes]
     if status.leftovers:
-        lines.append("Left over from a connection that ended the hard way:")
+        lines.append("Left over from a connection that crashed:")
         lines += [f"  {leftover}" for leftover in status.leftovers]
         lines.append("`meshdev restore` removes it.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``meshdev restore``: after the worst, undo what dead helpers left on this machine. A live one is left alone."""
+"""``meshdev restore``: undo what helpers that died left on this machine; a running one is not touched."""
 
 import os
 from typing import Final
@@ -11,9 +11,9 @@ EXAMPLE: Final = "Example: meshdev restore"
 
 
 def command() -> None:
-    """Undo what a dead connection left behind.
+    """Undo what a crashed connection left behind.
 
-    For a connection that ended the hard way. A live one is not touched.
+    A running connection is not touched.
     """
     uid = os.getuid()
     found = leftovers.find(uid)
@@ -23,6 +23,6 @@ def command() -> None:
     run_as_root(restore_command(uid))
     left = leftovers.find(uid)
     if left:
-        raise LaptopError(f"still there: {', '.join(left)}", hint="is it in use? try again")
+        raise LaptopError(f"still there: {', '.join(left)}", hint="if it is in use, stop that and try again")
     for leftover in found:
         render.print_text(f"Restored: {leftover}")

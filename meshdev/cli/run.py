@@ -1,4 +1,4 @@
-"""``meshdev run``: connect and intercept for the time of one program, and end with its exit code."""
+"""``meshdev run``: connect and intercept while one program runs, and exit with its code."""
 
 import signal
 import sys
@@ -29,7 +29,7 @@ FAILED: Final = 125
 
 @options.bundled
 def command(
-    program: Annotated[list[str], typer.Argument(metavar="-- CMD ARGS...", help="What to run.")],
+    program: Annotated[list[str], typer.Argument(metavar="-- CMD ARGS...", help="Program and its arguments.")],
     *,
     targets: options.Targets,
     namespace: options.TargetNamespace = None,
@@ -37,18 +37,18 @@ def command(
     how: options.Intercepting,
     connection: options.Connection,
 ) -> None:
-    """Run a program, connected and with intercepts, and undo all of it afterwards.
+    """Run a program with a connection and intercepts, then undo both.
 
-    The exit code is the program's; 125 where meshdev failed, 126 and 127 where the program cannot be run.
+    The exit code is the program's; 125 if meshdev failed, 126 or 127 if the program cannot be run.
 
-    Its input and output are untouched; meshdev reports its progress on standard error. No terminal is needed.
+    The program's input and output are untouched; meshdev reports progress on standard error.
     """
-    from meshdev.cli import intercepting  # noqa: PLC0415 -- who does not intercept need not wait for it
+    from meshdev.cli import intercepting  # noqa: PLC0415 -- a run without intercepts need not wait for it
 
     if any(match.values()) and not any(mode.needs_match for mode, _ in targets):
-        raise UsageError("a match is for --mesh, and there is none", hint="for instance: --mesh deployment/b")
+        raise UsageError("a match needs --mesh", hint="for instance: --mesh deployment/b")
     if how.ports and not targets:
-        raise UsageError("--port is for --proxy and --mesh, and there is none")
+        raise UsageError("--port needs --proxy or --mesh")
     asked = [intercepting.request(mode, target, how, namespace=namespace, match=match) for mode, target in targets]
     raise Ended(run(Paths.locate(), connection.wanted(), asked, program))
 
@@ -72,7 +72,7 @@ def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest],
     except MeshdevError as error:
         if code is None:
             raise
-        _say(error.message, error.hint)  # the program has run: whatever could not be undone after it is told
+        _say(error.message, error.hint)  # the program has run: report what could not be undone
         return code or FAILED
     if here.lost:
         _say("the connection was lost while the program ran")
@@ -87,19 +87,19 @@ def _run(program: Sequence[str], them: AttachedIntercepts, signals: Signals) -> 
     except OSError as error:
         _say(f"cannot run {program[0]}: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, False
-    told: set[int] = set()
+    lost: set[int] = set()
     while (code := child.code()) is None:
         child.give(them.turn())
         for number, stream in enumerate(them.streams):
-            if stream.over and number not in told:
-                told.add(number)
+            if stream.over and number not in lost:
+                lost.add(number)
                 why = stream.error.message if stream.error else "it was left"
                 _say(f"the intercept of {stream.request.target} is lost: {why}")
-    return code, bool(told)
+    return code, bool(lost)
 
 
 def _say(message: str, hint: str | None = None) -> None:
-    """On stderr, as errors are told; the program's own output is none of ours."""
+    """On stderr, like errors; stdout belongs to the program."""
     print(f"meshdev: {render.printable(message)}", file=sys.stderr, flush=True)
     if hint:
         print(render.printable(hint), file=sys.stderr, flush=True)

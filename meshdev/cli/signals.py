@@ -1,4 +1,4 @@
-"""Signals as something to wait for: while a command has processes to look after, nothing may end it half-way."""
+"""Signals as events to wait for, so that no signal ends a command half-way."""
 
 import signal
 import socket
@@ -10,7 +10,7 @@ ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 class Ended(Exception):  # noqa: N818 -- an end, not a fault
-    """Everything has been said; the command ends with *exit_code*."""
+    """The command ends with *exit_code*; there is nothing more to report."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -20,8 +20,8 @@ class Ended(Exception):  # noqa: N818 -- an end, not a fault
 class Signals:
     """Catches ENDING and SIGCHLD for the time of a ``with``; readable (:meth:`fileno`) when one has arrived.
 
-    It is the last act of a command: afterwards they are ignored, so that the exit code tells what the command did and
-    not when somebody pressed a key. What the caller ignores stays ignored (``nohup``, jobs in the background).
+    It is the last step of a command: afterwards they are ignored, so that the exit code says what the command did and
+    not when a key was pressed. What the caller ignores stays ignored (``nohup``, jobs in the background).
     Children get the defaults: a caught signal is reset by exec.
     """
 

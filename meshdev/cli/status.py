@@ -1,4 +1,4 @@
-"""``meshdev status``: what is connected, and what is left over. It asks nobody for rights and always exits 0."""
+"""``meshdev status``: the connection and what is left over. Never needs privileges, always exits 0."""
 
 import os
 from typing import Final
@@ -11,16 +11,16 @@ from meshdev.wire.session_api import Status
 
 EXAMPLE: Final = "Example: meshdev status -o json"
 
-#: A helper whose session is gone undoes everything in milliseconds: worth waiting for, to tell the end and not the way.
+#: A helper whose session is gone undoes everything in milliseconds: worth waiting for, to report the final state.
 _UNDO_SECONDS: Final = 1.0
 #: Characters of the reason.
 _LONGEST: Final = 1000
 
 
 def command(output: Output = Format.TEXT) -> None:
-    """Show the connection.
+    """Show the state of the connection.
 
-    Cluster, address, routes, names, and what an earlier connection left behind. Never asks for root.
+    Cluster, address, routes, names, intercepts, and what an earlier connection left behind. Never needs root.
     """
     status = current(Paths.locate())
     if output is Format.JSON:
@@ -30,7 +30,7 @@ def command(output: Output = Format.TEXT) -> None:
 
 
 def current(paths: Paths) -> Status:
-    """The status as far as it can be told without the session's help."""
+    """The status as far as it is known without the session."""
     found = api.find(paths)
     if found is None:
         return _without_session(os.getuid(), paths)
@@ -43,12 +43,12 @@ def current(paths: Paths) -> Status:
 def _without_session(uid: int, paths: Paths) -> Status:
     if leftovers.wait_undone(uid, _UNDO_SECONDS):
         return Status(state="disconnected", leftovers=leftovers.find(uid), notes=_ended(paths))
-    note = "a helper is at work, and its session is not to be found here: was XDG_RUNTIME_DIR another one?"
+    note = "a helper is running, but its session cannot be found: was XDG_RUNTIME_DIR different?"
     return Status(state="reconnecting", helper_pid=leftovers.live_helper(uid), notes=(note,))
 
 
 def _ended(paths: Paths) -> tuple[str, ...]:
-    """Why the last connection ended, where nobody had asked for it."""
+    """Why the last connection ended, unless it was asked to."""
     try:
         return (f"the last connection ended at {paths.ended.read_text(errors='replace').strip()[:_LONGEST]}",)
     except OSError:

@@ -1,4 +1,4 @@
-"""``meshdev uninstall``: take out of the cluster what ``connect`` put there."""
+"""``meshdev uninstall``: remove what ``connect`` created in the cluster."""
 
 from typing import Annotated, Final
 
@@ -21,11 +21,11 @@ def command(
     namespace: options.Namespace = None,
     cluster: options.ClusterFlags,
     manager_namespace: options.ManagerNamespace = None,
-    force: Annotated[bool, typer.Option("--force", help="Also when others are connected through it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove it even if others are connected through it.")] = False,
 ) -> None:
     """Remove the traffic-manager from the cluster.
 
-    Your own connection through it is ended first. Refused while others are connected through it.
+    Ends your own connection through it first. Refuses while others are connected through it.
     """
     import asyncio  # noqa: PLC0415 -- and the next: 0.5 s that the other commands need not pay
 
@@ -44,7 +44,7 @@ def command(
 
 
 def _leave(paths: Paths, server: str, namespace: str) -> None:
-    """End our own connection if it goes through that manager."""
+    """Disconnect if our own connection uses that manager."""
     found = api.find(paths)
     status = found.status if found else None
     if status and status.server in (None, server) and status.manager_namespace in (None, namespace):

@@ -10,7 +10,7 @@ EXAMPLE: Final = "Example: meshdev version -o json"
 
 
 def command(output: Output = Format.TEXT) -> None:
-    """Print the versions."""
+    """Print the version of meshdev and of the tunnel protocol."""
     if output is Format.JSON:
         render.print_json({"version": VERSION, "protocol": {"oldest": OLDEST_PROTOCOL, "newest": PROTOCOL}})
         return

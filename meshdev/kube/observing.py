@@ -1,4 +1,4 @@
-"""Looking at Leases for long enough to know which of them are renewed (:mod:`meshdev.intercept.liveness`)."""
+"""Observe Leases for long enough to know which of them are renewed (:mod:`meshdev.intercept.liveness`)."""
 
 import asyncio
 import time
@@ -10,19 +10,19 @@ from meshdev.intercept.lease import Record
 from meshdev.intercept.liveness import Life, Sightings
 from meshdev.kube.client import KubeApi
 
-#: How often Leases are listed again. Not a watch: who may list need not be allowed to watch (``list -A``), and of a
-#: watch that something in between has cut nobody would know whether it is silent or dead.
+#: How often Leases are listed again. Not a watch: users who may list need not be allowed to watch (``list -A``), and
+#: of a watch that a middlebox has cut it cannot be known whether it is idle or dead.
 _LOOK_SECONDS: Final = 1.0
 #: Two durations of the longest Lease: by then everything is decided, whatever changed while it was looked at.
 _LONGEST_SECONDS: Final = 240.0
 
 Clock = Callable[[], float]
-Told = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Leases:
-    """What there is: the intercepts, the oldest first, and what is wrong with Leases that cannot be read."""
+    """The intercepts, the oldest first, and the errors of Leases that cannot be read."""
 
     records: tuple[Record, ...]
     troubles: tuple[str, ...] = ()
@@ -33,20 +33,21 @@ def _silently(_: str) -> None:
 
 
 class Observer:
-    """What one process knows of the Leases of one selection: a workload, a namespace.
+    """What one process knows about the Leases of one workload or namespace.
 
-    *clock* counts seconds; not while the machine sleeps, as nothing is seen then. *told* hears what is waited for.
+    *clock* counts seconds; not while the machine sleeps, as nothing is seen then. *waiting* is called with what is
+    waited for.
     """
 
     def __init__(
         self,
         clock: Clock = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        told: Told = _silently,
+        waiting: Progress = _silently,
     ) -> None:
         self._clock = clock
         self._pause = pause
-        self._told = told
+        self._waiting = waiting
         self._sightings = Sightings()
 
     def saw(self, api: KubeApi, there: Leases) -> None:
@@ -54,7 +55,7 @@ class Observer:
         self._sightings.saw(there.records, self._clock(), api.server_time())
 
     def blind(self) -> None:
-        """The API server could not be asked, perhaps by nobody: what was silent until now proves nothing."""
+        """The API server was unreachable, perhaps for holders too: silence until now proves nothing."""
         self._sightings.blind()
 
     def life(self, record: Record) -> Life:
@@ -84,5 +85,5 @@ class Observer:
             asked = [each for each in there.records if open_question(each)]
             if not asked or self._clock() > end:
                 return there
-            self._told(f"whether {asked[0].holder} still renews the Lease of {asked[0].spec.workload}")
+            self._waiting(f"whether {asked[0].holder} still renews the Lease of {asked[0].spec.workload}")
             await self._pause(_LOOK_SECONDS)

@@ -89,7 +89,7 @@ class Holding:
         self._progress = progress
         self._state = state
         self._pods = Pods(time.monotonic, plan.sidecar.manager, plan.sidecar.workload, tcp=plan.has_tcp)
-        self._observer = Observer(told=progress.wait)
+        self._observer = Observer(waiting=progress.wait)
         self._news = asyncio.Event()
         self._outdated = asyncio.Event()
         self._failure: MeshdevError | None = None

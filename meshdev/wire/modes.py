@@ -31,10 +31,20 @@ class Mode:
 
 
 PROXY: Final = Mode(
-    "proxy", "All of its traffic.", needs_match=False, carries_udp=True, takes_bytes=True, exclusive=True
+    "proxy",
+    "Route all traffic of this workload.",
+    needs_match=False,
+    carries_udp=True,
+    takes_bytes=True,
+    exclusive=True,
 )
 MESH: Final = Mode(
-    "mesh", "Its requests that match.", needs_match=True, carries_udp=False, takes_bytes=False, exclusive=False
+    "mesh",
+    "Route matching requests of this workload.",
+    needs_match=True,
+    carries_udp=False,
+    takes_bytes=False,
+    exclusive=False,
 )
 #: In the order of the commands' help.
 MODES: Final[Mapping[str, Mode]] = MappingProxyType({mode.name: mode for mode in (PROXY, MESH)})

@@ -207,7 +207,7 @@ def test_a_session_that_dies_is_told(meshdev: Commands) -> None:
     os.kill(meshdev.pids()[0], signal.SIGKILL)
     ran = meshdev.finish(process)
     assert ran.code == 40
-    assert "the session ended without a word" in ran.err
+    assert "the session ended without giving a reason" in ran.err
 
 
 def test_what_cannot_be_left_is_told(meshdev: Commands) -> None:

@@ -103,7 +103,7 @@ def test_what_a_dead_helper_left_is_told_and_restored(meshdev: Commands) -> None
     assert "`meshdev restore` removes it" in meshdev("status").out
     assert meshdev("disconnect").out.splitlines() == [
         "Not connected",
-        "There is something left over: `meshdev restore` removes it",
+        "Something is left over: `meshdev restore` removes it",
     ]
     ran = meshdev("restore")
     assert (ran.code, ran.out) == (0, "Restored: nft table inet meshdev_0\n")
