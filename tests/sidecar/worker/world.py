@@ -49,11 +49,13 @@ class World:
         self.worker = PassthroughWorker(self.loop)
         self.listener = self._listening(socket.create_server(("127.0.0.1", 0), backlog=512))
         self.listener.setblocking(False)
+        self.started = False
         self._pool = stack.enter_context(ThreadPoolExecutor())
         self._running = self._pool.submit(self.loop.run)
 
     def start(self, app: Serve, envoy: Serve | None = None, *, whole: bool = False) -> Port:
-        port = Port(self.server(app), whole=whole)
+        port = self.port = Port(self.server(app), whole=whole)
+        self.started = True
         if envoy is not None:
             port.envoy = str(self._folder / "envoy")
             sock = self._listening(socket.socket(socket.AF_UNIX))
