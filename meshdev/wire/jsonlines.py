@@ -10,11 +10,11 @@ from meshdev.errors import ProtocolError
 MAX_LINE: Final = 1 << 20
 
 
-def encode(value: Mapping[str, object]) -> bytes:
+def encode(value: Mapping[str, object], limit: int = MAX_LINE) -> bytes:
     """One line with its newline. Raises ProtocolError when it is longer than the other side accepts."""
     line = json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
-    if len(line) > MAX_LINE:
-        raise ProtocolError(f"A message of {len(line):,} bytes is longer than {MAX_LINE:,}")
+    if len(line) > limit:
+        raise ProtocolError(f"A message of {len(line):,} bytes is longer than {limit:,}")
     return line
 
 

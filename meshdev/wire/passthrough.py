@@ -1,0 +1,163 @@
+"""Messages between the agent in a pod and its passthrough worker, one JSON object a line.
+
+They travel on a pair of unix sockets, of which the worker inherits one; its end is the end of the worker::
+
+    agent  → {"app": "10.244.0.7"}                                            first: where the app listens
+    agent  → {"ports": {"8080": {"whole": false, "matches": ["{…}", "null"], "envoy": "/tmp/meshdev-x/8080",
+                                 "http2": true, "probes": [{"port": 8080, "path": "/healthz", "agent": "…"}]}}}
+    agent  → {"listen": "8080"}        the listener's descriptor is beside the line's first byte (SCM_RIGHTS, unix(7))
+    agent  → {"ask": 7}
+    worker → {"counts": {"answers": 7, "open": {"8080": 3}, "accepted": 12, "claimed": 5, "without_envoy": 0,
+                         "errors": 0, "raw": {"until-close": 1}}}
+
+``ports`` is the whole state each time: on a port that it does not name nothing is claimed. Both processes are of one
+image, so the worker refuses what it does not know.
+"""
+
+import re
+from collections import Counter
+from ipaddress import IPv4Address
+from typing import Final, Self
+
+from meshdev.wire import jsonlines
+from meshdev.wire.agent import MAX_CLAIMED_PORTS, MAX_INTERCEPTS, PROBES, PodPort, Probe, pod_port
+from meshdev.wire.codecs import FLAG, Many, Pairs, Parsed, Text
+from meshdev.wire.counts import COUNT
+from meshdev.wire.message import Keyed, decode, field, message, nested
+from meshdev.wire.objects import IPV4
+
+#: Bytes of one line. The claims of a pod come in one message of the manager (1 MiB, ``wire.agent``); here each match is
+#: JSON within JSON, which at most doubles it, and probes come on top.
+MAX_LINE: Final = 4 << 20
+#: Bytes of a unix socket's path (unix(7): 108 with its NUL).
+_MAX_PATH: Final = 107
+#: More than a Spec has, with all that is around its match.
+_MAX_MATCH: Final = 16 << 10
+_MAX_REASONS: Final = 64
+
+_REASON: Final = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
+
+
+def _tcp_port(text: str) -> PodPort:
+    port = pod_port(text)
+    if port.transport != "tcp":
+        raise ValueError(f"{text[:20]!r} is not a TCP port")
+    return port
+
+
+def _reason(text: str) -> str:
+    if _REASON.fullmatch(text) is None:
+        raise ValueError("is not a reason")
+    return text
+
+
+@message(strict=True)
+class AppAddress:
+    """The pod's address, at which the app listens."""
+
+    address: IPv4Address = field(IPV4, key="app")
+
+
+@message(strict=True)
+class AddListener:
+    """Accept connections for this port from the listening socket that comes with this message."""
+
+    port: PodPort = field(Parsed(_tcp_port), key="listen")
+
+
+@message(strict=True)
+class PortClaims:
+    """What is claimed of a port.
+
+    ``whole``: everything that comes, whatever it is. Otherwise the requests that fit one of ``matches``: texts of
+    ``intercept.spec.canonical_json``, in the order in which they were claimed ("null": every request). With neither,
+    new connections pass unlooked.
+
+    ``envoy`` is the path of Envoy's listener, and ``http2`` whether connections of HTTP/2 go there. Requests of
+    ``probes`` are nobody's.
+    """
+
+    whole: bool = field(FLAG, default=False)
+    matches: tuple[str, ...] = field(Many(Text(_MAX_MATCH), MAX_INTERCEPTS), default=())
+    envoy: str = field(Text(_MAX_PATH), default="")
+    http2: bool = field(FLAG, default=False)
+    probes: tuple[Probe, ...] = field(PROBES, default=())
+
+
+#: Of a port that is not named.
+UNCLAIMED: Final = PortClaims()
+
+
+@message(strict=True)
+class SetClaims:
+    """What is claimed of all ports, now."""
+
+    ports: tuple[tuple[PodPort, PortClaims], ...] = field(Pairs(_tcp_port, nested(PortClaims), MAX_CLAIMED_PORTS))
+
+
+@message(strict=True)
+class AskCounts:
+    """Answer with :class:`PassthroughCounts` of this number."""
+
+    number: int = field(COUNT, key="ask")
+
+
+@message(strict=True)
+class PassthroughCounts:
+    """Connections and requests since the worker began."""
+
+    answers: int = field(COUNT, default=0)
+    """The number of the question."""
+    open: tuple[tuple[PodPort, int], ...] = field(Pairs(_tcp_port, COUNT), default=())
+    """Connections that are not over, by port."""
+    accepted: int = field(COUNT, default=0)
+    """Connections."""
+    claimed: int = field(COUNT, default=0)
+    """Requests."""
+    without_envoy: int = field(COUNT, default=0)
+    """Claimed requests and connections that went to the app, because Envoy did not accept a connection."""
+    errors: int = field(COUNT, default=0)
+    """Connections that were reset by an internal error."""
+    raw: tuple[tuple[str, int], ...] = field(Pairs(_reason, COUNT, _MAX_REASONS), default=())
+    """Connections that were followed no further, by reason."""
+
+    @property
+    def all_open(self) -> int:
+        """Of all ports."""
+        return sum(count for _, count in self.open)
+
+    def following(self, earlier: Self) -> Self:
+        """These counts with those of an *earlier* worker, whose connections are over."""
+        raw = Counter(dict(self.raw))
+        raw.update(dict(earlier.raw))
+        return type(self)(
+            self.answers,
+            self.open,
+            self.accepted + earlier.accepted,
+            self.claimed + earlier.claimed,
+            self.without_envoy + earlier.without_envoy,
+            self.errors + earlier.errors,
+            tuple(sorted(raw.items())),
+        )
+
+
+ToWorker = AppAddress | AddListener | SetClaims | AskCounts
+
+_TO_WORKER: Final[Keyed[ToWorker]] = Keyed(AppAddress, AddListener, SetClaims, AskCounts)
+_FROM_WORKER: Final[Keyed[PassthroughCounts]] = Keyed(counts=PassthroughCounts)
+
+
+def encode(message: ToWorker | PassthroughCounts) -> bytes:
+    """One line, newline included. Raises ProtocolError when it would be longer than :data:`MAX_LINE`."""
+    value = _FROM_WORKER.dump(message) if isinstance(message, PassthroughCounts) else _TO_WORKER.dump(message)
+    return jsonlines.encode(value, MAX_LINE)
+
+
+def decode_to_worker(line: bytes) -> ToWorker:
+    """Decode a message of the agent. Raises ProtocolError."""
+    return decode(line, "a message of the agent", _TO_WORKER.load)
+
+
+def decode_from_worker(line: bytes) -> PassthroughCounts:
+    """Decode a message of the worker. Raises ProtocolError."""
+    return decode(line, "a message of the worker", _FROM_WORKER.load)
