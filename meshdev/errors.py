@@ -31,7 +31,9 @@
     └── Cancelled                   130    Ctrl-C
 """
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class MeshdevError(Exception):
@@ -244,3 +246,9 @@ def by_code(code: str) -> type[MeshdevError] | None:
             return kind
         kinds.extend(kind.__subclasses__())
     return None
+
+
+def first_of_group(errors: BaseExceptionGroup[E]) -> E:
+    """The first error of a group; later ones are mostly its consequences."""
+    error = errors.exceptions[0]
+    return first_of_group(error) if isinstance(error, BaseExceptionGroup) else error

@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from meshdev.errors import ConfigError, InterceptError, MeshdevError
+from meshdev.errors import ConfigError, InterceptError, MeshdevError, first_of_group
 from meshdev.intercept import match
 from meshdev.intercept.liveness import CONFIRM_SECONDS
 from meshdev.kube import leases
@@ -119,7 +119,7 @@ class Holding:
                 self._report_up()
                 await self._follow()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_of_group(errors) from None
 
     # -- what is published -----------------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Holding:
             except* ConfigError as errors:  # CredentialError is its kind
                 if not self._state.value.up:
                     raise
-                self._note(str(_first(errors)))
+                self._note(str(first_of_group(errors)))
             await asyncio.sleep(CREDENTIALS_SECONDS)
 
     def _log_error(self, error: MeshdevError) -> None:
@@ -340,9 +340,3 @@ async def _acquired(making: Coroutine[Any, Any, T], keep: Callable[[T], None]) -
         raise
     keep(made)
     return made
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group; later ones are mostly its consequences."""
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -78,7 +78,7 @@ class Laptop:
     ) -> None:
         self.helper = helper
         self.device = device
-        self.way_of_dns = greeting.dns
+        self.dns_integration = greeting.dns
         self.routing = Routing(helper, options.also, options.never, self.surroundings)
         """Applies as soon as there is an address."""
         self.troubles = Troubles()

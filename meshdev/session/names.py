@@ -134,7 +134,7 @@ class Names:
         it by the search list, as in a pod, where the namespace is unknown or its name is a public suffix. In the other
         modes every question comes here.
         """
-        if self._laptop.way_of_dns != "resolved":
+        if self._laptop.dns_integration != "resolved":
             return self._zone.search[:1], (".", *self._zone.domains)
         fixed = (*self._zone.domains, *self._reverse_zones())
         namespaces = self._known.known.suffixes
@@ -230,11 +230,11 @@ class Names:
 
     def describe(self) -> str:
         """For people."""
-        return f"{self._laptop.way_of_dns}: {', '.join(self._zone.domains)} and short names by {self._nameserver}"
+        return f"{self._laptop.dns_integration}: {', '.join(self._zone.domains)} and short names by {self._nameserver}"
 
     def show(self, state: SessionState) -> SessionState:
         """*state*, with what is known here."""
-        dns = DnsStatus(self._laptop.way_of_dns, str(self._nameserver), self._zone.search, self._zone.domains)
+        dns = DnsStatus(self._laptop.dns_integration, str(self._nameserver), self._zone.search, self._zone.domains)
         return replace(state, dns=dns, notes=(*state.notes, *self.notes))
 
     def _cluster(self) -> ClusterDns:

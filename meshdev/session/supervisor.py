@@ -15,10 +15,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
-from meshdev.errors import Cancelled, MeshdevError, VersionError
+from meshdev.errors import Cancelled, MeshdevError, VersionError, first_of_group
 from meshdev.kube.leases import current_holder
 from meshdev.published import Published
 from meshdev.session.api import Exchange, serving
@@ -44,8 +44,6 @@ from meshdev.wire.session_api import (
 from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest
 
 log = logging.getLogger(__name__)
-
-E = TypeVar("E", bound=Exception)
 
 #: How often what exists is looked at for a state that differs; one that somebody asks for is looked at then, too.
 LOOK_SECONDS: Final = 0.5
@@ -89,10 +87,10 @@ class Supervisor:
                         await self._progress.done(self.status())
                         await asyncio.Event().wait()
             except* MeshdevError as errors:
-                self._outcome = self._outcome or _first(errors)
+                self._outcome = self._outcome or first_of_group(errors)
             except* Exception as errors:  # the outermost edge: whoever waits gets it, the log has all
                 log.exception("the session broke")
-                sentence = f"internal error: {_first(errors)!r}"
+                sentence = f"internal error: {first_of_group(errors)!r}"
                 self._outcome = self._outcome or MeshdevError(sentence, hint=f"its log: {api.parent}/session.log")
             error = self._outcome or Cancelled("disconnected")
             log.info("ended: %s", error.message)
@@ -278,9 +276,3 @@ async def _left(pool: Pool) -> AsyncIterator[None]:
         yield
     finally:
         await pool.leave()
-
-
-def _first(errors: BaseExceptionGroup[E]) -> E:
-    """The first error of a group; later ones are mostly its consequences."""
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
