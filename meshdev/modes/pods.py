@@ -44,7 +44,7 @@ class Pods:
         self._reports: dict[str, Report] = {}
         self._gone = InterceptCounts()
         self._since: dict[tuple[str, str], float] = {}
-        self._without_listener: dict[tuple[str, str], float] = {}  # (pod, port): since when nothing listens there
+        self._without_listener: dict[str, dict[str, float]] = {}  # of a pod, by port: since when nothing listens
         self._served: set[str] = set()  # pods that had a listener on every port
         self._known = False  # whether the watch is current
         self._outside: dict[str, float] = {}
@@ -77,11 +77,9 @@ class Pods:
                 self._served.add(report.pod)
         else:
             self._served.discard(report.pod)
-        pending = () if report.state == "gone" else report.pending
-        others = {key: since for key, since in self._without_listener.items() if key[0] != report.pod}
-        self._without_listener = others | {
-            (report.pod, port): self._without_listener.get((report.pod, port), self._clock()) for port in pending
-        }
+        since, now = self._without_listener.pop(report.pod, {}), self._clock()
+        if report.state != "gone":
+            self._without_listener[report.pod] = {port: since.get(port, now) for port in report.pending}
 
     def state(self, up: int, ports: Sequence[Port]) -> PodsState:
         """All of it at this moment, of an intercept of *ports* with *up* local programs."""
@@ -132,16 +130,12 @@ class Pods:
         return bool(self.total) and all(self._pending(each.name) >= ports for each in self._counting())
 
     def _pending(self, pod: str) -> set[str]:
-        now = self._clock()
-        return {
-            port
-            for (name, port), since in self._without_listener.items()
-            if name == pod and now - since >= LISTENER_SECONDS
-        }
+        now, ports = self._clock(), self._without_listener.get(pod, {})
+        return {port for port, since in ports.items() if now - since >= LISTENER_SECONDS}
 
     def _soon_pending(self, pod: str) -> set[str]:
         """Ports that may get their listener at any moment."""
-        return {port for name, port in self._without_listener if name == pod} - self._pending(pod)
+        return self._without_listener.get(pod, {}).keys() - self._pending(pod)
 
     def waiting(self, up: int) -> str | None:
         """What the first pod waits for; None when all have taken it."""

@@ -74,7 +74,7 @@ class NotConnected:
 
 @asynccontextmanager
 async def intercepting(cluster: Cluster, laptop: Laptop, pool: Pool, holder: str) -> AsyncIterator["SessionIntercepts"]:
-    """SessionIntercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
+    """Intercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
     ports = LocalPorts()
     # Two groups: should the looking break, intercepts are ended by close, and not once more by their group.
     async with asyncio.TaskGroup() as around:

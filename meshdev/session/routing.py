@@ -143,10 +143,9 @@ class Routing:
     async def find_translations(self) -> None:
         """Ask whether another program of this machine gives the cluster's packets another destination."""
         self._asked = time.monotonic()
-        before, self._translations = self._translations, await self._helper.find_translations()
-        for text in self._translations:
-            if text not in before:
-                log.warning("%s", text)
+        found = await self._helper.find_translations()
+        _log_new(self._translations, found)
+        self._translations = found
 
     def describe(self) -> str:
         """For people."""
@@ -172,7 +171,9 @@ class Routing:
                 self._refused = await self._set_routes(made.routes)
                 if self.routes != before:
                     log.info("%d routes: %s", len(self.routes), self.describe())
-            self._keep_notes((*made.notes, *self._object_notes(seen)))
+            notes = (*made.notes, *self._object_notes(seen))
+            _log_new(self._notes, notes)
+            self._notes = notes
             wanted = replace(self._desired, hosts=(*self._trust.manager, *self._seen, *self._named))
             self._between = came_between(self._laptop, wanted, self.routes, self._at_first)
 
@@ -201,12 +202,6 @@ class Routing:
             for reason, addresses in by_reason.items()
         ]
 
-    def _keep_notes(self, notes: Iterable[str]) -> None:
-        before, self._notes = self._notes, tuple(notes)
-        for text in self._notes:
-            if text not in before:
-                log.warning("%s", text)
-
     async def _set_routes(self, planned: tuple[IPv4Network, ...]) -> tuple[RefusedRoute, ...]:
         """Have the helper set *planned*. Mostly it is one address more: only that is sent then."""
         before = set(self._planned or ())
@@ -218,6 +213,12 @@ class Routing:
             self.routes = answer.routes
         self._planned = planned
         return answer.refused
+
+
+def _log_new(known: tuple[str, ...], texts: tuple[str, ...]) -> None:
+    for text in texts:
+        if text not in known:
+            log.warning("%s", text)
 
 
 def _networks(flag: str, texts: Iterable[str]) -> tuple[IPv4Network, ...]:
