@@ -1,7 +1,12 @@
-"""Envoy's process: started, heard, asked, ended."""
+"""Envoy's process: started, its output read, its admin socket asked, ended.
+
+Importing http.client for the answers takes the agent 1.0 MiB (of 34, mostly gRPC) and 8 ms.
+"""
 
 import asyncio
 import contextlib
+import http.client
+import io
 import json
 import logging
 import os
@@ -85,16 +90,16 @@ class Envoy:
         finally:
             os.close(config)
         started()
-        listening = asyncio.gather(self._hear(self._process.stdout), self._log(self._process.stderr))
+        reading = asyncio.gather(self._read_access_log(self._process.stdout), self._read_log(self._process.stderr))
         try:
             code = await self._process.wait()
             ended()
             log.warning("Envoy ended with %d", code)
-            await listening
+            await reading
         finally:
-            listening.cancel()
+            reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await listening
+                await reading
 
     async def stats(self) -> Stats:
         """What it counted. Raises ClusterError."""
@@ -139,21 +144,19 @@ class Envoy:
                 reader, writer = await asyncio.open_unix_connection(str(self._admin))
                 try:
                     writer.write(request.encode("ascii"))
-                    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                    answer = await reader.read()
                 finally:
                     writer.close()
         except OSError as error:  # TimeoutError is one
             raise ClusterError(f"Envoy does not answer: {error}") from error
-        if not head.startswith(b"HTTP/1.1 200 "):
-            raise ClusterError(f"Envoy refused {target}: {head[:100].decode('latin-1')}")
-        return _dechunked(head, body).decode("utf-8", "replace")
+        return body_of(answer, target)
 
-    async def _hear(self, stream: asyncio.StreamReader | None) -> None:
+    async def _read_access_log(self, stream: asyncio.StreamReader | None) -> None:
         """Its stdout: a line is a connection without requests on a port where some were looked for."""
         async for _ in _lines(stream):
             self._raw()
 
-    async def _log(self, stream: asyncio.StreamReader | None) -> None:
+    async def _read_log(self, stream: asyncio.StreamReader | None) -> None:
         """Its stderr: what it cannot use it writes down whole, the token with it."""
         async for line in _lines(stream):
             text = line.decode("utf-8", "replace").replace(self._settings.token, "(token)")
@@ -207,13 +210,24 @@ def raise_limits() -> None:
         log.warning("oom_score_adj stays as it is: %s", error)
 
 
-def _dechunked(head: bytes, body: bytes) -> bytes:
-    if b"transfer-encoding: chunked" not in head.lower():
-        return body
-    found = bytearray()
-    while body:
-        size, _, rest = body.partition(b"\r\n")
-        length = int(size, 16)
-        found += rest[:length]
-        body = rest[length + 2 :] if length else b""
-    return bytes(found)
+class _Received:
+    """What a connection brought until its end, for http.client."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def body_of(answer: bytes, target: str) -> str:
+    """The body of an HTTP answer. Raises ClusterError where it is incomplete, or is no 200."""
+    response = http.client.HTTPResponse(_Received(answer))  # type: ignore[arg-type] # it asks for makefile alone
+    try:
+        response.begin()
+        body = response.read()
+    except http.client.HTTPException as error:
+        raise ClusterError(f"Envoy's answer to {target} cannot be read: {error!r}") from error
+    if response.status != http.client.OK:
+        raise ClusterError(f"Envoy refused {target}: {response.status} {response.reason}")
+    return body.decode("utf-8", "replace")

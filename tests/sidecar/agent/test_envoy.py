@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshdev.errors import ClusterError
-from meshdev.sidecar.agent.envoy import Envoy, private_folder
+from meshdev.sidecar.agent.envoy import Envoy, body_of, private_folder
 from meshdev.sidecar.agent.settings import Settings
 
 TOKEN = "t" * 32
@@ -61,3 +61,31 @@ def test_its_files_go_where_something_can_be_written_and_nobody_else_reads_them(
     assert found.stat().st_mode & 0o777 == 0o700
     with pytest.raises(ClusterError, match="no place for its files"):
         private_folder((Path("/proc"),))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\none two",
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\none two",
+    ],
+)
+def test_answers_of_the_admin_socket(answer: bytes) -> None:
+    assert body_of(answer, "/stats") == "one two"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"", "cannot be read"),
+        (b"nonsense\r\n\r\n", "cannot be read"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\none two", "cannot be read"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\none", "cannot be read"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxy\r\none", "cannot be read"),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "refused /stats: 404 Not Found"),
+    ],
+)
+def test_answers_that_are_none(answer: bytes, error: str) -> None:
+    with pytest.raises(ClusterError, match=error):
+        body_of(answer, "/stats")
