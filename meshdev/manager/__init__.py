@@ -1,1 +1,1 @@
-"""The in-cluster traffic-manager. It knows only what live sessions tell it and holds no Kubernetes permission."""
+"""The in-cluster traffic-manager. It knows only what live sessions report and holds no Kubernetes permission."""

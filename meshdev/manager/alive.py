@@ -1,4 +1,4 @@
-"""The sign of life of the manager's containers, which the kubelet's liveness probe looks at.
+"""Liveness of the manager's containers, as the kubelet's probe looks at it.
 
 The event loop touches a file every BEAT_SECONDS; the probe asks whether it was touched since the last probe. So the
 loop itself answers, a hung one does not, and the probe needs neither a port nor a Python (25 ms of CPU each time).
@@ -13,5 +13,5 @@ _FOLDER: Final = Path("/run/meshdev")
 
 
 def beat(container: str, folder: Path = _FOLDER) -> None:
-    """The loop of *container* turns. Raises OSError where its folder cannot be written."""
+    """Record that the event loop of *container* is running. Raises OSError where its folder cannot be written."""
     (folder / f"{container}.alive").touch()

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from meshdev.manager.tunnel.session import MAX_TOLD, TOLD_PER_SECOND
+from meshdev.manager.tunnel.session import MAX_SENT, SENT_PER_SECOND
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.frames import PING, PONG, REPORT
 from meshdev.wire.intercepts import Report
@@ -46,14 +46,14 @@ def test_a_flood_of_reports_reaches_the_session_no_faster_than_it_may(timed: Man
 
         with ThreadPoolExecutor(1) as threads:
             heard = threads.submit(hear)
-            for number in range(3 * MAX_TOLD):
+            for number in range(3 * MAX_SENT):
                 control.say(PodReport(claim.id, "b-1", False, b"%d" % number))
             control.say(PodReport(claim.id, "b-2", False, b"last"))
             timed.until(lambda: len(timed.server._claims._by_alias[claim.id][1].reports) == 2)
             while not heard.done():
                 timed.pass_time(0.5)
-        assert len(bodies) < MAX_TOLD + TOLD_PER_SECOND
-        assert b"%d" % (3 * MAX_TOLD - 1) in bodies
+        assert len(bodies) < MAX_SENT + SENT_PER_SECOND
+        assert b"%d" % (3 * MAX_SENT - 1) in bodies
 
 
 def test_a_session_that_never_reads_reports_is_bounded(manager: Manager, tmp_path: Path) -> None:

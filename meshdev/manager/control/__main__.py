@@ -43,7 +43,7 @@ def _beat(loop: asyncio.AbstractEventLoop, folder: Path) -> None:
     loop.call_later(BEAT_SECONDS, _beat, loop, folder)
 
 
-async def _until_told() -> None:
+async def _until_signalled() -> None:
     task = asyncio.ensure_future(run(TUNNEL_SOCKET, f"0.0.0.0:{CONTROL_PORT}"))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -51,12 +51,12 @@ async def _until_told() -> None:
 
 
 def main() -> int:
-    """Log to stdout until told to stop."""
+    """Log to stdout until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     _soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard_limit, 16384), hard_limit))
     try:
-        asyncio.run(_until_told())
+        asyncio.run(_until_signalled())
     except asyncio.CancelledError:
         log.info("stopped")
     return 0

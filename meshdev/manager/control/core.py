@@ -1,6 +1,6 @@
 """What the container *control* knows and decides: claims from the tunnel container, pods from sidecars.
 
-Both meet under the sha256 of an agent's token. No I/O: what is to be said goes through what it was made with.
+Both meet under the sha256 of an agent's token. No I/O: messages go through the callables it was made with.
 """
 
 import logging
@@ -25,12 +25,12 @@ from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, ManagerAddress, 
 log = logging.getLogger(__name__)
 
 #: After this process or the tunnel container began anew, sessions and sidecars come again within this time: until
-#: then nobody who was allowed is shut out, and no sidecar is told to leave.
+#: then nobody who was allowed is shut out, and no sidecar is asked to leave.
 SETTLE_SECONDS: Final = 3.0
 REJOIN_SECONDS: Final = 15.0
 #: An Envoy that lost its stream still has its routes: its address stays allowed for so long.
 ADDRESS_SECONDS: Final = 10.0
-#: A request that took its way just before the route changed may be connecting still (0.5 s, then to the original).
+#: A request that was routed just before the route changed may be connecting still (0.5 s, then to the original).
 PRUNE_SECONDS: Final = 5.0
 #: Sidecars of keys that no session claims: those that wait for the next intercept.
 MAX_WAITING: Final = 256
@@ -50,7 +50,7 @@ class Core:
         self._held: dict[str, HeldClaim] = {}
         self._naming = Naming()
         self._announced: set[str] | None = set()
-        """Aliases told since the tunnel container was met; None once it said that these are all."""
+        """Aliases announced since the tunnel container connected; None once it has announced all."""
         self._order = 0
         self._synced_at: float | None = None
         self._pods: dict[str, dict[str, Pod]] = {}
@@ -61,11 +61,11 @@ class Core:
     # -- the tunnel container --------------------------------------------------------------------------------------
 
     def tunnel_connected(self) -> None:
-        """The tunnel container was met, for the first time or again: it tells everything now."""
+        """The tunnel container is connected, for the first time or again: it announces everything now."""
         self._announced = set()
 
     def on_tunnel_message(self, message: ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced) -> None:
-        """Its word."""
+        """A message of the tunnel container."""
         match message:
             case ManagerAddress(address):
                 self._manager = address
@@ -79,7 +79,7 @@ class Core:
                 self._synced()
 
     def snapshot(self) -> Iterator[tuple[str, ToTunnel]]:
-        """What a tunnel container that begins anew has to hear."""
+        """Everything that a tunnel container that begins anew has to know."""
         for allow in self._allowed.values():
             yield f"allow {allow.relay}", allow
         for pod in self.pods():

@@ -1,9 +1,9 @@
-"""One pod as its agent and its Envoy tell of it: what it shall do, in the right order, and what sessions hear.
+"""One pod as its agent and its Envoy report it: what it is to do, in the right order, and what sessions learn of it.
 
 In: want → the agent listens → Envoy takes listeners and routes → redirect. Out: want without the port → the agent ends
 its redirect. Envoy keeps what it has for a port as long as the pod is known, without claims: connections that are kept
 alive go on to the original. Taking a listener or cluster away would fail their next requests (docs/design/0009).
-The ways to laptops are tried as soon as Envoy is there: from its address relays may be used.
+The return paths are probed as soon as Envoy is there: from its address relays may be used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -99,13 +99,13 @@ class Pod:
     # -- what comes in ---------------------------------------------------------------------------------------------
 
     def agent_connected(self, hello: AgentHello, send: Callable[[FromControl], None]) -> None:
-        """The agent is there, or there again: then it says what it still has."""
+        """The agent is connected, or again: then it reports what it still has."""
         self._hello, self._send = hello, send
         self._set_state(None)
         self._last_want = self._last_redirect = self._last_try = None
 
     def agent_disconnected(self) -> None:
-        """Its rules went with it, or it comes again."""
+        """Its rules were removed with it, or it comes again."""
         self._send = None
         self._set_state(None)
 
@@ -130,7 +130,7 @@ class Pod:
         self._return_paths = dict(state.return_paths) if state is not None else {}
 
     def envoy_connected(self, send: Callable[[Sequence[DiscoveryAnswer]], None]) -> AdsStream:
-        """A stream that knows nothing of what another one was told."""
+        """A stream that knows nothing of what another one was sent."""
         self._envoy = _Envoy(AdsStream(), send)
         self._goal = self._settled = self._last_redirect = None
         return self._envoy.stream
@@ -155,7 +155,7 @@ class Pod:
 
     @property
     def name(self) -> str:
-        """As its agent says; empty before that."""
+        """As its agent reports it; empty before that."""
         return self._hello.pod if self._hello is not None else ""
 
     @property
@@ -182,7 +182,7 @@ class Pod:
         self._redirect()
 
     def _read_verdict(self, held: Sequence[HeldClaim]) -> None:
-        """Envoy's last word. Of a goal that it refused, what is new came last: without it the others go on."""
+        """What Envoy made of the goal. Of one that it refused, what is new came last: without it the others go on."""
         orders = {each.alias: each.order for each in held}
         self._refused = {alias: why for alias, why in self._refused.items() if orders.get(alias) == why[0]}
         if self._envoy is None or self._goal is None:
@@ -225,7 +225,7 @@ class Pod:
             self._send(message)
 
     def _may_serve(self) -> bool:
-        """Not before an agent that came again said where Envoy listens for what it redirects: that must stay."""
+        """Not before an agent that came again reported where Envoy listens for what it redirects: that must stay."""
         if self._send is not None and self._state is None and not self._listen and self._wanted:
             return False
         known = {each.port for each in self._wanted} | self._former.keys()
@@ -260,7 +260,7 @@ class Pod:
             self._last_redirect = redirect
             self._send(redirect)
 
-    # -- what sessions hear ----------------------------------------------------------------------------------------
+    # -- reports --------------------------------------------------------------------------------------------------
 
     def reports(self, held: Iterable[HeldClaim]) -> Iterator[tuple[str, Report]]:
         """What is new, with the alias of its claim. Of a claim that is over, once: when nothing of it is left."""
@@ -297,20 +297,20 @@ class Pod:
             # Connections and senders of datagrams are those of who claims all of a port.
             counts = sum((flow for port, flow in state.flows if port in ports), counts)
         way = _return_path(each.claim, self._return_paths)
-        told = (InterceptCounts.of(counts, older), len(each.claim.up), way)
+        common = (InterceptCounts.of(counts, older), len(each.claim.up), way)
         held_back = {port: why for port, why in state.held_back if port in ports}
         pending = tuple(str(port) for port, why in sorted(held_back.items()) if why == "no-listener")
         if each.alias in self._refused:
-            return Report(id_, hello.pod, "nacked", self._refused[each.alias][1], *told)
+            return Report(id_, hello.pod, "nacked", self._refused[each.alias][1], *common)
         if each.alias in self._over_limit:
-            return Report(id_, hello.pod, "nacked", _TOO_MANY_PORTS, *told)
+            return Report(id_, hello.pod, "nacked", _TOO_MANY_PORTS, *common)
         if self._envoy is not None and self._envoy.stream.refused is not None:
-            return Report(id_, hello.pod, "nacked", self._envoy.stream.refused, *told)
+            return Report(id_, hello.pod, "nacked", self._envoy.stream.refused, *common)
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
         right = self._redirected_ports() | {port for port, why in held_back.items() if why in _EXPECTED_REASONS}
         done = taken and right >= ports & {one.port for one in self._wanted}
         why = ", ".join(f"{port}: {why}" for port, why in sorted(held_back.items()))
-        return Report(id_, hello.pod, "acked" if done else "joined", why, *told, pending)
+        return Report(id_, hello.pod, "acked" if done else "joined", why, *common, pending)
 
     def _is_removed(self, alias: str) -> bool:
         """Neither Envoy nor the agent has anything of it."""
@@ -330,6 +330,6 @@ def _gone(report: Report) -> Report:
 
 
 def _return_path(claim: LiveClaim, found: Mapping[int, ReturnPath]) -> ReturnPath:
-    """The worst of its ways."""
+    """The worst of them."""
     ways: set[ReturnPath] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
     return next((way for way in _WORST_FIRST if way in ways), "untried")

@@ -1,7 +1,7 @@
 """gRPC for sidecars: ADS for Envoy, a stream of JSON for the agent; both bring the token of their agent.
 
-Who brings none hears nothing. What is sent by strangers is bounded: message sizes, time for the first word, messages a
-second, sidecars that nobody claims.
+Without one nothing is answered. What unauthenticated peers send is bounded: message sizes, time for the
+first message, messages a second, sidecars that nobody claims.
 """
 
 import asyncio
@@ -120,7 +120,7 @@ class _Gate:
 
 @dataclass(frozen=True)
 class _DiscoveryRequest:
-    """What counts of a DiscoveryRequest. All else is not kept: an Envoy's first one is long, a stranger's longer."""
+    """What counts of a DiscoveryRequest. All else is not kept: an Envoy's first one is long."""
 
     node: str
     kind: str
@@ -309,7 +309,7 @@ async def _written(outgoing: Outbox[Any], context: Context, form: Callable[[Any]
     """What comes into *outgoing* is written as long as the block.
 
     A write that is under way ends by itself: cancelled, it would still be gRPC's, which then takes no status any more
-    (GRPC_CALL_ERROR_TOO_MANY_OPERATIONS), and the peer would never hear that its stream has ended.
+    (GRPC_CALL_ERROR_TOO_MANY_OPERATIONS), and the peer would never learn that its stream has ended.
     """
     task = asyncio.ensure_future(_write(outgoing, context, form))
     try:

@@ -1,7 +1,7 @@
-"""The container *tunnel* as the container *control* sees it: its socket, met again whenever it was gone.
+"""The container *tunnel* as the container *control* sees it: its socket, connected to again and again.
 
-Of what is to be said only the newest under each key waits, so that a tunnel container that is slow or away costs
-nothing, and hears what is true when it is back.
+Only the newest message of each key waits, so that a tunnel container that is slow or away costs nothing, and is sent
+what is true when it is back.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ RETRY_SECONDS: Final = 0.2
 
 
 class TunnelClient:
-    """One connection at a time. *met* is called when it stands, *everything* is said first, *told* hears all."""
+    """One connection at a time. *on_connected* is called first, then *snapshot* is sent; *on_message* gets all."""
 
     def __init__(
         self,

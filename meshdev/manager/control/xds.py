@@ -1,6 +1,6 @@
 """One Envoy's stream of ADS, state of the world, as a state machine: what it asked, what it took, what is next.
 
-A goal is told in the order of ORDER, each kind after the one before was acknowledged, so that Envoy never hears a name
+A goal is sent in the order of ORDER, each kind after the one before was acknowledged, so that Envoy never meets a name
 before what it means. A cluster that is no longer used goes last, by :meth:`prune`, when no route has led there
 for a while: a request that is still on its way finds neither otherwise. What Envoy refuses ends the goal: it goes on
 with what it had.
@@ -57,7 +57,7 @@ class AdsStream:
         self._goal: Packed | None = None
         self._nonce = 0
         self.refused: str | None = None
-        """Envoy's own words about the goal, which goes no further then."""
+        """Envoy's error about the goal, of which no more is sent then."""
         self.settled = False
         """Envoy has taken all of the goal. Clusters of former ones may be there still: :attr:`unused`."""
         self._pruning = False
@@ -100,13 +100,13 @@ class AdsStream:
         return self._next()
 
     def _next(self) -> list[DiscoveryAnswer]:
-        """At most one answer: the next kind waits until Envoy said what it thinks of this one."""
+        """At most one answer: the next kind waits until Envoy acknowledged or refused this one."""
         if self._goal is None or self.refused is not None:
             return []
         for kind in ORDER:
             step = self._step(kind, self._goal[kind])
             if step == [] and kind == CLUSTERS:
-                # Envoy keeps its word on clusters back until the new ones have their endpoints, for up to 15 s
+                # Envoy acknowledges clusters only when the new ones have their endpoints, or after 15 s
                 # (source/common/upstream/cluster_manager_impl.cc: updateClusterCounts).
                 return self._step(ENDPOINTS, self._goal[ENDPOINTS]) or []
             if step is not None:
@@ -147,9 +147,9 @@ class AdsStream:
             before = watch.sent or {}
             self._expect_requests(kind, {name for name, one in resources.items() if before.get(name) != one})
         watch.nonce, watch.pending, watch.goal, watch.sent = str(self._nonce), True, self._goal, dict(resources)
-        told = tuple(resources[name] for name in sorted(resources))
-        digest = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in told))
-        return DiscoveryAnswer(kind, digest.hexdigest()[:16], watch.nonce, told)
+        sent = tuple(resources[name] for name in sorted(resources))
+        digest = hashlib.sha256(b"".join(each.SerializeToString(deterministic=True) for each in sent))
+        return DiscoveryAnswer(kind, digest.hexdigest()[:16], watch.nonce, sent)
 
     def _expect_requests(self, kind: str, changed: set[str]) -> None:
         """A new cluster waits for endpoints, a new listener for routes, though Envoy may seem to have them already."""

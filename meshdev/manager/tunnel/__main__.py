@@ -24,7 +24,7 @@ log = logging.getLogger("meshdev.manager.tunnel")
 
 #: Exists while carriers are taken: what the readiness probe looks at.
 READY: Final = Path("/run/meshdev/ready")
-#: Time for the goodbye to reach the laptops, in seconds.
+#: Time for CLOSE to reach the laptops, in seconds.
 DRAIN_SECONDS: Final = 0.5
 
 

@@ -81,7 +81,7 @@ class SessionAddresses:
         return max(0.0, min(waiting) - self._clock()) if waiting else None
 
     def due(self) -> list[RestingAddress]:
-        """Those that have rested enough, each told once: flush their connections, then call :meth:`free`."""
+        """Those that have rested enough, each returned once: flush their connections, then call :meth:`free`."""
         now, over = self._clock(), len(self._resting) - MAX_RESTING
         found = [
             rest

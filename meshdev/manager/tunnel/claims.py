@@ -1,8 +1,8 @@
-"""The intercepts of live sessions at the manager's tunnel: their relays, and what control and sessions hear of them.
+"""What live sessions claim: their relays, and what is announced of them to control and reported to sessions.
 
-A relay lives as long as its session. A session that is silent gets no new flows after SILENT_SECONDS, and those under
+A relay exists as long as its session. A session that is silent gets no new flows after SILENT_SECONDS, and those under
 way are cut after CUT_SECONDS: nothing hangs (docs/design/0010, "Silence"). What a withdrawn intercept had stays for
-LINGER_SECONDS: until every sidecar has forgotten the way, it must not end in somebody else's laptop.
+LINGER_SECONDS: until every sidecar has forgotten the relay, it must not lead to somebody else's laptop.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.config import RELAY_PORTS
-from meshdev.errors import FirewallError, MeshdevError, ProtocolError
+from meshdev.errors import FirewallError, ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.manager.rate import TokenBucket
@@ -48,7 +48,7 @@ MAX_RELAYS: Final = 128
 MAX_CHANGES: Final = 2 * MAX_INTERCEPTS
 CHANGES_PER_SECOND: Final = 8.0
 
-#: A laptop with relays is asked for a sign of life so often that one second without any is silence.
+#: A laptop with relays is probed so often that one second without an answer is silence.
 ASK_SECONDS: Final = 0.25
 SILENT_SECONDS: Final = 1.0
 CUT_SECONDS: Final = 5.0
@@ -99,7 +99,7 @@ class ClaimTable:
         control.attach(self._snapshot, self._on_message)
 
     def take(self, session: Session, message: Intercept | AgentKeys | Withdraw | Local) -> None:
-        """A session's word. What was overtaken by a newer one is skipped."""
+        """A session's message. What was overtaken by a newer one is skipped."""
         if message.order <= session.last_order:
             return
         session.last_order = message.order
@@ -114,7 +114,7 @@ class ClaimTable:
                 self._set_local(session, message)
 
     def resend(self, session: Session) -> None:
-        """Everything that the session was told, once more."""
+        """Everything that the session was sent, once more."""
         holder = self._holders.get(session.id)
         for held in holder.held.values() if holder else ():
             if held.lingering is None:
@@ -123,7 +123,7 @@ class ClaimTable:
                 _forward(session, held, report)
 
     def forget(self, session: Session) -> None:
-        """The session is gone, and its relays with it."""
+        """The session has ended, and its relays with it."""
         holder = self._holders.get(session.id)
         if holder is None:
             return
@@ -146,7 +146,7 @@ class ClaimTable:
         except (_Older, ProtocolError, FirewallError, _Full) as error:
             if holder.changes.take(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
                 log.warning("an intercept of %s is refused: %s", session.holder, error)
-            code = error.code if isinstance(error, MeshdevError) else error.word
+            code = error.code
             _send_relays(session, Relays(message.id, (), ClaimRefusal(code, str(error))))
             self._withdraw(session, message.id, answer=False)
             return
@@ -253,7 +253,7 @@ class ClaimTable:
 
     def _look(self) -> None:
         now = self._loop.clock()
-        # Where this process itself was stopped, everybody seems silent: ask first.
+        # Where this process itself was stopped, everybody seems silent: probe first.
         late, self._watched, self._watch = now - self._watched > SILENT_SECONDS / 2, now, None
         for holder in list(self._holders.values()):
             if holder.held:
@@ -276,7 +276,7 @@ class ClaimTable:
 
     def _silence(self, holder: _Holder, silent: bool) -> None:
         holder.silent = silent
-        log.info("the session of %s is %s", holder.session.holder, "silent" if silent else "heard of again")
+        log.info("the session of %s is %s", holder.session.holder, "silent" if silent else "back")
         try:
             self._network.silence(holder.session.address, silent)
         except FirewallError as error:
@@ -331,13 +331,13 @@ class ClaimTable:
 class _Full(Exception):  # noqa: N818 -- an answer, not a fault
     """There is no room for another intercept."""
 
-    word = "limit"
+    code = "limit"
 
 
 class _Older(Exception):  # noqa: N818 -- an answer, not a fault
     """The session speaks an older protocol."""
 
-    word = "version"
+    code = "version"
 
 
 def _refuse_older(session: Session) -> None:

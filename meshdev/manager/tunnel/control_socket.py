@@ -1,6 +1,6 @@
 """The container *control* as the container *tunnel* sees it: a SEQPACKET unix socket in their shared folder.
 
-Whoever connects is told everything there is, then every change; what waits for a slow reader is replaced by what is
+Whoever connects is sent everything there is, then every change; what waits for a slow reader is replaced by what is
 newer (its key is the same). Nobody in there holds up the tunnel, and nothing grows without bound.
 """
 
@@ -18,20 +18,20 @@ from meshdev.wire.manager import MAX_DATAGRAM, Seen, ToControl, ToTunnel, decode
 log = logging.getLogger(__name__)
 
 SOCKET_PATH: Final = Path("/run/meshdev/tunnel.sock")
-#: The container *control* has another uid and this one no CAP_CHOWN: who may connect is said by the folder, an
+#: The container *control* has another uid and this one no CAP_CHOWN: who may connect is decided by the folder, an
 #: emptyDir that only these two containers mount.
 SOCKET_MODE: Final = 0o666
 MAX_CONNECTIONS: Final = 4
-#: Keys that may wait for one listener; one more ends it, and it learns all anew.
+#: Keys that may wait for one connection; one more ends it, and the next is sent all anew.
 MAX_WAITING: Final = 8192
-#: Datagrams taken from one listener in one turn of the loop.
+#: Datagrams taken from one connection in one turn of the loop.
 _TURN: Final = 32
 
 Snapshot = Callable[[], Iterable[tuple[str, ToControl]]]
 
 
 class ControlSocket:
-    """Talks to whoever is connected; belongs to the loop's thread."""
+    """All connections; belongs to the loop's thread."""
 
     def __init__(self, loop: Loop, path: Path = SOCKET_PATH) -> None:
         path.unlink(missing_ok=True)
@@ -48,21 +48,21 @@ class ControlSocket:
         loop.register(self._server.fileno(), READABLE, self._on_accept)
 
     def attach(self, snapshot: Snapshot, take: Callable[[ToTunnel], None]) -> None:
-        """*snapshot* is everything a newcomer is told, *take* gets what the listeners say."""
+        """*snapshot* is everything a new connection is sent, *take* gets what comes from any."""
         self._snapshot, self._take = snapshot, take
 
     def send_latest(self, key: str, message: ToControl) -> None:
-        """To every listener; it replaces what waits under the same *key*."""
+        """To every connection; it replaces what waits under the same *key*."""
         for connection in list(self._connections):
             connection.send_latest(key, message)
 
     def seen(self, event: Seen) -> None:
-        """For the log of every listener."""
+        """For the log of whoever is connected."""
         self._events += 1
         self.send_latest(f"seen {self._events % 256}", event)
 
     def close(self) -> None:
-        """End every listener and take no more."""
+        """Close every connection and take no more."""
         if self._server.fileno() >= 0:
             self._loop.unregister(self._server.fileno())
             self._server.close()
@@ -73,7 +73,7 @@ class ControlSocket:
         try:
             sock, _peer = self._server.accept()
         except OSError as error:
-            log.warning("a listener could not be accepted: %s", error)
+            log.warning("a connection of control could not be accepted: %s", error)
             return
         sock.setblocking(False)
         if len(self._connections) >= MAX_CONNECTIONS:
@@ -105,7 +105,7 @@ class _ControlConnection:
             return
         self._outbox.put(key, encode(message))
         if len(self._outbox) > MAX_WAITING:
-            log.warning("a listener does not keep up and has to begin anew")
+            log.warning("control does not keep up and has to begin anew")
             self.close()
         elif not self._full:
             self._flush()
@@ -147,5 +147,5 @@ class _ControlConnection:
         except BlockingIOError:
             pass
         except (OSError, ProtocolError) as error:
-            log.warning("a listener is ended: %s", error)
+            log.warning("a connection of control is ended: %s", error)
             self.close()

@@ -1,11 +1,11 @@
 """The nft table of the manager's pod: who may send what, and the relays (docs/design/0004, 0010).
 
-A relay is a port of the pod's address that leads to the same port of a session's address, for the sources that are
-allowed alone; for everybody else nobody listens there. What arrives at the laptop comes from the manager's address on
+A relay is a port of the pod's address that is forwarded to the same port of a session's address, for allowed sources
+only; for everybody else nobody listens there. What arrives at the laptop comes from the manager's address on
 that session's device, so the laptop answers into the tunnel, whatever it routes there.
 
 The table outlives the process, while devices go with it. What would then leave by the uplink that it came by is
-refused, so that relays of a tunnel that is gone lead nowhere and keep nobody waiting.
+refused, so that relays of a tunnel that has ended keep nobody waiting.
 """
 
 from collections.abc import Iterable, Sequence
@@ -64,7 +64,7 @@ table inet meshdev {
 
 
 class SessionFirewall:
-    """The table, for as long as this process lives. Every method raises FirewallError; nothing has changed then."""
+    """The table, for as long as this process runs. Every method raises FirewallError; nothing has changed then."""
 
     def __init__(self, uplink: str, pod: IPv4Address) -> None:
         self._nft = Nftables()
@@ -79,15 +79,15 @@ class SessionFirewall:
         self._nft.run(_session("delete", device, address))
 
     def add_relays(self, relays: Iterable[RelayPort], address: IPv4Address) -> None:
-        """Lead them to *address*; nobody is allowed yet."""
+        """Forward them to *address*, for no source yet."""
         self._elements("add", "relays", [f"{_port(relay)} : {address}" for relay in relays])
 
     def delete_relays(self, relays: Iterable[RelayPort]) -> None:
-        """Lead them nowhere. The allowed ones are to be taken away first."""
+        """Forward them no more. Their allowed sources are to be removed first."""
         self._elements("delete", "relays", [_port(relay) for relay in relays])
 
     def allow(self, relay: RelayPort, more: Iterable[IPv4Address], less: Iterable[IPv4Address]) -> None:
-        """Let new flows from *more* in, and none from *less*; flows that are there stay."""
+        """Accept new flows from *more*, and none from *less*; existing flows stay."""
         for verb, sources in (("add", more), ("delete", less)):
             self._elements(verb, "allowed", [f"{source} . {_port(relay)}" for source in sources])
 

@@ -1,6 +1,6 @@
 """The pod's network as the manager changes it: one TUN device a session, forwarding, relays, source check.
 
-All of it lives in the pod's own network namespace and goes with the pod.
+All of it is in the pod's own network namespace and removed with it.
 """
 
 import logging
@@ -45,7 +45,7 @@ class Network(Protocol):
     """What a session needs of the network."""
 
     def open_device(self, address: IPv4Address, pool: IPv4Network, queues: int, offload: int) -> tuple[TunDevice, int]:
-        """A device that leads to *address*, and the offloads agreed (a subset of *offload*)."""
+        """A device that routes to *address*, and the offloads agreed (a subset of *offload*)."""
         ...
 
     def close_device(self, device: TunDevice, address: IPv4Address) -> None:
@@ -53,11 +53,11 @@ class Network(Protocol):
         ...
 
     def open_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
-        """Lead these ports of the pod to the same ports of *address*, for nobody yet. Raises FirewallError."""
+        """Forward these ports of the pod to the same ports of *address*, for no source yet. Raises FirewallError."""
         ...
 
     def close_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
-        """Lead them nowhere; what is under way through them is cut."""
+        """Forward them no more; what is under way through them is cut."""
         ...
 
     def allow(self, relay: RelayPort, sources: Iterable[IPv4Address], *, keep: bool) -> None:
@@ -133,7 +133,7 @@ class KernelNetwork:
         self._allowed.update((relay, set()) for relay in relays)
 
     def close_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
-        """See :class:`Network`. What cannot be taken back leads to an address that no device has."""
+        """See :class:`Network`. What cannot be removed is forwarded to an address that no device has."""
         try:
             for relay in relays:
                 self._firewall.allow(relay, (), self._allowed.pop(relay))
@@ -155,7 +155,7 @@ class KernelNetwork:
         self._firewall.silence(address, silent)
 
     def cut(self, address: IPv4Address) -> None:
-        """See :class:`Network`. Nothing else leads to a session's address, only replies come from it."""
+        """See :class:`Network`. Nothing else is forwarded to a session's address; only replies come from it."""
         self._tracking.cut(address)
 
     def flush(self, address: IPv4Address) -> Future[None]:

@@ -1,4 +1,4 @@
-"""The tunnel listener: carriers come in, say who they are, and join their session.
+"""The tunnel listener: carriers connect, authenticate by HELLO, and join their session.
 
 Whoever reaches it was let through by the API server (RBAC on pods/portforward); still every byte is checked, and
 nobody gets more than a bounded share.
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 MAX_SESSIONS: Final = 60
 #: Carriers of all sessions at once. Each holds a batch of a third of a MiB: more do not fit the container's 128 MiB.
 MAX_CARRIERS_IN_ALL: Final = 160
-#: Connections that have not said HELLO; one more ends the oldest of them.
+#: Connections that have not sent HELLO; one more ends the oldest of them.
 MAX_UNAUTHENTICATED: Final = 64
-#: Time to say HELLO, in seconds.
+#: Time to send HELLO, in seconds.
 HELLO_SECONDS: Final = 5.0
 #: Time to forget what the last session at an address left behind, where it cannot rest, in seconds: carriers whose
 #: heartbeats are not answered for twice as long are given up.
@@ -47,7 +47,7 @@ _ACCEPTS_PER_TURN: Final = 16
 
 
 class Refusal(Exception):  # noqa: N818 -- an answer, not a fault
-    """A HELLO cannot be answered with WELCOME; ``close`` says why on the wire."""
+    """A HELLO cannot be answered with WELCOME; ``close`` is the answer instead."""
 
     def __init__(self, close: Close) -> None:
         super().__init__(close.reason)
@@ -88,14 +88,14 @@ class TunnelServer:
         loop.register(listener.fileno(), READABLE, self._on_accept)
 
     def drain(self) -> None:
-        """Take no more carriers and tell everybody that this manager goes away; a second call does nothing."""
+        """Take no more carriers and announce the end of this manager; a second call does nothing."""
         if self._listener.fileno() < 0:
             return
         self._loop.unregister(self._listener.fileno())
         self._listener.close()
-        goodbye = encode(Close("draining", "the manager pod is being stopped"))
+        close = encode(Close("draining", "the manager pod is being stopped"))
         for session in self._sessions.values():
-            session.send(goodbye)
+            session.send(close)
 
     def close(self) -> None:
         """End everything at once, the listener too."""
@@ -147,11 +147,11 @@ class TunnelServer:
         self._network.flush(session.address)
 
     def claim(self, session: Session, message: Intercept | AgentKeys | Withdraw | Local) -> None:
-        """A session's word about its intercepts."""
+        """A session's message about its intercepts."""
         self._claims.take(session, message)
 
     def hello_received(self, connection: "_Connection") -> None:
-        """The connection is no stranger any more."""
+        """The connection has sent HELLO, or has ended."""
         self._unauthenticated.pop(id(connection), None)
 
     def _new_session(self, hello: Hello) -> Session:
@@ -240,7 +240,7 @@ class TunnelServer:
                 return
             if len(self._unauthenticated) >= MAX_UNAUTHENTICATED:
                 oldest = next(iter(self._unauthenticated.values()))
-                oldest.pump.end(TunnelError("too many connections wait to say HELLO"))
+                oldest.pump.end(TunnelError("too many connections wait without HELLO"))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = _Connection(self, self._loop, sock)
             self._unauthenticated[id(connection)] = connection
@@ -248,7 +248,7 @@ class TunnelServer:
 
 
 class _Connection:
-    """A carrier from its first byte: a stranger until HELLO, then part of a session."""
+    """A carrier from its first byte: unauthenticated until HELLO, then part of a session."""
 
     def __init__(self, server: TunnelServer, loop: Loop, sock: socket.socket) -> None:
         self._server = server

@@ -1,7 +1,7 @@
 """One session at the manager: an address, a TUN device, and the carriers that are up.
 
-What it is told of its intercepts goes over one carrier, its voice, as long as that lives: so nothing overtakes. When
-the voice ends, *on_control_carrier* has everything told again on the next: nobody knows what arrived.
+What it is sent of its intercepts goes over one carrier as long as that is up: so nothing overtakes. When that carrier
+ends, *on_control_carrier* has everything sent again on the next: nobody knows what arrived.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ from meshdev.wire.control import Hello, SessionInfo
 
 log = logging.getLogger(__name__)
 
-#: Frames that may wait in the voice's carrier, a quarter of what it bears; the others wait here and are replaced by
+#: Frames that may wait in that carrier, a quarter of what it bears; the others wait here and are replaced by
 #: newer ones of the same key.
 _MAX_WAITING: Final = 64
 _RETRY_SECONDS: Final = 0.05
-#: Frames that one session is told at once, and then a second: a report of each of 1,024 pods, and so many again every
+#: Frames that one session is sent at once, and then a second: a report of each of 1,024 pods, and so many again every
 #: two seconds. What pods report comes through this process, whose loop moves everybody's packets.
-MAX_TOLD: Final = 2048
-TOLD_PER_SECOND: Final = 512.0
+MAX_SENT: Final = 2048
+SENT_PER_SECOND: Final = 512.0
 
 
 class Session:
-    """Lives as long as one of its carriers, and GRACE_SECONDS longer, so that a laptop can come back.
+    """It exists as long as one of its carriers, and GRACE_SECONDS longer, so that a laptop can come back.
 
     Owns *device*. *on_gone* is called once, when nobody came back in time.
     """
@@ -62,11 +62,11 @@ class Session:
         self._since = loop.clock()
         self._carriers: dict[int, Pump] = {}
         self._grace: Timer | None = None
-        self._on_voice = on_control_carrier
+        self._on_control_carrier = on_control_carrier
         self._control_carrier: int | None = None
         self._outbox: Outbox[bytes] = Outbox()
         self._retry: Timer | None = None
-        self._rate = TokenBucket(TOLD_PER_SECOND, MAX_TOLD, loop.clock())
+        self._rate = TokenBucket(SENT_PER_SECOND, MAX_SENT, loop.clock())
         self._last_received = loop.clock()
         self.last_order = 0
         """The newest of its control messages."""
@@ -114,7 +114,7 @@ class Session:
         self._last_received = max(self._last_received, pump.last_received)
         try:
             self.device.queues[index].detach()
-        except DeviceError as error_too:  # the device was taken away: this session's trouble, not everybody's
+        except DeviceError as error_too:  # the device was removed: a fault of this session, not of all
             log.warning("%s of %s: %s", self.device.name, self.holder, error_too.message)
         log.info("carrier %d of %s ended: %s", index, self.holder, error.message)
         if not self._carriers:
@@ -124,16 +124,16 @@ class Session:
 
     @property
     def last_received(self) -> float:
-        """When the laptop was last heard of, on the loop's clock."""
+        """When anything last came from the laptop, on the loop's clock."""
         return max(self._last_received, *(pump.last_received for pump in self._carriers.values()), 0.0)
 
     def probe(self) -> None:
-        """Ask the laptop for a sign of life on every carrier."""
+        """Ping the laptop on every carrier."""
         for pump in list(self._carriers.values()):
             pump.ask()
 
     def send_latest(self, key: str, frame: bytes) -> None:
-        """Send *frame* over the voice when there is room, at no more than :data:`TOLD_PER_SECOND`; a newer one of the
+        """Send *frame* when there is room, at no more than :data:`SENT_PER_SECOND`; a newer one of the
         same key replaces one that waits."""
         self._outbox.put(key, frame)
         self._flush()
@@ -142,7 +142,7 @@ class Session:
         self._control_carrier = index
         self._outbox.clear()
         if index is not None:
-            self._on_voice(self)
+            self._on_control_carrier(self)
 
     def _flush(self) -> None:
         while (

@@ -38,7 +38,7 @@ _LONGEST_LINE: Final = 1 << 16
 class Envoy:
     """One Envoy at a time. *raw* is called when a connection of a sniffed port carried no request.
 
-    *hold* are descriptors that it inherits, for nothing but to keep them open as long as it lives.
+    *hold* are descriptors that it inherits, only to keep them open as long as it runs.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Envoy:
         config = _in_memory(json.dumps(bootstrap(start)))
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
         try:
-            # Dies with us even where the pod's containers share one space of processes.
+            # It is killed with us even where the pod's containers share one space of processes.
             self._process = await asyncio.create_subprocess_exec(
                 *("setpriv", "--pdeathsig", "KILL", "--"),
                 # Parses what strangers send and needs nothing of what the rules need.
@@ -110,7 +110,7 @@ class Envoy:
         await self._ask("POST", "/healthcheck/fail" if on else "/healthcheck/ok")
 
     def kill(self) -> None:
-        """Without a word; :meth:`run` ends then. Nothing where it is not there."""
+        """At once; :meth:`run` ends then. Nothing where it is not there."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

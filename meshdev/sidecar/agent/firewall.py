@@ -54,7 +54,7 @@ add rule {_TABLE} only_redirected tcp dport @listeners {_SYN} drop
 
 
 class PodFirewall:
-    """The table. Needs CAP_NET_ADMIN; raises FirewallError with nft's own words."""
+    """The table. Needs CAP_NET_ADMIN; raises FirewallError with nft's own message."""
 
     def __init__(self) -> None:
         self._nft = Nftables()
@@ -68,10 +68,10 @@ class PodFirewall:
         except FirewallError as error:
             log.info("this kernel cannot look for listeners: %s", error.message)
         self._redirected: dict[PodPort, int] = {}
-        #: What owns the table, for Envoy to inherit. When this process is killed, Envoy is, too, and the table lives
+        #: What owns the table, for Envoy to inherit. When this process is killed, Envoy is, too, and the table stays
         #: until Envoy's copy is closed: after its connections, because the kernel lets go of what a dead process had
         #: from the newest descriptor to the oldest (task_work_run; seen on Linux 6.18). So their ends are still
-        #: translated, and clients that keep one hear of it, instead of asking the app on a connection it never had.
+        #: translated, and clients that keep one notice it, instead of asking the app on a connection it never had.
         self.hold: Final = () if self._nft.descriptor is None else (self._nft.descriptor,)
 
     @property
@@ -100,7 +100,7 @@ class PodFirewall:
             _forget_senders({port.number for port in changed if port.transport == "udp"})
 
     def close(self) -> None:
-        """The table goes, once Envoy has ended, too."""
+        """The table is removed, once Envoy has ended, too."""
         self._nft.close()
 
 
@@ -121,7 +121,7 @@ def _forget_the_dead() -> None:
 
 async def take() -> PodFirewall:
     """The table, as soon as no other sidecar in this pod has it: one of another manager may be about to leave."""
-    until, told = time.monotonic() + TAKE_SECONDS, False
+    until, logged = time.monotonic() + TAKE_SECONDS, False
     while True:
         try:
             taken = PodFirewall()
@@ -131,9 +131,9 @@ async def take() -> PodFirewall:
         else:
             _forget_the_dead()
             return taken
-        if not told:
+        if not logged:
             log.info("another sidecar is in this pod; waiting for it to leave")
-            told = True
+            logged = True
         await asyncio.sleep(_TAKE_AGAIN_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""What the container's environment says: who the pod is, and where the manager is."""
+"""Configuration from the container's environment: who the pod is, and where the manager is."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _TARGET: Final = re.compile(r"([A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the agent was told when it was put here."""
+    """Everything that the agent is configured with."""
 
     pod: str
     uid: str

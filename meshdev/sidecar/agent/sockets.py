@@ -28,12 +28,12 @@ class Sockets:
         self._netlink.close()
 
     def listening(self) -> frozenset[PodPort] | None:
-        """The ports that can be reached from outside; None where this kernel does not tell."""
+        """The ports that can be reached from outside; None where this kernel does not report it."""
         try:
             tcp = self._all(diag.TCP, (diag.LISTEN,))
             udp = self._all(diag.UDP, (diag.UNCONNECTED,))
         except OSError as error:
-            log.warning("the kernel does not tell who listens: %s", error)
+            log.warning("the kernel does not report who listens: %s", error)
             return None
         return self._reachable(tcp, "tcp") | self._reachable(udp, "udp")
 
@@ -67,7 +67,7 @@ class Sockets:
         try:
             found = self._all(diag.TCP, (diag.ESTABLISHED, diag.CLOSE_WAIT))
         except OSError as error:
-            log.warning("the kernel does not tell which connections there are: %s", error)
+            log.warning("the kernel does not report which connections exist: %s", error)
             return []
         return [each for each in found if each.port in wanted and not self._own(each)]
 

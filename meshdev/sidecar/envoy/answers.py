@@ -1,6 +1,6 @@
-"""Answers that Envoy makes itself say so, and why: a body that begins with ``meshdev:`` and a header with one word.
+"""Answers that Envoy makes itself give the reason: a body that begins with ``meshdev:`` and a header.
 
-What an app answers never passes here. The words are stable; docs/intercepts.md lists them.
+What an app answers never passes here. The reasons are stable; docs/intercepts.md lists them.
 """
 
 from typing import Any, Final
@@ -11,7 +11,7 @@ Object = dict[str, Any]
 
 HEADER: Final = "meshdev-answer"
 
-#: Word, Envoy's response flags (access log documentation, "%RESPONSE_FLAGS%"), beginning of the body. The first that
+#: Reason, Envoy's response flags (access log documentation, "%RESPONSE_FLAGS%"), beginning of the body. The first that
 #: fits counts.
 _BY_FLAGS: Final = (
     ("not-reached", ("UF", "UH"), f"%METADATA(ROUTE:{names.METADATA}:{names.END})%: %LOCAL_REPLY_BODY%"),
@@ -28,20 +28,22 @@ _BY_STATUS: Final = (
     ("upgrade-refused", (403, 426), "this upgrade cannot be passed on: %DETAILS%"),
 )
 _OTHER: Final = ("refused", "the sidecar refused this request: %DETAILS%")
-REASONS: Final = frozenset((*(word for word, _, _ in (*_BY_STATUS, *_BY_FLAGS)), _OTHER[0]))
+REASONS: Final = frozenset((*(reason for reason, _, _ in (*_BY_STATUS, *_BY_FLAGS)), _OTHER[0]))
 
 
 def local_replies() -> Object:
     """The connection manager's ``local_reply_config``."""
-    mappers = [_mapper({"response_flag_filter": {"flags": list(flags)}}, word, text) for word, flags, text in _BY_FLAGS]
-    for word, statuses, text in _BY_STATUS:
-        mappers += [_mapper(_status("EQ", status), word, text) for status in statuses]
+    mappers = [
+        _mapper({"response_flag_filter": {"flags": list(flags)}}, reason, text) for reason, flags, text in _BY_FLAGS
+    ]
+    for reason, statuses, text in _BY_STATUS:
+        mappers += [_mapper(_status("EQ", status), reason, text) for status in statuses]
     return {"mappers": [*mappers, _mapper(_status("GE", 0), *_OTHER)]}
 
 
-def _mapper(which: Object, word: str, text: str) -> Object:
+def _mapper(which: Object, reason: str, text: str) -> Object:
     body = f"meshdev: {text}\n".replace("%DETAILS%", "%RESPONSE_CODE_DETAILS%")
-    header = {"header": {"key": HEADER, "value": word}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    header = {"header": {"key": HEADER, "value": reason}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     return {
         "filter": which,
         "headers_to_add": [header],

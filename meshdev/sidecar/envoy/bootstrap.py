@@ -14,7 +14,7 @@ Object = dict[str, Any]
 DRAIN_SECONDS: Final = 25
 #: A manager that is gone is noticed after this silence, in seconds.
 _KEEPALIVE: Final = {"interval": "10s", "timeout": "5s"}
-#: A new manager is asked at once: until then routes lead to relays of the old one. By itself Envoy waits up to 30 s.
+#: A new manager is asked at once: until then routes lead to relays of the former one. By itself Envoy waits up to 30 s.
 _AGAIN: Final = {"base_interval": "0.1s", "max_interval": "1s"}
 _ADS: Final = "ads"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

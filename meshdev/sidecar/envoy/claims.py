@@ -1,4 +1,4 @@
-"""What the builders are told: who claims what, and the pod they build for."""
+"""What Envoy's configuration is made from: who claims what, and the pod it is for."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from meshdev.wire.agent import PodPort, Probe, Wanted
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.ports import Protocol
 
-#: Protocols of a port that two claims see differently: who knows most is right.
+#: Protocols of a port that two claims see differently: the most specific knowledge counts.
 _KNOWLEDGE: Final[tuple[Protocol, ...]] = ("http", "tcp")
 
 
@@ -25,7 +25,7 @@ class LiveClaim:
     up: frozenset[PodPort]
 
     def relay(self, port: PodPort) -> int | None:
-        """The manager's port that leads to the laptop, None where there is none or nobody listens there."""
+        """The manager's port that is forwarded to the laptop, None where there is none or nobody listens there."""
         if port not in self.up:
             return None
         return next((each.relay for each in self.relays if PodPort(each.remote, each.protocol) == port), None)
@@ -55,7 +55,7 @@ class Served:
 
 @dataclass(frozen=True)
 class PodView:
-    """One pod as its agent tells. Every port in ``served`` gets a listener, whether or not somebody claims it still."""
+    """One pod as its agent reports it. Every port in ``served`` gets a listener, also when nobody claims it now."""
 
     address: IPv4Address
     served: tuple[Served, ...]
@@ -70,7 +70,7 @@ def pod_port(port: Port) -> PodPort:
 def wanted(
     claims: Iterable[LiveClaim], probes: Sequence[Probe], reset_older: frozenset[str] = frozenset()
 ) -> tuple[Wanted, ...]:
-    """What the claims want of a pod with these probes, by port. *reset_older* are the ids that close connections.
+    """The ports that the claims want of a pod with these probes. *reset_older* are the ids that close connections.
 
     Datagrams have no requests to look at, so a match takes none of them.
     """

@@ -14,7 +14,7 @@ Object = dict[str, Any]
 
 #: The app answers a handshake when it can, as without us: its kernel would go on trying for two minutes.
 _TO_ORIGINAL: Final = "120s"
-#: The way back is up or it is not, and a request that falls back has waited for so long.
+#: The return path is up or it is not, and a request that falls back has waited for so long.
 _TO_LAPTOP: Final = "0.5s"
 _UNLIMITED: Final = {
     "thresholds": [
@@ -28,7 +28,7 @@ _UNLIMITED: Final = {
         for priority in ("DEFAULT", "HIGH")
     ]
 }
-#: A laptop that falls silent in the middle of an answer is noticed 4 s after its last packet, which buffers on the way
+#: A laptop that falls silent in the middle of an answer is noticed 4 s after its last packet, which buffers in between
 #: may deliver a second late: asked after 1 s and given up after three questions, a second each. The manager's own cut
 #: (intercepts.CUT_SECONDS) ends nothing by itself: it answers the next packet, and who waits for an answer sends none
 #: but these.

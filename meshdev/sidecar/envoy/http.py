@@ -23,7 +23,7 @@ OFF: Final = "0s"
 #: Idle connections to the original end before the app's own timeout does it, which could meet a request.
 IDLE_TO_ORIGINAL: Final = "1s"
 
-#: Requests of Envoy to Envoy: it obeys and removes these, so they are carried past it under other names.
+#: Headers by which Envoy is controlled: it acts on and removes these, so they pass it under other names.
 ENVOY_HEADERS: Final = (
     *("internal", "max-retries", "retry-on", "retry-grpc-on", "retriable-status-codes", "retriable-header-names"),
     *("upstream-rq-timeout-ms", "upstream-rq-per-try-timeout-ms", "upstream-rq-timeout-alt-response"),
@@ -44,7 +44,7 @@ def masked(name: str) -> str:
 
 
 def mask_envoy_headers() -> list[Object]:
-    """The first thing done with a request: what would be an order to this Envoy is none."""
+    """The first thing done with a request: no header of its client controls this Envoy."""
     return [each for name in ENVOY_HEADERS for each in _renamed(f"x-envoy-{name}", f"x-meshdev-{name}")]
 
 

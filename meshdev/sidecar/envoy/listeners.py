@@ -1,4 +1,4 @@
-"""Where Envoy listens, and what it makes of what it hears: requests, bytes, or what it takes a moment to tell."""
+"""Where Envoy listens, and what it takes connections for: requests, bytes, or what shows after a moment."""
 
 from typing import Any, Final
 

@@ -11,7 +11,7 @@ FLOW: Final = "flow"
 NOBODY: Final = "nobody"
 #: Virtual host of every route: requests of an intercept are counted below it.
 HOST: Final = "all"
-#: Metadata of a route: the end it leads to, in words for the answer that Envoy gives when that cannot be reached.
+#: Metadata of a route: the end it leads to, as text for the answer that Envoy gives when that cannot be reached.
 METADATA: Final = "meshdev"
 END: Final = "end"
 

@@ -56,7 +56,7 @@ CLUSTERS: Final = f"{_PREFIX}envoy.config.cluster.v3.Cluster"
 ENDPOINTS: Final = f"{_PREFIX}envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENERS: Final = f"{_PREFIX}envoy.config.listener.v3.Listener"
 ROUTES: Final = f"{_PREFIX}envoy.config.route.v3.RouteConfiguration"
-#: In this order each names only what was told before.
+#: In this order each names only what was sent before.
 ORDER: Final = (CLUSTERS, ENDPOINTS, LISTENERS, ROUTES)
 
 _MESSAGES: Final = {

@@ -16,7 +16,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Resources:
-    """Envoy's resources in its own JSON form, in the order in which they must be told: a name before its use."""
+    """Envoy's resources in its own JSON form, in the order in which they must be sent: a name before its use."""
 
     clusters: tuple[Object, ...]
     endpoints: tuple[Object, ...]
@@ -52,9 +52,9 @@ def _has_flows(served: Served) -> bool:
 
 
 def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[LiveClaim]) -> ClusterEnd | None:
-    """Where bytes and datagrams go: to whoever claims all of them, if he listens, else to the original.
+    """Where bytes and datagrams go: to whoever claims all of them, if its program listens, else to the original.
 
-    None where he does not listen and wants nobody else to answer.
+    None where it does not listen and nobody else is to answer.
     """
     newest = next((claim for claim in in_order(claims) if claim.spec.mode.takes_bytes), None)
     relay = newest.relay(served.port) if newest is not None else None

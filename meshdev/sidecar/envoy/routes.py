@@ -71,7 +71,7 @@ def _to_laptop(match: Object, claim: LiveClaim, port: PodPort) -> Object:
 
 
 def condition(match: Match | None) -> Object:
-    """A match in Envoy's words: all of it holds at once."""
+    """A match as Envoy's RouteMatch: all of it holds at once."""
     if match is None:
         return dict(_ANYTHING)
     found = matches.route(match)
@@ -84,8 +84,8 @@ def condition(match: Match | None) -> Object:
 
 def _probe(probe: Probe) -> Object:
     """A probe whose spec has an empty User-Agent comes without one (Envoy takes no empty prefix)."""
-    told = {"string_match": {"prefix": probe.agent}} if probe.agent else {"present_match": True, "invert_match": True}
-    return {"path": probe.path, "headers": [{"name": "user-agent", **told}]}
+    agent = {"string_match": {"prefix": probe.agent}} if probe.agent else {"present_match": True, "invert_match": True}
+    return {"path": probe.path, "headers": [{"name": "user-agent", **agent}]}
 
 
 def _to_original(match: Object, port: PodPort) -> Object:
@@ -93,8 +93,8 @@ def _to_original(match: Object, port: PodPort) -> Object:
     return {"match": match, "route": route, "request_body_buffer_limit": _AGAIN_BYTES, "metadata": _end(_ORIGINAL)}
 
 
-def _end(words: str) -> Object:
-    return {"filter_metadata": {names.METADATA: {names.END: words}}}
+def _end(text: str) -> Object:
+    return {"filter_metadata": {names.METADATA: {names.END: text}}}
 
 
 def _absent(claim: LiveClaim, port: PodPort) -> str:

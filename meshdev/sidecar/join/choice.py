@@ -1,4 +1,4 @@
-"""Which of the two ways a sidecar may take, found out by dry runs: nothing is changed, refusals are told verbatim."""
+"""Which of the two strategies is allowed, found out by dry runs: nothing is changed, refusals are given verbatim."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -27,7 +27,7 @@ Tried = Sequence[tuple[Strategy, MeshdevError]]
 async def choose(
     api: KubeApi, resolved: Resolved, pods: Sequence[Object], spec: SidecarSpec, wanted: AskedStrategy
 ) -> Strategy:
-    """The first way that is allowed, or *wanted* if it is; *pods* are the workload's, at least one.
+    """The first strategy that is allowed, or *wanted* if it is; *pods* are the workload's, at least one.
 
     Raises what the API server said: AdmissionError, ForbiddenError, ClusterError; InterceptError for targets that
     cannot be intercepted.
@@ -53,18 +53,20 @@ async def choose(
 def _refusal(resolved: Resolved, tried: Tried) -> MeshdevError:
     """One error for all that was tried, of the kind that comes closest to what can be changed."""
     workload = resolved.workload
-    said = "; ".join(f"{_NAMES[strategy]}: {error.message}" for strategy, error in tried)
+    reasons = "; ".join(f"{_NAMES[strategy]}: {error.message}" for strategy, error in tried)
     kinds = (AdmissionError, ForbiddenError, InterceptError, ClusterError)
     kind = next(kind for kind in kinds if any(isinstance(error, kind) for _, error in tried))
     hints = [_hint(workload.namespace, error) for _, error in tried]
-    return kind(f"no sidecar may enter {workload}: {said}", hint="\n".join(dict.fromkeys(filter(None, hints))) or None)
+    return kind(
+        f"no sidecar may enter {workload}: {reasons}", hint="\n".join(dict.fromkeys(filter(None, hints))) or None
+    )
 
 
 def _hint(namespace: str, error: MeshdevError) -> str | None:
     if isinstance(error, AdmissionError) and "PodSecurity" in error.message:
         return (
-            f"the sidecar needs NET_ADMIN, which Pod Security refuses to all pods of namespace {namespace}, whichever "
-            "way they get it; who administers the namespace can allow it: "
+            f"the sidecar needs NET_ADMIN, which Pod Security refuses to all pods of namespace {namespace} by either "
+            "strategy; an administrator of the namespace can allow it: "
             f"kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged --overwrite"
         )
     return error.hint

@@ -77,7 +77,7 @@ async def enter(
 async def leave(api: KubeApi, resolved: Resolved, others: Callable[[], Awaitable[bool]]) -> bool:
     """Take the sidecar out of the template unless *others* hold the workload; whether it was taken out.
 
-    The caller has deleted its own Lease before. Every session that leaves calls this, whichever way it had entered:
+    The caller has deleted its own Lease before. Every session that leaves calls this, whichever strategy it used:
     the last one has to clean up. Does not wait for the rollout: :func:`rolled_out`.
     """
     for _ in range(_ATTEMPTS):
@@ -107,16 +107,16 @@ async def rolled_out(
 ) -> None:
     """Wait until all pods are of the workload's present template. Watches, does not poll."""
     workload = resolved.workload
-    told = "it has not begun"
+    reason = "it has not begun"
 
-    def tell(reason: str) -> None:
-        nonlocal told
-        if reason != told:
-            told = reason
-            progress(reason)
+    def report(new: str) -> None:
+        nonlocal reason
+        if new != reason:
+            reason = new
+            progress(new)
 
     def trouble(error: MeshdevError) -> None:
-        tell(error.message)
+        report(error.message)
 
     by_name = {"fieldSelector": f"metadata.name={workload.name}"}
     sources: tuple[AsyncGenerator[State[Object]], ...] = (
@@ -136,11 +136,11 @@ async def rolled_out(
                 )
                 if found is None:
                     return
-                tell(found)
+                report(found)
     except TimeoutError:
         pass
     raise ClusterError(
-        f"the pods of {workload} were not replaced within {seconds:.0f} seconds: {told}",
+        f"the pods of {workload} were not replaced within {seconds:.0f} seconds: {reason}",
         hint=f"kubectl -n {workload.namespace} describe {workload}",
     )
 

@@ -1,4 +1,4 @@
-"""How far a rollout is, in the words of the workload and its pods. Pure."""
+"""How far a rollout is, as the workload and its pods report it. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -16,7 +16,7 @@ _POD_SECURITY_HINT: Final = "the sidecar needs the capability NET_ADMIN, which t
 def progress_of(workload: Object, pods: Iterable[Object]) -> str | None:
     """What it waits for; None when every pod is of the present template.
 
-    Raises ImageError, ClusterError or AdmissionError where waiting is of no use, with the pods' own words.
+    Raises ImageError, ClusterError or AdmissionError where waiting is of no use, with the pods' own messages.
     """
     if (workload.get("status") or {}).get("observedGeneration", 0) < workload["metadata"]["generation"]:
         return "its controller has not seen the change yet"
@@ -45,31 +45,31 @@ def _counts(workload: Object) -> tuple[int, int, int, int]:
 
 
 def _pod(pod: Object) -> str | None:
-    """Why it is not ready, None where it is or says nothing."""
+    """Why it is not ready, None where it is or gives no reason."""
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     if pod["metadata"].get("deletionTimestamp"):
         return f"pod {name} is terminating"
     for each in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         waiting = (each.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason") or ""
-        words = f"container {each['name']} of pod {name}: {waiting.get('message') or reason}"
+        text = f"container {each['name']} of pod {name}: {waiting.get('message') or reason}"
         ours = each["name"] == TEMPLATE_CONTAINER
         message = waiting.get("message") or ""
         if ours and (reason in IMAGE_REASONS or reason == CRASHES or reason in START_REASONS):
-            raise _failure(pod, reason, message, words)
+            raise _failure(pod, reason, message, text)
         if reason and reason not in {"PodInitializing", "ContainerCreating"}:
-            return words
+            return text
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return f"pod {name} is not scheduled: {condition.get('message') or condition.get('reason')}"
     return None
 
 
-def _failure(pod: Object, reason: str, message: str, words: str) -> ClusterError:
+def _failure(pod: Object, reason: str, message: str, text: str) -> ClusterError:
     containers = pod["spec"].get("initContainers") or []
     image = next((each.get("image") or "" for each in containers if each["name"] == TEMPLATE_CONTAINER), "")
     where = Where(pod["metadata"].get("namespace") or "", pod["metadata"]["name"], TEMPLATE_CONTAINER, image, "patch")
     hint = hint_for(reason, message, where)
     if reason in IMAGE_REASONS:
-        return ImageError(f"the sidecar's image cannot be had: {words}", hint=hint)
-    return ClusterError(f"the sidecar cannot start: {words}", hint=hint)
+        return ImageError(f"the sidecar's image cannot be pulled: {text}", hint=hint)
+    return ClusterError(f"the sidecar cannot start: {text}", hint=hint)

@@ -78,7 +78,7 @@ def test_a_pod_that_is_not_scheduled_and_one_that_goes() -> None:
 @pytest.mark.parametrize(
     ("reason", "kind", "words"),
     [
-        ("ErrImageNeverPull", ImageError, "the sidecar's image cannot be had: container meshdev of pod b-1: why"),
+        ("ErrImageNeverPull", ImageError, "the sidecar's image cannot be pulled: container meshdev of pod b-1: why"),
         ("CrashLoopBackOff", ClusterError, "the sidecar cannot start: container meshdev of pod b-1: why"),
         ("CreateContainerConfigError", ClusterError, "the sidecar cannot start"),
     ],
