@@ -307,11 +307,11 @@ def test_status_loads_nothing_heavy() -> None:
 
 #: Of every command that takes a match, as --help shows them.
 MATCH_OPTIONS = """\
-  -H, --header NAME=VALUE Requests with this header; also NAME~REGEX, NAME. Repeatable.
-  --path-prefix PATH Requests whose path begins like this.
-  --method METHOD Requests of this method.
-  --baggage KEY=VALUE Requests with this member of baggage. Repeatable.
-  --tracestate KEY=VALUE Requests with this member of tracestate. Repeatable.
+  -H, --header NAME=VALUE Match requests with this header; also NAME~REGEX or NAME. Repeatable.
+  --path-prefix PATH Match requests whose path has this prefix.
+  --method METHOD Match requests of this method.
+  --baggage KEY=VALUE Match requests with this member of baggage. Repeatable.
+  --tracestate KEY=VALUE Match requests with this member of tracestate. Repeatable.
 """
 
 
