@@ -37,7 +37,7 @@ _NOT_NAMED: Final = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forw
 _MOST_NAMED: Final = 9
 #: Those that it may name and that stay; ``te`` has rules of its own.
 _KEPT: Final = frozenset({b"connection", b"http2-settings", b"te"})
-_MOST_TE: Final = 256
+_MOST_TE: Final = 255
 #: What begins like one of these is passed on, if it is one (sidecar/envoy/listeners.py).
 _OFFERS: Final = (b"web", b"tcp", b"spd")
 _UPGRADES: Final = frozenset({b"websocket", b"tcp", b"spdy/3.1"})

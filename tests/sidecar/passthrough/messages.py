@@ -94,5 +94,12 @@ PARTS = st.sampled_from(
         ),
     )
 )
-NEARLY = st.lists(PARTS | st.binary(max_size=3), max_size=14).map(b"".join)
+CHUNKED = (
+    b"",
+    b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n",
+)
+NEARLY = st.tuples(st.sampled_from(CHUNKED), st.lists(PARTS | st.binary(max_size=3), max_size=14).map(b"".join)).map(
+    b"".join
+)
 CUTS = st.lists(st.integers(0, 400), max_size=12)

@@ -12,6 +12,7 @@ from typing import Any
 from meshdev.sidecar.passthrough.decide import Decider
 from meshdev.sidecar.passthrough.http1 import RequestFollower, RequestHead
 from tests.sidecar.passthrough.asked import Vocabulary
+from tests.sidecar.passthrough.edges import EDGES
 from tests.sidecar.pod import End, Pod, pod
 
 HEADS_A_ROUND = 25
@@ -46,6 +47,15 @@ def ours(decider: Decider, head: bytes) -> int | None:
     assert isinstance(event, RequestHead), head
     assert end == len(head)
     return decider.decide(event)
+
+
+async def test_edges() -> None:
+    async with pod(End("original", say_who), End("0", say_who)) as app:
+        for match, asked in EDGES:
+            app.claim(match)
+            await app.serve()
+            for data, taken in asked:
+                assert (await envoys(app, data) == 0) == taken, (match, data)
 
 
 async def test_random_claims_and_heads() -> None:

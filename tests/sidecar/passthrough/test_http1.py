@@ -71,6 +71,7 @@ def test_garbage_passes(data: bytes, cuts: list[int]) -> None:
         assert seen.bytes + left == data
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 REQUESTS = {
     b"GET / HTTP/1.1\r\n\r\n": ["head 0"],
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n": ["head 0", "head 0"],
@@ -81,6 +82,9 @@ REQUESTS = {
         "body",
         "end",
     ],
+    CHUNKED + b"3\r\nabcd\r\n": ["head None", "body", "chunk"],
+    CHUNKED + b"0\r\nA: b\r\nGET / HTTP/1.1\r\n\r\n": ["head None", "body", "chunk"],
+    CHUNKED + b"\r\n": ["head None", "chunk"],
     b"GET ?x HTTP/1.1\r\n(x): 1\r\n\r\n": ["header-line"],
     b"GET /\xe4 HTTP/1.1\r\nA: \xe4\r\n\r\n": ["head 0"],
     b"PRI * HTTP/2.0\r\n\r\n": ["request-line"],
