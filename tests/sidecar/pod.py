@@ -5,10 +5,12 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 from meshdev.intercept.match import Match
 from meshdev.intercept.spec import Port, Spec, Workload
+from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import PodPort, Probe, Wanted
@@ -30,14 +32,18 @@ class End:
         self.port = 0
         self.host = "127.0.0.1"
         self.place: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.listener: socket.socket | None = None
+        """Where somebody else has made it."""
         self.heard: list[bytes] = []
         self._answer = answer or speak_http
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        with self.place():
-            listener = socket.create_server((self.host, self.port), backlog=1000)
+        listener = self.listener
+        if listener is None:
+            with self.place():
+                listener = socket.create_server((self.host, self.port), backlog=1000)
         self._server = await asyncio.start_server(self._serve, sock=listener, limit=1 << 24)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -88,6 +94,7 @@ class Pod:
         self.original = original
         self.laptop = laptop
         self.listener_port = free_port()
+        self.folder = ""
         self.probes: tuple[Probe, ...] = ()
         self.claims: dict[str, LiveClaim] = {}
         self._wanted: tuple[Wanted, ...] = ()
@@ -95,6 +102,11 @@ class Pod:
     @property
     def port(self) -> PodPort:
         return PodPort(self.original.port)
+
+    @property
+    def socket(self) -> str:
+        """Where a passthrough proxy would find Envoy; empty where there is none."""
+        return names.socket(self.folder, self.port) if self.folder else ""
 
     @property
     def wanted(self) -> tuple[Wanted, ...]:
@@ -122,11 +134,13 @@ class Pod:
         """Everything is acknowledged when this returns."""
         claims = tuple(self.claims.values())
         self._wanted = wanted(claims, self.probes) or tuple(keep)
-        served = tuple(Served(each, self.listener_port) for each in self._wanted)
+        served = tuple(Served(each, self.socket or self.listener_port) for each in self._wanted)
         await self.envoy.ads.serve(resources(PodView(LOOPBACK, served, self.probes), LOOPBACK, claims))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """As the agent's redirect would bring a client."""
+        """As the agent's redirect, or the passthrough proxy, would bring a client."""
+        if self.socket:
+            return await asyncio.open_unix_connection(self.socket, limit=1 << 24)
         return await asyncio.open_connection("127.0.0.1", self.listener_port, limit=1 << 24)
 
     async def ask(self, request: bytes) -> bytes:
@@ -147,14 +161,18 @@ class Pod:
 
 
 @asynccontextmanager
-async def pod(original: End | None = None, laptop: End | None = None) -> AsyncIterator[Pod]:
-    """A pod whose Envoy has no resources yet."""
+async def pod(
+    original: End | None = None, laptop: End | None = None, *, passthrough: bool = False
+) -> AsyncIterator[Pod]:
+    """A pod whose Envoy has no resources yet. *passthrough*: its listeners are unix sockets."""
     ends = original or End("original"), laptop or End("laptop")
     for end in ends:
         await end.start()
     try:
         async with running() as envoy:
-            yield Pod(envoy, *ends)
+            made = Pod(envoy, *ends)
+            made.folder = str(Path(envoy.admin_path).parent) if passthrough else ""
+            yield made
     finally:
         for end in ends:
             await end.stop()

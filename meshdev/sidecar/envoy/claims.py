@@ -37,10 +37,18 @@ class LiveClaim:
 
 @dataclass(frozen=True)
 class Served:
-    """A wanted port and where Envoy listens for it."""
+    """A wanted port and where Envoy listens for it: the path of a unix socket, or a port number.
+
+    TCP ports have a number only where no passthrough proxy is in the pod: then Envoy gets all connections.
+    """
 
     wanted: Wanted
-    listener: int
+    listener: int | str
+
+    @property
+    def behind_passthrough(self) -> bool:
+        """Whether nothing arrives but what is claimed: HTTP/1 requests, connections of HTTP/2, whole ports."""
+        return isinstance(self.listener, str)
 
     @property
     def port(self) -> PodPort:
@@ -51,6 +59,16 @@ class Served:
     def protocol(self) -> Protocol:
         """What flows there, as far as it is known."""
         return self.wanted.protocol
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether Envoy looks for requests there: a match always asks for some."""
+        return self.protocol == "http" or (self.protocol == "tcp" and not self.wanted.mode.takes_bytes)
+
+    @property
+    def has_flows(self) -> bool:
+        """Whether bytes or datagrams pass there."""
+        return not self.has_requests or (self.protocol != "http" and not self.behind_passthrough)
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,16 @@ class ClusterEnd:
 
 def for_requests(pod: PodView, served: Served, manager: IPv4Address, claims: Iterable[LiveClaim]) -> list[Object]:
     """What the routes of one port name: the original, and two a claim, whether or not its program listens now."""
-    port = served.port
-    found = [_original(port, ClusterEnd(pod.address, port.number))]
+    port, dedicated = served.port, served.behind_passthrough
+    app = ClusterEnd(pod.address, port.number)
+    found = [_original(names.original(port), app, dedicated=dedicated)]
     for claim in claims:
         relay = next((each.relay for each in claim.relays if PodPort(each.remote, each.protocol) == port), None)
         if relay is not None:
-            found.append(_laptop(port, claim, ClusterEnd(manager, relay)))
-            found.append(_either(port, claim))
+            found.append(_laptop(port, claim, ClusterEnd(manager, relay), dedicated=dedicated))
+            if dedicated:
+                found.append(_original(names.fallback(port, claim.spec.id), app, dedicated=True))
+            found.append(_either(port, claim, dedicated=dedicated))
     return found
 
 
@@ -79,32 +82,44 @@ def nobody() -> Object:
     return {**_common(names.NOBODY, _TO_LAPTOP), "type": "STATIC", "load_assignment": load}
 
 
-def _original(port: PodPort, to: ClusterEnd) -> Object:
-    name = names.original(port)
+def _original(name: str, to: ClusterEnd, *, dedicated: bool) -> Object:
     return {
         **_common(name, _TO_ORIGINAL),
+        **_pool(dedicated=dedicated),
         "type": "STATIC",
         "load_assignment": _assignment(name, to),
         "typed_extension_protocol_options": http.upstream(idle=http.IDLE_TO_ORIGINAL),
     }
 
 
-def _laptop(port: PodPort, claim: LiveClaim, to: ClusterEnd) -> Object:
-    """One request a connection: whether it can be had is known before the request is on its way."""
+def _pool(*, dedicated: bool) -> Object:
+    """*dedicated*: no two clients share a connection, so what one has logged in stays its own (NTLM)."""
+    return {"connection_pool_per_downstream_connection": True} if dedicated else {}
+
+
+def _laptop(port: PodPort, claim: LiveClaim, to: ClusterEnd, *, dedicated: bool) -> Object:
+    """One request a connection: whether it can be had is known before the request is on its way. Where each client
+    has *dedicated* connections, they are kept for a moment."""
     name = names.laptop(port, claim.spec.id)
+    options = http.upstream(idle=http.IDLE_TO_LAPTOP) if dedicated else http.upstream(idle=http.OFF, requests=1)
     return {
         **_common(name, _TO_LAPTOP),
+        **_pool(dedicated=dedicated),
         "type": "STATIC",
         "load_assignment": _assignment(name, to),
         "upstream_connection_options": _KEEPALIVE,
-        "typed_extension_protocol_options": http.upstream(idle=http.OFF, requests=1),
+        "typed_extension_protocol_options": options,
     }
 
 
-def _either(port: PodPort, claim: LiveClaim) -> Object:
-    members = [names.laptop(port, claim.spec.id), names.original(port)]
+def _either(port: PodPort, claim: LiveClaim, *, dedicated: bool) -> Object:
+    id_ = claim.spec.id
+    members = [names.laptop(port, id_), names.fallback(port, id_) if dedicated else names.original(port)]
     return {
-        **_common(names.either(port, claim.spec.id), _TO_LAPTOP),
+        **_common(names.either(port, id_), _TO_LAPTOP),
+        # These of the aggregate count, not those of its members: who shares connections, and filters on the way out.
+        **_pool(dedicated=dedicated),
+        "typed_extension_protocol_options": http.upstream(idle=http.OFF),
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": typed(_AGGREGATE, clusters=members)},
     }

@@ -22,6 +22,8 @@ NO_PROTO: Final = "meshdev-none"
 OFF: Final = "0s"
 #: Idle connections to the original end before the app's own timeout does it, which could meet a request.
 IDLE_TO_ORIGINAL: Final = "1s"
+#: The same for the local program: many servers close idle connections after 2 s.
+IDLE_TO_LAPTOP: Final = "1s"
 
 #: Headers by which Envoy is controlled: it acts on and removes these, so they pass it under other names.
 ENVOY_HEADERS: Final = (

@@ -1,4 +1,7 @@
-"""Where Envoy listens, and what it takes connections for: requests, bytes, or what shows after a moment."""
+"""Where Envoy listens, and what it takes connections for: requests, bytes, or what shows after a moment.
+
+Behind a passthrough proxy it need not wait: a port is one of requests or one of bytes.
+"""
 
 from typing import Any, Final
 
@@ -30,10 +33,15 @@ def listener(served: Served) -> Object:
     if port.transport == "udp":
         return _datagrams(served)
     found = _listener(served, "TCP")
-    if served.protocol == "http":
+    if served.protocol == "http" or (served.behind_passthrough and served.has_requests):
         return {**found, "filter_chains": [{"filters": [_requests(port)]}]}
     if served.wanted.mode.takes_bytes:
         return {**found, "filter_chains": [{"filters": [_bytes(port)]}]}
+    return _sniffing(port, found)
+
+
+def _sniffing(port: PodPort, found: Object) -> Object:
+    """Requests or bytes, where no passthrough proxy knows which."""
     inspector = typed("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector")
     known = {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}
     return {
@@ -48,8 +56,10 @@ def listener(served: Served) -> Object:
 
 def _listener(served: Served, protocol: str) -> Object:
     name = names.listener(served.port)
-    address = {"protocol": protocol, "address": _ANY, "port_value": served.listener}
-    return {"name": name, "stat_prefix": name, "address": {"socket_address": address}, "traffic_direction": "INBOUND"}
+    address: Object = {"socket_address": {"protocol": protocol, "address": _ANY, "port_value": served.listener}}
+    if served.behind_passthrough:
+        address = {"pipe": {"path": served.listener, "mode": 0o600}}
+    return {"name": name, "stat_prefix": name, "address": address, "traffic_direction": "INBOUND"}
 
 
 def _requests(port: PodPort) -> Object:

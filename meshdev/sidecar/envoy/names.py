@@ -7,6 +7,7 @@ from meshdev.wire.agent import PodPort
 #: What statistics are found by.
 LISTENER: Final = "listener"
 FLOW: Final = "flow"
+FALLBACK: Final = "fallback"
 #: The cluster in which there is nobody.
 NOBODY: Final = "nobody"
 #: Virtual host of every route: requests of an intercept are counted below it.
@@ -24,6 +25,11 @@ def of(kind: str, port: PodPort) -> str:
 def listener(port: PodPort) -> str:
     """A listener, and the prefix of its statistics."""
     return of(LISTENER, port)
+
+
+def socket(folder: str, port: PodPort) -> str:
+    """The path of the unix socket where Envoy listens for a TCP port of a pod, as messages carry it."""
+    return f"{folder}/{port.number}"
 
 
 def routes(port: PodPort) -> str:
@@ -51,6 +57,14 @@ def either(port: PodPort, intercept: str) -> str:
     return f"{of('either', port)}_{intercept}"
 
 
-def counted(intercept: str, *, fallen: bool = False) -> str:
-    """Under what requests of an intercept are counted; *fallen* to the original since no program listens."""
-    return f"{intercept}_fallen" if fallen else intercept
+def fallback(port: PodPort, intercept: str) -> str:
+    """The original, for requests that one intercept gives back: what it gets is what fell back."""
+    return f"{of(FALLBACK, port)}_{intercept}"
+
+
+def counted(intercept: str, *, fallen: bool = False, tried_twice: bool = False) -> str:
+    """Under what requests of an intercept are counted; *fallen* to the original since no program listens.
+
+    *tried_twice*: one that is sent again need not have fallen back; :func:`fallback` counts those that have.
+    """
+    return f"{intercept}_fallen" if fallen else f"{intercept}_tries" if tried_twice else intercept

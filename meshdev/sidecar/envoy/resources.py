@@ -26,8 +26,8 @@ class Resources:
 
 def resources(pod: PodView, manager: IPv4Address, claims: Sequence[LiveClaim]) -> Resources:
     """What *pod* is served while *claims* hold, oldest first; relays are on *manager*'s address."""
-    requests = [served for served in pod.served if _has_requests(served)]
-    flows = [served for served in pod.served if _has_flows(served)]
+    requests = [served for served in pod.served if served.has_requests]
+    flows = [served for served in pod.served if served.has_flows]
     on = {served.port: [claim for claim in claims if claim.has(served.port)] for served in pod.served}
     return Resources(
         clusters=(
@@ -39,16 +39,8 @@ def resources(pod: PodView, manager: IPv4Address, claims: Sequence[LiveClaim]) -
             clusters.endpoint(served.port, _end(pod, served, manager, on[served.port])) for served in flows
         ),
         listeners=tuple(listener(served) for served in pod.served),
-        routes=tuple(routes(served.port, on[served.port], pod.probes) for served in requests),
+        routes=tuple(routes(served, on[served.port], pod.probes) for served in requests),
     )
-
-
-def _has_requests(served: Served) -> bool:
-    return served.protocol == "http" or (served.protocol == "tcp" and not served.wanted.mode.takes_bytes)
-
-
-def _has_flows(served: Served) -> bool:
-    return served.protocol != "http"
 
 
 def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[LiveClaim]) -> ClusterEnd | None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from meshdev.intercept import match as matches
 from meshdev.intercept.match import Match
 from meshdev.sidecar.envoy import http, names
-from meshdev.sidecar.envoy.claims import LiveClaim, in_order
+from meshdev.sidecar.envoy.claims import LiveClaim, Served, in_order
 from meshdev.sidecar.envoy.http import OFF, typed
 from meshdev.wire.agent import PodPort, Probe
 
@@ -32,15 +32,27 @@ _FALL_BACK: Final = {
         "typed_config": typed(_PREVIOUS, update_frequency=1),
     },
 }
+#: The same behind a passthrough proxy, where connections to the laptop are used again: another one is tried first.
+_FALL_BACK_THIRD: Final = {
+    "retry_on": "connect-failure,reset-before-request",
+    "num_retries": 2,
+    "retry_back_off": _AT_ONCE,
+    "retry_priority": {
+        "name": "envoy.retry_priorities.previous_priorities",
+        "typed_config": typed(_PREVIOUS, update_frequency=2),
+    },
+}
 #: A request that never left is tried once more: the app had closed the idle connection it was meant for.
+_NEVER_READ: Final = {"retry_on": "connect-failure,reset-before-request", "num_retries": 1, "retry_back_off": _AT_ONCE}
 _NEVER_LEFT: Final = {"retry_on": "reset-before-request", "num_retries": 1, "retry_back_off": _AT_ONCE}
 
 
-def routes(port: PodPort, claims: Iterable[LiveClaim], probes: Sequence[Probe]) -> Object:
+def routes(served: Served, claims: Iterable[LiveClaim], probes: Sequence[Probe]) -> Object:
     """The routes of one port as Envoy tries them: from the top."""
+    port = served.port
     found = [_to_original(_probe(probe), port) for probe in probes if probe.port == port.number]
     for claim in in_order(claims):
-        found += _claimed(claim, port)
+        found += _claimed(claim, served)
     found.append(_to_original({"connect_matcher": {}}, port))
     found.append(_to_original(_ANYTHING, port))
     return {
@@ -51,22 +63,27 @@ def routes(port: PodPort, claims: Iterable[LiveClaim], probes: Sequence[Probe]) 
     }
 
 
-def _claimed(claim: LiveClaim, port: PodPort) -> list[Object]:
-    match = condition(claim.spec.match)
+def _claimed(claim: LiveClaim, served: Served) -> list[Object]:
+    match, port = condition(claim.spec.match), served.port
     if port.transport == "tcp" and claim.relay(port) is not None:
-        return [_to_laptop(match, claim, port)]
+        return [_to_laptop(match, claim, served)]
     if claim.spec.fallback:
         return [{**_to_original(match, port), "stat_prefix": names.counted(claim.spec.id, fallen=True)}]
     nobody = {"match": match, "route": {"cluster": names.NOBODY, **_TIMELESS}, "metadata": _end(_absent(claim, port))}
     return [{**nobody, "stat_prefix": names.counted(claim.spec.id)}]
 
 
-def _to_laptop(match: Object, claim: LiveClaim, port: PodPort) -> Object:
+def _to_laptop(match: Object, claim: LiveClaim, served: Served) -> Object:
+    port = served.port
     route: Object = {"cluster": names.laptop(port, claim.spec.id), **_TIMELESS}
-    found: Object = {"match": match, "route": route, "stat_prefix": names.counted(claim.spec.id)}
+    counted = names.counted(claim.spec.id, tried_twice=served.behind_passthrough)
+    found: Object = {"match": match, "route": route, "stat_prefix": counted}
     if not claim.spec.fallback:
+        if served.behind_passthrough:
+            route.update(retry_policy=_NEVER_READ)
         return {**found, "metadata": _end(_absent(claim, port))}
-    route.update(cluster=names.either(port, claim.spec.id), retry_policy=_FALL_BACK)
+    policy = _FALL_BACK_THIRD if served.behind_passthrough else _FALL_BACK
+    route.update(cluster=names.either(port, claim.spec.id), retry_policy=policy)
     return {**found, "request_body_buffer_limit": FALLBACK_BYTES, "metadata": _end(_ORIGINAL)}
 
 

@@ -13,13 +13,14 @@ K = TypeVar("K")
 
 _PORT: Final = r"(?P<port>[0-9]+)(?P<udp>_udp)?"
 _LISTENER: Final = rf"{names.LISTENER}_{_PORT}"
-_ROUTE: Final = rf"vhost\.{names.HOST}\.route\.(?P<id>[0-9a-f]+)(?P<fallen>_fallen)?"
+_ROUTE: Final = rf"vhost\.{names.HOST}\.route\.(?P<id>[0-9a-f]+)(?P<how>_fallen|_tries)?"
 _KINDS: Final = {
     "route": rf"{_ROUTE}\.upstream_rq_(?P<what>completed|5xx|retry)",
     "requests": rf"http\.{_LISTENER}\.downstream_rq_(?P<what>active|total)",
     "bytes": rf"tcp\.{_LISTENER}\.downstream_cx_(?P<what>total)",
     "datagrams": rf"udp\.{_LISTENER}\.downstream_sess_(?P<what>total)",
     "sniffed": rf"listener\.{_LISTENER}\.downstream_pre_cx_(?P<what>timeout)",
+    "fallback": rf"cluster\.{names.FALLBACK}_{_PORT}_(?P<id>[0-9a-f]+)\.upstream_rq_(?P<what>total)",
     "ends": rf"cluster\.{names.FLOW}_{_PORT}\.upstream_cx_(?P<what>active|connect_fail)",
 }
 _READ: Final = {kind: re.compile(pattern) for kind, pattern in _KINDS.items()}
@@ -53,7 +54,9 @@ def read(text: str) -> Stats:
         if what == "active":
             found.busy += value
         elif kind == "route":
-            _add(found.intercepts, match["id"], _of_route(what, value, fallen=bool(match["fallen"])))
+            _add(found.intercepts, match["id"], _of_route(what, value, match["how"]))
+        elif kind == "fallback":
+            _add(found.intercepts, match["id"], Counts(fell_back=value))
         else:
             _count(found, kind, PodPort(int(match["port"]), "udp" if match["udp"] else "tcp"), value)
     return found
@@ -71,13 +74,14 @@ def _count(found: Stats, kind: str, port: PodPort, value: int) -> None:
             _add(found.flows, port, Counts(matched=value))
 
 
-def _of_route(what: str, value: int, *, fallen: bool) -> Counts:
+def _of_route(what: str, value: int, how: str | None) -> Counts:
     """Requests that fell back were answered by the original; a program's own 5xx is an error, too."""
+    fallen = how == "_fallen"
     match what:
         case "completed":
             return Counts(matched=value, fell_back=value if fallen else 0)
         case "retry":
-            return Counts() if fallen else Counts(fell_back=value)
+            return Counts() if how else Counts(fell_back=value)
         case _:
             return Counts() if fallen else Counts(errors=value)
 

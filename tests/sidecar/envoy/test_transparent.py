@@ -40,6 +40,19 @@ UNCHANGED = {
 }
 
 
+@pytest.mark.parametrize("passthrough", [False, True])
+async def test_claimed_requests_arrive_at_the_laptop_as_they_were_sent(passthrough: bool) -> None:
+    async with pod(passthrough=passthrough) as app:
+        await in_front_of(app)
+        for name, sent in UNCHANGED.items():
+            app.laptop.heard.clear()
+            line, host, rest = sent.split(b"\r\n", 2)
+            claimed = b"\r\n".join((line, host, b"A: 1", rest))
+            answer = await app.ask(claimed)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 6\r\n\r\n"), name
+            assert app.laptop.heard == [claimed.removesuffix(b"abc")], name
+
+
 async def in_front_of(app: Pod) -> None:
     app.claim(MINE)
     await app.serve()
