@@ -1,7 +1,7 @@
 """Random claims, probes and heads out of a small vocabulary, so that they meet."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from meshdev.intercept.match import HeaderMatch, Match
@@ -120,6 +120,25 @@ class Vocabulary:
         version = "HTTP/1.0" if self.rarely(10) else "HTTP/1.1"
         line = f"{self.one((*METHODS, 'get'))} {self.one(ODD_TARGETS if self.rarely() else TARGETS)} {version}"
         return f"{line}\r\n{lines}\r\n".encode("latin-1")
+
+    def bodied(self, target: str) -> tuple[bytes, bytes]:
+        """A request with a body, as it is sent, and the body."""
+        body = b"".join(self.some((b"x", b"0\r\n\r\n", b"\r\n", b"GET / HTTP/1.1\r\n\r\n", b"y" * 5000), 4))
+        if self.rarely(2):
+            framing, sent = f"Content-Length: {self.one(('', '0', '00'))}{len(body)}", body
+        else:
+            framing, sent = "Transfer-Encoding: chunked", b"".join(self._chunks(body))
+        lines = f"Host: b\r\n{self.one((framing, framing.upper(), framing.lower()))}{self._blank()}\r\n"
+        return f"POST {target} HTTP/1.1\r\n{lines}\r\n".encode() + sent, body
+
+    def _chunks(self, body: bytes) -> Iterator[bytes]:
+        while body:
+            size = self._random.randint(1, len(body))
+            written = self.one((f"{size:x}", f"{size:X}", f"00{size:x}"))
+            extension = self.one(("", "", ";a", ";a=b", ';a="b c";d', "; a = b", ";"))
+            yield f"{written}{extension}\r\n".encode() + body[:size] + b"\r\n"
+            body = body[size:]
+        yield self.one((b"0\r\n\r\n", b"000\r\n\r\n", b"0;a\r\n\r\n", b"0\r\nX-Sum: 1\r\nX-Empty:\r\n\r\n"))
 
     def _value(self, name: str) -> str:
         if name == "baggage":
