@@ -6,9 +6,9 @@
     ├── UsageError                    2    the command line
     ├── ConfigError                  10    kubeconfig: missing, unreadable, no such context
     │   └── CredentialError          11    exec plugin or token failed
-    ├── ForbiddenError               20    RBAC said no: names verb, resource, namespace
-    ├── AdmissionError               21    admission said no (verbatim)
-    ├── ClusterError                 30    the API answered something we cannot go on with
+    ├── ForbiddenError               20    RBAC refused: names verb, resource, namespace
+    ├── AdmissionError               21    admission refused (verbatim)
+    ├── ClusterError                 30    an answer of the API that we cannot continue with
     │   ├── UnreachableError         31    no connection to the API server
     │   ├── UntrustedError           32    the server's certificate is not trusted
     │   ├── ImageError               33    the pod's own reason for not getting its image
@@ -17,7 +17,7 @@
     ├── TunnelError                  40    the path to the manager
     │   ├── PortForwardError         41    the API server or kubelet refused the port-forward
     │   ├── ProtocolError            42    the peer sent what it must not
-    │   ├── PeerClosed               43    the peer said goodbye (reason inside)
+    │   ├── PeerClosed               43    the peer closed on purpose (with its reason)
     │   ├── VersionError             44    no common protocol version
     │   └── RefusedError             45    the manager does not take this session
     ├── LaptopError                  50    this machine
@@ -37,7 +37,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 class MeshdevError(Exception):
-    """Root of the tree. ``message`` is one sentence with the cause, ``hint`` the way out."""
+    """Root of the tree. ``message`` is one sentence with the cause, ``hint`` what to do."""
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
@@ -53,7 +53,7 @@ class MeshdevError(Exception):
 
 
 class UsageError(MeshdevError):
-    """The command line cannot be meant."""
+    """The command line is invalid."""
 
     code = "usage"
     exit_code = 2
@@ -81,14 +81,14 @@ class ForbiddenError(MeshdevError):
 
 
 class AdmissionError(MeshdevError):
-    """An admission plugin or webhook refused; its own words stand in the message."""
+    """An admission plugin or webhook refused; the message is its own."""
 
     code = "admission"
     exit_code = 21
 
 
 class ClusterError(MeshdevError):
-    """The cluster answered something that leaves no way on."""
+    """The cluster gave an answer that meshdev cannot continue with."""
 
     code = "cluster"
     exit_code = 30
@@ -169,7 +169,7 @@ class VersionError(TunnelError):
 
 
 class RefusedError(TunnelError):
-    """The manager does not take this session (it is full, has no address); its own words stand in the message."""
+    """The manager does not take this session (it is full, has no address); the message is its own."""
 
     code = "refused"
     exit_code = 45

@@ -1,7 +1,7 @@
-"""Where one user's connection keeps its files: a folder only that user may enter.
+"""The files of one user's connection, in a folder that only that user may enter.
 
 A live session holds ``session.lock`` (flock) from before its first step until its process ends, however it ends.
-So the lock, not the socket and not a pid, says whether there is a session.
+So the lock, not the socket or a pid, decides whether there is a session.
 """
 
 import fcntl
@@ -41,7 +41,7 @@ class Paths:
 
     @property
     def ended(self) -> Path:
-        """Why the last connection ended, where nobody had asked for that; gone with the next one."""
+        """Why the last connection ended unasked; removed by the next one."""
         return self.directory / "ended"
 
     @property
@@ -64,7 +64,7 @@ class Paths:
         return cls(base_path / "meshdev")
 
     def prepare(self) -> None:
-        """Make the folder, 0700. Raises LaptopError when it belongs to somebody else or cannot be made."""
+        """Make the folder, 0700. Raises LaptopError if it belongs to another user or cannot be made."""
         try:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
             self.directory.mkdir(mode=0o700, exist_ok=True)
@@ -88,7 +88,7 @@ class Paths:
     def take_lock(self) -> int | None:
         """A descriptor that holds the lock, or None when a session (or another ``connect``) has it.
 
-        The lock belongs to the open file: it lives until the last process that inherited the descriptor ends.
+        The lock belongs to the open file: it is held until the last process that inherited the descriptor ends.
         """
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -142,7 +142,7 @@ def _home(environ: Mapping[str, str]) -> Path:
 
 
 def _temporary(folder: Path = Path("/tmp")) -> Path:  # noqa: S108 -- who owns it is looked at, here and in prepare()
-    """A folder of that user's own in place of a home. Raises LaptopError where somebody else has made it first."""
+    """A folder of that user's own in place of a home. Raises LaptopError if another user has made it first."""
     path = folder / f"meshdev-{os.getuid()}"
     try:
         found = path.lstat()

@@ -84,7 +84,7 @@ def path_prefix(text: str) -> str:
 
 
 def method(text: str) -> str:
-    """An HTTP method; they are told apart by case, and all in use are upper case."""
+    """An HTTP method; case matters, and all in use are upper case."""
     _token(text, "a method", 32)
     return text.upper()
 

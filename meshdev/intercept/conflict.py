@@ -1,8 +1,8 @@
-"""Who may intercept what: two claims on one workload that cannot both be, and which of them goes.
+"""Which claims on one workload exclude each other, and which of them yields.
 
-* A proxy takes everything: while it is there nothing else may be on the workload, and the other way round.
+* An exclusive mode (proxy) allows no other intercept on the workload.
 * Equal matches exclude each other where they have a port in common.
-* Different matches live together; :func:`meshdev.intercept.match.specificity` decides request by request.
+* Different matches can coexist; :func:`meshdev.intercept.match.specificity` decides request by request.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ def exclude(one: Spec, other: Spec) -> bool:
 
 
 def in_the_way(spec: Spec, records: Iterable[Record]) -> tuple[Record, ...]:
-    """The records of others that a claim meets, the oldest first."""
+    """The records of others that a claim conflicts with, the oldest first."""
     return tuple(sorted((each for each in records if each.spec != spec and exclude(spec, each.spec)), key=rank))
 
 
@@ -47,13 +47,13 @@ def losers(records: Iterable[Record]) -> frozenset[str]:
 def conflict_error(spec: Spec, others: Iterable[Record], now: float, silent: float | None = None) -> InterceptError:
     """The refusal, naming each holder with host, age and match.
 
-    *now* is the API server's clock; *silent* says for how many seconds the first that seems dead was not renewed.
+    *now* is the API server's clock; *silent* is for how many seconds the first that seems dead was not renewed.
     """
-    told = "; ".join(f"{_who(each)} has {_what(each)} for {age(now - each.created)}" for each in others)
+    holders = "; ".join(f"{_who(each)} has {_what(each)} for {age(now - each.created)}" for each in others)
     hint = "--takeover replaces it"
     if silent is not None:
         hint = f"not renewed for {age(silent)}, so most probably dead: {hint}"
-    return InterceptError(f"{spec.workload} in namespace {spec.workload.namespace} is taken: {told}", hint=hint)
+    return InterceptError(f"{spec.workload} in namespace {spec.workload.namespace} is taken: {holders}", hint=hint)
 
 
 def _who(each: Record) -> str:

@@ -41,7 +41,7 @@ STALE_SECONDS: Final = 600.0
 #: Kubernetes' own limit for a name of this kind is 253; all annotations together have 256 KiB.
 _MAX_HOLDER: Final = 256
 _MAX_STATUS: Final = 2048
-#: No version of meshdev asks for longer than this, in seconds; whoever writes more does not hold a workload for ever.
+#: No version of meshdev asks for longer than this, in seconds; a larger value does not hold a workload for ever.
 _MAX_DURATION: Final = 120.0
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}/(tcp|udp)", re.ASCII)
 _API_VERSIONS: Final = {"pod": "v1", "service": "v1"}
@@ -66,7 +66,7 @@ _PODS: Final = Integer(0, 1 << 20)
 
 @message()
 class LeaseStatus:
-    """What the session knows of its pods; it is told with each renewal.
+    """What the session knows of its pods; it is written with each renewal.
 
     *pending* are ports of pods on which nothing listens: ``9999/tcp``.
     """
@@ -83,7 +83,7 @@ class Record:
     somebody else's clock.
 
     *holder* is ``user@host``. *uid* and *version* are the Lease object's own, for preconditions. *written* is when it
-    was last changed, None where the server does not say; *duration* is how long one renewal counts, in seconds.
+    was last changed, None if the server does not report it; *duration* is how long one renewal counts, in seconds.
     """
 
     spec: Spec
@@ -173,7 +173,7 @@ def records(leases: Iterable[Object]) -> tuple[tuple[Record, ...], tuple[str, ..
 
 
 def rank(one: Record) -> tuple[float, str]:
-    """Who was first: the server's clock counts whole seconds, the name decides within one."""
+    """The order of claims: the server's clock counts whole seconds, within one the name decides."""
     return one.created, one.name
 
 
@@ -184,9 +184,9 @@ def _record(there: Object) -> Record:
     spec = specs.decode(_text(annotations[SPEC_ANNOTATION], specs.MAX_SPEC))
     owners = [_text(each["uid"], 63) for each in metadata["ownerReferences"]]
     if spec.workload.uid not in owners or spec.workload.namespace != metadata["namespace"]:
-        raise ValueError("it speaks of a workload that does not own it")
+        raise ValueError("its workload does not own it")
     if metadata["name"] != name_of(spec):
-        raise ValueError("it does not have the name of what it claims")
+        raise ValueError("its name does not match its spec")
     return Record(
         spec=spec,
         holder="".join(letter if letter.isprintable() else "?" for letter in holder),
@@ -219,10 +219,10 @@ def _duration(value: object) -> float:
 
 
 def _status_text(status: LeaseStatus) -> str:
-    told = dump(status)
+    fields = dump(status)
     if not status.pending:
-        del told["pending"]
-    return json.dumps(told)
+        del fields["pending"]
+    return json.dumps(fields)
 
 
 def _status(text: str) -> LeaseStatus:

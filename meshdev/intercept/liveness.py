@@ -1,8 +1,8 @@
 """Which Leases are renewed, decided by watching them change: clocks of different machines are never compared.
 
 A Lease's ``renewTime`` is its holder's clock, and a laptop's clock may be minutes off. What counts is that the object
-changed (its resourceVersion) while somebody looked, as client-go's leader election does it (``observedTime`` in
-tools/leaderelection). Before the first look only the API server's own clock says anything: when it last wrote the
+changed (its resourceVersion) while it was observed, as client-go's leader election does it (``observedTime`` in
+tools/leaderelection). Before the first observation only the API server's own clock helps: when it last wrote the
 Lease (``managedFields``), against when it answered (``Date``). That is one clock, so it may shorten the look, and a
 Lease that it wrote a moment ago counts as renewed; but nothing is found expired without a look of
 :data:`CONFIRM_SECONDS`, longer than any holder pauses between two renewals.
@@ -18,7 +18,7 @@ Life = Literal["renewed", "expired", "unknown"]
 
 #: The shortest look that finds a Lease expired, in seconds: one renewal is due in it, however the last one was timed.
 CONFIRM_SECONDS: Final = RENEW_SECONDS + 2.0
-#: Two API servers of one cluster may differ by this much; a Lease written later than that "in future" tells nothing.
+#: Two API servers of one cluster may differ by this much; a Lease written later than that "in future" proves nothing.
 _SERVERS_SKEW: Final = 5.0
 
 
@@ -54,7 +54,7 @@ class Sightings:
         return max(0.0, now - seen.since) + (seen.age or 0.0)
 
     def life(self, record: Record, now: float) -> Life:
-        """Whether its session renews it. "unknown": only a longer look can say."""
+        """Whether its session renews it. "unknown": only a longer observation can show."""
         seen = self._seen.get(record.uid)
         if seen is None:
             return "unknown"

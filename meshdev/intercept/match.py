@@ -83,7 +83,7 @@ class HeadTest(NamedTuple):
 
 
 class _Header(Codec[HeaderMatch]):
-    """The kind says what a value may be."""
+    """*kind* decides what a value may be."""
 
     def load(self, value: object) -> HeaderMatch:
         if not isinstance(value, dict) or value.keys() != set(HeaderMatch._fields):
@@ -173,7 +173,7 @@ class MatchKind(NamedTuple, Generic[T]):
     route: Callable[[T], Object]
     """Fields of Envoy's RouteMatch; lists are added to those of other conditions."""
     test: Callable[[T], HeadTest]
-    """The same, for whoever decides as Envoy does; a test compares both on random requests."""
+    """The same, for a caller that decides as Envoy does; a test compares both on random requests."""
     show: Callable[[Sample, tuple[T, ...]], None]
     """Complete the request so that these conditions hold."""
     many: bool = False
@@ -269,7 +269,7 @@ HEADER: Final = MatchKind(
     show=_show_header,
     many=True,
 )
-#: In the order in which matches are told.
+#: In the order in which matches are printed.
 MATCH_KINDS: Final[tuple[MatchKind[Any], ...]] = (
     HEADER,
     MatchKind(
@@ -361,7 +361,7 @@ def route(match: Match) -> Object:
 
 
 def sample(request: InterceptRequest) -> Sample:
-    """A request that is intercepted, as far as that can be said, with the conditions as typed."""
+    """A request that is intercepted, with the conditions as typed; expressions need an example of the user's."""
     found = Sample()
     for kind in MATCH_KINDS:
         if values := kind.all_parsed(getattr(request, kind.key)):

@@ -1,4 +1,4 @@
-"""``--port LOCAL[:REMOTE][/tcp|/udp|/http]`` as users write it; which port of a target it means is decided in kube."""
+"""``--port LOCAL[:REMOTE][/tcp|/udp|/http]`` as typed; :mod:`meshdev.kube.ports` finds the port that it means."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _NAME: Final = re.compile(r"(?=[a-z0-9-]*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])
 class PortRequest:
     """One ``--port``. *remote* None: the target's port of the number *local*, or its only one.
 
-    *protocol* None is what the target says.
+    *protocol* None: the target's.
     """
 
     local: int
@@ -32,11 +32,11 @@ class PortRequest:
 
 def parse_port(text: str) -> PortRequest:
     """The request that *text* is. Raises UsageError with the column."""
-    numbers, slash, word = text.partition("/")
+    numbers, slash, name = text.partition("/")
     local, colon, remote = numbers.partition(":")
-    protocol = next((each for each in PROTOCOLS if each == word), None)
+    protocol = next((each for each in PROTOCOLS if each == name), None)
     if slash and protocol is None:
-        raise _wrong(text, len(numbers) + 1, f"{word!r} is none of {', '.join(PROTOCOLS)}")
+        raise _wrong(text, len(numbers) + 1, f"{name!r} is none of {', '.join(PROTOCOLS)}")
     if not _is_port(local):
         raise _wrong(text, 0, f"{local!r} is no port of this machine")
     if not colon:

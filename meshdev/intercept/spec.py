@@ -1,4 +1,4 @@
-"""The claim itself: frozen values, their JSON and its limits.
+"""The spec of an intercept: frozen values, their JSON and its limits.
 
 A :class:`Spec` is written by one session and read by others and by the manager, so decoding checks everything: what
 is missing, too long or impossible raises ProtocolError. What a newer session adds to a Spec is skipped; what it adds to
@@ -19,7 +19,7 @@ from meshdev.wire.modes import MODE, Mode
 from meshdev.wire.ports import PROTOCOL, Protocol, Transport, transport_of
 
 #: Lower case, singular: ``deployment/b`` is how people name a workload.
-#: A Service is the workload where its pods have no owner of the other kinds (a Job, a Rollout, nobody).
+#: A Service is the workload where its pods have no owner of the other kinds (a Job, a Rollout, none at all).
 Kind = Literal["deployment", "statefulset", "daemonset", "replicaset", "pod", "service"]
 
 KINDS: Final[tuple[Kind, ...]] = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "service")
@@ -91,7 +91,7 @@ class Spec:
 
 
 def encode(spec: Spec) -> str:
-    """One line of JSON. Raises UsageError where it is longer than a Lease can hold."""
+    """One line of JSON. Raises UsageError if it is longer than a Lease can hold."""
     text = json.dumps(dump(spec), separators=(",", ":"), sort_keys=True)
     if len(text) > MAX_SPEC:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What users type for a target: ``deployment/b``, ``deploy/b``, ``svc/b``; which workload that is, is found in kube."""
+"""A target as typed: ``deployment/b``, ``deploy/b``, ``svc/b``; :mod:`meshdev.kube.workloads` finds its workload."""
 
 import re
 from dataclasses import dataclass

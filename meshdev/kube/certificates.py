@@ -22,7 +22,7 @@ def authorities(data: bytes) -> str:
 
 
 def chain(data: bytes) -> bytes:
-    """The client's certificates in *data* as plain PEM; *data* itself where there is none, for OpenSSL's own words."""
+    """The client's certificates in *data* as plain PEM; without any, *data* itself, for OpenSSL to report."""
     found = [der for kind, der in _plain_blocks(data) if kind == b"CERTIFICATE"]
     return "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode() or data
 

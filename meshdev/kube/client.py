@@ -113,8 +113,8 @@ class KubeApi:
         """Seconds since the epoch by the API server's clock, to the second; None before its first dated answer."""
         if self._server_clock is None:
             return None
-        told, at = self._server_clock
-        return told + time.monotonic() - at
+        server, local = self._server_clock
+        return server + time.monotonic() - local
 
     async def addresses(self) -> frozenset[IPv4Address]:
         """Every IPv4 address that connections to the server may go to: the server's own and its proxy's."""

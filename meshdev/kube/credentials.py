@@ -16,7 +16,7 @@ from typing import Any, Final
 from meshdev.errors import ConfigError, CredentialError
 from meshdev.kube.kubeconfig import Kubeconfig, Section
 
-#: A browser login may be behind a plugin; longer than this nobody waits.
+#: A plugin may open a browser for a login; this is the time limit.
 _PLUGIN_SECONDS: Final = 60.0
 #: Credentials this close to their end are renewed first.
 _SKEW: Final = timedelta(seconds=30)
@@ -146,7 +146,7 @@ def _token_expiry(token: str) -> datetime | None:
 
 
 def _existing(directory: str | None) -> str | None:
-    """The folder may have been removed since: a plugin that needs it says so itself."""
+    """The folder may have been removed since: a plugin that needs it reports the error itself."""
     return directory if directory and Path(directory).is_dir() else None
 
 
@@ -183,8 +183,8 @@ async def _run_plugin(
         if process.returncode is None:
             process.kill()
     if process.returncode:
-        words = err.decode("utf-8", "replace").strip()[-1000:] or f"exit code {process.returncode}"
-        raise CredentialError(f"the credential plugin {command} failed: {words}")
+        reason = err.decode("utf-8", "replace").strip()[-1000:] or f"exit code {process.returncode}"
+        raise CredentialError(f"the credential plugin {command} failed: {reason}")
     return _parse_plugin(command, out)
 
 

@@ -1,4 +1,4 @@
-"""Where the API server is and how to speak TLS to it, as a kubeconfig says."""
+"""Address, TLS settings and proxy of the API server, from a kubeconfig."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Foreign errors of the Kubernetes API and of the way to it, mapped to meshdev's own in one place.
+"""Errors of the Kubernetes API and of the connection to it, mapped to meshdev's own in one place.
 
 Status codes and bodies come from :mod:`meshdev.kube.client` and, for the upgrade, :mod:`meshdev.kube.portforward`;
-socket, TLS and proxy errors from both. The classes below add what callers handle without ending.
+socket, TLS and proxy errors from both. The classes below are those that callers handle.
 """
 
 import json
@@ -31,7 +31,7 @@ class NotFoundError(ClusterError):
 
 
 class ConflictError(ClusterError):
-    """Somebody else was quicker: the object exists, or has changed since it was read."""
+    """The object exists already, or has changed since it was read."""
 
 
 class GoneError(ClusterError):
@@ -74,7 +74,7 @@ def from_status(asked: Access, status: int, body: bytes) -> MeshdevError:
         return _not_found(asked, message)
     kinds: dict[int, type[ClusterError]] = {409: ConflictError, 410: GoneError}
     kind = kinds.get(status, ClusterError)
-    passes = status in {409, 410, 429} or status >= 500  # the others say the same again
+    passes = status in {409, 410, 429} or status >= 500  # the others would give the same answer
     hint = (
         f"{'try again; if it stays so' if passes else 'trying again changes nothing'}, ask the cluster's administrators"
     )
@@ -93,7 +93,7 @@ def admission_hint(message: str, namespace: str) -> str:
         return f"namespace {namespace} is being deleted: wait until it is gone, then create it anew, or use another"
     if "failed calling webhook" in message:
         return "the webhook does not answer: that is for the cluster's administrators"
-    return "a policy of the cluster says so: ask its administrators, or use another namespace"
+    return "this is a policy of the cluster: ask its administrators, or use another namespace"
 
 
 def status_message(body: bytes) -> str:
@@ -145,8 +145,8 @@ def from_connection(error: BaseException, server: Endpoint) -> MeshdevError:
             return cause
     untrusted = [cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)]
     if untrusted:
-        # aiohttp's own is one as well, of OpenSSL's kind but without OpenSSL's words.
-        return _untrusted(next((cause for cause in untrusted if _words(cause)), untrusted[0]), server)
+        # aiohttp's own error is of the same class, but without OpenSSL's message.
+        return _untrusted(next((cause for cause in untrusted if _verify_message(cause)), untrusted[0]), server)
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
             return _tls(cause, server)
@@ -176,14 +176,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _untrusted(error: ssl.SSLCertVerificationError, server: Endpoint) -> UntrustedError:
     return UntrustedError(
-        f"the certificate of the API server {server} is not trusted: {_words(error) or error}",
+        f"the certificate of the API server {server} is not trusted: {_verify_message(error) or error}",
         hint="certificate-authority-data in the kubeconfig must hold the cluster's CA; "
         "for a server reached under another name set tls-server-name",
     )
 
 
-def _words(error: ssl.SSLCertVerificationError) -> str:
-    """OpenSSL's, empty where it was not OpenSSL that said no."""
+def _verify_message(error: ssl.SSLCertVerificationError) -> str:
+    """OpenSSL's message, empty where it was not OpenSSL that refused."""
     return str(getattr(error, "verify_message", ""))
 
 
@@ -196,13 +196,13 @@ def _tls(error: ssl.SSLError, server: Endpoint) -> MeshdevError:
 
 
 def _reason(causes: list[BaseException]) -> str:
-    """The most telling of the causes, in the system's own words."""
+    """The most specific of the causes, with the system's message."""
     for cause in causes:
         if isinstance(cause, socket.gaierror):
             return f"its name cannot be resolved ({cause.strerror})"
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
-            return os.strerror(cause.errno).lower()  # asyncio and python-socks put words of their own in strerror
+            return os.strerror(cause.errno).lower()  # asyncio and python-socks put their own text in strerror
         if isinstance(cause, TimeoutError):
             return "no answer in time"
     return str(causes[0]) or type(causes[0]).__name__

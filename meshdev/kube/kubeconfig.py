@@ -39,7 +39,7 @@ _TEXTS: Final = {
 
 Section = Mapping[str, Any]
 
-#: One API call where --request-timeout says nothing, in seconds.
+#: The time limit of an API call without --request-timeout, in seconds.
 REQUEST_SECONDS: Final = 15.0
 
 
@@ -109,7 +109,7 @@ def _expanded(path: str) -> Path:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a folder that may not be entered: reading it says so
+    except OSError:  # a folder that may not be entered: reading it raises the error
         return True
 
 

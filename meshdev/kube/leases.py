@@ -1,4 +1,4 @@
-"""Intercepts as Leases in the cluster: take one, keep it, give it back; see everybody's (docs/design/0008).
+"""Intercepts as Leases: acquire, renew, release; list those of all users (docs/design/0008).
 
 Creating the Lease is the lock for equal claims; what cannot be together otherwise (a proxy and anything) is found by
 listing after the create: of those the oldest stays, and every session comes to the same answer.
@@ -22,12 +22,12 @@ from meshdev.kube.observing import Clock, Leases, Observer
 from meshdev.kube.watching import as_is, follow, listed
 
 _SELECTOR: Final = ",".join(f"{name}={value}" for name, value in sorted(LABELS.items()))
-#: How often somebody else may be quicker before that is an error.
+#: How often others may come first before that is an error.
 _ATTEMPTS: Final = 5
 
 
 class LostError(InterceptError):
-    """The Lease is somebody else's by now, or gone: the session must withdraw."""
+    """The Lease was taken over or deleted: the session must withdraw."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ async def take(
             made = await api.create(leases_path(spec.workload.namespace), body)
         except ConflictError:
             await _unreadable(api, spec, takeover)
-            continue  # somebody else was quicker: who it is, the next look tells
+            continue  # somebody else came first: the next list shows who
         held = Held(spec, made)
         try:
             there = await of_workload(api, spec.workload)
@@ -87,7 +87,7 @@ async def take(
 
 
 async def renew(api: KubeApi, held: Held, status: LeaseStatus, clock: Clock = time.time) -> Held:
-    """Alive now, and *status* told. Raises LostError where it is not ours any more."""
+    """Renew it and write *status*. Raises LostError if it is no longer ours."""
     current = held
     for _ in range(_ATTEMPTS):
         try:
@@ -102,29 +102,29 @@ async def renew(api: KubeApi, held: Held, status: LeaseStatus, clock: Clock = ti
 
 
 async def release(api: KubeApi, held: Held) -> None:
-    """Delete it; nothing where it is gone or somebody else's."""
+    """Delete it; nothing happens if it is gone or somebody else's."""
     with suppress(NotFoundError, ConflictError):
         await api.delete(held.path, uid=held.object["metadata"]["uid"])
 
 
 async def _give_back(api: KubeApi, held: Held) -> None:
-    """Where that fails, too, the Lease expires: nobody renews it."""
+    """If that fails, too, the Lease expires, as it is no longer renewed."""
     with suppress(MeshdevError):
         await release(api, held)
 
 
 async def all_of(api: KubeApi, namespace: str = "") -> Leases:
-    """Everybody's intercepts in a namespace, or in all."""
+    """The intercepts of all users in a namespace, or in all."""
     return await _list(api, namespace, _SELECTOR)
 
 
 async def of_workload(api: KubeApi, workload: Workload) -> Leases:
-    """Everybody's intercepts of one workload."""
+    """The intercepts of all users of one workload."""
     return await _list(api, workload.namespace, _selector(workload))
 
 
 async def anyone_on(api: KubeApi, workload: Workload, observer: Observer) -> bool:
-    """Whether a session that lives intercepts the workload; ask after the own Lease was given back.
+    """Whether a running session intercepts the workload; ask after the own Lease was released.
 
     Looks until it is known, so not at all where *observer* has watched the workload for a while.
     """
@@ -170,11 +170,11 @@ async def _make_room(
         return each.spec != spec and each.manager_namespace != manager_namespace
 
     def undecided(each: Record) -> bool:
-        """Only where the answer counts: who meets the fresh claim of somebody else is refused either way."""
+        """Only where it matters: a conflict with somebody else's fresh claim is refused either way."""
         if observer.life(each) != "unknown":
             return False
-        meets = not takeover and each.spec != spec and exclude(spec, each.spec)
-        return served_elsewhere(each) or (meets and (each.holder == holder or observer.maybe_stale(each)))
+        conflicts = not takeover and each.spec != spec and exclude(spec, each.spec)
+        return served_elsewhere(each) or (conflicts and (each.holder == holder or observer.maybe_stale(each)))
 
     there = await observer.look(api, lambda: of_workload(api, spec.workload), undecided)
     left = await _delete_stale(api, there.records, observer)
@@ -224,7 +224,7 @@ async def _read_again(api: KubeApi, held: Held) -> Held:
     if there["metadata"]["uid"] != held.object["metadata"]["uid"]:
         with suppress(ProtocolError):
             raise _lost(held, f"{codec.record(there).holder} took it over")
-        raise _lost(held, "somebody took it over")
+        raise _lost(held, "somebody else took it over")
     return replace(held, object=there)
 
 

@@ -1,7 +1,7 @@
-"""The manager in the cluster: find it, create it, wait for it, replace it, remove it.
+"""The manager in the cluster: find, create, await, replace and remove it.
 
-When to replace is the session's to decide (``contract``: only when nobody else is on it, or on request); here it is
-done only for a Deployment whose pod cannot run, which therefore serves nobody.
+The session decides when to replace it (only without other sessions, or on request); here that is done only for a
+Deployment whose pod cannot run and therefore serves no session.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 START_SECONDS: Final = 60.0
 _REMOVE_SECONDS: Final = 30.0
-#: How often somebody else may take the Service away while it is made.
+#: How often the Service may be deleted while it is made.
 _ATTEMPTS: Final = 5
 _SELECTOR: Final = {"labelSelector": ",".join(f"{name}={value}" for name, value in sorted(MANAGER_LABELS.items()))}
 _BY_NAME: Final = {"fieldSelector": f"metadata.name={MANAGER_NAME}"}
@@ -82,7 +82,7 @@ async def ensure(
 
 
 async def replace(api: KubeApi, spec: ManagerSpec, *, progress: Progress, seconds: float = START_SECONDS) -> ManagerPod:
-    """Make the Deployment that exists *spec*'s and wait for its new pod. Everybody on it is cut off for a moment."""
+    """Make the Deployment that exists *spec*'s and wait for its new pod. Its sessions are cut off for a moment."""
     existing = await api.get(deployments_path(spec.namespace, MANAGER_NAME))
     old = await _uids(api, spec.namespace)
     await _put(api, spec, existing)
@@ -117,16 +117,16 @@ async def wait(
 
     Raises ImageError, AdmissionError and ManagerError as :func:`ensure`. Watches, does not poll.
     """
-    told = "there is no pod yet"
+    last = "there is no pod yet"
 
-    def tell(reason: str) -> None:
-        nonlocal told
-        if reason != told:
-            told = reason
+    def report(reason: str) -> None:
+        nonlocal last
+        if reason != last:
+            last = reason
             progress(reason)
 
     def trouble(error: MeshdevError) -> None:
-        tell(error.message)
+        report(error.message)
 
     pods = follow(api, pods_path(namespace), _SELECTOR, as_is, trouble)
     deployments = _where_allowed(follow(api, deployments_path(namespace), _BY_NAME, as_is, trouble))
@@ -137,17 +137,17 @@ async def wait(
                 if isinstance(found, ManagerPod):
                     return found
                 if found is not None:
-                    tell(found.reason)
+                    report(found.reason)
     except TimeoutError:
         pass
     raise _LateError(
-        f"the manager in namespace {namespace} did not start within {seconds:.0f} seconds: {told}",
+        f"the manager in namespace {namespace} did not start within {seconds:.0f} seconds: {last}",
         hint=f"kubectl -n {namespace} describe pods -l {_SELECTOR['labelSelector']}",
     )
 
 
 async def undo(api: KubeApi, created: Created) -> None:
-    """Delete what this run created; nothing where it is gone or somebody else's by now."""
+    """Delete what this run created; nothing happens if it is gone or replaced by now."""
     with suppress(NotFoundError, ConflictError):
         await api.delete(deployments_path(created.namespace, created.name), uid=created.uid)
     with suppress(NotFoundError, ConflictError, ForbiddenError):  # the cluster deletes what was owned, a moment later
@@ -202,7 +202,7 @@ def _newest_first(state: State[Object]) -> list[Object]:
 
 
 async def _where_allowed(states: AsyncGenerator[State[Object]]) -> AsyncGenerator[State[Object]]:
-    """Nothing instead of ForbiddenError: who may only use a manager need not see its Deployment."""
+    """End instead of raising ForbiddenError: who may only use a manager need not see its Deployment."""
     with suppress(ForbiddenError):
         async with aclosing(states):
             async for state in states:
@@ -210,7 +210,7 @@ async def _where_allowed(states: AsyncGenerator[State[Object]]) -> AsyncGenerato
 
 
 async def _create(api: KubeApi, spec: ManagerSpec, on_created: Callable[[Created], None]) -> Object | None:
-    """None where somebody else was quicker. A cancellation waits for the answer: what was created must be known."""
+    """None if somebody else came first. A cancellation waits for the answer: what was created must be known."""
 
     async def create() -> None:
         made = await api.create(deployments_path(spec.namespace), deployment(spec))
@@ -237,7 +237,7 @@ async def _put(api: KubeApi, spec: ManagerSpec, existing: Object) -> None:
 
 
 async def _try_service(api: KubeApi, namespace: str, owner: str) -> None:
-    """Make the Service where that is allowed: to be connected needs none, and who intercepts asks for it again."""
+    """Make the Service where that is allowed: to be connected needs none, and intercepting asks for it again."""
     try:
         await ensure_service(api, namespace, owner)
     except (ForbiddenError, AdmissionError) as error:
@@ -254,11 +254,11 @@ async def ensure_service(api: KubeApi, namespace: str, owner: str) -> Object:
             if is_owned(there, owner) or not is_ours(there):
                 return there
             await api.delete(services_path(namespace, MANAGER_NAME), uid=there["metadata"]["uid"])
-    raise ClusterError(f"service {MANAGER_NAME} in namespace {namespace} comes and goes", hint="try again")
+    raise ClusterError(f"service {MANAGER_NAME} in namespace {namespace} is deleted again and again", hint="try again")
 
 
 async def sidecar_terms(api: KubeApi, namespace: str) -> SidecarTerms:
-    """What sidecars of that namespace's manager are told; its Service is made where there is none.
+    """The configuration for sidecars of that namespace's manager; its Service is made where there is none.
 
     Raises ManagerError where no manager runs, ClusterError where the Service is somebody else's, ForbiddenError.
     """
@@ -276,9 +276,9 @@ async def sidecar_terms(api: KubeApi, namespace: str) -> SidecarTerms:
 
 
 def foreign(kind: str, namespace: str) -> ClusterError:
-    """Somebody else's object has the manager's name."""
+    """The error for an object of others that has the manager's name."""
     return ClusterError(
-        f"{kind} {MANAGER_NAME} in namespace {namespace} is not meshdev's: its labels say otherwise",
+        f"{kind} {MANAGER_NAME} in namespace {namespace} does not belong to meshdev: it lacks its labels",
         hint="remove it with kubectl if it is yours",
     )
 

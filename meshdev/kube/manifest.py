@@ -1,4 +1,4 @@
-"""The manager's Deployment and Service (docs/design/0004), and what their annotations and owners say. Pure."""
+"""The manager's Deployment and Service (docs/design/0004), and how their annotations and owners are read. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ READY_FILE: Final = f"{RUN_DIRECTORY}/ready"
 _CONTROL_UID: Final = 65532  # the usual "nonroot" of minimal images
 _RUN_VOLUME: Final = "run"
 
-#: Until the manager is replaced whose node is lost, counted from when the cluster says so (40 to 50 s after it fell
+#: Until the manager is replaced whose node is lost, counted from when the cluster notices (40 to 50 s after it fell
 #: silent). By default it would be 300: to move a manager costs its sessions a second or two, to wait costs them all.
 LOST_NODE_SECONDS: Final = 30
 
@@ -126,7 +126,7 @@ def _control(spec: ManagerSpec) -> Object:
 def _alive(container: str) -> Object:
     """Three times in a row within half a minute its event loop has not turned (meshdev.manager.alive).
 
-    A probe that the node has no time for fails too: so 10 s each, and three. Whoever hangs says no goodbye: 3 s.
+    A probe that the node has no time for fails too: so 10 s each, and three. A process that hangs gets 3 s to end.
     """
     look = f"cd {RUN_DIRECTORY}; [ ! -e {container}.asked ] || [ {container}.alive -nt {container}.asked ]"
     return {
@@ -142,7 +142,7 @@ _SECURITY: Final = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem":
 
 
 def _container(spec: ManagerSpec, name: str) -> Object:
-    """What both have. The limits of their CPUs are what one thread can use, so they slow nobody down; without one a
+    """What both have. The limits of their CPUs are what one thread can use, so they slow nothing down; without one a
     quota on ``limits.cpu`` refuses the pod, and the default of a LimitRange would throttle the tunnel for all on it.
     """
     return {
@@ -155,7 +155,7 @@ def _container(spec: ManagerSpec, name: str) -> Object:
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         ],
         "volumeMounts": [{"name": _RUN_VOLUME, "mountPath": RUN_DIRECTORY}],
-        "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is told in its own words
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is reported with its own message
     }
 
 
@@ -197,13 +197,13 @@ def is_owned(item: Mapping[str, Any], owner: str) -> bool:
 
 
 def protocol_of(item: Mapping[str, Any]) -> int | None:
-    """The tunnel protocol a Deployment or pod of the manager was made for, None where it does not say."""
+    """The tunnel protocol a Deployment or pod of the manager was made for, None if unknown."""
     text = (item["metadata"].get("annotations") or {}).get(PROTOCOL_ANNOTATION, "")
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
 def version_of(item: Mapping[str, Any]) -> str:
-    """The meshdev version a Deployment or pod of the manager was made by, empty where it does not say."""
+    """The meshdev version a Deployment or pod of the manager was made by, empty if unknown."""
     return str((item["metadata"].get("annotations") or {}).get(VERSION_ANNOTATION, ""))
 
 

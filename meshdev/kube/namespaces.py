@@ -29,7 +29,7 @@ async def watch_names(
 ) -> AsyncGenerator[ClusterNames]:
     """The cluster's namespaces and the Services of *namespace*: now, and again after each change.
 
-    What is forbidden is told to *note* once; where both are, the iterator ends. *trouble* hears of interruptions,
+    *note* is called once for what is forbidden; if both are, the iterator ends. *trouble* is called for interruptions,
     during which the last answer stands. Close it (``contextlib.aclosing``). Raises what waiting does not cure.
     """
     sources = (
@@ -37,13 +37,13 @@ async def watch_names(
         _where_allowed(follow(api, services_path(namespace), {}, _name, trouble), note),
     )
     names, known = ClusterNames(), set[int]()
-    told: ClusterNames | None = None
+    last: ClusterNames | None = None
     async with aclosing(merged(*sources)) as changes:
         async for source, found in changes:
             known.add(source)
             names = replace(names, services=found) if source else replace(names, namespaces=found)
-            if len(known) == len(sources) and names != told:
-                told = names
+            if len(known) == len(sources) and names != last:
+                last = names
                 yield names
 
 

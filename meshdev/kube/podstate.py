@@ -1,4 +1,4 @@
-"""What a manager pod says about itself: running, waiting for something, or failed for a reason. Pure."""
+"""The state of a manager pod: running, waiting for something, or failed for a reason. Pure."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,7 +39,7 @@ class Waiting:
 
 
 def examine(pod: Object) -> ManagerPod | Waiting:
-    """The pod's state. Raises ImageError or ManagerError with the pod's own words where waiting does not help."""
+    """The pod's state. Raises ImageError or ManagerError with the pod's own reason where waiting does not help."""
     meta, status = pod["metadata"], pod.get("status") or {}
     name = meta["name"]
     if meta.get("deletionTimestamp"):
@@ -92,7 +92,7 @@ def _container(status: Object) -> Object:
 
 def _runs(pod: Object, status: Object) -> str:
     """``repository@sha256:…`` as the node resolved it. An image that was put on the node by hand has no repository,
-    only an id by which nobody can ask for it; there it is what the pod's spec says.
+    only an id by which it cannot be pulled; then it is the image of the pod's spec.
     """
     resolved = str(status.get("imageID") or "").removeprefix("docker-pullable://")
     if "@sha256:" in resolved:

@@ -41,7 +41,7 @@ from meshdev.wire.websocket import WebSocketFraming
 
 Carrier = Literal["spdy", "websocket"]
 
-#: More than a TLS record: OpenSSL must not keep decrypted bytes back, where no epoll would ever tell of them.
+#: More than a TLS record: OpenSSL must not keep decrypted bytes back, where epoll would never report them.
 _READ: Final = 64 * 1024
 
 
@@ -140,7 +140,7 @@ class _Attempt:
                 self._socket = None
         except (OSError, ProxyError) as error:
             failure = from_connection(error, self._endpoint)
-            # TLS 1.3 refuses a client's certificate only now: that is said in so many words, by whatever carrier.
+            # TLS 1.3 refuses a client's certificate only now: the error is the same for each carrier.
             if self.asked and not isinstance(failure, CredentialError):
                 raise _swallowed(carrier, self._endpoint, failure.message) from error
             raise failure from error

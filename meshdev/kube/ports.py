@@ -1,4 +1,4 @@
-"""The ports of a workload: what containers declare, where Services lead, and which one a ``--port`` means. Pure."""
+"""The ports of a workload: those of containers and Services, and which one a ``--port`` means. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class TargetPort:
 
 @dataclass(frozen=True)
 class ServicePort:
-    """A port of the Service that was asked for, and the pods' port that it leads to."""
+    """A port of the Service that is the target, and the pods' port behind it."""
 
     port: int
     name: str
@@ -47,7 +47,7 @@ class ServicePort:
 class Ports:
     """All that is known. *service* holds the ports of the Service that is the target, none for another target.
 
-    *dead* are those of them that lead to a port's name which no container declares: number, name, and that name.
+    *dead* are those whose targetPort is a name that no container declares: number, name, and that name.
     """
 
     known: tuple[TargetPort, ...]
@@ -64,7 +64,7 @@ class Ports:
 def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) -> Ports:
     """The ports of a pod spec, and of the *services* that select it; *asked* is the name of the target's own."""
     names: dict[tuple[int, Transport], set[str]] = {}
-    said: dict[tuple[int, Transport], list[bool | None]] = {}
+    declared_http: dict[tuple[int, Transport], list[bool | None]] = {}
     led: list[ServicePort] = []
     dead: list[tuple[int, str, str]] = []
     known_ports = tuple(declared(pod))
@@ -77,14 +77,14 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
                     dead.append((port["port"], name, port["targetPort"]))
                 continue
             names.setdefault(target, set()).add(name)
-            said.setdefault(target, []).append(_is_http(port.get("appProtocol"), name))
+            declared_http.setdefault(target, []).append(_is_http(port.get("appProtocol"), name))
             if service["metadata"]["name"] == asked:
                 led.append(ServicePort(port["port"], name, *target))
     for number, transport, name in known_ports:
         names.setdefault((number, transport), set()).add(name)
-        said.setdefault((number, transport), []).append(_is_http(None, name))
+        declared_http.setdefault((number, transport), []).append(_is_http(None, name))
     known = tuple(
-        TargetPort(number, _protocol(transport, said[number, transport]), frozenset(filter(None, found)))
+        TargetPort(number, _protocol(transport, declared_http[number, transport]), frozenset(filter(None, found)))
         for (number, transport), found in sorted(names.items())
     )
     return Ports(known, tuple(led), tuple(dead))
@@ -162,7 +162,7 @@ def _for_local(
     only = [port for port in by_default if wanted in {None, port.transport}]
     if len(only) != 1:
         raise InterceptError(
-            f"--port {request}: {what} has {_listed(only)}", hint=f"say which one: --port {request.local}:REMOTE"
+            f"--port {request}: {what} has {_listed(only)}", hint=f"name one: --port {request.local}:REMOTE"
         )
     return only[0].number, only[0].transport
 
@@ -171,14 +171,16 @@ def _refuse_dead(request: PortRequest, asked: int | str, ports: Ports, what: str
     for number, name, target in ports.dead:
         if asked in {number, name}:
             raise InterceptError(
-                f"--port {request}: port {number} of {what} leads to the port {target}, which no container declares",
+                f"--port {request}: port {number} of {what} has the targetPort {target}, which no container declares",
                 hint=f"give the number on which the app listens: --port {request.local}:NUMBER",
             )
 
 
 def _listed(ports: Iterable[TargetPort]) -> str:
-    told = [f"{port.number}/{port.transport}{_named(port)}" for port in ports]
-    return f"the ports {', '.join(told)}" if len(told) > 1 else f"the port {told[0]}" if told else "no declared port"
+    texts = [f"{port.number}/{port.transport}{_named(port)}" for port in ports]
+    return (
+        f"the ports {', '.join(texts)}" if len(texts) > 1 else f"the port {texts[0]}" if texts else "no declared port"
+    )
 
 
 def _named(port: TargetPort) -> str:
@@ -196,7 +198,7 @@ def declared(pod: Object) -> Iterator[tuple[int, Transport, str]]:
 
 
 def target_of(port: Object, known: Iterable[tuple[int, Transport, str]]) -> tuple[int, Transport] | None:
-    """The pods' port that a Service's *port* leads to; by its name it is one of the *known* ports of containers."""
+    """The pods' port behind a Service's *port*; a name is looked up in the *known* ports of containers."""
     transport = _TRANSPORTS.get(port.get("protocol") or "TCP")
     target = port.get("targetPort") or port["port"]
     if transport is None:
@@ -207,14 +209,14 @@ def target_of(port: Object, known: Iterable[tuple[int, Transport, str]]) -> tupl
 
 
 def _is_http(app_protocol: str | None, name: str) -> bool | None:
-    """None: nothing is said."""
+    """None: not declared."""
     if app_protocol:
         return app_protocol.lower() in _HTTP | _KUBERNETES_HTTP
     return True if any(name == word or name.startswith(f"{word}-") for word in _HTTP) else None
 
 
-def _protocol(transport: Transport, said: Sequence[bool | None]) -> Protocol:
-    """Services come first in what is *said*: one that says HTTP is believed unless another says it is not."""
+def _protocol(transport: Transport, http: Sequence[bool | None]) -> Protocol:
+    """*http* is what Services and containers declare: HTTP, unless one of them declares something else."""
     if transport == "udp":
         return "udp"
-    return "http" if True in said and False not in said else "tcp"
+    return "http" if True in http and False not in http else "tcp"

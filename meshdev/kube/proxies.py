@@ -1,4 +1,4 @@
-"""Which proxy leads to the API server, by the environment: the rules of golang.org/x/net/http/httpproxy, as in kubectl.
+"""The proxy for the API server, from the environment: the rules of golang.org/x/net/http/httpproxy, as in kubectl.
 
 urllib's differ: it knows neither networks nor ``*.corp``, and sends requests for loopback addresses to the proxy.
 """

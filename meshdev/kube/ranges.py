@@ -21,7 +21,7 @@ _NODES: Final = "/api/v1/nodes"
 
 @dataclass(frozen=True, slots=True)
 class ClusterRanges:
-    """Whole ranges, and the nodes' own addresses; empty for who may not ask."""
+    """Whole ranges, and the nodes' own addresses; empty where they may not be read."""
 
     services: frozenset[IPv4Network] = frozenset()
     pods: frozenset[IPv4Network] = frozenset()
@@ -29,9 +29,9 @@ class ClusterRanges:
 
 
 async def advertised_addresses(api: KubeApi) -> frozenset[IPv4Address]:
-    """Where the cluster says that its API server is; empty where it does not say.
+    """The addresses that the cluster advertises for its API server; empty if it does not.
 
-    The kubeconfig says something else where a proxy on this very machine or a port that Docker forwards (kind,
+    The kubeconfig has another one where a proxy on this very machine or a port that Docker forwards (kind,
     minikube) is in between: then these addresses are where our own carriers go in the end. Every authenticated user
     may ask (ClusterRole ``system:discovery``).
     """
@@ -48,7 +48,7 @@ async def watch_ranges(
 ) -> AsyncGenerator[ClusterRanges]:
     """The Service ranges, the nodes' pod ranges and addresses: now, and again after each change.
 
-    What is forbidden or not there is empty and is told to *note*. The rest is as with :func:`watch_addresses`.
+    What is forbidden or missing is empty, and *note* is called. The rest is as with :func:`watch_addresses`.
     """
     async with aclosing(
         _united(
@@ -69,8 +69,8 @@ async def watch_addresses(
 ) -> AsyncGenerator[frozenset[IPv4Address]]:
     """IPv4 addresses of the Services and endpoints in *namespace*: now, and again after each change.
 
-    What is forbidden counts as empty, or as it was last seen, and is told to *note* once; where all of it is, the
-    iterator ends. *trouble* hears of interruptions, during which the last set stands. Close it
+    What is forbidden counts as empty, or as it was last seen, and *note* is called once; if all of it is, the
+    iterator ends. *trouble* is called for interruptions, during which the last set stays. Close it
     (``contextlib.aclosing``).
     """
     async with aclosing(
@@ -79,15 +79,15 @@ async def watch_addresses(
             _where_allowed(follow(api, _endpoint_slices(namespace), {}, _slice_addresses, trouble), note),
         )
     ) as changes:
-        told: frozenset[IPv4Address] | None = None
+        last: frozenset[IPv4Address] | None = None
         async for services, endpoints in changes:
-            if services | endpoints != told:
-                told = services | endpoints
-                yield told
+            if services | endpoints != last:
+                last = services | endpoints
+                yield last
 
 
 async def _united(*sources: AsyncGenerator[frozenset[Any]]) -> AsyncGenerator[tuple[frozenset[Any], ...]]:
-    """The latest of each source, once all have told, and again when one of them changes."""
+    """The latest of each source, once all have one, and again when one of them changes."""
     known: dict[int, frozenset[Any]] = {}
     async with aclosing(merged(*sources)) as changes:
         async for source, found in changes:
@@ -101,16 +101,16 @@ async def _united(*sources: AsyncGenerator[frozenset[Any]]) -> AsyncGenerator[tu
 async def _where_allowed(
     states: AsyncGenerator[State[frozenset[T]]], note: Callable[[str], None]
 ) -> AsyncGenerator[frozenset[T]]:
-    """All that the objects have. Who may list and not watch has what was listed."""
-    told = False
+    """The union over all objects. A user who may list but not watch gets what was listed."""
+    listed = False
     try:
         async with aclosing(states):
             async for state in states:
-                told = True
+                listed = True
                 yield frozenset[T]().union(*state.values())
     except (ForbiddenError, NotFoundError) as error:
         note(error.message)
-        if not told:
+        if not listed:
             yield frozenset()
 
 

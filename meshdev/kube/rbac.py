@@ -28,7 +28,7 @@ class Rule:
     names: tuple[str, ...] = ()
 
     def allows(self, asked: Access) -> bool:
-        """Whether RBAC would say yes because of this rule."""
+        """Whether this rule allows it."""
         return (
             (asked.group, asked.resource) == (self.group, self.resource)
             and asked.verb in self.verbs
@@ -81,8 +81,8 @@ INSTALL_MANAGER: Final = (
     Rule("", "services", ("create",), "give it the address by which sidecars find it"),
     Rule("", "services", ("get", "delete"), "see whether it has one, and undo it", (MANAGER_NAME,)),
 )
-#: In the manager's namespace: to intercept with a manager that somebody else installed.
-MEET_SIDECARS: Final = (Rule("", "services", ("get",), "tell sidecars where the manager is", (MANAGER_NAME,)),)
+#: In the manager's namespace: to intercept with a manager that is installed already.
+ADDRESS_OF_MANAGER: Final = (Rule("", "services", ("get",), "give sidecars the manager's address", (MANAGER_NAME,)),)
 #: In the namespace that is connected to.
 SEE_SERVICES: Final = (
     Rule("", "services", ("list", "watch"), "route the addresses of Services"),
@@ -99,7 +99,7 @@ INTERCEPT: Final = (
         "coordination.k8s.io",
         "leases",
         ("get", "list", "watch", "create", "update", "delete"),
-        "say who intercepts what, and see it",
+        "record intercepts, and list them",
     ),
     Rule("", "pods/log", ("get",), "learn from a sidecar's log where it gives away its token"),
     Rule("", "pods/portforward", ("create", "get"), "fetch it there (this opens every port of every pod here)"),
@@ -128,13 +128,13 @@ def rules(
     preinstalled: bool = False,
     intercepting: Intercepting = "ephemeral",
 ) -> dict[str, tuple[Rule, ...]]:
-    """Rules by namespace. *preinstalled*: somebody else installs the manager, the developer only uses it."""
+    """Rules by namespace. *preinstalled*: the manager is installed already, the developer only uses it."""
     manager = manager_namespace or namespace
     if persona == "installer":
         return {manager: INSTALL_MANAGER}
     install = () if preinstalled else tuple(rule for rule in INSTALL_MANAGER if rule.resource != "pods")
-    meet = MEET_SIDECARS if preinstalled and intercepting != "none" else ()
-    needed = {manager: USE_MANAGER + install + meet}
+    address = ADDRESS_OF_MANAGER if preinstalled and intercepting != "none" else ()
+    needed = {manager: USE_MANAGER + install + address}
     needed[namespace] = needed.get(namespace, ()) + SEE_SERVICES + _INTERCEPTING[intercepting]
     return needed
 

@@ -23,7 +23,7 @@ _MESHES: Final = {
     "traffic-agent": "Telepresence",
     "tel-agent-init": "Telepresence",
 }
-#: Meshes that redirect from outside of the pod, and say so in an annotation of it.
+#: Meshes that redirect from outside of the pod, and mark it with an annotation.
 _AMBIENT: Final = {"ambient.istio.io/redirection": ("enabled", "Istio (ambient)")}
 #: The kubelet's mark on the mirror of a static pod (k8s.io/kubernetes/pkg/kubelet/types).
 _MIRROR: Final = "kubernetes.io/config.mirror"

@@ -1,4 +1,4 @@
-"""What a pod of a workload says about itself, and about a sidecar of ours in it. Pure."""
+"""The state of a workload's pod, and of a sidecar of ours in it. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ Object = Mapping[str, Any]
 #: Ephemeral containers are ``meshdev-1``, ``meshdev-2``, …; in a template it is the one ``meshdev``.
 TEMPLATE_CONTAINER: Final = "meshdev"
 EPHEMERAL_NAME: Final = re.compile(r"meshdev-([1-9][0-9]{0,5})")
-#: The variables that tell a sidecar of ours where its manager is.
+#: The variables that hold the address of a sidecar's manager.
 MANAGER_VARIABLE: Final = "MESHDEV_MANAGER"
 NAMESPACE_VARIABLE: Final = "MESHDEV_MANAGER_NAMESPACE"
 #: And the one with its workload's uid. Sidecars of before protocol 3 have none: they got a token instead, from a
@@ -24,7 +24,7 @@ WORKLOAD_VARIABLE: Final = "MESHDEV_WORKLOAD"
 
 @dataclass(frozen=True)
 class Sidecar:
-    """One of ours. *reason* is the pod's own word on why it does not run.
+    """One of ours. *reason* is the pod's own message about why it does not run.
 
     *failed*: it could not be started, for its image or what it refers to; the kubelet goes on trying.
     """
@@ -83,7 +83,7 @@ class Replica:
 
 
 def replica(pod: Object) -> Replica:
-    """What *pod* says."""
+    """The state of *pod*."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     conditions = {each.get("type"): each.get("status") for each in status.get("conditions") or []}
     ours = tuple(sidecars(pod))
@@ -126,7 +126,7 @@ def sidecars(pod: Object) -> Iterator[Sidecar]:
 
 
 def finished(pod: Object) -> bool:
-    """It ran to its end: nobody will serve from it any more."""
+    """It ran to its end and will not serve again."""
     return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
 
 
@@ -144,7 +144,7 @@ def _sidecar(container: Object, how: Strategy, status: Object) -> Sidecar:
     state = status.get("state") or {}
     waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
     reason = waiting.get("reason") or ""
-    words = waiting.get("message") or terminated.get("message") or reason or terminated.get("reason") or ""
+    text = waiting.get("message") or terminated.get("message") or reason or terminated.get("reason") or ""
     ended = bool(terminated) and how == "ephemeral"  # the kubelet starts one of a template again
     return Sidecar(
         name=container["name"],
@@ -153,7 +153,7 @@ def _sidecar(container: Object, how: Strategy, status: Object) -> Sidecar:
         manager=_variable(container, MANAGER_VARIABLE),
         manager_namespace=_variable(container, NAMESPACE_VARIABLE),
         image=container.get("image") or "",
-        reason=words.strip(),
+        reason=text.strip(),
         failed=reason in IMAGE_REASONS | START_REASONS,
         workload=_variable(container, WORKLOAD_VARIABLE),
         cause=reason,

@@ -158,7 +158,7 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
         for file, content in zip(files, contents, strict=True):
             os.write(file, content)
         certificate, key = (f"/proc/self/fd/{file}" for file in files)
-        context.load_cert_chain(certificate, key, password="")  # an encrypted key fails; nobody is asked
+        context.load_cert_chain(certificate, key, password="")  # an encrypted key fails, instead of a prompt
     except ssl.SSLError as error:
         raise CredentialError(f"the client certificate in the kubeconfig cannot be used: {error.reason}") from error
     finally:

@@ -1,4 +1,4 @@
-"""What a user may do, asked before it is done (SelfSubjectAccessReview; ``system:basic-user`` lets everybody ask)."""
+"""What a user may do, asked in advance (SelfSubjectAccessReview; ``system:basic-user`` allows it to everybody)."""
 
 import asyncio
 from typing import Final
@@ -14,7 +14,7 @@ REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 async def require(api: KubeApi, *needed: Access) -> None:
     """Raise ForbiddenError that names the first of *needed* that the user may not do.
 
-    A cluster that does not let its users ask is taken to allow it: the request itself will tell.
+    If the cluster does not allow the question, the right is assumed: the request itself will show.
     """
     allowed = await asyncio.gather(*(_allowed(api, each) for each in needed))
     for asked, may in zip(needed, allowed, strict=True):

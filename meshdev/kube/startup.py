@@ -1,4 +1,4 @@
-"""Why a container of ours does not start, in the kubelet's words, and the way out that fits the cause. Pure."""
+"""Why a container of ours does not start, and the hint that fits the kubelet's message. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ START_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainer
 #: It started, ended, and is started again after a pause.
 CRASHES: Final = "CrashLoopBackOff"
 
-#: The way out by the reason, and for pulls that failed by what the registry or the runtime said; the first that fits.
+#: The way out by the reason, and for failed pulls by the message of the registry or the runtime; the first that fits.
 _BY_REASON: Final = {
-    "ErrImageNeverPull": "{image} is not on the node, and nobody may pull it: load it there, or name another: --image",
+    "ErrImageNeverPull": "{image} is not on the node and its pull policy is Never: load it, or use another: --image",
     "InvalidImageName": "{image!r} names no image: --image names one",
     "SignatureValidationFailed": "the node takes signed images only, and {image} is none: --image names another",
 }

@@ -9,7 +9,7 @@ from meshdev.wire.modes import Mode
 
 Object = Mapping[str, Any]
 
-#: What Services say in appProtocol and ports in their names (``grpc``, ``grpc-api``), as a URL's scheme; the longest
+#: What appProtocol of Services and names of ports declare (``grpc``, ``grpc-api``), as a URL's scheme; the longest
 #: first. "tcp" stands for all that curl cannot speak.
 _WORDS: Final = {
     "kubernetes.io/h2c": "h2c",
@@ -27,7 +27,7 @@ _WORDS: Final = {
         ("tcp", "tls", "mysql", "mongo", "mongodb", "redis", "postgres", "postgresql", "amqp", "kafka"), "tcp"
     ),
 }
-#: Numbers of IANA's registry, or of common use, where nothing else is said.
+#: Numbers of IANA's registry, or of common use, where nothing is declared.
 _HTTP_NUMBERS: Final = frozenset({80, 3000, 5000, 8000, 8008, 8080, 8081, 8088, 8888})
 _TLS_NUMBERS: Final = frozenset({443, 8443})
 #: Databases, caches, brokers, mail, remote shells: no request of theirs is HTTP's.
@@ -53,7 +53,7 @@ def _url(pod: Object, services: Sequence[Object], port: Port, mode: Mode) -> str
         for each in service["spec"].get("ports") or []:
             if target_of(each, known) != (port.remote, "tcp"):
                 continue
-            headless = service["spec"].get("clusterIP") == "None"  # its name leads to the pods themselves
+            headless = service["spec"].get("clusterIP") == "None"  # its name resolves to the pods
             number = port.remote if headless else each["port"]
             words = [each.get("appProtocol") or "", each.get("name") or "", *names]
             scheme = _scheme(port, words, {port.remote, number}, mode)
@@ -64,12 +64,12 @@ def _url(pod: Object, services: Sequence[Object], port: Port, mode: Mode) -> str
 
 
 def _scheme(port: Port, words: Sequence[str], numbers: set[int], mode: Mode) -> str:
-    """The first that is said: by the user (``/http``), by the Service, by the container, by the number."""
-    said = _said(*words)
+    """The first that is declared: by the user (``/http``), by the Service, by the container, by the number."""
+    declared_scheme = _declared_scheme(*words)
     if port.protocol == "http":
-        return said if said in {"h2c", "grpc"} else "http"
-    if said is not None:
-        return said
+        return declared_scheme if declared_scheme in {"h2c", "grpc"} else "http"
+    if declared_scheme is not None:
+        return declared_scheme
     if numbers & _HTTP_NUMBERS:
         return "http"
     if numbers & _TLS_NUMBERS:
@@ -79,7 +79,7 @@ def _scheme(port: Port, words: Sequence[str], numbers: set[int], mode: Mode) -> 
     return "http"  # a match is of HTTP's requests
 
 
-def _said(protocol: str, *names: str) -> str | None:
+def _declared_scheme(protocol: str, *names: str) -> str | None:
     if protocol:
         return _WORDS.get(protocol.lower(), "tcp")
     found = (scheme for name in names for word, scheme in _WORDS.items() if name == word or name.startswith(f"{word}-"))

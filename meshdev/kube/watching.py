@@ -1,4 +1,4 @@
-"""List, then watch, for as long as somebody listens: the state of a selection of objects as it changes."""
+"""List, then watch: the state of a selection of objects as it changes, until the iterator is closed."""
 
 import asyncio
 import time
@@ -51,8 +51,8 @@ async def follow(
 ) -> AsyncGenerator[State[T]]:
     """The whole state, by uid, after the list and after each change; the mapping is live, so copy what must last.
 
-    Never ends by itself: a broken connection, a server that restarts or forgot the version are told to *trouble* and
-    tried again with growing pauses. ForbiddenError and what else waiting does not cure is raised.
+    Never ends by itself: a broken connection or a server that forgot the version is reported to *trouble* and tried
+    again with growing pauses. ForbiddenError and what else waiting does not cure is raised.
     """
     pause = _FIRST_PAUSE
     state: dict[str, T] = {}

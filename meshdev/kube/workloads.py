@@ -78,7 +78,7 @@ async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:
     refuse_pods(str(workload), found)
     if not found:
         kubectl = f"kubectl -n {workload.namespace}"
-        # Where there should be some, the workload's events say why there are none.
+        # Where there should be some, the workload's events have the reason.
         scaled_down = workload.has_template and resolved.object["spec"].get("replicas") == 0
         raise InterceptError(
             f"{workload} in namespace {workload.namespace} has no pod that runs",
@@ -88,7 +88,7 @@ async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:
 
 
 async def is_there(api: KubeApi, workload: Workload) -> bool:
-    """Whether that very object still is. A Service is listed, since nobody needs the right to get one."""
+    """Whether that very object still is. A Service is listed, so that no right to get one is needed."""
     path = workloads_path(workload.namespace, workload.kind)
     if workload.kind == "service":
         found, _ = await listed(api, path, {"fieldSelector": f"metadata.name={workload.name}"}, as_is)
@@ -103,17 +103,17 @@ async def is_there(api: KubeApi, workload: Workload) -> bool:
 async def watch_replicas(
     api: KubeApi, resolved: Resolved, trouble: Callable[[MeshdevError], None] = lambda _: None
 ) -> AsyncGenerator[Mapping[str, Replica]]:
-    """Its pods by uid, at once and after each change, for ever; broken watches are told to *trouble* and renewed.
+    """Its pods by uid, at once and after each change, for ever; broken watches are reported to *trouble* and renewed.
 
-    After an interruption they are told again, changed or not. Close it (``contextlib.aclosing``) to end it. Each
+    After an interruption they are yielded again, changed or not. Close it (``contextlib.aclosing``) to end it. Each
     mapping is the caller's own.
     """
     workload = resolved.workload
-    told: dict[str, Replica] | None = None
+    last: dict[str, Replica] | None = None
 
     def interrupted(error: MeshdevError) -> None:
-        nonlocal told
-        told = None
+        nonlocal last
+        last = None
         trouble(error)
 
     def project(pod: Object) -> Replica | None:
@@ -127,8 +127,8 @@ async def watch_replicas(
     async with aclosing(states):
         async for state in states:
             found = {uid: each for uid, each in state.items() if each is not None}
-            if found != told:
-                told = found
+            if found != last:
+                last = found
                 yield dict(found)
 
 
@@ -174,7 +174,7 @@ def is_of(workload: Workload, pod: Object) -> bool:
     if workload.kind == "pod":
         return bool(metadata["uid"] == workload.uid)
     if workload.kind == "service":
-        return True  # whoever made it: what the Service selects is what it stands for
+        return True  # whatever made it: a Service stands for the pods that it selects
     controller = _controller(metadata)
     if controller is None:
         return False
@@ -185,7 +185,7 @@ def is_of(workload: Workload, pod: Object) -> bool:
 
 
 async def _services(api: KubeApi, target: Target, namespace: str) -> Mapping[str, Object]:
-    """All of the namespace; none where they may not be seen and only tell more about ports."""
+    """All of the namespace; none where they may not be listed and are only needed for names of ports."""
     try:
         services, _ = await listed(api, services_path(namespace), {}, as_is)
     except ForbiddenError:
@@ -200,7 +200,7 @@ async def _selected(
 ) -> tuple[Object, tuple[Object, ...]]:
     """The one workload whose pods a Service selects, or the Service itself and its pods.
 
-    It is the Service itself as soon as one of its pods has no owner whose pods can be told for good: a bare one, one
+    It is the Service itself as soon as one of its pods has no owner that keeps its pods: a bare one, one
     of another kind, one of a ReplicaSet that another kind replaces by the next (Argo's Rollout).
     """
     service = next((each for each in services.values() if each["metadata"]["name"] == target.name), None)
@@ -231,7 +231,8 @@ async def _selected(
     if len(found) > 1:
         names = ", ".join(sorted(f"{_kind(each)}/{each['metadata']['name']}" for each in found.values()))
         raise InterceptError(
-            f"{target} in namespace {namespace} leads to more than one workload: {names}", hint="name one of them"
+            f"{target} in namespace {namespace} selects pods of several workloads: {names}",
+            hint="name one of them",
         )
     return next(iter(found.values())), ()
 

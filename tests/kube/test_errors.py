@@ -146,7 +146,7 @@ TERMINATING = (
         (403, UNNAMED, "a LimitRange in namespace default can name a default for limits.ephemeral-storage, which"),
         (403, LIMITED, "its limits: kubectl -n default describe limitranges"),
         (403, TERMINATING, "namespace default is being deleted"),
-        (403, POD_SECURITY, "a policy of the cluster says so"),
+        (403, POD_SECURITY, "this is a policy of the cluster"),
         (500, 'failed calling webhook "p": timeout', "the webhook does not answer"),
         (429, "too many requests", "try again"),
         (503, "starting", "try again"),

@@ -266,7 +266,7 @@ async def test_uninstall_keeps_its_hands_off_others(fake: FakeApi, api: KubeApi)
     foreign = deployment(SPEC)
     foreign["metadata"]["labels"] = {}
     fake.put("deployments", foreign, group="apps")
-    with pytest.raises(ClusterError, match="is not meshdev's"):
+    with pytest.raises(ClusterError, match="does not belong to meshdev"):
         await uninstall(api, "default")
 
 

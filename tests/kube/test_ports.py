@@ -53,7 +53,7 @@ def test_a_named_target_port_that_no_container_has_leads_nowhere() -> None:
     assert (ports.service, ports.dead) == ((), ((80, "w", "web"),))
     for typed in ("80", "8080:80", "8080:w"):
         with pytest.raises(
-            InterceptError, match=f"--port {typed}: port 80 of service/b leads to the port web, which no"
+            InterceptError, match=f"--port {typed}: port 80 of service/b has the targetPort web, which no"
         ):
             resolve_ports([parse_port(typed)], ports, MESH, "service/b")
     assert resolve_ports([parse_port("8080:1")], ports, MESH, "service/b") == (Port(1, "tcp", 8080),)

@@ -37,7 +37,7 @@ UNTRUSTED = PULL + "tls: failed to verify certificate: x509: certificate signed 
             EPHEMERAL,
             "the image is registry.corp/tm:1; another one: --i",
         ),
-        ("ErrImageNeverPull", "", EPHEMERAL, "is not on the node, and nobody may pull it"),
+        ("ErrImageNeverPull", "", EPHEMERAL, "is not on the node and its pull policy is Never"),
         ("InvalidImageName", "couldn't parse image reference", MANAGER, "'registry.corp/tm:1' names no image"),
         ("SignatureValidationFailed", "", MANAGER, "the node takes signed images only"),
         ("CreateContainerConfigError", "services have not yet been read", EPHEMERAL, DESCRIBE),

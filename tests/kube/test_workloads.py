@@ -95,7 +95,7 @@ async def test_services_that_lead_to_no_one_workload(fake: FakeApi, api: KubeApi
     fake.put("services", service("b"))
     fake.put("services", service("manual", selector={}))
     fake.put("services", service("nobody"))
-    with pytest.raises(InterceptError, match="more than one workload: deployment/b, statefulset/c"):
+    with pytest.raises(InterceptError, match="several workloads: deployment/b, statefulset/c"):
         await resolved(api, "svc/b")
     with pytest.raises(InterceptError, match="selects no pods"):
         await resolved(api, "svc/manual")

@@ -100,7 +100,7 @@ def test_our_own_container_is_told_at_once(reason: str, kind: type[ClusterError]
             'pods "b-1" is forbidden: exceeded quota: q, requested: cpu=50m',
             "its quota: kubectl -n team-1 describe quota",
         ),
-        ('admission webhook "p" denied the request: no', "a policy of the cluster says so"),
+        ('admission webhook "p" denied the request: no', "this is a policy of the cluster"),
     ],
 )
 def test_pods_that_are_refused_are_told_with_a_hint_of_their_own(words: str, hint: str) -> None:
