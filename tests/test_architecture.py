@@ -42,6 +42,17 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"
 #: Processes whose memory and start-up count, and what they must never load, however indirectly.
 LIGHT = {
     "meshdev.helper.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "asyncio", "dns"},
+    "meshdev.sidecar.worker.__main__": {
+        "kubernetes",
+        "aiohttp",
+        "typer",
+        "rich",
+        "grpc",
+        "yaml",
+        "asyncio",
+        "dns",
+        "ssl",
+    },
     "meshdev.manager.tunnel.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns"},
     "meshdev.cli.commands": {"kubernetes", "aiohttp", "rich", "grpc", "yaml", "asyncio", "pyroute2", "pytun", "ssl"},
 }

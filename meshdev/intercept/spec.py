@@ -12,9 +12,9 @@ from typing import Final, Literal
 
 from meshdev.errors import UsageError
 from meshdev.intercept.match import CODEC, Match
-from meshdev.wire.codecs import FLAG, PORT, Choice, Many, Nullable, Parsed
+from meshdev.wire.codecs import FLAG, PORT, Choice, InvalidValueError, Many, Nullable, Parsed
 from meshdev.wire.message import decode as read_object
-from meshdev.wire.message import dump, field, load, message, nested
+from meshdev.wire.message import dump, field, load, message, nested, take
 from meshdev.wire.modes import MODE, Mode
 from meshdev.wire.ports import PROTOCOL, Protocol, Transport, transport_of
 
@@ -112,6 +112,18 @@ def decode(text: str | bytes) -> Spec:
 def canonical_json(match: Match | None) -> str:
     """The same text for equal matches: what locks are named after."""
     return json.dumps(Nullable(CODEC).dump(match), separators=(",", ":"), sort_keys=True)
+
+
+def match_of(text: str) -> Match | None:
+    """The match that :func:`canonical_json` wrote. Raises ProtocolError."""
+    return read_object(b'{"match":%b}' % text.encode("utf-8", "surrogatepass"), "a match", _match_in)
+
+
+def _match_in(found: dict[str, object]) -> Match | None:
+    match = take(found, "match", Nullable(CODEC))
+    if found:
+        raise InvalidValueError(" has more than one value")
+    return match
 
 
 def _spec(found: dict[str, object]) -> Spec:

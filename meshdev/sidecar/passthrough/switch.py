@@ -33,8 +33,10 @@ class Switch:
         *("_server_first", "_since", "_sniffing", "heads", "reading"),
     )
 
-    def __init__(self, owner: ConnectionOwner, policy: ClaimPolicy, *, whole: bool = False) -> None:
-        """*whole*: everything on this port is claimed, whatever it is."""
+    def __init__(
+        self, owner: ConnectionOwner, policy: ClaimPolicy, *, whole: bool = False, unclaimed: bool = False
+    ) -> None:
+        """*whole*: everything on this port is claimed, whatever it is. *unclaimed*: nothing is."""
         self._owner = owner
         self._policy = policy
         self.reading = True
@@ -60,7 +62,7 @@ class Switch:
         else:
             owner.dial_app()
             self._app = True
-            self._raw = "app" if whole else None
+            self._raw = "app" if whole or unclaimed else None
 
     @property
     def over(self) -> bool:

@@ -43,6 +43,10 @@ class PassthroughPort(ClaimPolicy, Protocol):
         """Whether all that comes there is claimed."""
 
     @property
+    def unclaimed(self) -> bool:
+        """Whether nothing of it is."""
+
+    @property
     def app(self) -> tuple[str, int]:
         """Where the app listens."""
 
@@ -64,6 +68,12 @@ class ConnectionRegistry(Protocol):
     def held(self, connection: "ClientConnection", size: int, heads: int) -> None:
         """So many bytes of that connection are held back now, behind so many heads that were complete."""
 
+    def without_envoy(self) -> None:
+        """Count a claim that goes to the app, since Envoy is not there."""
+
+    def failed(self) -> None:
+        """Count a connection that ends by an internal error."""
+
     def closed(self, connection: "ClientConnection") -> None:
         """The connection is over."""
 
@@ -71,20 +81,19 @@ class ConnectionRegistry(Protocol):
 class ClientConnection:
     """One client's connection. Lives until both directions have ended, or one of its sockets is reset."""
 
-    __slots__ = ("_aborted", "_app", "_client", "_closed", "_envoy", "_held", "_port", "_registry", "_switch")
+    __slots__ = ("_aborted", "_app", "_client", "_closed", "_envoy", "_held", "_registry", "_switch", "port")
 
     def __init__(self, client: socket.socket, port: PassthroughPort, registry: ConnectionRegistry) -> None:
         """Owns *client* from here on, which does not block."""
         self._registry = registry
-        self._port = port
+        self.port = port
         self._app: SocketEnd | None = None
         self._envoy: SocketEnd | None = None
         self._aborted = self._closed = False
         self._held = 0
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = SocketEnd(client)
-        self._switch = Switch(self, port, whole=port.whole)
-        self._settle()
+        self._guard(self._begin)
 
     @property
     def closed(self) -> bool:
@@ -93,8 +102,7 @@ class ClientConnection:
 
     def late(self) -> None:
         """What it holds back passes unlooked."""
-        self._switch.late()
-        self._settle()
+        self._guard(self._switch.late)
 
     def kill(self) -> None:
         """Reset everything now, the client, too."""
@@ -107,7 +115,7 @@ class ClientConnection:
         """Begin to connect to the app."""
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        error = sock.connect_ex(self._port.app)
+        error = sock.connect_ex(self.port.app)
         self._app = end = SocketEnd(sock, connecting=error in _IN_PROGRESS)
         if error and not end.connecting:
             end.broken = True
@@ -116,8 +124,9 @@ class ClientConnection:
     def dial_envoy(self) -> bool:
         """Connect to Envoy; False where it is not there, or takes no more connections now."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        if sock.connect_ex(self._port.envoy):  # a connection by a path stands at once, or not at all
+        if sock.connect_ex(self.port.envoy):  # a connection by a path stands at once, or not at all
             sock.close()
+            self._registry.without_envoy()
             return False
         self._envoy = SocketEnd(sock)
         return True
@@ -154,6 +163,9 @@ class ClientConnection:
 
     # What the loop tells
 
+    def _begin(self) -> None:
+        self._switch = Switch(self, self.port, whole=self.port.whole, unclaimed=self.port.unclaimed)
+
     def _on_client(self, events: int) -> None:
         self._happened(self._client, "client", self._switch.from_client, self._switch.client_ended, events)
 
@@ -167,8 +179,7 @@ class ClientConnection:
 
     def _undialled(self, end: SocketEnd) -> None:
         if end is self._app:
-            self._failed(end, "app")
-            self._settle()
+            self._guard(lambda: self._failed(end, "app"))
 
     def _happened(
         self, end: SocketEnd, side: Side, took: Callable[[bytes], None], ended: Callable[[], None], events: int
@@ -187,7 +198,21 @@ class ClientConnection:
             self._settle()
         except Exception:
             log.exception("a connection ends by an internal error")
-            self.kill()
+            self._fail()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """What is due outside of :meth:`_happened`: an error in it ends this connection only, too."""
+        try:
+            if not self._closed:
+                step()
+                self._settle()
+        except Exception:
+            log.exception("a connection ends by an internal error")
+            self._fail()
+
+    def _fail(self) -> None:
+        self._registry.failed()
+        self.kill()
 
     def _writable(self, end: SocketEnd, side: Side) -> None:
         if end.connecting:

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,10 @@ FULL_SECONDS: Final = 0.1
 _FULL: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: A head that is not complete within this time passes unlooked, in seconds.
 HEAD_SECONDS: Final = 2.0
+#: Descriptors that a connection may need: the client's, the app's and Envoy's.
+_OF_ONE: Final = 3
+#: Those of the process itself: listeners of all ports (``wire.agent.MAX_CLAIMED_PORTS``), and a few more.
+_OWN_DESCRIPTORS: Final = 300
 #: Bytes that all connections hold back together: with more of them, the one that has the newest passes unlooked.
 MAX_HELD: Final = 32 << 20
 
@@ -37,10 +42,19 @@ _NOTHING: Final = _HeldBytes(0, 0, 0.0)
 class PassthroughWorker:
     """All connections of one loop. Everything belongs to the loop's thread."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, descriptors: int = 1 << 20) -> None:
+        """*descriptors*: how many the process may have (RLIMIT_NOFILE, getrlimit(2))."""
         self.loop: Final = loop
+        self.accepted = 0
+        """Connections."""
         self.reasons: Final[Counter[Reason]] = Counter()
         """How many connections were followed no further, and why."""
+        self.unserved = 0
+        """Claims that went to the app, because Envoy was not there."""
+        self.errors = 0
+        """Connections that an internal error ended."""
+        self._open: Counter[PassthroughPort] = Counter()
+        self._most = max((descriptors - _OWN_DESCRIPTORS) // _OF_ONE, _AT_ONCE)
         self._connections: set[ClientConnection] = set()
         self._listeners: dict[socket.socket, PassthroughPort] = {}
         self._holding: dict[ClientConnection, _HeldBytes] = {}
@@ -51,6 +65,10 @@ class PassthroughWorker:
     def open(self) -> int:
         """Connections that are not over."""
         return len(self._connections)
+
+    def open_on(self, port: PassthroughPort) -> int:
+        """Those of one port."""
+        return self._open[port]
 
     def listen(self, listener: socket.socket, port: PassthroughPort) -> None:
         """Accept from *listener*, which does not block and stays its owner's."""
@@ -86,9 +104,19 @@ class PassthroughWorker:
         if self._held > MAX_HELD and size > before.size:
             self.loop.call_later(0, connection.late)
 
+    def without_envoy(self) -> None:
+        """A claim goes to the app."""
+        self.unserved += 1
+
+    def failed(self) -> None:
+        """One ends by an internal error."""
+        self.errors += 1
+
     def closed(self, connection: ClientConnection) -> None:
         """It is over."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._open[connection.port] -= 1
 
     # What the loop does
 
@@ -101,13 +129,16 @@ class PassthroughWorker:
 
         def accept(_events: int) -> None:
             for _ in range(_AT_ONCE):
+                if len(self._connections) >= self._most:
+                    self._pause(listener, os.strerror(errno.EMFILE))
+                    return
                 try:
                     client, _address = listener.accept()
                 except BlockingIOError:
                     return
                 except OSError as error:
                     if error.errno in _FULL:
-                        self._pause(listener, error)
+                        self._pause(listener, str(error.strerror))
                         return
                     continue  # of a connection that is gone already (accept(2))
                 client.setblocking(False)
@@ -116,17 +147,20 @@ class PassthroughWorker:
         return accept
 
     def _join(self, client: socket.socket, port: PassthroughPort) -> None:
+        self.accepted += 1
         try:
             connection = ClientConnection(client, port, self)
         except Exception:
             log.exception("a connection is not served")
+            self.failed()
             client.close()
             return
         if not connection.closed:
             self._connections.add(connection)
+            self._open[port] += 1
 
-    def _pause(self, listener: socket.socket, error: OSError) -> None:
-        log.warning("no connection is accepted for %.1f s: %s", FULL_SECONDS, error.strerror)
+    def _pause(self, listener: socket.socket, reason: str) -> None:
+        log.warning("no connection is accepted for %.1f s: %s", FULL_SECONDS, reason)
         self.loop.unregister(listener.fileno())
         self.loop.call_later(FULL_SECONDS, lambda: self._accept_from(listener))
 

@@ -22,13 +22,14 @@ SECONDS = 10.0
 Serve = Callable[[socket.socket], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Port:
     """Requests with ``A: 1`` are claimed."""
 
     app: tuple[str, int]
     envoy: str = "/nowhere"
     whole: bool = False
+    unclaimed: bool = False
     http2: bool = True
     seen: list[bytes] = field(default_factory=list)
 

@@ -1,0 +1,45 @@
+"""Entry point of the passthrough worker: ``python3 -m meshdev.sidecar.worker FD``, started by the agent.
+
+FD is its end of a pair of unix sockets. It ends with the agent: the kernel removes the agent's nft table then, and new
+connections meet the app. Of the agent's descriptors it may inherit the table's, and keeps it open as Envoy does
+(sidecar/agent/firewall.py says what for).
+"""
+
+import gc
+import logging
+import resource
+import signal
+import socket
+import sys
+
+from meshdev.errors import ProtocolError
+from meshdev.pump.loop import Loop
+from meshdev.sidecar.worker.channel import AgentChannel
+from meshdev.sidecar.worker.worker import PassthroughWorker
+
+log = logging.getLogger("meshdev.sidecar.worker")
+
+
+def main() -> int:
+    """Serve until the agent is gone, or SIGTERM; connections that are open then are reset. Logs to stderr."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    loop = Loop()
+    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the agent decides
+    worker = PassthroughWorker(loop, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    channel = AgentChannel(socket.socket(fileno=int(sys.argv[1])), loop, worker)
+    gc.freeze()  # modules and classes stay, and need not be looked at again
+    try:
+        loop.run()
+    except ProtocolError as error:
+        log.critical("%s", error.message)
+        return error.exit_code
+    finally:
+        channel.close()
+        worker.close()
+        loop.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

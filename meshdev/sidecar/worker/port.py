@@ -1,0 +1,64 @@
+"""A port of the pod as the worker serves it: what is claimed of it now, as the agent says."""
+
+import logging
+from collections.abc import Iterable, Iterator
+
+import re2
+
+from meshdev.errors import ProtocolError
+from meshdev.intercept.match import Match
+from meshdev.intercept.spec import match_of
+from meshdev.sidecar.passthrough.decide import Decider
+from meshdev.sidecar.passthrough.http1 import RequestHead
+from meshdev.wire.passthrough import UNCLAIMED, PortClaims
+
+log = logging.getLogger(__name__)
+
+
+class ClaimedPort:
+    """Shared by all connections of the port, so that what changes is true of their next requests, too.
+
+    How a connection begins stays so: claimed as a whole, unlooked, or request by request.
+    """
+
+    __slots__ = ("_claims", "_decider", "app", "claimed", "envoy", "http2", "unclaimed", "whole")
+
+    def __init__(self, app: tuple[str, int]) -> None:
+        """*app*: where the app listens. Nothing is claimed."""
+        self.app = app
+        self.claimed = 0
+        """Requests, so far."""
+        self._apply(UNCLAIMED)
+
+    def set(self, claims: PortClaims) -> None:
+        """From now on."""
+        if claims != self._claims:
+            self._apply(claims)
+
+    def claims(self, head: RequestHead) -> bool:
+        """Whether Envoy gets this request; counted."""
+        if self._decider.decide(head) is None:
+            return False
+        self.claimed += 1
+        return True
+
+    def _apply(self, claims: PortClaims) -> None:
+        matches: list[Match | None] = [None] if claims.whole else list(_usable(claims.matches))
+        self._claims = claims
+        self._decider = Decider(matches, claims.probes)
+        self.whole = claims.whole
+        self.unclaimed = not matches
+        self.envoy = claims.envoy
+        self.http2 = claims.http2 and bool(matches)
+
+
+def _usable(texts: Iterable[str]) -> Iterator[Match | None]:
+    """The matches of *texts*, but for those of which this version cannot tell what they claim: they claim nothing."""
+    for text in texts:
+        try:
+            match = match_of(text)
+            Decider([match])
+        except (ProtocolError, re2.error) as error:
+            log.error("a match is not applied: %s", error)  # noqa: TRY400 -- the sentence says it
+        else:
+            yield match
