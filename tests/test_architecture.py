@@ -147,6 +147,31 @@ def test_a_class_name_stands_for_one_class() -> None:
     assert {name for name, count in named.items() if count > 1} == set()
 
 
+#: Words of the code's former dialect that no identifier has any more (docs/glossary.md lists those still in use).
+GONE = frozenset(
+    {
+        *("apart", "door", "doors", "ear", "ears", "heard", "hears", "knock", "lead", "leading", "leads", "met"),
+        *("story", "stranger", "strangers", "wish", "wishes"),
+    }
+)
+
+
+def _identifiers(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield name
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_words_that_are_gone_do_not_come_back(path: Path) -> None:
+    parts = {part.lower() for name in _identifiers(_tree(path)) for part in re.findall(r"[A-Z]?[a-z]+", name)}
+    assert parts & GONE == set()
+    assert not set(path.stem.split("_")) & GONE
+
+
 def test_every_folder_is_a_package() -> None:
     assert [_name(path.parent) for path in FILES if not (path.parent / "__init__.py").exists()] == []
 

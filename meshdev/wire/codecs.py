@@ -18,7 +18,7 @@ MAX_ITEMS: Final = 8192
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
-Word = TypeVar("Word", bound=str)
+Chosen = TypeVar("Chosen", bound=str)
 
 
 class InvalidValueError(ValueError):
@@ -120,16 +120,16 @@ class Parsed(Codec[T]):
         return str(value)
 
 
-class Choice(Codec[Word]):
+class Choice(Codec[Chosen]):
     """One of the *allowed* strings."""
 
-    def __init__(self, allowed: tuple[Word, ...]) -> None:
+    def __init__(self, allowed: tuple[Chosen, ...]) -> None:
         self.allowed = allowed
 
-    def load(self, value: object) -> Word:
-        for word in self.allowed:
-            if word == value:
-                return word
+    def load(self, value: object) -> Chosen:
+        for each in self.allowed:
+            if each == value:
+                return each
         raise InvalidValueError
 
 

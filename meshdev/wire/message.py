@@ -177,16 +177,16 @@ class Tagged(Codec[T]):
     def __init__(self, key: str, kinds: Mapping[str, type[T]]) -> None:
         self.key = key
         self.kinds = kinds
-        self._word = Choice(tuple(kinds))
-        self._words = {kind: word for word, kind in kinds.items()}
+        self._tag = Choice(tuple(kinds))
+        self._tags = {kind: tag for tag, kind in kinds.items()}
 
     def load(self, value: object) -> T:
         if not isinstance(value, dict):
             raise InvalidValueError(" is not an object")
-        return load(self.kinds[take(value, self.key, self._word)], value)
+        return load(self.kinds[take(value, self.key, self._tag)], value)
 
     def dump(self, value: T) -> dict[str, object]:
-        return {self.key: self._words[type(value)], **dump(value)}
+        return {self.key: self._tags[type(value)], **dump(value)}
 
 
 class Keyed(Codec[T]):

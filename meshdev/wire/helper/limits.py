@@ -24,14 +24,14 @@ MAX_RELAYS: Final = 256
 #: SCM_MAX_FD of Linux include/net/scm.h is 253; no answer of ours comes near it.
 MAX_FDS: Final = 64
 #: Characters of a text for people.
-MAX_WORDS: Final = 4096
+MAX_SENTENCE: Final = 4096
 
 ADDRESS: Final[Codec[IPAddress]] = Parsed(values.address)
 NAME: Final = Parsed(values.name)
 NAMES: Final = Many(NAME, MAX_NAMES, distinct=itself)
 ROUTES: Final[Codec[tuple[IPv4Network, ...]]] = Many(Parsed(values.route), MAX_ROUTES, distinct=itself)
 SERVERS: Final = Many(ADDRESS, MAX_UPSTREAMS, distinct=itself)
-SENTENCE: Final = Text(MAX_WORDS)
+SENTENCE: Final = Text(MAX_SENTENCE)
 SENTENCES: Final = Many(SENTENCE, MAX_PROBLEMS)
 
 Integration = Literal["resolved", "redirect", "file"]

@@ -7,7 +7,16 @@ from typing import Final
 from meshdev.errors import LaptopError, MeshdevError, by_code
 from meshdev.wire.codecs import Choice, Integer, Nullable, Text
 from meshdev.wire.helper.answers import Result
-from meshdev.wire.helper.limits import INTEGRATIONS, MAX_FDS, MAX_WORDS, NAMES, SENTENCE, SERVERS, VERSION, Integration
+from meshdev.wire.helper.limits import (
+    INTEGRATIONS,
+    MAX_FDS,
+    MAX_SENTENCE,
+    NAMES,
+    SENTENCE,
+    SERVERS,
+    VERSION,
+    Integration,
+)
 from meshdev.wire.helper.requests import REQUESTS, Request
 from meshdev.wire.jsonlines import encode
 from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
@@ -42,7 +51,7 @@ class HelperFailure:
     @classmethod
     def of(cls, error: MeshdevError) -> "HelperFailure":
         """Convert *error*, cut to the limits of a line."""
-        return cls(error.code, error.message[:MAX_WORDS], error.hint[:MAX_WORDS] if error.hint else None)
+        return cls(error.code, error.message[:MAX_SENTENCE], error.hint[:MAX_SENTENCE] if error.hint else None)
 
     def as_error(self) -> MeshdevError:
         """The error class of that code, or LaptopError for one that this build does not know."""
