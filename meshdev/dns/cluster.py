@@ -5,7 +5,7 @@ import secrets
 import socket
 from typing import Final
 
-from meshdev.dns.sockets import read_message, write_message
+from meshdev.dns.sockets import ask
 from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, with_id
 
 DNS_PORT: Final = 53
@@ -76,13 +76,9 @@ class ClusterNameserver:
         async with asyncio.timeout(_STREAM_SECONDS):
             reader, writer = await asyncio.open_connection(*self._server)
             try:
-                await write_message(writer, request)
-                answer = await read_message(reader)
+                return await ask(reader, writer, query, request)
             finally:
                 writer.close()
-        if not (answers(answer, query) and answer[:2] == request[:2]):
-            raise ConnectionError("the cluster's nameserver sent an answer to another query")
-        return answer
 
 
 async def _matching_datagram(sock: socket.socket, query: Query, request: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Final
 
 import dns.rcode
 
-from meshdev.dns.sockets import prepare, read_message, write_message
+from meshdev.dns.sockets import ask, prepare, read_message, write_message
 from meshdev.errors import MeshdevError
 from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, rcode, with_id
 
@@ -170,11 +170,7 @@ class FormerResolver:
     async def _by_stream(self, query: Query, server: Server) -> bytes:
         request = with_id(query.wire, secrets.randbelow(1 << 16))
         async with self._stream(server) as (reader, writer):
-            await write_message(writer, request)
-            answer = await read_message(reader)
-        if not (answers(answer, query) and answer[:2] == request[:2]):
-            raise ConnectionError("the server sent an answer to another query")
-        return answer
+            return await ask(reader, writer, query, request)
 
     @asynccontextmanager
     async def _stream(self, server: Server) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:

@@ -4,6 +4,8 @@ import asyncio
 import socket
 from typing import Final
 
+from meshdev.wire.dns import Query, answers, message_id
+
 #: How long a peer may leave sent bytes unread before its connection is closed.
 _DRAIN_SECONDS: Final = 10.0
 
@@ -16,6 +18,15 @@ def prepare(sock: socket.socket) -> None:
     """Prepare a UDP socket for the event loop."""
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, query: Query, request: bytes) -> bytes:
+    """Send *request*, which is *query* under another id; its answer. Raises OSError or EOFError without one."""
+    await write_message(writer, request)
+    answer = await read_message(reader)
+    if not (answers(answer, query) and message_id(answer) == message_id(request)):
+        raise ConnectionError("the nameserver sent an answer to another query")
+    return answer
 
 
 async def read_message(reader: asyncio.StreamReader) -> bytes:

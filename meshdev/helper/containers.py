@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.errors import DnsError, LaptopError
+from meshdev.errors import LaptopError
 from meshdev.helper.bridges import Bridge, find_bridges, forwards
 from meshdev.helper.device import Device
-from meshdev.helper.dns import ListenerPair
+from meshdev.helper.dns import ListenerPair, listener_at
 from meshdev.helper.firewall import ContainerDns, LaptopFirewall
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.netlink import messages
@@ -42,13 +42,7 @@ class Containers:
         """A listener at any port of the session's *address*; none where nothing can be redirected to it."""
         if self._firewall is None:
             return []
-        if self._listener is not None and self._listener.at.address != address:
-            self.close()
-        if self._listener is None:
-            try:
-                self._listener = ListenerPair(address, 0, machine_only=False)
-            except OSError as error:
-                raise DnsError(f"no listener on {address}: {error.strerror}") from error
+        self._listener = listener_at(address, 0, self._listener, machine_only=False)
         return [self._listener]
 
     @property

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 from typing import Protocol
 
+from meshdev.errors import DnsError
 from meshdev.helper.journal import RESOLV_CONF
 from meshdev.helper.sockets import close_all, listeners
 from meshdev.wire.helper.answers import ListenerAddress
@@ -61,6 +62,20 @@ class ListenerPair:
     def close(self) -> None:
         """Close both."""
         close_all(self._sockets)
+
+
+def listener_at(
+    address: IPAddress, port: int, former: ListenerPair | None, *, machine_only: bool = True
+) -> ListenerPair:
+    """*former*, or a new listener in its place where that has another address. Raises DnsError."""
+    if former is not None and former.at.address == address:
+        return former
+    if former is not None:
+        former.close()
+    try:
+        return ListenerPair(address, port, machine_only=machine_only)
+    except OSError as error:
+        raise DnsError(f"no listener on {address}{f' port {port}' if port else ''}: {error.strerror}") from error
 
 
 class Watched:

@@ -15,7 +15,7 @@ from typing import Final
 
 from meshdev.errors import DnsError
 from meshdev.helper.bus import BUS, SystemBus
-from meshdev.helper.dns import ListenerPair, Watched
+from meshdev.helper.dns import ListenerPair, Watched, listener_at
 from meshdev.helper.in_place import replace_content
 from meshdev.helper.sockets import DNS_PORT
 from meshdev.host.dns import STUBS, claimed_domains, routing_domains, search_first
@@ -54,14 +54,7 @@ class ResolvedDns:
     def listen(self) -> list[ListenerPair]:
         """Port 53 of the session's address; another address, another listener."""
         _, address = self._link()
-        if self._listener is not None and self._listener.at.address != address:
-            self._listener.close()
-            self._listener = None
-        if self._listener is None:
-            try:
-                self._listener = ListenerPair(address, DNS_PORT)
-            except OSError as error:
-                raise DnsError(f"no listener on {address} port 53: {error.strerror}") from error
+        self._listener = listener_at(address, DNS_PORT, self._listener)
         return [self._listener]
 
     def activate(self, search: tuple[str, ...], domains: tuple[str, ...]) -> None:

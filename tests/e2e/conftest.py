@@ -232,6 +232,15 @@ def laptop() -> Iterator[Laptop]:
 
 
 @pytest.fixture
+def dev() -> Iterator[Laptop]:
+    """The developer on laptop 1, disconnected before and after."""
+    laptop = Laptop(1, "dev")
+    laptop.clean()
+    yield laptop
+    laptop.clean()
+
+
+@pytest.fixture
 def laptop2() -> Iterator[Laptop]:
     """Laptop 2 (systemd-resolved), disconnected before and after."""
     yield from _disconnected(Laptop(2))

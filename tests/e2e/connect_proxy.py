@@ -11,7 +11,8 @@ from typing import Final
 _PIECE: Final = 65536
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy all bytes, then close."""
     with contextlib.suppress(OSError):
         while data := await reader.read(_PIECE):
             writer.write(data)
@@ -33,7 +34,7 @@ async def main(name: str, address: str) -> None:
             return
         there, back = await asyncio.open_connection(address, int(port))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -12,15 +12,9 @@ import ssl
 import sys
 from typing import Final
 
+from tests.e2e.connect_proxy import pass_on
+
 _PIECE: Final = 65536
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(_PIECE):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 async def main(what: str, how: str, server: str, certificate: str) -> None:
@@ -52,7 +46,7 @@ async def main(what: str, how: str, server: str, certificate: str) -> None:
                 back.close()
                 writer.close()
                 return
-            await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+            await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     print(listener.sockets[0].getsockname()[1], flush=True)

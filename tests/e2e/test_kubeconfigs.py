@@ -3,7 +3,6 @@
 import base64
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,15 +30,6 @@ def folder(tmp_path: Path) -> Path:
     account = machine.account()
     shutil.chown(tmp_path, account.pw_uid, account.pw_gid)
     return tmp_path
-
-
-@pytest.fixture
-def dev() -> Iterator[Laptop]:
-    """The developer on laptop 1, disconnected before and after."""
-    laptop = Laptop(1, "dev")
-    laptop.clean()
-    yield laptop
-    laptop.clean()
 
 
 @pytest.fixture

@@ -20,15 +20,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster]
 TEAM: Final = "team-1"
 
 
-@pytest.fixture
-def dev() -> Iterator[Laptop]:
-    """The developer on laptop 1, disconnected before and after."""
-    laptop = Laptop(1, "dev")
-    laptop.clean()
-    yield laptop
-    laptop.clean()
-
-
 def parent(pid: int) -> int:
     """The process that made it: of the helper, the keeper that undoes everything should the helper be killed."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -12,7 +12,7 @@ from meshdev.wire.frames import OPTIONAL, PACKET, PING, FrameDecoder, frame
 from meshdev.wire.framing import Framing
 from meshdev.wire.spdy import SpdyFraming
 from meshdev.wire.websocket import WebSocketFraming
-from tests.loops import Clock, one_round, until
+from tests.loops import one_round, until
 from tests.pump.ends import End, drain, make_end, numbers, packet, put, take
 
 MASK = bytes.fromhex("a1b2c3d4")
@@ -92,13 +92,6 @@ class WebSocketServer:
 
     def ping(self) -> bytes:
         return bytes([0x82, len(SPDY_PING)]) + SPDY_PING
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop(Clock())
-    yield loop
-    loop.close()
 
 
 def websocket() -> Framing:

@@ -16,17 +16,10 @@ from meshdev.pump.pump import BATCH_BYTES, MAX_WAITING_CONTROL
 from meshdev.pump.transport import TlsTransport
 from meshdev.wire import frames
 from meshdev.wire.frames import CLOSE, OPTIONAL, PACKET, PING, frame
-from tests.loops import Clock, one_round, until
+from tests.loops import one_round, until
 from tests.pump.ends import End, make_end, numbers, packet, put, take
 
 SMALL = 16 * 1024
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop(Clock())
-    yield loop
-    loop.close()
 
 
 @pytest.fixture
