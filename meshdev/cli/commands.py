@@ -88,13 +88,13 @@ def run(words: list[str], call: Callable[[list[str]], object] | None = None) -> 
         error = _as_ours(caught)
         if type(error) is MeshdevError and "--debug" in words:
             traceback.print_exception(caught)
-        return _tell(error, words)
+        return _report(error, words)
     if code == Cancelled.exit_code:  # what typer turns KeyboardInterrupt into since 0.26
-        return _tell(Cancelled("interrupted"), words)
+        return _report(Cancelled("interrupted"), words)
     return code if isinstance(code, int) else 0
 
 
-def _tell(error: MeshdevError, words: list[str]) -> int:
+def _report(error: MeshdevError, words: list[str]) -> int:
     try:
         render.print_error(error, as_json=wants_json(words))
     except BrokenPipeError:

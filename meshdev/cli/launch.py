@@ -93,10 +93,10 @@ class Attempt:
         """Why there is no helper: its own error, which is JSON, or sudo's message."""
         with contextlib.suppress(ProtocolError):
             return _own_error(self._log(), self.process.returncode)
-        said = self.output().removeprefix("sudo: ")
+        output = self.output().removeprefix("sudo: ")
         if is_root():
-            return SudoError(f"the helper did not start: {said or 'it printed nothing'}", hint=f"its log: {self.log}")
-        return SudoError(f"the helper did not get root: {said or 'sudo refused'}", hint=_NO_ROOT)
+            return SudoError(f"the helper did not start: {output or 'it printed nothing'}", hint=f"its log: {self.log}")
+        return SudoError(f"the helper did not get root: {output or 'sudo refused'}", hint=_NO_ROOT)
 
     def _log(self) -> bytes:
         with self.log.open("rb") as log:
@@ -207,15 +207,15 @@ def run_as_root(command: list[str]) -> str:
         return ran.stdout
     with contextlib.suppress(ProtocolError):
         raise _own_error(ran.stderr.encode(), ran.returncode)
-    said = " ".join(ran.stderr.split())
-    if said.startswith("sudo:"):
-        raise SudoError(f"the helper did not get root: {said.removeprefix('sudo: ')}", hint=_NO_ROOT)
-    raise LaptopError(f"the helper failed: {said or f'exit code {ran.returncode}'}")
+    output = " ".join(ran.stderr.split())
+    if output.startswith("sudo:"):
+        raise SudoError(f"the helper did not get root: {output.removeprefix('sudo: ')}", hint=_NO_ROOT)
+    raise LaptopError(f"the helper failed: {output or f'exit code {ran.returncode}'}")
 
 
-def _own_error(said: bytes, code: int) -> MeshdevError:
+def _own_error(output: bytes, code: int) -> MeshdevError:
     """The error in the helper's last line. Raises ProtocolError where that is none of its own."""
-    return parse_failure(said.strip().rpartition(b"\n")[2], code).as_error()
+    return parse_failure(output.strip().rpartition(b"\n")[2], code).as_error()
 
 
 def _no_sudo(error: OSError) -> SudoError:

@@ -56,8 +56,8 @@ class Ports:
 
     def by_default(self, mode: Mode) -> tuple[TargetPort, ...]:
         """Those of the Service that is the target, else all; UDP where the mode carries it."""
-        led = {(each.target, each.transport) for each in self.service}
-        chosen = (port for port in self.known if not led or (port.number, port.transport) in led)
+        targets = {(each.target, each.transport) for each in self.service}
+        chosen = (port for port in self.known if not targets or (port.number, port.transport) in targets)
         return tuple(port for port in chosen if mode.carries_udp or port.transport == "tcp")
 
 
@@ -65,7 +65,7 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
     """The ports of a pod spec, and of the *services* that select it; *asked* is the name of the target's own."""
     names: dict[tuple[int, Transport], set[str]] = {}
     declared_http: dict[tuple[int, Transport], list[bool | None]] = {}
-    led: list[ServicePort] = []
+    service_ports: list[ServicePort] = []
     dead: list[tuple[int, str, str]] = []
     known_ports = tuple(declared(pod))
     for service in services:
@@ -79,7 +79,7 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
             names.setdefault(target, set()).add(name)
             declared_http.setdefault(target, []).append(_is_http(port.get("appProtocol"), name))
             if service["metadata"]["name"] == asked:
-                led.append(ServicePort(port["port"], name, *target))
+                service_ports.append(ServicePort(port["port"], name, *target))
     for number, transport, name in known_ports:
         names.setdefault((number, transport), set()).add(name)
         declared_http.setdefault((number, transport), []).append(_is_http(None, name))
@@ -87,7 +87,7 @@ def ports_of(pod: Object, services: Iterable[Object], asked: str | None = None) 
         TargetPort(number, _protocol(transport, declared_http[number, transport]), frozenset(filter(None, found)))
         for (number, transport), found in sorted(names.items())
     )
-    return Ports(known, tuple(led), tuple(dead))
+    return Ports(known, tuple(service_ports), tuple(dead))
 
 
 def resolve_ports(requests: Sequence[PortRequest], ports: Ports, mode: Mode, what: str) -> tuple[Port, ...]:
@@ -127,13 +127,13 @@ def _remote(
     remote = request.remote
     if remote is None:
         return _for_local(request, ports, wanted, mode, what)
-    led = [each for each in ports.service if remote in {each.port, each.name} and wanted in {None, each.transport}]
+    matching = [each for each in ports.service if remote in {each.port, each.name} and wanted in {None, each.transport}]
     named = [port for port in ports.known if remote in {port.number, *port.names} and wanted in {None, port.transport}]
-    if not led and len({port.number for port in named}) > 1:
+    if not matching and len({port.number for port in named}) > 1:
         raise InterceptError(
             f"--port {request}: {what} has more than one port named {remote}: {_listed(named)}", hint="give its number"
         )
-    found = [(each.target, each.transport) for each in led] or [(each.number, each.transport) for each in named]
+    found = [(each.target, each.transport) for each in matching] or [(each.number, each.transport) for each in named]
     if not found:
         _refuse_dead(request, remote, ports, what)
     if found:
@@ -153,9 +153,9 @@ def _for_local(
     """LOCAL alone: the target's port of that number, a Service's own first; else the only port there is."""
     by_default = ports.by_default(PROXY if wanted == "udp" else mode)
     possible: set[Transport] = {wanted} if wanted else {"tcp", "udp"} if mode.carries_udp else {"tcp"}
-    led = [(each.target, each.transport) for each in ports.service if each.port == request.local]
+    targets = [(each.target, each.transport) for each in ports.service if each.port == request.local]
     same = [(each.number, each.transport) for each in ports.known if each.number == request.local]
-    for number, transport in led + same:
+    for number, transport in targets + same:
         if transport in possible:
             return number, transport
     _refuse_dead(request, request.local, ports, what)

@@ -61,7 +61,7 @@ class Names:
         self._pool = pool
         self._zone = Zone.of(domain_of(welcome.search), api.namespace)
         self._known = KnownNames(api, self._zone, (welcome.namespace, *EVERYWHERE), lambda: laptop.search)
-        self._told: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        self._applied: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._zones: tuple[str, ...] = ()
         self._zones_of: tuple[IPv4Network, ...] | None = None
         self._zones_until = 0.0
@@ -111,7 +111,7 @@ class Names:
         while True:
             await asyncio.sleep(DOMAINS_SECONDS)
             self._known.look()
-            if self._told != self._asked_here():
+            if self._applied != self._asked_here():
                 await self._redirect_again()
 
     async def _redirect_again(self) -> None:
@@ -121,7 +121,7 @@ class Names:
             log.warning("%s; the helper tries again with the next beat", error.message)
 
     async def _redirect(self) -> None:
-        search, domains = self._told = self._asked_here()
+        search, domains = self._applied = self._asked_here()
         note = (await self._laptop.helper.set_dns(search, domains)).note
         if note and note != self._cached:
             log.warning("%s", note)

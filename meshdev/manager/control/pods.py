@@ -296,8 +296,8 @@ class Pod:
         if each.claim.spec.mode.takes_bytes:
             # Connections and senders of datagrams are those of who claims all of a port.
             counts = sum((flow for port, flow in state.flows if port in ports), counts)
-        way = _return_path(each.claim, self._return_paths)
-        common = (InterceptCounts.of(counts, older), len(each.claim.up), way)
+        return_path = _return_path(each.claim, self._return_paths)
+        common = (InterceptCounts.of(counts, older), len(each.claim.up), return_path)
         held_back = {port: why for port, why in state.held_back if port in ports}
         pending = tuple(str(port) for port, why in sorted(held_back.items()) if why == "no-listener")
         if each.alias in self._refused:
@@ -331,5 +331,5 @@ def _gone(report: Report) -> Report:
 
 def _return_path(claim: LiveClaim, found: Mapping[int, ReturnPath]) -> ReturnPath:
     """The worst of them."""
-    ways: set[ReturnPath] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
-    return next((way for way in _WORST_FIRST if way in ways), "untried")
+    results: set[ReturnPath] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
+    return next((each for each in _WORST_FIRST if each in results), "untried")
