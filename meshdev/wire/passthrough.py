@@ -20,7 +20,7 @@ from ipaddress import IPv4Address
 from typing import Final, Self
 
 from meshdev.wire import jsonlines
-from meshdev.wire.agent import MAX_CLAIMED_PORTS, MAX_INTERCEPTS, PROBES, PodPort, Probe, pod_port
+from meshdev.wire.agent import MAX_INTERCEPTS, MAX_PORTS, PROBES, PodPort, Probe, pod_port
 from meshdev.wire.codecs import FLAG, Many, Pairs, Parsed, Text
 from meshdev.wire.counts import COUNT
 from meshdev.wire.message import Keyed, decode, field, message, nested
@@ -92,7 +92,7 @@ UNCLAIMED: Final = PortClaims()
 class SetClaims:
     """What is claimed of all ports, now."""
 
-    ports: tuple[tuple[PodPort, PortClaims], ...] = field(Pairs(_tcp_port, nested(PortClaims), MAX_CLAIMED_PORTS))
+    ports: tuple[tuple[PodPort, PortClaims], ...] = field(Pairs(_tcp_port, nested(PortClaims), MAX_PORTS))
 
 
 @message(strict=True)

@@ -10,15 +10,15 @@ import io
 import json
 import logging
 import os
-import resource
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from meshdev import capabilities
 from meshdev.errors import ClusterError
+from meshdev.sidecar.agent.child import LONGEST_LINE, TIED, environment, first_to_die, lines
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
@@ -32,7 +32,6 @@ BINARY: Final = "envoy"
 _MOST_WORKERS: Final = 2
 _ASK_SECONDS: Final = 5.0
 _END_SECONDS: Final = 2.0
-_LONGEST_LINE: Final = 1 << 16
 
 
 class Envoy:
@@ -73,22 +72,22 @@ class Envoy:
         config = _in_memory(json.dumps(bootstrap(start)))
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
         try:
-            # It is killed with us even where the pod's containers share one space of processes.
             self._process = await asyncio.create_subprocess_exec(
-                *("setpriv", "--pdeathsig", "KILL", "--"),
+                *TIED,
                 # Parses what strangers send and needs nothing of what the rules need.
                 # Of /dev Envoy reads no other path (InstanceImplPosix::illegalPath).
                 *capabilities.without(command(self._binary, f"/dev/fd/{config}", workers)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env={"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")},
+                env=environment(),
                 pass_fds=(*self._hold, config),
             )
         except OSError as error:
             raise ClusterError(f"Envoy cannot be started: {error}") from error
         finally:
             os.close(config)
+        first_to_die(self._process.pid)
         started()
         reading = asyncio.gather(self._read_access_log(self._process.stdout), self._read_log(self._process.stderr))
         try:
@@ -153,27 +152,14 @@ class Envoy:
 
     async def _read_access_log(self, stream: asyncio.StreamReader | None) -> None:
         """Its stdout: a line is a connection without requests on a port where some were looked for."""
-        async for _ in _lines(stream):
+        async for _ in lines(stream):
             self._raw()
 
     async def _read_log(self, stream: asyncio.StreamReader | None) -> None:
         """Its stderr: what it cannot use it writes down whole, the token with it."""
-        async for line in _lines(stream):
+        async for line in lines(stream):
             text = line.decode("utf-8", "replace").replace(self._settings.token, "(token)")
-            log.warning("envoy: %s", for_people(text, _LONGEST_LINE))
-
-
-async def _lines(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
-    """All but those that are too long. The stream is always read: Envoy stands still where it is not."""
-    rest, whole = b"", True
-    while stream is not None and (piece := await stream.read(_LONGEST_LINE)):
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if whole:
-                yield line
-            whole = True
-        if len(rest) > _LONGEST_LINE:
-            rest, whole = b"", False
+            log.warning("envoy: %s", for_people(text, LONGEST_LINE))
 
 
 def _in_memory(text: str) -> int:
@@ -198,16 +184,6 @@ def private_folder(preferred: Sequence[Path] = (Path("/tmp"), Path("/dev"))) -> 
         except OSError as error:
             trouble = f"{parent}: {error.strerror}"
     raise ClusterError(f"the sidecar finds no place for its files: {trouble}")
-
-
-def raise_limits() -> None:
-    """As many descriptors as the kernel lets us have; first to die when the pod's memory is used up."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    except OSError as error:
-        log.warning("oom_score_adj stays as it is: %s", error)
 
 
 class _Received:

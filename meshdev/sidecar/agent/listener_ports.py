@@ -1,4 +1,4 @@
-"""Free ports for Envoy's listeners, each for as long as the agent runs."""
+"""Free ports for listeners, each for as long as the agent runs."""
 
 import socket
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,8 @@ from meshdev.wire.agent import PodPort
 
 #: Below what outgoing connections use (32768 and up), above what services usually listen on.
 RANGE: Final = range(15800, 16200)
+#: Clients that wait to be accepted: those of a worker that is started again, too. The kernel caps it (somaxconn).
+BACKLOG: Final = 4096
 
 
 class ListenerPorts:
@@ -29,7 +31,29 @@ class ListenerPorts:
         for number in RANGE:
             if number not in taken and _can_bind(number, port):
                 return number
-        raise ClusterError(f"no port from {RANGE.start} to {RANGE.stop - 1} is free in this pod")
+        raise _none_is_free()
+
+
+def listener() -> socket.socket:
+    """Listen on the first port that is free, whatever the address: the redirect keeps the one that a client asked for.
+
+    The caller owns it. Raises ClusterError when none is free.
+    """
+    for number in RANGE:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("0.0.0.0", number))  # noqa: S104 -- the agent's rules let redirected connections in only
+            sock.listen(BACKLOG)
+        except OSError:
+            sock.close()
+        else:
+            return sock
+    raise _none_is_free()
+
+
+def _none_is_free() -> ClusterError:
+    return ClusterError(f"no port from {RANGE.start} to {RANGE.stop - 1} is free in this pod")
 
 
 def _can_bind(number: int, port: PodPort) -> bool:

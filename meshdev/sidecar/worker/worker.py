@@ -24,7 +24,7 @@ _FULL: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 HEAD_SECONDS: Final = 2.0
 #: Descriptors that a connection may need: the client's, the app's and Envoy's.
 _OF_ONE: Final = 3
-#: Those of the process itself: listeners of all ports (``wire.agent.MAX_CLAIMED_PORTS``), and a few more.
+#: Those of the process itself: listeners of as many ports as can be claimed (``wire.agent``), and a few more.
 _OWN_DESCRIPTORS: Final = 300
 #: Bytes that all connections hold back together: with more of them, the one that has the newest passes unlooked.
 MAX_HELD: Final = 32 << 20

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshdev.errors import ClusterError
+from meshdev.sidecar.agent.child import first_to_die, raise_limits
 from meshdev.sidecar.agent.envoy import Envoy, body_of, private_folder
 from meshdev.sidecar.agent.settings import Settings
 
@@ -89,3 +90,21 @@ def test_answers_of_the_admin_socket(answer: bytes) -> None:
 def test_answers_that_are_none(answer: bytes, error: str) -> None:
     with pytest.raises(ClusterError, match=error):
         body_of(answer, "/stats")
+
+
+def oom_score_adj() -> str:
+    return Path("/proc/self/oom_score_adj").read_text()
+
+
+async def test_it_is_the_first_to_die_and_the_agent_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = oom_score_adj()
+    raise_limits()
+    wait = "until [ $(cat /proc/$$/oom_score_adj) = 1000 ]; do sleep 0.01; done; echo first >&2"
+    assert await heard(tmp_path, wait) == 0
+    assert "envoy: first" in caplog.text
+    assert oom_score_adj() == own
+
+
+def test_who_cannot_be_the_first_to_die_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    first_to_die(1 << 22)  # no process has this number: proc_sys_kernel(5), pid_max
+    assert "oom_score_adj of process 4194304 stays as it is" in caplog.text

@@ -1,0 +1,160 @@
+"""The passthrough worker's process: started, told what is claimed, started again; and its listeners, which stay."""
+
+import asyncio
+import logging
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import Final
+
+from meshdev import capabilities
+from meshdev.sidecar.agent.child import LONGEST_LINE, TIED, environment, lines
+from meshdev.sidecar.agent.listener_ports import listener
+from meshdev.sidecar.agent.worker_channel import WorkerChannel
+from meshdev.wire.agent import PodPort
+from meshdev.wire.objects import for_people
+from meshdev.wire.passthrough import AddListener, AppAddress, PassthroughCounts, PortClaims, SetClaims
+
+log = logging.getLogger(__name__)
+
+#: Its descriptor of the channel follows.
+COMMAND: Final = (sys.executable, "-m", "meshdev.sidecar.worker")
+RESTART_SECONDS: Final = 0.1
+_LONGEST_RESTART_SECONDS: Final = 5.0
+#: One that has closed its socket ends within this time, or is killed.
+_END_SECONDS: Final = 1.0
+
+
+class Passthrough:
+    """One worker at a time. Clients that come while there is none wait in the listeners' queues.
+
+    A worker's connections end with it. A new one is told everything anew.
+    """
+
+    def __init__(self, address: IPv4Address, hold: tuple[int, ...] = (), command: Sequence[str] = COMMAND) -> None:
+        """*address* is the pod's, where the app listens. *hold*: descriptors that workers inherit, only to keep them
+        open as long as they run (``firewall.PodFirewall.hold``)."""
+        self._app = AppAddress(address)
+        self._hold = hold
+        self._command = command
+        self._claims = SetClaims(())
+        self._listeners: dict[PodPort, socket.socket] = {}
+        self._channel: WorkerChannel | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._counts = self._earlier = PassthroughCounts()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker, while there is one."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    @property
+    def counts(self) -> PassthroughCounts:
+        """Of all workers so far, as they were up to a second ago; those that one did not report any more are lost."""
+        return self._counts.following(self._earlier)
+
+    @property
+    def open(self) -> int:
+        """Connections that are not over, as far as the worker has reported; 0 while there is none."""
+        return self._counts.all_open
+
+    def listener_ports(self, ports: Iterable[PodPort]) -> Mapping[PodPort, int]:
+        """Where connections to these ports are accepted, and to all earlier ones; those of UDP are left out.
+
+        Raises ClusterError when no port is free.
+        """
+        for port in ports:
+            if port.transport == "tcp" and port not in self._listeners:
+                self._listeners[port] = listener()
+                self._hand_over(port)
+        return {port: sock.getsockname()[1] for port, sock in self._listeners.items()}
+
+    def set_ports(self, claims: Mapping[PodPort, PortClaims]) -> None:
+        """From now on this is claimed, and nothing on other ports. Raises ProtocolError where it is too much."""
+        wanted = SetClaims(tuple(sorted(claims.items(), key=lambda item: item[0])))
+        if wanted != self._claims:
+            if self._channel is not None:
+                self._channel.send(wanted)
+            self._claims = wanted
+
+    async def run(self) -> None:
+        """Keep a worker until this is cancelled; it has ended then, and its connections are reset."""
+        pause = RESTART_SECONDS
+        while True:
+            started = time.monotonic()
+            try:
+                await self._run_worker()
+            except OSError as error:
+                log.error("the passthrough worker cannot be started: %s", error)  # noqa: TRY400 -- the sentence says it
+            if time.monotonic() - started > 2 * _LONGEST_RESTART_SECONDS:
+                pause = RESTART_SECONDS
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
+
+    def close(self) -> None:
+        """Close the listeners: clients that wait are reset. To be called once :meth:`run` has ended."""
+        while self._listeners:
+            self._listeners.popitem()[1].close()
+
+    async def _run_worker(self) -> None:
+        ours, its = socket.socketpair()
+        with ours:
+            with its:
+                process = await self._start(its.fileno())
+            logging_all = asyncio.ensure_future(_log(process.stderr))
+            try:
+                reason = await self._converse(ours)
+            finally:
+                ours.close()  # it ends by itself, and resets its connections; the kernel would say that they ended well
+                await _ended(process)
+                await logging_all
+                self._earlier, self._counts = self.counts, PassthroughCounts()
+        log.error("the passthrough worker ended with %s: %s", process.returncode, reason)
+
+    async def _start(self, channel: int) -> asyncio.subprocess.Process:
+        self._process = await asyncio.create_subprocess_exec(
+            *TIED,
+            # Parses what strangers send and needs nothing of what the rules need.
+            *capabilities.without((*self._command, str(channel))),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment("PYTHONPATH"),
+            pass_fds=(*self._hold, channel),
+        )
+        return self._process
+
+    async def _converse(self, ours: socket.socket) -> str:
+        self._channel = WorkerChannel(ours, self._on_counts)
+        try:
+            self._channel.send(self._app)
+            self._channel.send(self._claims)
+            for port in self._listeners:
+                self._hand_over(port)
+            return await self._channel.converse()
+        finally:
+            self._channel = None
+
+    def _hand_over(self, port: PodPort) -> None:
+        if self._channel is not None:
+            self._channel.send(AddListener(port), self._listeners[port].fileno())
+
+    def _on_counts(self, counts: PassthroughCounts) -> None:
+        self._counts = counts
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def _log(stream: asyncio.StreamReader | None) -> None:
+    async for line in lines(stream):
+        log.warning("passthrough worker: %s", for_people(line.decode("utf-8", "replace"), LONGEST_LINE))

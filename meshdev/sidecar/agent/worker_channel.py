@@ -1,0 +1,92 @@
+"""The agent's side of the conversation with its passthrough worker (:mod:`meshdev.wire.passthrough`)."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from meshdev.errors import ProtocolError
+from meshdev.wire.jsonlines import LineSplitter
+from meshdev.wire.passthrough import MAX_LINE, AskCounts, PassthroughCounts, ToWorker, decode_from_worker, encode
+
+#: Between two questions for counts.
+ASK_SECONDS: Final = 1.0
+#: Questions without an answer after which a worker is hung: 10 s. They are counted, and not the time that has passed,
+#: since a pod may be frozen as a whole.
+HUNG_QUESTIONS: Final = 10
+_READ_BYTES: Final = 64 << 10
+
+
+class WorkerChannel:
+    """One worker's. *on_counts* gets each answer."""
+
+    def __init__(self, sock: socket.socket, on_counts: Callable[[PassthroughCounts], None]) -> None:
+        """*sock* stays its owner's."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._on_counts = on_counts
+        self._to_send: asyncio.Queue[tuple[bytes, Sequence[int]]] = asyncio.Queue()
+        self._asked = self._answered = 0
+
+    def send(self, message: ToWorker, *descriptors: int) -> None:
+        """Send it, in order. *descriptors* have to stay open. Raises ProtocolError where it is too long."""
+        self._to_send.put_nowait((encode(message), descriptors))
+
+    async def converse(self) -> str:
+        """Until the worker ends, says what no worker says, or says nothing. Returns why."""
+        tasks = [asyncio.ensure_future(part) for part in (self._send_all(), self._receive(), self._ask())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        return next(iter(done)).result()
+
+    async def _send_all(self) -> str:
+        while True:
+            data, descriptors = await self._to_send.get()
+            try:
+                await self._send(data, descriptors)
+            except (BrokenPipeError, ConnectionResetError):
+                return "it has closed its socket"
+
+    async def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
+        while descriptors:
+            try:
+                data = data[socket.send_fds(self._sock, [data], descriptors) :]
+                break
+            except BlockingIOError:
+                await self._writable()
+        await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        writable = asyncio.Event()
+        loop.add_writer(self._sock.fileno(), writable.set)
+        try:
+            await writable.wait()
+        finally:
+            loop.remove_writer(self._sock.fileno())
+
+    async def _receive(self) -> str:
+        splitter = LineSplitter(MAX_LINE)
+        loop = asyncio.get_running_loop()
+        try:
+            while data := await loop.sock_recv(self._sock, _READ_BYTES):
+                for line in splitter.feed(data):
+                    counts = decode_from_worker(line)
+                    self._answered = counts.answers
+                    self._on_counts(counts)
+        except ProtocolError as error:
+            return error.message
+        except ConnectionResetError:  # it had not read all that was sent to it
+            pass
+        return "it has closed its socket"
+
+    async def _ask(self) -> str:
+        while self._asked - self._answered < HUNG_QUESTIONS:
+            self._asked += 1
+            self.send(AskCounts(self._asked))
+            await asyncio.sleep(ASK_SECONDS)
+        return f"it has not answered for {HUNG_QUESTIONS * ASK_SECONDS:.0f} s"
