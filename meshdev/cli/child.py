@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -48,15 +48,20 @@ class Child:
                 self._process.send_signal(number)
 
 
+@contextlib.contextmanager
+def terminal() -> Iterator[int]:
+    """A descriptor of the controlling terminal. Raises OSError where there is none."""
+    descriptor = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _in_foreground() -> bool:
     """Whether the keys of a terminal reach this process group."""
     try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+        with terminal() as descriptor:
+            return os.tcgetpgrp(descriptor) == os.getpgrp()
     except OSError:
         return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)

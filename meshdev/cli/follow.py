@@ -1,18 +1,18 @@
 """Follow a connect to its end: the session's events, sudo's password, signals and deadlines in one loop."""
 
 import contextlib
-import os
 import selectors
 import signal
 import socket
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 
 from meshdev.cli import api
+from meshdev.cli.child import terminal
 from meshdev.cli.launch import Processes, has_terminal
 from meshdev.cli.render import ProgressView
 from meshdev.cli.signals import ENDING, Signals
@@ -241,20 +241,11 @@ class Follower:
         return MeshdevError("the session ended before it was connected", hint=f"its log: {self._paths.log}")
 
     def _remember_terminal(self) -> None:
-        with contextlib.suppress(OSError, termios.error), _terminal() as terminal:
-            self._terminal = termios.tcgetattr(terminal)
+        with contextlib.suppress(OSError, termios.error), terminal() as descriptor:
+            self._terminal = termios.tcgetattr(descriptor)
 
     def _restore_terminal(self) -> None:
         """sudo switches the echo off; where it was killed, nobody else would switch it on."""
         if self._terminal is not None and self._root is _Root.ASKING:
-            with contextlib.suppress(OSError, termios.error), _terminal() as terminal:
-                termios.tcsetattr(terminal, termios.TCSADRAIN, self._terminal)
-
-
-@contextlib.contextmanager
-def _terminal() -> Iterator[int]:
-    descriptor = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            with contextlib.suppress(OSError, termios.error), terminal() as descriptor:
+                termios.tcsetattr(descriptor, termios.TCSADRAIN, self._terminal)

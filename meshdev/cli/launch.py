@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from meshdev.cli.child import terminal
 from meshdev.cli.options import anchored
 from meshdev.errors import LaptopError, MeshdevError, ProtocolError, SudoError
 from meshdev.helper.trust import callers, check_installation
@@ -66,10 +67,10 @@ def as_root(command: list[str], *, ask: bool) -> list[str]:
 def has_terminal() -> bool:
     """Whether sudo could ask: it opens /dev/tty by itself, whatever our stdin is."""
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
+        with terminal():
+            return True
     except OSError:
         return False
-    return True
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from meshdev.errors import ForbiddenError, MeshdevError
 from meshdev.kube.client import KubeApi, Object, services_path
 from meshdev.kube.errors import NotFoundError
-from meshdev.kube.watching import State, follow, merged
+from meshdev.kube.watching import State, follow, united
 
 _NAMESPACES: Final = "/api/v1/namespaces"
 
@@ -32,19 +32,14 @@ async def watch_names(
     *note* is called once for what is forbidden; if both are, the iterator ends. *trouble* is called for interruptions,
     during which the last answer stands. Close it (``contextlib.aclosing``). Raises what waiting does not cure.
     """
-    sources = (
-        _where_allowed(follow(api, _NAMESPACES, {}, _name, trouble), note),
-        _where_allowed(follow(api, services_path(namespace), {}, _name, trouble), note),
-    )
-    names, known = ClusterNames(), set[int]()
-    last: ClusterNames | None = None
-    async with aclosing(merged(*sources)) as changes:
-        async for source, found in changes:
-            known.add(source)
-            names = replace(names, services=found) if source else replace(names, namespaces=found)
-            if len(known) == len(sources) and names != last:
-                last = names
-                yield names
+    async with aclosing(
+        united(
+            _where_allowed(follow(api, _NAMESPACES, {}, _name, trouble), note),
+            _where_allowed(follow(api, services_path(namespace), {}, _name, trouble), note),
+        )
+    ) as changes:
+        async for namespaces, services in changes:
+            yield ClusterNames(namespaces, services)
 
 
 async def _where_allowed(

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from meshdev.errors import ForbiddenError, MeshdevError
 from meshdev.kube.client import KubeApi, Object, services_path
 from meshdev.kube.errors import NotFoundError
-from meshdev.kube.watching import State, follow, merged
+from meshdev.kube.watching import State, follow, united
 
 T = TypeVar("T")
 
@@ -50,12 +50,11 @@ async def watch_ranges(
 
     What is forbidden or missing is empty, and *note* is called. The rest is as with :func:`watch_addresses`.
     """
-    async with aclosing(
-        _united(
-            _where_allowed(follow(api, _SERVICE_CIDRS, {}, _service_ranges, trouble), note),
-            _where_allowed(follow(api, _NODES, {}, _node_ranges, trouble), note),
-        )
-    ) as changes:
+    sources: tuple[AsyncGenerator[frozenset[Any]], ...] = (
+        _where_allowed(follow(api, _SERVICE_CIDRS, {}, _service_ranges, trouble), note),
+        _where_allowed(follow(api, _NODES, {}, _node_ranges, trouble), note),
+    )
+    async with aclosing(united(*sources)) as changes:
         async for services, nodes in changes:
             pods = frozenset(item for item in nodes if isinstance(item, IPv4Network))
             yield ClusterRanges(services, pods, frozenset(item for item in nodes if isinstance(item, IPv4Address)))
@@ -74,7 +73,7 @@ async def watch_addresses(
     (``contextlib.aclosing``).
     """
     async with aclosing(
-        _united(
+        united(
             _where_allowed(follow(api, services_path(namespace), {}, _service_addresses, trouble), note),
             _where_allowed(follow(api, _endpoint_slices(namespace), {}, _slice_addresses, trouble), note),
         )
@@ -84,18 +83,6 @@ async def watch_addresses(
             if services | endpoints != last:
                 last = services | endpoints
                 yield last
-
-
-async def _united(*sources: AsyncGenerator[frozenset[Any]]) -> AsyncGenerator[tuple[frozenset[Any], ...]]:
-    """The latest of each source, once all have one, and again when one of them changes."""
-    known: dict[int, frozenset[Any]] = {}
-    async with aclosing(merged(*sources)) as changes:
-        async for source, found in changes:
-            if known.get(source) == found:
-                continue
-            known[source] = found
-            if len(known) == len(sources):
-                yield tuple(known[index] for index in range(len(sources)))
 
 
 async def _where_allowed(

@@ -152,3 +152,15 @@ async def merged(*sources: AsyncGenerator[Any]) -> AsyncGenerator[tuple[int, Any
         await asyncio.gather(*pending, return_exceptions=True)
         for source in sources:
             await source.aclose()
+
+
+async def united(*sources: AsyncGenerator[T]) -> AsyncGenerator[tuple[T, ...]]:
+    """The latest of each source, once all have one, and again when one of them changes."""
+    known: dict[int, T] = {}
+    async with aclosing(merged(*sources)) as changes:
+        async for source, found in changes:
+            if source in known and known[source] == found:
+                continue
+            known[source] = found
+            if len(known) == len(sources):
+                yield tuple(known[index] for index in range(len(sources)))
