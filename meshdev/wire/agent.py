@@ -21,6 +21,14 @@ Every message carries a whole state, so after a broken stream the next one needs
   requests;
 * a pod has applied what is wanted when each port is in ``redirected``, or in ``apart`` with the reason why it is not.
 
+An agent with a passthrough proxy sends a folder: ``{"listen": {"8080": 15801}, "folder": "/tmp/meshdev-x"}``. Its
+redirects lead to the proxy, whose numbers those of TCP ports are; Envoy listens on unix sockets in the folder
+(``sidecar.envoy.names.socket``). UDP ports stay Envoy's. The proxy may decide by these claims::
+
+    control → {"redirect": ["8080"], "claims": [{"ports": ["8080"], "match": "{…}"}]}
+
+A claim is among them while Envoy has acknowledged its routes *and* it holds: it is off before they are removed.
+
 The agent may hold a redirect back: the app does not listen yet, or Envoy has exited. It then reports the reason.
 
 A relay is probed by a connection that is closed at once, so that a NetworkPolicy or firewall between pod and laptop is
@@ -37,7 +45,7 @@ from typing import Final, Literal
 
 from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
-from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, Many, Pairs, Parsed, itself
+from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, Many, Pairs, Parsed, Text, itself
 from meshdev.wire.counts import COUNT, Counts
 from meshdev.wire.intercepts import MAX_POD, ProbeResult
 from meshdev.wire.message import Keyed, decode, field, message, nested
@@ -67,10 +75,17 @@ MAX_PROBES: Final = 64
 #: More intercepts and relays than a manager accepts in total (60 sessions with 32 and 128 each).
 MAX_INTERCEPTS: Final = 2048
 MAX_RETURN_PATHS: Final = 8192
+#: Claims of one pod that a passthrough proxy decides by, ports of one and bytes of its match: those of a Spec.
+MAX_CLAIMS: Final = 1024
+_MAX_CLAIM_PORTS: Final = 64
+_MAX_MATCH: Final = 12 << 10
+#: Bytes of the folder of Envoy's sockets: sun_path (unix(7)) has 108 with its NUL.
+MAX_FOLDER: Final = 80
 _MAX_ID: Final = 32
 _PATH: Final = Line(1024)
 
 _PORT: Final = re.compile(r"([1-9][0-9]{0,4})(/udp)?", re.ASCII)
+_FOLDER: Final = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", re.ASCII)
 
 
 @dataclass(frozen=True, order=True)
@@ -90,6 +105,19 @@ def pod_port(text: str) -> PodPort:
     if found is None or int(found[1]) > 65535:
         raise ValueError(f"{text[:20]!r} is not a port")
     return PodPort(int(found[1]), "udp" if found[2] else "tcp")
+
+
+def _tcp_port(text: str) -> PodPort:
+    port = pod_port(text)
+    if port.transport != "tcp":
+        raise ValueError(f"{text[:20]!r} is not a TCP port")
+    return port
+
+
+def _folder(text: str) -> str:
+    if text and _FOLDER.fullmatch(text) is None:
+        raise ValueError("it is not the absolute path of a folder")
+    return text
 
 
 def _intercept(text: str) -> str:
@@ -147,9 +175,13 @@ class AgentHello:
 
 @message()
 class Listen:
-    """Envoy's listener port for each of the pod's ports that is, or was, wanted."""
+    """Envoy's listener port for each of the pod's ports that is, or was, wanted.
+
+    With a ``folder`` connections to TCP ports come to a passthrough proxy; Envoy's listeners are unix sockets in there.
+    """
 
     ports: Mapping[PodPort, int] = field(_Listening(), key="listen")
+    folder: str = field(Parsed(_folder, MAX_FOLDER), default="", sparse=True)
 
 
 @message()
@@ -191,10 +223,35 @@ class Want:
 
 
 @message()
+class DecidedClaim:
+    """A claim by which a passthrough proxy decides now: Envoy has its routes.
+
+    ``match`` is a text of ``intercept.spec.canonical_json``: "null" is every request. ``whole``: everything that comes
+    to the ports, whatever it is (proxy mode).
+    """
+
+    ports: tuple[PodPort, ...] = field(Many(Parsed(_tcp_port), _MAX_CLAIM_PORTS, distinct=itself))
+    match: str = field(Text(_MAX_MATCH), default="null", sparse=True)
+    whole: bool = field(FLAG, default=False, sparse=True)
+
+
+@message()
 class Redirect:
-    """The ports for which Envoy has accepted listener and routes."""
+    """The ports for which Envoy has accepted listener and routes.
+
+    ``claims``, in the order in which they were made, are for an agent with a passthrough proxy.
+    """
 
     ports: tuple[PodPort, ...] = field(_PORTS, key="redirect")
+    claims: tuple[DecidedClaim, ...] = field(Many(nested(DecidedClaim), MAX_CLAIMS), default=(), sparse=True)
+
+    def matches(self, port: PodPort) -> tuple[str, ...]:
+        """The texts of the matches on a port, in the order of the claims."""
+        return tuple(claim.match for claim in self.claims if port in claim.ports)
+
+    def is_whole(self, port: PodPort) -> bool:
+        """Whether all that comes to a port is claimed."""
+        return any(claim.whole and port in claim.ports for claim in self.claims)
 
 
 @message()

@@ -36,13 +36,15 @@ _MISSING: Final[Any] = dataclasses.MISSING
 T = TypeVar("T")
 
 
-def field(codec: Codec[T], *, default: T = _MISSING, key: str = "", optional: bool = False) -> T:
+def field(codec: Codec[T], *, default: T = _MISSING, key: str = "", optional: bool = False, sparse: bool = False) -> T:
     """A field of a message. *key* is its name on the wire where that differs; "a.b" is b in the object at a. With FLAT,
     the fields of a nested message are among those of the outer one.
 
-    An *optional* field may be missing on the wire, and then has the *default*; all others are required.
+    An *optional* field may be missing on the wire, and then has the *default*; all others are required. A *sparse* one
+    is optional and left out where it has the default.
     """
-    return dataclasses.field(default=default, metadata={"codec": codec, "key": key, "optional": optional})
+    metadata = {"codec": codec, "key": key, "optional": optional or sparse, "omitted": default if sparse else _MISSING}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class _Member(NamedTuple):
@@ -55,6 +57,8 @@ class _Member(NamedTuple):
     key: str | None
     codec: Codec[Any]
     optional: bool
+    omitted: Any = _MISSING
+    """The value that is not sent."""
 
 
 class _Object(Codec[Any]):
@@ -68,7 +72,7 @@ class _Object(Codec[Any]):
         if not isinstance(value, dict):
             raise InvalidValueError(" is not an object")
         found: dict[str, Any] = {}
-        for name, key, codec, optional in self.members:
+        for name, key, codec, optional, _ in self.members:
             if key not in value:
                 if key is None:
                     found[name] = codec.load(value)
@@ -89,8 +93,11 @@ class _Object(Codec[Any]):
 
     def dump(self, value: object) -> dict[str, object]:
         found: dict[str, object] = {}
-        for name, key, codec, _ in self.members:
-            part: Any = codec.dump(getattr(value, name) if name else value)
+        for name, key, codec, _, omitted in self.members:
+            attribute = getattr(value, name) if name else value
+            if omitted is not _MISSING and attribute == omitted:
+                continue
+            part: Any = codec.dump(attribute)
             if key is None:
                 found |= part
             else:
@@ -152,7 +159,8 @@ def _member(key: str, group: dict[str, dataclasses.Field[Any]], strict: bool) ->
     if "" not in group:
         return _Member("", key, _object(group, strict), optional=False)
     metadata = group[""].metadata
-    return _Member(group[""].name, None if key == FLAT else key, metadata["codec"], metadata["optional"])
+    name, on_wire = group[""].name, None if key == FLAT else key
+    return _Member(name, on_wire, metadata["codec"], metadata["optional"], metadata["omitted"])
 
 
 def nested(kind: type[T]) -> Codec[T]:

@@ -200,6 +200,7 @@ _UDP: Final = agent.PodPort(9090, "udp")
 FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
     "agent_hello": agent.AgentHello("b-1", "u-1", "default", SERVER, (agent.Probe(8080, "/healthz"),)),
     "listen": agent.Listen({_HTTP: 15801, _UDP: 15802}),
+    "listen_behind_passthrough": agent.Listen({_HTTP: 15801, _UDP: 15802}, "/tmp/meshdev-ab_12"),
     "state": agent.State(
         (_HTTP,),
         ((agent.PodPort(7000), "speaks-first"),),
@@ -212,5 +213,13 @@ FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
 FROM_CONTROL: Final[dict[str, agent.FromControl]] = {
     "want": agent.Want((agent.Wanted(_HTTP, "http", MESH, True),)),
     "redirect": agent.Redirect((_HTTP, _UDP)),
+    "redirect_claims": agent.Redirect(
+        (_HTTP, _UDP),
+        (
+            agent.DecidedClaim((_HTTP,), '{"headers":[]}'),
+            agent.DecidedClaim((_HTTP, agent.PodPort(9090))),
+            agent.DecidedClaim((agent.PodPort(7000),), whole=True),
+        ),
+    ),
     "try": agent.ProbeRelays((20001, 20002), SERVER),
 }

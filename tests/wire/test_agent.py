@@ -1,7 +1,9 @@
 """The protocol between agent and manager, both directions against literal JSON."""
 
 import json
+import os
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,10 +11,23 @@ from hypothesis import strategies as st
 
 from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
+from meshdev.intercept import spec
 from meshdev.manager.tunnel import claims
 from meshdev.manager.tunnel.server import MAX_SESSIONS
+from meshdev.sidecar.envoy import names
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Listen, PodPort, Probe, ProbeRelays, Redirect, State, Want, Wanted
+from meshdev.wire.agent import (
+    AgentHello,
+    DecidedClaim,
+    Listen,
+    PodPort,
+    Probe,
+    ProbeRelays,
+    Redirect,
+    State,
+    Want,
+    Wanted,
+)
 from meshdev.wire.counts import Counts
 from meshdev.wire.modes import MESH, PROXY
 
@@ -92,6 +107,13 @@ def test_what_the_manager_says(message: agent.FromControl, value: object) -> Non
         '{"listen": {"65536": 1}}',
         '{"listen": {"8080/tcp": 1}}',
         '{"listen": []}',
+        '{"listen": {}, "folder": null}',
+        '{"listen": {}, "folder": "tmp"}',
+        '{"listen": {}, "folder": "/"}',
+        '{"listen": {}, "folder": "/tmp/../etc"}',
+        '{"listen": {}, "folder": "/tmp/a b"}',
+        '{"listen": {}, "folder": "/tmp/"}',
+        '{"listen": {}, "folder": "/' + "x" * agent.MAX_FOLDER + '"}',
         '{"listen": {' + ",".join(f'"{port}": 1' for port in range(1, 1100)) + "}}",
         '{"hello": {"pod": "b\\n", "uid": "", "namespace": "", "address": "10.0.0.1", "probes": []}}',
         '{"redirect": ["8080"]}',
@@ -135,6 +157,13 @@ def test_states_that_cannot_be(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        '{"redirect": [], "claims": {}}',
+        '{"redirect": [], "claims": [{"match": "null"}]}',
+        '{"redirect": [], "claims": [{"ports": ["9090/udp"]}]}',
+        '{"redirect": [], "claims": [{"ports": ["80", "80"]}]}',
+        '{"redirect": [], "claims": [{"ports": ["80"], "match": null}]}',
+        '{"redirect": [], "claims": [{"ports": ["80"], "match": "' + "x" * (13 << 10) + '"}]}',
+        '{"redirect": [], "claims": [' + ",".join(['{"ports": []}'] * (agent.MAX_CLAIMS + 1)) + "]}",
         '{"try": ["20001", "20001"], "address": "10.244.0.9"}',
         '{"try": ["22"], "address": "10.244.0.9"}',
         '{"try": [20001], "address": "10.244.0.9"}',
@@ -145,6 +174,24 @@ def test_states_that_cannot_be(key: str, value: object) -> None:
 def test_what_the_manager_must_not_say(text: str) -> None:
     with pytest.raises(ProtocolError):
         agent.decode_from_control(text.encode())
+
+
+def test_the_socket_of_the_longest_folder_has_a_path_that_the_kernel_takes(tmp_path: Path) -> None:
+    path = names.socket("/" + "x" * (agent.MAX_FOLDER - 1), PodPort(65535))
+    assert len(os.fsencode(path)) < 108
+    assert names.socket(str(tmp_path), PodPort(65535)) == str(tmp_path / "65535")
+
+
+def test_what_is_claimed_of_a_port() -> None:
+    every, whole = DecidedClaim((WEB, PodPort(9090))), DecidedClaim((PodPort(7000),), whole=True)
+    redirect = Redirect((WEB,), (DecidedClaim((WEB,), '{"method":"PUT"}'), every, whole))
+    assert redirect.matches(WEB) == ('{"method":"PUT"}', "null")
+    assert [redirect.is_whole(PodPort(port)) for port in (8080, 9090, 7000)] == [False, False, True]
+    assert redirect.matches(PodPort(1)) == ()
+
+
+def test_limits_are_those_of_specs() -> None:
+    assert (agent._MAX_MATCH, agent._MAX_CLAIM_PORTS) == (spec.MAX_SPEC, spec.MAX_PORTS)
 
 
 @given(st.binary(max_size=200))

@@ -15,6 +15,7 @@ from meshdev.errors import ProtocolError
 from meshdev.host import journal
 from meshdev.intercept import lease, match, spec
 from meshdev.wire import agent, control, manager, passthrough, session_api
+from meshdev.wire.agent import DecidedClaim
 from meshdev.wire.codecs import (
     PORT,
     Codec,
@@ -77,7 +78,7 @@ def test_every_message_arrives_as_it_was(kind: type[Any], data: st.DataObject) -
 
 def members(schema: Schema[Any]) -> Iterator[tuple[str, Codec[Any], bool]]:
     """Key, codec and whether it may be missing: all that stands in the object of a message."""
-    for _, key, codec, optional in schema.attributes.members:
+    for _, key, codec, optional, _ in schema.attributes.members:
         if key is None and isinstance(codec, Schema):
             yield from members(codec)
         else:
@@ -164,6 +165,11 @@ def test_a_newer_version_is_refused(kind: type[Any], data: st.DataObject, versio
     else:
         with pytest.raises(InvalidValueError, match="of version"):
             load(kind, sent(value) | {"v": version})
+
+
+def test_a_sparse_field_is_left_out_where_it_is_the_default() -> None:
+    assert [dump(DecidedClaim(())), dump(DecidedClaim((), whole=True))] == [{"ports": []}, {"ports": [], "whole": True}]
+    assert load(DecidedClaim, {"ports": [], "match": "null"}) == DecidedClaim(())
 
 
 def _size(text: str) -> int:
