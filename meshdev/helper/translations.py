@@ -68,8 +68,8 @@ def _connections() -> list[Translation]:
     if "nat" not in tables:
         return []
     with Netlink(NETLINK_NETFILTER) as netlink:
-        flows = map(parse_flow, netlink.walk(flows_dump(AF_INET)))
-        return [each for flow in flows if flow is not None and (each := _translation(flow)) is not None]
+        flows = filter(None, map(parse_flow, netlink.walk(flows_dump(AF_INET))))
+        return [each for flow in flows if flow.sent_to[1] and (each := _translation(flow)) is not None]
 
 
 def _translation(flow: Flow) -> Translation | None:

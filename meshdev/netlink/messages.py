@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final
+from typing import Final, NamedTuple
 
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
@@ -244,15 +244,18 @@ _CT_DELETE: Final = 1 << 8 | 2
 _CTA_TUPLE_ORIG: Final = 1
 _CTA_TUPLE_REPLY: Final = 2
 _CTA_ID: Final = 12
-_PORT_NUMBERS: Final = {6, 17}  # protocols that have ports: TCP, UDP
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A tracked connection: where the program sent it, and where it went (the source of the replies)."""
+    """A tracked connection: who began it, where it was sent, and where it went (the source of the replies).
+
+    Ports are 0 in protocols that have none.
+    """
 
     family: int
     protocol: int
+    source: tuple[bytes, int]
     sent_to: tuple[bytes, int]
     went_to: tuple[bytes, int]
     key: bytes
@@ -264,71 +267,35 @@ def flows_dump(family: int) -> NetlinkRequest:
     return NetlinkRequest(_CT_GET, NLM_F_DUMP, struct.pack(">BBH", family, 0, 0))
 
 
-def flow_delete(flow: "Flow | FlowEnds") -> NetlinkRequest:
+def flow_delete(flow: Flow) -> NetlinkRequest:
     """Delete one."""
     return NetlinkRequest(_CT_DELETE, NLM_F_ACK, struct.pack(">BBH", flow.family, 0, 0) + flow.key)
 
 
 def parse_flow(body: memoryview) -> Flow | None:
-    """A connection of a dump; None for one without ports."""
-    found = attributes(body[4:])
-    if _CTA_TUPLE_ORIG not in found or _CTA_TUPLE_REPLY not in found:
-        return None
-    sent = _tuple(found[_CTA_TUPLE_ORIG])
-    reply = _tuple(found[_CTA_TUPLE_REPLY])
-    if sent is None or reply is None:
-        return None
-    return Flow(body[0], sent.protocol, sent.destination, reply.source, _flow_key(found))
-
-
-@dataclass(frozen=True, slots=True)
-class FlowEnds:
-    """Who began a tracked connection and who answers it, whatever its protocol."""
-
-    family: int
-    source: bytes
-    answers: bytes
-    key: bytes
-
-
-def parse_flow_ends(body: memoryview) -> FlowEnds | None:
     """A connection of a dump; None where its addresses cannot be read."""
     found = attributes(body[4:])
-    source, answers = _source(found.get(_CTA_TUPLE_ORIG)), _source(found.get(_CTA_TUPLE_REPLY))
-    return FlowEnds(body[0], source, answers, _flow_key(found)) if source and answers else None
-
-
-def _flow_key(found: dict[int, memoryview]) -> bytes:
+    sent, reply = _tuple(found.get(_CTA_TUPLE_ORIG)), _tuple(found.get(_CTA_TUPLE_REPLY))
+    if sent is None or reply is None:
+        return None
     key = attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, found[_CTA_TUPLE_ORIG])
     if _CTA_ID in found:
         key += attribute(_CTA_ID, found[_CTA_ID])
-    return key
+    return Flow(body[0], sent.protocol, sent.source, sent.destination, reply.source, key)
 
 
-def _source(data: memoryview | None) -> bytes | None:
-    """The source address of a tuple: CTA_TUPLE_IP {v4 1 | v6 3}."""
-    if data is None or 1 not in (outer := attributes(data)):
-        return None
-    ip = attributes(outer[1])
-    source = ip.get(1, ip.get(3))
-    return bytes(source) if source is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Tuple:
+class _Tuple(NamedTuple):
     protocol: int
     source: tuple[bytes, int]
     destination: tuple[bytes, int]
 
 
-def _tuple(data: memoryview) -> _Tuple | None:
+def _tuple(data: memoryview | None) -> _Tuple | None:
     """struct nf_conntrack_tuple: CTA_TUPLE_IP {v4 1 2 | v6 3 4} and CTA_TUPLE_PROTO {number 1, ports 2 3}."""
-    outer = attributes(data)
-    if 1 not in outer or 2 not in outer:
-        return None
-    ip, proto = attributes(outer[1]), attributes(outer[2])
+    outer = attributes(data) if data is not None else {}
+    ip, proto = (attributes(outer[kind]) if kind in outer else {} for kind in (1, 2))
     source, destination = ip.get(1, ip.get(3)), ip.get(2, ip.get(4))
-    if source is None or destination is None or not {1, 2, 3} <= proto.keys() or proto[1][0] not in _PORT_NUMBERS:
+    if source is None or destination is None or not proto.get(1):
         return None
-    ports = [int.from_bytes(proto[number], "big") for number in (2, 3)]
+    ports = [int.from_bytes(proto.get(number, b""), "big") for number in (2, 3)]
     return _Tuple(proto[1][0], (bytes(source), ports[0]), (bytes(destination), ports[1]))

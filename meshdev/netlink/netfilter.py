@@ -15,6 +15,7 @@ from typing import Final
 from meshdev.netlink import messages
 from meshdev.netlink.sock import NETLINK_NETFILTER, Netlink
 
+_WITH_PORTS: Final = frozenset({socket.IPPROTO_TCP, socket.IPPROTO_UDP})
 _PASSES: Final = 4
 _BATCH: Final = 256
 #: Up to this many addresses are searched for faster than a connection is parsed.
@@ -39,8 +40,8 @@ def ruleset_generation() -> int:
 
 
 def forget_flows(chosen: Callable[[messages.Flow], bool], holding: AbstractSet[bytes] = frozenset()) -> None:
-    """Forget the tracked flows that *chosen* picks. Best effort: where tracking cannot be read, flows time out by
-    themselves (30 s for UDP: net.netfilter.nf_conntrack_udp_timeout).
+    """Forget the tracked flows of TCP and UDP that *chosen* picks. Best effort: where tracking cannot be read, flows
+    time out by themselves (30 s for UDP: net.netfilter.nf_conntrack_udp_timeout).
 
     *holding*: addresses, one of which each of those flows has. Searching for the bytes takes a third of parsing all.
     """
@@ -48,8 +49,9 @@ def forget_flows(chosen: Callable[[messages.Flow], bool], holding: AbstractSet[b
         with Netlink(NETLINK_NETFILTER) as netlink:
             for family in (socket.AF_INET, socket.AF_INET6):
                 bodies = _holding(holding, netlink.walk(messages.flows_dump(family)))
-                flows = map(messages.parse_flow, bodies)
-                netlink.execute([messages.flow_delete(flow) for flow in flows if flow is not None and chosen(flow)])
+                flows = filter(None, map(messages.parse_flow, bodies))
+                picked = (flow for flow in flows if flow.protocol in _WITH_PORTS and chosen(flow))
+                netlink.execute([messages.flow_delete(flow) for flow in picked])
     except OSError:
         return
 
@@ -64,12 +66,12 @@ def forget_addresses(addresses: AbstractSet[IPv4Address]) -> None:
         for _ in range(_PASSES):  # a dump of a table that changes may miss some
             found = False
             bodies = _holding(packed, reader.walk(messages.flows_dump(socket.AF_INET)))
-            ends = filter(None, map(messages.parse_flow_ends, bodies))
-            left = (end for end in ends if not packed.isdisjoint((end.source, end.answers)))
+            flows = filter(None, map(messages.parse_flow, bodies))
+            left = (flow for flow in flows if not packed.isdisjoint((flow.source[0], flow.went_to[0])))
             # Deleted as they come: all of them together would be more than the container's memory.
             while batch := list(islice(left, _BATCH)):
                 found = True
-                for error in writer.execute([messages.flow_delete(end) for end in batch]):
+                for error in writer.execute([messages.flow_delete(flow) for flow in batch]):
                     if error is not None and error.errno != errno.ENOENT:
                         raise error
             if not found:

@@ -88,7 +88,8 @@ def test_a_tracked_flow() -> None:
     body = struct.pack(">BBH", 2, 0, 0) + tuple_(1, me, server, (4000, 53)) + tuple_(2, loopback, me, (5300, 4000))
     flow = parse_flow(memoryview(body + attribute(12, b"\1\2\3\4")))
     assert flow is not None
-    assert (flow.protocol, flow.sent_to, flow.went_to) == (17, (server, 53), (loopback, 5300))
+    assert (flow.protocol, flow.source) == (17, (me, 4000))
+    assert (flow.sent_to, flow.went_to) == ((server, 53), (loopback, 5300))
     assert flow.key.endswith(attribute(12, b"\1\2\3\4"))
 
 

@@ -41,8 +41,8 @@ def connected(cluster: Cluster, session: Session) -> socket.socket:
 def forgotten(cluster: Cluster, address: IPv4Address) -> bool:
     """Whether the manager's pod tracks nothing of *address*."""
     with cluster.manager.inside(), Netlink(NETLINK_NETFILTER) as netlink:
-        ends = [messages.parse_flow_ends(body) for body in netlink.dump(messages.flows_dump(socket.AF_INET))]
-    return all(end is not None and address.packed not in {end.source, end.answers} for end in ends)
+        flows = [messages.parse_flow(body) for body in netlink.dump(messages.flows_dump(socket.AF_INET))]
+    return all(flow is not None and address.packed not in {flow.source[0], flow.went_to[0]} for flow in flows)
 
 
 def wait_until_forgotten(cluster: Cluster, address: IPv4Address) -> None:

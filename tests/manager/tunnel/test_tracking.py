@@ -33,7 +33,7 @@ class Kernel:
 
     def forget_flows(self, chosen: Callable[[Flow], bool], holding: set[bytes]) -> None:
         found = {(address.packed, port) for address in (ANN, BOB) for port in (20_000, 20_001)}
-        flows = [Flow(2, 6, (b"pod!", port), (address, port), b"") for address, port in found]
+        flows = [Flow(2, 6, (b"from", 1), (b"pod!", port), (address, port), b"") for address, port in found]
         assert {flow.went_to[0] for flow in flows if chosen(flow)} <= holding
         self.cut.append({flow.went_to[0] + bytes(str(flow.sent_to[1]), "ascii") for flow in flows if chosen(flow)})
 
