@@ -178,6 +178,7 @@ class Pool:
             dialled.transport.close()
             raise TunnelError("the tunnel was closed meanwhile")
         carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self.claims.on_message)
+        carrier.ended.add_done_callback(lambda _: self._choose_control_carrier())
         wanted = self.welcome.address if self.welcome else self._hello.wanted
         try:
             answer = await self._greet(carrier, dialled.kind, replace(self._hello, carrier=index, wanted=wanted))
@@ -186,8 +187,7 @@ class Pool:
             carrier.end(PeerClosed("not needed"))
             self._carriers.pop(index, None)
             raise
-        if self._control_carrier is None or self._control_carrier.ended.done():
-            self._control_over(carrier)
+        self._choose_control_carrier()
         return carrier, welcome
 
     async def _greet(self, carrier: Carrier, kind: str, hello: Hello) -> Welcome | Sessions:
@@ -199,21 +199,12 @@ class Pool:
         self._on_greeted(kind, None)
         return answer
 
-    def _control_over(self, carrier: Carrier) -> None:
-        """Send claims over this one, and over another one when it ends."""
-        self._control_carrier = carrier
-        carrier.ended.add_done_callback(lambda _: self._control_carrier_ended(carrier))
-        self.claims.use(carrier.send)
-
-    def _control_carrier_ended(self, carrier: Carrier) -> None:
-        if self._control_carrier is not carrier:
-            return
-        self._control_carrier = None
-        self.claims.use(None)
-        # One that is not up yet is taken when it is, where there is none.
-        others = (other for other in self._carriers.values() if other.greeted and not other.ended.done())
-        if not self._closed and (other := next(others, None)):
-            self._control_over(other)
+    def _choose_control_carrier(self) -> None:
+        """Send claims over a carrier that is up, over the same one as long as it is."""
+        up = [carrier for carrier in self._carriers.values() if carrier.greeted and not carrier.ended.done()]
+        if self._control_carrier is None or self._control_carrier not in up:
+            self._control_carrier = up[0] if up and not self._closed else None
+            self.claims.use(self._control_carrier.send if self._control_carrier is not None else None)
 
     async def _welcomed(self, welcome: Welcome | Sessions) -> Welcome:
         if not isinstance(welcome, Welcome):
