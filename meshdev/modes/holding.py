@@ -176,7 +176,7 @@ class Holding:
         try:
             # Not asyncio.timeout: before Python 3.11.3 (gh-102780) that raises no TimeoutError in a task that was
             # cancelled, as whoever leaves was.
-            await asyncio.wait_for(_awaited(step()), seconds or _UNDO_SECONDS)
+            await asyncio.wait_for(step(), seconds or _UNDO_SECONDS)
         except (MeshdevError, TimeoutError) as error:
             sentence = f"{what} in namespace {self._plan.spec.workload.namespace} is left: {str(error) or 'no answer'}"
             log.warning("%s", sentence)
@@ -322,10 +322,6 @@ class Holding:
             log.info("%s: %s", self._intent.target, text)
             self._progress.note(text)
             self._publish(replace(self._state.value, notes=(*notes, text)[-_MAX_NOTES:]))
-
-
-async def _awaited(step: Awaitable[object]) -> None:
-    await step
 
 
 async def _acquired(making: Coroutine[Any, Any, T], keep: Callable[[T], None]) -> T:

@@ -33,7 +33,6 @@ from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.session_api import (
     Answer,
-    CarrierStatus,
     ConnectOptions,
     DisconnectRequest,
     Question,
@@ -261,10 +260,7 @@ def _show_tunnel(pool: Pool, state: SessionState) -> SessionState:
     return replace(
         state,
         welcome=pool.welcome,
-        carriers=tuple(
-            CarrierStatus(item.kind, item.up, None if item.round_trip is None else round(item.round_trip * 1e3, 2))
-            for item in pool.carriers()
-        ),
+        carriers=pool.carriers(),
         tunnel_error=pool.last_error.message if pool.last_error else None,
     )
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from meshdev.config import HEARTBEAT_SECONDS, OLDEST_PROTOCOL, PROTOCOL
@@ -21,6 +20,7 @@ from meshdev.tun.linux import set_offload
 from meshdev.wire.control import Close, Hello, Message, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import Framing
 from meshdev.wire.intercepts import Relays, Report
+from meshdev.wire.session_api import CarrierStatus
 
 #: Time for WELCOME after the port-forward stands, in seconds.
 WELCOME_SECONDS: Final = 5.0
@@ -37,16 +37,6 @@ class CarrierConnection(Protocol):
     def framing(self) -> Framing: ...
     @property
     def kind(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class CarrierState:
-    """A carrier as ``status`` shows it; *round_trip* in seconds, None before the first heartbeat came back."""
-
-    kind: str
-    up: bool
-    round_trip: float | None
-    counters: Counters
 
 
 class Carrier:
@@ -91,12 +81,16 @@ class Carrier:
             self.end(error if isinstance(error, MeshdevError) else PeerClosed("cancelled"))
             raise
 
-    def state(self) -> CarrierState:
+    def state(self) -> CarrierStatus:
         """From any thread; "up" means that something came from the manager a moment ago."""
-        pump = self._pump
-        round_trip = pump.round_trip if pump else None
-        up = self._silence() < DOUBTFUL_SECONDS
-        return CarrierState(self._dialled.kind, up, round_trip, pump.counters if pump else Counters())
+        seconds = self._pump.round_trip if self._pump else None
+        rtt_ms = None if seconds is None else round(seconds * 1e3, 2)
+        return CarrierStatus(self._dialled.kind, self._silence() < DOUBTFUL_SECONDS, rtt_ms)
+
+    @property
+    def counters(self) -> Counters:
+        """From any thread: what has passed."""
+        return self._pump.counters if self._pump else Counters()
 
     @property
     def greeted(self) -> bool:

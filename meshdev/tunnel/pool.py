@@ -10,9 +10,10 @@ from typing import Final
 from meshdev.errors import LaptopError, MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError, VersionError
 from meshdev.pump.loop import Loop
 from meshdev.tun.device import TunQueue
-from meshdev.tunnel.carrier import Carrier, CarrierConnection, CarrierState, packet_thread
+from meshdev.tunnel.carrier import Carrier, CarrierConnection, packet_thread
 from meshdev.tunnel.claims import Claims
 from meshdev.wire.control import Close, Hello, Sessions, Welcome
+from meshdev.wire.session_api import CarrierStatus
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Pool:
         """Whether packets pass now: at least one carrier got something from the manager a moment ago."""
         return any(carrier.state().up for carrier in self._carriers.values())
 
-    def carriers(self) -> tuple[CarrierState, ...]:
+    def carriers(self) -> tuple[CarrierStatus, ...]:
         """Every carrier that exists, in order."""
         return tuple(self._carriers[index].state() for index in sorted(self._carriers))
 

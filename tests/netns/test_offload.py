@@ -94,7 +94,7 @@ async def test_what_this_kernel_makes_passes_both_ends(laptop: Laptop, cluster: 
                 assert await asyncio.to_thread(echoed, sock, 20 * MEGABYTE)
             assert await asyncio.to_thread(datagrams, laptop, cluster) == PIECES
             await asyncio.to_thread(laptop.run, "ping", "-c", "2", "-s", "20000", "-i", "0.01", "-W", "5", str(POD))
-            malformed = [carrier.counters.malformed for carrier in carried.pool.carriers()]
+            malformed = [carrier.counters.malformed for carrier in carried.pool._carriers.values()]
     assert malformed == [0, 0]
     assert cluster.stop_manager() == 0
     assert "malformed" not in cluster.output

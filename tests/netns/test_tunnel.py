@@ -106,7 +106,7 @@ async def test_tcp_udp_and_ping(laptop: Laptop, cluster: Cluster, carriers: int)
             assert await asyncio.to_thread(datagram, laptop, 60_000) == 60_000
             output = await asyncio.to_thread(laptop.run, "ping", "-c", "3", "-i", "0.01", "-W", "5", str(POD))
             assert "3 received" in output
-            assert carried.pool.carriers()[0].round_trip is not None
+            assert carried.pool.carriers()[0].rtt_ms is not None
     assert set(peers) == {str(MANAGER)}
     assert laptop.run("ip", "-o", "link").count("meshdev") == 0
 

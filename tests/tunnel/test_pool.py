@@ -89,7 +89,7 @@ async def test_packets_pass_both_ways_on_each_carrier(manager: Manager, laptop: 
             os.write(cluster, packet(index + 10))
             assert await loop.run_in_executor(None, os.read, kernel, 1 << 16) == packet(index + 10)
         # The pump counts a packet once it has delivered it: the reader may be faster.
-        counters = [carrier.counters for carrier in pool.carriers()]
+        counters = [carrier.counters for carrier in pool._carriers.values()]
         await until(lambda: [(one.packets_out, one.packets_in) for one in counters] == [(1, 1), (1, 1)])
     await loop.shutdown_default_executor()
 
