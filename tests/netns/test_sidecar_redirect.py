@@ -15,6 +15,7 @@ from meshdev.wire.counts import Counts
 from tests.netns.cluster import MANAGER, POD
 from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
 from tests.sidecar.pod import FIRST, SECOND, End
+from tests.waiting import until
 
 WEB = PodPort(8080)
 VOICE = PodPort(9090, "udp")
@@ -115,6 +116,7 @@ async def test_a_client_may_use_its_port_again() -> None:
 async def test_the_admin_socket_and_the_token_are_nobodys_business() -> None:
     async with sidecar() as pod:
         token = await pod.token()
+        await until(pod.envoy)
         _holds_its_token_close(pod.envoy(), token)
         (listening,) = pod.pod.run("ss", "-ltnH").splitlines()
         assert listening.split()[3] == f"127.0.0.1:{await pod.token_port()}"
