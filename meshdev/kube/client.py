@@ -205,7 +205,7 @@ class KubeApi:
         Close the iterator (``contextlib.aclosing``) to end it early. ClusterError where the container does not run yet.
         """
         query = {"container": container, "follow": "true"}
-        response = await self._send("GET", log_path(namespace, pod), query, None, seconds, stream=True)
+        response = await self._send("GET", pods_path(namespace, pod, "log"), query, None, seconds, stream=True)
         try:
             while piece := await response.piece():
                 yield piece
@@ -301,41 +301,26 @@ def deployments_path(namespace: str, name: str = "") -> str:
     return workloads_path(namespace, "deployment", name)
 
 
-def pods_path(namespace: str, name: str = "") -> str:
-    """Pods of a namespace, or one of them."""
-    return f"/api/v1/namespaces/{quote(namespace)}/pods{f'/{quote(name)}' if name else ''}"
-
-
-def ephemeral_containers_path(namespace: str, pod: str) -> str:
-    """Where ephemeral containers are added to *pod*."""
-    return f"{pods_path(namespace, pod)}/ephemeralcontainers"
-
-
-def workloads_path(namespace: str, kind: str, name: str = "") -> str:
-    """Objects of a *kind* of apps/v1, pods or Services, or one of them; *kind* in lower case and singular."""
-    if kind == "pod":
-        return pods_path(namespace, name)
-    if kind == "service":
-        return services_path(namespace, name)
-    return f"/apis/apps/v1/namespaces/{quote(namespace)}/{quote(kind)}s{f'/{quote(name)}' if name else ''}"
+def pods_path(namespace: str, name: str = "", subresource: str = "") -> str:
+    """Pods of a namespace, one of them, or a subresource of it (``log``, ``portforward``, …)."""
+    return _path("/api/v1", namespace, "pods", name, subresource)
 
 
 def services_path(namespace: str, name: str = "") -> str:
     """Services of a namespace, or one of them."""
-    return f"/api/v1/namespaces/{quote(namespace)}/services{f'/{quote(name)}' if name else ''}"
+    return _path("/api/v1", namespace, "services", name)
 
 
 def leases_path(namespace: str = "", name: str = "") -> str:
     """Leases of a namespace, of all without one, or one of them."""
-    where = f"/namespaces/{quote(namespace)}" if namespace else ""
-    return f"/apis/coordination.k8s.io/v1{where}/leases{f'/{quote(name)}' if name else ''}"
+    return _path("/apis/coordination.k8s.io/v1", namespace, "leases", name)
 
 
-def log_path(namespace: str, pod: str) -> str:
-    """Where the log of a container of *pod* is read."""
-    return f"{pods_path(namespace, pod)}/log"
+def workloads_path(namespace: str, kind: str, name: str = "") -> str:
+    """Objects of a *kind* of apps/v1, pods or Services, or one of them; *kind* in lower case and singular."""
+    return _path("/api/v1" if kind in {"pod", "service"} else "/apis/apps/v1", namespace, f"{kind}s", name)
 
 
-def port_forward_path(namespace: str, pod: str) -> str:
-    """Where a port-forward to *pod* is asked for."""
-    return f"{pods_path(namespace, pod)}/portforward"
+def _path(group: str, namespace: str, *parts: str) -> str:
+    where = ("namespaces", namespace) if namespace else ()
+    return "/".join((group, *map(quote, filter(None, (*where, *parts)))))

@@ -29,7 +29,7 @@ from meshdev.errors import (
     UnreachableError,
 )
 from meshdev.kube.access import access
-from meshdev.kube.client import KubeApi, port_forward_path
+from meshdev.kube.client import KubeApi, pods_path
 from meshdev.kube.endpoint import Endpoint
 from meshdev.kube.errors import NotFoundError, from_connection, from_status, status_message
 from meshdev.pump.transport import SocketTransport, TlsTransport, Transport
@@ -74,7 +74,7 @@ async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carri
 
 
 async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, seconds: float) -> PortForward:
-    path = port_forward_path(namespace, pod)
+    path = pods_path(namespace, pod, "portforward")
     api.on_access(access("POST" if carrier == "spdy" else "GET", path, {}))
     handshake = _handshake(api.endpoint, path, carrier, await api.auth_headers())
     attempt = _Attempt(api.endpoint, await api.tls(), time.monotonic() + seconds)

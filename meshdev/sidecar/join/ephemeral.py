@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Final
 
 from meshdev.errors import AdmissionError, ClusterError, ForbiddenError, InterceptError, MeshdevError
-from meshdev.kube.client import KubeApi, Object, ephemeral_containers_path, pods_path
+from meshdev.kube.client import KubeApi, Object, pods_path
 from meshdev.kube.errors import ConflictError, NotFoundError
 from meshdev.kube.replicas import Replica, free_name, replica
 from meshdev.kube.workloads import Resolved, watch_replicas
@@ -164,5 +164,5 @@ async def _add(api: KubeApi, pod: Object, spec: SidecarSpec, name: str, *, dry_r
         "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
         "spec": {"ephemeralContainers": [container(spec, name, pod)]},
     }
-    path = ephemeral_containers_path(metadata["namespace"], metadata["name"])
+    path = pods_path(metadata["namespace"], metadata["name"], "ephemeralcontainers")
     await api.patch(path, "strategic", body, dry_run=dry_run)
