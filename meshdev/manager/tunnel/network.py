@@ -12,14 +12,20 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, Protocol
 
-from pyroute2.iproute.linux import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from meshdev.config import gateway
 from meshdev.errors import DeviceError, FirewallError, RouteError
 from meshdev.manager.tunnel.firewall import RelayPort, SessionFirewall
 from meshdev.manager.tunnel.tracking import Tracking
-from meshdev.netlink.messages import link_forwarding
+from meshdev.netlink.links import KernelLink, addresses_dump, link_get, parse_address, parse_link
+from meshdev.netlink.messages import (
+    RT_TABLE_MAIN,
+    address_add,
+    link_forwarding,
+    link_up,
+    parse_route,
+    route_add,
+    routes_dump,
+)
 from meshdev.netlink.sock import Netlink
 from meshdev.tun.device import TunDevice
 from meshdev.tun.linux import open_tun, set_offload
@@ -29,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Devices of sessions; the firewall knows them by this name.
 DEVICE_PATTERN: Final = "mesh%d"
+#: Packets that wait in a device; a TUN device's own default is 500.
+_QUEUE_LENGTH: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -81,18 +89,18 @@ class KernelNetwork:
     """The real one. Needs CAP_NET_ADMIN and /dev/net/tun."""
 
     def __init__(self) -> None:
-        self._netlink = IPRoute()
+        self._netlink = Netlink()
         uplink = self._uplink()
-        self._mtu = int(uplink.get_attr("IFLA_MTU"))
-        index = uplink["index"]
-        addresses = list(self._netlink.get_addr(family=socket.AF_INET, index=index))
-        if not addresses:
+        self._mtu = uplink.mtu
+        addresses = filter(None, map(parse_address, self._netlink.dump(addresses_dump())))
+        found = next((each.interface.ip for each in addresses if each.index == uplink.index), None)
+        if found is None:
             raise RouteError("the pod has no IPv4 address")
-        self._address = IPv4Address(addresses[0].get_attr("IFA_LOCAL"))
-        self._firewall = SessionFirewall(str(uplink.get_attr("IFLA_IFNAME")), self._address)
+        self._address = found
+        self._firewall = SessionFirewall(uplink.name, self._address)
         self._allowed: dict[RelayPort, set[IPv4Address]] = {}
         self._tracking = Tracking()
-        self._forward(index)
+        self._forward(uplink.index)
 
     def pod(self) -> PodNetwork:
         """The pod's address, MTU and resolver."""
@@ -165,27 +173,21 @@ class KernelNetwork:
     def _configure(self, name: str, address: IPv4Address, pool: IPv4Network) -> None:
         try:
             index = socket.if_nametoindex(name)
-            self._netlink.link("set", index=index, mtu=self._mtu, txqlen=1000, state="up")
-            self._netlink.addr("add", index=index, address=str(gateway(pool)), prefixlen=32)
-            self._netlink.route("add", dst=f"{address}/32", oif=index, scope=253)  # RT_SCOPE_LINK
-            self._forward(index)
-        except (OSError, NetlinkError) as error:
-            raise RouteError(f"the device {name} cannot be configured: {error}") from error
+            self._netlink.run(link_up(index, self._mtu, _QUEUE_LENGTH))
+            self._netlink.run(address_add(index, gateway(pool)))
+            self._netlink.run(route_add(IPv4Network(address), index, gateway(pool)))
+        except OSError as error:
+            raise RouteError(f"the device {name} cannot be configured: {error.strerror}") from error
+        self._forward(index)
 
-    def _uplink(self) -> "_Link":
-        for route in self._netlink.get_default_routes(family=socket.AF_INET):
-            (link,) = self._netlink.get_links(route.get_attr("RTA_OIF"))
-            return link  # type: ignore[no-any-return]  # pyroute2 has no types
+    def _uplink(self) -> KernelLink:
+        for route in filter(None, map(parse_route, self._netlink.dump(routes_dump()))):
+            if route.network.prefixlen == 0 and route.table == RT_TABLE_MAIN:
+                return next(filter(None, map(parse_link, self._netlink.dump(link_get(route.index)))))
         raise RouteError("the pod has no default route")
 
     def _forward(self, index: int) -> None:
         try:
-            with Netlink() as netlink:
-                netlink.run(link_forwarding(index))
+            self._netlink.run(link_forwarding(index))
         except OSError as error:
             raise RouteError(f"the kernel does not let device {index} forward: {error.strerror}") from error
-
-
-class _Link(Protocol):
-    def get_attr(self, name: str) -> int | str: ...
-    def __getitem__(self, name: str) -> int: ...
