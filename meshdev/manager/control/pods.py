@@ -330,6 +330,6 @@ def _gone(report: Report) -> Report:
 
 
 def _return_path(claim: LiveClaim, found: Mapping[int, ReturnPath]) -> ReturnPath:
-    """The worst of them."""
+    """The worst of those by TCP."""
     results: set[ReturnPath] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
-    return next((each for each in _WORST_FIRST if each in results), "untried")
+    return next((result for result in _WORST_FIRST if result in results), "untried")

@@ -203,7 +203,7 @@ class _Agents:
     async def _follow(self, key: str, requests: AsyncIterator[bytes], context: Context) -> None:
         hello = self._read(key, await _first(requests, context))
         if not isinstance(hello, AgentHello):
-            raise _unexpected("the first message is not hello")
+            raise ProtocolError("the first message is not hello")
         outgoing = Outbox[Any]()
         try:
             pod = self._core.agent_connected(key, hello, lambda message: outgoing.put(type(message).__name__, message))
@@ -219,7 +219,7 @@ class _Agents:
                     message = self._read(key, data)
                     del data  # as long as nothing follows
                     if isinstance(message, AgentHello):
-                        raise _unexpected("a second hello")
+                        raise ProtocolError("a second hello")
                     if self._current.get((key, uid)) is not mine:
                         break  # the same pod's newer stream counts
                     self._core.agent_reported(key, uid, pod, message)
@@ -243,10 +243,6 @@ def _is_large(message: AgentHello | Listen | State) -> bool:
             most = max(map(len, lists))
             return most > MAX_UNCLAIMED_ENTRIES or len(message.intercepts) > MAX_UNCLAIMED_INTERCEPTS
     return False
-
-
-def _unexpected(what: str) -> ProtocolError:
-    return ProtocolError(what)
 
 
 async def _authenticated(context: Context) -> tuple[str, IPv4Address]:

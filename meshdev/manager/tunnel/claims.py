@@ -143,7 +143,7 @@ class ClaimTable:
         try:
             _refuse_older(session)
             held = self._held(holder, message, _read_spec(message))
-        except (_Older, ProtocolError, FirewallError, _Full) as error:
+        except (_Refused, ProtocolError, FirewallError) as error:
             if holder.changes.take(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
                 log.warning("an intercept of %s is refused: %s", session.holder, error)
             code = error.code
@@ -174,7 +174,7 @@ class ClaimTable:
 
     def _new(self, holder: _Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> _Held:
         if not holder.changes.take(self._loop.clock()):
-            raise _Full("this session changes its intercepts too often")
+            raise _Refused("limit", "this session changes its intercepts too often")
         relays = self._free_relays(holder, wanted)
         self._network.open_relays([(one.protocol, one.relay) for one in relays], holder.session.address)
         alias = hashlib.sha256(f"{holder.session.id} {message.id}".encode()).hexdigest()[:32]
@@ -188,11 +188,11 @@ class ClaimTable:
     def _free_relays(self, holder: _Holder, wanted: Sequence[tuple[int, Transport]]) -> tuple[Relay, ...]:
         """The next free ports: a freed one rests as long as possible."""
         if len(holder.held) >= MAX_INTERCEPTS:
-            raise _Full(f"a session has at most {MAX_INTERCEPTS} intercepts at a time")
+            raise _Refused("limit", f"a session has at most {MAX_INTERCEPTS} intercepts at a time")
         if sum(len(held.relays) for held in holder.held.values()) + len(wanted) > MAX_RELAYS:
-            raise _Full(f"a session has at most {MAX_RELAYS} intercepted ports at a time")
+            raise _Refused("limit", f"a session has at most {MAX_RELAYS} intercepted ports at a time")
         if len(self._by_relay) + len(wanted) > len(RELAY_PORTS):
-            raise _Full("every relay port of the manager is taken")
+            raise _Refused("limit", "every relay port of the manager is taken")
         relays = []
         for remote, protocol in wanted:
             port = self._next(self._last_relay)
@@ -328,24 +328,21 @@ class ClaimTable:
             log.warning("%s", error.message)
 
 
-class _Full(Exception):  # noqa: N818 -- an answer, not a fault
-    """There is no room for another intercept."""
+class _Refused(Exception):  # noqa: N818 -- an answer, not a fault
+    """The intercept is not taken; *code* is for programs."""
 
-    code = "limit"
-
-
-class _Older(Exception):  # noqa: N818 -- an answer, not a fault
-    """The session speaks an older protocol."""
-
-    code = "version"
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 def _refuse_older(session: Session) -> None:
     """Its sidecars would bring a token from a Secret; those of this manager's image have tokens of their own."""
     if session.version < INTERCEPT_PROTOCOL:
-        raise _Older(
+        raise _Refused(
+            "version",
             f"the manager takes intercepts by protocol {INTERCEPT_PROTOCOL}, and this meshdev speaks "
-            f"{session.version}: install a newer meshdev on this machine"
+            f"{session.version}: install a newer meshdev on this machine",
         )
 
 

@@ -9,9 +9,9 @@ import sys
 from meshdev.errors import MeshdevError
 from meshdev.sidecar.agent.announcing import AnnouncingHandler, TokenListener, logging_to, repeat
 from meshdev.sidecar.agent.child import raise_limits
+from meshdev.sidecar.agent.control import wanted_again
 from meshdev.sidecar.agent.envoy import BINARY
 from meshdev.sidecar.agent.firewall import PodFirewall, take
-from meshdev.sidecar.agent.idle import wanted_again
 from meshdev.sidecar.agent.life import Agent
 from meshdev.sidecar.agent.settings import Settings, settings
 from meshdev.sidecar.agent.sockets import Sockets

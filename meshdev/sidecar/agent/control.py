@@ -10,7 +10,7 @@ import grpc
 from meshdev.errors import ProtocolError
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, FromAgent, FromControl
+from meshdev.wire.agent import AgentHello, FromAgent, FromControl, Want
 
 log = logging.getLogger(__name__)
 
@@ -103,3 +103,25 @@ class Control:
     def _hello(self) -> AgentHello:
         it = self._settings
         return AgentHello(it.pod, it.uid, it.namespace, it.address, it.probes)
+
+
+async def wanted_again(settings: Settings, ended: asyncio.Event) -> None:
+    """Return when the manager wants a port of this pod, or *ended* is set.
+
+    For a sidecar that nobody needs and that cannot leave: it waits without Envoy and without rules.
+    """
+    wanted = asyncio.Event()
+
+    def on_message(message: FromControl) -> None:
+        if isinstance(message, Want) and message.ports:
+            wanted.set()
+
+    log.info("waiting for the next intercept")
+    control = Control(settings, on_message=on_message, on_lost=lambda: None, states=list)
+    waiting = [asyncio.ensure_future(each) for each in (control.run(), wanted.wait(), ended.wait())]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)

@@ -58,7 +58,7 @@ class Agent:
 
     def terminate(self) -> None:
         """The pod is going to end: serve until the app stops listening."""
-        self._perform(self._lifecycle.on_terminate(time.monotonic()))
+        self._on(self._lifecycle.on_terminate)
 
     async def run(self) -> None:
         """Until nobody needs it; the pod is as before when this returns."""
@@ -76,10 +76,10 @@ class Agent:
         try:
             done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
             if ended not in done:
-                self._perform(self._lifecycle.on_failure(time.monotonic()))
+                self._on(self._lifecycle.on_failure)
                 while not self._ended.is_set():  # the part that is missing may be what would tick
                     await asyncio.sleep(self._lifecycle.tick_seconds)
-                    self._perform(self._lifecycle.on_tick(time.monotonic()))
+                    self._on(self._lifecycle.on_tick)
             for task in done - {ended}:
                 task.result()
         finally:
@@ -88,6 +88,10 @@ class Agent:
             await asyncio.wait([ended, *tasks])
             await self._envoy.end()
             self._envoy.close()
+
+    def _on(self, event: Callable[[float], Actions]) -> None:
+        """Have something happen now."""
+        self._perform(event(time.monotonic()))
 
     # -- actions ---------------------------------------------------------------------------------------------------
 
@@ -170,7 +174,7 @@ class Agent:
 
     def _on_lost(self) -> None:
         log.warning("the stream to the manager is lost")
-        self._perform(self._lifecycle.on_lost(time.monotonic()))
+        self._on(self._lifecycle.on_lost)
 
     def _states(self) -> list[FromAgent]:
         return self._lifecycle.states(self._return_paths.found, time.monotonic())
@@ -185,20 +189,17 @@ class Agent:
     async def _every(self, seconds: Callable[[], float], event: Callable[[float], Actions]) -> None:
         while True:
             await asyncio.sleep(seconds())
-            self._perform(event(time.monotonic()))
+            self._on(event)
 
     async def _keep_envoy(self) -> None:
         pause = _RESTART_SECONDS
         while True:
             started = time.monotonic()
-            await self._envoy.run(started=self._on_envoy_started, ended=self._on_envoy_ended)
+            await self._envoy.run(
+                started=lambda: self._on(self._lifecycle.on_envoy_started),
+                ended=lambda: self._on(self._lifecycle.on_envoy_ended),
+            )
             if time.monotonic() - started > 2 * _LONGEST_RESTART_SECONDS:
                 pause = _RESTART_SECONDS
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
-
-    def _on_envoy_started(self) -> None:
-        self._perform(self._lifecycle.on_envoy_started(time.monotonic()))
-
-    def _on_envoy_ended(self) -> None:
-        self._perform(self._lifecycle.on_envoy_ended(time.monotonic()))

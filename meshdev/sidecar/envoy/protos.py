@@ -31,26 +31,6 @@ from google.protobuf import any_pb2, json_format
 
 from meshdev.sidecar.envoy.resources import Object, Resources
 
-_INSIDE: Final = (
-    stream_pb2,
-    aggregate_pb2,
-    extension_matcher_pb2,
-    skip_action_pb2,
-    header_mutation_pb2,
-    router_pb2,
-    upstream_codec_pb2,
-    http_inspector_pb2,
-    http_connection_manager_pb2,
-    tcp_proxy_pb2,
-    udp_route_pb2,
-    udp_proxy_pb2,
-    early_pb2,
-    preserve_case_pb2,
-    previous_priorities_config_pb2,
-    http_protocol_options_pb2,
-    http_inputs_pb2,
-)
-
 _PREFIX: Final = "type.googleapis.com/"
 CLUSTERS: Final = f"{_PREFIX}envoy.config.cluster.v3.Cluster"
 ENDPOINTS: Final = f"{_PREFIX}envoy.config.endpoint.v3.ClusterLoadAssignment"
