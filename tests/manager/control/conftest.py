@@ -7,8 +7,8 @@ import pytest
 
 from meshdev.manager.control import core as core_module
 from meshdev.manager.control import tunnel_client
+from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import Control, control
-from tests.manager.control.words import Words
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
 
@@ -36,5 +36,5 @@ def ann(manager: Manager) -> Iterator[Ann]:
 
 
 @pytest.fixture
-def words(ann: Ann) -> Words:
-    return Words(ann)
+def claimant(ann: Ann) -> Claimant:
+    return Claimant(ann)

@@ -24,8 +24,8 @@ from meshdev.wire.counts import Counts
 from meshdev.wire.intercepts import AGENT_PARTS, MAX_AGENTS, MAX_PART, AgentKeys
 from meshdev.wire.manager import Claimed, Synced, ToTunnel
 from tests.manager.claims import spec
+from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import KEYS, Control, agent_of, joined
-from tests.manager.control.words import Words
 from tests.waiting import until
 
 MOST = (1 << 53) - 1
@@ -164,10 +164,10 @@ def test_what_a_pod_leaves_is_free_again() -> None:
 
 
 async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
-    mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch
+    mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "MAX_OF_WORKLOAD", 4 * size_of(LARGEST))
-    words.claim()
+    claimant.claim()
     await until(lambda: len(mesh.core.claimed()) == len(KEYS))
     async with AsyncExitStack() as undo:
         made = [await undo.enter_async_context(agent_of(mesh, name=f"h-{each}")) for each in range(6)]
@@ -177,7 +177,7 @@ async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
         assert {await each.call.code() for each in made if each.call.done()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     await until(lambda: not list(mesh.core.pods()))
     async with joined(mesh):  # there is room again
-        await words.reported("acked")
+        await claimant.reported("acked")
 
 
 def test_an_agent_has_one_pod() -> None:

@@ -23,8 +23,8 @@ from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.wire.agent import Listen, PodPort, State
 from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
+from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import Agent, Control, agent_of, token_of
-from tests.manager.control.words import Words
 from tests.manager.standin import POD, Manager, running
 from tests.sidecar.pod import End
 from tests.sidecar.real_envoy import binary, free_port
@@ -122,26 +122,26 @@ async def joined(mesh: Control, app: End) -> AsyncIterator[Pod]:
         await joining
 
 
-async def test_what_a_session_says_counts_within_a_tenth_of_a_second(mesh: Control, words: Words) -> None:
+async def test_what_a_session_says_counts_within_a_tenth_of_a_second(mesh: Control, claimant: Claimant) -> None:
     times: dict[str, list[float]] = {"match": [], "down": [], "up": []}
     async with ends() as (app, _), joined(mesh, app) as pod:
-        words.claim(pod.spec("first"))
-        await words.reported("acked", pod.spec("first"))
+        claimant.claim(pod.spec("first"))
+        await claimant.reported("acked", pod.spec("first"))
         assert (await pod.ask("first"), await pod.ask("other")) == ("laptop", "original")
         for number in range(15):
             value = f"v{number}"
             one = pod.spec(value)
-            words.claim(one)
+            claimant.claim(one)
             times["match"].append(await pod.seconds_until(value, "laptop"))
-            words.local(one, False, one.ports[0])
+            claimant.local(one, False, one.ports[0])
             times["down"].append(await pod.seconds_until(value, "original"))
-            words.local(one, True, one.ports[0])
+            claimant.local(one, True, one.ports[0])
             times["up"].append(await pod.seconds_until(value, "laptop"))
     print({name: f"p50 {sorted(some)[7] * 1e3:.1f} ms, max {max(some) * 1e3:.1f} ms" for name, some in times.items()})
     assert max(max(some) for some in times.values()) < 0.1
 
 
-async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, words: Words) -> None:
+async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, claimant: Claimant) -> None:
     answers: dict[str, int] = {}
     stop = asyncio.Event()
 
@@ -152,13 +152,13 @@ async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, 
 
     async with ends() as (app, _), joined(mesh, app) as pod:
         one = pod.spec("1")
-        words.claim(one)
-        await words.reported("acked", one)
+        claimant.claim(one)
+        await claimant.reported("acked", one)
         asking = [asyncio.create_task(ask(pod, value)) for value in ("1", "2")]
         for _ in range(60):
-            words.withdraw(one)
+            claimant.withdraw(one)
             await pod.seconds_until("1", "original")
-            words.claim(one)
+            claimant.claim(one)
             await pod.seconds_until("1", "laptop")
         stop.set()
         await asyncio.gather(*asking)
@@ -167,21 +167,23 @@ async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, 
     assert sum(answers.values()) > 200
 
 
-async def test_a_port_that_turns_out_to_be_another_protocol_is_served_at_once(mesh: Control, words: Words) -> None:
+async def test_a_port_that_turns_out_to_be_another_protocol_is_served_at_once(
+    mesh: Control, claimant: Claimant
+) -> None:
     """Bytes need a cluster with endpoints of their own, which Envoy asks for before it takes the cluster."""
     async with ends() as (app, _), joined(mesh, app) as pod:
         one = pod.spec("1")
         other = replace(pod.spec("2"), ports=(Port(app.port, "tcp", 3000),))  # the same id: the same relay
         for each, value in ((one, "1"), (other, "2"), (one, "1")):
-            words.claim(each)
-            await words.reported("acked", each)
+            claimant.claim(each)
+            await claimant.reported("acked", each)
             await pod.seconds_until(value, "laptop")
-            words.withdraw(each)
+            claimant.withdraw(each)
             await pod.seconds_until(value, "original")
 
 
 async def test_a_request_that_is_on_its_way_when_its_intercept_ends_goes_to_the_original(
-    mesh: Control, words: Words
+    mesh: Control, claimant: Claimant
 ) -> None:
     """Its laptop has gone, and nobody answers the SYN."""
     app = End("original")
@@ -193,11 +195,11 @@ async def test_a_request_that_is_on_its_way_when_its_intercept_ends_goes_to_the_
         assert unanswered
         async with joined(mesh, app) as pod:
             one = pod.spec("1")
-            words.claim(one)
-            await words.reported("acked", one)
+            claimant.claim(one)
+            await claimant.reported("acked", one)
             asking = asyncio.create_task(pod.ask("1"))
             await until(lambda: len(_unanswered()) > unanswered)
-            words.withdraw(one)
+            claimant.withdraw(one)
             await pod.seconds_until("1", "original")
             assert await asking == "original"
     await app.stop()

@@ -1,34 +1,36 @@
-"""Which ways to laptops a pod is asked to try, and what its session hears of them."""
+"""Which return paths a pod is asked to probe, and what is reported of them to the session."""
 
 from meshdev.intercept.spec import Port
 from meshdev.wire.agent import ProbeRelays
 from meshdev.wire.modes import PROXY
 from tests.manager.claims import HTTP, spec
+from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import Control, agent_of, envoy_of, sidecar
-from tests.manager.control.words import Words
 from tests.manager.standin import POD
 from tests.waiting import until
 
 
-async def test_the_ways_of_a_claim_are_tried_and_the_worst_of_them_is_told(mesh: Control, words: Words) -> None:
+async def test_the_ways_of_a_claim_are_tried_and_the_worst_of_them_is_told(mesh: Control, claimant: Claimant) -> None:
     both = spec("b", HTTP, Port(9090, "tcp", 3001), Port(9090, "udp", 3002), mode=PROXY)
-    words.claim(both)
+    claimant.claim(both)
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.tries == ProbeRelays((20000, 20001), POD.address))
-        assert (await words.reported("joined", both)).return_path == "untried"
+        assert (await claimant.reported("joined", both)).return_path == "untried"
         await made.state(return_paths=((20000, "open"),))
         await made.state(return_paths=((20000, "open"), (20001, "silent")))
-        await words.report(lambda report: report.return_path == "silent")
+        await claimant.report(lambda report: report.return_path == "silent")
         await made.state(return_paths=((20000, "open"), (20001, "refused")))
-        await words.report(lambda report: report.return_path == "refused")
+        await claimant.report(lambda report: report.return_path == "refused")
         await made.state(return_paths=((20000, "open"), (20001, "open")))
-        await words.report(lambda report: report.return_path == "open")
-        words.withdraw(both)
+        await claimant.report(lambda report: report.return_path == "open")
+        claimant.withdraw(both)
         await until(lambda: made.agent.tries == ProbeRelays((), POD.address))
 
 
-async def test_ways_are_tried_when_envoy_is_there_and_again_for_another_agent(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_ways_are_tried_when_envoy_is_there_and_again_for_another_agent(
+    mesh: Control, claimant: Claimant
+) -> None:
+    claimant.claim()
     async with agent_of(mesh) as first:
         await until(lambda: first.wants() == ["8080"])
         assert first.tries is None

@@ -13,15 +13,14 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from meshdev.intercept.spec import Port
 from meshdev.manager.control import service
 from meshdev.sidecar.envoy import names
-from meshdev.sidecar.envoy.protos import LISTENERS
 from meshdev.wire import agent
-from meshdev.wire.agent import Listen, PodPort, State
+from meshdev.wire.agent import PodPort, State
 from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.intercepts import Report
 from meshdev.wire.modes import MESH, PROXY
 from tests.manager.claims import spec
+from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import (
-    LISTENER_PORT,
     OTHER_KEYS,
     OTHER_TOKEN,
     PORT,
@@ -36,7 +35,6 @@ from tests.manager.control.sidecars import (
     sidecar,
     token_of,
 )
-from tests.manager.control.words import Words
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
 from tests.waiting import until
@@ -49,8 +47,8 @@ def allowed(manager: Manager) -> dict[int, set[IPv4Address]]:
     return manager.ask(lambda: {port: set(sources) for (_, port), (_, sources) in manager.network.relays.items()})
 
 
-async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, words: Words) -> None:
-    words.claim()
+async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, claimant: Claimant) -> None:
+    claimant.claim()
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.wants() == ["8080"])
         assert made.agent.want is not None
@@ -61,50 +59,52 @@ async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, words: 
         await until(lambda: made.agent.redirects() == ["8080"])
         assert made.envoy.listens() == ["listener_8080"]
         assert B.id in made.envoy.routes()
-        assert (await words.reported("joined")).pod == "b-1"
+        assert (await claimant.reported("joined")).pod == "b-1"
         await made.state(PORT)
-        assert await words.reported("acked") == Report(B.id, "b-1", "acked", up=1)
+        assert await claimant.reported("acked") == Report(B.id, "b-1", "acked", up=1)
         assert allowed(manager) == {20000: {LOOPBACK}}
         counts = Counts(5, 1, 2)
         await made.state(PORT, older=((PORT, 3),), intercepts=((B.id, counts), ("x", Counts(9, 9, 9))))
-        assert await words.report(lambda report: report.counts.matched == 5) == Report(
+        assert await claimant.report(lambda report: report.counts.matched == 5) == Report(
             B.id, "b-1", "acked", "", InterceptCounts(5, 1, 2, 3), 1
         )
 
 
-async def test_a_pod_leaves_step_by_step(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_a_pod_leaves_step_by_step(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim()
     async with joined(mesh) as made:
-        await words.reported("acked")
-        words.withdraw()
+        await claimant.reported("acked")
+        claimant.withdraw()
         await until(lambda: made.agent.want is not None and made.agent.wants() == [])
         await until(lambda: B.id not in made.envoy.routes())
         await made.state()
-        await words.reported("gone")
+        await claimant.reported("gone")
         assert made.envoy.listens() == ["listener_8080"]  # for connections that are kept alive
 
 
-async def test_a_report_says_how_many_programs_were_up_in_the_state_it_is_about(mesh: Control, words: Words) -> None:
-    words.claim(up=False)
+async def test_a_report_says_how_many_programs_were_up_in_the_state_it_is_about(
+    mesh: Control, claimant: Claimant
+) -> None:
+    claimant.claim(up=False)
     async with joined(mesh) as made:
-        assert (await words.reported("acked")).up == 0
-        words.local(up=True)
-        acked = await words.report(lambda report: report.up == 1 and report.state == "acked")
+        assert (await claimant.reported("acked")).up == 0
+        claimant.local(up=True)
+        acked = await claimant.report(lambda report: report.up == 1 and report.state == "acked")
         assert acked == Report(B.id, "b-1", "acked", up=1)
         assert names.either(PORT, B.id) in made.envoy.routes()
-        words.local(up=False)
-        assert await words.report(lambda report: report.up == 0 and report.state == "acked") == replace(acked, up=0)
+        claimant.local(up=False)
+        assert await claimant.report(lambda report: report.up == 0 and report.state == "acked") == replace(acked, up=0)
         assert names.either(PORT, B.id) not in made.envoy.routes()
-        words.local(up=True)
-        await words.report(lambda report: report.up == 1)
-        words.withdraw()
+        claimant.local(up=True)
+        await claimant.report(lambda report: report.up == 1)
+        claimant.withdraw()
         await made.state()
-        assert await words.reported("gone") == Report(B.id, "b-1", "gone")
+        assert await claimant.reported("gone") == Report(B.id, "b-1", "gone")
 
 
 async def test_of_two_equal_claims_the_newest_has_the_requests(mesh: Control, manager: Manager) -> None:
     with Ann(manager) as ann, Ann(manager, "bob") as bob:
-        ours, theirs = Words(ann), Words(bob)
+        ours, theirs = Claimant(ann), Claimant(bob)
         taking_over = spec("a")  # whatever the order of their ids
         ours.claim()
         async with joined(mesh) as made:
@@ -119,19 +119,19 @@ async def test_of_two_equal_claims_the_newest_has_the_requests(mesh: Control, ma
             assert names.either(PORT, B.id) in made.envoy.routes()
 
 
-async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_changes_take_effect_at_once(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim()
     times: dict[str, list[float]] = {"match": [], "down": [], "up": []}
     async with joined(mesh) as made:
-        await words.reported("acked")
+        await claimant.reported("acked")
         for number in range(20):
             began = time.perf_counter()
-            words.claim(spec("b", value=f"value-{number}"))
+            claimant.claim(spec("b", value=f"value-{number}"))
             await until(lambda number=number: f"value-{number}" in made.envoy.routes())  # type: ignore[misc]  # a default in a lambda
             times["match"].append(time.perf_counter() - began)
             for name, up in (("down", False), ("up", True)):
                 began = time.perf_counter()
-                words.local(up=up)
+                claimant.local(up=up)
                 await until(lambda up=up: (names.either(PORT, B.id) in made.envoy.routes()) == up)  # type: ignore[misc]  # a default in a lambda
                 times[name].append(time.perf_counter() - began)
     print({name: f"p50 {sorted(some)[10] * 1e3:.1f} ms, max {max(some) * 1e3:.1f} ms" for name, some in times.items()})
@@ -139,8 +139,10 @@ async def test_changes_take_effect_at_once(mesh: Control, words: Words) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "", "short", "x" * 600])
-async def test_without_a_token_nobody_gets_anything(mesh: Control, manager: Manager, words: Words, token: str) -> None:
-    words.claim()
+async def test_without_a_token_nobody_gets_anything(
+    mesh: Control, manager: Manager, claimant: Claimant, token: str
+) -> None:
+    claimant.claim()
     async with joined(mesh), channel(mesh) as line:
         # Nothing is written: a write that met the end of its call would make INTERNAL of it, whatever is said.
         for call in (
@@ -154,14 +156,14 @@ async def test_without_a_token_nobody_gets_anything(mesh: Control, manager: Mana
 
 
 async def test_the_token_of_another_workload_gets_nothing_of_this_one(
-    mesh: Control, manager: Manager, words: Words
+    mesh: Control, manager: Manager, claimant: Claimant
 ) -> None:
-    words.claim()
+    claimant.claim()
     async with sidecar(mesh, OTHER_TOKEN, "b-1") as eve:
         async with joined(mesh):
             await eve.listen()
             await eve.state(PORT)
-            await words.reported("acked")
+            await claimant.reported("acked")
         assert eve.agent.wants() == []
         assert B.id not in str(eve.envoy.has)
         assert eve.envoy.listens() == []
@@ -170,7 +172,7 @@ async def test_the_token_of_another_workload_gets_nothing_of_this_one(
 
 async def test_a_session_without_the_token_claims_only_what_nobody_has(mesh: Control, manager: Manager) -> None:
     with Ann(manager) as ann, Ann(manager, "eve") as eve:
-        ours, theirs = Words(ann), Words(eve)
+        ours, theirs = Claimant(ann), Claimant(eve)
         ours.claim()
         theirs.claim(spec("evil", value="2"), OTHER_KEYS)
         async with joined(mesh) as made:
@@ -180,7 +182,7 @@ async def test_a_session_without_the_token_claims_only_what_nobody_has(mesh: Con
 
 async def test_two_sessions_share_a_workload(mesh: Control, manager: Manager) -> None:
     with Ann(manager) as ann, Ann(manager, "bob") as bob:
-        ours, theirs = Words(ann), Words(bob)
+        ours, theirs = Claimant(ann), Claimant(bob)
         other = spec("c", value="2")
         ours.claim()
         async with joined(mesh) as made:
@@ -195,18 +197,18 @@ async def test_two_sessions_share_a_workload(mesh: Control, manager: Manager) ->
             assert B.id in made.envoy.routes()
 
 
-async def test_every_pod_of_a_workload(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_every_pod_of_a_workload(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim()
     async with joined(mesh), joined(mesh, name="b-2"):
-        pods = {(await words.reported("acked")).pod for _ in range(2)}
+        pods = {(await claimant.reported("acked")).pod for _ in range(2)}
         assert pods == {"b-1", "b-2"}
-    gone = {(await words.reported("gone")).pod for _ in range(2)}
+    gone = {(await claimant.reported("gone")).pod for _ in range(2)}
     assert gone == {"b-1", "b-2"}
 
 
 async def test_what_envoy_refuses_is_told_and_costs_the_others_nothing(mesh: Control, manager: Manager) -> None:
     with Ann(manager) as ann, Ann(manager, "eve") as eve:
-        ours, theirs = Words(ann), Words(eve)
+        ours, theirs = Claimant(ann), Claimant(eve)
         bad, later = spec("bad", value="poison"), spec("later", value="3")
         ours.claim()
         async with joined(mesh) as made:
@@ -223,40 +225,40 @@ async def test_what_envoy_refuses_is_told_and_costs_the_others_nothing(mesh: Con
             await theirs.reported("acked", bad)
 
 
-async def test_ports_that_stay_with_the_original_for_a_reason_are_taken(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_ports_that_stay_with_the_original_for_a_reason_are_taken(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim()
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.wants() == ["8080"])
         await made.listen()
         await until(lambda: made.agent.redirects() == ["8080"])
         await made.state(held_back=((PORT, "no-envoy"),))
-        assert (await words.report(lambda report: bool(report.text))).state == "joined"
+        assert (await claimant.report(lambda report: bool(report.text))).state == "joined"
         await made.state(held_back=((PORT, "no-listener"),))
-        assert await words.reported("acked") == Report(
+        assert await claimant.reported("acked") == Report(
             B.id, "b-1", "acked", "8080: no-listener", up=1, pending=("8080",)
         )
         await made.state(PORT)
-        assert (await words.report(lambda report: not report.pending)).state == "acked"
+        assert (await claimant.report(lambda report: not report.pending)).state == "acked"
 
 
 @pytest.mark.parametrize(
     "message",
     [b"", b"{}", b"[]", b"\xff", agent.encode(hello()), b'{"state":{}}', b'{"listen":{"x":1}}', b"[" * 100_000],
 )
-async def test_a_hostile_agent_is_ended_and_costs_nothing(mesh: Control, words: Words, message: bytes) -> None:
-    words.claim()
+async def test_a_hostile_agent_is_ended_and_costs_nothing(mesh: Control, claimant: Claimant, message: bytes) -> None:
+    claimant.claim()
     async with joined(mesh) as made:
-        await words.reported("acked")
+        await claimant.reported("acked")
         async with agent_of(mesh, name="evil") as evil:
             await until(lambda: evil.wants() == ["8080"])
             await evil.say(message)
             assert await evil.call.code() == grpc.StatusCode.INVALID_ARGUMENT
-        words.claim(spec("b", value="again"))
+        claimant.claim(spec("b", value="again"))
         await until(lambda: "again" in made.envoy.routes())
 
 
-async def test_an_agent_that_is_ended_while_it_is_written_to_hears_why(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_an_agent_that_is_ended_while_it_is_written_to_hears_why(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim()
     async with joined(mesh), channel(mesh) as line:
         for _ in range(20):
             call = line.stream_stream(agent.METHOD)(metadata=metadata(token_of("evil")), timeout=5)
@@ -271,7 +273,7 @@ async def test_an_agent_that_is_ended_while_it_is_written_to_hears_why(mesh: Con
 async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, manager: Manager) -> None:
     most, other = 1 << 53, PodPort(8081)
     with Ann(manager) as ann, Ann(manager, "bob") as bob:
-        ours, theirs = Words(ann), Words(bob)
+        ours, theirs = Claimant(ann), Claimant(bob)
         one, another = spec("a", Port(8080, "http", 1), Port(8081, "http", 2), mode=PROXY), spec("c")
         ours.claim(one)
         theirs.claim(another, OTHER_KEYS)
@@ -298,8 +300,8 @@ async def test_a_first_word_that_is_no_hello_or_never_comes(mesh: Control, monke
         assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_an_agent_that_floods_is_read_no_faster_than_it_may(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_an_agent_that_floods_is_read_no_faster_than_it_may(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim()
     async with joined(mesh) as made, joined(mesh, name="flood") as flood:
         states = [agent.encode(State((PORT,), intercepts=((B.id, Counts(number)),))) for number in range(3000)]
 
@@ -310,14 +312,16 @@ async def test_an_agent_that_floods_is_read_no_faster_than_it_may(mesh: Control,
         pouring = asyncio.create_task(pour())
         for number in range(5):
             began = time.perf_counter()
-            words.claim(spec("b", value=f"quick-{number}"))
+            claimant.claim(spec("b", value=f"quick-{number}"))
             await until(lambda number=number: f"quick-{number}" in made.envoy.routes())  # type: ignore[misc]  # a default in a lambda
             assert time.perf_counter() - began < 0.3
         pouring.cancel()
 
 
-async def test_an_envoy_that_went_is_forgotten_after_a_while(mesh: Control, manager: Manager, words: Words) -> None:
-    words.claim()
+async def test_an_envoy_that_went_is_forgotten_after_a_while(
+    mesh: Control, manager: Manager, claimant: Claimant
+) -> None:
+    claimant.claim()
     async with agent_of(mesh):
         async with envoy_of(mesh):
             await until(lambda: allowed(manager) == {20000: {LOOPBACK}})
@@ -325,25 +329,27 @@ async def test_an_envoy_that_went_is_forgotten_after_a_while(mesh: Control, mana
         await until(lambda: allowed(manager) == {20000: set()})
 
 
-async def test_an_envoy_that_begins_anew_is_told_all_before_anything_is_redirected(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_an_envoy_that_begins_anew_is_told_all_before_anything_is_redirected(
+    mesh: Control, claimant: Claimant
+) -> None:
+    claimant.claim()
     async with joined(mesh) as made:
-        await words.reported("acked")
+        await claimant.reported("acked")
         made.envoy.call.cancel()
-        await words.reported("joined")
+        await claimant.reported("joined")
         made.agent.redirect = None
         async with envoy_of(mesh) as again:
             await until(lambda: made.agent.redirects() == ["8080"])
             assert B.id in again.routes()
-            await words.reported("acked")
+            await claimant.reported("acked")
 
 
 async def test_control_that_begins_anew_learns_everything_and_cuts_nobody(
-    mesh: Control, manager: Manager, words: Words, tmp_path: Path
+    mesh: Control, manager: Manager, claimant: Claimant, tmp_path: Path
 ) -> None:
-    words.claim()
+    claimant.claim()
     async with joined(mesh):
-        await words.reported("acked")
+        await claimant.reported("acked")
     async with control(tmp_path) as second:
         assert allowed(manager) == {20000: {LOOPBACK}}
         async with sidecar(second) as made:
@@ -353,47 +359,32 @@ async def test_control_that_begins_anew_learns_everything_and_cuts_nobody(
             assert made.envoy.log == []  # where Envoy listens is not known yet: what it has stays
             await made.listen()
             await until(lambda: made.envoy.listens() == ["listener_8080"])
-            await words.reported("acked")
+            await claimant.reported("acked")
 
 
-async def test_a_tunnel_that_begins_anew_is_told_what_holds(mesh: Control, manager: Manager, words: Words) -> None:
-    words.claim()
+async def test_a_tunnel_that_begins_anew_is_told_what_holds(
+    mesh: Control, manager: Manager, claimant: Claimant
+) -> None:
+    claimant.claim()
     async with joined(mesh):
-        await words.reported("acked")
+        await claimant.reported("acked")
         manager.ask(manager.network.relays["tcp", 20000][1].clear)
         manager.ask(manager.control._connections[0].close)
         await until(lambda: allowed(manager) == {20000: {LOOPBACK}})
 
 
-async def test_the_session_goes_and_the_pods_are_told_to_leave(mesh: Control, ann: Ann, words: Words) -> None:
-    words.claim()
+async def test_the_session_goes_and_the_pods_are_told_to_leave(mesh: Control, ann: Ann, claimant: Claimant) -> None:
+    claimant.claim()
     async with joined(mesh) as made:
-        await words.reported("acked")
+        await claimant.reported("acked")
         ann.quit()
         await until(lambda: made.agent.want is not None and made.agent.wants() == [])
         await until(lambda: B.id not in made.envoy.routes())
 
 
-async def test_existing_connections_are_reset_where_a_claim_says_so(mesh: Control, words: Words) -> None:
-    words.claim(reset_older=True)
+async def test_existing_connections_are_reset_where_a_claim_says_so(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim(reset_older=True)
     async with agent_of(mesh) as one:
         await until(lambda: one.wants() == ["8080"])
         assert one.want is not None
         assert one.want.ports[0].reset_older
-
-
-async def test_ports_without_requests(mesh: Control, words: Words) -> None:
-    tcp, udp = Port(7000, "tcp", 1), Port(9090, "udp", 2)
-    one = spec("raw", tcp, udp, mode=PROXY)
-    words.claim(one)
-    async with sidecar(mesh) as made:
-        await until(lambda: made.agent.wants() == ["7000", "9090/udp"])
-        await made.agent.say(Listen({PodPort(7000): LISTENER_PORT, PodPort(9090, "udp"): LISTENER_PORT + 1}))
-        await until(lambda: made.agent.redirects() == ["7000", "9090/udp"])
-        await made.state(PodPort(7000), PodPort(9090, "udp"))
-        await words.reported("acked", one)
-        assert made.envoy.listens() == ["listener_7000", "listener_9090_udp"]
-        flows = ((PodPort(7000), Counts(2, 0, 1)), (PodPort(9090, "udp"), Counts(3)), (PodPort(1), Counts(9)))
-        await made.state(PodPort(7000), PodPort(9090, "udp"), flows=flows)
-        assert (await words.report(lambda report: report.counts.matched == 5)).counts.errors == 1
-        assert LISTENERS in made.envoy.has

@@ -19,13 +19,13 @@ from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
 from meshdev.wire import agent
 from meshdev.wire.agent import AgentHello, Listen, PodPort, State
 from meshdev.wire.counts import Counts
+from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import KEYS, Control, agent_of, channel, control, joined, metadata
-from tests.manager.control.words import Words
 from tests.manager.standin import Manager
 from tests.sidecar.real_envoy import free_port
 from tests.waiting import until
 
-STRANGERS = 32
+UNCLAIMED = 32
 #: Many times what is left of one, and a tenth of what it sends.
 MEMORY_MIB = 32
 
@@ -66,13 +66,13 @@ def requests(number: int) -> Iterator[Any]:
 
 async def test_what_they_send_is_not_kept(process: Process) -> None:
     async with AsyncExitStack() as undo:
-        lines = [await undo.enter_async_context(channel(process)) for _ in range(STRANGERS)]
+        lines = [await undo.enter_async_context(channel(process)) for _ in range(UNCLAIMED)]
         calls = []
 
         async def ask(number: int) -> None:
             stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(lines[number])
             call = stub.StreamAggregatedResources(
-                metadata=metadata(f"stranger-{number}-" + "x" * 20), wait_for_ready=True
+                metadata=metadata(f"unclaimed-{number}-" + "x" * 20), wait_for_ready=True
             )
             calls.append(call)
             for request in requests(number):
@@ -80,16 +80,16 @@ async def test_what_they_send_is_not_kept(process: Process) -> None:
 
         await ask(0)
         before = process.memory()
-        await asyncio.gather(*map(ask, range(1, STRANGERS)))
+        await asyncio.gather(*map(ask, range(1, UNCLAIMED)))
         assert not any(call.done() for call in calls)
         assert process.memory() - before < MEMORY_MIB
 
 
 async def test_they_take_no_stream_from_those_who_are_claimed(
-    mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch
+    mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MAX_UNCLAIMED_STREAMS", 2)
-    words.claim()
+    claimant.claim()
     async with channel(mesh) as line, agent_of(mesh, "a" * 32, "first"), agent_of(mesh, "b" * 32, "second"):
         await until(lambda: len(list(mesh.core.pods())) == 2)
         call = line.stream_stream(agent.METHOD)(metadata=metadata("c" * 32))
@@ -97,25 +97,25 @@ async def test_they_take_no_stream_from_those_who_are_claimed(
             await call.read()
         assert await call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         async with joined(mesh):
-            await words.reported("acked")
+            await claimant.reported("acked")
     async with agent_of(mesh, "c" * 32):  # there is room again
         await until(lambda: len(list(mesh.core.pods())) == 1)
 
 
-async def test_strangers_are_bounded(mesh: Control, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_are_bounded(mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meshdev.manager.control.core.MAX_WAITING", 3)
     async with channel(mesh) as line:
         calls = []
         for number in range(4):
-            call = line.stream_stream(agent.METHOD)(metadata=metadata(f"stranger-{number}-" + "x" * 20))
+            call = line.stream_stream(agent.METHOD)(metadata=metadata(f"unclaimed-{number}-" + "x" * 20))
             await call.write(agent.encode(AgentHello(f"p{number}", f"u{number}", "default", IPv4Address("127.0.0.1"))))
             calls.append(call)
             await until(lambda number=number, call=call: call.done() or len(list(mesh.core.pods())) == number + 1)  # type: ignore[misc]  # a default in a lambda
         assert await calls[3].code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        words.claim()
-        await until(lambda: len(mesh.core.claimed()) == len(KEYS))  # or its sidecar is one stranger more
+        claimant.claim()
+        await until(lambda: len(mesh.core.claimed()) == len(KEYS))  # or its sidecar is one more that nobody claims
         async with joined(mesh):
-            await words.reported("acked")
+            await claimant.reported("acked")
         for call in calls:
             call.cancel()
 
@@ -162,16 +162,16 @@ LARGE = agent.encode(State(return_paths=tuple((20_000 + each, "open") for each i
     ],
 )
 async def test_what_is_kept_of_them_is_small(mesh: Control, message: bytes) -> None:
-    async with agent_of(mesh, "a" * 32) as stranger:
+    async with agent_of(mesh, "a" * 32) as unclaimed:
         await until(lambda: len(list(mesh.core.pods())) == 1)
-        await stranger.say(message)
-        assert await stranger.call.code() == grpc.StatusCode.INVALID_ARGUMENT
+        await unclaimed.say(message)
+        assert await unclaimed.call.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_sidecars_that_are_claimed_may_say_more(mesh: Control, words: Words) -> None:
-    words.claim()
+async def test_sidecars_that_are_claimed_may_say_more(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim()
     await until(lambda: len(mesh.core.claimed()) == len(KEYS))
     async with joined(mesh) as made:
         await made.agent.say(LARGE)
         await until(lambda: any(len(pod._return_paths) == 8192 for pod in mesh.core.pods()))
-        await words.reported("acked")
+        await claimant.reported("acked")

@@ -1,4 +1,4 @@
-"""A session that claims, as its words on a carrier."""
+"""A session that claims, by its messages on a carrier."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from tests.manager.test_intercepts import Ann
 B = spec("b")
 
 
-class Words:
-    """What a session says, and what it hears meanwhile."""
+class Claimant:
+    """What a session sends, and what it is sent meanwhile."""
 
     def __init__(self, ann: Ann) -> None:
         self._ann = ann
