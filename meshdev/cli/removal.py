@@ -10,12 +10,12 @@ from meshdev.kube import manager
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.podstate import ManagerPod
-from meshdev.kube.portforward import Carrier, dial
+from meshdev.kube.portforward import dial
 from meshdev.tunnel.carrier import observe
 from meshdev.wire.control import Hello, SessionInfo
+from meshdev.wire.framing import CARRIER_KINDS
 
 _DIAL_SECONDS: Final = 5.0
-_CARRIERS: Final[tuple[Carrier, ...]] = ("spdy", "websocket")
 
 
 async def remove(options: Options, namespace: str, *, force: bool) -> list[str]:
@@ -47,13 +47,13 @@ async def _sessions(api: KubeApi, pod: ManagerPod) -> tuple[SessionInfo, ...]:
         pools=(),
         observer=True,
     )
-    for carrier in _CARRIERS:
+    for carrier in CARRIER_KINDS:
         try:
             dialled = await dial(api, pod.namespace, pod.name, TUNNEL_PORT, carrier, _DIAL_SECONDS)
             return (await observe(dialled, hello)).sessions
         except (TunnelError, UnreachableError) as error:
             # Not every network passes every carrier. An answer of the manager itself is final.
-            if carrier == _CARRIERS[-1] or isinstance(error, UnreachableError | VersionError | RefusedError):
+            if carrier == CARRIER_KINDS[-1] or isinstance(error, UnreachableError | VersionError | RefusedError):
                 raise ManagerBusyError(
                     f"cannot find out who is connected through the manager: {error.message}",
                     hint="remove it anyway with --force",

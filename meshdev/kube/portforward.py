@@ -10,11 +10,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 from python_socks import ProxyError
 from python_socks.sync import Proxy
@@ -34,12 +34,10 @@ from meshdev.kube.endpoint import Endpoint
 from meshdev.kube.errors import NotFoundError, from_connection, from_status, status_message
 from meshdev.pump.transport import SocketTransport, TlsTransport, Transport
 from meshdev.wire import spdy, upgrade
-from meshdev.wire.framing import Framing
+from meshdev.wire.framing import CARRIER_KINDS, CarrierKind, Framing
 from meshdev.wire.spdy import SpdyFraming
 from meshdev.wire.upgrade import Upgrade, UpgradeAccepted, UpgradeRefused
 from meshdev.wire.websocket import WebSocketFraming
-
-Carrier = Literal["spdy", "websocket"]
 
 #: More than a TLS record: OpenSSL must not keep decrypted bytes back, where epoll would never report them.
 _READ: Final = 64 * 1024
@@ -55,10 +53,40 @@ class PortForward:
 
     transport: Transport
     framing: Framing
-    kind: Carrier
+    kind: CarrierKind
 
 
-async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, deadline: float) -> PortForward:
+@dataclass(frozen=True)
+class _Handling:
+    """What differs between the kinds of carriers: the method of the upgrade, which RBAC checks as a verb, the upgrade
+    itself by host, target and headers, and for a port the framing with the bytes that open its streams.
+    """
+
+    method: str
+    handshake: Callable[[str, str, Mapping[str, str]], Upgrade]
+    open: Callable[[int], tuple[Framing, bytes]]
+
+
+def _websocket_handshake(host: str, target: str, headers: Mapping[str, str]) -> Upgrade:
+    return upgrade.websocket(host, target, headers, os.urandom(16))
+
+
+def _open_spdy(port: int) -> tuple[Framing, bytes]:
+    return SpdyFraming(), spdy.opening(port)
+
+
+def _open_websocket(port: int) -> tuple[Framing, bytes]:
+    framing = WebSocketFraming(SpdyFraming(), partial(os.urandom, 4))
+    return framing, framing.message(spdy.opening(port))
+
+
+HANDLING: Final[Mapping[CarrierKind, _Handling]] = {
+    "spdy": _Handling("POST", upgrade.spdy, _open_spdy),
+    "websocket": _Handling("GET", _websocket_handshake, _open_websocket),
+}
+
+
+async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: CarrierKind, deadline: float) -> PortForward:
     """Forward *port* of *pod* within *deadline* seconds, not counting the time of a credential plugin.
 
     Raises PortForwardError where this carrier is refused (another may work) and SwallowedError where it gets no answer,
@@ -73,9 +101,9 @@ async def dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carri
         return await _dial(api, namespace, pod, port, carrier, deadline)
 
 
-async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carrier, seconds: float) -> PortForward:
+async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: CarrierKind, seconds: float) -> PortForward:
     path = pods_path(namespace, pod, "portforward")
-    api.on_access(access("POST" if carrier == "spdy" else "GET", path, {}))
+    api.on_access(access(HANDLING[carrier].method, path, {}))
     handshake = _handshake(api.endpoint, path, carrier, await api.auth_headers())
     attempt = _Attempt(api.endpoint, await api.tls(), time.monotonic() + seconds)
     try:
@@ -91,12 +119,10 @@ async def _dial(api: KubeApi, namespace: str, pod: str, port: int, carrier: Carr
         raise
 
 
-def _handshake(endpoint: Endpoint, path: str, carrier: Carrier, headers: Mapping[str, str]) -> Upgrade:
+def _handshake(endpoint: Endpoint, path: str, carrier: CarrierKind, headers: Mapping[str, str]) -> Upgrade:
     host = endpoint.parts.netloc.rpartition("@")[2]
     target = endpoint.parts.path.rstrip("/") + path
-    if carrier == "spdy":
-        return upgrade.spdy(host, target, headers)
-    return upgrade.websocket(host, target, headers, os.urandom(16))
+    return HANDLING[carrier].handshake(host, target, headers)
 
 
 class _Attempt:
@@ -121,7 +147,7 @@ class _Attempt:
                     # The plain socket's: SSLSocket.shutdown forgets its TLS state under the thread that uses it.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def run(self, handshake: Upgrade, carrier: Carrier, port: int) -> PortForward:
+    def run(self, handshake: Upgrade, carrier: CarrierKind, port: int) -> PortForward:
         """Connect, upgrade, open. On failure nothing is left open."""
         try:
             sock = self._connect()
@@ -208,12 +234,8 @@ class _Attempt:
             if answer is not None:
                 return answer
 
-    def _open(self, sock: socket.socket, carrier: Carrier, port: int, rest: bytes) -> PortForward:
-        opening = spdy.opening(port)
-        framing: SpdyFraming | WebSocketFraming = SpdyFraming()
-        if carrier == "websocket":
-            framing = WebSocketFraming(framing, partial(os.urandom, 4))
-            opening = framing.message(opening)
+    def _open(self, sock: socket.socket, carrier: CarrierKind, port: int, rest: bytes) -> PortForward:
+        framing, opening = HANDLING[carrier].open(port)
         sock.settimeout(self._left())
         sock.sendall(opening)
         if any(framing.unwrap(memoryview(rest))):
@@ -222,9 +244,9 @@ class _Attempt:
         return PortForward(transport, framing, carrier)
 
 
-def _refusal(answer: UpgradeRefused, carrier: Carrier, target: str) -> MeshdevError:
+def _refusal(answer: UpgradeRefused, carrier: CarrierKind, target: str) -> MeshdevError:
     """An ordinary HTTP answer to the upgrade: the API's own refusal, or that of something in between."""
-    asked = access("POST" if carrier == "spdy" else "GET", target[target.index("/api/") :], {})
+    asked = access(HANDLING[carrier].method, target[target.index("/api/") :], {})
     error = from_status(asked, answer.status, answer.body)
     if isinstance(error, ForbiddenError | CredentialError | NotFoundError):
         return error
@@ -234,13 +256,13 @@ def _refusal(answer: UpgradeRefused, carrier: Carrier, target: str) -> MeshdevEr
     )
 
 
-def _swallowed(carrier: Carrier, endpoint: Endpoint, why: str) -> SwallowedError:
+def _swallowed(carrier: CarrierKind, endpoint: Endpoint, why: str) -> SwallowedError:
     return SwallowedError(
         f"the port-forward over {carrier} was cut off on the way to the API server {endpoint}: {why}",
         hint=_other(carrier),
     )
 
 
-def _other(carrier: Carrier) -> str:
-    other = "websocket" if carrier == "spdy" else "spdy"
-    return f"a proxy or load balancer on the way may not pass {carrier} on; try --carrier {other}"
+def _other(carrier: CarrierKind) -> str:
+    others = " or ".join(kind for kind in CARRIER_KINDS if kind != carrier)
+    return f"a proxy or load balancer on the way may not pass {carrier} on; try --carrier {others}"

@@ -25,11 +25,12 @@ from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manager import Created
 from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.podstate import ManagerPod
-from meshdev.kube.portforward import Carrier, PortForward, SwallowedError, dial
+from meshdev.kube.portforward import PortForward, SwallowedError, dial
 from meshdev.kube.ranges import advertised_addresses, watch_addresses, watch_ranges
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
 from meshdev.session.state import SessionState
+from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from meshdev.wire.session_api import ConnectOptions
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,13 @@ class CarrierOrder:
     until the others are dropped as well.
     """
 
-    def __init__(self, kinds: Sequence[Carrier]) -> None:
+    def __init__(self, kinds: Sequence[CarrierKind]) -> None:
         self._kinds = tuple(kinds)
         self._preferred: str | None = None
         self._avoided: str | None = None
 
     @property
-    def kinds(self) -> tuple[Carrier, ...]:
+    def kinds(self) -> tuple[CarrierKind, ...]:
         """In the order in which they are to be tried."""
         return tuple(sorted(self._kinds, key=lambda kind: (kind == self._avoided, kind != self._preferred)))
 
@@ -111,7 +112,7 @@ class Cluster:
         self._options = options
         self._progress = progress
         self._pod: ManagerPod | None = None
-        self._order = CarrierOrder(("spdy", "websocket") if options.carrier == "auto" else (options.carrier,))
+        self._order = CarrierOrder(CARRIER_KINDS if options.carrier == "auto" else (options.carrier,))
         self._created: list[Created] = []
         self.connected = False
         """Set once the connection stands: from then on the manager stays in the cluster."""
@@ -172,7 +173,9 @@ class Cluster:
         """A port-forward to any pod. Whether one of them answers proves nothing about the networks in between."""
         return await self._forward(namespace, pod, port, lambda _: None)
 
-    async def _forward(self, namespace: str, pod: str, port: int, swallowed: Callable[[Carrier], None]) -> PortForward:
+    async def _forward(
+        self, namespace: str, pod: str, port: int, swallowed: Callable[[CarrierKind], None]
+    ) -> PortForward:
         """By the first kind of carrier that is let through; *swallowed* is called with those that got no answer."""
         kinds = self._order.kinds
         for kind in kinds:

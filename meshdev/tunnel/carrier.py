@@ -29,7 +29,7 @@ DOUBTFUL_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
 
 
 class CarrierConnection(Protocol):
-    """A port-forward that stands. ``kind`` is ``spdy`` or ``websocket``."""
+    """A port-forward that stands. ``kind`` is one of ``wire.framing.CARRIER_KINDS``."""
 
     @property
     def transport(self) -> Transport: ...

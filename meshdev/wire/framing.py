@@ -1,7 +1,11 @@
 """How a carrier wraps tunnel bytes: plain (at the manager), SPDY, or SPDY inside a WebSocket."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Literal, Protocol, get_args
+
+CarrierKind = Literal["spdy", "websocket"]
+#: In the order in which they are tried, unless the user chose one.
+CARRIER_KINDS: Final[tuple[CarrierKind, ...]] = get_args(CarrierKind)
 
 
 class Framing(Protocol):

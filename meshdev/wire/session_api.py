@@ -21,6 +21,7 @@ from meshdev.config import MAX_CARRIERS
 from meshdev.errors import MeshdevError, by_code
 from meshdev.wire import values
 from meshdev.wire.codecs import FLAG, MAX_TEXT, Choice, Codec, Integer, Many, Nullable, Number, Parsed, Text
+from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from meshdev.wire.jsonlines import encode
 from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
@@ -28,8 +29,8 @@ from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, L
 #: ``degraded``: the tunnel is up, but something of ours on this machine is not as it should be; the notes say what.
 State = Literal["connected", "degraded", "connecting", "reconnecting", "disconnected"]
 STATES: Final[tuple[State, ...]] = ("connected", "degraded", "connecting", "reconnecting", "disconnected")
-Carrier = Literal["auto", "spdy", "websocket"]
-CARRIERS: Final[tuple[Carrier, ...]] = ("auto", "spdy", "websocket")
+Carrier = Literal["auto", CarrierKind]
+CARRIERS: Final[tuple[Carrier, ...]] = ("auto", *CARRIER_KINDS)
 
 _MAX_PID: Final = 1 << 22  # kernel: PID_MAX_LIMIT on 64 bit
 _MAX_SECONDS: Final = 1e9
@@ -85,7 +86,7 @@ class _FirstLine:
 class DnsStatus:
     """How names are resolved: *integration* is ``resolved``, ``redirect`` or ``file``."""
 
-    integration: str = field(Text(), key="way")
+    integration: str = field(Text(), key="way")  # the key is public: scripts read it from `status -o json`
     nameserver: str | None = field(_TEXT, default=None)
     search: tuple[str, ...] = field(_TEXTS, default=())
     domains: tuple[str, ...] = field(_TEXTS, default=())
@@ -103,7 +104,7 @@ class _Dns(Codec[DnsStatus | None]):
 
 @message()
 class CarrierStatus:
-    """One port-forward of the pool; *kind* is ``spdy`` or ``websocket``, *rtt_ms* its last heartbeat."""
+    """One port-forward of the pool; *kind* is one of ``CARRIER_KINDS``, *rtt_ms* its last heartbeat."""
 
     kind: str = field(Text())
     up: bool = field(FLAG)

@@ -23,9 +23,10 @@ from meshdev.kube import manager
 from meshdev.kube.client import KubeApi, pods_path
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manifest import ManagerSpec
-from meshdev.kube.portforward import Carrier, PortForward, dial
+from meshdev.kube.portforward import PortForward, dial
 from meshdev.kube.ranges import watch_addresses, watch_ranges
 from meshdev.kube.watching import listed
+from meshdev.wire.framing import CarrierKind
 from tests.cluster.sample.pattern import pattern_sha256
 from tests.kube.proxies import http_proxy, listening, socks_proxy
 
@@ -92,7 +93,7 @@ async def _bulk(api: KubeApi) -> str:
 
 
 async def _pipe(api: KubeApi, carrier: str, port: int) -> Pipe:
-    return Pipe(await dial(api, "default", await _bulk(api), port, cast("Carrier", carrier), 10))
+    return Pipe(await dial(api, "default", await _bulk(api), port, cast("CarrierKind", carrier), 10))
 
 
 async def carry(api: KubeApi, carrier: str, count: str) -> dict[str, Any]:
@@ -138,7 +139,7 @@ async def reach(api: KubeApi, carrier: str, port: str) -> str:
 
 async def absent(api: KubeApi, carrier: str) -> str:
     """Dial a pod that is not there."""
-    await dial(api, "default", "no-such-pod", 1, cast("Carrier", carrier), 10)
+    await dial(api, "default", "no-such-pod", 1, cast("CarrierKind", carrier), 10)
     return "dialled"
 
 

@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import pytest
 
+from meshdev.wire.framing import CARRIER_KINDS
 from tests.e2e.conftest import Laptop
 
 pytestmark = pytest.mark.cluster
 
-CARRIERS: Final = ("spdy", "websocket")
 BYTES: Final = 200_000_000
 
 
@@ -22,20 +22,20 @@ def probe(laptop: Laptop, *arguments: str, kubeconfig: str = "-") -> dict[str, A
     return answer
 
 
-@pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("carrier", CARRIER_KINDS)
 def test_bytes_arrive_as_they_were_sent(laptop: Laptop, carrier: str) -> None:
     answer = probe(laptop, "carry", carrier, str(BYTES))
     assert (answer["ok"]["up"], answer["ok"]["down"]) == (True, True)
 
 
-@pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("carrier", CARRIER_KINDS)
 def test_a_port_that_nobody_listens_on_is_refused_with_the_kubelets_words(laptop: Laptop, carrier: str) -> None:
     error = probe(laptop, "reach", carrier, "9")["error"]
     assert error["kind"] == "PortForwardError"
     assert "connection refused" in error["message"]
 
 
-@pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("carrier", CARRIER_KINDS)
 def test_a_pod_that_is_not_there(laptop: Laptop, carrier: str) -> None:
     error = probe(laptop, "absent", carrier)["error"]
     assert error["kind"] == "NotFoundError"

@@ -11,8 +11,9 @@ import pytest
 from meshdev.errors import ClusterError, MeshdevError, PortForwardError, ProtocolError
 from meshdev.kube import agent_tokens
 from meshdev.kube.client import KubeApi
-from meshdev.kube.portforward import Carrier, PortForward, dial
+from meshdev.kube.portforward import PortForward, dial
 from meshdev.wire.announcement import REQUEST, Announcement, reply
+from meshdev.wire.framing import CarrierKind
 from meshdev.wire.spdy import opening
 from tests.kube.proxies import Handler, listening
 from tests.kube.test_portforward import client, switched
@@ -64,7 +65,7 @@ async def cluster(
     seen: list[bytes] = []
     async with listening(server(log, answer, seen)) as port, client(folder, port) as api:
 
-        async def forward(namespace: str, pod: str, port: int, kind: Carrier = "spdy") -> PortForward:
+        async def forward(namespace: str, pod: str, port: int, kind: CarrierKind = "spdy") -> PortForward:
             return await dial(api, namespace, pod, port, kind, 2)
 
         yield api, lambda: agent_tokens.fetch(api, forward, "default", "b-1", "meshdev-1"), seen

@@ -24,7 +24,8 @@ from meshdev.errors import (
 from meshdev.kube.client import KubeApi
 from meshdev.kube.errors import NotFoundError
 from meshdev.kube.kubeconfig import Options
-from meshdev.kube.portforward import Carrier, PortForward, SwallowedError, dial
+from meshdev.kube.portforward import HANDLING, PortForward, SwallowedError, dial
+from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from meshdev.wire.spdy import SpdyFraming, opening
 from meshdev.wire.upgrade import accept_key
 from tests.kube.conftest import write_kubeconfig
@@ -132,7 +133,7 @@ RBAC = {"message": 'pods "m" is forbidden: User "dev" cannot create resource "po
     ],
 )
 async def test_a_refusal(
-    tmp_path: Path, carrier: Carrier, status: int, body: Any, kind: type[MeshdevError], words: str
+    tmp_path: Path, carrier: CarrierKind, status: int, body: Any, kind: type[MeshdevError], words: str
 ) -> None:
     async with listening(answering(status, body)) as port, client(tmp_path, port) as api:
         with pytest.raises(kind) as caught:
@@ -291,3 +292,7 @@ async def test_a_proxy_that_is_not_there(tmp_path: Path) -> None:
         for asking in (api.get("/api/v1/namespaces/default/pods"), dial(api, "a", "b", 1, "spdy", 5)):
             with pytest.raises(UnreachableError, match=r"through the proxy socks5://127\.0\.0\.1:1"):
                 await asking
+
+
+def test_every_kind_can_be_dialled() -> None:
+    assert tuple(HANDLING) == CARRIER_KINDS

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -20,7 +20,7 @@ from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manager import sidecar_terms
 from meshdev.kube.manifest import ManagerSpec, deployment
 from meshdev.kube.observing import Observer
-from meshdev.kube.portforward import Carrier, PortForward, dial
+from meshdev.kube.portforward import PortForward, dial
 from meshdev.kube.ranges import watch_addresses
 from meshdev.kube.rbac import Rule, Subject, manifest, rules
 from meshdev.kube.replicas import Replica
@@ -31,6 +31,7 @@ from meshdev.sidecar.join.choice import choose
 from meshdev.sidecar.join.container import SidecarSpec
 from meshdev.sidecar.join.ephemeral import keep_joined
 from meshdev.wire.announcement import Announcement
+from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from tests.intercept.values import mesh
 from tests.kube.conftest import write_kubeconfig
 from tests.kube.fake_api import FakeApi
@@ -299,9 +300,9 @@ async def ask_its_token(fake: FakeApi, api: KubeApi, namespace: str) -> None:
     """By each kind of carrier; nobody answers."""
     fake.logs["b-1", "meshdev-1"] = f"{Announcement(16200)}\n".encode()
 
-    async def forward(namespace: str, pod: str, port: int, kind: Carrier) -> PortForward:
+    async def forward(namespace: str, pod: str, port: int, kind: CarrierKind) -> PortForward:
         return await dial(api, namespace, pod, port, kind, 2)
 
-    for kind in get_args(Carrier):
+    for kind in CARRIER_KINDS:
         with suppress(MeshdevError):
             await agent_tokens.fetch(api, partial(forward, kind=kind), namespace, "b-1", "meshdev-1")
