@@ -193,11 +193,14 @@ class LaptopChanges:
         return failures
 
     def _integration(self) -> DnsIntegration:
-        if self.decision.integration == "resolved":
+        chosen = self.decision.integration
+        if chosen == "resolved":
             return ResolvedDns(lambda: (self._addressed()[0].index, self._addressed()[1]))
-        if self.decision.integration == "redirect" and self._firewall is not None:
+        if chosen == "redirect" and self._firewall is not None:
             return RedirectDns(self._firewall, self._journal)
-        return FileDns(self._journal)
+        if chosen == "file":
+            return FileDns(self._journal)
+        raise LaptopError(f"internal error: no DNS integration {chosen!r} here")
 
     def _open_tun(self, queues: int, *, unguarded: bool) -> Outcome:
         if self._device is not None:

@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 
 async def hold(link: Link, intent: Intent, progress: ProgressReporter, state: Published[InterceptState]) -> None:
-    """InterceptPlan the intercept and hold it until cancelled; everything is undone when this ends.
+    """Plan the intercept and hold it until cancelled; everything is undone when this ends.
 
     What becomes of it is published as *state*. Raises what kept it from coming up, and InterceptError when it is
     somebody else's by now.

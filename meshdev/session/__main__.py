@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -82,6 +83,8 @@ def main() -> NoReturn:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # From C code, at once: where the event loop hangs nothing else still answers.
+    faulthandler.register(signal.SIGUSR1)
     with asyncio.Runner() as runner:
         code = runner.run(session(arguments))
         # Everything is undone. A thread may still be inside getaddrinfo, whose question went to the forwarder that is

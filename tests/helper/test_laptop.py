@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from meshdev.errors import DnsError, FirewallError
+from meshdev.errors import DnsError, FirewallError, LaptopError
 from meshdev.helper.laptop import LaptopChanges
 from meshdev.helper.upkeep import Upkeep
 from meshdev.netlink.sock import Netlink
@@ -94,3 +94,9 @@ def test_an_error_of_the_kernel_is_told_with_the_beat() -> None:
         upkeep.close()
     assert len(problems) == 1
     assert "No space left" in problems[0]
+
+
+def test_an_integration_without_code_is_refused(laptop: Any) -> None:
+    laptop.decision = Mock(integration="networkmanager")
+    with pytest.raises(LaptopError, match="'networkmanager'"):
+        laptop._integration()

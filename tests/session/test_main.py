@@ -2,17 +2,21 @@
 
 import argparse
 import logging
+import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from meshdev.cli.launch import session_command
 from meshdev.errors import MeshdevError, TunnelError
 from meshdev.session import __main__ as main
 from meshdev.session.supervisor import Supervisor
 from meshdev.state import Paths
 from meshdev.wire.session_api import ConnectOptions, Failed, parse_event
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -82,3 +86,31 @@ async def test_whoever_waits_is_told_that_the_session_cannot_listen(
     assert isinstance(told, Failed)
     assert "cannot listen at" in told.message
     assert code == told.exit_code
+
+
+async def test_the_stacks_of_a_session_that_hangs_are_logged(tmp_path: Path) -> None:
+    log, (caller, inherited) = tmp_path / "session.log", socket.socketpair()
+    with caller, inherited:
+        process = _started(inherited, log)
+        try:
+            await until(lambda: _catches(process.pid, signal.SIGUSR1))
+            process.send_signal(signal.SIGUSR1)
+            await until(lambda: "in main" in log.read_text())
+            assert process.poll() is None, "it goes on"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _started(stdin: socket.socket, log: Path) -> subprocess.Popen[bytes]:
+    """A session that waits for its options, from its stdin."""
+    inherited = ("--helper", "0", "--progress", "0", "--lock", "0")
+    with log.open("wb") as output:
+        return subprocess.Popen([*session_command(), *inherited], stdin=stdin.fileno(), stdout=output, stderr=output)
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for that signal (proc(5), "SigCgt")."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)

@@ -9,9 +9,7 @@ NOT_WATCHED: Final = -1
 
 
 class SocketEnd:
-    """Non-blocking; whoever made it closes it."""
-
-    """One socket. *out* is what it has not taken yet."""
+    """A non-blocking socket, which whoever made it closes. *out* is what it has not taken yet."""
 
     __slots__ = ("broken", "connecting", "ended", "events", "fd", "finished", "finishing", "out", "parked", "sock")
 
