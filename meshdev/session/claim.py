@@ -33,17 +33,19 @@ FORWARD_RETRY_SECONDS: Final = 1.0
 _LOOPBACK: Final = IPv4Address("127.0.0.1")
 
 
-class RelayForwarding:
-    """Which relays are forwarded to which programs of this machine, for all intercepts of one session."""
+class Claimant:
+    """What the claims of one session share; above all which relays are forwarded to which programs of this machine."""
 
-    def __init__(self, laptop: Laptop) -> None:
-        self._laptop = laptop
+    def __init__(self, pool: Pool, laptop: Laptop, ports: LocalPorts) -> None:
+        self.pool = pool
+        self.laptop = laptop
+        self._ports = ports
         self._targets: dict[str, tuple[RelayTarget, ...]] = {}
         self._known = True  # that the helper has these
         self._lock = asyncio.Lock()
 
-    async def set(self, id_: str, targets: tuple[RelayTarget, ...]) -> None:
-        """All of one intercept; none: it is over. Raises FirewallError, RouteError, LaptopError."""
+    async def forward(self, id_: str, targets: tuple[RelayTarget, ...]) -> None:
+        """All relays of one intercept; none: it is over. Raises FirewallError, RouteError, LaptopError."""
         async with self._lock:
             if self._known and self._targets.get(id_, ()) == targets:
                 return
@@ -51,19 +53,9 @@ class RelayForwarding:
             self._targets[id_] = targets
             if not targets:
                 del self._targets[id_]
-            await self._laptop.routing.use_relays()
-            await self._laptop.helper.set_relays(each for some in self._targets.values() for each in some)
+            await self.laptop.routing.use_relays()
+            await self.laptop.helper.set_relays(each for some in self._targets.values() for each in some)
             self._known = True
-
-
-class Claimant:
-    """What the claims of one session share."""
-
-    def __init__(self, pool: Pool, laptop: Laptop, ports: LocalPorts) -> None:
-        self.pool = pool
-        self.laptop = laptop
-        self.ports = ports
-        self.forwarding = RelayForwarding(laptop)
 
     @asynccontextmanager
     async def claim(
@@ -86,7 +78,7 @@ class Claimant:
                     watches.callback(following.cancel)
                     for port in spec.ports:
                         on_target = partial(claim.on_target, port)
-                        watches.callback(self.ports.watch(port.local, port.transport, on_target))
+                        watches.callback(self._ports.watch(port.local, port.transport, on_target))
                     yield claim
             finally:
                 claims.withdraw(spec.id)
@@ -94,7 +86,7 @@ class Claimant:
                     await claim.gone()
                 finally:
                     claims.ignore(spec.id)
-                    await self.forwarding.set(spec.id, ())
+                    await self.forward(spec.id, ())
 
 
 class SessionClaim:
@@ -111,7 +103,7 @@ class SessionClaim:
         self._spec = spec
         self._pool = claimant.pool
         self._laptop = claimant.laptop
-        self._forwarding = claimant.forwarding
+        self._claimant = claimant
         self._acceptor: Acceptor | None = acceptor
         """None once the return path has been probed."""
         self._on_report = on_report
@@ -239,7 +231,7 @@ class SessionClaim:
         ports = {(port.remote, port.transport): port for port in self._spec.ports}
         targets = dict(self._targets)
         relays = ((each, ports.get((each.remote, each.protocol))) for each in self._accepted().relays)
-        await self._forwarding.set(self._spec.id, tuple(self._target(each, port) for each, port in relays if port))
+        await self._claimant.forward(self._spec.id, tuple(self._target(each, port) for each, port in relays if port))
         for port, target in targets.items():
             if self._targets[port] == target:  # what has changed meanwhile is forwarded to next
                 self._announce(port, up=target is not None)
@@ -263,7 +255,7 @@ class SessionClaim:
         if relay is None or acceptor is None or welcome is None or gateway is None:
             return
         target, device = acceptor.target, self._laptop.device
-        await self._forwarding.set(self._spec.id, (RelayTarget(relay, "tcp", target.address, target.port),))
+        await self._claimant.forward(self._spec.id, (RelayTarget(relay, "tcp", target.address, target.port),))
         if not await acceptor.passes(device.queues[0], gateway, welcome.address, relay):
             raise FirewallError(
                 f"a packet filter of this machine drops what comes in from {device.name}: "

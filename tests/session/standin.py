@@ -48,7 +48,6 @@ class StandIn:
         self.helper = SimpleNamespace(set_relays=self._set_relays)
         self.local: tuple[LocalPort, ...] = ()
         self.claimant = Claimant(cast("Pool", self), cast("Laptop", self), cast("LocalPorts", self))
-        self.forwarding = self.claimant.forwarding
 
     def connected(self) -> bool:
         return self.tunnel

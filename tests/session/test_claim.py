@@ -185,16 +185,16 @@ async def test_what_the_helper_was_told_half_is_told_again(here: StandIn) -> Non
     target = RelayTarget(20001, "tcp", LOCALHOST, 8080)
     here.refuse = FirewallError("busy")
     with pytest.raises(FirewallError):
-        await here.forwarding.set("1", (target,))
+        await here.claimant.forward("1", (target,))
     here.refuse = None
-    await here.forwarding.set("1", (target,))
+    await here.claimant.forward("1", (target,))
     assert here.led == {20001: 8080}
     here.story.clear()
-    await here.forwarding.set("1", (target,))
+    await here.claimant.forward("1", (target,))
     assert here.story == []
-    setting = asyncio.ensure_future(here.forwarding.set("1", ()))
+    setting = asyncio.ensure_future(here.claimant.forward("1", ()))
     await asyncio.sleep(0)
     setting.cancel()
     await asyncio.wait([setting])
-    await here.forwarding.set("1", ())
+    await here.claimant.forward("1", ())
     assert here.led == {}
