@@ -21,6 +21,8 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     def __init__(self) -> None:
         self.port = 0
         self.tokens: list[str] = []
+        self.first_versions: list[str] = []
+        """By stream, what its Envoy said that it has already."""
         self._goal: protos.Packed | None = None
         self._streams: dict[AdsStream, asyncio.Queue[DiscoveryAnswer]] = {}
         self._news = asyncio.Condition()
@@ -77,7 +79,11 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
             self._streams.pop(stream, None)
 
     async def _read(self, stream: AdsStream, requests: AsyncIterator[Any]) -> None:
+        first = True
         async for request in requests:
+            if first:
+                self.first_versions.append(request.version_info)
+                first = False
             error = request.error_detail.message if request.HasField("error_detail") else None
             heard = stream.on_request(
                 request.type_url, frozenset(request.resource_names), request.response_nonce, error

@@ -165,11 +165,17 @@ class Core:
         self._left(key, uid, pod)
 
     def envoy_connected(
-        self, key: str, uid: str, address: IPv4Address, send: Callable[[list[DiscoveryAnswer]], None]
+        self,
+        key: str,
+        uid: str,
+        address: IPv4Address,
+        send: Callable[[list[DiscoveryAnswer]], None],
+        *,
+        has_resources: bool = False,
     ) -> tuple[Pod, AdsStream]:
         """An Envoy proved the key, from that address. Raises Refused."""
         pod = self._pod(key, uid)
-        stream = pod.envoy_connected(lambda answers: send(list(answers)))
+        stream = pod.envoy_connected(lambda answers: send(list(answers)), has_resources=has_resources)
         sources = self._sources.setdefault(key, {})
         sources[address] = sources.get(address, 0) + 1
         self._allow_agent(key)

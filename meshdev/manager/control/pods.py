@@ -12,12 +12,16 @@ from ipaddress import IPv4Address
 from itertools import islice
 from typing import Final
 
+from meshdev.manager.control import decided
+from meshdev.manager.control.decided import DecidedClaims, Decisions
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
+from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.protos import packed
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import (
     MAX_CLAIMED_PORTS,
+    MAX_CLAIMS,
     MAX_PORTS,
     AgentHello,
     FromControl,
@@ -38,6 +42,7 @@ _EXPECTED_REASONS: Final[frozenset[HoldReason]] = frozenset({"no-listener", "spe
 _TOO_MANY_PORTS: Final = (
     f"at most {MAX_CLAIMED_PORTS} ports of a pod are intercepted at a time, those of others included"
 )
+_TOO_MANY_CLAIMS: Final = f"at most {MAX_CLAIMS:,} intercepts of a pod's requests are possible at a time"
 _WORST_FIRST: Final[tuple[ReturnPath, ...]] = ("silent", "untried", "refused", "open")
 
 
@@ -63,6 +68,7 @@ class _Goal:
     served: tuple[Served, ...]
     manager: IPv4Address
     hello: AgentHello
+    decisions: Decisions
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,9 @@ class Pod:
         self._hello: AgentHello | None = None
         self._send: Callable[[FromControl], None] | None = None
         self._listen: dict[PodPort, int] = {}
+        self._folder = ""
+        """Of Envoy's sockets; empty where no passthrough proxy is in the pod."""
+        self._decided = DecidedClaims()
         self._state: State | None = None
         self._counts: dict[str, Counts] = {}
         self._return_paths: dict[int, ReturnPath] = {}
@@ -92,7 +101,7 @@ class Pod:
         self._settled: _Goal | None = None
         self._accepted: frozenset[tuple[str, int]] = frozenset()
         self._refused: dict[str, tuple[int, str]] = {}
-        self._over_limit: set[str] = set()
+        self._over_limit: dict[str, str] = {}
         self._reported: dict[str, Report] = {}
         self._pruning = False
 
@@ -112,7 +121,7 @@ class Pod:
     def agent_reported(self, message: Listen | State) -> None:
         """Where Envoy shall listen, or what is true now."""
         if isinstance(message, Listen):
-            self._listen = dict(self.listens_after(message).ports)
+            self._listen, self._folder = dict(self.listens_after(message).ports), message.folder
         else:
             self._set_state(message)
 
@@ -121,7 +130,7 @@ class Pod:
         taken = set(message.ports.values())
         kept = {port: number for port, number in self._listen.items() if number not in taken}
         both = {**message.ports, **{port: number for port, number in kept.items() if port not in message.ports}}
-        return Listen(dict(islice(both.items(), MAX_PORTS)))
+        return Listen(dict(islice(both.items(), MAX_PORTS)), message.folder)
 
     def _set_state(self, state: State | None) -> None:
         """Every claim looks up what is its own: searching thousands of entries for each would be quadratic."""
@@ -129,10 +138,16 @@ class Pod:
         self._counts = dict(state.intercepts) if state is not None else {}
         self._return_paths = dict(state.return_paths) if state is not None else {}
 
-    def envoy_connected(self, send: Callable[[Sequence[DiscoveryAnswer]], None]) -> AdsStream:
-        """A stream that knows nothing of what another one was sent."""
+    def envoy_connected(
+        self, send: Callable[[Sequence[DiscoveryAnswer]], None], *, has_resources: bool = False
+    ) -> AdsStream:
+        """A stream that knows nothing of what another one was sent. *has_resources*: its Envoy does, it comes again."""
         self._envoy = _Envoy(AdsStream(), send)
-        self._goal = self._settled = self._last_redirect = None
+        if not has_resources:
+            self._decided.void()
+        self._goal = self._settled = None
+        if not self._folder:
+            self._last_redirect = None
         return self._envoy.stream
 
     def envoy_disconnected(self, stream: AdsStream) -> None:
@@ -177,6 +192,8 @@ class Pod:
         self._want(self._hello)
         if self._envoy is not None:
             self._try(manager)
+        if self._folder:
+            self._redirect()  # no claim is decided for any more when its routes are removed
         if self._envoy is not None and self._may_serve():
             self._serve(self._hello, self._envoy, manager)
         self._redirect()
@@ -195,16 +212,20 @@ class Pod:
                 self._refused[alias] = order, why
 
     def _within_bounds(self, held: Sequence[HeldClaim]) -> tuple[HeldClaim, ...]:
-        """Without those whose ports are too many together with those of older claims."""
+        """Without those that are too much together with older claims: of ports, and of what the proxy decides by."""
         ports: set[PodPort] = set()
-        fitting = []
-        self._over_limit = set()
+        fitting: list[HeldClaim] = []
+        size = 0
+        self._over_limit = {}
         for each in held:
             both = ports.union(map(pod_port, each.claim.spec.ports))
+            larger = size + decided.size(each.claim) if self._folder else 0
             if len(both) > MAX_CLAIMED_PORTS:
-                self._over_limit.add(each.alias)
+                self._over_limit[each.alias] = _TOO_MANY_PORTS
+            elif self._folder and (len(fitting) == MAX_CLAIMS or larger > decided.MAX_BYTES):
+                self._over_limit[each.alias] = _TOO_MANY_CLAIMS
             else:
-                ports = both
+                ports, size = both, larger
                 fitting.append(each)
         return tuple(fitting)
 
@@ -233,29 +254,50 @@ class Pod:
 
     def _serve(self, hello: AgentHello, envoy: _Envoy, manager: IPv4Address) -> None:
         every = {**self._former, **{each.port: each for each in self._wanted}}
-        served = (Served(each, self._listen[port]) for port, each in every.items() if port in self._listen)
+        served = (Served(each, self._listener(port)) for port, each in every.items() if port in self._listen)
         goal = _Goal(
             frozenset((each.alias, each.order) for each in self._held),
             tuple(sorted(served, key=lambda one: one.port)),
             manager,
             hello,
+            self._decisions(),
         )
         if goal == self._goal:
             return
         self._goal = goal
+        self._decided.aim(goal.decisions)
         view = PodView(hello.address, goal.served, hello.probes)
         envoy.send(envoy.stream.aim(packed(resources(view, manager, [each.claim for each in self._held]))))
         if envoy.stream.settled:  # it has all of it already, so nothing is sent, and nothing will be answered
             self._accept(goal)
 
+    def _listener(self, port: PodPort) -> int | str:
+        """Where Envoy listens."""
+        behind_passthrough = self._folder and port.transport == "tcp"
+        return names.socket(self._folder, port) if behind_passthrough else self._listen[port]
+
+    def _decisions(self) -> Decisions:
+        """All that the claims make a passthrough proxy decide where Envoy listens."""
+        if not self._folder:
+            return frozenset()
+        return frozenset().union(*(decided.decisions(each.alias, each.claim, self._listen) for each in self._held))
+
     def _accept(self, goal: _Goal) -> None:
         self._settled, self._accepted = goal, goal.orders
+        self._decided.acknowledge(goal.decisions)
 
     def _redirect(self) -> None:
-        if self._settled is None or self._send is None:
+        if self._send is None:
             return
-        listening = {one.port for one in self._settled.served}
-        redirect = Redirect(tuple(each.port for each in self._wanted if each.port in listening))
+        if self._settled is not None:
+            listening = {one.port for one in self._settled.served}
+        elif self._folder and self._last_redirect is not None:  # what no longer holds is off, with Envoy or without
+            listening = set(self._last_redirect.ports)
+        else:
+            return
+        ports = tuple(each.port for each in self._wanted if each.port in listening)
+        on = self._decided.on({each.alias: each.claim for each in self._held}) if self._folder else ()
+        redirect = Redirect(ports, on)
         if redirect != self._last_redirect:
             self._last_redirect = redirect
             self._send(redirect)
@@ -303,7 +345,7 @@ class Pod:
         if each.alias in self._refused:
             return Report(id_, hello.pod, "nacked", self._refused[each.alias][1], *common)
         if each.alias in self._over_limit:
-            return Report(id_, hello.pod, "nacked", _TOO_MANY_PORTS, *common)
+            return Report(id_, hello.pod, "nacked", self._over_limit[each.alias], *common)
         if self._envoy is not None and self._envoy.stream.refused is not None:
             return Report(id_, hello.pod, "nacked", self._envoy.stream.refused, *common)
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders

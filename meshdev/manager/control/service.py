@@ -127,6 +127,7 @@ class _DiscoveryRequest:
     names: frozenset[str]
     nonce: str
     error: str | None
+    has_resources: bool
 
 
 def _parse_request(data: bytes) -> _DiscoveryRequest:
@@ -138,6 +139,7 @@ def _parse_request(data: bytes) -> _DiscoveryRequest:
         names=frozenset(name for name in names if len(name) <= MAX_NAME and name.isascii()),
         nonce=request.response_nonce[:63],
         error=for_people(request.error_detail.message) if request.HasField("error_detail") else None,
+        has_resources=bool(request.version_info),
     )
 
 
@@ -150,7 +152,7 @@ class _Envoys:
         """One Envoy, from its first request to the end of its stream."""
         async with self._gate.admitted(context) as (key, address):
             first = await _first(requests, context)
-            uid, outgoing = first.node, Outbox[Any]()
+            uid, has_resources, outgoing = first.node, first.has_resources, Outbox[Any]()
             paced = _paced(requests, first)
             del first
 
@@ -159,7 +161,7 @@ class _Envoys:
                     outgoing.put(answer.kind, answer)
 
             try:
-                pod, stream = self._core.envoy_connected(key, uid, address, send)
+                pod, stream = self._core.envoy_connected(key, uid, address, send, has_resources=has_resources)
             except Refused as refused:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
             try:

@@ -63,6 +63,7 @@ class Run:
     def __init__(self) -> None:
         self.world, self.model = World(), Model()
         self.world.connect_tunnel()
+        self.world.pod(PODS[0]).folder = "/tmp/meshdev-x"
 
     def do(self, what: str, number: int, more: object) -> None:
         getattr(self, f"_{what}")(number, more)
@@ -152,6 +153,9 @@ class Run:
             for one in CLAIMS:
                 assert pod.knows(one) == (one in serves), "clusters of former claims are pruned"
                 assert pod.serves(one) == (one in serves)
+                assert pod.decides(one) == [bool(pod.folder) and one in serves]
+        elif name in self.model.agents:
+            assert not any(on and one not in serves for one, on in zip(CLAIMS, pod.decides(*CLAIMS), strict=True))
         others = [each for each in self.world.core.pods() if each.name == name]
         assert len(others) == (name in self.model.greeted)
 

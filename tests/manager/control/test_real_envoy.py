@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from meshdev.intercept.match import HeaderMatch, Match
-from meshdev.intercept.spec import Port, Spec
+from meshdev.intercept.spec import Port, Spec, canonical_json
+from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.wire.agent import Listen, PodPort, State
 from meshdev.wire.modes import MESH
@@ -26,7 +27,7 @@ from tests.manager.claims import WORKLOAD
 from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import Agent, Control, agent_of, token_of
 from tests.manager.standin import POD, Manager, running
-from tests.sidecar.pod import End
+from tests.sidecar.pod import End, length
 from tests.sidecar.real_envoy import binary, free_port
 from tests.waiting import until
 
@@ -57,7 +58,7 @@ async def ends() -> AsyncIterator[tuple[End, End]]:
 
 
 @asynccontextmanager
-async def real_envoy(mesh: Control) -> AsyncIterator[None]:
+async def real_envoy(mesh: Control) -> AsyncIterator[Path]:
     """As the agent starts it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -65,7 +66,7 @@ async def real_envoy(mesh: Control) -> AsyncIterator[None]:
         (folder / "config.json").write_text(json.dumps(bootstrap(start)))
         process = _start(folder / "config.json")
         try:
-            yield
+            yield folder
         finally:
             process.kill()
             process.wait()
@@ -79,8 +80,9 @@ def _start(config: Path) -> subprocess.Popen[bytes]:
 class Pod:
     """Envoy's listener_port to the app, where the agent's redirect would lead."""
 
-    def __init__(self, app: End, one: Agent) -> None:
+    def __init__(self, app: End, one: Agent, folder: str) -> None:
         self._number = app.port
+        self._folder = folder
         self._agent = one
         self.listener_port = free_port()
 
@@ -92,18 +94,29 @@ class Pod:
         port = PodPort(self._number)
         await self._agent.say(State())
         await until(lambda: self._agent.wants() == [str(port)])
-        await self._agent.say(Listen({port: self.listener_port}))
+        await self._agent.say(Listen({port: self.listener_port}, self._folder))
         await until(lambda: self._agent.redirects() == [str(port)])
         await self._agent.say(State((port,)))
 
+    def decides(self, value: str) -> bool:
+        """Whether a passthrough proxy may decide by a claim on that header."""
+        claims = self._agent.redirect.claims if self._agent.redirect else ()
+        return canonical_json(self.spec(value).match) in {claim.match for claim in claims}
+
     async def ask(self, value: str) -> str:
         """Who answers a request with that header; "status 503" and the like where nobody does."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.listener_port)
+        if self.decides(value):
+            path = names.socket(self._folder, PodPort(self._number))
+            reader, writer = await asyncio.open_unix_connection(path)
+        else:
+            to = self._number if self._folder else self.listener_port
+            reader, writer = await asyncio.open_connection("127.0.0.1", to)
         writer.write(f"GET / HTTP/1.1\r\nHost: b\r\na: {value}\r\nConnection: close\r\n\r\n".encode())
-        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readexactly(length(head))
         writer.close()
-        status = head.split()[1]
-        return body if status == "200" else f"status {status}"
+        status = head.split()[1].decode()
+        return body.decode() if status == "200" else f"status {status}"
 
     async def seconds_until(self, value: str, who: str) -> float:
         """Until a request with that header is answered by *who*."""
@@ -114,17 +127,20 @@ class Pod:
 
 
 @asynccontextmanager
-async def joined(mesh: Control, app: End) -> AsyncIterator[Pod]:
-    async with agent_of(mesh, address="127.0.0.1") as one, real_envoy(mesh):
-        pod = Pod(app, one)
+async def joined(mesh: Control, app: End, *, passthrough: bool = False) -> AsyncIterator[Pod]:
+    async with agent_of(mesh, address="127.0.0.1") as one, real_envoy(mesh) as folder:
+        pod = Pod(app, one, str(folder) if passthrough else "")
         joining = asyncio.create_task(pod.join())
         yield pod
         await joining
 
 
-async def test_what_a_session_says_counts_within_a_tenth_of_a_second(mesh: Control, claimant: Claimant) -> None:
+@pytest.mark.parametrize("passthrough", [False, True])
+async def test_what_a_session_says_counts_within_a_tenth_of_a_second(
+    mesh: Control, claimant: Claimant, passthrough: bool
+) -> None:
     times: dict[str, list[float]] = {"match": [], "down": [], "up": []}
-    async with ends() as (app, _), joined(mesh, app) as pod:
+    async with ends() as (app, _), joined(mesh, app, passthrough=passthrough) as pod:
         claimant.claim(pod.spec("first"))
         await claimant.reported("acked", pod.spec("first"))
         assert (await pod.ask("first"), await pod.ask("other")) == ("laptop", "original")
@@ -141,7 +157,10 @@ async def test_what_a_session_says_counts_within_a_tenth_of_a_second(mesh: Contr
     assert max(max(some) for some in times.values()) < 0.1
 
 
-async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, claimant: Claimant) -> None:
+@pytest.mark.parametrize("passthrough", [False, True])
+async def test_an_intercept_that_comes_and_goes_fails_no_request(
+    mesh: Control, claimant: Claimant, passthrough: bool
+) -> None:
     answers: dict[str, int] = {}
     stop = asyncio.Event()
 
@@ -150,7 +169,7 @@ async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, 
             who = await pod.ask(value)
             answers[who] = answers.get(who, 0) + 1
 
-    async with ends() as (app, _), joined(mesh, app) as pod:
+    async with ends() as (app, _), joined(mesh, app, passthrough=passthrough) as pod:
         one = pod.spec("1")
         claimant.claim(one)
         await claimant.reported("acked", one)

@@ -129,6 +129,9 @@ class SidecarPod:
         self.agent: Any = None
         self.envoy: Any = None
         self.refuses = b""
+        self.folder = ""
+        self.sent: list[str] = []
+        """What control has sent to either of them, in order, by kind."""
         self._forget_agent()
         self._forget_envoy()
 
@@ -152,24 +155,42 @@ class SidecarPod:
     def connect_agent(self) -> None:
         self._forget_agent()
         hello = AgentHello(self.name, self.uid, "default", self.address)
-        self.agent = self._world.core.agent_connected(key(self.name), hello, self._inbox.append)
+        self.agent = self._world.core.agent_connected(key(self.name), hello, self._send)
         self.report()
+
+    def _send(self, message: FromControl) -> None:
+        self.sent.append(type(message).__name__)
+        self._inbox.append(message)
+
+    def _answer(self, answers: list[DiscoveryAnswer]) -> None:
+        self.sent += ["answer"] * len(answers)
+        self._answers += answers
 
     def disconnect_agent(self) -> None:
         self._world.core.agent_disconnected(key(self.name), self.uid, self.agent)
         self.agent = None
         self._forget_agent()
 
-    def connect_envoy(self) -> None:
+    def connect_envoy(self, *, again: bool = False) -> None:
+        """*again*: it had lost its stream alone, and has what it had."""
+        had = self.has
         self._forget_envoy()
-        self.envoy = self._world.core.envoy_connected(key(self.name), self.uid, self.address, self._answers.extend)
+        self.envoy = self._world.core.envoy_connected(
+            key(self.name), self.uid, self.address, self._answer, has_resources=again
+        )
+        if again:
+            self.has = had
         self._ask(CLUSTERS)
         self._ask(LISTENERS)
 
-    def disconnect_envoy(self) -> None:
+    def disconnect_envoy(self, *, ends: bool = True) -> None:
+        """*ends*: the process does, and not its stream alone."""
+        had = self.has
         self._world.core.envoy_disconnected(key(self.name), self.uid, self.address, *self.envoy)
         self.envoy = None
         self._forget_envoy()
+        if not ends:
+            self.has = had
 
     def report(self, **more: Any) -> None:
         """What is redirected, as it was asked for."""
@@ -192,16 +213,19 @@ class SidecarPod:
                 self.want = message
                 for each in ports:
                     self._listen.setdefault(each.port, 15800 + len(self._listen))
-                self._world.core.agent_reported(key(self.name), self.uid, self.agent, Listen(dict(self._listen)))
+                self._world.core.agent_reported(key(self.name), self.uid, self.agent, self._listens())
                 if self.redirect is not None:
                     kept = tuple(port for port in self.redirect.ports if port in {each.port for each in ports})
-                    self.redirect = Redirect(kept)
+                    self.redirect = Redirect(kept, self.redirect.claims)
             case Redirect():
                 assert self.want is not None
                 self.redirect = message
             case ProbeRelays():
                 self.probes = message
         self.report()
+
+    def _listens(self) -> Listen:
+        return Listen(dict(self._listen), self.folder)
 
     def _take(self, answer: DiscoveryAnswer) -> None:
         kind = answer.kind
@@ -240,6 +264,11 @@ class SidecarPod:
 
     def redirects(self) -> list[str]:
         return [str(port) for port in self.redirect.ports] if self.redirect else []
+
+    def decides(self, *claims: Spec) -> list[bool]:
+        """Whether its passthrough proxy may decide by each of them."""
+        matches = [claim.match for claim in self.redirect.claims] if self.redirect else []
+        return [specs.canonical_json(one.match) in matches for one in claims]
 
     def serves(self, one: Spec) -> bool:
         """Whether a route of Envoy leads to that claim's laptop."""

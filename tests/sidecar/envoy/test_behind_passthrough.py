@@ -120,6 +120,18 @@ async def test_a_connection_that_the_laptop_closed_costs_no_request_and_is_no_fa
         writer.close()
 
 
+async def test_an_envoy_that_lost_its_stream_says_that_it_has_resources() -> None:
+    """By that the manager knows that it is no other, and what it has acknowledged still holds."""
+    async with pod(passthrough=True) as app:
+        app.claim(MINE)
+        await app.serve()
+        await app.envoy.ads.stop()
+        await app.envoy.ads.start()
+        await until(lambda: len(app.envoy.ads.first_versions) == 2)
+        first, second = app.envoy.ads.first_versions
+        assert (first, bool(second)) == ("", True)
+
+
 def is_connecting(port: int) -> bool:
     """Whether a handshake with that port is under way (SYN_SENT is 02 in /proc/net/tcp)."""
     lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])

@@ -1,0 +1,206 @@
+"""Which claims a passthrough proxy may decide by, and when: on after Envoy's routes, off before them."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from meshdev.intercept import spec as specs
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import Port
+from meshdev.manager.control import decided
+from meshdev.manager.control.core import REJOIN_SECONDS
+from meshdev.manager.control.pods import HeldClaim, Pod
+from meshdev.sidecar.envoy.claims import LiveClaim
+from meshdev.sidecar.envoy.protos import LISTENERS
+from meshdev.wire import agent
+from meshdev.wire.agent import MAX_CLAIMS, AgentHello, FromControl, Listen, PodPort, Redirect, State
+from meshdev.wire.intercepts import Relay
+from meshdev.wire.manager import Withdrawn
+from meshdev.wire.modes import PROXY
+from tests.manager.claims import HTTP, spec
+from tests.manager.control.world import SidecarPod, World, alias
+
+FOLDER = "/tmp/meshdev-x"
+A, B = spec("a"), spec("b", value="2")
+BYTES = spec("c", HTTP, Port(7000, "tcp", 1), Port(9090, "udp", 2), mode=PROXY)
+
+
+@pytest.fixture
+def world() -> World:
+    """A tunnel container without claims; time to settle is over."""
+    made = World()
+    made.connect_tunnel()
+    made.wait(REJOIN_SECONDS + 1)
+    return made
+
+
+def joined(world: World, *, settle: bool = True) -> SidecarPod:
+    """A pod with a passthrough proxy."""
+    pod = world.pod("b-1")
+    pod.folder = FOLDER
+    pod.connect_agent()
+    pod.connect_envoy()
+    if settle:
+        world.settle()
+    return pod
+
+
+def test_envoy_listens_on_sockets_and_udp_ports_stay_numbers(world: World) -> None:
+    world.claim(BYTES, "b-1")
+    pod = joined(world)
+    addresses = {name: one.address for name, one in pod.has[LISTENERS].items()}
+    assert addresses["listener_8080"].pipe.path == f"{FOLDER}/8080"
+    assert addresses["listener_7000"].pipe.path == f"{FOLDER}/7000"
+    assert addresses["listener_9090_udp"].socket_address.port_value in range(15800, 15803)
+    assert pod.redirect is not None
+    (claim,) = pod.redirect.claims
+    assert (claim.ports, claim.match, claim.whole) == ((PodPort(7000), PodPort(8080)), "null", True)
+
+
+def test_a_claim_is_on_once_envoy_has_acknowledged_it_and_not_earlier(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world, settle=False)
+    served = False
+    while pod.step():
+        assert not pod.decides(A)[0] or pod.serves(A)
+        served |= pod.serves(A) and not pod.decides(A)[0]
+    assert served, "the routes come first"
+    assert pod.decides(A) == [True]
+    assert pod.redirect is not None
+    assert pod.redirect.claims[0].match == specs.canonical_json(A.match)
+
+
+def test_a_withdrawn_claim_is_off_before_its_routes_are_removed(world: World) -> None:
+    world.claim(A, "b-1")
+    world.claim(B, "b-1", first=20010)
+    pod = joined(world)
+    assert pod.decides(A, B) == [True, True]
+    pod.sent.clear()
+    world.hear(Withdrawn(alias(A)))
+    assert pod.sent == ["ProbeRelays", "Redirect", "answer"]
+    world.settle()
+    assert pod.decides(A, B) == [False, True]
+    assert (pod.serves(A), pod.serves(B)) == (False, True)
+
+
+def test_claims_without_envoy_go_off_and_new_ones_do_not_come_on(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.disconnect_envoy(ends=False)
+    world.claim(B, "b-1", first=20010)
+    world.settle()
+    assert pod.decides(A, B) == [True, False], "it lost its stream, and has its routes"
+    world.hear(Withdrawn(alias(A)))
+    world.settle()
+    assert pod.decides(A, B) == [False, False]
+    pod.connect_envoy(again=True)
+    world.settle()
+    assert pod.decides(A, B) == [False, True]
+
+
+def test_envoy_that_comes_again_keeps_what_is_on(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.disconnect_envoy(ends=False)
+    pod.connect_envoy(again=True)
+    while pod.step():
+        assert pod.decides(A) == [True]
+
+
+def test_another_envoy_has_acknowledged_nothing(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.disconnect_envoy()
+    world.settle()
+    assert pod.decides(A) == [True], "it may come again"
+    pod.connect_envoy()
+    assert pod.step()
+    assert pod.decides(A) == [False]
+    world.settle()
+    assert pod.decides(A) == [True]
+    assert pod.redirects() == ["8080"]
+
+
+def test_a_program_that_goes_and_comes_changes_no_decision(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    for up in (False, True):
+        world.claim(A, "b-1", up=up)
+        while pod.step():
+            assert pod.decides(A) == [True]
+
+
+def test_a_claim_that_envoy_refuses_is_never_on(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.refuses = B.id.encode()
+    world.claim(B, "b-1", first=20010)
+    while pod.step():
+        assert pod.decides(A, B) == [True, False]
+    assert world.states(B) == {"b-1": "nacked"}
+
+
+def test_one_that_ends_and_comes_again_waits_for_envoy_again(world: World) -> None:
+    """Envoy may be between the two."""
+    world.claim(A, "b-1")
+    world.claim(B, "b-1", first=20010)
+    pod = joined(world)
+    world.hear(Withdrawn(alias(A)))
+    world.claim(A, "b-1")
+    while pod.step():
+        assert not pod.decides(A)[0] or pod.serves(A)
+    assert pod.decides(A, B) == [True, True]
+
+
+def test_an_agent_that_comes_again_is_told(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.disconnect_agent()
+    pod.connect_agent()
+    world.settle()
+    assert pod.decides(A) == [True]
+
+
+def test_agents_without_a_passthrough_proxy_are_told_nothing(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = world.pod("b-1")
+    pod.connect_agent()
+    pod.connect_envoy()
+    world.settle()
+    assert pod.redirect == Redirect((PodPort(8080),))
+    assert pod.has[LISTENERS]["listener_8080"].address.socket_address.port_value == 15800
+
+
+# Limits
+
+
+def _held(number: int, *values: str) -> HeldClaim:
+    match = Match(tuple(HeaderMatch(f"x-{at}", "exact", value) for at, value in enumerate(values)))
+    one = replace(spec(f"{number:06x}"), match=match)
+    claim = LiveClaim(one, "ann", (Relay(8080, "tcp", 20000),), frozenset({PodPort(8080)}))
+    return HeldClaim(one.id, claim, False, number)
+
+
+@pytest.mark.parametrize(("values", "fit"), [(("1",), MAX_CLAIMS), (('"' * 200,) * 4, decided.MAX_BYTES // 2100)])
+def test_what_is_too_much_for_one_message_is_refused(values: tuple[str, ...], fit: int) -> None:
+    sent: list[FromControl] = []
+    pod = Pod()
+    pod.agent_connected(AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7")), sent.append)
+    pod.agent_reported(Listen({PodPort(8080): 15800}, FOLDER))
+    pod.agent_reported(State())
+    claims = [_held(number, *values) for number in range(MAX_CLAIMS + 10)]
+    pod.follow(claims, IPv4Address("10.244.0.9"), settling=False)
+    states = [report.state for _, report in pod.reports(claims)]
+    fitting = states.index("nacked")
+    assert fitting <= fit
+    assert set(states[fitting:]) == {"nacked"}
+    assert {report.text for _, report in pod.reported() if report.state == "nacked"} == {
+        "at most 1,024 intercepts of a pod's requests are possible at a time"
+    }
+    fit_in = tuple(
+        agent.DecidedClaim((PodPort(8080),), specs.canonical_json(each.claim.spec.match)) for each in claims[:fitting]
+    )
+    data = agent.encode(Redirect((PodPort(8080),), fit_in))
+    assert len(data) <= decided.MAX_BYTES + 100
+    assert agent.decode_from_control(data) == Redirect((PodPort(8080),), fit_in)
