@@ -7,11 +7,11 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from tests.e2e.conftest import Laptop, until
 
@@ -142,15 +142,19 @@ class StatusLoop(Loop):
         return [json.loads(item.said)["state"] for item in list(self.tries) if start <= item.start and item.end <= end]
 
     def until_state(self, state: str, since: float, seconds: float) -> float:
-        """Wait for *state*; the seconds since *since* at which it was told."""
+        """Wait for *state*; the seconds since *since* at which it was shown."""
+        return self.until(f"status says {state}", lambda status: status["state"] == state, since, seconds)
+
+    def until(self, what: str, wanted: Callable[[dict[str, Any]], bool], since: float, seconds: float) -> float:
+        """Wait for a status that is *wanted*; the seconds since *since* at which it was shown."""
 
         def found() -> float | None:
             for item in list(self.tries):
-                if item.end > since and json.loads(item.said)["state"] == state:
+                if item.end > since and wanted(json.loads(item.said)):
                     return item.end - since
             return None
 
-        return float(until(f"status says {state}", found, seconds))
+        return float(until(what, found, seconds))
 
 
 @contextmanager
