@@ -29,7 +29,7 @@ class Switch:
 
     __slots__ = (
         *("_answered", "_answers", "_app", "_at_envoy", "_claimed", "_client_ended", "_client_finished"),
-        *("_ends", "_envoy", "_first", "_later", "_owner", "_policy", "_raw", "_requests", "_responses"),
+        *("_ends", "_envoy", "_first", "_later", "_owner", "_partial", "_policy", "_raw", "_requests", "_responses"),
         *("_server_first", "_since", "_sniffing", "heads", "reading"),
     )
 
@@ -48,8 +48,9 @@ class Switch:
         self._first = b""  # of the client, until it is known what it speaks
         self._server_first = b""  # of the app, while it may be HTTP/2's
         self._requests = RequestFollower()
+        self._partial = False  # it holds the beginning of a head
         self._responses = ResponseFollower()  # the app's
-        self._answers = ResponseFollower()  # Envoy's
+        self._answers: ResponseFollower | None = None  # Envoy's, once it had a request
         self._claimed: RequestHead | None = None  # waits for the responses before it
         self._later = b""  # what the client sent behind a claimed request
         self._at_envoy = False
@@ -87,7 +88,7 @@ class Switch:
     @property
     def holds(self) -> bool:
         """Whether bytes are held back that may never become a head or preface: see :meth:`late`."""
-        return self._raw is None and bool(self._first or self._requests.held or self._server_first)
+        return self._raw is None and bool(self._partial or self._first or self._server_first)
 
     # What comes
 
@@ -215,6 +216,7 @@ class Switch:
     def _follow(self, data: bytes) -> None:
         """Requests, from between two of them or within a body that is for the app."""
         requests, at, begin = self._requests, 0, 0  # data[begin:at] is for the app, and not sent yet
+        self._partial = False
         while at < len(data):
             event, end = requests.next(data, at)
             if type(event) is RequestHead:
@@ -233,6 +235,7 @@ class Switch:
                 self._be_raw("app", event.reason)
                 return
             elif event is None:  # it is held
+                self._partial = True
                 self._send_app(data[begin:at])
                 begin = end
             at = end
@@ -265,6 +268,7 @@ class Switch:
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         self._envoy = self._at_envoy = self._since = True
         self._answered = self._ends = False
+        self._answers = self._answers or ResponseFollower()
         self._answers.expect(head)
         self._owner.send("envoy", head.raw)
         if head.exchange.sent:
@@ -308,7 +312,7 @@ class Switch:
                 self._go_on(rest)
 
     def _follow_envoy(self, data: bytes) -> None:
-        at, answers = 0, self._answers
+        at, answers = 0, self._answers or ResponseFollower()
         while at < len(data):
             event, at = answers.next(data, at)
             if type(event) is Raw:
@@ -392,5 +396,5 @@ class Switch:
         self._at_envoy = False
         if self._envoy:
             self._envoy = False
-            self._answers = ResponseFollower()
+            self._answers = None
             self._owner.drop("envoy")

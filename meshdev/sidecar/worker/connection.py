@@ -62,6 +62,10 @@ class ConnectionRegistry(Protocol):
     def loop(self) -> Loop:
         """Their loop."""
 
+    @property
+    def piece(self) -> memoryview:
+        """Where each of them reads, :data:`PIECE_BYTES` at a time."""
+
     def raw(self, reason: Reason) -> None:
         """Count a connection that is followed no further."""
 
@@ -133,7 +137,9 @@ class ClientConnection:
 
     def send(self, side: Side, data: bytes | memoryview) -> None:
         """Send, or keep what is not taken."""
-        end = self._end(side)
+        end = (
+            self._client if side == "client" else self._app if side == "app" else self._envoy
+        )  # _end(), for each piece
         if end is not None:
             end.send(data)
 
@@ -167,30 +173,28 @@ class ClientConnection:
         self._switch = Switch(self, self.port, whole=self.port.whole, unclaimed=self.port.unclaimed)
 
     def _on_client(self, events: int) -> None:
-        self._happened(self._client, "client", self._switch.from_client, self._switch.client_ended, events)
+        self._happened(self._client, "client", events)
 
     def _on_app(self, events: int) -> None:
         if self._app is not None:
-            self._happened(self._app, "app", self._switch.from_app, self._switch.app_ended, events)
+            self._happened(self._app, "app", events)
 
     def _on_envoy(self, events: int) -> None:
         if self._envoy is not None:
-            self._happened(self._envoy, "envoy", self._switch.from_envoy, self._switch.envoy_ended, events)
+            self._happened(self._envoy, "envoy", events)
 
     def _undialled(self, end: SocketEnd) -> None:
         if end is self._app:
             self._guard(lambda: self._failed(end, "app"))
 
-    def _happened(
-        self, end: SocketEnd, side: Side, took: Callable[[bytes], None], ended: Callable[[], None], events: int
-    ) -> None:
+    def _happened(self, end: SocketEnd, side: Side, events: int) -> None:
         try:
             if events & WRITABLE and end.events & WRITABLE:
                 self._writable(end, side)
             if end.events == NOT_WATCHED:
                 pass  # it was closed just now
             elif events & READABLE and end.events & READABLE:
-                self._read(end, side, took, ended)
+                self._read(end, side)
             elif events & _ERROR and side == "client":
                 self._failed(end, side)
             elif events & (_ERROR | _HANGUP) and not end.events & READABLE:
@@ -222,8 +226,8 @@ class ClientConnection:
                 return
         end.flush()
 
-    def _read(self, end: SocketEnd, side: Side, took: Callable[[bytes], None], ended: Callable[[], None]) -> None:
-        scratch = self._registry.loop.scratch[:PIECE_BYTES]
+    def _read(self, end: SocketEnd, side: Side) -> None:
+        switch, scratch = self._switch, self._registry.piece
         try:
             size = end.sock.recv_into(scratch)
         except BlockingIOError:
@@ -231,18 +235,27 @@ class ClientConnection:
         except OSError:
             self._failed(end, side)
             return
-        if size:
-            raw = self._switch.raw
-            if raw is None:
-                took(bytes(scratch[:size]))
-            else:
-                self.send(raw if side == "client" else "client", scratch[:size])
-            return
+        if not size:
+            self._ended(end, side)
+        elif (raw := switch.raw) is not None:
+            self.send(raw if side == "client" else "client", scratch[:size])
+        elif side == "client":
+            switch.from_client(bytes(scratch[:size]))
+        elif side == "app":
+            switch.from_app(bytes(scratch[:size]))
+        else:
+            switch.from_envoy(bytes(scratch[:size]))
+
+    def _ended(self, end: SocketEnd, side: Side) -> None:
         end.ended = True
         if end.broken:  # it did not take all that was for it: its end is no orderly one
             self._failed(end, side)
+        elif side == "client":
+            self._switch.client_ended()
+        elif side == "app":
+            self._switch.app_ended()
         else:
-            ended()
+            self._switch.envoy_ended()
 
     def _failed(self, end: SocketEnd, side: Side) -> None:
         end.ended = end.broken = True
@@ -263,12 +276,18 @@ class ClientConnection:
         if client.broken or self._aborted:
             self._go_down()
             return
+        if app is not None and envoy is None and client.events == app.events == READABLE and switch.reading:
+            holds = self._held or switch.holds
+            if not (client.out or client.ended or app.out or app.ended or app.broken or holds):
+                return  # as for most pieces: both are read, and took all that was for them
         waiting = bool(client.out)
         blocked = False
-        for end in (app, envoy):
-            if end is not None:
-                blocked = blocked or bool(end.out) or end.broken
-                self._want(end, not waiting and (end is envoy or switch.reading_app))
+        if app is not None:
+            blocked = app.broken or bool(app.out)
+            self._want(app, not waiting and switch.reading_app)
+        if envoy is not None:
+            blocked = blocked or envoy.broken or bool(envoy.out)
+            self._want(envoy, not waiting)
         self._want(client, switch.reading and not blocked)
         if switch.over and not waiting and not (blocked and self._owes()):
             self._close_all(reset=False)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from meshdev.pump.loop import READABLE, Loop
 from meshdev.sidecar.passthrough.heads import Reason
-from meshdev.sidecar.worker.connection import ClientConnection, PassthroughPort
+from meshdev.sidecar.worker.connection import PIECE_BYTES, ClientConnection, PassthroughPort
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class PassthroughWorker:
     def __init__(self, loop: Loop, descriptors: int = 1 << 20) -> None:
         """*descriptors*: how many the process may have (RLIMIT_NOFILE, getrlimit(2))."""
         self.loop: Final = loop
+        self.piece: Final = loop.scratch[:PIECE_BYTES]
+        """Where connections read."""
         self.accepted = 0
         """Connections."""
         self.reasons: Final[Counter[Reason]] = Counter()

@@ -184,6 +184,7 @@ def test_one_that_meets_a_bug_ends_alone(world: World, caplog: pytest.LogCapture
     with pytest.raises(ConnectionResetError):
         everything(broken)
     assert "a bug" in caplog.text
+    assert world.worker.errors == 1
     healthy.sendall(GET)
     assert exactly(healthy, len(OK) + 2) == OK + b"ok"
 
