@@ -50,7 +50,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         async with asyncio.timeout(20), self._news:
             await self._news.wait_for(lambda: all(each.settled or each.refused for each in self._streams))
         refused = [each.refused for each in self._streams if each.refused]
-        assert refused == []
+        assert refused == [], refused
 
     @property
     def connected(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from meshdev.intercept.match import Match
 from meshdev.intercept.spec import Port, Spec, Workload
 from meshdev.sidecar.envoy import names
+from meshdev.sidecar.envoy.bootstrap import MAX_HEAP
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import PodPort, Probe, Wanted
@@ -162,14 +163,14 @@ class Pod:
 
 @asynccontextmanager
 async def pod(
-    original: End | None = None, laptop: End | None = None, *, passthrough: bool = False
+    original: End | None = None, laptop: End | None = None, *, passthrough: bool = False, heap: int = MAX_HEAP
 ) -> AsyncIterator[Pod]:
-    """A pod whose Envoy has no resources yet. *passthrough*: its listeners are unix sockets."""
+    """A pod whose Envoy has no resources yet, and so many bytes. *passthrough*: its listeners are unix sockets."""
     ends = original or End("original"), laptop or End("laptop")
     for end in ends:
         await end.start()
     try:
-        async with running() as envoy:
+        async with running(heap=heap) as envoy:
             made = Pod(envoy, *ends)
             made.folder = str(Path(envoy.admin_path).parent) if passthrough else ""
             yield made

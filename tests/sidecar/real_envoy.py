@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
+from meshdev.sidecar.envoy.bootstrap import MAX_HEAP, Start, bootstrap, command
 from tests.sidecar.ads import Ads
 from tests.waiting import until
 
@@ -60,13 +60,13 @@ class RealEnvoy:
 
 
 @asynccontextmanager
-async def running(concurrency: int = 1) -> AsyncIterator[RealEnvoy]:
+async def running(concurrency: int = 1, heap: int = MAX_HEAP) -> AsyncIterator[RealEnvoy]:
     """An Envoy that has asked for its resources."""
     ads = Ads()
     await ads.start()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        start = Start("pod-uid", TOKEN, "127.0.0.1", ads.port, str(folder / "admin"))
+        start = Start("pod-uid", TOKEN, "127.0.0.1", ads.port, str(folder / "admin"), heap)
         (folder / "config.json").write_text(json.dumps(bootstrap(start)))
         process = _start(folder, concurrency)
         try:

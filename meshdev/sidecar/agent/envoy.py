@@ -21,7 +21,7 @@ from meshdev.errors import ClusterError
 from meshdev.sidecar.agent.child import LONGEST_LINE, TIED, environment, first_to_die, lines
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.envoy import stats
-from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
+from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command, heap_within
 from meshdev.sidecar.envoy.stats import Stats
 from meshdev.wire.objects import for_people
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 BINARY: Final = "envoy"
 #: More workers than that cost memory and win nothing for one pod.
 _MOST_WORKERS: Final = 2
+#: Version 1 of cgroups writes the largest number of pages for "none".
+_NO_LIMIT: Final = 1 << 50
 _ASK_SECONDS: Final = 5.0
 _END_SECONDS: Final = 2.0
 
@@ -68,6 +70,7 @@ class Envoy:
             manager=self._settings.manager,
             port=self._settings.port,
             admin=str(self._admin),
+            heap=heap_within(memory_limit()),
         )
         config = _in_memory(json.dumps(bootstrap(start)))
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
@@ -169,6 +172,18 @@ def _in_memory(text: str) -> int:
     with open(config, "w", encoding="utf-8", closefd=False) as file:
         file.write(text)
     return config
+
+
+def memory_limit(cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """The memory limit of this container in bytes, None where it has none (cgroups(7): version 2, then version 1)."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = int((cgroups / name).read_text())
+        except (OSError, ValueError):  # not that version; "max"
+            continue
+        if limit < _NO_LIMIT:
+            return limit
+    return None
 
 
 def private_folder(preferred: Sequence[Path] = (Path("/tmp"), Path("/dev"))) -> Path:  # noqa: S108 -- a 0700 one inside

@@ -25,6 +25,8 @@ _BY_STATUS: Final = (
     ("too-large", (413, 431), "this request is too large: %DETAILS%"),
     ("invalid-request", (400, 501), "no HTTP that a proxy can pass on: %DETAILS%"),
     ("no-route", (404,), "no route for this request: %DETAILS%"),
+    # Without a flag: the overload manager (bootstrap) answers before there is a route.
+    ("overloaded", (503,), "the sidecar has no room for this request: %DETAILS%"),
     ("upgrade-refused", (403, 426), "this upgrade cannot be passed on: %DETAILS%"),
 )
 _OTHER: Final = ("refused", "the sidecar refused this request: %DETAILS%")

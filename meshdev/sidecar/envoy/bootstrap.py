@@ -16,19 +16,39 @@ DRAIN_SECONDS: Final = 25
 _KEEPALIVE: Final = {"interval": "10s", "timeout": "5s"}
 #: A new manager is asked at once: until then routes lead to relays of the former one. By itself Envoy waits up to 30 s.
 _AGAIN: Final = {"base_interval": "0.1s", "max_interval": "1s"}
+#: Bytes that Envoy may take for itself where its container has no limit of its own, and what else such a container
+#: needs: agent, passthrough proxy, and what of Envoy is no heap.
+MAX_HEAP: Final = 512 << 20
+BESIDE_HEAP: Final = 160 << 20
+MIN_HEAP: Final = 64 << 20
+#: What Envoy does as its heap grows, by part of the limit: it sheds what is new instead of being killed with all.
+_SHED: Final = (
+    ("shrink_heap", 0.85),
+    ("disable_http_keepalive", 0.92),
+    ("stop_accepting_requests", 0.95),
+    ("reject_incoming_connections", 0.98),
+)
+_FIXED_HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _ADS: Final = "ads"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 @dataclass(frozen=True)
 class Start:
-    """What differs between two sidecars. ``node`` is the pod's uid, ``admin`` the path of a unix socket."""
+    """What differs between two sidecars. ``node`` is the pod's uid, ``admin`` the path of a unix socket, ``heap`` the
+    most bytes that Envoy takes for itself."""
 
     node: str
     token: str
     manager: str
     port: int
     admin: str
+    heap: int = MAX_HEAP
+
+
+def heap_within(limit: int | None) -> int:
+    """The heap of an Envoy whose container has that memory limit in bytes, or none."""
+    return MAX_HEAP if limit is None else max(MIN_HEAP, min(MAX_HEAP, limit - BESIDE_HEAP))
 
 
 def bootstrap(start: Start) -> Object:
@@ -52,8 +72,27 @@ def bootstrap(start: Start) -> Object:
             "lds_config": dynamic,
         },
         "static_resources": {"clusters": [_ads_cluster(start.manager, start.port)]},
+        "overload_manager": _overload_manager(start.heap),
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": stats.PATTERNS}}},
         "layered_runtime": {"layers": [{"name": "meshdev", "static_layer": runtime()}]},
+    }
+
+
+def _overload_manager(heap: int) -> Object:
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+        "max_heap_size_bytes": heap,
+    }
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [{"name": _FIXED_HEAP, "typed_config": config}],
+        "actions": [
+            {
+                "name": f"envoy.overload_actions.{action}",
+                "triggers": [{"name": _FIXED_HEAP, "threshold": {"value": part}}],
+            }
+            for action, part in _SHED
+        ],
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from meshdev.errors import ClusterError
 from meshdev.sidecar.agent.child import first_to_die, raise_limits
-from meshdev.sidecar.agent.envoy import Envoy, body_of, private_folder
+from meshdev.sidecar.agent.envoy import Envoy, body_of, memory_limit, private_folder
 from meshdev.sidecar.agent.settings import Settings
 
 TOKEN = "t" * 32
@@ -54,6 +54,23 @@ async def test_a_line_without_end_holds_up_nobody(tmp_path: Path, caplog: pytest
     assert "envoy: one" in caplog.text
     assert "envoy: two" in caplog.text
     assert TOKEN[:-1] not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"memory.max": "402653184\n"}, 402653184),
+        ({"memory.max": "max\n"}, None),
+        ({"memory/memory.limit_in_bytes": "402653184\n"}, 402653184),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ({}, None),
+    ],
+)
+def test_the_memory_limit_of_its_container(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory_limit(tmp_path) == limit
 
 
 def test_its_files_go_where_something_can_be_written_and_nobody_else_reads_them(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.sidecar.envoy import bootstrap
 from meshdev.sidecar.envoy.answers import HEADER, REASONS
 from tests.sidecar.envoy.test_protocols import grpc_pod
 from tests.sidecar.pod import End, Pod, pod
@@ -109,6 +110,27 @@ async def test_what_an_app_answers_is_its_own(status: bytes, lines: bytes) -> No
         assert said.startswith(b"HTTP/1.1 " + status + b"\r\n")
         assert HEADER.encode() not in said
         assert said.partition(b"\r\n\r\n")[2] == body
+
+
+@pytest.mark.parametrize("action", ["stop_accepting_requests", "reject_incoming_connections"])
+async def test_an_envoy_that_has_used_up_its_memory_sheds_and_lives(
+    monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """First requests, with an answer that says so; at last connections."""
+    monkeypatch.setattr(bootstrap, "_SHED", [each for each in bootstrap._SHED if each[0] == action])
+    async with pod(passthrough=True, heap=1 << 20) as made:
+        app = await mesh(made)
+        shed = False
+        async with asyncio.timeout(10):
+            while not shed:  # it looks every 0.25 s
+                try:
+                    answer = await app.ask(_GET + b"A: 1\r\n\r\n")
+                except (ConnectionResetError, asyncio.IncompleteReadError):
+                    shed = action == "reject_incoming_connections"
+                else:
+                    shed = is_ours(answer, 503, "overloaded")
+                    assert shed or answer.startswith(b"HTTP/1.1 200 ")
+        assert made.envoy.process.poll() is None
 
 
 async def test_grpc_hears_it_in_its_own_words() -> None:

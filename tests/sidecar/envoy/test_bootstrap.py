@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from meshdev.sidecar.envoy import stats
-from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
+from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command, heap_within
 from meshdev.wire.agent import PodPort
 from meshdev.wire.counts import Counts
 from tests.sidecar.real_envoy import binary
@@ -29,6 +29,12 @@ def test_envoy_takes_it(manager: str, tmp_path: Path) -> None:
 def test_the_version_is_the_pinned_one() -> None:
     said = subprocess.check_output([binary(), "--version"], text=True, timeout=30)
     assert "/1.40.0/" in said
+
+
+def test_the_heap_is_what_the_container_leaves() -> None:
+    mib = 1 << 20
+    limits = (None, 64 * mib, 384 * mib, 8192 * mib)
+    assert [heap_within(limit) // mib for limit in limits] == [512, 64, 224, 512]
 
 
 def test_a_manager_that_is_gone_is_asked_for_each_second(tmp_path: Path) -> None:

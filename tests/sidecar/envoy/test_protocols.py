@@ -18,6 +18,7 @@ from tests.sidecar.pod import End, Pod, length, pod
 MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
 ENDS = [((), "original"), ((("a", "1"),), "laptop")]
 LARGE = 64 << 20
+LARGE_METADATA = [("grpc.max_metadata_size", 4 << 20), ("grpc.absolute_max_metadata_size", 4 << 20)]
 
 
 class GrpcEnd(End):
@@ -26,6 +27,8 @@ class GrpcEnd(End):
     async def start(self) -> None:
         async def unary(message: bytes, context: Any) -> bytes:
             await self._talk(context)
+            if message.startswith(b"trailer "):
+                context.set_trailing_metadata((("name", self.name), ("big", "t" * int(message.split()[1]))))
             if message == b"fail":
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as you wish")
             return message
@@ -39,7 +42,7 @@ class GrpcEnd(End):
             "Unary": grpc.unary_unary_rpc_method_handler(unary),
             "Stream": grpc.stream_stream_rpc_method_handler(stream),
         }
-        self._grpc = grpc.aio.server()
+        self._grpc = grpc.aio.server(options=LARGE_METADATA)
         self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", handlers),))
         self.port = self._grpc.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._grpc.start()
@@ -60,7 +63,9 @@ async def grpc_pod(*, passthrough: bool = True) -> AsyncIterator[tuple[Pod, Any]
         await app.serve()
         target = f"unix:{app.socket}" if passthrough else f"127.0.0.1:{app.listener_port}"
         # By itself the authority of a unix socket is the escaped path, which Envoy refuses.
-        async with grpc.aio.insecure_channel(target, options=[("grpc.default_authority", "b")]) as channel:
+        async with grpc.aio.insecure_channel(
+            target, options=[*LARGE_METADATA, ("grpc.default_authority", "b")]
+        ) as channel:
             yield app, channel
 
 
@@ -115,6 +120,34 @@ async def test_nothing_is_added_to_a_call() -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{app.original.port}", options=options) as direct:
             await direct.unary_unary("/echo/Unary")(b"x", metadata=(("x-mine", "1"), ("x-mine", "2")))
         assert sorted(through) == sorted(app.original.heard)
+
+
+async def test_metadata_as_large_as_apps_take_it() -> None:
+    """A token of 70 KB, a trailer of 200 KB: each header of HTTP/2 up to 256 KiB."""
+    async with grpc_pod() as (app, channel):
+        unary = channel.unary_unary("/echo/Unary")
+        for mine, end in ENDS:
+            for size in (60_000, 70_000, 250_000):
+                app.original.heard.clear()
+                app.laptop.heard.clear()
+                call = unary(b"x", metadata=(*mine, ("token", "t" * size), ("cookie", "c" * size)))
+                await call
+                trailers = dict(await call.trailing_metadata())
+                assert trailers["name"] == end
+                heard = app.laptop.heard if mine else app.original.heard
+                assert b"token: " + b"t" * size in heard
+                assert b"cookie: " + b"c" * size in heard
+            call = unary(b"trailer 200000", metadata=mine)
+            await call
+            assert dict(await call.trailing_metadata())["big"] == "t" * 200_000
+
+
+async def test_metadata_named_host_is_left_out_and_the_call_goes_on() -> None:
+    """A difference: Envoy has one place for it and :authority."""
+    async with grpc_pod() as (app, channel):
+        await channel.unary_unary("/echo/Unary")(b"x", metadata=(("host", "zz"), ("b", "2")))
+        assert b"b: 2" in app.original.heard
+        assert not [line for line in app.original.heard if line.startswith(b"host")]
 
 
 class WebSocketEnd(End):
