@@ -36,7 +36,9 @@ class Pod:
         self.envoy = folder / "envoy"
         self.app = PodPort(stack.enter_context(serving(answers(b"ap"))))
         stack.enter_context(serving(answers(b"en"), self.envoy))
-        self.passthrough = Passthrough(LOOPBACK, command=command)
+        self.held = os.memfd_create("held")
+        stack.callback(os.close, self.held)
+        self.passthrough = Passthrough(LOOPBACK, (self.held,), command)
         stack.callback(self.passthrough.close)
         self.running = asyncio.ensure_future(self.passthrough.run())
 
@@ -85,9 +87,13 @@ async def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         yield pod
 
 
+def folder_of(pid: int | str | None, name: str) -> Path:
+    return Path(f"/proc/{pid}/{name}")
+
+
 def of_process(pid: int | str | None, name: str) -> str:
     """What /proc says of it."""
-    return Path(f"/proc/{pid}/{name}").read_text()
+    return folder_of(pid, name).read_text()
 
 
 def exists(pid: int | None) -> bool:
@@ -102,7 +108,9 @@ async def test_what_is_claimed_is_handed_over_and_what_is_counted_comes_back(pod
     client = pod.client()  # before the worker is there
     assert await pod.ask(client) == b"ap"
     pod.passthrough.set_ports(pod.claims)
-    await pod.until(lambda counts: counts.all_open == 1)
+    asked = pod.passthrough.counts.answers + 2  # one question may be under way
+    await pod.until(lambda counts: counts.answers >= asked)
+    assert pod.passthrough.open == 1
     client = pod.client()
     assert [await pod.ask(client, each) for each in (GET, CLAIMED)] == [b"ap", b"en"]
     await pod.until(lambda counts: (counts.all_open, counts.accepted, counts.claimed) == (2, 2, 1))
@@ -184,6 +192,13 @@ async def test_its_end_is_the_worker_s_and_the_connections(pod: Pod) -> None:
         everything(waiting)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, SECONDS)
+
+
+async def test_a_worker_holds_what_it_is_given_and_nothing_else_of_the_agent(pod: Pod) -> None:
+    assert await pod.ask(pod.client()) == b"ap"
+    found = {link.name: str(link.readlink()) for link in folder_of(pod.passthrough.pid, "fd").iterdir()}
+    assert "/memfd:held (deleted)" in found[str(pod.held)]
+    assert {target for target in found.values() if target.startswith("/")} == {"/dev/null", found[str(pod.held)]}
 
 
 async def test_a_worker_has_no_power_and_no_secret_and_is_not_the_first_to_die(pod: Pod) -> None:
