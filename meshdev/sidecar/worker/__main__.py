@@ -7,6 +7,7 @@ connections meet the app. Of the agent's descriptors it may inherit the table's,
 
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -23,6 +24,8 @@ log = logging.getLogger("meshdev.sidecar.worker")
 def main() -> int:
     """Serve until the agent is gone, or SIGTERM; connections that are open then are reset. Logs to stderr."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    os.set_blocking(2, False)  # what an agent that stands still does not read is lost; connections go on
+    logging.raiseExceptions = False
     loop = Loop()
     signal.signal(signal.SIGTERM, lambda *_: loop.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the agent decides

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 64
 #: How long nobody is accepted where descriptors or memory are used up, in seconds. The listener's queue keeps them.
 FULL_SECONDS: Final = 0.1
+#: Between two warnings about that.
+_WARN_SECONDS: Final = 10.0
 _FULL: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: A head that is not complete within this time passes unlooked, in seconds.
 HEAD_SECONDS: Final = 2.0
@@ -56,6 +58,7 @@ class PassthroughWorker:
         self.errors = 0
         """Connections that an internal error ended."""
         self._open: Counter[PassthroughPort] = Counter()
+        self._warned = -_WARN_SECONDS
         self._most = max((descriptors - _OWN_DESCRIPTORS) // _OF_ONE, _AT_ONCE)
         self._connections: set[ClientConnection] = set()
         self._listeners: dict[socket.socket, PassthroughPort] = {}
@@ -162,7 +165,9 @@ class PassthroughWorker:
             self._open[port] += 1
 
     def _pause(self, listener: socket.socket, reason: str) -> None:
-        log.warning("no connection is accepted for %.1f s: %s", FULL_SECONDS, reason)
+        if (now := self.loop.clock()) - self._warned >= _WARN_SECONDS:
+            self._warned = now
+            log.warning("connections are not accepted for a while: %s", reason)
         self.loop.unregister(listener.fileno())
         self.loop.call_later(FULL_SECONDS, lambda: self._accept_from(listener))
 

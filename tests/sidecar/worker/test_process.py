@@ -204,6 +204,13 @@ def test_a_listener_before_the_address_of_the_app_ends_it() -> None:
         assert "comes before the app's address" in heard
 
 
+def test_an_agent_that_reads_no_log_holds_up_nobody(pod: Pod) -> None:
+    client = pod.client()
+    for number in range(3):
+        pod.claim(*(f"no match {number}" for _ in range(2_000)))
+    assert ask(client) == b"ap"
+
+
 def test_lines_in_pieces_keep_their_listeners(pod: Pod) -> None:
     """As they come where the socket's buffer is full."""
     with listening() as one, listening() as other:
