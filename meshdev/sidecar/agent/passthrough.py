@@ -44,6 +44,7 @@ class Passthrough:
         self._channel: WorkerChannel | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._counts = self._earlier = PassthroughCounts()
+        self._news = asyncio.Event()  # set for a moment: the worker answered, has begun, or has ended
 
     @property
     def pid(self) -> int | None:
@@ -58,8 +59,24 @@ class Passthrough:
 
     @property
     def open(self) -> int:
-        """Connections that are not over, as far as the worker has reported; 0 while there is none."""
+        """Connections that are not over, as far as the worker has reported; 0 while there is none.
+
+        Not to be relied on before everything is ended: see :meth:`recount`.
+        """
         return self._counts.all_open
+
+    async def recount(self) -> PassthroughCounts:
+        """The counts as they are after this call, clients in the listeners' queues included (64 of each).
+
+        Where there is no worker this waits for the next one.
+        """
+        while True:
+            channel = self._channel
+            number = channel.ask() if channel is not None else 0
+            while channel is self._channel and (channel is None or self._counts.answers < number):
+                await self._news.wait()
+            if channel is not None and channel is self._channel:
+                return self.counts
 
     def listener_ports(self, ports: Iterable[PodPort]) -> Mapping[PodPort, int]:
         """Where connections to these ports are accepted, and to all earlier ones; those of UDP are left out.
@@ -112,6 +129,7 @@ class Passthrough:
                 await _ended(process)
                 await logging_all
                 self._earlier, self._counts = self.counts, PassthroughCounts()
+                self._notify()
         log.error("the passthrough worker ended with %s: %s", process.returncode, reason)
 
     async def _start(self, channel: int) -> asyncio.subprocess.Process:
@@ -134,6 +152,7 @@ class Passthrough:
             self._channel.send(self._claims)
             for port in self._listeners:
                 self._hand_over(port)
+            self._notify()
             return await self._channel.converse()
         finally:
             self._channel = None
@@ -144,6 +163,11 @@ class Passthrough:
 
     def _on_counts(self, counts: PassthroughCounts) -> None:
         self._counts = counts
+        self._notify()
+
+    def _notify(self) -> None:
+        self._news.set()
+        self._news.clear()
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

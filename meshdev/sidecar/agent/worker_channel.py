@@ -26,11 +26,18 @@ class WorkerChannel:
         self._sock = sock
         self._on_counts = on_counts
         self._to_send: asyncio.Queue[tuple[bytes, Sequence[int]]] = asyncio.Queue()
-        self._asked = self._answered = 0
+        self._asked = 0
+        self._unanswered = 0  # regular questions since the last answer
 
     def send(self, message: ToWorker, *descriptors: int) -> None:
         """Send it, in order. *descriptors* have to stay open. Raises ProtocolError where it is too long."""
         self._to_send.put_nowait((encode(message), descriptors))
+
+    def ask(self) -> int:
+        """Ask for counts now; the number that the answer has."""
+        self._asked += 1
+        self.send(AskCounts(self._asked))
+        return self._asked
 
     async def converse(self) -> str:
         """Until the worker ends, says what no worker says, or says nothing. Returns why."""
@@ -76,7 +83,7 @@ class WorkerChannel:
             while data := await loop.sock_recv(self._sock, _READ_BYTES):
                 for line in splitter.feed(data):
                     counts = decode_from_worker(line)
-                    self._answered = counts.answers
+                    self._unanswered = 0
                     self._on_counts(counts)
         except ProtocolError as error:
             return error.message
@@ -85,8 +92,8 @@ class WorkerChannel:
         return "it has closed its socket"
 
     async def _ask(self) -> str:
-        while self._asked - self._answered < HUNG_QUESTIONS:
-            self._asked += 1
-            self.send(AskCounts(self._asked))
+        while self._unanswered < HUNG_QUESTIONS:
+            self._unanswered += 1
+            self.ask()
             await asyncio.sleep(ASK_SECONDS)
         return f"it has not answered for {HUNG_QUESTIONS * ASK_SECONDS:.0f} s"

@@ -120,6 +120,7 @@ class AgentChannel:
         if self._out:
             return  # the last answer is not read yet
         worker = self._worker
+        worker.accept_waiting()  # before the question they came, so they count
         counts = PassthroughCounts(
             answers=number,
             open=tuple((port, worker.open_on(served)) for port, served in self._ports.items()),

@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -62,6 +61,7 @@ class PassthroughWorker:
         self._most = max((descriptors - _OWN_DESCRIPTORS) // _OF_ONE, _AT_ONCE)
         self._connections: set[ClientConnection] = set()
         self._listeners: dict[socket.socket, PassthroughPort] = {}
+        self._paused: set[socket.socket] = set()
         self._holding: dict[ClientConnection, _HeldBytes] = {}
         self._held = 0
         self._sweep()
@@ -85,6 +85,11 @@ class PassthroughWorker:
         if self._listeners.pop(listener, None) is not None:
             with suppress(KeyError):  # nobody is accepted just now
                 self.loop.unregister(listener.fileno())
+
+    def accept_waiting(self) -> None:
+        """Accept those that wait in the listeners' queues, as far as that is possible now."""
+        for listener in self._listeners.keys() - self._paused:
+            self._accept(listener)
 
     def close(self) -> None:
         """Accept no more, and reset what goes on."""
@@ -126,30 +131,27 @@ class PassthroughWorker:
     # What the loop does
 
     def _accept_from(self, listener: socket.socket) -> None:
+        self._paused.discard(listener)
         if listener in self._listeners:
-            self.loop.register(listener.fileno(), READABLE, self._accepting(listener))
+            self.loop.register(listener.fileno(), READABLE, lambda _events: self._accept(listener))
 
-    def _accepting(self, listener: socket.socket) -> Callable[[int], None]:
+    def _accept(self, listener: socket.socket) -> None:
         port = self._listeners[listener]
-
-        def accept(_events: int) -> None:
-            for _ in range(_AT_ONCE):
-                if len(self._connections) >= self._most:
-                    self._pause(listener, os.strerror(errno.EMFILE))
+        for _ in range(_AT_ONCE):
+            if len(self._connections) >= self._most:
+                self._pause(listener, os.strerror(errno.EMFILE))
+                return
+            try:
+                client, _address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _FULL:
+                    self._pause(listener, str(error.strerror))
                     return
-                try:
-                    client, _address = listener.accept()
-                except BlockingIOError:
-                    return
-                except OSError as error:
-                    if error.errno in _FULL:
-                        self._pause(listener, str(error.strerror))
-                        return
-                    continue  # of a connection that is gone already (accept(2))
-                client.setblocking(False)
-                self._join(client, port)
-
-        return accept
+                continue  # of a connection that is gone already (accept(2))
+            client.setblocking(False)
+            self._join(client, port)
 
     def _join(self, client: socket.socket, port: PassthroughPort) -> None:
         self.accepted += 1
@@ -168,6 +170,7 @@ class PassthroughWorker:
         if (now := self.loop.clock()) - self._warned >= _WARN_SECONDS:
             self._warned = now
             log.warning("connections are not accepted for a while: %s", reason)
+        self._paused.add(listener)
         self.loop.unregister(listener.fileno())
         self.loop.call_later(FULL_SECONDS, lambda: self._accept_from(listener))
 

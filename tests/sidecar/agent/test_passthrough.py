@@ -108,8 +108,7 @@ async def test_what_is_claimed_is_handed_over_and_what_is_counted_comes_back(pod
     client = pod.client()  # before the worker is there
     assert await pod.ask(client) == b"ap"
     pod.passthrough.set_ports(pod.claims)
-    asked = pod.passthrough.counts.answers + 2  # one question may be under way
-    await pod.until(lambda counts: counts.answers >= asked)
+    assert (await pod.passthrough.recount()).all_open == 1
     assert pod.passthrough.open == 1
     client = pod.client()
     assert [await pod.ask(client, each) for each in (GET, CLAIMED)] == [b"ap", b"en"]
@@ -145,6 +144,21 @@ async def test_a_worker_that_is_killed_loses_its_connections_and_nobody_else(
         assert everything(lost) == b""
     await pod.until(lambda counts: (counts.accepted, counts.claimed, counts.all_open) == (21, 21, 20))
     assert "the passthrough worker ended with -9: " in caplog.text
+
+
+async def test_connections_are_counted_anew_when_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_channel, "ASK_SECONDS", 1000)
+    async with running(tmp_path) as pod:
+        for number in range(1, 4):
+            assert await pod.ask(pod.client()) == b"ap"
+            assert (await pod.passthrough.recount()).all_open == number
+        assert pod.passthrough.pid is not None
+        os.kill(pod.passthrough.pid, signal.SIGSTOP)
+        counting = asyncio.ensure_future(pod.passthrough.recount())
+        pod.client()
+        os.kill(pod.passthrough.pid, signal.SIGKILL)
+        counts = await counting  # of the next one
+        assert (counts.all_open, counts.accepted) == (1, 4)
 
 
 async def test_listeners_and_claims_are_handed_over_again_and_later_ones_too(pod: Pod) -> None:
