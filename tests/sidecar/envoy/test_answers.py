@@ -125,7 +125,7 @@ async def test_an_envoy_that_has_used_up_its_memory_sheds_and_lives(
             while not shed:  # it looks every 0.25 s
                 try:
                     answer = await app.ask(_GET + b"A: 1\r\n\r\n")
-                except (ConnectionResetError, asyncio.IncompleteReadError):
+                except (ConnectionError, asyncio.IncompleteReadError):
                     shed = action == "reject_incoming_connections"
                 else:
                     shed = is_ours(answer, 503, "overloaded")

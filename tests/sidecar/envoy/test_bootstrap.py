@@ -70,6 +70,11 @@ vhost.all.route.aaaa_fallen.upstream_rq_5xx: 1
 vhost.all.route.aaaa_fallen.upstream_rq_completed: 3
 vhost.all.route.aaaa_fallen.upstream_rq_retry: 1
 vhost.all.route.bbbb.upstream_rq_completed: 1
+vhost.all.route.cccc_tries.upstream_rq_completed: 9
+vhost.all.route.cccc_tries.upstream_rq_5xx: 1
+vhost.all.route.cccc_tries.upstream_rq_retry: 7
+vhost.all.route.cccc_fallen.upstream_rq_completed: 2
+cluster.fallback_8080_cccc.upstream_rq_total: 3
 something.else: 7
 vhost.all.route.bbbb.upstream_rq_time: P0(nan,1) P25(nan,1)
 """
@@ -78,7 +83,7 @@ vhost.all.route.bbbb.upstream_rq_time: P0(nan,1) P25(nan,1)
 def test_what_the_statistics_mean() -> None:
     found = stats.read(STATS)
     web, raw, names = PodPort(8080), PodPort(7000), PodPort(53, "udp")
-    assert found.intercepts == {"aaaa": Counts(12, 4, 2), "bbbb": Counts(1, 0, 0)}
+    assert found.intercepts == {"aaaa": Counts(12, 4, 2), "bbbb": Counts(1, 0, 0), "cccc": Counts(11, 5, 1)}
     assert found.flows == {raw: Counts(4, 0, 1), names: Counts(5, 0, 0)}
     assert found.busy == 5
     assert (found.speaks_first(web), found.speaks_first(raw), found.speaks_first(names)) == (False, True, False)
