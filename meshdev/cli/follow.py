@@ -211,7 +211,7 @@ class Follower:
     def _disconnect(self) -> None:
         """The session connected before it read our end of file; disconnect it through the session API."""
         with contextlib.suppress(api.NoAnswer, MeshdevError):
-            api.ask(self._paths, DisconnectRequest(), UNDO_SECONDS)
+            api.ask(self._paths, DisconnectRequest(cancelled=True), UNDO_SECONDS)
 
     def _kill(self) -> None:
         """The last resort: the helper undoes the laptop's part by itself when the session is gone."""

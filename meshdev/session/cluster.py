@@ -221,6 +221,10 @@ class Cluster:
             addresses.set()
         await routing.find_translations()
 
+    def forget_connection(self) -> None:
+        """The connect was cancelled after all: what it created is taken back by :meth:`close`."""
+        self.connected = False
+
     async def close(self) -> None:
         """Close all connections to the API server, and take back what a connect that failed had created."""
         if not self.connected:

@@ -60,6 +60,7 @@ class Supervisor:
         self.broken: MeshdevError | None = None
         """After :meth:`run`: why a connection that stood has ended, None where that was asked for."""
         self.state = Published(SessionState(since=time.monotonic()))
+        self._cancelled = False
         self._parts: list[Callable[[SessionState], SessionState]] = []
         """What of the connection exists so far: each adds what it knows to a state."""
         self._intercepts: NotConnected | SessionIntercepts = NotConnected()
@@ -150,6 +151,7 @@ class Supervisor:
 
     async def _open_cluster(self, undo: AsyncExitStack) -> Cluster:
         cluster = await undo.enter_async_context(opened_cluster(self._options, self._progress))
+        undo.callback(lambda: cluster.forget_connection() if self._cancelled else None)
         self._parts.insert(0, cluster.show)  # its notes come first
         await cluster.find_manager()
         return cluster
@@ -244,7 +246,8 @@ class Supervisor:
                     if settled_state.phase == "disconnected" and self._outcome is not None:
                         raise self._outcome
                 return self.status()
-            case DisconnectRequest():
+            case DisconnectRequest(cancelled):
+                self._cancelled = cancelled
                 self._stop.set()
                 await self.state.until(lambda state: state.phase == "disconnected")
                 return None

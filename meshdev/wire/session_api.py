@@ -216,7 +216,12 @@ class StatusRequest:
 
 @message(strict=True)
 class DisconnectRequest:
-    """Asks the session to undo everything and end; the answer comes when that is done."""
+    """Asks the session to undo everything and end; the answer comes when that is done.
+
+    *cancelled*: by who cancelled the connect, too late: what it created in the cluster is undone, too.
+    """
+
+    cancelled: bool = field(FLAG, default=False, sparse=True)
 
 
 #: Requests with one answer.

@@ -115,7 +115,7 @@ async def test_local_down_and_up_and_leaving(world: World) -> None:
                 session.local(up)
                 times[up].append(await answers(who, lambda: world.pod.get(a="1")))
         print({up: f"max {max(some) * 1e3:.1f} ms" for up, some in times.items()})
-        assert max(*times[True], *times[False]) < 0.1
+        assert max(*times[True], *times[False]) < 1, "when it happens, not when somebody looks again"
         session.pool.claims.withdraw(MINE.id)
         await until(lambda: state(session) == "gone")
         assert await world.pod.get(a="1") == "original"

@@ -128,3 +128,27 @@ async def test_credentials_that_never_counted_are_an_error() -> None:
     watch = _watching(CredentialError("log in first"))
     with pytest.raises(CredentialError):
         await module.follow(watch, FakeRouting().set_objects, asyncio.Event())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_a_cancelled_connect_created_is_taken_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """Ctrl-C may come while the last step ends: the connection stands by then, and nobody wants it."""
+    undone: list[manager.Created] = []
+    created = manager.Created("default", "meshdev-traffic-manager", "uid")
+
+    async def undo(_api: KubeApi, what: manager.Created) -> None:
+        undone.append(what)
+
+    async def close() -> None:
+        pass
+
+    monkeypatch.setattr(manager, "undo", undo)
+    monkeypatch.setattr(cluster.api, "close", close, raising=False)
+    cluster._created.append(created)
+    cluster.connected = True
+    if cancelled:
+        cluster.forget_connection()
+    await cluster.close()
+    assert undone == ([created] if cancelled else [])

@@ -131,6 +131,7 @@ def test_events_travel(event: Event, line: bytes | None) -> None:
         (StatusRequest(), b'{"op":"status","settled":false}\n'),
         (StatusRequest(settled=True), b'{"op":"status","settled":true}\n'),
         (DisconnectRequest(), b'{"op":"disconnect"}\n'),
+        (DisconnectRequest(cancelled=True), b'{"op":"disconnect","cancelled":true}\n'),
     ],
 )
 def test_requests_travel(request_: Request, line: bytes) -> None:

@@ -67,7 +67,8 @@ class World:
         return port
 
     def server(self, serve: Serve) -> tuple[str, int]:
-        sock = self._listening(socket.create_server(("127.0.0.1", 0)))
+        # Not 127.0.0.1: other tests at the same moment connect to ports that they have just closed there.
+        sock = self._listening(socket.create_server(("127.0.77.1", 0)))
         self._serve(sock, serve)
         address: tuple[str, int] = sock.getsockname()
         return address
