@@ -18,8 +18,8 @@ from tests.e2e.conftest import kubectl, until
 Pod = dict[str, Any]
 
 _OURS: Final = re.compile(r"meshdev(-[0-9]+)?")
-_DOORS: Final = re.compile(r"map (tcp|udp)_doors {.*?elements = {(.*?)}", re.DOTALL)
-_DOOR: Final = re.compile(r"(\d+) : (\d+)")
+_LISTENERS: Final = re.compile(r"map (tcp|udp)_listeners {.*?elements = {(.*?)}", re.DOTALL)
+_LISTENER: Final = re.compile(r"(\d+) : (\d+)")
 AGENT: Final = re.compile(r"meshdev\.sidecar\.agent")
 ENVOY: Final = re.compile(r"^\S*envoy ")
 
@@ -108,8 +108,8 @@ def inside(pod: Pod, *command: str, stdin: str | None = None) -> str:
 
 def redirects(pod: Pod) -> dict[str, int]:
     """``8080/tcp`` → the port of Envoy to which new connections are led; none without a sidecar."""
-    found = _DOORS.findall(inside(pod, "nft", "list", "ruleset"))
-    return {f"{port}/{kind}": int(door) for kind, doors in found for port, door in _DOOR.findall(doors)}
+    found = _LISTENERS.findall(inside(pod, "nft", "list", "ruleset"))
+    return {f"{port}/{kind}": int(to) for kind, listeners in found for port, to in _LISTENER.findall(listeners)}
 
 
 def tables(pod: Pod) -> list[str]:

@@ -163,14 +163,19 @@ class Pod:
 
 @asynccontextmanager
 async def pod(
-    original: End | None = None, laptop: End | None = None, *, passthrough: bool = False, heap: int = MAX_HEAP
+    original: End | None = None,
+    laptop: End | None = None,
+    *,
+    passthrough: bool = False,
+    heap: int = MAX_HEAP,
+    workers: int = 1,
 ) -> AsyncIterator[Pod]:
     """A pod whose Envoy has no resources yet, and so many bytes. *passthrough*: its listeners are unix sockets."""
     ends = original or End("original"), laptop or End("laptop")
     for end in ends:
         await end.start()
     try:
-        async with running(heap=heap) as envoy:
+        async with running(workers, heap) as envoy:
             made = Pod(envoy, *ends)
             made.folder = str(Path(envoy.admin_path).parent) if passthrough else ""
             yield made

@@ -59,6 +59,27 @@ async def test_its_sockets_are_for_us_alone() -> None:
         assert [await app.get(a="1"), await app.get()] == ["laptop", "original"]
 
 
+async def test_the_socket_of_an_envoy_that_was_killed_is_replaced() -> None:
+    async with pod(passthrough=True) as app:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(app.socket)
+        app.claim(MINE)
+        await app.serve()
+        assert await app.get(a="1") == "laptop"
+
+
+async def test_both_workers_of_an_envoy_serve_one_socket() -> None:
+    async with pod(End("original", numbered()), End("laptop", numbered()), passthrough=True, workers=2) as app:
+        app.claim(MINE)
+        await app.serve()
+        clients = [await app.connect() for _ in range(40)]
+        for _ in range(3):
+            answers = await asyncio.gather(*(ask(*client) for client in clients))
+            assert len(set(answers)) == len(clients)
+        for _, writer in clients:
+            writer.close()
+
+
 @pytest.mark.parametrize("end", ["laptop", "original"])
 @pytest.mark.parametrize("up", [True, False])
 async def test_each_client_has_a_connection_of_its_own(end: str, up: bool) -> None:
