@@ -34,7 +34,7 @@ def visible_lines(text: str) -> str:
 
 
 def without_user_info(url: str) -> str:
-    """*url* without ``user:password@``; also where it cannot be taken apart."""
+    """*url* without ``user:password@``; also where it cannot be parsed."""
     return _USER_INFO.sub("", url)
 
 

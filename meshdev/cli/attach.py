@@ -200,7 +200,7 @@ def intercepts(paths: Paths, signals: Signals, progress: ProgressView) -> Iterat
 
 
 def _leave_after(first: BaseException, them: AttachedIntercepts, progress: ProgressView) -> None:
-    """What goes wrong with leaving is no more than a note when something else had gone wrong before."""
+    """A failure to leave is only a note if something else had failed before."""
     if isinstance(first, Cancelled):
         progress.cancelling()
     try:

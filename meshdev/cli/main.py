@@ -44,7 +44,7 @@ def _hold_standard_streams() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, flags), True)  # the lowest that is free is this one
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- lives as long as the process
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- open until the process exits
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- the same
 

@@ -2,7 +2,7 @@
 
 The forwarder must not break, slow or take over names that are not the cluster's. With domain ``cluster.local`` and
 namespace ``ns`` (of ``connect -n``), ``x`` a label whose standing as a namespace :class:`~meshdev.dns.known.Known`
-tells (OURS: known to exist, no public suffix):
+knows (OURS: known to exist, no public suffix):
 
 ===============================  ============================================  ================  ==========  ======
 asked                            the cluster is asked for                      former            head start  window
@@ -78,7 +78,7 @@ _SVC: Final = b"svc"
 _POD: Final = b"pod"
 #: No Kubernetes object has such a name: none is a single label below the domain.
 _PROBE: Final = b"meshdev-probe"
-#: The API server's Service: who reaches the API server as ``kubernetes`` gets the same one.
+#: The API server's Service: a user who reaches the API server as ``kubernetes`` gets the same one.
 _API_SERVICE: Final = (b"kubernetes", b"default", b"svc")
 #: Types of zones rather than names, for validating stubs (a synthesized answer would break their chain of trust) and
 #: transfers.

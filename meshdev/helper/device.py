@@ -30,7 +30,7 @@ class Device:
         self._mtu = 0
         self._deleted = False
         self._entry = DeleteDevice(self.name, self.index)
-        # Until the descriptors are passed on, the device goes with this process: the journal is early enough here.
+        # Until the descriptors are passed on, the device is removed with this process: this is early enough.
         journal.add(self._entry)
 
     def set_address(self, address: IPv4Address, mtu: int) -> None:

@@ -1,7 +1,7 @@
 """DNS integration by redirect: queries to the nameservers of resolv.conf are redirected to the forwarder.
 
 resolv.conf is changed only where the laptop has a search list: programs would ask for ``www.home.example`` before
-``www``, which cannot be told from a query for the former. There the cluster's entry is put first.
+``www``, which looks the same as a query for the former. There the cluster's entry is put first.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""DNS integration by systemd-resolved: our forwarder is the server of the TUN device. It goes with the device.
+"""DNS integration by systemd-resolved: our forwarder is the server of the TUN device. Removed with the device.
 
 Through busctl, which comes with systemd wherever resolved can run; resolvectl is a package of its own on some systems.
 Source: org.freedesktop.resolve1(5).

@@ -14,7 +14,7 @@ from meshdev.wire.values import IPAddress
 
 #: Where systemd-resolved listens for programs that read resolv.conf: systemd-resolved.service(8).
 STUBS: Final = frozenset({IPv4Address("127.0.0.53"), IPv4Address("127.0.0.54")})
-#: The first line of every resolv.conf of ours, by which it is told from one that another program wrote.
+#: The first line of every resolv.conf of ours, which distinguishes it from one that another program wrote.
 MARKER: Final = (
     "# meshdev: DNS goes through the cluster; `meshdev disconnect` or `meshdev restore` puts the former file back\n"
 )

@@ -30,7 +30,7 @@ class Endpoint:
 
     @cached_property
     def parts(self) -> SplitResult:
-        """The URL, taken apart; its hostname is never None."""
+        """The URL, parsed; its hostname is never None."""
         return urlsplit(self.url)
 
     @property

@@ -202,7 +202,7 @@ def _newest_first(state: State[Object]) -> list[Object]:
 
 
 async def _where_allowed(states: AsyncGenerator[State[Object]]) -> AsyncGenerator[State[Object]]:
-    """End instead of raising ForbiddenError: who may only use a manager need not see its Deployment."""
+    """End instead of raising ForbiddenError: users who may only use a manager need not see its Deployment."""
     with suppress(ForbiddenError):
         async with aclosing(states):
             async for state in states:

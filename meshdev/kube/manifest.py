@@ -192,7 +192,7 @@ def is_ours(item: Mapping[str, Any]) -> bool:
 
 
 def is_owned(item: Mapping[str, Any], owner: str) -> bool:
-    """Whether the object goes when the one with the uid *owner* goes."""
+    """Whether the object is deleted with the one whose uid is *owner*."""
     return any(each.get("uid") == owner for each in item["metadata"].get("ownerReferences") or [])
 
 

@@ -30,7 +30,7 @@ def with_scheme(proxy: str) -> str:
 
 
 def with_port(proxy: str) -> str:
-    """With the port that counts where *proxy* names none. Raises ValueError where it cannot be taken apart."""
+    """With the port that counts where *proxy* names none. Raises ValueError where it cannot be parsed."""
     parts = urlsplit(proxy)
     if parts.port is not None or parts.scheme not in _PORTS:
         return proxy

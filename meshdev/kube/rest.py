@@ -147,7 +147,7 @@ class Connections:
 
 
 def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) -> None:
-    """OpenSSL reads files only: these live in memory, so no private key ever touches a disk."""
+    """OpenSSL reads files only: these are in memory, so no private key is ever written to a disk."""
     if credentials.certificate is None:
         return
     if credentials.key is None:

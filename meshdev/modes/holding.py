@@ -53,7 +53,7 @@ _PUBLISH_SECONDS: Final = 0.05
 _PATIENCE_SECONDS: Final = 1.0
 #: Time for each step of the undo, in seconds.
 _UNDO_SECONDS: Final = 8.0
-#: The same where it has to be seen whether another session lives: only of one that this one saw for a few seconds.
+#: The same where another session's Lease may have to be observed: only one that this session saw for a few seconds.
 _LOOKING_SECONDS: Final = _UNDO_SECONDS + CONFIRM_SECONDS
 _MAX_NOTES: Final = 8
 
@@ -113,7 +113,7 @@ class Holding:
                 pods.proven = True
                 self._publish(replace(self._state.value, proven=True))
                 await claim.proven()
-                # The Lease first: who lists intercepts afterwards sees the same as who made this one.
+                # The Lease first: a later ``list`` then shows the same as this intercept's own command.
                 await renewal.written()
                 self._publish(replace(self._state.value, up=True))
                 self._report_up()
@@ -201,7 +201,7 @@ class Holding:
     # -- sidecars --------------------------------------------------------------------------------------------------
 
     async def _enter(self, claim: Claim, group: asyncio.TaskGroup) -> None:
-        """A sidecar in every pod there is; those that come are joined as long as *group* lives."""
+        """A sidecar in every existing pod; later pods are joined as long as *group* runs."""
         api, plan = self._link.api, self._plan
         agents = Agents(self._link, plan.sidecar, claim, self._agents_changed)
         group.create_task(agents.run())
@@ -285,7 +285,7 @@ class Holding:
         self._progress.step("route", f"{match.text(plan.spec.match)} → this machine")
 
     async def _follow(self) -> None:
-        """What goes wrong later becomes a note; nothing of it ends the intercept."""
+        """Later problems become notes; none of them ends the intercept."""
         while True:
             if error := self._pods.trouble():
                 self._note(error.message)
@@ -298,7 +298,7 @@ class Holding:
     # -- the Lease -------------------------------------------------------------------------------------------------
 
     def _not_renewed(self, error: MeshdevError) -> None:
-        """Nor could others renew theirs, perhaps, though the watch goes on: their silence proves nothing."""
+        """Others may be unable to renew theirs, too, though the watch continues: their silence proves nothing."""
         self._observer.blind()
         self._log_error(error)
 

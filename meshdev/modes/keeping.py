@@ -1,4 +1,4 @@
-"""The Lease of an intercept that is held: renewed in time, watched for who takes it away, cleared after a crash."""
+"""The Lease of an intercept that is held: renewed in time, watched for a takeover, cleared after a crash."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ from meshdev.sidecar.join import patch
 
 #: Between two tries with credentials that are not accepted, in seconds: a plugin may run each time.
 CREDENTIALS_SECONDS: Final = 30.0
-#: Who takes over deletes first and creates then; that takes milliseconds.
+#: A session that takes over deletes first and then creates; that takes milliseconds.
 SUCCESSOR_SECONDS: Final = 1.0
 #: How often the Lease is compared with the state.
 _LOOK_SECONDS: Final = 1.0

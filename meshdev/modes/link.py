@@ -79,9 +79,9 @@ class Link(Protocol):
         on_report: Callable[[Report], None],
         on_local: Callable[[tuple[LocalPort, ...]], None],
     ) -> AbstractAsyncContextManager[Claim]:
-        """Claim *spec*'s traffic; *reported* gets what pods report.
+        """Claim *spec*'s traffic; *on_report* gets what pods report.
 
-        *looked* gets the local programs in the order of the spec's ports, now and when one starts or stops.
+        *on_local* gets the local programs in the order of the spec's ports, now and when one starts or stops.
 
         When the context is left the claim is withdrawn, and each pod that can be reached has reported that it let go.
         """

@@ -67,7 +67,7 @@ class Pods:
         self._unknown = pods
 
     def reported(self, report: Report) -> None:
-        """A sidecar's report. What a pod has counted stays counted when its Envoy begins anew, or it goes."""
+        """A sidecar's report. What a pod has counted stays counted when its Envoy restarts or it is removed."""
         before = self._reports.pop(report.pod, None)
         if before is not None and (report.state == "gone" or report.counts.matched < before.counts.matched):
             self._gone += replace(before.counts, older=0)

@@ -183,7 +183,7 @@ class SessionClaim:
         self._outdated.set()
 
     async def follow(self) -> None:
-        """Forward to where programs listen, whenever that has changed; the manager hears of it afterwards.
+        """Forward to where programs listen, whenever that has changed; the manager is notified afterwards.
 
         Raises InterceptError when a manager does not take the intercept any more.
         """

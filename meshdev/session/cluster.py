@@ -201,7 +201,7 @@ class Cluster:
             self._order.swallowed(kind)
 
     async def learn_ranges(self, routing: Routing, group: asyncio.TaskGroup) -> None:
-        """Route what the user may see, now and as it changes; whole ranges for who may ask for them."""
+        """Route what the user may see, now and as it changes; whole ranges for users who may list them."""
         api = self.api
         await routing.keep_outside(await advertised_addresses(api))
         ranges, addresses = asyncio.Event(), asyncio.Event()

@@ -41,7 +41,7 @@ class Copier(Protocol):
 
 
 async def open_copier(port: int, transport: Transport, group: asyncio.TaskGroup) -> Copier:
-    """A copier to that port of ::1. Its connections live in *group*. Raises OSError where no socket is to be had."""
+    """A copier to that port of ::1. Its connections are tasks of *group*. Raises OSError where there is no socket."""
     if transport == "udp":
         return _Datagrams(port)
     return await _Streams.open(port, group)

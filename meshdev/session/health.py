@@ -45,7 +45,7 @@ _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
 class Health:
-    """The checks of one connection; what they find goes to *troubles*."""
+    """The checks of one connection; what they find is reported to *troubles*."""
 
     def __init__(
         self,

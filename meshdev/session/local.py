@@ -65,7 +65,7 @@ class LocalPorts:
     """The watched ports of one session. Nothing is asked while nothing is watched. Needs no privilege.
 
     Listeners count that take what is sent to 127.0.0.1 in this network namespace; one of ``::1`` only gets a copier in
-    front, which lives as long as that listener does.
+    front, which runs as long as that listener exists.
     """
 
     def __init__(self, look: Callable[[], AbstractContextManager[Look]] | None = None) -> None:

@@ -154,7 +154,7 @@ class Names:
         return self._zones
 
     async def _next_forwarder(self) -> Forwarder:
-        """One for the situation as it is now; until there is one the former goes on."""
+        """One for the current situation; until it exists the former one continues."""
         while True:
             try:
                 return await self._forwarder()

@@ -22,7 +22,7 @@ from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
 
-#: Addresses that cluster DNS returned and no range covers; beyond that the one goes that was longest not asked for.
+#: Addresses that cluster DNS returned and no range covers; beyond that the least recently queried one is dropped.
 MAX_NAMED: Final = 2048
 #: Addresses of API servers; a name behind a load balancer may show ever new ones.
 MAX_OUTSIDE: Final = 64
@@ -84,7 +84,7 @@ class Routing:
         return any(address in route for route in self.routes)
 
     async def keep_outside(self, addresses: Iterable[IPAddress]) -> None:
-        """These must never take the tunnel, as it goes there itself; earlier ones stay outside too."""
+        """Never route these into the tunnel, whose own connections go there; earlier ones stay excluded, too."""
         outside = tuple(dict.fromkeys((*addresses, *self._desired.outside)))[:MAX_OUTSIDE]
         if set(outside) != set(self._desired.outside):
             self._desired = replace(self._desired, outside=outside)

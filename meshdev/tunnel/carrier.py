@@ -40,7 +40,7 @@ class CarrierConnection(Protocol):
 
 
 class Carrier:
-    """Owns the transport it was given; the queue stays the device owner's, attached only while the carrier lives.
+    """Owns the transport it was given; the queue stays the device owner's, attached only while the carrier is open.
 
     ``ended`` completes with the reason once the carrier is over; its transport is closed by then.
     """

@@ -1,4 +1,4 @@
-"""The modes of an intercept. What tells them apart is declared here once; nobody else asks for a mode by its name."""
+"""The modes of an intercept. Their differences are declared here once; no other module asks for a mode by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ ModeName = Literal["proxy", "mesh"]
 
 @dataclass(frozen=True, order=True)
 class Mode:
-    """What an intercept of this mode takes from the workload's pods, and what it is told for that."""
+    """What an intercept of this mode takes from the workload's pods, and what it needs for that."""
 
     name: ModeName
     help: str
     """What it takes, as help for people."""
     needs_match: bool
-    """It takes the requests that match and has to be told which; otherwise it takes everything and no match."""
+    """It takes the requests that match, and needs a match; otherwise it takes everything and accepts no match."""
     carries_udp: bool
-    """Datagrams, too. They have no requests that could be told apart."""
+    """Datagrams, too. They contain no requests that could be matched."""
     takes_bytes: bool
     """Whole connections, whatever their protocol; otherwise one request at a time, of connections that speak HTTP."""
     exclusive: bool

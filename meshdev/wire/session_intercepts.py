@@ -62,7 +62,7 @@ class InterceptRequest:
     reset_existing: bool = field(FLAG, default=False)
     fallback: bool = field(FLAG, default=True)
     detach: bool = field(FLAG, default=False)
-    """It stays when the client goes."""
+    """The intercept stays when the client exits."""
 
 
 @message(strict=True)
@@ -76,7 +76,7 @@ class LeaveRequest:
 
 @message()
 class LocalPort:
-    """A port of this machine that requests are led to; *up*: a program listens there."""
+    """A port of this machine that requests are forwarded to; *up*: a program listens there."""
 
     port: int = field(PORT)
     transport: Transport = field(TRANSPORT)

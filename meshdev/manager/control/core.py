@@ -114,7 +114,7 @@ class Core:
         self._follow(self._naming.keys_of(message.id))
 
     def _named(self, alias: str, part: int, keys: AbstractSet[str]) -> None:
-        """Part of whom a claim reaches; nothing for a claim that is not there."""
+        """Part of the agents that a claim reaches; nothing for a claim that does not exist."""
         if changed := self._naming.name(alias, part, keys):
             self._allow(alias)
             self._follow(changed)

@@ -15,7 +15,7 @@ class Naming:
         self._aliases: dict[str, set[str]] = {}
 
     def begin(self, alias: str) -> None:
-        """There is such a claim; it names nobody yet, or goes on naming whom it named."""
+        """There is such a claim; it names no agents yet, or still those that it named before."""
         self._parts.setdefault(alias, {})
 
     def name(self, alias: str, part: int, keys: AbstractSet[str]) -> AbstractSet[str]:

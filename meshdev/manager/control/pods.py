@@ -336,7 +336,7 @@ class Pod:
         ports = {pod_port(port) for port in each.claim.spec.ports}
         older = sum(count for port, count in state.older if port in ports)
         if each.claim.spec.mode.takes_bytes:
-            # Connections and senders of datagrams are those of who claims all of a port.
+            # Connections and senders of datagrams are those of the holder that claims all of a port.
             counts = sum((flow for port, flow in state.flows if port in ports), counts)
         return_path = _return_path(each.claim, self._return_paths)
         common = (InterceptCounts.of(counts, older), len(each.claim.up), return_path)

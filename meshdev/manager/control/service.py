@@ -36,7 +36,7 @@ FIRST_SECONDS: Final = 5.0
 MAX_STREAMS: Final = 4096
 #: Of them those of keys that no session claims: any text is such a key. Two for each sidecar that waits.
 MAX_UNCLAIMED_STREAMS: Final = 2 * MAX_WAITING + 64
-#: Connections at once; one takes 20 KiB. Who does not speak HTTP/2, or has no stream, is closed after the other times.
+#: Connections at once; one takes 20 KiB. One without HTTP/2, or without a stream, is closed after the other times.
 MAX_CONNECTIONS: Final = 4096
 HANDSHAKE_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 10.0

@@ -69,7 +69,7 @@ class Network(Protocol):
         ...
 
     def allow(self, relay: RelayPort, sources: Iterable[IPv4Address], *, keep: bool) -> None:
-        """Only *sources* may use the relay; *keep*: and who may already."""
+        """Only *sources* may use the relay; *keep*: also those that may already."""
         ...
 
     def silence(self, address: IPv4Address, silent: bool) -> None:

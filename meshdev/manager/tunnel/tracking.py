@@ -23,7 +23,7 @@ T = TypeVar("T", bound=Hashable)
 
 @dataclass(frozen=True)
 class _Cut:
-    """Flows that are led to *address*; only those sent to one of *ports* where there are any."""
+    """Flows that are forwarded to *address*; only those sent to one of *ports* where there are any."""
 
     address: bytes
     ports: frozenset[int] = frozenset()
@@ -40,8 +40,8 @@ class Tracking:
         self._flushes: Final = _Together("flush", _flush)
 
     def cut(self, address: IPv4Address, ports: Collection[int] = ()) -> Future[None]:
-        """Forget the flows that are led to *address*, those sent to *ports* alone where given; as well as is possible:
-        where tracking cannot be read, flows run out by themselves."""
+        """Forget the flows that are forwarded to *address*, only those sent to *ports* where given; as well as is
+        possible: where tracking cannot be read, flows expire by themselves."""
         return self._cuts.add(_Cut(address.packed, frozenset(ports)))
 
     def flush(self, address: IPv4Address) -> Future[None]:

@@ -100,7 +100,7 @@ class TokenListener:
                     writer.write(reply(self.token))
                     await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # TimeoutError is an OSError; whoever asks wrongly is told nothing
+            pass  # TimeoutError is an OSError; a wrong request gets no answer
         finally:
             self._open.pop(task, None)
             writer.close()

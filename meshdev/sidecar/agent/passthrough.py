@@ -1,4 +1,4 @@
-"""The passthrough worker's process: started, told what is claimed, started again; and its listeners, which stay."""
+"""The passthrough worker's process: started, sent the claims, restarted; and its listeners, which stay."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ _END_SECONDS: Final = 1.0
 class Passthrough:
     """One worker at a time. Clients that come while there is none wait in the listeners' queues.
 
-    A worker's connections end with it. A new one is told everything anew.
+    A worker's connections end with it. A new one gets the whole configuration again.
     """
 
     def __init__(self, address: IPv4Address, hold: tuple[int, ...] = (), command: Sequence[str] = COMMAND) -> None:

@@ -22,7 +22,7 @@ CONNECT_SECONDS: Final = 2.0
 FIRST_SECONDS: Final = 0.1
 #: What got no answer is probed again after this time, for as long as it is asked for.
 AGAIN_SECONDS: Final = 1.0
-#: A refusal is believed after so many, so long after each other. All who have to agree do so in milliseconds.
+#: A refusal is believed after so many, so long after each other. All parties that have to agree do so in milliseconds.
 REFUSALS: Final = 15
 REFUSED_SECONDS: Final = 0.1
 #: Connections at once: each is a descriptor of this process, which has others to keep.

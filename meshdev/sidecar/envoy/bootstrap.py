@@ -10,7 +10,7 @@ from meshdev.wire.agent import METADATA_KEY
 
 Object = dict[str, Any]
 
-#: Time for requests in flight when a listener goes, in seconds; docs/intercepts.md promises it.
+#: Time for requests in flight when a listener is removed, in seconds; docs/intercepts.md promises it.
 DRAIN_SECONDS: Final = 25
 #: A manager that is gone is noticed after this silence, in seconds.
 _KEEPALIVE: Final = {"interval": "10s", "timeout": "5s"}

@@ -30,8 +30,8 @@ _UNLIMITED: Final = {
 }
 #: A laptop that falls silent in the middle of an answer is noticed 4 s after its last packet, which buffers in between
 #: may deliver a second late: asked after 1 s and given up after three questions, a second each. The manager's own cut
-#: (intercepts.CUT_SECONDS) ends nothing by itself: it answers the next packet, and who waits for an answer sends none
-#: but these.
+#: (manager.tunnel.claims.CUT_SECONDS) ends nothing by itself: it answers the next packet, and a client that waits for
+#: an answer sends none but these.
 _KEEPALIVE: Final = {"tcp_keepalive": {"keepalive_time": 1, "keepalive_interval": 1, "keepalive_probes": 3}}
 _AGGREGATE: Final = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 

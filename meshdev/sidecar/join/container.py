@@ -60,7 +60,7 @@ class SidecarSpec:
 def container(spec: SidecarSpec, name: str, pod: Mapping[str, Any]) -> Object:
     """As an ephemeral container: those have neither resources nor ports nor probes.
 
-    Of *pod* (or a template) the sidecar is told the probes: the kubelet's requests go to the original.
+    The sidecar gets the probes of *pod* (or a template): the kubelet's requests go to the original.
     """
     found = probes(pod)
     port = _assigned_port(name)
@@ -78,7 +78,7 @@ def container(spec: SidecarSpec, name: str, pod: Mapping[str, Any]) -> Object:
             *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in _POD.items()),
         ],
         "securityContext": _SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is told in its own words
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is reported with its own message
     }
 
 

@@ -37,7 +37,7 @@ Reason = Literal[
     "unasked-response",
     "after-close",
     "pipeline",
-    # told by the caller: the other direction, another protocol
+    # reported by the caller: the other direction, another protocol
     "other",
 ]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)

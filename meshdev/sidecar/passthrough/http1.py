@@ -236,7 +236,7 @@ class RequestFollower(_Follower[RequestHead]):
 
 
 class ResponseFollower(_Follower[ResponseHead]):
-    """Follows what a server answers to the requests that it was told of (:meth:`expect`)."""
+    """Follows a server's responses to the requests that were announced by :meth:`expect`."""
 
     __slots__ = ("_expected",)
 

@@ -95,7 +95,7 @@ class Switch:
     def from_client(self, data: bytes) -> None:
         """Bytes of the client."""
         if self._client_finished:
-            return  # it was told that this connection ends
+            return  # the end of this connection was already sent to it
         if self._raw is not None:
             self._owner.send(self._raw, data)
         elif self._sniffing:

@@ -29,7 +29,7 @@ PIECE_BYTES: Final = 64 << 10
 RESET_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.01
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: a close sends a reset (socket(7))
-#: epoll tells these without being asked (epoll_ctl(2)): an error, and that both directions have ended.
+#: epoll reports these without being asked (epoll_ctl(2)): an error, and that both directions have ended.
 _ERROR: Final = 0x08
 _HANGUP: Final = 0x10
 _IN_PROGRESS: Final = {errno.EINPROGRESS, errno.EAGAIN}
@@ -167,7 +167,7 @@ class ClientConnection:
         """Count it."""
         self._registry.raw(reason)
 
-    # What the loop tells
+    # Events of the loop
 
     def _begin(self) -> None:
         self._switch = Switch(self, self.port, whole=self.port.whole, unclaimed=self.port.unclaimed)

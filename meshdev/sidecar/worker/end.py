@@ -22,7 +22,7 @@ class SocketEnd:
         self.ended = False  # it sends no more
         self.finishing = self.finished = False  # we send no more
         self.broken = False  # it takes no more
-        self.parked = False  # epoll has nothing new to tell until it is read
+        self.parked = False  # epoll reports nothing new until it is read
 
     def send(self, data: bytes | memoryview) -> None:
         if self.broken:

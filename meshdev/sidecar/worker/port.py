@@ -53,7 +53,7 @@ class ClaimedPort:
 
 
 def _usable(texts: Iterable[str]) -> Iterator[Match | None]:
-    """The matches of *texts*, but for those of which this version cannot tell what they claim: they claim nothing."""
+    """The matches of *texts*, except those that this version cannot read: they claim nothing."""
     for text in texts:
         try:
             match = match_of(text)

@@ -92,13 +92,13 @@ class PassthroughWorker:
             self._accept(listener)
 
     def close(self) -> None:
-        """Accept no more, and reset what goes on."""
+        """Accept no more, and reset the open connections."""
         for listener in list(self._listeners):
             self.ignore(listener)
         for connection in list(self._connections):
             connection.kill()
 
-    # What connections tell
+    # Events of connections
 
     def raw(self, reason: Reason) -> None:
         """One is followed no further."""
