@@ -185,7 +185,7 @@ def test_a_removed_device_ends_the_connection(laptop: Laptop, laptop2: Laptop) -
         print(f"ended after {time.monotonic() - began:.1f} s")
         status = one.status()
         assert status["leftovers"] == []
-        assert [("ended at" in note and "device is gone" in note) for note in status["notes"]] == [True], status
+        assert [("ended at" in note and "device was removed" in note) for note in status["notes"]] == [True], status
         assert one.snapshot() == before
         one.meshdev("disconnect")
         assert one.status()["notes"] == []
