@@ -141,10 +141,19 @@ def test_every_module_says_what_lives_in_it(path: Path) -> None:
     assert ast.get_docstring(_tree(path))
 
 
+def _literal_types(tree: ast.Module) -> Iterator[str]:
+    """Names of ``X = Literal[…]``."""
+    for node in tree.body:
+        match node:
+            case ast.Assign([ast.Name(name)], ast.Subscript(ast.Name("Literal"))):
+                yield name
+
+
 def test_a_class_name_stands_for_one_class() -> None:
     """Whoever reads a name in another file, a traceback or a log knows which class is meant."""
-    named = Counter(node.name for path in FILES for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef))
-    assert {name for name, count in named.items() if count > 1} == set()
+    classes = Counter(node.name for path in FILES for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef))
+    assert {name for name, count in classes.items() if count > 1} == set()
+    assert classes.keys() & {name for path in FILES for name in _literal_types(_tree(path))} == set()
 
 
 #: Private words that the code once had for the field's terms (docs/glossary.md): door (listener port), ear (listener),

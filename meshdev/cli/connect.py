@@ -17,7 +17,7 @@ from meshdev.config import MAX_CARRIERS
 from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError
 from meshdev.state import Paths
 from meshdev.wire.message import dump
-from meshdev.wire.session_api import Carrier, ConnectOptions, Status, StatusRequest
+from meshdev.wire.session_api import AskedCarrier, ConnectOptions, Status, StatusRequest
 
 EXAMPLE: Final = """\b
 Examples:
@@ -35,7 +35,7 @@ def command(
     *,
     namespace: options.Namespace = None,
     connection: options.Connection,
-    carrier: Annotated[Carrier, typer.Option("--carrier", help="How packets pass the API server.")] = "auto",
+    carrier: Annotated[AskedCarrier, typer.Option("--carrier", help="How packets pass the API server.")] = "auto",
     carriers: Annotated[int, typer.Option("--carriers", min=1, max=MAX_CARRIERS, hidden=True)] = 2,
     also: Annotated[
         list[str] | None, typer.Option("--also", metavar="CIDR", help="Route this range, too. Repeatable.")

@@ -20,7 +20,7 @@ from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.wire.codecs import Choice, Integer, Many, Parsed
 from meshdev.wire.message import decode, dump, field, load, message
-from meshdev.wire.session_intercepts import INTERCEPT_STATES, InterceptState
+from meshdev.wire.session_intercepts import INTERCEPT_PHASES, InterceptPhase
 
 Object = dict[str, Any]
 
@@ -71,7 +71,7 @@ class LeaseStatus:
     *pending* are ports of pods on which nothing listens: ``9999/tcp``.
     """
 
-    state: InterceptState = field(Choice(INTERCEPT_STATES), default="pending", optional=True)
+    state: InterceptPhase = field(Choice(INTERCEPT_PHASES), default="pending", optional=True)
     acked: int = field(_PODS, default=0, optional=True)
     total: int = field(_PODS, default=0, optional=True)
     pending: tuple[str, ...] = field(Many(Parsed(_port), specs.MAX_PORTS), default=(), optional=True)

@@ -32,7 +32,7 @@ from meshdev.kube.access import access
 from meshdev.kube.client import KubeApi, pods_path
 from meshdev.kube.endpoint import Endpoint
 from meshdev.kube.errors import NotFoundError, from_connection, from_status, status_message
-from meshdev.pump.transport import SocketTransport, TlsTransport, Transport
+from meshdev.pump.transport import ByteTransport, SocketTransport, TlsTransport
 from meshdev.wire import spdy, upgrade
 from meshdev.wire.framing import CARRIER_KINDS, CarrierKind, Framing
 from meshdev.wire.spdy import SpdyFraming
@@ -51,7 +51,7 @@ class SwallowedError(PortForwardError):
 class PortForward:
     """A port-forward that stands; the caller owns the transport. The pod's port may still refuse: in ``unwrap``."""
 
-    transport: Transport
+    transport: ByteTransport
     framing: Framing
     kind: CarrierKind
 

@@ -14,7 +14,7 @@ from meshdev.wire.session_intercepts import Strategy
 
 Persona = Literal["developer", "installer"]
 #: How sidecars shall enter pods: two ways that need different rights, or not at all.
-Intercepting = Literal[Strategy, "none"]
+AskedRights = Literal[Strategy, "none"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ INTERCEPT_PATCH: Final = (
     Rule("apps", "daemonsets", ("list", "watch", "patch"), "the same"),
     Rule("", "pods", ("create",), "ask (by dry run only) whether pods with the sidecar would be admitted"),
 )
-_INTERCEPTING: Final[dict[Intercepting, tuple[Rule, ...]]] = {
+_INTERCEPTING: Final[dict[AskedRights, tuple[Rule, ...]]] = {
     "none": (),
     "ephemeral": INTERCEPT + INTERCEPT_EPHEMERAL,
     "patch": INTERCEPT + INTERCEPT_PATCH,
@@ -126,7 +126,7 @@ def rules(
     manager_namespace: str | None = None,
     *,
     preinstalled: bool = False,
-    intercepting: Intercepting = "ephemeral",
+    intercepting: AskedRights = "ephemeral",
 ) -> dict[str, tuple[Rule, ...]]:
     """Rules by namespace. *preinstalled*: the manager is installed already, the developer only uses it."""
     manager = manager_namespace or namespace
@@ -146,7 +146,7 @@ def manifest(
     *,
     subjects: Iterable[Subject] = (),
     preinstalled: bool = False,
-    intercepting: Intercepting = "ephemeral",
+    intercepting: AskedRights = "ephemeral",
 ) -> str:
     """Roles, and RoleBindings for *subjects*, for ``kubectl apply -f -``. Without subjects the Roles alone."""
     bound = tuple(subjects)

@@ -14,7 +14,7 @@ from typing import Final
 from meshdev.config import HEARTBEAT_SECONDS, SILENCE_SECONDS
 from meshdev.errors import MeshdevError, PeerClosed, ProtocolError, TunnelError
 from meshdev.pump.loop import READABLE, WRITABLE, Loop, Timer
-from meshdev.pump.transport import Transport
+from meshdev.pump.transport import ByteTransport
 from meshdev.tun.offload import VNET_HEADER_LENGTH, gso_types, is_sound
 from meshdev.wire import frames
 from meshdev.wire.framing import Framing
@@ -55,7 +55,7 @@ class Pump:
     def __init__(
         self,
         loop: Loop,
-        transport: Transport,
+        transport: ByteTransport,
         framing: Framing,
         *,
         on_frame: Callable[[int, bytes], None],

@@ -5,7 +5,7 @@ import ssl
 from typing import Protocol
 
 
-class Transport(Protocol):
+class ByteTransport(Protocol):
     """A non-blocking byte stream, owned by one thread. After :meth:`close` only ``close`` may be called."""
 
     def fileno(self) -> int:

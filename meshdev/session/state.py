@@ -6,14 +6,14 @@ from ipaddress import IPv4Network
 
 from meshdev.modes.state import InterceptState
 from meshdev.wire.control import Welcome
-from meshdev.wire.session_api import CarrierStatus, DnsStatus, State, Status
+from meshdev.wire.session_api import CarrierStatus, ConnectionState, DnsStatus, Status
 
 
 @dataclass(frozen=True)
 class SessionState:
     """Published by the supervisor. What is not known yet is None or empty; it fills up while the session connects."""
 
-    phase: State = "connecting"
+    phase: ConnectionState = "connecting"
     since: float = 0.0
     """When the phase was entered, on the monotonic clock."""
     context: str | None = None

@@ -33,10 +33,10 @@ from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.session_api import (
     Answer,
+    ConnectionState,
     ConnectOptions,
     DisconnectRequest,
     Question,
-    State,
     Status,
     StatusRequest,
 )
@@ -212,7 +212,7 @@ class Supervisor:
             self._publish()
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _enter(self, phase: State) -> None:
+    def _enter(self, phase: ConnectionState) -> None:
         known = self.state.value
         log.info("%s → %s", known.phase, phase)
         self.state.publish(replace(known, phase=phase, since=time.monotonic()))
@@ -225,7 +225,7 @@ class Supervisor:
             state = part(state)
         self.state.publish(state)
         if state.phase not in {"connecting", "disconnected"}:
-            phase: State = "reconnecting"
+            phase: ConnectionState = "reconnecting"
             if state.connected:
                 phase = "degraded" if state.troubles else "connected"
             if phase != state.phase:

@@ -14,7 +14,7 @@ from meshdev.config import HEARTBEAT_SECONDS, OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import DeviceError, MeshdevError, PeerClosed, ProtocolError, RefusedError, TunnelError, VersionError
 from meshdev.pump.loop import Loop
 from meshdev.pump.pump import Counters, Pump
-from meshdev.pump.transport import Transport
+from meshdev.pump.transport import ByteTransport
 from meshdev.tun.device import TunQueue
 from meshdev.tun.linux import set_offload
 from meshdev.wire.control import Close, Hello, Message, Sessions, Welcome, decode, encode
@@ -32,7 +32,7 @@ class CarrierConnection(Protocol):
     """A port-forward that stands. ``kind`` is one of ``wire.framing.CARRIER_KINDS``."""
 
     @property
-    def transport(self) -> Transport: ...
+    def transport(self) -> ByteTransport: ...
     @property
     def framing(self) -> Framing: ...
     @property

@@ -14,12 +14,12 @@ from meshdev.wire.message import FLAT, field, message, nested
 from meshdev.wire.objects import DIGEST, IDENTITY, ForPeople, Line
 from meshdev.wire.ports import TRANSPORT, Transport
 
-State = Literal["joined", "acked", "nacked", "gone"]
+ReportState = Literal["joined", "acked", "nacked", "gone"]
 #: The result of probing the return path from a pod to the laptop: connected, refused, or no answer.
 ProbeResult = Literal["open", "refused", "silent"]
 ReturnPath = Literal["untried", "open", "refused", "silent"]
 
-STATES: Final[tuple[State, ...]] = ("joined", "acked", "nacked", "gone")
+STATES: Final[tuple[ReportState, ...]] = ("joined", "acked", "nacked", "gone")
 RETURN_PATHS: Final[tuple[ReturnPath, ...]] = ("untried", "open", "refused", "silent")
 
 #: Characters of an intercept's spec (meshdev.intercept.spec.MAX_SPEC, which is above this folder).
@@ -136,7 +136,7 @@ class Report:
 
     id: str = field(IDENTITY)
     pod: str = field(ForPeople(MAX_POD))
-    state: State = field(Choice(STATES))
+    state: ReportState = field(Choice(STATES))
     text: str = field(ForPeople(), default="")
     counts: InterceptCounts = field(nested(InterceptCounts), default=InterceptCounts(), key=FLAT)
     up: int = field(Integer(0, MAX_RELAYS), default=0)

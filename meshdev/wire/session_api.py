@@ -27,10 +27,10 @@ from meshdev.wire.message import Tagged, decode, dump, field, load, message, nes
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
 #: ``degraded``: the tunnel is up, but something of ours on this machine is not as it should be; the notes say what.
-State = Literal["connected", "degraded", "connecting", "reconnecting", "disconnected"]
-STATES: Final[tuple[State, ...]] = ("connected", "degraded", "connecting", "reconnecting", "disconnected")
-Carrier = Literal["auto", CarrierKind]
-CARRIERS: Final[tuple[Carrier, ...]] = ("auto", *CARRIER_KINDS)
+ConnectionState = Literal["connected", "degraded", "connecting", "reconnecting", "disconnected"]
+STATES: Final[tuple[ConnectionState, ...]] = ("connected", "degraded", "connecting", "reconnecting", "disconnected")
+AskedCarrier = Literal["auto", CarrierKind]
+CARRIERS: Final[tuple[AskedCarrier, ...]] = ("auto", *CARRIER_KINDS)
 
 _MAX_PID: Final = 1 << 22  # kernel: PID_MAX_LIMIT on 64 bit
 _MAX_SECONDS: Final = 1e9
@@ -59,7 +59,7 @@ class ConnectOptions:
     manager_namespace: str | None = field(_NAMESPACE, default=None)
     image: str | None = field(_NAME, default=None)
     image_pull_secret: str | None = field(_NAMESPACE, default=None)
-    carrier: Carrier = field(Choice(CARRIERS), default="auto")
+    carrier: AskedCarrier = field(Choice(CARRIERS), default="auto")
     carriers: int = field(Integer(1, MAX_CARRIERS), default=2)
     also: tuple[str, ...] = field(_RANGES, default=())
     never: tuple[str, ...] = field(_RANGES, default=())
@@ -115,7 +115,7 @@ class CarrierStatus:
 class Status:
     """The answer of ``status``. Scripts rely on these keys; what does not exist is null or empty."""
 
-    state: State = field(Choice(STATES))
+    state: ConnectionState = field(Choice(STATES))
     context: str | None = field(_TEXT, default=None)
     namespace: str | None = field(_TEXT, default=None)
     server: str | None = field(_TEXT, default=None)

@@ -24,12 +24,12 @@ from meshdev.wire.ports import TRANSPORT, Transport
 #: How a sidecar enters a pod.
 Strategy = Literal["ephemeral", "patch"]
 AskedStrategy = Literal["auto", Strategy]
-InterceptState = Literal["pending", "active", "refused"]
+InterceptPhase = Literal["pending", "active", "refused"]
 
 #: In the order in which they are tried.
 STRATEGIES: Final[tuple[Strategy, ...]] = ("ephemeral", "patch")
 ASKED_STRATEGIES: Final[tuple[AskedStrategy, ...]] = ("auto", *STRATEGIES)
-INTERCEPT_STATES: Final[tuple[InterceptState, ...]] = ("pending", "active", "refused")
+INTERCEPT_PHASES: Final[tuple[InterceptPhase, ...]] = ("pending", "active", "refused")
 
 #: Characters of what was typed: longer than any value that is accepted, so that the session says what is wrong with it.
 _MAX_TYPED: Final = 4096
@@ -106,7 +106,7 @@ class InterceptStatus:
     ports: tuple[str, ...] = field(_ALL_TYPED)
     """``LOCAL:REMOTE/PROTOCOL``."""
     strategy: str = field(Text(64))
-    state: InterceptState = field(Choice(INTERCEPT_STATES))
+    state: InterceptPhase = field(Choice(INTERCEPT_PHASES))
     fallback: bool = field(FLAG)
     detached: bool = field(FLAG)
     acked: int = field(_PODS, key="pods.acked")

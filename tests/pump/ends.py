@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from meshdev.errors import MeshdevError
 from meshdev.pump.loop import Loop
 from meshdev.pump.pump import Pump
-from meshdev.pump.transport import SocketTransport, Transport
+from meshdev.pump.transport import ByteTransport, SocketTransport
 from meshdev.tun.device import TunDevice
 from meshdev.tun.memory import memory_pair
 from meshdev.wire import frames
@@ -92,7 +92,7 @@ def make_end(
     framing: Framing | None = None,
     *,
     buffer: int | None = None,
-    transport: Transport | None = None,
+    transport: ByteTransport | None = None,
 ) -> End:
     """A pump that is neither started nor attached.
 

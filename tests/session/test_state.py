@@ -10,7 +10,7 @@ from meshdev.config import PROTOCOL
 from meshdev.modes.state import InterceptState
 from meshdev.session.state import SessionState
 from meshdev.wire.control import Welcome
-from meshdev.wire.session_api import CarrierStatus, State, Status
+from meshdev.wire.session_api import CarrierStatus, ConnectionState, Status
 
 WELCOME = Welcome(PROTOCOL, IPv4Address("198.18.0.2"), 1500, 0, (), (), "m-1", "mesh", IPv4Address("10.244.0.2"))
 STANDING = SessionState(
@@ -58,7 +58,7 @@ def test_all_of_a_connection() -> None:
         ("disconnected", ("an overlap",)),
     ],
 )
-def test_notes_that_only_one_phase_has(phase: State, notes: tuple[str, ...]) -> None:
+def test_notes_that_only_one_phase_has(phase: ConnectionState, notes: tuple[str, ...]) -> None:
     assert replace(STANDING, phase=phase).status(100.0).notes == notes
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from meshdev.pump.transport import SocketTransport, Transport
+from meshdev.pump.transport import ByteTransport, SocketTransport
 from meshdev.tun.device import TunDevice
 from meshdev.tun.memory import memory_pair
 from meshdev.tunnel.pool import Pool
@@ -22,7 +22,7 @@ Address = tuple[str, int]
 class Connection:
     """What dialling gives."""
 
-    transport: Transport
+    transport: ByteTransport
     framing: Framing
     kind: str = "plain"
 
