@@ -17,7 +17,7 @@ from meshdev.kube.client import KubeApi, Object, deployments_path, pods_path, se
 from meshdev.kube.errors import ConflictError, NotFoundError
 from meshdev.kube.manifest import ManagerSpec, deployment, differs, is_ours, is_owned, service
 from meshdev.kube.podstate import ManagerPod, Waiting, examine, examine_deployment
-from meshdev.kube.watching import State, as_is, follow, listed, merged
+from meshdev.kube.watching import ReasonReporter, State, as_is, follow, listed, merged
 
 log = logging.getLogger(__name__)
 
@@ -117,19 +117,9 @@ async def wait(
 
     Raises ImageError, AdmissionError and ManagerError as :func:`ensure`. Watches, does not poll.
     """
-    last = "there is no pod yet"
-
-    def report(reason: str) -> None:
-        nonlocal last
-        if reason != last:
-            last = reason
-            progress(reason)
-
-    def trouble(error: MeshdevError) -> None:
-        report(error.message)
-
-    pods = follow(api, pods_path(namespace), _SELECTOR, as_is, trouble)
-    deployments = _where_allowed(follow(api, deployments_path(namespace), _BY_NAME, as_is, trouble))
+    waiting = ReasonReporter(progress, "there is no pod yet")
+    pods = follow(api, pods_path(namespace), _SELECTOR, as_is, waiting.trouble)
+    deployments = _where_allowed(follow(api, deployments_path(namespace), _BY_NAME, as_is, waiting.trouble))
     try:
         async with asyncio.timeout(seconds), aclosing(merged(pods, deployments)) as changes:
             async for source, state in changes:
@@ -137,11 +127,11 @@ async def wait(
                 if isinstance(found, ManagerPod):
                     return found
                 if found is not None:
-                    report(found.reason)
+                    waiting.report(found.reason)
     except TimeoutError:
         pass
     raise _LateError(
-        f"the manager in namespace {namespace} did not start within {seconds:.0f} seconds: {last}",
+        f"the manager in namespace {namespace} did not start within {seconds:.0f} seconds: {waiting.reason}",
         hint=f"kubectl -n {namespace} describe pods -l {_SELECTOR['labelSelector']}",
     )
 

@@ -27,6 +27,25 @@ def as_is(item: Object) -> Object:
     return item
 
 
+class ReasonReporter:
+    """Reports why something is waited for, each time that changes; :attr:`reason` is the last one."""
+
+    def __init__(self, progress: Callable[[str], None], first: str) -> None:
+        """*first* holds as long as nothing else is known, and is not reported."""
+        self._progress = progress
+        self.reason = first
+
+    def report(self, reason: str) -> None:
+        """It waits for this now."""
+        if reason != self.reason:
+            self.reason = reason
+            self._progress(reason)
+
+    def trouble(self, error: MeshdevError) -> None:
+        """For :func:`follow`."""
+        self.report(error.message)
+
+
 async def listed(
     api: KubeApi, path: str, query: Mapping[str, str], project: Callable[[Object], T]
 ) -> tuple[dict[str, T], str]:

@@ -107,7 +107,8 @@ def pod_port(text: str) -> PodPort:
     return PodPort(int(found[1]), "udp" if found[2] else "tcp")
 
 
-def _tcp_port(text: str) -> PodPort:
+def tcp_port(text: str) -> PodPort:
+    """The TCP port that *text* names. Raises ValueError."""
     port = pod_port(text)
     if port.transport != "tcp":
         raise ValueError(f"{text[:20]!r} is not a TCP port")
@@ -230,7 +231,7 @@ class DecidedClaim:
     to the ports, whatever it is (proxy mode).
     """
 
-    ports: tuple[PodPort, ...] = field(Many(Parsed(_tcp_port), _MAX_CLAIM_PORTS, distinct=itself))
+    ports: tuple[PodPort, ...] = field(Many(Parsed(tcp_port), _MAX_CLAIM_PORTS, distinct=itself))
     match: str = field(Text(_MAX_MATCH), default="null", sparse=True)
     whole: bool = field(FLAG, default=False, sparse=True)
 

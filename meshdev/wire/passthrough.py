@@ -20,7 +20,7 @@ from ipaddress import IPv4Address
 from typing import Final, Self
 
 from meshdev.wire import jsonlines
-from meshdev.wire.agent import MAX_INTERCEPTS, MAX_PORTS, PROBES, PodPort, Probe, pod_port
+from meshdev.wire.agent import MAX_INTERCEPTS, MAX_PORTS, PROBES, PodPort, Probe, tcp_port
 from meshdev.wire.codecs import FLAG, Many, Pairs, Parsed, Text
 from meshdev.wire.counts import COUNT
 from meshdev.wire.message import Keyed, decode, field, message, nested
@@ -36,13 +36,6 @@ _MAX_MATCH: Final = 16 << 10
 _MAX_REASONS: Final = 64
 
 _REASON: Final = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
-
-
-def _tcp_port(text: str) -> PodPort:
-    port = pod_port(text)
-    if port.transport != "tcp":
-        raise ValueError(f"{text[:20]!r} is not a TCP port")
-    return port
 
 
 def _reason(text: str) -> str:
@@ -62,7 +55,7 @@ class AppAddress:
 class AddListener:
     """Accept connections for this port from the listening socket that comes with this message."""
 
-    port: PodPort = field(Parsed(_tcp_port), key="listen")
+    port: PodPort = field(Parsed(tcp_port), key="listen")
 
 
 @message(strict=True)
@@ -92,7 +85,7 @@ UNCLAIMED: Final = PortClaims()
 class SetClaims:
     """What is claimed of all ports, now."""
 
-    ports: tuple[tuple[PodPort, PortClaims], ...] = field(Pairs(_tcp_port, nested(PortClaims), MAX_PORTS))
+    ports: tuple[tuple[PodPort, PortClaims], ...] = field(Pairs(tcp_port, nested(PortClaims), MAX_PORTS))
 
 
 @message(strict=True)
@@ -108,7 +101,7 @@ class PassthroughCounts:
 
     answers: int = field(COUNT, default=0)
     """The number of the question."""
-    open: tuple[tuple[PodPort, int], ...] = field(Pairs(_tcp_port, COUNT), default=())
+    open: tuple[tuple[PodPort, int], ...] = field(Pairs(tcp_port, COUNT), default=())
     """Connections that are not over, by port."""
     accepted: int = field(COUNT, default=0)
     """Connections."""

@@ -123,32 +123,32 @@ def claim(n, text, id=None):
     return control.encode(Intercept(id=id or secrets.token_hex(16), spec=text, order=n))
 for text in bad:  # the spec itself
     try:
-        stranger = Session()
-        stranger.say(claim(1, text))
-        refused += sum(1 for each in stranger.hear(0.5) if isinstance(each, control.Relays) and each.error)
+        peer = Session()
+        peer.say(claim(1, text))
+        refused += sum(1 for each in peer.hear(0.5) if isinstance(each, control.Relays) and each.error)
     except (EOFError, OSError):
         ended += 1
 long = b'{"id":"' + b"f" * 60000 + b'"}'
 for body in (b"{}", b"[]", b"null", b"[" * 60000, b'{"id": 5}', dice.randbytes(3000), long):
     for kind in (frames.INTERCEPT, frames.AGENTS, frames.WITHDRAW, frames.LOCAL, frames.REPORT, frames.RELAYS):
         try:
-            stranger = Session()
-            stranger.say(frames.frame(kind, body))
-            stranger.hear(0.1)
+            peer = Session()
+            peer.say(frames.frame(kind, body))
+            peer.hear(0.1)
         except (EOFError, OSError):
             ended += 1
 try:  # too many, and a flood
-    stranger = Session()
+    peer = Session()
     for n in range(1, 2000):
         id = secrets.token_hex(16)
         text = json.dumps({**good, "id": id})
-        stranger.say(claim(n, text, id))
-    stranger.hear(1)
+        peer.say(claim(n, text, id))
+    peer.hear(1)
     for n in range(2000, 22000):
-        stranger.say(control.encode(Local(id=arguments["id"], remote=8080, protocol="tcp", up=False, order=n)))
-        stranger.say(control.encode(AgentKeys(id=arguments["id"], part=n % 4, keys=(arguments["key"],), order=n)))
-        stranger.say(control.encode(Withdraw(id=arguments["id"], order=n)))
-    stranger.hear(1)
+        peer.say(control.encode(Local(id=arguments["id"], remote=8080, protocol="tcp", up=False, order=n)))
+        peer.say(control.encode(AgentKeys(id=arguments["id"], part=n % 4, keys=(arguments["key"],), order=n)))
+        peer.say(control.encode(Withdraw(id=arguments["id"], order=n)))
+    peer.hear(1)
 except (EOFError, OSError):
     ended += 1
 print(json.dumps({"ended": ended, "refused": refused}))

@@ -192,16 +192,16 @@ _CLAIM: Final = """
 told = []
 for key in ("0" * 64, secrets.token_hex(32), arguments["uid_hash"]):
     for id in (secrets.token_hex(16), arguments["id"]):
-        stranger = Session()
-        stranger.say(control.encode(Intercept(id=id, spec=arguments["spec"].replace(arguments["id"], id),
+        peer = Session()
+        peer.say(control.encode(Intercept(id=id, spec=arguments["spec"].replace(arguments["id"], id),
                                               reset_older=True, order=1)))
-        stranger.say(control.encode(AgentKeys(id=id, part=0, keys=(key,), order=2)))
+        peer.say(control.encode(AgentKeys(id=id, part=0, keys=(key,), order=2)))
         for order, (remote, transport) in enumerate(((8080, "tcp"),), 3):
-            stranger.say(control.encode(Local(id=id, remote=remote, protocol=transport, up=True, order=order)))
-        heard = stranger.hear(1.5)
+            peer.say(control.encode(Local(id=id, remote=remote, protocol=transport, up=True, order=order)))
+        heard = peer.hear(1.5)
         told += [each.state for each in heard if isinstance(each, control.Report)]
-        stranger.say(control.encode(Withdraw(id=id, order=9)))
-        stranger.hear(0.3)
+        peer.say(control.encode(Withdraw(id=id, order=9)))
+        peer.hear(0.3)
 print(json.dumps(told))
 """
 

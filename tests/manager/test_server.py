@@ -219,14 +219,14 @@ def test_one_carrier_too_many(manager: Manager, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_stranger_too_many_ends_the_oldest_stranger(manager: Manager) -> None:
-    strangers = [Visitor(manager) for _ in range(MAX_UNAUTHENTICATED)]
+    peers = [Visitor(manager) for _ in range(MAX_UNAUTHENTICATED)]
     manager.until(lambda: len(manager.server._unauthenticated) == MAX_UNAUTHENTICATED)
     with Visitor(manager) as ann:
         ann.say(hello("ann")).welcome()
-        assert strangers[0].gone()
-        strangers[1].say(hello("bob")).welcome()
-    for stranger in strangers:
-        stranger.close()
+        assert peers[0].gone()
+        peers[1].say(hello("bob")).welcome()
+    for peer in peers:
+        peer.close()
 
 
 def test_a_stranger_who_says_nothing_is_ended(timed: Manager) -> None:
@@ -244,9 +244,9 @@ def test_a_stranger_who_says_nothing_is_ended(timed: Manager) -> None:
 
 def test_frames_out_of_turn_end_the_carrier(manager: Manager) -> None:
     for words in ([frame(PACKET, packet(1))], [frame(99, b"{}")], [Sessions(())], [frame(HELLO, b"[]")]):
-        with Visitor(manager) as stranger:
-            stranger.say(*words)
-            assert stranger.gone()
+        with Visitor(manager) as peer:
+            peer.say(*words)
+            assert peer.gone()
     with Visitor(manager) as ann:
         ann.say(hello("ann")).welcome()
         ann.say(hello("ann"))

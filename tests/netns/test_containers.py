@@ -106,8 +106,8 @@ async def test_an_address_of_the_cluster(laptop: Laptop) -> None:
             os.writev(connection.device.queues[0].fileno(), [datagram(_CLUSTER, 9090, port)])
             assert sock.recv(100) == b"hello"
             # Nothing but the answer comes in, to the container and to the address of the machine.
-            for stranger in (("10.96.0.10", 9090), (_CLUSTER, 9091)):
-                os.writev(connection.device.queues[0].fileno(), [datagram(*stranger, port)])
+            for peer in (("10.96.0.10", 9090), (_CLUSTER, 9091)):
+                os.writev(connection.device.queues[0].fileno(), [datagram(*peer, port)])
                 with pytest.raises(TimeoutError):
                     sock.recv(100)
             os.writev(connection.device.queues[0].fileno(), [datagram(_CLUSTER, 9090, port, _CONTAINER)])

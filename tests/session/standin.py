@@ -63,8 +63,8 @@ class StandIn:
         self.led = {each.relay: each.port for each in wanted}
         self.story.append(" ".join(f"{each.relay}→{each.port}" for each in wanted) or "nothing is led")
 
-    def said(self, wish: ClaimMessage) -> None:
-        match wish:
+    def said(self, message: ClaimMessage) -> None:
+        match message:
             case Intercept():
                 self.story.append("declared")
             case Withdraw():

@@ -76,19 +76,19 @@ class World:
         self.streams: list[asyncio.Task[None]] = []
         here.claims.use(self._asked)
 
-    def _asked(self, wish: ClaimMessage) -> None:
-        self.here.said(wish)
+    def _asked(self, message: ClaimMessage) -> None:
+        self.here.said(message)
         answers: list[Relays | Report] = []
-        match wish:
+        match message:
             case Intercept() if self.refusal is not None:
-                answers = [Relays(wish.id, (), self.refusal)]
+                answers = [Relays(message.id, (), self.refusal)]
             case Intercept():
-                spec = specs.decode(wish.spec)
+                spec = specs.decode(message.spec)
                 self.specs.append(spec)
                 relays = (Relay(port.remote, port.transport, 20000 + len(self.specs)) for port in spec.ports)
-                answers = [Relays(wish.id, tuple(relays)), Report(wish.id, "b-1", "acked", return_path="open")]
+                answers = [Relays(message.id, tuple(relays)), Report(message.id, "b-1", "acked", return_path="open")]
             case Withdraw():
-                answers = [Report(wish.id, "b-1", "gone")]
+                answers = [Report(message.id, "b-1", "gone")]
         for answer in answers:
             asyncio.get_running_loop().call_soon(self.here.claims.on_message, answer)
 

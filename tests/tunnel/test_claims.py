@@ -148,7 +148,7 @@ def test_what_is_told_anew_is_the_state_not_the_story() -> None:
     assert said(claims) == told
     claims.use(None)
     claims.on_message(Relays("1" * 32))
-    assert [type(wish) for wish in said(claims)] == [Intercept, Local]
+    assert [type(message) for message in said(claims)] == [Intercept, Local]
 
 
 def test_nothing_is_told_twice_without_need() -> None:

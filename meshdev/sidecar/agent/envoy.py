@@ -16,14 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshdev import capabilities
 from meshdev.errors import ClusterError
-from meshdev.sidecar.agent.child import LONGEST_LINE, TIED, environment, first_to_die, lines
+from meshdev.sidecar.agent import child
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.envoy import stats
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command, heap_within
 from meshdev.sidecar.envoy.stats import Stats
-from meshdev.wire.objects import for_people
 
 log = logging.getLogger(__name__)
 
@@ -75,24 +73,24 @@ class Envoy:
         config = _in_memory(json.dumps(bootstrap(start)))
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *TIED,
-                # Parses what strangers send and needs nothing of what the rules need.
+            self._process = await child.start(
                 # Of /dev Envoy reads no other path (InstanceImplPosix::illegalPath).
-                *capabilities.without(command(self._binary, f"/dev/fd/{config}", workers)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment(),
+                command(self._binary, f"/dev/fd/{config}", workers),
+                env=child.environment(),
                 pass_fds=(*self._hold, config),
+                stdout=asyncio.subprocess.PIPE,
             )
         except OSError as error:
             raise ClusterError(f"Envoy cannot be started: {error}") from error
         finally:
             os.close(config)
-        first_to_die(self._process.pid)
+        child.first_to_die(self._process.pid)
         started()
-        reading = asyncio.gather(self._read_access_log(self._process.stdout), self._read_log(self._process.stderr))
+        reading = asyncio.gather(
+            self._read_access_log(self._process.stdout),
+            # What it cannot use of its configuration it writes down whole, the token with it.
+            child.log_lines("envoy", self._process.stderr, self._settings.token),
+        )
         try:
             code = await self._process.wait()
             ended()
@@ -113,9 +111,8 @@ class Envoy:
 
     def kill(self) -> None:
         """At once; :meth:`run` ends then. Nothing where it is not there."""
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        if self._process is not None:
+            child.kill(self._process)
 
     async def end(self) -> None:
         """Stop it: connections that are open are closed."""
@@ -124,12 +121,7 @@ class Envoy:
             return
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            self.kill()
-            await process.wait()
+        await child.ended(process, _END_SECONDS)
 
     def close(self) -> None:
         """Remove the folder of the admin socket."""
@@ -155,14 +147,8 @@ class Envoy:
 
     async def _read_access_log(self, stream: asyncio.StreamReader | None) -> None:
         """Its stdout: a line is a connection without requests on a port where some were looked for."""
-        async for _ in lines(stream):
+        async for _ in child.lines(stream):
             self._raw()
-
-    async def _read_log(self, stream: asyncio.StreamReader | None) -> None:
-        """Its stderr: what it cannot use it writes down whole, the token with it."""
-        async for line in lines(stream):
-            text = line.decode("utf-8", "replace").replace(self._settings.token, "(token)")
-            log.warning("envoy: %s", for_people(text, LONGEST_LINE))
 
 
 def _in_memory(text: str) -> int:

@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev import capabilities
-from meshdev.sidecar.agent.child import LONGEST_LINE, TIED, environment, lines
+from meshdev.sidecar.agent import child
 from meshdev.sidecar.agent.listener_ports import listener
 from meshdev.sidecar.agent.worker_channel import WorkerChannel
 from meshdev.wire.agent import PodPort
-from meshdev.wire.objects import for_people
 from meshdev.wire.passthrough import AddListener, AppAddress, PassthroughCounts, PortClaims, SetClaims
 
 log = logging.getLogger(__name__)
@@ -121,26 +119,21 @@ class Passthrough:
         with ours:
             with its:
                 process = await self._start(its.fileno())
-            logging_all = asyncio.ensure_future(_log(process.stderr))
+            logging_all = asyncio.ensure_future(child.log_lines("passthrough worker", process.stderr))
             try:
                 reason = await self._converse(ours)
             finally:
                 ours.close()  # it ends by itself, and resets its connections; the kernel would say that they ended well
-                await _ended(process)
+                await child.ended(process, _END_SECONDS)
                 await logging_all
                 self._earlier, self._counts = self.counts, PassthroughCounts()
                 self._notify()
         log.error("the passthrough worker ended with %s: %s", process.returncode, reason)
 
     async def _start(self, channel: int) -> asyncio.subprocess.Process:
-        self._process = await asyncio.create_subprocess_exec(
-            *TIED,
-            # Parses what strangers send and needs nothing of what the rules need.
-            *capabilities.without((*self._command, str(channel))),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment("PYTHONPATH"),
+        self._process = await child.start(
+            (*self._command, str(channel)),
+            env=child.environment("PYTHONPATH"),
             pass_fds=(*self._hold, channel),
         )
         return self._process
@@ -168,17 +161,3 @@ class Passthrough:
     def _notify(self) -> None:
         self._news.set()
         self._news.clear()
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    try:
-        async with asyncio.timeout(_END_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
-async def _log(stream: asyncio.StreamReader | None) -> None:
-    async for line in lines(stream):
-        log.warning("passthrough worker: %s", for_people(line.decode("utf-8", "replace"), LONGEST_LINE))

@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final, cast
 
-from meshdev.errors import ClusterError, ForbiddenError, InterceptError, MeshdevError
+from meshdev.errors import ClusterError, ForbiddenError, InterceptError
 from meshdev.kube.client import KubeApi, Object, pods_path, workloads_path
 from meshdev.kube.errors import ConflictError, NotFoundError
 from meshdev.kube.refusals import refuse_patch
 from meshdev.kube.replicas import TEMPLATE_CONTAINER
-from meshdev.kube.watching import State, as_is, follow, merged
+from meshdev.kube.watching import ReasonReporter, State, as_is, follow, merged
 from meshdev.kube.workloads import Resolved, is_of, pods_query
 from meshdev.sidecar.join.container import SidecarSpec, native
 from meshdev.sidecar.join.rollout import progress_of
@@ -107,21 +107,11 @@ async def rolled_out(
 ) -> None:
     """Wait until all pods are of the workload's present template. Watches, does not poll."""
     workload = resolved.workload
-    reason = "it has not begun"
-
-    def report(new: str) -> None:
-        nonlocal reason
-        if new != reason:
-            reason = new
-            progress(new)
-
-    def trouble(error: MeshdevError) -> None:
-        report(error.message)
-
+    waiting = ReasonReporter(progress, "it has not begun")
     by_name = {"fieldSelector": f"metadata.name={workload.name}"}
     sources: tuple[AsyncGenerator[State[Object]], ...] = (
-        follow(api, workloads_path(workload.namespace, workload.kind), by_name, as_is, trouble),
-        follow(api, pods_path(workload.namespace), pods_query(resolved), as_is, trouble),
+        follow(api, workloads_path(workload.namespace, workload.kind), by_name, as_is, waiting.trouble),
+        follow(api, pods_path(workload.namespace), pods_query(resolved), as_is, waiting.trouble),
     )
     seen: list[list[Object]] = [[], []]
     try:
@@ -136,11 +126,11 @@ async def rolled_out(
                 )
                 if found is None:
                     return
-                report(found)
+                waiting.report(found)
     except TimeoutError:
         pass
     raise ClusterError(
-        f"the pods of {workload} were not replaced within {seconds:.0f} seconds: {reason}",
+        f"the pods of {workload} were not replaced within {seconds:.0f} seconds: {waiting.reason}",
         hint=f"kubectl -n {workload.namespace} describe {workload}",
     )
 

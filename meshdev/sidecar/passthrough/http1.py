@@ -27,6 +27,7 @@ caller's to know: ``give_up("head-time")`` where ``held`` was not 0 for too long
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -131,7 +132,7 @@ _LAST: Final = Body(last=True)
 H = TypeVar("H", RequestHead, ResponseHead)
 
 
-class _Follower(Generic[H]):
+class _Follower(ABC, Generic[H]):
     """One direction of a connection."""
 
     __slots__ = ("_chunks", "_closing", "_reader", "body_left", "raw")
@@ -202,13 +203,13 @@ class _Follower(Generic[H]):
         else:
             self._complete()
 
+    @abstractmethod
     def _head(self, found: re.Match[bytes]) -> H | Raw:
         """A head that is complete and, as bytes, right."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _complete(self) -> None:
         """A message ends here."""
-        raise NotImplementedError
 
 
 class RequestFollower(_Follower[RequestHead]):

@@ -137,9 +137,7 @@ class ClientConnection:
 
     def send(self, side: Side, data: bytes | memoryview) -> None:
         """Send, or keep what is not taken."""
-        end = (
-            self._client if side == "client" else self._app if side == "app" else self._envoy
-        )  # _end(), for each piece
+        end = self._end(side)
         if end is not None:
             end.send(data)
 

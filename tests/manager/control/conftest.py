@@ -9,6 +9,7 @@ from meshdev.manager.control import core as core_module
 from meshdev.manager.control import tunnel_client
 from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import Control, control
+from tests.manager.control.world import World
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
 
@@ -38,3 +39,12 @@ def ann(manager: Manager) -> Iterator[Ann]:
 @pytest.fixture
 def claimant(ann: Ann) -> Claimant:
     return Claimant(ann)
+
+
+@pytest.fixture
+def world() -> World:
+    """A tunnel container without claims; time to settle is over."""
+    made = World()
+    made.connect_tunnel()
+    made.wait(core_module.REJOIN_SECONDS + 1)
+    return made

@@ -18,15 +18,6 @@ from tests.manager.control.world import MANAGER, SidecarPod, World, alias, claim
 A, B = spec("a"), spec("b", value="2")
 
 
-@pytest.fixture
-def world() -> World:
-    """A tunnel container without claims; time to settle is over."""
-    made = World()
-    made.connect_tunnel()
-    made.wait(REJOIN_SECONDS + 1)
-    return made
-
-
 def joined(world: World, name: str = "b-1") -> SidecarPod:
     pod = world.pod(name)
     pod.connect_agent()

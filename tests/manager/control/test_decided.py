@@ -9,7 +9,6 @@ from meshdev.intercept import spec as specs
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port
 from meshdev.manager.control import decided
-from meshdev.manager.control.core import REJOIN_SECONDS
 from meshdev.manager.control.pods import HeldClaim, Pod
 from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.sidecar.envoy.protos import LISTENERS
@@ -24,15 +23,6 @@ from tests.manager.control.world import SidecarPod, World, alias
 FOLDER = "/tmp/meshdev-x"
 A, B = spec("a"), spec("b", value="2")
 BYTES = spec("c", HTTP, Port(7000, "tcp", 1), Port(9090, "udp", 2), mode=PROXY)
-
-
-@pytest.fixture
-def world() -> World:
-    """A tunnel container without claims; time to settle is over."""
-    made = World()
-    made.connect_tunnel()
-    made.wait(REJOIN_SECONDS + 1)
-    return made
 
 
 def joined(world: World, *, settle: bool = True) -> SidecarPod:

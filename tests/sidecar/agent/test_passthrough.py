@@ -16,7 +16,7 @@ import pytest
 from meshdev.errors import ClusterError
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import canonical_json
-from meshdev.sidecar.agent import listener_ports, passthrough, worker_channel
+from meshdev.sidecar.agent import child, listener_ports, passthrough, worker_channel
 from meshdev.sidecar.agent.passthrough import COMMAND, Passthrough
 from meshdev.wire.agent import PodPort
 from meshdev.wire.passthrough import PassthroughCounts, PortClaims
@@ -255,7 +255,7 @@ async def test_another_is_started_later_and_later(
 async def test_a_worker_that_cannot_be_started_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(passthrough, "TIED", (str(tmp_path / "nothing"),))
+    monkeypatch.setattr(child, "TIED", (str(tmp_path / "nothing"),))
     async with running(tmp_path) as pod:
         await until(lambda: "the passthrough worker cannot be started" in caplog.text)
         monkeypatch.undo()

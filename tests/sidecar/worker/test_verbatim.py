@@ -4,11 +4,8 @@ Each case is a request, or what somebody takes for one, and an answer of the sam
 by byte, on a connection of its own and behind an ordinary request.
 """
 
-import contextlib
 import itertools
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -188,15 +185,10 @@ CASES: Final = {
 }
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(worker, "HEAD_SECONDS", 0.05)  # for what never becomes a head
-    with contextlib.ExitStack() as stack:
-        made = World(stack, tmp_path)
-        try:
-            yield made
-        finally:
-            made.close()
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what never becomes a head; set before the worker is made."""
+    monkeypatch.setattr(worker, "HEAD_SECONDS", 0.05)
 
 
 def conversation(world: World, pieces: list[bytes], response: bytes, *, kept: bool) -> tuple[bytes, bytes]:

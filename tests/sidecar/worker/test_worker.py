@@ -6,7 +6,6 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,16 +14,6 @@ import pytest
 from meshdev.sidecar.worker import worker as module
 from meshdev.sidecar.worker.connection import ClientConnection
 from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, Port, World, answers, everything, exactly, reset
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with contextlib.ExitStack() as stack:
-        made = World(stack, tmp_path)
-        try:
-            yield made
-        finally:
-            made.close()
 
 
 def test_each_request_meets_its_end(world: World) -> None:
