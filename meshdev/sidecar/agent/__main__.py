@@ -46,25 +46,29 @@ async def _serve(config: Settings, envoy: str) -> None:
 
 
 async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> None:
-    firewall = await _taken(ended)
-    if firewall is None:
-        return
+    sockets = Sockets(config.address)
     try:
-        sockets = Sockets(config.address)
-        agent = Agent(config, firewall, sockets, envoy)
-        terminating = asyncio.ensure_future(_terminate(agent, ended))
-        try:
-            await agent.run()
-        finally:
-            terminating.cancel()
-        sockets.close()
+        firewall = await _taken(sockets, ended)
+        if firewall is not None:
+            try:
+                await _run_agent(Agent(config, firewall, sockets, envoy), ended)
+            finally:
+                firewall.close()
     finally:
-        firewall.close()
+        sockets.close()
 
 
-async def _taken(ended: asyncio.Event) -> PodFirewall | None:
+async def _run_agent(agent: Agent, ended: asyncio.Event) -> None:
+    terminating = asyncio.ensure_future(_terminate(agent, ended))
+    try:
+        await agent.run()
+    finally:
+        terminating.cancel()
+
+
+async def _taken(sockets: Sockets, ended: asyncio.Event) -> PodFirewall | None:
     """The table; None where *ended* came first."""
-    taking, ending = asyncio.ensure_future(take()), asyncio.ensure_future(ended.wait())
+    taking, ending = asyncio.ensure_future(take(sockets.listening)), asyncio.ensure_future(ended.wait())
     try:
         await asyncio.wait((taking, ending), return_when=asyncio.FIRST_COMPLETED)
         return taking.result() if taking.done() else None

@@ -1,10 +1,16 @@
-"""The nft table that brings new connections to Envoy. It belongs to this process: the kernel removes it with us."""
+"""The nft table that brings new connections to Envoy. It belongs to this process: the kernel removes it with us.
+
+Each sidecar has a table of its own. Which of those in a pod may redirect is decided by another one, without rules: only
+its owner does. So one that is not needed any more can let the next one begin, while the connections that it once
+redirected go on to be translated.
+"""
 
 import asyncio
 import logging
+import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -20,7 +26,8 @@ log = logging.getLogger(__name__)
 TAKE_SECONDS: Final = 100.0
 _TAKE_AGAIN_SECONDS: Final = 0.25
 
-_TABLE: Final = "inet meshdev"
+#: Its owner may redirect. Sidecars of before had their rules in it, too.
+_TURN: Final = "inet meshdev"
 _SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 
 #: Only the first packet of a connection is translated, and only if it is one: after tracking begins, packets of
@@ -28,28 +35,28 @@ _SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 #: they may begin at a listener port. The chain stays when nothing is redirected any more: without a
 #: nat chain the kernel would stop to translate the connections that were.
 _RULES: Final = f"""\
-add table {_TABLE} {{ flags owner; }}
-add map {_TABLE} tcp_listeners {{ type inet_service : inet_service; }}
-add map {_TABLE} udp_listeners {{ type inet_service : inet_service; }}
-add set {_TABLE} listeners {{ type inet_service; }}
-add chain {_TABLE} arrivals {{ type nat hook prerouting priority -101; policy accept; }}
-add rule {_TABLE} arrivals iifname "lo" accept
-add rule {_TABLE} arrivals meta nfproto != ipv4 accept
-add rule {_TABLE} arrivals fib daddr type != local accept
-add rule {_TABLE} arrivals {_SYN} redirect to :tcp dport map @tcp_listeners
-add rule {_TABLE} arrivals meta l4proto udp redirect to :udp dport map @udp_listeners
-add chain {_TABLE} only_redirected {{ type filter hook input priority -1; policy accept; }}
-add rule {_TABLE} only_redirected ct direction reply accept
-add rule {_TABLE} only_redirected tcp dport @listeners ct status & dnat == 0 reject with tcp reset
-add rule {_TABLE} only_redirected udp dport @listeners ct status & dnat == 0 reject
+add table TABLE {{ flags owner; }}
+add map TABLE tcp_listeners {{ type inet_service : inet_service; }}
+add map TABLE udp_listeners {{ type inet_service : inet_service; }}
+add set TABLE listeners {{ type inet_service; }}
+add chain TABLE arrivals {{ type nat hook prerouting priority -101; policy accept; }}
+add rule TABLE arrivals iifname "lo" accept
+add rule TABLE arrivals meta nfproto != ipv4 accept
+add rule TABLE arrivals fib daddr type != local accept
+add rule TABLE arrivals {_SYN} redirect to :tcp dport map @tcp_listeners
+add rule TABLE arrivals meta l4proto udp redirect to :udp dport map @udp_listeners
+add chain TABLE only_redirected {{ type filter hook input priority -1; policy accept; }}
+add rule TABLE only_redirected ct direction reply accept
+add rule TABLE only_redirected tcp dport @listeners ct status & dnat == 0 reject with tcp reset
+add rule TABLE only_redirected udp dport @listeners ct status & dnat == 0 reject
 """
 #: A client that comes between Envoy's death and the end of the redirect is not refused: its kernel asks again, and
 #: meets the app. Any socket will do ("transparent 0" is true of each): a client that uses a port again meets one in
 #: TIME_WAIT, of which nothing else can be asked ("wildcard" fails), and the kernel finds the listener from there (seen
 #: on Linux 6.18). Optional, since it needs nft_socket.
 _NOBODY: Final = f"""\
-add rule {_TABLE} only_redirected tcp dport @listeners {_SYN} socket transparent 0 accept
-add rule {_TABLE} only_redirected tcp dport @listeners {_SYN} drop
+add rule TABLE only_redirected tcp dport @listeners {_SYN} socket transparent 0 accept
+add rule TABLE only_redirected tcp dport @listeners {_SYN} drop
 """
 
 
@@ -58,13 +65,14 @@ class PodFirewall:
 
     def __init__(self) -> None:
         self._nft = Nftables()
+        self._table = f"inet meshdev_{secrets.token_hex(4)}"
         try:
-            self._nft.run(_RULES)
+            self._nft.run(_RULES.replace("TABLE", self._table))
         except FirewallError:
             self._nft.close()
             raise
         try:
-            self._nft.run(_NOBODY)
+            self._nft.run(_NOBODY.replace("TABLE", self._table))
         except FirewallError as error:
             log.info("this kernel cannot look for listeners: %s", error.message)
         self._redirected: dict[PodPort, int] = {}
@@ -82,22 +90,37 @@ class PodFirewall:
     def redirect(self, wanted: Mapping[PodPort, int]) -> None:
         """Exactly *wanted* is redirected afterwards, in one step; nothing else changes for anybody."""
         commands = [
-            f"delete element {_TABLE} {port.transport}_listeners {{ {port.number} : {listener} }}"
+            f"delete element {self._table} {port.transport}_listeners {{ {port.number} : {listener} }}"
             for port, listener in self._redirected.items()
             if wanted.get(port) != listener
         ]
         commands += [
-            f"add element {_TABLE} {port.transport}_listeners {{ {port.number} : {listener} }}"
+            f"add element {self._table} {port.transport}_listeners {{ {port.number} : {listener} }}"
             for port, listener in wanted.items()
             if self._redirected.get(port) != listener
         ]
         # Once a listener port, always one: connections that were redirected still come through it.
-        commands += [f"add element {_TABLE} listeners {{ {listener} }}" for listener in sorted(set(wanted.values()))]
+        commands += [
+            f"add element {self._table} listeners {{ {listener} }}" for listener in sorted(set(wanted.values()))
+        ]
         if wanted != self._redirected:
             self._nft.run("\n".join(commands) + "\n")
             changed = dict(wanted.items() ^ self._redirected.items()).keys()
             self._redirected = dict(wanted)
             _forget_senders({port.number for port in changed if port.transport == "udp"})
+
+    def take_turn(self) -> bool:
+        """From now on it may redirect. False where another sidecar does."""
+        try:
+            self._nft.run(f"add table {_TURN} {{ flags owner; }}\n")
+        except FirewallError:  # whoever has one table may have another, unless it is somebody's
+            return False
+        return True
+
+    def give_turn(self) -> None:
+        """Redirect nothing, and let another one do it; connections that were redirected go on to be translated."""
+        self.redirect({})
+        self._nft.run(f"delete table {_TURN}\n")
 
     def close(self) -> None:
         """The table is removed, once Envoy has ended, too."""
@@ -110,41 +133,30 @@ def _forget_senders(ports: AbstractSet[int]) -> None:
         forget_flows(lambda flow: flow.protocol == socket.IPPROTO_UDP and flow.sent_to[1] in ports)
 
 
-def _forget_the_dead() -> None:
+def _forget_the_dead(listening: AbstractSet[PodPort]) -> None:
     """The connections of a sidecar that was killed. Its table went at once and tracking with it, so to the kernel they
-    go on for days: a client that used a port again would be sent to a port where nobody listens.
+    go on for days: a client that used a port again would be sent to a port where nobody listens. One that lives, and
+    has connections left, still listens.
     """
+    dead = set(RANGE) - {port.number for port in listening if port.transport == "tcp"}
     forget_flows(
-        lambda flow: flow.protocol == socket.IPPROTO_TCP and flow.went_to[1] in RANGE and flow.sent_to[1] not in RANGE
+        lambda flow: flow.protocol == socket.IPPROTO_TCP and flow.went_to[1] in dead and flow.sent_to[1] not in RANGE
     )
 
 
-async def take() -> PodFirewall:
-    """The table, as soon as no other sidecar in this pod has it: one of another manager may be about to leave."""
+async def wait_for_turn(firewall: PodFirewall, listening: Callable[[], AbstractSet[PodPort] | None]) -> None:
+    """Return when no other sidecar in this pod redirects: one of another manager may be about to leave.
+
+    *listening*: the ports of the pod where somebody listens; None where the kernel does not say. Raises FirewallError
+    where the other one does not leave.
+    """
     until, logged = time.monotonic() + TAKE_SECONDS, False
-    while True:
-        try:
-            taken = PodFirewall()
-        except FirewallError:
-            if time.monotonic() > until or not _may():
-                raise
-        else:
-            _forget_the_dead()
-            return taken
+    while not firewall.take_turn():
+        if time.monotonic() > until:
+            raise FirewallError(f"another sidecar in this pod has not left for {TAKE_SECONDS:.0f} s")
         if not logged:
             log.info("another sidecar is in this pod; waiting for it to leave")
             logged = True
         await asyncio.sleep(_TAKE_AGAIN_SECONDS)
-
-
-def _may() -> bool:
-    """Whether this process can have a table at all: then another one has ours."""
-    nft = Nftables()
-    try:
-        nft.run(f"add table {_TABLE}_waits {{ flags owner; }}\ndelete table {_TABLE}_waits\n")
-    except FirewallError:
-        return False
-    else:
-        return True
-    finally:
-        nft.close()
+    if (ports := listening()) is not None:
+        _forget_the_dead(ports)
