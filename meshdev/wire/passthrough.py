@@ -67,7 +67,7 @@ class PortClaims:
     new connections pass unlooked.
 
     ``envoy`` is the path of Envoy's listener, and ``http2`` whether connections of HTTP/2 go there. Requests of
-    ``probes`` are nobody's.
+    ``probes`` are nobody's. ``draining``: the app is about to end, so what it closes is closed for its clients, too.
     """
 
     whole: bool = field(FLAG, default=False)
@@ -75,6 +75,7 @@ class PortClaims:
     envoy: str = field(Text(_MAX_PATH), default="")
     http2: bool = field(FLAG, default=False)
     probes: tuple[Probe, ...] = field(PROBES, default=())
+    draining: bool = field(FLAG, default=False)
 
 
 #: Of a port that is not named.
@@ -102,7 +103,7 @@ class PassthroughCounts:
     answers: int = field(COUNT, default=0)
     """The number of the question."""
     open: tuple[tuple[PodPort, int], ...] = field(Pairs(tcp_port, COUNT), default=())
-    """Connections that are not over, by port."""
+    """Connections that are not over, by port; where it drains, without those whose client was sent everything."""
     accepted: int = field(COUNT, default=0)
     """Connections."""
     claimed: int = field(COUNT, default=0)

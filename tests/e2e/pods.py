@@ -22,6 +22,7 @@ _LISTENERS: Final = re.compile(r"map (tcp|udp)_listeners {.*?elements = {(.*?)}"
 _LISTENER: Final = re.compile(r"(\d+) : (\d+)")
 AGENT: Final = re.compile(r"meshdev\.sidecar\.agent")
 ENVOY: Final = re.compile(r"^\S*envoy ")
+WORKER: Final = re.compile(r"meshdev\.sidecar\.worker")
 
 
 def pods(namespace: str, selector: str = "") -> list[Pod]:
@@ -107,7 +108,7 @@ def inside(pod: Pod, *command: str, stdin: str | None = None) -> str:
 
 
 def redirects(pod: Pod) -> dict[str, int]:
-    """``8080/tcp`` → the port of Envoy to which new connections are led; none without a sidecar."""
+    """``8080/tcp`` → the port to which new connections are led; none without a sidecar."""
     found = _LISTENERS.findall(inside(pod, "nft", "list", "ruleset"))
     return {f"{port}/{kind}": int(to) for kind, listeners in found for port, to in _LISTENER.findall(listeners)}
 

@@ -25,6 +25,8 @@ B: Final = App("b", ("--name=b", "--port=8080", "--grpc-port=50051"), (HTTP, GRP
 PLAN: Final = Plan(f"b.{NAMESPACE}", new=60, kept=60, pool=60, grpc=20)
 #: Issue: 50 busy connections, and nothing else.
 BUSY: Final = Plan(f"b.{NAMESPACE}", new=0, kept=100, connections=50, pool=0, grpc=0)
+#: No HTTP/2, of which Envoy has all connections.
+HTTP1: Final = Plan(f"b.{NAMESPACE}", new=60, kept=60, pool=60, grpc=0)
 LOAD_SECONDS: Final = 60.0
 #: What may fail around a death: what was on its way. Its time is known only so well.
 SLACK_SECONDS: Final = 0.1
@@ -91,6 +93,31 @@ def test_busy_connections_while_a_sidecar_enters_and_leaves(laptop: Laptop) -> N
     assert len({row.connection.partition(".")[0] for row in load.since(through)}) >= BUSY.connections
 
 
+@pytest.mark.usefixtures("there")
+def test_who_claimed_nothing_does_not_notice_that_envoy_is_killed_again_and_again(laptop: Laptop) -> None:
+    scale(2)
+    with (
+        laptop.connected(),
+        local(laptop, "--port=8080", "--grpc-port=50051"),
+        loading(CLIENT, NAMESPACE, HTTP1) as load,
+        intercepted(laptop, "mesh", "deployment/b", NAMESPACE, "-H", "a=1"),
+    ):
+        story = Story(load)
+        load.renew()
+        everybody_is_right(load)
+        for pod in 3 * pods.pods(NAMESPACE, "app=b"):
+            killed = time.time()
+            pods.kill(pod, pods.ENVOY)
+            story.died("Envoy", killed, time.time(), matched_only=True)
+            load.answered(LOCAL, matched=True, since=time.time())
+        killed = time.time()
+        pods.kill(pod, pods.WORKER)
+        story.died("the worker", killed, time.time(), matched_only=False, pod=pod["metadata"]["name"])
+        load.until_asked(400)
+        everybody_is_right(load)
+    story.judge()
+
+
 class Story:
     """What happened when: what was killed at which moment, and whose requests that may cost."""
 
@@ -129,7 +156,10 @@ class Story:
         print(self._load.summary())
         failures = [(self.excused(row), row) for row in self._load.failures]
         for excuse, row in failures:
-            print(f"{row.start - self.begun:7.2f}–{row.end - self.begun:.2f} s, {excuse or 'NOBODY'}: {row}")
+            before = {
+                each.said for each in self._load.rows if each.connection.split(".")[0] == row.connection.split(".")[0]
+            }
+            print(f"{row.start - self.begun:7.2f}–{row.end - self.begun:.2f} s, {excuse or 'NOBODY'}: {row}", before)
         assert [row for excuse, row in failures if excuse is None] == []
 
 
@@ -190,8 +220,9 @@ def test_everything_happens(laptop: Laptop, laptop2: Laptop) -> None:
 
         killed = time.time()
         os.kill(laptop.status()["pids"]["session"], signal.SIGKILL)
-        story.died("the session", killed, time.time(), matched_only=True)
         answered = load.answered("b", matched=True, since=killed, seconds=15)
+        # Connections to the laptop are used again: until the manager withdraws its claims, requests may go there.
+        story.died("the session", killed, answered, matched_only=True)
         story.say(f"all is at the original, after {answered - killed:.1f} s")
         load.until_asked(400)
         until("it has been long enough", lambda: time.time() > story.begun + LOAD_SECONDS, LOAD_SECONDS)

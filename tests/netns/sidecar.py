@@ -17,10 +17,12 @@ import grpc
 from meshdev.config import CONTROL_PORT
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
+from meshdev.manager.control.decided import DecidedClaims, decisions
+from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
+from meshdev.wire.agent import AgentHello, DecidedClaim, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
 from meshdev.wire.announcement import REQUEST, parse_line, parse_reply
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.modes import MESH, PROXY
@@ -55,6 +57,10 @@ _ROOT = Path(__file__).parents[2]
 _AS_IN_A_POD = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--")
 
 
+def _where(listen: Listen, port: PodPort) -> int | str:
+    return names.socket(listen.folder, port) if port.transport == "tcp" else listen.ports[port]
+
+
 class Manager:
     """The control container's side of both streams, for one agent."""
 
@@ -68,6 +74,7 @@ class Manager:
         self._wanted: tuple[Wanted, ...] = ()
         self._listen: Listen | None = None
         self._served: dict[PodPort, Served] = {}
+        self._decided: tuple[DecidedClaim, ...] = ()
         self._outgoing: asyncio.Queue[agent.FromControl] | None = None
         self._server: Any = None
         self._told = asyncio.Condition()
@@ -129,10 +136,17 @@ class Manager:
             return
         assert self._listen is not None
         assert self.hello is not None
-        self._served |= {each.port: Served(each, self._listen.ports[each.port]) for each in self._wanted}
+        self._served |= {each.port: Served(each, _where(self._listen, each.port)) for each in self._wanted}
         pod = PodView(POD, tuple(self._served.values()), self.hello.probes)
+        claims = {claim.spec.id: claim for claim in self._claims}
+        decided = DecidedClaims()
+        decided.acknowledge(frozenset().union(*(decisions(id_, claim, ports) for id_, claim in claims.items())))
+        if decided.on(claims) != self._decided:  # those that are over are off before Envoy loses their routes
+            kept = tuple(each for each in self._decided if each in decided.on(claims))
+            outgoing.put_nowait(Redirect(tuple(sorted(ports & set(self.state.redirected))), kept))
         await self.ads.serve(resources(pod, MANAGER, self._claims))
-        outgoing.put_nowait(Redirect(tuple(sorted(ports))))
+        self._decided = decided.on(claims)
+        outgoing.put_nowait(Redirect(tuple(sorted(ports)), self._decided))
 
     async def _session(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         self.tokens.append(dict(context.invocation_metadata())[agent.METADATA_KEY])

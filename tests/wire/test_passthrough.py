@@ -23,7 +23,7 @@ TO_WORKER: list[tuple[passthrough.ToWorker, object]] = [
         SetClaims(
             (
                 (WEB, PortClaims(False, ('{"method":"GET"}', "null"), "/tmp/x", True, (Probe(8080, "/healthz"),))),
-                (RAW, PortClaims(whole=True, envoy="/tmp/y")),
+                (RAW, PortClaims(whole=True, envoy="/tmp/y", draining=True)),
             )
         ),
         {
@@ -34,8 +34,16 @@ TO_WORKER: list[tuple[passthrough.ToWorker, object]] = [
                     "envoy": "/tmp/x",
                     "http2": True,
                     "probes": [{"port": 8080, "path": "/healthz", "agent": "kube-probe/"}],
+                    "draining": False,
                 },
-                "5432": {"whole": True, "matches": [], "envoy": "/tmp/y", "http2": False, "probes": []},
+                "5432": {
+                    "whole": True,
+                    "matches": [],
+                    "envoy": "/tmp/y",
+                    "http2": False,
+                    "probes": [],
+                    "draining": True,
+                },
             }
         },
     ),

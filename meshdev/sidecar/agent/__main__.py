@@ -5,19 +5,26 @@ import logging
 import os
 import signal
 import sys
+from typing import Final
 
 from meshdev.errors import MeshdevError
 from meshdev.sidecar.agent.announcing import AnnouncingHandler, TokenListener, logging_to, repeat
 from meshdev.sidecar.agent.child import raise_limits
 from meshdev.sidecar.agent.control import wanted_again
 from meshdev.sidecar.agent.envoy import BINARY
-from meshdev.sidecar.agent.firewall import PodFirewall, take
+from meshdev.sidecar.agent.firewall import PodFirewall, wait_for_turn
 from meshdev.sidecar.agent.life import Agent
+from meshdev.sidecar.agent.passthrough import Passthrough
 from meshdev.sidecar.agent.settings import Settings, settings
 from meshdev.sidecar.agent.sockets import Sockets
 from meshdev.wire.announcement import PORT_VARIABLE, assigned_port
 
 log = logging.getLogger("meshdev.sidecar.agent")
+
+#: How often connections are counted that go on after the redirect has ended.
+LINGER_SECONDS: Final = 1.0
+#: More than a hung worker gets before another one takes its place (meshdev.sidecar.agent.worker_channel).
+RECOUNT_SECONDS: Final = 15.0
 
 
 async def serve(config: Settings, envoy: str, listener: TokenListener, handler: AnnouncingHandler) -> None:
@@ -46,15 +53,22 @@ async def _serve(config: Settings, envoy: str) -> None:
 
 
 async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> None:
-    sockets = Sockets(config.address)
+    """Until nobody intercepts anything, and no connection is left that was redirected: the pod is as before then."""
+    sockets, firewall = Sockets(config.address), PodFirewall()
+    passthrough = Passthrough(config.address, firewall.hold)
+    working = asyncio.ensure_future(passthrough.run())
     try:
-        firewall = await _taken(sockets, ended)
-        if firewall is not None:
-            try:
-                await _run_agent(Agent(config, firewall, sockets, envoy), ended)
-            finally:
-                firewall.close()
+        needed = True
+        while needed:
+            if await _has_turn(firewall, sockets, ended):
+                await _run_agent(Agent(config, firewall, sockets, passthrough, envoy), ended)
+                firewall.give_turn()
+            needed = await _connections_go_on(config, passthrough, ended)
     finally:
+        working.cancel()
+        await asyncio.wait([working])
+        passthrough.close()
+        firewall.close()
         sockets.close()
 
 
@@ -66,15 +80,43 @@ async def _run_agent(agent: Agent, ended: asyncio.Event) -> None:
         terminating.cancel()
 
 
-async def _taken(sockets: Sockets, ended: asyncio.Event) -> PodFirewall | None:
-    """The table; None where *ended* came first."""
-    taking, ending = asyncio.ensure_future(take(sockets.listening)), asyncio.ensure_future(ended.wait())
+async def _has_turn(firewall: PodFirewall, sockets: Sockets, ended: asyncio.Event) -> bool:
+    """Whether it may redirect now; False where *ended* came first."""
+    waiting = asyncio.ensure_future(wait_for_turn(firewall, sockets.listening))
+    ending = asyncio.ensure_future(ended.wait())
     try:
-        await asyncio.wait((taking, ending), return_when=asyncio.FIRST_COMPLETED)
-        return taking.result() if taking.done() else None
+        await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            waiting.result()
+        return waiting.done()
     finally:
-        taking.cancel()
+        waiting.cancel()
         ending.cancel()
+
+
+async def _connections_go_on(config: Settings, passthrough: Passthrough, ended: asyncio.Event) -> bool:
+    """Wait for the end of all connections that were redirected. True where an intercept is wanted before that."""
+    if not (count := await _open_connections(passthrough)):
+        return False
+    log.info("%d connections that were redirected go on", count)
+    wanted = asyncio.ensure_future(wanted_again(config, asyncio.Event()))
+    try:
+        while await _open_connections(passthrough):
+            await asyncio.wait([wanted], timeout=LINGER_SECONDS)
+            if wanted.done() and not ended.is_set():
+                return True
+    finally:
+        wanted.cancel()
+    return False
+
+
+async def _open_connections(passthrough: Passthrough) -> int:
+    """As they are now; of a worker that does not answer, as it last said."""
+    try:
+        async with asyncio.timeout(RECOUNT_SECONDS):
+            return (await passthrough.recount()).all_open
+    except TimeoutError:
+        return passthrough.open
 
 
 async def _terminate(agent: Agent, ended: asyncio.Event) -> None:

@@ -26,11 +26,7 @@ def environment(*names: str) -> dict[str, str]:
 
 
 async def start(
-    command: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    pass_fds: Sequence[int],
-    stdout: int = asyncio.subprocess.DEVNULL,
+    command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int]
 ) -> asyncio.subprocess.Process:
     """Start it without capabilities: it parses what anybody sends, and needs nothing of what the rules need.
 
@@ -40,7 +36,7 @@ async def start(
         *TIED,
         *capabilities.without(command),
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=stdout,
+        stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env=env,
         pass_fds=pass_fds,

@@ -35,20 +35,19 @@ _END_SECONDS: Final = 2.0
 
 
 class Envoy:
-    """One Envoy at a time. *raw* is called when a connection of a sniffed port carried no request.
+    """One Envoy at a time. *hold* are descriptors that it inherits, only to keep them open as long as it runs."""
 
-    *hold* are descriptors that it inherits, only to keep them open as long as it runs.
-    """
-
-    def __init__(
-        self, settings: Settings, raw: Callable[[], None], binary: str = BINARY, hold: tuple[int, ...] = ()
-    ) -> None:
+    def __init__(self, settings: Settings, binary: str = BINARY, hold: tuple[int, ...] = ()) -> None:
         self._settings = settings
         self._hold = hold
-        self._raw = raw
         self._binary = binary
         self._folder = private_folder()
         self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def folder(self) -> str:
+        """Of its sockets: nobody else may enter it."""
+        return str(self._folder)
 
     @property
     def running(self) -> bool:
@@ -78,7 +77,6 @@ class Envoy:
                 command(self._binary, f"/dev/fd/{config}", workers),
                 env=child.environment(),
                 pass_fds=(*self._hold, config),
-                stdout=asyncio.subprocess.PIPE,
             )
         except OSError as error:
             raise ClusterError(f"Envoy cannot be started: {error}") from error
@@ -86,11 +84,8 @@ class Envoy:
             os.close(config)
         child.first_to_die(self._process.pid)
         started()
-        reading = asyncio.gather(
-            self._read_access_log(self._process.stdout),
-            # What it cannot use of its configuration it writes down whole, the token with it.
-            child.log_lines("envoy", self._process.stderr, self._settings.token),
-        )
+        # What it cannot use of its configuration it writes down whole, the token with it.
+        reading = asyncio.ensure_future(child.log_lines("envoy", self._process.stderr, self._settings.token))
         try:
             code = await self._process.wait()
             ended()
@@ -144,11 +139,6 @@ class Envoy:
         except OSError as error:  # TimeoutError is one
             raise ClusterError(f"Envoy does not answer: {error}") from error
         return body_of(answer, target)
-
-    async def _read_access_log(self, stream: asyncio.StreamReader | None) -> None:
-        """Its stdout: a line is a connection without requests on a port where some were looked for."""
-        async for _ in child.lines(stream):
-            self._raw()
 
 
 def _in_memory(text: str) -> int:

@@ -6,27 +6,28 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from meshdev.errors import ClusterError, FirewallError
-from meshdev.sidecar.agent.control import Control
-from meshdev.sidecar.agent.envoy import Envoy
-from meshdev.sidecar.agent.firewall import PodFirewall
-from meshdev.sidecar.agent.lifecycle import (
+from meshdev.errors import ClusterError, FirewallError, ProtocolError
+from meshdev.sidecar.agent.actions import (
     Action,
     Actions,
     AllocateListeners,
     Announce,
+    ClaimPorts,
     CountOlder,
     FindListening,
     KillEnvoy,
-    Lifecycle,
     Log,
-    Phase,
     ReadStats,
     SetDraining,
     SetProbes,
     SetRedirects,
 )
+from meshdev.sidecar.agent.control import Control
+from meshdev.sidecar.agent.envoy import Envoy
+from meshdev.sidecar.agent.firewall import PodFirewall
+from meshdev.sidecar.agent.lifecycle import Lifecycle, Phase
 from meshdev.sidecar.agent.listener_ports import ListenerPorts
+from meshdev.sidecar.agent.passthrough import Passthrough
 from meshdev.sidecar.agent.return_paths import ReturnPaths
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.sockets import Sockets
@@ -35,24 +36,25 @@ from meshdev.wire.agent import FromAgent, FromControl
 log = logging.getLogger(__name__)
 
 COUNT_SECONDS: Final = 1.0
-#: Between two questions about connections without requests.
-_RAW_SECONDS: Final = 0.05
 _RESTART_SECONDS: Final = 0.1
 _LONGEST_RESTART_SECONDS: Final = 5.0
 
 
 class Agent:
-    """Everything in the pod. :meth:`run` returns when the sidecar is no longer needed."""
+    """Intercepts in one pod. :meth:`run` returns when they are no longer needed."""
 
-    def __init__(self, settings: Settings, firewall: PodFirewall, sockets: Sockets, envoy: str) -> None:
+    def __init__(
+        self, settings: Settings, firewall: PodFirewall, sockets: Sockets, passthrough: Passthrough, envoy: str
+    ) -> None:
+        """All of them, and *passthrough* at work, stay their owner's: connections outlive what redirected them."""
         self._firewall = firewall
         self._sockets = sockets
-        self._raw_connection = asyncio.Event()
-        self._envoy = Envoy(settings, self._raw_connection.set, envoy, firewall.hold)
+        self._passthrough = passthrough
+        self._envoy = Envoy(settings, envoy, firewall.hold)
         self._control = Control(settings, on_message=self._on_message, on_lost=self._on_lost, states=self._states)
         self._return_paths = ReturnPaths(self._control.announce)
         self._listener_ports = ListenerPorts()
-        self._lifecycle = Lifecycle(time.monotonic())
+        self._lifecycle = Lifecycle(time.monotonic(), settings.probes)
         self._requests: asyncio.Queue[ReadStats | SetDraining] = asyncio.Queue()
         self._ended = asyncio.Event()
 
@@ -61,12 +63,11 @@ class Agent:
         self._on(self._lifecycle.on_terminate)
 
     async def run(self) -> None:
-        """Until nobody needs it; the pod is as before when this returns."""
+        """Until nobody needs it; nothing is redirected and nothing claimed when this returns."""
         parts = (
             self._control.run(),
             self._keep_envoy(),
             self._ask_envoy(),
-            self._watch_raw_connections(),
             self._return_paths.run(),
             self._every(lambda: COUNT_SECONDS, lambda _: self._lifecycle.on_count()),
             self._every(lambda: self._lifecycle.tick_seconds, self._lifecycle.on_tick),
@@ -109,8 +110,8 @@ class Agent:
                 self._return_paths.probe(action.relays)
             case FindListening():
                 self._perform(self._lifecycle.on_listening(self._sockets.listening(), time.monotonic()))
-            case SetRedirects():
-                self._redirect(action)
+            case ClaimPorts() | SetRedirects():
+                self._set(action)
             case CountOlder():
                 self._count_older(action)
             case ReadStats() | SetDraining():
@@ -124,16 +125,20 @@ class Agent:
 
     def _allocate(self, action: AllocateListeners) -> None:
         try:
-            ports = self._listener_ports.of(action.ports)
+            tcp = self._passthrough.listener_ports(action.ports)
+            udp = self._listener_ports.of(port for port in action.ports if port.transport == "udp")
         except ClusterError as error:
             log.error("%s", error.message)  # noqa: TRY400 -- the sentence says it
         else:
-            self._perform(self._lifecycle.on_listeners(ports))
+            self._perform(self._lifecycle.on_listeners({**tcp, **udp}, self._envoy.folder))
 
-    def _redirect(self, action: SetRedirects) -> None:
+    def _set(self, action: ClaimPorts | SetRedirects) -> None:
         try:
+            if isinstance(action, ClaimPorts):
+                self._passthrough.set_ports(action.ports)
+                return
             self._firewall.redirect(action.ports)
-        except FirewallError as error:
+        except (FirewallError, ProtocolError) as error:
             log.error("%s", error.message)  # noqa: TRY400 -- the sentence says it
         self._perform(self._lifecycle.on_redirected(frozenset(self._firewall.redirected)))
 
@@ -178,13 +183,6 @@ class Agent:
 
     def _states(self) -> list[FromAgent]:
         return self._lifecycle.states(self._return_paths.found, time.monotonic())
-
-    async def _watch_raw_connections(self) -> None:
-        while True:
-            await self._raw_connection.wait()
-            self._raw_connection.clear()
-            self._perform(self._lifecycle.on_raw_connection())
-            await asyncio.sleep(_RAW_SECONDS)
 
     async def _every(self, seconds: Callable[[], float], event: Callable[[float], Actions]) -> None:
         while True:

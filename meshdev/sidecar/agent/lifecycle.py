@@ -5,15 +5,41 @@ goes back. Asking for something twice is harmless. Why in this order: docs/desig
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from meshdev.sidecar.agent import plan
+from meshdev.sidecar.agent.actions import (
+    Action,
+    Actions,
+    AllocateListeners,
+    Announce,
+    ClaimPorts,
+    CountOlder,
+    FindListening,
+    KillEnvoy,
+    Log,
+    ReadStats,
+    SetDraining,
+    SetProbes,
+    SetRedirects,
+)
 from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
 from meshdev.sidecar.envoy.stats import Stats
-from meshdev.wire.agent import FromAgent, FromControl, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
+from meshdev.wire.agent import (
+    FromAgent,
+    FromControl,
+    Listen,
+    PodPort,
+    Probe,
+    ProbeRelays,
+    Redirect,
+    State,
+    Want,
+    Wanted,
+)
 from meshdev.wire.intercepts import ProbeResult
+from meshdev.wire.passthrough import PortClaims
 
 #: Without an intercept, and without the manager, the sidecar leaves after these times.
 UNWANTED_SECONDS: Final = 30.0
@@ -41,101 +67,23 @@ class Phase(Enum):
     ENDED = 4
 
 
-@dataclass(frozen=True)
-class AllocateListeners:
-    """Find a port where Envoy can listen for each of these; answered by ``on_listeners``."""
-
-    ports: tuple[PodPort, ...]
-
-
-@dataclass(frozen=True)
-class SetProbes:
-    """Probe these relays and no others, none where there are none."""
-
-    relays: ProbeRelays | None
-
-
-@dataclass(frozen=True)
-class FindListening:
-    """See who listens in the pod; answered by ``on_listening``."""
-
-
-@dataclass(frozen=True)
-class SetRedirects:
-    """Redirect exactly these ports to these of Envoy's; answered by ``on_redirected``."""
-
-    ports: Mapping[PodPort, int]
-
-
-@dataclass(frozen=True)
-class CountOlder:
-    """Count the connections that are older than the redirect of *ports*, having closed those of *close*; answered by
-    ``on_older``."""
-
-    ports: frozenset[PodPort]
-    close: frozenset[PodPort]
-
-
-@dataclass(frozen=True)
-class ReadStats:
-    """Ask Envoy what it counted; answered by ``on_stats`` or ``on_stats_failed``."""
-
-
-@dataclass(frozen=True)
-class SetDraining:
-    """Have Envoy ask its clients to come again on another connection, or not; answered by ``on_draining``."""
-
-    on: bool
-
-
-@dataclass(frozen=True)
-class KillEnvoy:
-    """End Envoy at once."""
-
-
-@dataclass(frozen=True)
-class Announce:
-    """What the manager should know may have changed: see :meth:`Lifecycle.states`."""
-
-
-@dataclass(frozen=True)
-class Log:
-    """For people."""
-
-    text: str
-    error: bool = False
-
-
-Action = (
-    AllocateListeners
-    | SetProbes
-    | FindListening
-    | SetRedirects
-    | CountOlder
-    | ReadStats
-    | SetDraining
-    | KillEnvoy
-    | Announce
-    | Log
-)
-Actions = Sequence[Action]
-
-
 class Lifecycle:
     """One agent, from its start without a manager to its end."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, probes: Sequence[Probe] = ()) -> None:
+        """*probes* are those of the pod."""
         self.phase = Phase.RUNNING
         self.reason = ""
         """Why it leaves."""
         self._wanted: dict[PodPort, Wanted] = {}
-        self._served = False
-        self._listen: Listen | None = None
-        self._asked: frozenset[PodPort] = frozenset()
+        self._served = self._terminating = False
+        self._probes = probes
+        self._listen = Listen({})
+        self._asked = Redirect(())
+        self._claims: tuple[object, Mapping[PodPort, PortClaims]] = (None, {})
         self._listening: frozenset[PodPort] | None = frozenset()
         self._redirected: frozenset[PodPort] = frozenset()
         self._older: Mapping[PodPort, int] = {}
-        self._speaks_first: frozenset[PodPort] = frozenset()
         self._lost_since: float | None = now
         self._unwanted_since: float | None = None  # because the manager said so, not because it is silent
         self._leaving_since = 0.0
@@ -155,14 +103,15 @@ class Lifecycle:
             case Want():
                 return [*self._want(message, now), FindListening()]
             case Redirect():
-                self._asked = frozenset(message.ports)
+                self._asked = message
                 return [FindListening()]
             case ProbeRelays():
                 return [SetProbes(message), FindListening()]
 
     def _want(self, message: Want, now: float) -> Actions:
         self._wanted = {each.port: each for each in message.ports}
-        self._asked &= self._wanted.keys()
+        kept = tuple(port for port in self._asked.ports if port in self._wanted)
+        self._asked = Redirect(kept, self._asked.claims)
         if self._wanted:
             self._unwanted_since = None
             self._served = True
@@ -170,9 +119,9 @@ class Lifecycle:
             self._unwanted_since = now
         return [AllocateListeners(tuple(self._wanted))]
 
-    def on_listeners(self, ports: Mapping[PodPort, int]) -> Actions:
-        """Where Envoy is to listen, for ports that were wanted earlier, too."""
-        self._listen = Listen(ports)
+    def on_listeners(self, ports: Mapping[PodPort, int], folder: str) -> Actions:
+        """Where to redirect ports to, those that were wanted earlier, too; and the folder of Envoy's sockets."""
+        self._listen = Listen(ports, folder)
         return [Announce()]
 
     def on_lost(self, now: float) -> Actions:
@@ -190,7 +139,7 @@ class Lifecycle:
             flows=tuple(sorted(self._stats.flows.items())),
             return_paths=return_paths,
         )
-        return [self._listen, state] if self._listen is not None else [state]
+        return [self._listen, state] if self._listen.ports else [state]
 
     # -- the pod ---------------------------------------------------------------------------------------------------
 
@@ -198,8 +147,8 @@ class Lifecycle:
         """The pod is going to end."""
         if self.phase is not Phase.RUNNING:
             return []
-        self.phase = Phase.TERMINATING
-        return [Log("the pod is going to end"), *self._check(now)]
+        self.phase, self._terminating = Phase.TERMINATING, True
+        return [Log("the pod is going to end"), *self._react(now)]
 
     def on_failure(self, now: float) -> Actions:
         """Part of the agent does not work any more."""
@@ -251,20 +200,10 @@ class Lifecycle:
         self._envoy = False
         return self._react(now)
 
-    def on_raw_connection(self) -> Actions:
-        """A connection without requests: if its client was silent, the server speaks first."""
-        return self._read()
-
     def on_stats(self, stats: Stats, now: float) -> Actions:
         """What Envoy counted."""
         self._stats, self._envoy_answered = stats, now
-        before = self._speaks_first
-        self._speaks_first = frozenset(port for port in self._wanted if stats.speaks_first(port))
-        found = self._after_reading()
-        if self._speaks_first != before:
-            text = f"servers that speak first: {_listed(self._speaks_first)}"
-            found = [Log(text), *self._decide(now), *found]
-        return [*found, Announce()]
+        return [*self._after_reading(), Announce()]
 
     def on_stats_failed(self, now: float) -> Actions:
         """It did not answer."""
@@ -300,12 +239,14 @@ class Lifecycle:
     def _situation(self, now: float) -> plan.Situation:
         return plan.Situation(
             wanted=self._wanted,
-            listener_ports=self._listen.ports if self._listen is not None else {},
-            asked=self._asked if self.phase in {Phase.RUNNING, Phase.TERMINATING} else frozenset(),
+            listener_ports=self._listen.ports,
+            asked=self._asked if self.phase in {Phase.RUNNING, Phase.TERMINATING} else Redirect(()),
             listening=self._listening,
-            speaks_first=self._speaks_first,
+            folder=self._listen.folder,
+            probes=self._probes,
             envoy=self._envoy,
             cut_off=_passed(self._lost_since, now) > CUT_OFF_SECONDS,
+            draining=self._terminating,
         )
 
     def _react(self, now: float) -> Actions:
@@ -313,7 +254,16 @@ class Lifecycle:
         return [*self._decide(now), *then]
 
     def _decide(self, now: float) -> Actions:
-        return [SetRedirects(plan.redirects(self._situation(now))), Announce()]
+        now_ = self._situation(now)
+        # Claims first: a connection that comes before them passes unlooked as long as it lasts.
+        return [ClaimPorts(self._claimed(now_)), SetRedirects(plan.redirects(now_)), Announce()]
+
+    def _claimed(self, now: plan.Situation) -> Mapping[PodPort, PortClaims]:
+        """Asked several times a second, and there may be a thousand matches."""
+        key = (now.asked, now.wanted, now.folder, now.cut_off, now.draining)
+        if self._claims[0] != key:
+            self._claims = key, plan.claims(now)
+        return self._claims[1]
 
     def _count_older(self) -> CountOlder:
         close = {port for port in self._redirected if port in self._wanted and self._wanted[port].reset_older}

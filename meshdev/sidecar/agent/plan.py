@@ -1,57 +1,76 @@
-"""What is redirected: a function of all that is known. Decided anew whenever something changes."""
+"""What is redirected, and what of it is claimed: functions of all that is known, asked anew whenever that changes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from meshdev.wire.agent import HoldReason, PodPort, Wanted
+from meshdev.sidecar.envoy import names
+from meshdev.wire.agent import HoldReason, PodPort, Probe, Redirect, Wanted
+from meshdev.wire.passthrough import PortClaims
 
 
 @dataclass(frozen=True)
 class Situation:
     """What the agent knows.
 
-    ``listener_ports`` are where Envoy is to listen, ``asked`` those that the manager wants redirected, ``listening``
-    all ports with a listener in the pod (None: the kernel does not say), ``speaks_first`` those whose server does.
+    ``listener_ports`` are where connections are redirected to: those of TCP to the passthrough proxy, those of UDP to
+    Envoy. ``asked`` is the manager's last word on what to redirect, ``folder`` that of Envoy's sockets, ``listening``
+    all ports with a listener in the pod (None: the kernel does not say), ``draining`` whether the pod is going to end.
     """
 
     wanted: Mapping[PodPort, Wanted]
     listener_ports: Mapping[PodPort, int]
-    asked: frozenset[PodPort]
+    asked: Redirect
     listening: frozenset[PodPort] | None
-    speaks_first: frozenset[PodPort] = frozenset()
+    folder: str = ""
+    probes: Sequence[Probe] = field(default=())
     envoy: bool = True
     cut_off: bool = False
+    draining: bool = False
 
 
 def held_back(now: Situation) -> dict[PodPort, HoldReason]:
     """The wanted ports that must not be redirected now, and why. The order of the reasons is that of what helps."""
-    found: dict[PodPort, HoldReason] = {}
-    for port, wanted in now.wanted.items():
-        reason = _reason(now, port, wanted)
-        if reason is not None:
-            found[port] = reason
-    return found
+    return {port: reason for port in now.wanted if (reason := _reason(now, port)) is not None}
 
 
 def redirects(now: Situation) -> dict[PodPort, int]:
-    """The ports to redirect, and to which of Envoy's."""
+    """The ports to redirect, and where to."""
     kept = held_back(now)
     return {port: now.listener_ports[port] for port in now.wanted if port not in kept}
 
 
-def _reason(now: Situation, port: PodPort, wanted: Wanted) -> HoldReason | None:
-    if port not in now.asked or port not in now.listener_ports:
+def _reason(now: Situation, port: PodPort) -> HoldReason | None:
+    if port not in now.asked.ports or port not in now.listener_ports:
         return "waiting"
-    if not now.envoy or not _listens(now, PodPort(now.listener_ports[port], port.transport)):
-        return "no-envoy"
-    if not _listens(now, port):
-        return "no-listener"
-    if not wanted.mode.takes_bytes and port in now.speaks_first:
-        return "speaks-first"
-    if now.cut_off and wanted.protocol != "http":
-        # Requests fall back one by one; bytes and datagrams would go to a laptop that may be gone.
-        return "waiting"
-    return None
+    if port.transport == "udp":  # those of TCP have the app, whatever becomes of Envoy
+        if not now.envoy or not _listens(now, PodPort(now.listener_ports[port], "udp")):
+            return "no-envoy"
+        if now.cut_off:
+            return "waiting"
+    return None if _listens(now, port) else "no-listener"
+
+
+def claims(now: Situation) -> dict[PodPort, PortClaims]:
+    """What is claimed of the TCP ports that are wanted."""
+    tcp = [wanted for port, wanted in now.wanted.items() if port.transport == "tcp"]
+    nothing = {wanted.port: PortClaims(draining=True) for wanted in tcp if now.draining}
+    return {**nothing, **{wanted.port: _claims(now, wanted) for wanted in tcp if wanted.port in now.asked.ports}}
+
+
+def _claims(now: Situation, wanted: Wanted) -> PortClaims:
+    """Requests fall back one by one; bytes would go to a laptop that may be gone."""
+    port, whole = wanted.port, now.asked.is_whole(wanted.port)
+    matches = now.asked.matches(port)
+    if whole and now.cut_off and wanted.protocol != "http":
+        return PortClaims(draining=now.draining)
+    return PortClaims(
+        whole=whole,
+        matches=() if whole else matches,
+        envoy=names.socket(now.folder, port),
+        http2=bool(matches),
+        probes=tuple(probe for probe in now.probes if probe.port == port.number),
+        draining=now.draining,
+    )
 
 
 def _listens(now: Situation, port: PodPort) -> bool:

@@ -22,6 +22,10 @@ class ClaimPolicy(Protocol):
     def http2(self) -> bool:
         """Whether connections of HTTP/2 are for Envoy."""
 
+    @property
+    def draining(self) -> bool:
+        """Whether the app is about to end: nobody would accept another connection."""
+
     def claims(self, head: RequestHead) -> bool:
         """Whether this request is for Envoy."""
 

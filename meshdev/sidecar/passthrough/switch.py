@@ -43,7 +43,7 @@ class Switch:
         """Whether bytes of the client are wanted now."""
         self.heads = 0
         """Requests whose head was complete."""
-        self._raw: Side | None = None
+        self._raw: Side | None = "app" if whole or unclaimed else None
         self._sniffing = True
         self._first = b""  # of the client, until it is known what it speaks
         self._server_first = b""  # of the app, while it may be HTTP/2's
@@ -63,7 +63,6 @@ class Switch:
         else:
             owner.dial_app()
             self._app = True
-            self._raw = "app" if whole or unclaimed else None
 
     @property
     def over(self) -> bool:
@@ -176,6 +175,11 @@ class Switch:
         if self.holds:
             self._stay("head-time")
 
+    def drain(self) -> None:
+        """The app is about to end: where its connection is closed already, so is the client's, unless it waits."""
+        if self._since and not (self._app or self._at_envoy or self._partial):
+            self._end()
+
     # What is done
 
     @property
@@ -193,7 +197,10 @@ class Switch:
             self._stay_at_envoy(first)
         elif kind == "http1":
             self._sniffing, self._first = False, b""
-            self._release_app()
+            if held := self._server_first:
+                self._server_first = b""
+                self._owner.send("client", held)
+                self._follow_app(held)
             self._follow(first)
         else:
             self._first = first
@@ -201,17 +208,9 @@ class Switch:
 
     def _speaks_first(self, data: bytes) -> None:
         """Before the client. A server of HTTP/2 does, and that is held back: Envoy will say its own."""
+        self._server_first = data
         if server_first(data) == "other":
-            self._server_first = data
             self._stay("other")
-        else:
-            self._server_first = data
-
-    def _release_app(self) -> None:
-        held, self._server_first = self._server_first, b""
-        if held:
-            self._owner.send("client", held)
-            self._follow_app(held)
 
     def _follow(self, data: bytes) -> None:
         """Requests, from between two of them or within a body that is for the app."""
@@ -323,7 +322,7 @@ class Switch:
                 self._ends = not event.keep_alive
         if not answers.waiting:
             self._at_envoy = False
-            if self._ends:
+            if self._ends or (self._policy.draining and not self._app):
                 self._end()
             else:
                 rest, self._later = self._later, b""
@@ -346,13 +345,12 @@ class Switch:
 
     def _stay(self, reason: Reason, *, counts: bool = True) -> None:
         """Everything is for the app from here on, and what is held goes there first."""
+        if self._server_first:
+            self._owner.send("client", self._server_first)
         head = self._claimed.raw if self._claimed is not None else b""
         held = self._first + head + self._later + self._requests.give_up(reason).held
-        spoken = self._server_first
         self._first = self._server_first = self._later = b""
         self._claimed, self._sniffing = None, False
-        if spoken:
-            self._owner.send("client", spoken)
         self._send_app(held)
         self._be_raw("app", reason if counts else None)
 
@@ -388,9 +386,11 @@ class Switch:
             self._owner.drop("app")
 
     def _lose_app(self) -> None:
-        """The next request that is not claimed finds another connection."""
+        """The next request that is not claimed finds another connection, unless the app is about to end."""
         self._drop_app()
         self._responses = ResponseFollower()
+        if self._policy.draining:
+            self.drain()
 
     def _lose_envoy(self) -> None:
         self._at_envoy = False

@@ -100,6 +100,8 @@ class AgentChannel:
             self._port(port)
         for port, served in self._ports.items():
             served.set(claims.get(port, UNCLAIMED))
+            if served.draining:
+                self._worker.drain(served)
 
     def _port(self, port: PodPort) -> ClaimedPort:
         if not self._app:

@@ -104,9 +104,18 @@ class ClientConnection:
         """Whether it is over."""
         return self._closed
 
+    @property
+    def client_has_all(self) -> bool:
+        """Whether the client was sent everything, the end included."""
+        return self._client.finished
+
     def late(self) -> None:
         """What it holds back passes unlooked."""
         self._guard(self._switch.late)
+
+    def drain(self) -> None:
+        """The app is about to end."""
+        self._guard(self._switch.drain)
 
     def kill(self) -> None:
         """Reset everything now, the client, too."""

@@ -21,7 +21,7 @@ class ClaimedPort:
     How a connection begins stays so: claimed as a whole, unlooked, or request by request.
     """
 
-    __slots__ = ("_claims", "_decider", "app", "claimed", "envoy", "http2", "unclaimed", "whole")
+    __slots__ = ("_claims", "_decider", "app", "claimed", "draining", "envoy", "http2", "unclaimed", "whole")
 
     def __init__(self, app: tuple[str, int]) -> None:
         """*app*: where the app listens. Nothing is claimed."""
@@ -48,6 +48,7 @@ class ClaimedPort:
         self._decider = Decider(matches, claims.probes)
         self.whole = claims.whole
         self.unclaimed = not matches
+        self.draining = claims.draining
         self.envoy = claims.envoy
         self.http2 = claims.http2 and bool(matches)
 

@@ -72,7 +72,10 @@ class PassthroughWorker:
         return len(self._connections)
 
     def open_on(self, port: PassthroughPort) -> int:
-        """Those of one port."""
+        """Those of one port. Where the app is about to end, without those that only wait for the client to close: the
+        pod need not wait for clients that keep a closed connection in a pool."""
+        if port.draining:
+            return sum(each.port is port and not each.client_has_all for each in self._connections)
         return self._open[port]
 
     def listen(self, listener: socket.socket, port: PassthroughPort) -> None:
@@ -90,6 +93,11 @@ class PassthroughWorker:
         """Accept those that wait in the listeners' queues, as far as that is possible now."""
         for listener in self._listeners.keys() - self._paused:
             self._accept(listener)
+
+    def drain(self, port: PassthroughPort) -> None:
+        """The app of that port is about to end."""
+        for connection in [each for each in self._connections if each.port is port]:
+            connection.drain()
 
     def close(self) -> None:
         """Accept no more, and reset the open connections."""

@@ -4,19 +4,17 @@ import dataclasses
 from ipaddress import IPv4Address
 
 from meshdev.sidecar.agent import lifecycle
-from meshdev.sidecar.agent.lifecycle import (
-    ReadStats,
-)
+from meshdev.sidecar.agent.actions import ReadStats
 from meshdev.sidecar.envoy.stats import Stats
-from meshdev.wire.agent import Listen, ProbeRelays, Redirect, State, Want, Wanted
-from meshdev.wire.modes import MESH
-from tests.sidecar.agent.world import ALL, BYTES, HTTP, LISTENERS, RAW, WEB, World
+from meshdev.wire.agent import DecidedClaim, Listen, ProbeRelays, Redirect, State, Want
+from meshdev.wire.passthrough import PortClaims
+from tests.sidecar.agent.world import ALL, BYTES, FOLDER, HTTP, LISTENERS, RAW, WEB, World
 
 
 def test_it_announces_listeners_then_redirects_when_told(fresh: World) -> None:
     fresh.start_envoy()
     fresh.hear(Want((HTTP,)))
-    assert fresh.life.states((), fresh.now) == [Listen({WEB: 15800}), State(held_back=((WEB, "waiting"),))]
+    assert fresh.life.states((), fresh.now) == [Listen({WEB: 15800}, FOLDER), State(held_back=((WEB, "waiting"),))]
     assert fresh.redirected == {}
     fresh.hear(Redirect((WEB,)))
     assert fresh.redirected == {WEB: 15800}
@@ -43,14 +41,36 @@ def test_without_an_intercept_it_does_not_look(fresh: World) -> None:
     assert fresh.log == []
 
 
-def test_when_envoy_ends_the_app_gets_everything_first(world: World) -> None:
-    world.log.clear()
+def test_when_envoy_ends_connections_go_on_to_the_passthrough_proxy(world: World) -> None:
     world.end_envoy()
-    assert world.redirected == {}
-    assert world.log[0] == "SetRedirects"
+    assert world.redirected == LISTENERS
     world.start_envoy()
     world.wait(1)
     assert world.redirected == LISTENERS
+
+
+def test_what_is_claimed_follows_the_manager(world: World) -> None:
+    assert world.claims == {port: PortClaims(envoy=f"{FOLDER}/{port.number}") for port in (WEB, RAW)}
+    world.hear(Redirect((WEB, RAW), (DecidedClaim((WEB,), "null"), DecidedClaim((RAW,), "null", whole=True))))
+    web, raw = world.claims[WEB], world.claims[RAW]
+    assert (web.matches, web.whole, raw.matches, raw.whole) == (("null",), False, (), True)
+    world.hear(Want((HTTP,)))
+    assert world.claims.keys() == {WEB}
+    world.do(world.life.on_failure(world.now))
+    assert world.claims == {}, "its connections go on, unlooked"
+
+
+def test_bytes_are_cut_off_from_a_lost_manager_and_requests_are_not(world: World) -> None:
+    world.hear(Redirect((WEB, RAW), (DecidedClaim((WEB,), "null"), DecidedClaim((RAW,), "null", whole=True))))
+    world.do(world.life.on_lost(world.now))
+    world.wait(lifecycle.CUT_OFF_SECONDS)
+    assert world.claims[RAW].whole
+    world.wait(0.5)
+    assert world.redirected == LISTENERS
+    assert world.claims[RAW] == PortClaims()
+    assert world.claims[WEB].matches == ("null",)
+    world.hear(Want((HTTP, BYTES)))
+    assert world.claims[RAW].whole
 
 
 def test_a_redirect_that_fails_is_tried_again_and_reported_as_it_is(fresh: World) -> None:
@@ -77,18 +97,9 @@ def test_older_connections_are_counted_while_there_are_some_and_closed_where_wan
     assert "CountOlder" not in fresh.log
 
 
-def test_a_server_that_speaks_first_is_left_alone_at_once(fresh: World) -> None:
-    fresh.start_envoy()
-    fresh.hear(Want((Wanted(RAW, "tcp", MESH),)), Redirect((RAW,)))
-    fresh.do(fresh.life.on_raw_connection())
-    fresh.answer(Stats(silent={RAW: 1}))
-    assert (fresh.redirected, fresh.state().held_back) == ({}, ((RAW, "speaks-first"),))
-
-
 def test_what_happens_while_envoy_is_asked_is_asked_again(world: World) -> None:
-    world.do(world.life.on_raw_connection())
-    world.do(world.life.on_raw_connection())
-    world.do(world.life.on_count())
+    for _ in range(3):
+        world.do(world.life.on_count())
     assert world.unanswered == [ReadStats()]
     world.answer(Stats())
     assert world.unanswered == [ReadStats()]
@@ -106,16 +117,6 @@ def test_an_envoy_that_hangs_is_killed(world: World) -> None:
     world.do(world.life.on_count())
     world.fail()
     assert world.killed == 1
-
-
-def test_bytes_are_cut_off_from_a_lost_manager_and_requests_are_not(world: World) -> None:
-    world.do(world.life.on_lost(world.now))
-    world.wait(lifecycle.CUT_OFF_SECONDS)
-    assert world.redirected == LISTENERS
-    world.wait(0.5)
-    assert world.redirected == {WEB: 15800}
-    world.hear(Want((HTTP, BYTES)))
-    assert world.redirected == LISTENERS
 
 
 def test_probes_are_those_of_the_last_message_and_none_of_a_lost_manager(fresh: World) -> None:

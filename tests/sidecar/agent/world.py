@@ -1,25 +1,27 @@
 """A pod around the agent's life cycle that does what it is asked for."""
 
-from meshdev.sidecar.agent.lifecycle import (
+from meshdev.sidecar.agent.actions import (
     Action,
     Actions,
     AllocateListeners,
+    ClaimPorts,
     CountOlder,
     FindListening,
     KillEnvoy,
-    Lifecycle,
     Log,
-    Phase,
     ReadStats,
     SetDraining,
     SetProbes,
     SetRedirects,
 )
+from meshdev.sidecar.agent.lifecycle import Lifecycle, Phase
 from meshdev.sidecar.envoy.stats import Stats
 from meshdev.wire.agent import FromControl, PodPort, ProbeRelays, State, Wanted
 from meshdev.wire.modes import MESH, PROXY
+from meshdev.wire.passthrough import PortClaims
 
 WEB, RAW = PodPort(8080), PodPort(7000)
+FOLDER = "/run/envoy"
 LISTENERS = {WEB: 15800, RAW: 15801}
 HTTP = Wanted(WEB, "http", MESH)
 BYTES = Wanted(RAW, "tcp", PROXY)
@@ -34,6 +36,7 @@ class World:
         self.life = Lifecycle(self.now)
         self.listening: frozenset[PodPort] | None = ALL
         self.redirected: dict[PodPort, int] = {}
+        self.claims: dict[PodPort, PortClaims] = {}
         self.older: dict[PodPort, int] = {}
         self.closed: set[PodPort] = set()
         self.probed: list[ProbeRelays | None] = []
@@ -51,10 +54,13 @@ class World:
     def _do(self, action: Action) -> None:
         match action:
             case AllocateListeners(ports):
-                self.do(self.life.on_listeners({port: LISTENERS[port] for port in ports}))
+                self.do(self.life.on_listeners({port: LISTENERS[port] for port in ports}, FOLDER))
             case FindListening():
                 self.do(self.life.on_listening(self.listening, self.now))
+            case ClaimPorts(ports):
+                self.claims = dict(ports)
             case SetRedirects(ports):
+                assert ports.keys() <= self.claims.keys(), "a connection before its port's claims passes unlooked"
                 if not self.refuse_redirects:
                     self.redirected = dict(ports)
                 self.do(self.life.on_redirected(frozenset(self.redirected)))

@@ -1,79 +1,13 @@
 """Which bytes of a client go to the app and which to Envoy: against a model, and case by case."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.sidecar.passthrough.http1 import RequestHead
-from meshdev.sidecar.passthrough.owner import ENVOY_LOST, Side
 from meshdev.sidecar.passthrough.sniff import PREFACE
-from meshdev.sidecar.passthrough.switch import Switch
-
-SETTINGS = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@dataclass
-class World:
-    """Owner and policy: what is sent stays in ``sent``; requests with ``claimed:`` are claimed while Envoy is up."""
-
-    envoy_up: bool = True
-    http2: bool = True
-    whole: bool = False
-    sent: dict[Side, bytes] = field(default_factory=lambda: {"client": b"", "app": b"", "envoy": b""})
-    log: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.switch = Switch(self, self, whole=self.whole)
-
-    def claims(self, head: RequestHead) -> bool:
-        return b"\nclaimed:" in head.lower
-
-    def dial_app(self) -> None:
-        self.log.append("dial app")
-
-    def dial_envoy(self) -> bool:
-        self.log.append("dial envoy" if self.envoy_up else "no envoy")
-        return self.envoy_up
-
-    def send(self, side: Side, data: bytes) -> None:
-        assert data
-        assert f"finish {side}" not in self.log[self._newest(side) :], "nothing is sent behind the end"
-        self.sent[side] += data
-
-    def finish(self, side: Side) -> None:
-        self.log.append(f"finish {side}")
-
-    def drop(self, side: Side) -> None:
-        self.log.append(f"drop {side}")
-
-    def abort(self) -> None:
-        self.log.append("abort")
-
-    def raw(self, reason: str) -> None:
-        self.reasons.append(reason)
-
-    def taken(self, side: Side) -> bytes:
-        """What was sent there since the last time."""
-        found, self.sent[side] = self.sent[side], b""
-        return found
-
-    def _newest(self, side: Side) -> int:
-        dials = [number for number, line in enumerate(self.log) if line == f"dial {side}"]
-        return dials[-1] if dials else 0
-
-
-def get(*, claimed: bool = False, more: bytes = b"") -> bytes:
-    return b"GET / HTTP/1.1\r\nHost: b\r\n" + (b"Claimed: 1\r\n" if claimed else b"") + more + b"\r\n"
-
-
-def post(body: bytes, *, claimed: bool = False) -> bytes:
-    line = b"Claimed: 1\r\n" if claimed else b""
-    return b"POST / HTTP/1.1\r\nContent-Length: %d\r\n%b\r\n%b" % (len(body), line, body)
-
+from tests.sidecar.passthrough.switching import OK, SETTINGS, World, get, post
 
 # -- against a model ---------------------------------------------------------------------------------------------------
 
@@ -214,89 +148,6 @@ def test_a_body_goes_where_its_head_went() -> None:
     assert (world.sent["envoy"], world.sent["app"], world.switch.reading) == (whole, b"", False)
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"])
-def test_what_envoy_closes_is_closed(answer: bytes) -> None:
-    world = World()
-    world.switch.from_client(get(claimed=True) + get())
-    world.switch.from_envoy(answer)
-    assert world.sent["client"] == answer
-    assert world.log == ["dial app", "dial envoy", "drop app", "drop envoy", "finish client"]
-    world.switch.from_client(get())
-    assert world.sent["app"] == b"", "a request behind the last response is nobody's"
-    world.switch.client_ended()
-    assert world.switch.over
-
-
-def test_the_clients_end_follows_the_response() -> None:
-    world = World()
-    world.switch.from_client(get(claimed=True))
-    world.switch.client_ended()
-    assert "finish envoy" not in world.log
-    world.switch.from_envoy(OK)
-    assert (world.taken("client"), world.log[-1]) == (OK, "finish app")
-
-
-def test_a_request_that_ends_early_ends_at_envoy() -> None:
-    world = World()
-    world.switch.from_client(post(b"abc", claimed=True)[:-1])
-    world.switch.client_ended()
-    assert world.log[-1] == "finish envoy"
-
-
-def test_envoy_is_lost_with_a_request() -> None:
-    world = World()
-    world.switch.from_client(get(claimed=True))
-    world.switch.envoy_ended()
-    assert world.sent["client"] == ENVOY_LOST
-    assert world.log[-1] == "finish client"
-    head, _, body = ENVOY_LOST.partition(b"\r\n\r\n")
-    assert b"content-length: %d" % len(body) in head
-    assert body.startswith(b"meshdev: ")
-
-
-def test_envoy_is_lost_within_a_response() -> None:
-    world = World()
-    world.switch.from_client(get(claimed=True))
-    world.switch.from_envoy(OK[:-1])
-    world.switch.failed("envoy")
-    assert world.log[-1] == "abort"
-
-
-def test_envoy_is_lost_between_requests() -> None:
-    world = World()
-    world.switch.from_client(get(claimed=True))
-    world.switch.from_envoy(OK)
-    world.switch.envoy_ended()
-    world.switch.from_client(get(claimed=True))
-    assert world.log == ["dial app", "dial envoy", "drop envoy", "dial envoy"]
-
-
-def test_the_apps_end_passes_where_it_saw_the_last_request() -> None:
-    world = World()
-    world.switch.from_client(get(claimed=True))
-    world.switch.from_envoy(OK)
-    world.switch.from_client(get())
-    world.switch.from_app(OK)
-    world.switch.app_ended()
-    assert world.log[-1] == "finish client"
-
-
-@pytest.mark.parametrize("late", [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n", b""])
-def test_an_idle_timer_that_did_not_see_the_last_request_is_held_back(late: bytes) -> None:
-    world = World()
-    world.switch.from_client(get(claimed=True))
-    world.switch.from_envoy(OK)
-    if late:
-        world.switch.from_app(late)
-    else:
-        world.switch.app_ended()
-    assert (world.taken("client"), world.log[-1]) == (OK, "drop app")
-    world.switch.from_client(get())
-    assert (world.sent["app"], world.log[-1]) == (get(), "dial app")
-    world.switch.from_app(OK)
-    assert world.taken("client") == OK
-
-
 def test_an_upgrade_by_envoy_ends_the_apps_side() -> None:
     world = World()
     switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
@@ -381,17 +232,3 @@ def test_everything_of_a_claimed_port_is_the_apps_without_envoy() -> None:
     world = World(whole=True, envoy_up=False)
     world.switch.from_client(get(claimed=True))
     assert (world.sent["app"], world.log) == (get(claimed=True), ["no envoy", "dial app"])
-
-
-def test_a_client_that_resets_takes_all_with_it() -> None:
-    world = World()
-    world.switch.from_client(get())
-    world.switch.failed("client")
-    assert world.log[-1] == "abort"
-
-
-def test_an_app_that_resets_under_a_request_resets_the_client() -> None:
-    world = World()
-    world.switch.from_client(get())
-    world.switch.failed("app")
-    assert world.log[-1] == "abort"

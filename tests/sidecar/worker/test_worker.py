@@ -111,6 +111,16 @@ def test_who_has_sent_all_still_hears(world: World) -> None:
         assert everything(client) == b"got " + request
 
 
+def test_nobody_waits_for_a_client_that_keeps_what_a_draining_app_has_closed(world: World) -> None:
+    port = world.start(lambda sock: sock.sendall(b"bye"))
+    client = world.client()
+    assert everything(client) == b"bye"
+    world.until(lambda: world.worker.open_on(port) == 1)
+    port.draining = True
+    world.until(lambda: world.worker.open_on(port) == 0)
+    assert world.worker.open == 1, "it may still send"
+
+
 def test_an_early_answer_arrives_before_the_reset(world: World) -> None:
     """As without it: an app that answers 413 and closes, with most of the body unread."""
     answer = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

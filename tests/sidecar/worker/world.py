@@ -31,6 +31,7 @@ class Port:
     whole: bool = False
     unclaimed: bool = False
     http2: bool = True
+    draining: bool = False
     seen: list[bytes] = field(default_factory=list)
 
     def claims(self, head: RequestHead) -> bool:
