@@ -5,31 +5,30 @@ They travel on one bidirectional gRPC stream, :data:`METHOD`, with the agent's t
 
     agent   → {"hello": {"pod": "b-1", "uid": …, "namespace": …, "address": "10.244.0.7", "probes": […]}}    first
     control → {"want": [{"port": "8080", "protocol": "http", "mode": "mesh", "reset_older": false}]}
-    agent   → {"listen": {"8080": 15801, "9090/udp": 15802}}        where Envoy is to listen for them
-    control → {"redirect": ["8080"]}                                 once Envoy accepted listeners and routes
+    agent   → {"listen": {"8080": 15801, "9090/udp": 15802}, "folder": "/tmp/meshdev-x"}    where Envoy is to listen
+    control → {"redirect": ["8080"], "claims": [{"ports": ["8080"], "match": "{…}"}]}       once Envoy accepted that
     control → {"try": ["20001"], "address": "10.244.0.9"}            relays that this pod may use now
-    agent   → {"state": {"redirected": ["8080"], "apart": {"7000": "speaks-first"}, "older": {"8080": 3},
+    agent   → {"state": {"redirected": ["8080"], "apart": {"7000": "no-listener"}, "older": {"8080": 3},
                          "intercepts": {"<id>": {"matched": 5, "fell_back": 1, "errors": 0}},
                          "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 0}},
                          "ways": {"20001": "open"}}}
 
-Every message carries a whole state, so after a broken stream the next one needs no history. Two rules:
+Every message carries a whole state, so after a broken stream the next one needs no history. Four rules:
 
-* what Envoy was once served for a port stays as long as the agent's stream: listener, routes and the original's
+* what Envoy was once served for a port stays as long as the agent's process: listener, routes and the original's
   cluster. A port that is no longer wanted has no claims, so its kept-alive connections go to the original for as long
   as their clients keep them; new connections no longer reach the listener. Removing a listener or cluster would fail
   requests;
-* a pod has applied what is wanted when each port is in ``redirected``, or in ``apart`` with the reason why it is not.
+* a pod has applied what is wanted when each port is in ``redirected``, or in ``apart`` with the reason why it is not;
+* redirected connections to TCP ports come to the passthrough proxy, whose numbers those in ``listen`` are; Envoy
+  listens on unix sockets in the folder (``sidecar.envoy.names.socket``). UDP ports are Envoy's. The proxy decides by
+  ``claims``: one is among them while Envoy has acknowledged its routes *and* it holds: off before they are removed;
+* on each stream an agent that ever was to listen sends ``listen`` before ``state``. The folder is its process's: with
+  another one, or with ``state`` first, it is another process, and Envoy another Envoy. Until there is a ``state``
+  control sends no ``redirect``, and Envoy nothing new.
 
-An agent with a passthrough proxy sends a folder: ``{"listen": {"8080": 15801}, "folder": "/tmp/meshdev-x"}``. Its
-redirects lead to the proxy, whose numbers those of TCP ports are; Envoy listens on unix sockets in the folder
-(``sidecar.envoy.names.socket``). UDP ports stay Envoy's. The proxy may decide by these claims::
-
-    control → {"redirect": ["8080"], "claims": [{"ports": ["8080"], "match": "{…}"}]}
-
-A claim is among them while Envoy has acknowledged its routes *and* it holds: it is off before they are removed.
-
-The agent may hold a redirect back: the app does not listen yet, or Envoy has exited. It then reports the reason.
+The agent may hold a redirect back: the app does not listen yet, or (for UDP) Envoy has exited. It then reports the
+reason.
 
 A relay is probed by a connection that is closed at once, so that a NetworkPolicy or firewall between pod and laptop is
 found before anything depends on it. Its return path is ``open``, ``refused`` (there was an answer: nothing listens, or
@@ -53,18 +52,20 @@ from meshdev.wire.modes import MODE, Mode
 from meshdev.wire.objects import IPV4, Line
 from meshdev.wire.ports import PROTOCOL, Protocol, Transport
 
-#: Why a wanted port is not redirected: nothing listens (probes must see that), the server speaks first (there are no
-#: requests to match), Envoy is not running (the original serves), or the manager has not asked for it yet.
-HoldReason = Literal["no-listener", "speaks-first", "no-envoy", "waiting"]
+#: Why a wanted port is not redirected: nothing listens (probes must see that), Envoy is not running (of UDP ports: the
+#: original serves), or the manager has not asked for it yet.
+HoldReason = Literal["no-listener", "no-envoy", "waiting"]
 
 #: The gRPC method; requests and answers are the bytes of :func:`encode`.
-SERVICE: Final = "meshdev.v1.Agent"
+SERVICE: Final = "meshdev.v2.Agent"
 METHOD: Final = f"/{SERVICE}/Session"
+#: That of agents whose Envoy got all connections. They count as lost only to a manager that sends them nothing at all.
+FORMER_SERVICE: Final = "meshdev.v1.Agent"
 #: Key of the token in the metadata of both streams.
 METADATA_KEY: Final = "x-meshdev-token"
 
 PROBE_RESULTS: Final[tuple[ProbeResult, ...]] = ("open", "refused", "silent")
-HOLD_REASONS: Final[tuple[HoldReason, ...]] = ("no-listener", "speaks-first", "no-envoy", "waiting")
+HOLD_REASONS: Final[tuple[HoldReason, ...]] = ("no-listener", "no-envoy", "waiting")
 
 #: Bytes of one message: the largest state that these limits allow has 0.8 MiB.
 MAX_MESSAGE: Final = 1 << 20
@@ -75,7 +76,7 @@ MAX_PROBES: Final = 64
 #: More intercepts and relays than a manager accepts in total (60 sessions with 32 and 128 each).
 MAX_INTERCEPTS: Final = 2048
 MAX_RETURN_PATHS: Final = 8192
-#: Claims of one pod that a passthrough proxy decides by, ports of one and bytes of its match: those of a Spec.
+#: Claims of one pod that its passthrough proxy decides by, ports of one and bytes of its match: those of a Spec.
 MAX_CLAIMS: Final = 1024
 _MAX_CLAIM_PORTS: Final = 64
 _MAX_MATCH: Final = 12 << 10
@@ -116,7 +117,7 @@ def tcp_port(text: str) -> PodPort:
 
 
 def _folder(text: str) -> str:
-    if text and _FOLDER.fullmatch(text) is None:
+    if _FOLDER.fullmatch(text) is None:
         raise ValueError("it is not the absolute path of a folder")
     return text
 
@@ -176,13 +177,13 @@ class AgentHello:
 
 @message()
 class Listen:
-    """Envoy's listener port for each of the pod's ports that is, or was, wanted.
+    """The listener port for each of the pod's ports that is, or was, wanted: the proxy's for TCP, Envoy's for UDP.
 
-    With a ``folder`` connections to TCP ports come to a passthrough proxy; Envoy's listeners are unix sockets in there.
+    Where the proxy finds Envoy for a TCP port is a unix socket in ``folder``.
     """
 
     ports: Mapping[PodPort, int] = field(_Listening(), key="listen")
-    folder: str = field(Parsed(_folder, MAX_FOLDER), default="", sparse=True)
+    folder: str = field(Parsed(_folder, MAX_FOLDER))
 
 
 @message()
@@ -225,7 +226,7 @@ class Want:
 
 @message()
 class DecidedClaim:
-    """A claim by which a passthrough proxy decides now: Envoy has its routes.
+    """A claim by which the passthrough proxy decides now: Envoy has its routes.
 
     ``match`` is a text of ``intercept.spec.canonical_json``: "null" is every request. ``whole``: everything that comes
     to the ports, whatever it is (proxy mode).
@@ -240,7 +241,7 @@ class DecidedClaim:
 class Redirect:
     """The ports for which Envoy has accepted listener and routes.
 
-    ``claims``, in the order in which they were made, are for an agent with a passthrough proxy.
+    ``claims``, in the order in which they were made, are those that the passthrough proxy decides by.
     """
 
     ports: tuple[PodPort, ...] = field(_PORTS, key="redirect")

@@ -65,7 +65,7 @@ import grpc
 
 manager, token, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
-AGENT = "/meshdev.v1.Agent/Session"
+AGENT = "/meshdev.v2.Agent/Session"
 
 def text(number, value):
     data = value.encode()

@@ -199,11 +199,10 @@ _HTTP: Final = agent.PodPort(8080)
 _UDP: Final = agent.PodPort(9090, "udp")
 FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
     "agent_hello": agent.AgentHello("b-1", "u-1", "default", SERVER, (agent.Probe(8080, "/healthz"),)),
-    "listen": agent.Listen({_HTTP: 15801, _UDP: 15802}),
-    "listen_behind_passthrough": agent.Listen({_HTTP: 15801, _UDP: 15802}, "/tmp/meshdev-ab_12"),
+    "listen": agent.Listen({_HTTP: 15801, _UDP: 15802}, "/tmp/meshdev-ab_12"),
     "state": agent.State(
         (_HTTP,),
-        ((agent.PodPort(7000), "speaks-first"),),
+        ((agent.PodPort(7000), "no-listener"),),
         ((_HTTP, 3),),
         ((ID, Counts(5, 1, 0)),),
         ((_UDP, Counts(2, 0, 0)),),

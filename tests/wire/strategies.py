@@ -46,7 +46,7 @@ PARSED: Final[dict[str, Strategy]] = {
     "objects._digest": st.text(_hex, min_size=64, max_size=64),
     "agent.pod_port": _ports,
     "agent.tcp_port": st.builds(agent.PodPort, st.integers(1, 65535)),
-    "agent._folder": st.from_regex(r"((/[A-Za-z0-9_-][A-Za-z0-9._-]{0,5}){1,8})?", fullmatch=True),
+    "agent._folder": st.from_regex(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,5}){1,8}", fullmatch=True),
     "agent._relay": st.integers(intercepts.RELAY.low, intercepts.RELAY.high),
     "agent._intercept": st.text(_hex, max_size=32),
     "modes.mode": st.sampled_from(tuple(MODES.values())),

@@ -48,7 +48,7 @@ FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
             }
         },
     ),
-    (Listen({WEB: 15801, VOICE: 15802}), {"listen": {"8080": 15801, "9090/udp": 15802}}),
+    (Listen({WEB: 15801, VOICE: 15802}, "/tmp/x"), {"listen": {"8080": 15801, "9090/udp": 15802}, "folder": "/tmp/x"}),
     (
         State(
             redirected=(WEB,),
@@ -102,11 +102,13 @@ def test_what_the_manager_says(message: agent.FromControl, value: object) -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        '{"listen": {"8080": 0}}',
-        '{"listen": {"08080": 1}}',
-        '{"listen": {"65536": 1}}',
-        '{"listen": {"8080/tcp": 1}}',
-        '{"listen": []}',
+        '{"listen": {"8080": 0}, "folder": "/tmp/x"}',
+        '{"listen": {"08080": 1}, "folder": "/tmp/x"}',
+        '{"listen": {"65536": 1}, "folder": "/tmp/x"}',
+        '{"listen": {"8080/tcp": 1}, "folder": "/tmp/x"}',
+        '{"listen": [], "folder": "/tmp/x"}',
+        '{"listen": {}}',
+        '{"listen": {}, "folder": ""}',
         '{"listen": {}, "folder": null}',
         '{"listen": {}, "folder": "tmp"}',
         '{"listen": {}, "folder": "/"}',
@@ -114,7 +116,7 @@ def test_what_the_manager_says(message: agent.FromControl, value: object) -> Non
         '{"listen": {}, "folder": "/tmp/a b"}',
         '{"listen": {}, "folder": "/tmp/"}',
         '{"listen": {}, "folder": "/' + "x" * agent.MAX_FOLDER + '"}',
-        '{"listen": {' + ",".join(f'"{port}": 1' for port in range(1, 1100)) + "}}",
+        '{"listen": {' + ",".join(f'"{port}": 1' for port in range(1, 1100)) + '}, "folder": "/tmp/x"}',
         '{"hello": {"pod": "b\\n", "uid": "", "namespace": "", "address": "10.0.0.1", "probes": []}}',
         '{"redirect": ["8080"]}',
         "{}",
@@ -208,7 +210,7 @@ def test_the_largest_state_fits_one_message_and_a_manager_has_no_more_to_say() -
     counts = Counts(*[1 << 53] * 3)
     state = State(
         redirected=tuple(ports),
-        held_back=tuple((port, "speaks-first") for port in ports),
+        held_back=tuple((port, "no-listener") for port in ports),
         older=tuple((port, 1 << 53) for port in ports),
         intercepts=tuple((f"{number:032x}", counts) for number in range(agent.MAX_INTERCEPTS)),
         flows=tuple((port, counts) for port in ports),

@@ -156,6 +156,8 @@ class Core:
         """Its message. Raises Refused: then its stream has to end."""
         self._charge(key, uid, pod, message)
         pod.agent_reported(message)
+        if not pod.listens:  # those of a former process are kept no more
+            self._budget.release(key, (uid, Listen))
         self._follow_pod(key, pod)
 
     def agent_disconnected(self, key: str, uid: str, pod: Pod) -> None:

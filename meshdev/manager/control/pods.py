@@ -9,23 +9,20 @@ The return paths are probed as soon as Envoy is there: from its address relays m
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from itertools import islice
 from typing import Final
 
 from meshdev.manager.control import decided
 from meshdev.manager.control.decided import DecidedClaims, Decisions
+from meshdev.manager.control.listeners import AgentListeners
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
-from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.protos import packed
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire.agent import (
     MAX_CLAIMED_PORTS,
     MAX_CLAIMS,
-    MAX_PORTS,
     AgentHello,
     FromControl,
-    HoldReason,
     Listen,
     PodPort,
     ProbeRelays,
@@ -37,8 +34,6 @@ from meshdev.wire.agent import (
 from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.intercepts import Report, ReturnPath
 
-#: A port that is not redirected for these reasons is as it shall be.
-_EXPECTED_REASONS: Final[frozenset[HoldReason]] = frozenset({"no-listener", "speaks-first"})
 _TOO_MANY_PORTS: Final = (
     f"at most {MAX_CLAIMED_PORTS} ports of a pod are intercepted at a time, those of others included"
 )
@@ -83,9 +78,7 @@ class Pod:
     def __init__(self) -> None:
         self._hello: AgentHello | None = None
         self._send: Callable[[FromControl], None] | None = None
-        self._listen: dict[PodPort, int] = {}
-        self._folder = ""
-        """Of Envoy's sockets; empty where no passthrough proxy is in the pod."""
+        self._listeners = AgentListeners()
         self._decided = DecidedClaims()
         self._state: State | None = None
         self._counts: dict[str, Counts] = {}
@@ -96,6 +89,8 @@ class Pod:
         self._former: dict[PodPort, Wanted] = {}
         self._last_want: Want | None = None
         self._last_redirect: Redirect | None = None
+        """Of the agent's process, which keeps it when it loses its stream."""
+        self._redirect_sent = False
         self._last_try: ProbeRelays | None = None
         self._goal: _Goal | None = None
         self._settled: _Goal | None = None
@@ -111,7 +106,9 @@ class Pod:
         """The agent is connected, or again: then it reports what it still has."""
         self._hello, self._send = hello, send
         self._set_state(None)
-        self._last_want = self._last_redirect = self._last_try = None
+        self._listeners.stream_began()
+        self._last_want = self._last_try = None
+        self._redirect_sent = False
 
     def agent_disconnected(self) -> None:
         """Its rules were removed with it, or it comes again."""
@@ -120,17 +117,25 @@ class Pod:
 
     def agent_reported(self, message: Listen | State) -> None:
         """Where Envoy shall listen, or what is true now."""
-        if isinstance(message, Listen):
-            self._listen, self._folder = dict(self.listens_after(message).ports), message.folder
-        else:
+        if self._listeners.report(message):
+            self._begin_anew()
+        if isinstance(message, State):
             self._set_state(message)
 
     def listens_after(self, message: Listen) -> Listen:
-        """What is kept after that message: the agent that came again may not know of all that Envoy has."""
-        taken = set(message.ports.values())
-        kept = {port: number for port, number in self._listen.items() if number not in taken}
-        both = {**message.ports, **{port: number for port, number in kept.items() if port not in message.ports}}
-        return Listen(dict(islice(both.items(), MAX_PORTS)), message.folder)
+        """What is kept after that message."""
+        return self._listeners.after(message)
+
+    @property
+    def listens(self) -> bool:
+        """Whether anything is kept of where Envoy listens."""
+        return bool(self._listeners.ports)
+
+    def _begin_anew(self) -> None:
+        """Another process of the agent, with another Envoy: neither has anything of what the former ones were sent."""
+        self._goal = self._settled = self._last_redirect = None
+        self._former.clear()
+        self._decided.void()
 
     def _set_state(self, state: State | None) -> None:
         """Every claim looks up what is its own: searching thousands of entries for each would be quadratic."""
@@ -145,9 +150,9 @@ class Pod:
         self._envoy = _Envoy(AdsStream(), send)
         if not has_resources:
             self._decided.void()
+            if self._send is None:  # it may be another agent's
+                self._listeners.stream_began()
         self._goal = self._settled = None
-        if not self._folder:
-            self._last_redirect = None
         return self._envoy.stream
 
     def envoy_disconnected(self, stream: AdsStream) -> None:
@@ -192,8 +197,7 @@ class Pod:
         self._want(self._hello)
         if self._envoy is not None:
             self._try(manager)
-        if self._folder:
-            self._redirect()  # no claim is decided for any more when its routes are removed
+        self._redirect()  # no claim is decided for any more when its routes are removed
         if self._envoy is not None and self._may_serve():
             self._serve(self._hello, self._envoy, manager)
         self._redirect()
@@ -219,10 +223,10 @@ class Pod:
         self._over_limit = {}
         for each in held:
             both = ports.union(map(pod_port, each.claim.spec.ports))
-            larger = size + decided.size(each.claim) if self._folder else 0
+            larger = size + decided.size(each.claim)
             if len(both) > MAX_CLAIMED_PORTS:
                 self._over_limit[each.alias] = _TOO_MANY_PORTS
-            elif self._folder and (len(fitting) == MAX_CLAIMS or larger > decided.MAX_BYTES):
+            elif len(fitting) == MAX_CLAIMS or larger > decided.MAX_BYTES:
                 self._over_limit[each.alias] = _TOO_MANY_CLAIMS
             else:
                 ports, size = both, larger
@@ -247,14 +251,14 @@ class Pod:
 
     def _may_serve(self) -> bool:
         """Not before an agent that came again reported where Envoy listens for what it redirects: that must stay."""
-        if self._send is not None and self._state is None and not self._listen and self._wanted:
-            return False
         known = {each.port for each in self._wanted} | self._former.keys()
-        return self._redirected_ports() <= known & self._listen.keys()
+        return self._listeners.known and self._redirected_ports() <= known & self._listeners.ports.keys()
 
     def _serve(self, hello: AgentHello, envoy: _Envoy, manager: IPv4Address) -> None:
         every = {**self._former, **{each.port: each for each in self._wanted}}
-        served = (Served(each, self._listener(port)) for port, each in every.items() if port in self._listen)
+        served = (
+            Served(each, self._listeners.where(port)) for port, each in every.items() if port in self._listeners.ports
+        )
         goal = _Goal(
             frozenset((each.alias, each.order) for each in self._held),
             tuple(sorted(served, key=lambda one: one.port)),
@@ -271,35 +275,28 @@ class Pod:
         if envoy.stream.settled:  # it has all of it already, so nothing is sent, and nothing will be answered
             self._accept(goal)
 
-    def _listener(self, port: PodPort) -> int | str:
-        """Where Envoy listens."""
-        behind_passthrough = self._folder and port.transport == "tcp"
-        return names.socket(self._folder, port) if behind_passthrough else self._listen[port]
-
     def _decisions(self) -> Decisions:
-        """All that the claims make a passthrough proxy decide where Envoy listens."""
-        if not self._folder:
-            return frozenset()
-        return frozenset().union(*(decided.decisions(each.alias, each.claim, self._listen) for each in self._held))
+        """All that the claims make the passthrough proxy decide where Envoy listens."""
+        ports = self._listeners.ports
+        return frozenset().union(*(decided.decisions(each.alias, each.claim, ports) for each in self._held))
 
     def _accept(self, goal: _Goal) -> None:
         self._settled, self._accepted = goal, goal.orders
         self._decided.acknowledge(goal.decisions)
 
     def _redirect(self) -> None:
-        if self._send is None:
+        if self._send is None or not self._listeners.known:
             return
         if self._settled is not None:
             listening = {one.port for one in self._settled.served}
-        elif self._folder and self._last_redirect is not None:  # what no longer holds is off, with Envoy or without
+        elif self._last_redirect is not None:  # what no longer holds is off, with Envoy or without
             listening = set(self._last_redirect.ports)
         else:
             return
         ports = tuple(each.port for each in self._wanted if each.port in listening)
-        on = self._decided.on({each.alias: each.claim for each in self._held}) if self._folder else ()
-        redirect = Redirect(ports, on)
-        if redirect != self._last_redirect:
-            self._last_redirect = redirect
+        redirect = Redirect(ports, self._decided.on({each.alias: each.claim for each in self._held}))
+        if redirect != self._last_redirect or not self._redirect_sent:
+            self._last_redirect, self._redirect_sent = redirect, True
             self._send(redirect)
 
     # -- reports --------------------------------------------------------------------------------------------------
@@ -349,7 +346,7 @@ class Pod:
         if self._envoy is not None and self._envoy.stream.refused is not None:
             return Report(id_, hello.pod, "nacked", self._envoy.stream.refused, *common)
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
-        right = self._redirected_ports() | {port for port, why in held_back.items() if why in _EXPECTED_REASONS}
+        right = self._redirected_ports() | {port for port, why in held_back.items() if why == "no-listener"}
         done = taken and right >= ports & {one.port for one in self._wanted}
         why = ", ".join(f"{port}: {why}" for port, why in sorted(held_back.items()))
         return Report(id_, hello.pod, "acked" if done else "joined", why, *common, pending)

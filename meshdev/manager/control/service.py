@@ -50,6 +50,11 @@ MAX_UNCLAIMED_ENTRIES: Final = 256
 #: Messages that one stream may bring in a second, and then at once: what is more is read later.
 _PER_SECOND: Final = 50.0
 _BURST: Final = 200.0
+#: What an agent of an earlier version logs.
+FORMER: Final = (
+    "this sidecar is of an earlier version of meshdev than the manager, and exits within a minute: the next intercept"
+    " brings a new one (one in a template is removed by `meshdev leave`)"
+)
 _MIN_TOKEN: Final = 16
 _MAX_TOKEN: Final = 512
 
@@ -81,15 +86,23 @@ async def serve(core: Core, address: str) -> tuple[Any, int]:
         _Envoys(core, gate).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
     )
     agents = grpc.stream_stream_rpc_method_handler(_Agents(core, gate).session)
+    former_agents = grpc.stream_stream_rpc_method_handler(_refuse_former)
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(_ADS, {"StreamAggregatedResources": envoys}),
             grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": agents}),
+            grpc.method_handlers_generic_handler(agent.FORMER_SERVICE, {"Session": former_agents}),
         )
     )
     port = server.add_insecure_port(address)
     await server.start()
     return server, port
+
+
+async def _refuse_former(_: AsyncIterator[bytes], context: Context) -> None:
+    """An agent that hears nothing of the manager but this exits by itself, within a minute."""
+    await _authenticated(context)
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, FORMER)
 
 
 class _Gate:

@@ -78,7 +78,7 @@ class Lifecycle:
         self._wanted: dict[PodPort, Wanted] = {}
         self._served = self._terminating = False
         self._probes = probes
-        self._listen = Listen({})
+        self._listen = Listen({}, "")
         self._asked = Redirect(())
         self._claims: tuple[object, Mapping[PodPort, PortClaims]] = (None, {})
         self._listening: frozenset[PodPort] | None = frozenset()

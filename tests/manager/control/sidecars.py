@@ -32,6 +32,7 @@ TOKEN, OTHER_TOKEN = "t" * 32, "u" * 32
 _NAMES = ("b-1", "b-2", "evil", "flood", *(f"h-{each}" for each in range(6)))
 PORT = PodPort(8080)
 LISTENER_PORT = 15801
+FOLDER = "/tmp/meshdev-x"
 
 
 @dataclass
@@ -218,7 +219,8 @@ class Sidecar:
     envoy: Envoy
 
     async def listen(self) -> None:
-        await self.agent.say(Listen({PORT: LISTENER_PORT}))
+        await self.agent.say(Listen({PORT: LISTENER_PORT}, FOLDER))
+        await self.state()
 
     async def state(self, *redirected: PodPort, **more: Any) -> None:
         await self.agent.say(State(redirected, **more))

@@ -38,7 +38,7 @@ MESSAGES = {
     "flows": State(flows=tuple(zip(PORTS, COUNTS, strict=False))),
     "intercepts": State(intercepts=tuple((f"{each:032x}", one) for each, one in enumerate(COUNTS))),
     "ways": State(return_paths=tuple((20_000 + each, "refused") for each in range(8192))),
-    "listen": Listen({port: 1000 + each for each, port in enumerate(PORTS)}),
+    "listen": Listen({port: 1000 + each for each, port in enumerate(PORTS)}, "/tmp/meshdev-x"),
     "probes": AgentHello(
         "p", "u", "n", IPv4Address("10.0.0.1"), tuple(Probe(1, f"{each:01024}", f"{each:01024}") for each in range(64))
     ),
@@ -67,9 +67,9 @@ def test_no_message_takes_more_than_it_is_counted_for(message: AgentHello | List
 def test_a_port_is_listened_for_as_long_as_there_are_not_too_many() -> None:
     pod = Pod()
     for start in range(1000, 9000, 1000):
-        pod.agent_reported(Listen({PodPort(start + each): start + each for each in range(1000)}))
-    assert len(pod._listen) == agent.MAX_PORTS
-    assert PodPort(8999) in pod._listen
+        pod.agent_reported(Listen({PodPort(start + each): start + each for each in range(1000)}, "/tmp/meshdev-x"))
+    assert len(pod._listeners.ports) == agent.MAX_PORTS
+    assert PodPort(8999) in pod._listeners.ports
 
 
 ITEMS = st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 3), st.integers(0, 1 << 27), st.booleans())

@@ -7,7 +7,7 @@ from meshdev.wire.counts import Counts
 from meshdev.wire.modes import PROXY
 from tests.manager.claims import spec
 from tests.manager.control.claimant import Claimant
-from tests.manager.control.sidecars import LISTENER_PORT, Control, sidecar
+from tests.manager.control.sidecars import FOLDER, LISTENER_PORT, Control, sidecar
 from tests.waiting import until
 
 
@@ -17,7 +17,8 @@ async def test_ports_without_requests(mesh: Control, claimant: Claimant) -> None
     claimant.claim(one)
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.wants() == ["7000", "9090/udp"])
-        await made.agent.say(Listen({PodPort(7000): LISTENER_PORT, PodPort(9090, "udp"): LISTENER_PORT + 1}))
+        await made.agent.say(Listen({PodPort(7000): LISTENER_PORT, PodPort(9090, "udp"): LISTENER_PORT + 1}, FOLDER))
+        await made.state()
         await until(lambda: made.agent.redirects() == ["7000", "9090/udp"])
         await made.state(PodPort(7000), PodPort(9090, "udp"))
         await claimant.reported("acked", one)

@@ -138,9 +138,9 @@ def test_an_envoy_that_refuses_the_newest_claim_keeps_the_others(world: World) -
 def test_an_agent_that_comes_again_is_told_all_again(world: World) -> None:
     world.claim(A, "b-1")
     pod = joined(world)
-    pod.disconnect_agent()
+    pod.disconnect_agent(ends=False)
     assert world.states(A) == {"b-1": "joined"}
-    pod.connect_agent()
+    pod.connect_agent(again=True)
     world.settle()
     assert (pod.wants(), pod.redirects(), world.states(A)) == (["8080"], ["8080"], {"b-1": "acked"})
 

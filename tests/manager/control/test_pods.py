@@ -11,7 +11,7 @@ from meshdev.intercept.spec import Port
 from meshdev.manager.control.pods import HeldClaim, Pod
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy.claims import LiveClaim
-from meshdev.sidecar.envoy.protos import CLUSTERS
+from meshdev.sidecar.envoy.protos import CLUSTERS, LISTENERS
 from meshdev.wire.agent import (
     MAX_CLAIMED_PORTS,
     MAX_PORTS,
@@ -28,6 +28,7 @@ from meshdev.wire.modes import PROXY
 from tests.manager.claims import spec
 
 MANAGER = IPv4Address("10.244.0.9")
+FOLDER = "/tmp/meshdev-x"
 HELLO = AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7"))
 
 
@@ -108,7 +109,7 @@ def served(said: list[FromControl], claims: list[HeldClaim]) -> tuple[Pod, AdsSt
     stream = pod.envoy_connected(answers.extend)
     pod.follow(claims, MANAGER, settling=False)
     (want,) = (each for each in said if isinstance(each, Want))
-    pod.agent_reported(Listen({each.port: 15800 + at for at, each in enumerate(want.ports)}))
+    pod.agent_reported(Listen({each.port: 15800 + at for at, each in enumerate(want.ports)}, FOLDER))
     pod.agent_reported(State(tuple(each.port for each in want.ports)))
     stream.on_request(CLUSTERS, frozenset(), "", None)
     pod.follow(claims, MANAGER, settling=False)
@@ -124,15 +125,57 @@ def test_envoy_is_served_nothing_new_before_the_agent_says_where_it_listens() ->
     answers.clear()
     pod.agent_disconnected()
     pod.agent_connected(HELLO, said.append)
-    pod.agent_reported(State((PodPort(8000), PodPort(7777))))
     pod.follow([*claims, held(2, range(9000, 9001))], MANAGER, settling=False)
     assert answers == []
-    pod.agent_reported(Listen({PodPort(9000): 15900}))
+    pod.agent_reported(Listen({PodPort(9000): 15900}, FOLDER))
+    pod.follow([*claims, held(2, range(9000, 9001))], MANAGER, settling=False)
+    assert answers == [], "what it redirects still comes in a moment"
+    pod.agent_reported(State((PodPort(8000), PodPort(7777))))
     pod.follow([*claims, held(2, range(9000, 9001))], MANAGER, settling=False)
     assert answers == [], "7777 is redirected, and nobody knows where to"
     pod.agent_reported(State((PodPort(8000),)))
     pod.follow([*claims, held(2, range(9000, 9001))], MANAGER, settling=False)
-    assert pod.listens_after(Listen({})).ports == {PodPort(9000): 15900, PodPort(8000): 15800, PodPort(8001): 15801}
+    assert pod.listens_after(Listen({}, FOLDER)).ports == {
+        PodPort(9000): 15900,
+        PodPort(8000): 15800,
+        PodPort(8001): 15801,
+    }
+
+
+def test_another_process_of_the_agent_begins_with_what_it_reports() -> None:
+    said: list[FromControl] = []
+    claims = [held(1, range(8000, 8002))]
+    pod, _, _ = served(said, claims)
+    pod.agent_connected(HELLO, said.append)
+    pod.agent_reported(Listen({PodPort(8001): 15800}, "/tmp/meshdev-y"))
+    assert pod.listens_after(Listen({}, "/tmp/meshdev-y")).ports == {PodPort(8001): 15800}
+    pod.agent_connected(HELLO, said.append)
+    pod.agent_reported(State())
+    assert not pod.listens
+
+
+def test_another_agent_is_asked_for_nothing_before_it_reports() -> None:
+    """Its Envoy may be there before, and has nothing of what the former one had."""
+    said: list[FromControl] = []
+    claims = [held(1, range(8000, 8002))]
+    pod, _, _ = served(said, claims)
+    said.clear()
+    answers: list[DiscoveryAnswer] = []
+    pod.agent_connected(HELLO, said.append)
+    stream = pod.envoy_connected(answers.extend)
+    for kind in (CLUSTERS, LISTENERS):
+        answers += stream.on_request(kind, frozenset(), "", None)
+    pod.follow(claims, MANAGER, settling=False)
+    assert answers == []
+    assert [type(message) for message in said] == [Want, ProbeRelays]
+    pod.agent_reported(State())
+    pod.agent_reported(Listen({PodPort(8000): 15800, PodPort(8001): 15801}, "/tmp/meshdev-y"))
+    pod.follow(claims, MANAGER, settling=False)
+    (clusters,) = answers
+    assert clusters.kind == CLUSTERS
+    answers = stream.on_request(CLUSTERS, frozenset(), clusters.nonce, None)
+    (listeners,) = answers
+    assert [b"/tmp/meshdev-y/" in one.value for one in listeners.resources] == [True, True]
 
 
 PORTS = st.integers(1, 12).map(PodPort)
@@ -145,17 +188,17 @@ def test_listeners_are_kept_unless_their_number_is_anothers_now(messages: list[d
     pod.agent_connected(HELLO, lambda _: None)
     expected: dict[PodPort, int] = {}
     for ports in messages:
-        pod.agent_reported(Listen(ports))
+        pod.agent_reported(Listen(ports, FOLDER))
         kept = {port: number for port, number in expected.items() if number not in ports.values()}
         expected = kept | ports
-        assert pod.listens_after(Listen({})).ports == expected
+        assert pod.listens_after(Listen({}, FOLDER)).ports == expected
 
 
 def test_listeners_are_bounded_and_the_newest_count() -> None:
     pod = joined([])
-    pod.agent_reported(Listen({PodPort(port): port for port in range(1, MAX_PORTS + 1)}))
+    pod.agent_reported(Listen({PodPort(port): port for port in range(1, MAX_PORTS + 1)}, FOLDER))
     newer = {PodPort(port): port for port in range(10_000, 10_010)}
-    ports = pod.listens_after(Listen(newer)).ports
+    ports = pod.listens_after(Listen(newer, FOLDER)).ports
     assert len(ports) == MAX_PORTS
     assert ports.items() >= newer.items()
 

@@ -157,7 +157,7 @@ LARGE = agent.encode(State(return_paths=tuple((20_000 + each, "open") for each i
     [
         LARGE,
         agent.encode(State(intercepts=tuple((f"{each:032x}", Counts()) for each in range(1025)))),
-        agent.encode(Listen({PodPort(each): each for each in range(1, 258)})),
+        agent.encode(Listen({PodPort(each): each for each in range(1, 258)}, "/tmp/meshdev-x")),
         b'{"state":' + b" " * service.MAX_UNCLAIMED + b"}",
     ],
 )

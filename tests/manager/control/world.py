@@ -13,6 +13,7 @@ from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.xds import DiscoveryAnswer
+from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
 from meshdev.wire import control
 from meshdev.wire.agent import AgentHello, FromControl, Listen, PodPort, ProbeRelays, Redirect, State, Want
@@ -31,6 +32,8 @@ from meshdev.wire.manager import (
 from tests.loops import Clock
 from tests.manager.control.sidecars import MESSAGES, NAMED_BY
 
+#: As timers are, in seconds: rounding makes none of them early.
+_LATE = 1e-6
 MANAGER = IPv4Address("10.244.0.9")
 
 
@@ -64,7 +67,7 @@ class World:
         self.pods: dict[str, SidecarPod] = {}
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (self.clock.now + seconds, next(self._number), callback))
+        heapq.heappush(self._timers, (self.clock.now + seconds + _LATE, next(self._number), callback))
 
     def connect_tunnel(self, *claims: Claimed | AgentKeys) -> None:
         """The tunnel container begins anew: it has nothing, and announces all of its claims."""
@@ -72,6 +75,13 @@ class World:
         self.core.tunnel_connected()
         self.tunnel |= dict(self.core.snapshot())
         self.hear(ManagerAddress(MANAGER), *claims, Synced())
+
+    def restart_control(self) -> None:
+        """Another process of control, which learns everything anew."""
+        self._timers.clear()
+        self.core = Core(self.tunnel.__setitem__, self._later, self.clock)
+        for pod in self.pods.values():
+            pod.lose_manager()
 
     def hear(self, *messages: ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced) -> None:
         for message in messages:
@@ -91,7 +101,7 @@ class World:
 
     def wait(self, seconds: float) -> None:
         """Time passes; everybody keeps up."""
-        until = self.clock.now + seconds
+        until = self.clock.now + seconds + 2 * _LATE
         self.settle()
         while self._timers and self._timers[0][0] <= until:
             at, _, callback = heapq.heappop(self._timers)
@@ -99,6 +109,14 @@ class World:
             callback()
             self.settle()
         self.clock.now = until
+
+    def listening(self, name: str) -> dict[PodPort, int]:
+        """What control keeps of where the Envoy of that pod listens."""
+        return next((dict(each._listeners.ports) for each in self.core.pods() if each.name == name), {})
+
+    def has_decided(self, name: str) -> bool:
+        """Whether control sent what to decide by since it knows the pod: else it does not know what is on."""
+        return any(each._last_redirect is not None for each in self.core.pods() if each.name == name)
 
     def allowed(self, relay: int) -> set[IPv4Address]:
         found = self.tunnel[f"allow {relay}"]
@@ -129,20 +147,26 @@ class SidecarPod:
         self.agent: Any = None
         self.envoy: Any = None
         self.refuses = b""
-        self.folder = ""
         self.sent: list[str] = []
         """What control has sent to either of them, in order, by kind."""
-        self._forget_agent()
+        self.slow = False
+        """Whether a new stream's first report comes after all that Envoy is sent."""
+        self._processes = itertools.count(1)
+        self.begin_agent()
         self._forget_envoy()
 
-    def _forget_agent(self) -> None:
+    def begin_agent(self) -> None:
+        """Another process of the agent, which has another folder."""
+        self.folder = f"/tmp/meshdev-{self.name}-{next(self._processes)}"
         self.want: Want | None = None
         self.redirect: Redirect | None = None
         self.probes: ProbeRelays | None = None
         self._listen: dict[PodPort, int] = {}
+        self._silent = False
         self._inbox: list[FromControl] = []
 
     def _forget_envoy(self) -> None:
+        self.envoy_folder = self.folder
         self.has: dict[str, dict[str, Any]] = {kind: {} for kind in ORDER}
         self._asked: dict[str, frozenset[str]] = {}
         self._nonces: dict[str, str] = {}
@@ -152,10 +176,22 @@ class SidecarPod:
     def uid(self) -> str:
         return f"uid-{self.name}"
 
-    def connect_agent(self) -> None:
-        self._forget_agent()
+    def connect_agent(self, *, again: bool = False, report: bool = True) -> None:
+        """*again*: the same process, which lost its stream. Without *report* its first report is a step."""
+        if again:
+            self._inbox.clear()
+        else:
+            self.begin_agent()
         hello = AgentHello(self.name, self.uid, "default", self.address)
         self.agent = self._world.core.agent_connected(key(self.name), hello, self._send)
+        self._silent = True
+        if report:
+            self._report_first()
+
+    def _report_first(self) -> None:
+        self._silent = False
+        if self._listen:
+            self._world.core.agent_reported(key(self.name), self.uid, self.agent, self._listens())
         self.report()
 
     def _send(self, message: FromControl) -> None:
@@ -166,31 +202,46 @@ class SidecarPod:
         self.sent += ["answer"] * len(answers)
         self._answers += answers
 
-    def disconnect_agent(self) -> None:
+    def disconnect_agent(self, *, ends: bool = True) -> None:
+        """*ends*: the process does, and not its stream alone."""
         self._world.core.agent_disconnected(key(self.name), self.uid, self.agent)
         self.agent = None
-        self._forget_agent()
+        self._inbox.clear()
+        self._silent = False
+        if ends:
+            self.begin_agent()
+
+    def lose_manager(self) -> None:
+        """Both streams end, and nothing else: control is another process."""
+        self.agent = self.envoy = None
+        self._inbox.clear()
+        self._answers.clear()
+        self._silent = False
 
     def connect_envoy(self, *, again: bool = False) -> None:
         """*again*: it had lost its stream alone, and has what it had."""
-        had = self.has
+        had = self.has, self._asked, self.envoy_folder
         self._forget_envoy()
+        if again:
+            self.has, self._asked, self.envoy_folder = had
         self.envoy = self._world.core.envoy_connected(
             key(self.name), self.uid, self.address, self._answer, has_resources=again
         )
-        if again:
-            self.has = had
-        self._ask(CLUSTERS)
-        self._ask(LISTENERS)
+        for kind in ORDER:
+            if kind in {CLUSTERS, LISTENERS} or self._asked.get(kind):
+                self._ask(kind)
+
+    def envoy_ended(self, former: Any) -> None:
+        """One in whose place there is another."""
+        self._world.core.envoy_disconnected(key(self.name), self.uid, self.address, *former)
 
     def disconnect_envoy(self, *, ends: bool = True) -> None:
         """*ends*: the process does, and not its stream alone."""
-        had = self.has
         self._world.core.envoy_disconnected(key(self.name), self.uid, self.address, *self.envoy)
         self.envoy = None
-        self._forget_envoy()
-        if not ends:
-            self.has = had
+        self._answers.clear()
+        if ends:
+            self._forget_envoy()
 
     def report(self, **more: Any) -> None:
         """What is redirected, as it was asked for."""
@@ -199,6 +250,9 @@ class SidecarPod:
 
     def step(self) -> bool:
         """Take one message each; whether there was one."""
+        if self._silent and not (self.slow and self._answers):
+            self._report_first()
+            return True
         if self._inbox:
             self._hear(self._inbox.pop(0))
             return True
@@ -213,12 +267,13 @@ class SidecarPod:
                 self.want = message
                 for each in ports:
                     self._listen.setdefault(each.port, 15800 + len(self._listen))
-                self._world.core.agent_reported(key(self.name), self.uid, self.agent, self._listens())
+                if self._listen:
+                    self._world.core.agent_reported(key(self.name), self.uid, self.agent, self._listens())
                 if self.redirect is not None:
                     kept = tuple(port for port in self.redirect.ports if port in {each.port for each in ports})
                     self.redirect = Redirect(kept, self.redirect.claims)
             case Redirect():
-                assert self.want is not None
+                assert self._listen.keys() >= set(message.ports), "where to is another process's"
                 self.redirect = message
             case ProbeRelays():
                 self.probes = message
@@ -237,6 +292,8 @@ class SidecarPod:
         for one in answer.resources:
             message = MESSAGES[kind].FromString(one.value)
             found[NAMED_BY[kind](message)] = message
+        if kind == LISTENERS:
+            self._check_listeners(found)
         self.has[kind] = found if kind in {CLUSTERS, LISTENERS} else {**self.has[kind], **found}
         self._ask(kind)
         if kind == CLUSTERS:
@@ -244,17 +301,23 @@ class SidecarPod:
         if kind == LISTENERS:
             self._need(ROUTES, {name.replace("listener", "routes", 1) for name in found})
 
-    def _need(self, kind: str, names: set[str]) -> None:
-        if names != self._asked.get(kind, frozenset()):
-            self._asked[kind] = frozenset(names)
-            self.has[kind] = {name: one for name, one in self.has[kind].items() if name in names}
+    def _check_listeners(self, found: dict[str, Any]) -> None:
+        paths = {one.address.pipe.path.rpartition("/")[0] for one in found.values() if one.address.HasField("pipe")}
+        assert paths <= {self.envoy_folder}, "Envoy rejects sockets in another process's folder"
+        redirected = {names.listener(port) for port in (self.redirect.ports if self.redirect else ())}
+        assert not (redirected & self.has[LISTENERS].keys()) - found.keys(), "requests arrive there"
+
+    def _need(self, kind: str, needed: set[str]) -> None:
+        if needed != self._asked.get(kind, frozenset()):
+            self._asked[kind] = frozenset(needed)
+            self.has[kind] = {name: one for name, one in self.has[kind].items() if name in needed}
             self._ask(kind)
 
     def _ask(self, kind: str, error: str | None = None) -> None:
         pod, stream = self.envoy
-        names = self._asked.get(kind, frozenset())
-        self._world.core.envoy_requested(key(self.name), stream, kind, len(names))
-        self._answers.extend(stream.on_request(kind, names, self._nonces.get(kind, ""), error))
+        asked = self._asked.get(kind, frozenset())
+        self._world.core.envoy_requested(key(self.name), stream, kind, len(asked))
+        self._answers.extend(stream.on_request(kind, asked, self._nonces.get(kind, ""), error))
         self._world.core.envoy_progressed(key(self.name), pod)
 
     # -- what it has come to ---------------------------------------------------------------------------------------
@@ -267,7 +330,8 @@ class SidecarPod:
 
     def decides(self, *claims: Spec) -> list[bool]:
         """Whether its passthrough proxy may decide by each of them."""
-        matches = [claim.match for claim in self.redirect.claims] if self.redirect else []
+        redirect = self.redirect or Redirect(())
+        matches = [claim.match for claim in redirect.claims if not set(redirect.ports).isdisjoint(claim.ports)]
         return [specs.canonical_json(one.match) in matches for one in claims]
 
     def serves(self, one: Spec) -> bool:
