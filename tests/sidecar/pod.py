@@ -18,7 +18,7 @@ from meshdev.wire.agent import PodPort, Probe, Wanted
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.modes import MESH, PROXY
 from meshdev.wire.ports import Protocol
-from tests.sidecar.real_envoy import RealEnvoy, free_port, running
+from tests.sidecar.real_envoy import RealEnvoy, running
 
 LOOPBACK = IPv4Address("127.0.0.1")
 WORKLOAD = Workload("default", "deployment", "b", "uid-b")
@@ -94,8 +94,6 @@ class Pod:
         self.envoy = envoy
         self.original = original
         self.laptop = laptop
-        self.listener_port = free_port()
-        self.folder = ""
         self.probes: tuple[Probe, ...] = ()
         self.claims: dict[str, LiveClaim] = {}
         self._wanted: tuple[Wanted, ...] = ()
@@ -106,8 +104,8 @@ class Pod:
 
     @property
     def socket(self) -> str:
-        """Where a passthrough proxy would find Envoy; empty where there is none."""
-        return names.socket(self.folder, self.port) if self.folder else ""
+        """Where the passthrough proxy finds Envoy."""
+        return names.socket(str(Path(self.envoy.admin_path).parent), self.port)
 
     @property
     def wanted(self) -> tuple[Wanted, ...]:
@@ -135,14 +133,12 @@ class Pod:
         """Everything is acknowledged when this returns."""
         claims = tuple(self.claims.values())
         self._wanted = wanted(claims, self.probes) or tuple(keep)
-        served = tuple(Served(each, self.socket or self.listener_port) for each in self._wanted)
+        served = tuple(Served(each, self.socket) for each in self._wanted)
         await self.envoy.ads.serve(resources(PodView(LOOPBACK, served, self.probes), LOOPBACK, claims))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """As the agent's redirect, or the passthrough proxy, would bring a client."""
-        if self.socket:
-            return await asyncio.open_unix_connection(self.socket, limit=1 << 24)
-        return await asyncio.open_connection("127.0.0.1", self.listener_port, limit=1 << 24)
+        """As the passthrough proxy would bring a client."""
+        return await asyncio.open_unix_connection(self.socket, limit=1 << 24)
 
     async def ask(self, request: bytes) -> bytes:
         """The answer to one request, to the end of the connection."""
@@ -163,22 +159,15 @@ class Pod:
 
 @asynccontextmanager
 async def pod(
-    original: End | None = None,
-    laptop: End | None = None,
-    *,
-    passthrough: bool = False,
-    heap: int = MAX_HEAP,
-    workers: int = 1,
+    original: End | None = None, laptop: End | None = None, *, heap: int = MAX_HEAP, workers: int = 1
 ) -> AsyncIterator[Pod]:
-    """A pod whose Envoy has no resources yet, and so many bytes. *passthrough*: its listeners are unix sockets."""
+    """A pod whose Envoy has no resources yet, and so many bytes."""
     ends = original or End("original"), laptop or End("laptop")
     for end in ends:
         await end.start()
     try:
         async with running(workers, heap) as envoy:
-            made = Pod(envoy, *ends)
-            made.folder = str(Path(envoy.admin_path).parent) if passthrough else ""
-            yield made
+            yield Pod(envoy, *ends)
     finally:
         for end in ends:
             await end.stop()

@@ -53,6 +53,16 @@ class RealEnvoy:
         pairs = (line.split(": ") for line in text.splitlines() if ": " in line)
         return {name: int(value) for name, value in pairs if value.isdecimal()}
 
+    async def has_closed(self, cluster: str) -> None:
+        """Wait until it knows that all its connections to a cluster of that name have ended."""
+        async with asyncio.timeout(10):
+            while not await self._has_no_connection(cluster):  # noqa: ASYNC110 -- Envoy has no event for it
+                await asyncio.sleep(0)
+
+    async def _has_no_connection(self, cluster: str) -> bool:
+        lines = (await self.admin("/clusters")).splitlines()
+        return any(line.startswith(cluster) and line.endswith("::cx_active::0") for line in lines)
+
     def rss(self) -> int:
         """MiB."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()

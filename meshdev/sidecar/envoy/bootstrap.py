@@ -116,8 +116,6 @@ def command(binary: str, config: str, concurrency: int) -> Sequence[str]:
         *("--drain-time-s", str(DRAIN_SECONDS)),
         *("--drain-strategy", "immediate"),
         *("--log-level", "warning", "--component-log-level", "misc:error,main:error"),
-        # Lines of the access log are news to the agent: it learns which servers speak first (listeners.SNIFF_SECONDS).
-        *("--file-flush-interval-msec", "50"),
         "--disable-hot-restart",
     )
 

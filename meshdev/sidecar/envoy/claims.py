@@ -37,18 +37,13 @@ class LiveClaim:
 
 @dataclass(frozen=True)
 class Served:
-    """A wanted port and where Envoy listens for it: the path of a unix socket, or a port number.
+    """A wanted port and where Envoy listens for it: the path of a unix socket for TCP, a port number for UDP.
 
-    TCP ports have a number only where no passthrough proxy is in the pod: then Envoy gets all connections.
+    Nothing arrives at a socket but what is claimed: requests of HTTP/1, connections of HTTP/2, whole ports.
     """
 
     wanted: Wanted
     listener: int | str
-
-    @property
-    def behind_passthrough(self) -> bool:
-        """Whether nothing arrives but what is claimed: HTTP/1 requests, connections of HTTP/2, whole ports."""
-        return isinstance(self.listener, str)
 
     @property
     def port(self) -> PodPort:
@@ -62,13 +57,13 @@ class Served:
 
     @property
     def has_requests(self) -> bool:
-        """Whether Envoy looks for requests there: a match always asks for some."""
+        """Whether requests arrive there: a match always asks for some."""
         return self.protocol == "http" or (self.protocol == "tcp" and not self.wanted.mode.takes_bytes)
 
     @property
     def has_flows(self) -> bool:
         """Whether bytes or datagrams pass there."""
-        return not self.has_requests or (self.protocol != "http" and not self.behind_passthrough)
+        return not self.has_requests
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ _UNLIMITED: Final = {
 #: (manager.tunnel.claims.CUT_SECONDS) ends nothing by itself: it answers the next packet, and a client that waits for
 #: an answer sends none but these.
 _KEEPALIVE: Final = {"tcp_keepalive": {"keepalive_time": 1, "keepalive_interval": 1, "keepalive_probes": 3}}
+#: No two clients share a connection, so what one has logged in stays its own (NTLM).
+_DEDICATED: Final = {"connection_pool_per_downstream_connection": True}
 _AGGREGATE: Final = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 
 
@@ -45,17 +47,15 @@ class ClusterEnd:
 
 
 def for_requests(pod: PodView, served: Served, manager: IPv4Address, claims: Iterable[LiveClaim]) -> list[Object]:
-    """What the routes of one port name: the original, and two a claim, whether or not its program listens now."""
-    port, dedicated = served.port, served.behind_passthrough
-    app = ClusterEnd(pod.address, port.number)
-    found = [_original(names.original(port), app, dedicated=dedicated)]
+    """What the routes of one port name: the original, and three a claim, whether or not its program listens now."""
+    port, app = served.port, ClusterEnd(pod.address, served.port.number)
+    found = [_original(names.original(port), app)]
     for claim in claims:
         relay = next((each.relay for each in claim.relays if PodPort(each.remote, each.protocol) == port), None)
         if relay is not None:
-            found.append(_laptop(port, claim, ClusterEnd(manager, relay), dedicated=dedicated))
-            if dedicated:
-                found.append(_original(names.fallback(port, claim.spec.id), app, dedicated=True))
-            found.append(_either(port, claim, dedicated=dedicated))
+            found.append(_laptop(port, claim, ClusterEnd(manager, relay)))
+            found.append(_original(names.fallback(port, claim.spec.id), app))
+            found.append(_either(port, claim))
     return found
 
 
@@ -82,43 +82,35 @@ def nobody() -> Object:
     return {**_common(names.NOBODY, _TO_LAPTOP), "type": "STATIC", "load_assignment": load}
 
 
-def _original(name: str, to: ClusterEnd, *, dedicated: bool) -> Object:
+def _original(name: str, to: ClusterEnd) -> Object:
     return {
         **_common(name, _TO_ORIGINAL),
-        **_pool(dedicated=dedicated),
+        **_DEDICATED,
         "type": "STATIC",
         "load_assignment": _assignment(name, to),
         "typed_extension_protocol_options": http.upstream(idle=http.IDLE_TO_ORIGINAL),
     }
 
 
-def _pool(*, dedicated: bool) -> Object:
-    """*dedicated*: no two clients share a connection, so what one has logged in stays its own (NTLM)."""
-    return {"connection_pool_per_downstream_connection": True} if dedicated else {}
-
-
-def _laptop(port: PodPort, claim: LiveClaim, to: ClusterEnd, *, dedicated: bool) -> Object:
-    """One request a connection: whether it can be had is known before the request is on its way. Where each client
-    has *dedicated* connections, they are kept for a moment."""
+def _laptop(port: PodPort, claim: LiveClaim, to: ClusterEnd) -> Object:
     name = names.laptop(port, claim.spec.id)
-    options = http.upstream(idle=http.IDLE_TO_LAPTOP) if dedicated else http.upstream(idle=http.OFF, requests=1)
     return {
         **_common(name, _TO_LAPTOP),
-        **_pool(dedicated=dedicated),
+        **_DEDICATED,
         "type": "STATIC",
         "load_assignment": _assignment(name, to),
         "upstream_connection_options": _KEEPALIVE,
-        "typed_extension_protocol_options": options,
+        "typed_extension_protocol_options": http.upstream(idle=http.IDLE_TO_LAPTOP),
     }
 
 
-def _either(port: PodPort, claim: LiveClaim, *, dedicated: bool) -> Object:
+def _either(port: PodPort, claim: LiveClaim) -> Object:
     id_ = claim.spec.id
-    members = [names.laptop(port, id_), names.fallback(port, id_) if dedicated else names.original(port)]
+    members = [names.laptop(port, id_), names.fallback(port, id_)]
     return {
         **_common(names.either(port, id_), _TO_LAPTOP),
         # These of the aggregate count, not those of its members: who shares connections, and filters on the way out.
-        **_pool(dedicated=dedicated),
+        **_DEDICATED,
         "typed_extension_protocol_options": http.upstream(idle=http.OFF),
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": typed(_AGGREGATE, clusters=members)},

@@ -88,15 +88,13 @@ def http2() -> Object:
     }
 
 
-def upstream(*, idle: str, requests: int | None = None) -> Object:
-    """How to speak to an app: as the client spoke to us. *requests* is how many one connection carries."""
+def upstream(*, idle: str) -> Object:
+    """How to speak to an app: as the client spoke to us."""
     common: Object = {
         "idle_timeout": idle,
         "max_headers_count": MAX_HEADERS_COUNT,
         "max_response_headers_kb": MAX_HEADERS_KB,
     }
-    if requests is not None:
-        common["max_requests_per_connection"] = requests
     show = typed(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={"request_mutations": _unmask_envoy_headers()},

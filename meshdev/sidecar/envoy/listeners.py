@@ -1,7 +1,4 @@
-"""Where Envoy listens, and what it takes connections for: requests, bytes, or what shows after a moment.
-
-Behind a passthrough proxy it need not wait: a port is one of requests or one of bytes.
-"""
+"""Where Envoy listens: for requests or for bytes, since the passthrough proxy brings a port only one of them."""
 
 from typing import Any, Final
 
@@ -12,9 +9,6 @@ from meshdev.wire.agent import PodPort
 
 Object = dict[str, Any]
 
-#: How long a client of unknown protocol may take to its first byte before the connection is passed on as bytes. The
-#: agent sees that it happened and leaves a port whose server speaks first alone from then on.
-SNIFF_SECONDS: Final = 0.3
 _NETWORK: Final = "envoy.extensions.filters.network"
 _HTTP: Final = "envoy.extensions.filters.http"
 _ANY: Final = "0.0.0.0"  # noqa: S104 -- the pod's: the agent's rules let only redirected connections in
@@ -32,33 +26,12 @@ def listener(served: Served) -> Object:
     port = served.port
     if port.transport == "udp":
         return _datagrams(served)
-    found = _listener(served, "TCP")
-    if served.protocol == "http" or (served.behind_passthrough and served.has_requests):
-        return {**found, "filter_chains": [{"filters": [_requests(port)]}]}
-    if served.wanted.mode.takes_bytes:
-        return {**found, "filter_chains": [{"filters": [_bytes(port)]}]}
-    return _sniffing(port, found)
+    chain = {"filters": [_requests(port) if served.has_requests else _bytes(port)]}
+    return {**_listener(port, {"pipe": {"path": served.listener, "mode": 0o600}}), "filter_chains": [chain]}
 
 
-def _sniffing(port: PodPort, found: Object) -> Object:
-    """Requests or bytes, where no passthrough proxy knows which."""
-    inspector = typed("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector")
-    known = {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}
-    return {
-        **found,
-        "listener_filters": [{"name": "envoy.filters.listener.http_inspector", "typed_config": inspector}],
-        "listener_filters_timeout": f"{SNIFF_SECONDS}s",
-        "continue_on_listener_filters_timeout": True,
-        "filter_chains": [{"filter_chain_match": known, "filters": [_requests(port)]}],
-        "default_filter_chain": {"filters": [_bytes(port, log_connections=True)]},
-    }
-
-
-def _listener(served: Served, protocol: str) -> Object:
-    name = names.listener(served.port)
-    address: Object = {"socket_address": {"protocol": protocol, "address": _ANY, "port_value": served.listener}}
-    if served.behind_passthrough:
-        address = {"pipe": {"path": served.listener, "mode": 0o600}}
+def _listener(port: PodPort, address: Object) -> Object:
+    name = names.listener(port)
     return {"name": name, "stat_prefix": name, "address": address, "traffic_direction": "INBOUND"}
 
 
@@ -136,24 +109,14 @@ def _router() -> Object:
     return {"name": "envoy.filters.http.router", "typed_config": router}
 
 
-def _bytes(port: PodPort, *, log_connections: bool = False) -> Object:
+def _bytes(port: PodPort) -> Object:
     proxy = typed(
         f"{_NETWORK}.tcp_proxy.v3.TcpProxy",
         stat_prefix=names.listener(port),
         cluster=names.flow(port),
         idle_timeout=OFF,
     )
-    if log_connections:
-        proxy["access_log"] = [_connection_log(port)]
-        proxy["access_log_options"] = {"flush_access_log_on_connected": True}
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}
-
-
-def _connection_log(port: PodPort) -> Object:
-    """A line on Envoy's stdout for each connection without requests: the agent asks why (see SNIFF_SECONDS)."""
-    line = {"text_format_source": {"inline_string": f"{port}\n"}}
-    log = typed("envoy.extensions.access_loggers.stream.v3.StdoutAccessLog", log_format=line)
-    return {"name": "envoy.access_loggers.stdout", "typed_config": log}
 
 
 def _datagrams(served: Served) -> Object:
@@ -167,7 +130,7 @@ def _datagrams(served: Served) -> Object:
         upstream_socket_config={"max_rx_datagram_size": _DATAGRAM},
     )
     return {
-        **_listener(served, "UDP"),
+        **_listener(port, {"socket_address": {"protocol": "UDP", "address": _ANY, "port_value": served.listener}}),
         "udp_listener_config": {"downstream_socket_config": {"max_rx_datagram_size": _DATAGRAM}},
         "listener_filters": [{"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": proxy}],
     }

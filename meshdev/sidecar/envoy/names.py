@@ -62,9 +62,9 @@ def fallback(port: PodPort, intercept: str) -> str:
     return f"{of(FALLBACK, port)}_{intercept}"
 
 
-def counted(intercept: str, *, fallen: bool = False, tried_twice: bool = False) -> str:
+def counted(intercept: str, *, fallen: bool = False) -> str:
     """Under what requests of an intercept are counted; *fallen* to the original since no program listens.
 
-    *tried_twice*: one that is sent again need not have fallen back; :func:`fallback` counts those that have.
+    Those that fell back although one listened are counted by the cluster :func:`fallback`.
     """
-    return f"{intercept}_fallen" if fallen else f"{intercept}_tries" if tried_twice else intercept
+    return f"{intercept}_fallen" if fallen else intercept

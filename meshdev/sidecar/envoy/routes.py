@@ -22,18 +22,9 @@ _TIMELESS: Final = {"timeout": OFF, "idle_timeout": OFF}
 _ORIGINAL: Final = "the original"
 _AT_ONCE: Final = {"base_interval": "0.001s", "max_interval": "0.001s"}
 _PREVIOUS: Final = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
-#: The laptop refused the connection, so nothing was sent: the original gets the whole request.
+#: The laptop surely did not read it: the original gets the whole request, as the third. Connections to the laptop are
+#: used again, so another one is tried first: the first may just have been closed.
 _FALL_BACK: Final = {
-    "retry_on": "connect-failure",
-    "num_retries": 1,
-    "retry_back_off": _AT_ONCE,
-    "retry_priority": {
-        "name": "envoy.retry_priorities.previous_priorities",
-        "typed_config": typed(_PREVIOUS, update_frequency=1),
-    },
-}
-#: The same behind a passthrough proxy, where connections to the laptop are used again: another one is tried first.
-_FALL_BACK_THIRD: Final = {
     "retry_on": "connect-failure,reset-before-request",
     "num_retries": 2,
     "retry_back_off": _AT_ONCE,
@@ -52,7 +43,7 @@ def routes(served: Served, claims: Iterable[LiveClaim], probes: Sequence[Probe])
     port = served.port
     found = [_to_original(_probe(probe), port) for probe in probes if probe.port == port.number]
     for claim in in_order(claims):
-        found += _claimed(claim, served)
+        found += _claimed(claim, port)
     found.append(_to_original({"connect_matcher": {}}, port))
     found.append(_to_original(_ANYTHING, port))
     return {
@@ -63,27 +54,23 @@ def routes(served: Served, claims: Iterable[LiveClaim], probes: Sequence[Probe])
     }
 
 
-def _claimed(claim: LiveClaim, served: Served) -> list[Object]:
-    match, port = condition(claim.spec.match), served.port
+def _claimed(claim: LiveClaim, port: PodPort) -> list[Object]:
+    match = condition(claim.spec.match)
     if port.transport == "tcp" and claim.relay(port) is not None:
-        return [_to_laptop(match, claim, served)]
+        return [_to_laptop(match, claim, port)]
     if claim.spec.fallback:
         return [{**_to_original(match, port), "stat_prefix": names.counted(claim.spec.id, fallen=True)}]
     nobody = {"match": match, "route": {"cluster": names.NOBODY, **_TIMELESS}, "metadata": _end(_absent(claim, port))}
     return [{**nobody, "stat_prefix": names.counted(claim.spec.id)}]
 
 
-def _to_laptop(match: Object, claim: LiveClaim, served: Served) -> Object:
-    port = served.port
+def _to_laptop(match: Object, claim: LiveClaim, port: PodPort) -> Object:
     route: Object = {"cluster": names.laptop(port, claim.spec.id), **_TIMELESS}
-    counted = names.counted(claim.spec.id, tried_twice=served.behind_passthrough)
-    found: Object = {"match": match, "route": route, "stat_prefix": counted}
+    found: Object = {"match": match, "route": route, "stat_prefix": names.counted(claim.spec.id)}
     if not claim.spec.fallback:
-        if served.behind_passthrough:
-            route.update(retry_policy=_NEVER_READ)
+        route.update(retry_policy=_NEVER_READ)
         return {**found, "metadata": _end(_absent(claim, port))}
-    policy = _FALL_BACK_THIRD if served.behind_passthrough else _FALL_BACK
-    route.update(cluster=names.either(port, claim.spec.id), retry_policy=policy)
+    route.update(cluster=names.either(port, claim.spec.id), retry_policy=_FALL_BACK)
     return {**found, "request_body_buffer_limit": FALLBACK_BYTES, "metadata": _end(_ORIGINAL)}
 
 

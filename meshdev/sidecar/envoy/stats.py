@@ -13,13 +13,12 @@ K = TypeVar("K")
 
 _PORT: Final = r"(?P<port>[0-9]+)(?P<udp>_udp)?"
 _LISTENER: Final = rf"{names.LISTENER}_{_PORT}"
-_ROUTE: Final = rf"vhost\.{names.HOST}\.route\.(?P<id>[0-9a-f]+)(?P<how>_fallen|_tries)?"
+_ROUTE: Final = rf"vhost\.{names.HOST}\.route\.(?P<id>[0-9a-f]+)(?P<fallen>_fallen)?"
 _KINDS: Final = {
-    "route": rf"{_ROUTE}\.upstream_rq_(?P<what>completed|5xx|retry)",
-    "requests": rf"http\.{_LISTENER}\.downstream_rq_(?P<what>active|total)",
+    "route": rf"{_ROUTE}\.upstream_rq_(?P<what>completed|5xx)",
+    "requests": rf"http\.{_LISTENER}\.downstream_rq_(?P<what>active)",
     "bytes": rf"tcp\.{_LISTENER}\.downstream_cx_(?P<what>total)",
     "datagrams": rf"udp\.{_LISTENER}\.downstream_sess_(?P<what>total)",
-    "sniffed": rf"listener\.{_LISTENER}\.downstream_pre_cx_(?P<what>timeout)",
     "fallback": rf"cluster\.{names.FALLBACK}_{_PORT}_(?P<id>[0-9a-f]+)\.upstream_rq_(?P<what>total)",
     "ends": rf"cluster\.{names.FLOW}_{_PORT}\.upstream_cx_(?P<what>active|connect_fail)",
 }
@@ -37,13 +36,7 @@ class Stats:
 
     intercepts: dict[str, Counts] = field(default_factory=dict)
     flows: dict[PodPort, Counts] = field(default_factory=dict)
-    requests: dict[PodPort, int] = field(default_factory=dict)
-    silent: dict[PodPort, int] = field(default_factory=dict)
     busy: int = 0
-
-    def speaks_first(self, port: PodPort) -> bool:
-        """Whether clients of that port wait for its server: one was silent, and there never was a request."""
-        return self.silent.get(port, 0) > 0 and self.requests.get(port, 0) == 0
 
 
 def read(text: str) -> Stats:
@@ -54,36 +47,20 @@ def read(text: str) -> Stats:
         if what == "active":
             found.busy += value
         elif kind == "route":
-            _add(found.intercepts, match["id"], _of_route(what, value, match["how"]))
+            _add(found.intercepts, match["id"], _of_route(what, value, fallen=match["fallen"] is not None))
         elif kind == "fallback":
             _add(found.intercepts, match["id"], Counts(fell_back=value))
         else:
-            _count(found, kind, PodPort(int(match["port"]), "udp" if match["udp"] else "tcp"), value)
+            port = PodPort(int(match["port"]), "udp" if match["udp"] else "tcp")
+            _add(found.flows, port, Counts(errors=value) if kind == "ends" else Counts(matched=value))
     return found
 
 
-def _count(found: Stats, kind: str, port: PodPort, value: int) -> None:
-    match kind:
-        case "requests":
-            found.requests[port] = value
-        case "sniffed":
-            found.silent[port] = value
-        case "ends":
-            _add(found.flows, port, Counts(errors=value))
-        case _:
-            _add(found.flows, port, Counts(matched=value))
-
-
-def _of_route(what: str, value: int, how: str | None) -> Counts:
+def _of_route(what: str, value: int, *, fallen: bool) -> Counts:
     """Requests that fell back were answered by the original; a program's own 5xx is an error, too."""
-    fallen = how == "_fallen"
-    match what:
-        case "completed":
-            return Counts(matched=value, fell_back=value if fallen else 0)
-        case "retry":
-            return Counts() if how else Counts(fell_back=value)
-        case _:
-            return Counts() if fallen else Counts(errors=value)
+    if what == "completed":
+        return Counts(matched=value, fell_back=value if fallen else 0)
+    return Counts() if fallen else Counts(errors=value)
 
 
 def _lines(text: str) -> Iterator[tuple[str, re.Match[str], int]]:

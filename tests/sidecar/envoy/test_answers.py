@@ -118,7 +118,7 @@ async def test_an_envoy_that_has_used_up_its_memory_sheds_and_lives(
 ) -> None:
     """First requests, with an answer that says so; at last connections."""
     monkeypatch.setattr(bootstrap, "_SHED", [each for each in bootstrap._SHED if each[0] == action])
-    async with pod(passthrough=True, heap=1 << 20) as made:
+    async with pod(heap=1 << 20) as made:
         app = await mesh(made)
         shed = False
         async with asyncio.timeout(10):

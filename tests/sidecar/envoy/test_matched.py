@@ -243,6 +243,7 @@ async def test_an_idle_connection_that_the_app_closed_costs_no_request() -> None
             assert (await reader.readuntil(b"original")).startswith(b"HTTP/1.1 200 OK\r\n")
             await app.original.stop()
             await app.original.start()
+            await app.envoy.has_closed("original")
         writer.close()
 
 
