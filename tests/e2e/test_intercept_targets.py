@@ -120,15 +120,15 @@ print(sock.recv(100).decode())
 
 _GREETING: Final = f"""
 import socket, time
+slowest = 0
 for _ in range(3):
     start = time.monotonic()
     with socket.create_connection(("tcp-first.{NAMESPACE}", 7000), 5) as sock:
         assert sock.recv(6) == b"hello\\n"
-        took = time.monotonic() - start
+        slowest = max(slowest, time.monotonic() - start)
         sock.sendall(b"x")
         sock.recv(1)
-    time.sleep(0.3)  # the news that it speaks first is under way
-print(took)
+print(slowest)
 """
 
 
