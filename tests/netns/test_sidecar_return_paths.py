@@ -1,10 +1,12 @@
-"""The agent finds out which ways to laptops are open, and which are not."""
+"""The agent finds out which ways to laptops are open, and which are not; one that closes holds up nobody."""
 
 import time
 from typing import Final
 
+import pytest
+
 from tests.netns.cluster import MANAGER
-from tests.netns.sidecar import SidecarPod, sidecar
+from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
 from tests.waiting import until
 
 #: As a NetworkPolicy without egress to the manager's relays does it.
@@ -80,3 +82,20 @@ async def test_an_address_without_a_way_is_silent() -> None:
         pod.pod.run("ip", "route", "add", "unreachable", str(MANAGER + 100))
         await pod.manager.tries(20001, address=MANAGER + 100)
         await pod.manager.until(lambda state: state.return_paths == ((20001, "silent"),))
+
+
+async def test_a_request_on_a_connection_to_a_laptop_that_has_vanished_ends() -> None:
+    """Its kernel would send it again and again for a quarter of an hour."""
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await pod.laptop(20001)
+        await pod.manager.claim(claim(MINE))
+        await pod.manager.until(lambda state: state.redirected)
+        reader, writer = await pod.connect(8080)
+        while await ask(reader, writer, a="1") != "laptop":
+            pass
+        pod.pod.run("nft", _DROPPED)
+        with pytest.raises(ConnectionError, match="connection-lost"):
+            await ask(reader, writer, a="1")
+        assert await pod.get(a="1") == "original"
+        writer.close()

@@ -33,6 +33,9 @@ _UNLIMITED: Final = {
 #: (manager.tunnel.claims.CUT_SECONDS) ends nothing by itself: it answers the next packet, and a client that waits for
 #: an answer sends none but these.
 _KEEPALIVE: Final = {"tcp_keepalive": {"keepalive_time": 1, "keepalive_interval": 1, "keepalive_probes": 3}}
+#: Nothing is asked while something is not acknowledged: that is sent again, and given up after as long
+#: (TCP_USER_TIMEOUT of IPPROTO_TCP, tcp(7); numbers from linux/tcp.h and linux/in.h).
+_GIVE_UP: Final = {"level": 6, "name": 18, "int_value": 4000, "state": "STATE_PREBIND"}
 #: No two clients share a connection, so what one has logged in stays its own (NTLM).
 _DEDICATED: Final = {"connection_pool_per_downstream_connection": True}
 _AGGREGATE: Final = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
@@ -100,6 +103,7 @@ def _laptop(port: PodPort, claim: LiveClaim, to: ClusterEnd) -> Object:
         "type": "STATIC",
         "load_assignment": _assignment(name, to),
         "upstream_connection_options": _KEEPALIVE,
+        "upstream_bind_config": {"socket_options": [_GIVE_UP]},
         "typed_extension_protocol_options": http.upstream(idle=http.IDLE_TO_LAPTOP),
     }
 

@@ -25,8 +25,9 @@ NO_PROTO: Final = "meshdev-none"
 OFF: Final = "0s"
 #: Idle connections to the original end before the app's own timeout does it, which could meet a request.
 IDLE_TO_ORIGINAL: Final = "1s"
-#: The same for the local program: many servers close idle connections after 2 s.
-IDLE_TO_LAPTOP: Final = "1s"
+#: Those to a laptop that has just vanished look as usable as ever, and a request on one of them fails; on a new one it
+#: falls back. Long enough for the next request of a login, or of a busy client.
+IDLE_TO_LAPTOP: Final = "0.25s"
 
 #: Headers by which Envoy is controlled: it acts on and removes these, so they pass it under other names.
 ENVOY_HEADERS: Final = (
