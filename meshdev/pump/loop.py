@@ -47,8 +47,7 @@ class Loop:
     Everything but :meth:`post` and :meth:`stop` belongs to that thread. An exception of a callback ends :meth:`run`:
     callbacks handle expected errors, all others are bugs that must surface.
 
-    Callbacks may be called spuriously, since a descriptor can be reused while events of the round are pending; they
-    must tolerate BlockingIOError.
+    Callbacks may be called spuriously; they must tolerate BlockingIOError.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -57,6 +56,7 @@ class Loop:
         """A read buffer for any callback; its content is valid until the callback returns."""
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._registered: set[int] = set()  # in this round
         self._timers: list[Timer] = []
         self._order = itertools.count()
         self._posted: deque[Callable[[], None]] = deque()
@@ -68,6 +68,7 @@ class Loop:
         """Call *callback* with the ready events of *fd*, level-triggered."""
         self._epoll.register(fd, events)
         self._callbacks[fd] = callback
+        self._registered.add(fd)
 
     def modify(self, fd: int, events: int) -> None:
         """Change the events of *fd* to wait for."""
@@ -96,11 +97,13 @@ class Loop:
 
     def run(self) -> None:
         """Run until :meth:`stop`."""
-        poll, callbacks = self._epoll.poll, self._callbacks
+        poll, callbacks, registered = self._epoll.poll, self._callbacks, self._registered
         while self._running:
+            registered.clear()
             for fd, events in poll(self._timeout()):
-                # An earlier callback of this round may have unregistered the descriptor.
-                if callback := callbacks.get(fd):
+                # An earlier callback of this round may have unregistered the descriptor, and closed it; another may
+                # have registered its number anew, and the error that was reported is not the new one's (epoll(7)).
+                if (callback := callbacks.get(fd)) and fd not in registered:
                     callback(events)
             self._run_timers()
 

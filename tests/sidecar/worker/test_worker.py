@@ -167,6 +167,45 @@ def test_a_reset_is_passed_on(world: World) -> None:
         everything(client)
 
 
+def test_a_new_connection_does_not_get_the_error_of_one_that_ends(world: World) -> None:
+    """One round of the loop: an app answers, somebody connects, whom the app answers resets. The number of the old
+    client's descriptor is the new one's before its error has its turn."""
+    asked, answered, entered = threading.Event(), threading.Event(), threading.Event()
+    answering, going_on, over = threading.Event(), threading.Event(), threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        everything(sock)
+        asked.set()
+        answering.wait(SECONDS)
+        sock.sendall(OK + b"ab")
+        answered.set()
+        over.wait(SECONDS)
+
+    def stand_still() -> None:
+        entered.set()
+        going_on.wait(SECONDS)
+
+    world.start(serve)
+    old = world.client()
+    old.sendall(GET)
+    old.shutdown(socket.SHUT_WR)
+    assert asked.wait(SECONDS)
+    world.loop.post(stand_still)
+    assert entered.wait(SECONDS)
+    answering.set()
+    assert answered.wait(SECONDS)
+    new = world.client()
+    reset(old)
+    numbers = [os.dup(0) for _ in range(64)]  # only what the worker closes is free
+    going_on.set()
+    new.sendall(GET)
+    new.shutdown(socket.SHUT_WR)
+    assert exactly(new, len(OK) + 2) == OK + b"ab"
+    over.set()
+    for number in numbers:
+        os.close(number)
+
+
 def test_an_app_that_is_gone_is_a_reset(world: World) -> None:
     port = world.start(answers(b"ok"))
     with socket.create_server(("127.0.0.1", 0)) as gone:
