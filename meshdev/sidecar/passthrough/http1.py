@@ -180,6 +180,10 @@ class _Follower(ABC, Generic[H]):
             self._complete()
         return not self.body_left
 
+    def pass_unseen(self, count: int) -> bool:
+        """Take *count* bytes unseen if they are within a body whose length is known, and not its end."""
+        return self.body_left > count and not self.skip(count)
+
     def _body(self, data: bytes, at: int) -> tuple[Body | Raw, int]:
         if self._chunks is None:
             end = min(at + self.body_left, len(data))

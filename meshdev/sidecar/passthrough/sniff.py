@@ -21,6 +21,9 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?: |\Z)")
 #: HAProxy's PROXY protocol, version 1: a line that looks like a request for a while. (Version 2 begins with CR.)
 _PROXY: Final = b"PROXY "
 
+_STATUS: Final = slice(8, 13)
+_TIMEOUT: Final = b" 408 "
+
 FRAME_HEADER: Final = 9
 #: Length (24 bits), type SETTINGS, no flags, stream 0 (RFC 9113, 4.1 and 6.5).
 _SETTINGS_REST: Final = b"\x04\x00\x00\x00\x00\x00"
@@ -46,6 +49,11 @@ def server_first(data: bytes) -> ServerFirst:
     if not _SETTINGS_REST.startswith(rest) or not _may_be_settings(length):
         return "other"
     return "settings" if len(data) >= FRAME_HEADER else "undecided"
+
+
+def times_out(data: bytes) -> bool:
+    """Whether a server that nobody asked says 408: its idle timer fired (RFC 9110, 15.5.9)."""
+    return data[_STATUS] == _TIMEOUT
 
 
 def _may_be_settings(length: bytes) -> bool:

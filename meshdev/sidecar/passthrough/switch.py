@@ -13,15 +13,10 @@ with the connection they belong to.
 What cannot be followed is *raw*: the bytes of this connection stay where they go now. HTTP/2 goes to Envoy as a whole.
 """
 
-from typing import Final
-
 from meshdev.sidecar.passthrough.heads import Reason
 from meshdev.sidecar.passthrough.http1 import Body, Raw, RequestFollower, RequestHead, ResponseFollower, ResponseHead
 from meshdev.sidecar.passthrough.owner import ENVOY_LOST, ClaimPolicy, ConnectionOwner, Side
-from meshdev.sidecar.passthrough.sniff import FRAME_HEADER, client_first, server_first
-
-_TIMEOUT: Final = b" 408 "
-_STATUS: Final = slice(8, 13)
+from meshdev.sidecar.passthrough.sniff import FRAME_HEADER, client_first, server_first, times_out
 
 
 class Switch:
@@ -53,10 +48,9 @@ class Switch:
         self._answers: ResponseFollower | None = None  # Envoy's, once it had a request
         self._claimed: RequestHead | None = None  # waits for the responses before it
         self._later = b""  # what the client sent behind a claimed request
-        self._at_envoy = False
         self._answered = self._ends = False  # its response has begun, and says that it is the last
         self._since = False  # a claimed request came since the app last had one
-        self._app = self._envoy = False
+        self._app = self._envoy = self._at_envoy = False
         self._client_ended = self._client_finished = False
         if whole and owner.dial_envoy():
             self._envoy, self._raw = True, "envoy"
@@ -68,11 +62,6 @@ class Switch:
     def over(self) -> bool:
         """Both directions to the client have ended: all sockets can be closed once what was sent is out."""
         return self._client_ended and self._client_finished
-
-    @property
-    def raw(self) -> Side | None:
-        """Where the client's bytes go, once nothing is looked at any more: its owner may join the two by itself."""
-        return self._raw
 
     @property
     def held(self) -> int:
@@ -110,7 +99,7 @@ class Switch:
             self._owner.send("client", data)
         elif self._sniffing:
             self._speaks_first(self._server_first + data)
-        elif self._idle_app and (self._at_envoy or data[_STATUS] == _TIMEOUT):
+        elif self._idle_app and (self._at_envoy or times_out(data)):
             self._lose_app()
         else:
             self._owner.send("client", data)
@@ -126,6 +115,14 @@ class Switch:
             self._follow_envoy(data)
         else:
             self._lose_envoy()
+
+    def pass_unseen(self, side: Side, size: int) -> Side | None:
+        """Where the owner sends *size* bytes of *side* by itself: all of it is raw, or these are within a body."""
+        if self._raw is None:
+            follower = self._requests if side == "client" else self._responses if side == "app" else self._answers
+            if follower is None or not follower.pass_unseen(size):
+                return None
+        return "client" if side != "client" else self._raw or ("envoy" if self._at_envoy else "app")
 
     def client_ended(self) -> None:
         """The client sends no more; it may still read."""
@@ -270,12 +267,11 @@ class Switch:
         self._answers = self._answers or ResponseFollower()
         self._answers.expect(head)
         self._owner.send("envoy", head.raw)
+        self.reading = not head.exchange.sent
         if head.exchange.sent:
-            self._later, self.reading = rest, False
-        else:
-            self.reading = True
-            if rest:
-                self._follow_claimed(rest)
+            self._later = rest
+        elif rest:
+            self._follow_claimed(rest)
 
     def _follow_claimed(self, data: bytes) -> None:
         """The body of the request that is at Envoy."""

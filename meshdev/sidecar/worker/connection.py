@@ -23,8 +23,9 @@ from meshdev.sidecar.worker.end import NOT_WATCHED, SocketEnd
 
 log = logging.getLogger(__name__)
 
-#: What is read at a time.
-PIECE_BYTES: Final = 64 << 10
+#: What is read at a time, and kept where the other side does not take it. A large body takes a quarter more CPU with
+#: 64 KiB, and a fifth less with 256 KiB.
+PIECE_BYTES: Final = 128 << 10
 #: How long what the client has not acknowledged may keep a reset back, in seconds, and how often that is looked at.
 RESET_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.01
@@ -244,8 +245,8 @@ class ClientConnection:
             return
         if not size:
             self._ended(end, side)
-        elif (raw := switch.raw) is not None:
-            self.send(raw if side == "client" else "client", scratch[:size])
+        elif (to := switch.pass_unseen(side, size)) is not None:
+            self.send(to, scratch[:size])
         elif side == "client":
             switch.from_client(bytes(scratch[:size]))
         elif side == "app":

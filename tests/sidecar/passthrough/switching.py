@@ -52,6 +52,18 @@ class World:
     def raw(self, reason: str) -> None:
         self.reasons.append(reason)
 
+    def comes(self, side: Side, data: bytes, *, unseen: bool = False) -> None:
+        """Bytes of *side*; *unseen*: where that is possible nobody looks at them."""
+        to = self.switch.pass_unseen(side, len(data)) if unseen else None
+        if to is not None:
+            self.send(to, data)
+        elif side == "client":
+            self.switch.from_client(data)
+        elif side == "app":
+            self.switch.from_app(data)
+        else:
+            self.switch.from_envoy(data)
+
     def taken(self, side: Side) -> bytes:
         """What was sent there since the last time."""
         found, self.sent[side] = self.sent[side], b""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshdev.sidecar.passthrough.owner import Side
 from meshdev.sidecar.passthrough.sniff import PREFACE
 from tests.sidecar.passthrough.switching import OK, SETTINGS, World, get, post
 
@@ -68,7 +69,8 @@ def test_each_request_meets_its_server_and_each_response_its_turn(todo: list[Exc
         app.take(world.taken("app"))
         envoy.take(world.taken("envoy"))
         idle = not app.ready and not app.got and switch._idle_app
-        steps = ["client"] * bool(stream and switch.reading) + ["app"] * bool(app.ready) + ["envoy"] * bool(envoy.ready)
+        left: dict[Side, bytes] = {"client": stream if switch.reading else b"", "app": app.ready, "envoy": envoy.ready}
+        steps = [side for side, ready in left.items() if ready]
         if not steps:
             break
         if idle and world.log.count("dial app") > dials and data.draw(st.booleans()):
@@ -80,17 +82,15 @@ def test_each_request_meets_its_server_and_each_response_its_turn(todo: list[Exc
                 switch.failed("app")
             else:
                 switch.from_app(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-        step = data.draw(st.sampled_from(steps))
-        size = data.draw(st.integers(1, 80))
+        step: Side = data.draw(st.sampled_from(steps))
+        size, unseen = data.draw(st.integers(1, 80)), data.draw(st.booleans())
         if step == "client":
             piece, stream = stream[:size], stream[size:]
-            switch.from_client(piece)
         elif step == "app":
             piece, app.ready = app.ready[:size], app.ready[size:]
-            switch.from_app(piece)
         else:
             piece, envoy.ready = envoy.ready[:size], envoy.ready[size:]
-            switch.from_envoy(piece)
+        world.comes(step, piece, unseen=unseen)
     assert (stream, app.todo, envoy.todo, app.got, envoy.got) == (b"", [], [], b"", b"")
     assert world.sent["client"] == b"".join(each.response for each in todo)
     assert world.reasons == []
@@ -106,9 +106,9 @@ def test_whatever_comes_arrives(pieces: list[bytes], data: st.DataObject) -> Non
     switch = world.switch
     sent: dict[str, bytes] = {"client": b"", "app": b""}
     for piece in pieces:
-        side = data.draw(st.sampled_from(["client", "app"]))
+        side: Side = data.draw(st.sampled_from(["client", "app"]))
         sent[side] += piece
-        (switch.from_client if side == "client" else switch.from_app)(piece)
+        world.comes(side, piece, unseen=data.draw(st.booleans()))
     switch.client_ended()
     assert world.sent["app"] == sent["client"]
     switch.app_ended()
@@ -232,3 +232,29 @@ def test_everything_of_a_claimed_port_is_the_apps_without_envoy() -> None:
     world = World(whole=True, envoy_up=False)
     world.switch.from_client(get(claimed=True))
     assert (world.sent["app"], world.log) == (get(claimed=True), ["no envoy", "dial app"])
+
+
+def test_the_middle_of_a_body_passes_unseen_and_its_end_does_not() -> None:
+    world = World()
+    switch = world.switch
+    world.comes("client", post(bytes(100), claimed=True)[:-90])
+    assert switch.pass_unseen("client", 89) == "envoy"
+    assert switch.pass_unseen("client", 1) is None
+    world.comes("client", b"\0")
+    assert switch.pass_unseen("envoy", 1) is None
+    world.comes("envoy", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+    assert switch.pass_unseen("envoy", 101) is None
+    assert switch.pass_unseen("envoy", 99) == "client"
+    assert not switch.reading
+    world.comes("envoy", b"\0")
+    assert switch.reading
+
+
+def test_what_is_followed_no_further_passes_unseen() -> None:
+    world = World()
+    world.comes("client", post(bytes(100))[:-90])
+    assert world.switch.pass_unseen("client", 90) is None
+    world.comes("app", OK)
+    assert world.reasons == ["early-response"]
+    assert world.switch.pass_unseen("client", 1000) == "app"
+    assert world.switch.pass_unseen("app", 1000) == "client"
