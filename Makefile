@@ -14,6 +14,9 @@ IMAGE ?= meshdev/traffic-manager:0.1.0
 BUILDER ?= docker build
 IMAGE_PYTHON := 3.13
 
+# tests/e2e/lock.py
+TESTBED_LOCK := /run/meshdev-e2e.lock
+
 .PHONY: help setup cluster demo lint test bench image down
 
 help: ## this list
@@ -46,8 +49,11 @@ lint: setup ## ruff, mypy --strict, the arrows between packages
 test: lint ## everything: lint, unit tests, tests in namespaces, tests on two kinds of cluster; what fails runs once more
 	@$(PYTHON) -m tests.flaky --every-cluster
 
-bench: cluster ## meshdev against kubectl port-forward, sidecars against bare apps, as ratios
-	@$(PYTHON) -m tests.cluster exec -- $(PYTHON) -m bench
+# With the lock of the tests that use the testbed: whatever else happens there would be measured, too.
+bench: setup ## meshdev against kubectl port-forward, sidecars against bare apps, as ratios
+	@$(PYTHON) -m bench.tools
+	@flock --close $(TESTBED_LOCK) sh -c \
+		'$(PYTHON) -m tests.cluster up && $(PYTHON) -m tests.cluster exec -- $(PYTHON) -m bench $(BENCH_FLAGS)'
 
 image: setup ## the traffic-manager's image (IMAGE=name, BUILDER='podman build')
 	@rm -rf build/image && mkdir -p build/image

@@ -1,7 +1,8 @@
-"""The programs that run in the client's pod, seen from here: :mod:`bench.asking` and :mod:`bench.pressing`."""
+"""The programs that run in the client's pod, seen from here: :mod:`bench.asking`, ``pressing`` and ``calling``."""
 
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from bench import asking, pressing
+from bench import asking, calling, pressing
 from bench.target import CLIENT, NAMESPACE, until
 
 Headers = Sequence[tuple[str, str]]
@@ -24,7 +25,13 @@ _MOST_SAID: Final = 120
 def _running(program: str, *arguments: str) -> Iterator[tuple[IO[str], IO[str]]]:
     """A Python program in the client's pod, its input and its output; the end of its input ends it."""
     exec_ = ("kubectl", "-n", NAMESPACE, "exec", "-i", CLIENT, "--", "python3", "-c", Path(program).read_text())
-    with subprocess.Popen((*exec_, *arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with _piped(*exec_, *arguments) as pipes:
+        yield pipes
+
+
+@contextmanager
+def _piped(*command: str) -> Iterator[tuple[IO[str], IO[str]]]:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("pipes were asked for")
         try:
@@ -121,14 +128,14 @@ class Pressed:
 
 
 class Pressing:
-    """The load generator."""
+    """A load generator."""
 
     def __init__(self, input_: IO[str], output: IO[str]) -> None:
         self._input = input_
         self._output = output
 
     def press(
-        self, address: tuple[str, int], headers: Headers, connections: int, seconds: float, rate: float
+        self, address: tuple[str, int], headers: Headers, connections: int, seconds: float, rate: float = 0
     ) -> Pressed:
         """One piece of work; *rate* 0 is as many requests as possible."""
         plan = {"to": address, "headers": headers, "connections": connections, "seconds": seconds, "rate": rate}
@@ -145,6 +152,20 @@ class Pressing:
 def pressing_from_a_pod() -> Iterator[Pressing]:
     """The load generator inside."""
     with _running(pressing.__file__) as (input_, output):
+        yield Pressing(input_, output)
+
+
+@contextmanager
+def pressing_from_here() -> Iterator[Pressing]:
+    """The same one on the laptop."""
+    with _piped(sys.executable, pressing.__file__) as (input_, output):
+        yield Pressing(input_, output)
+
+
+@contextmanager
+def calling_from_a_pod() -> Iterator[Pressing]:
+    """That of gRPC, inside."""
+    with _running(calling.__file__) as (input_, output):
         yield Pressing(input_, output)
 
 

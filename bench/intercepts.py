@@ -24,6 +24,9 @@ def run(rounds: int, console: Console) -> dict[str, Figure]:
         console.print("intercepts: the workloads come")
         stack.enter_context(target.namespace(*((name, 2) for name in (*entered, _EFFECTS)), (_THROUGH, 1)))
         stack.callback(ways.meshdev, "disconnect")
+        ways.meshdev(
+            "uninstall", "--force"
+        )  # sidecars run the manager's image: that of these sources, not an older one
         ways.meshdev("connect")
         program = effects.LocalProgram()
         stack.callback(program.stop)

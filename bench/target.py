@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ _IMAGE: Final = "localhost/meshdev-sample:1"
 _READY_SECONDS: Final = 60.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _AGENT: Final = re.compile(r"meshdev\.sidecar\.agent")
+_WORKER: Final = re.compile(r"meshdev\.sidecar\.worker")
 _ENVOY: Final = re.compile(r"^\S*envoy ")
 _APP: Final = re.compile(r"tests\.cluster\.sample")
 
@@ -90,18 +91,33 @@ class Processes:
 
     app: int
     agent: int
+    worker: int
     envoy: int
 
     @classmethod
     def of(cls, pod: Pod) -> "Processes":
         """Those of a pod with a sidecar."""
-        found = _processes(pod)
+        found = _processes(pod.uid)
 
         def one(pattern: re.Pattern[str]) -> int:
             (pid,) = (pid for pid, line in found.items() if pattern.search(line))
             return pid
 
-        return cls(one(_APP), one(_AGENT), one(_ENVOY))
+        return cls(one(_APP), one(_AGENT), one(_WORKER), one(_ENVOY))
+
+
+def pid_in(pod: str) -> int:
+    """A process in the pod of that name, to enter its network by."""
+    uid = kubectl("-n", NAMESPACE, "get", "pod", pod, "-o", "jsonpath={.metadata.uid}")
+    return next(iter(_processes(uid)))
+
+
+def listening(pid: int, ports: Iterable[int]) -> bool:
+    """Whether somebody listens on all of *ports* in the network of *pid* (proc_net(5): tcp, state 0A)."""
+    files = (Path(f"/proc/{pid}/net/{kind}") for kind in ("tcp", "tcp6"))
+    words = [line.split() for file in files for line in file.read_text().splitlines()]
+    found = {int(each[1].rpartition(":")[2], 16) for each in words if each[3] == "0A"}
+    return found.issuperset(ports)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -127,11 +143,11 @@ def manager_namespace() -> str:
     return "default"
 
 
-def _processes(pod: Pod) -> dict[int, str]:
+def _processes(uid: str) -> dict[int, str]:
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if pod.uid in (folder / "cgroup").read_text():
+            if uid in (folder / "cgroup").read_text():
                 line = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
                 found[int(folder.name)] = line.decode(errors="replace")
         except OSError:

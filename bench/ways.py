@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,12 @@ from bench.measure import ECHO, HTTP, PLAIN_SINK, SOURCE, Endpoint
 CARRIERS: Final = ("spdy", "websocket")
 KUBECTL: Final = "kubectl port-forward"
 _READY_SECONDS: Final = 20.0
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_ENTRY: Final = array("Q")
+_PRESENT: Final = 1 << 63
+_FRAME: Final = (1 << 55) - 1
+#: Of user space, in pages: 2^47 bytes.
+_ADDRESS_BITS: Final = 47 - 12
 _MESHDEV: Final = str(Path(sys.executable).with_name("meshdev"))
 
 
@@ -87,6 +94,31 @@ def _pod_address(app: str) -> str:
 def resident_mb(pid: int) -> float:
     """Resident memory of a process of this machine, in MB (proc(5): VmRSS)."""
     return _resident(Path(f"/proc/{pid}/status").read_text())
+
+
+def together_mb(pids: Iterable[int]) -> float:
+    """Resident memory of several processes, each page counted once, in MB. Needs root (proc_pid_pagemap(5))."""
+    return len(set().union(*map(_frames, pids))) * _PAGE / 1e6
+
+
+def _frames(pid: int) -> set[int]:
+    """The page frames that a process has mapped and present."""
+    found: set[int] = set()
+    with Path(f"/proc/{pid}/pagemap").open("rb") as pagemap:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            begin, end = (int(address, 16) // _PAGE for address in line.split()[0].split("-"))
+            if begin >> _ADDRESS_BITS:
+                continue  # the kernel's vsyscall page
+            pagemap.seek(begin * _ENTRY.itemsize)
+            entries = array(_ENTRY.typecode, pagemap.read((end - begin) * _ENTRY.itemsize))
+            found.update(entry & _FRAME for entry in entries if entry >= _PRESENT)
+    return found
+
+
+def tunnel_packets() -> int:
+    """What has passed the laptop's TUN device, in both directions, as large as the kernel makes them (proc_net(5))."""
+    lines = [line.split() for line in Path("/proc/net/dev").read_text().splitlines()]
+    return sum(int(words[2]) + int(words[10]) for words in lines if words[0].startswith("meshdev"))
 
 
 def manager_resident_mb() -> float:

@@ -5,13 +5,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from bench import asking, pressing
+from bench import asking, calling, pressing
 from tests.cluster.sample.app import App
+from tests.cluster.sample.grpc_echo import SERVICE
 from tests.cluster.sample.http1 import Server
 from tests.cluster.sample.listeners import Listener
 
@@ -55,3 +58,19 @@ def test_as_many_requests_as_possible_and_at_a_rate(port: int) -> None:
         assert 0 < came["p50_ms"] <= came["p99_ms"]
     assert most["requests"] > 60
     assert 20 <= some["requests"] <= 40
+
+
+def test_as_many_calls_of_grpc_as_possible() -> None:
+    server = grpc.server(ThreadPoolExecutor(4))
+    echo = grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Unary": echo}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        (came,) = run(calling.__file__, said=json.dumps({"to": ["127.0.0.1", port], "connections": 4, "seconds": 0.3}))
+    finally:
+        server.stop(0).wait()
+    assert came["errors"] == 0
+    assert came["said"] == {"original": came["requests"]}
+    assert came["requests"] > 60
+    assert 0 < came["p50_ms"] <= came["p99_ms"]

@@ -76,10 +76,15 @@ def resolved_root() -> Path:
     """
     if any(Path(place).exists() for place in _RESOLVED_PLACES) and shutil.which("resolvectl"):
         return Path("/")
-    root = CACHE / "systemd-resolved"
+    return unpacked("systemd-resolved", "libsystemd-shared")
+
+
+def unpacked(name: str, *others: str) -> Path:
+    """A tree that holds the files of Debian's packages, which are not installed."""
+    root = CACHE / name
     if not (root / "complete").exists():
-        with step("packages: systemd-resolved, unpacked only"):
-            _unpack(root, "systemd-resolved", "libsystemd-shared")
+        with step(f"packages: {name}, unpacked only"):
+            _unpack(root, name, *others)
     return root
 
 
