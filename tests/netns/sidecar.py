@@ -74,6 +74,7 @@ class Manager:
         self._wanted: tuple[Wanted, ...] = ()
         self._listen: Listen | None = None
         self._served: dict[PodPort, Served] = {}
+        self._folder = ""
         self._decided: tuple[DecidedClaim, ...] = ()
         self._outgoing: asyncio.Queue[agent.FromControl] | None = None
         self._server: Any = None
@@ -130,13 +131,14 @@ class Manager:
             """An agent that was about to leave may not have read it; its next session is told by itself."""
             return self._outgoing is not outgoing
 
-        await until(lambda: ended() or (self._listen is not None and self._listen.ports.keys() >= ports))
+        await until(lambda: ended() or not ports or (self._listen is not None and self._listen.ports.keys() >= ports))
         await until(lambda: ended() or self.ads.connected)
         if ended():
             return
-        assert self._listen is not None
         assert self.hello is not None
-        self._served |= {each.port: Served(each, _where(self._listen, each.port)) for each in self._wanted}
+        for each in self._wanted:
+            assert self._listen is not None
+            self._served[each.port] = Served(each, _where(self._listen, each.port))
         pod = PodView(POD, tuple(self._served.values()), self.hello.probes)
         claims = {claim.spec.id: claim for claim in self._claims}
         decided = DecidedClaims()
@@ -152,6 +154,7 @@ class Manager:
         self.tokens.append(dict(context.invocation_metadata())[agent.METADATA_KEY])
         reader = asyncio.ensure_future(self._read(requests))
         self._outgoing = asyncio.Queue()
+        self.ads.forget()  # it may have another Envoy, which rejects listeners in another folder
         telling = asyncio.ensure_future(self._tell_when_there())
         try:
             while True:
@@ -174,6 +177,8 @@ class Manager:
                     case AgentHello():
                         self.hello = message
                     case Listen():
+                        if message.folder != self._folder:  # another process, or one that begins anew
+                            self._served, self._folder = {}, message.folder
                         self._listen = message
                     case State():
                         self.state = message

@@ -52,6 +52,10 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         refused = [each.refused for each in self._streams if each.refused]
         assert refused == [], refused
 
+    def forget(self) -> None:
+        """Serve nothing to whoever comes, until the next :meth:`serve`."""
+        self._goal = None
+
     @property
     def connected(self) -> bool:
         return bool(self._streams)
