@@ -135,7 +135,7 @@ async def test_a_session_that_dies_leaves_everything_to_the_original(world: Worl
         at_once = time.monotonic() - began
         await until(lambda: "8080 :" not in world.pod.rules(), 20)
         print(f"answered after {at_once:.2f} s by the original, no redirect after {time.monotonic() - began:.1f} s")
-        assert at_once < 1
+        assert at_once < 1.5, "two connects of 0.5 s each"
         assert time.monotonic() - began < 15
     await program.stop()
 
