@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -291,7 +291,9 @@ async def test_when_the_agent_dies_everything_goes_with_it() -> None:
         pod.agent.kill()
         pod.agent.wait()
         async with asyncio.timeout(5):  # who keeps a connection hears that it is over, without asking
-            assert {await reader.read() for reader, _ in kept} == {b""}
+            for reader, _ in kept:
+                with suppress(ConnectionResetError):  # the worker's, where it learns of that before it is killed
+                    assert await reader.read() == b""
         await until(lambda: not Path(f"/proc/{envoy}/exe").exists())
         await until(lambda: pod.rules() == "")
         assert await pod.get() == "original"

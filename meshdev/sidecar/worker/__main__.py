@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from meshdev.errors import ProtocolError
 from meshdev.pump.loop import Loop
@@ -26,6 +27,7 @@ def main() -> int:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     os.set_blocking(2, False)  # what an agent that stands still does not read is lost; connections go on
     logging.raiseExceptions = False
+    _begin_above_inherited()
     loop = Loop()
     signal.signal(signal.SIGTERM, lambda *_: loop.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the agent decides
@@ -42,6 +44,17 @@ def main() -> int:
         worker.close()
         loop.close()
     return 0
+
+
+def _begin_above_inherited() -> None:
+    """Give connections higher descriptors than that of the agent's nft table: it must be the last to be closed.
+
+    Where we are killed, the kernel closes the highest one first. The ends of connections that come after the table's
+    would not be translated, and their clients would wait for ever.
+    """
+    inherited = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+    while os.open(os.devnull, os.O_RDONLY) < inherited:
+        pass
 
 
 if __name__ == "__main__":
