@@ -27,6 +27,11 @@ Every message carries a whole state, so after a broken stream the next one needs
   another one, or with ``state`` first, it is another process, and Envoy another Envoy. Until there is a ``state``
   control sends no ``redirect``, and Envoy nothing new.
 
+A ``redirect`` has a ``number``, which grows. The agent repeats it in ``state`` once the proxy decides by its claims::
+
+    control → {"redirect": ["8080"], "claims": [{"ports": ["8080"], "match": "{…}"}], "number": 3}
+    agent   → {"state": {…, "applied": 3}}
+
 The agent may hold a redirect back: the app does not listen yet, or (for UDP) Envoy has exited. It then reports the
 reason.
 
@@ -192,7 +197,8 @@ class State:
 
     ``intercepts`` counts requests by the intercept they matched; ``flows`` counts connections and senders of datagrams
     by port, for the holder that claims all of its traffic. ``return_paths`` has the results so far of the last
-    :class:`ProbeRelays`, by relay.
+    :class:`ProbeRelays`, by relay. ``applied`` is the number of the newest :class:`Redirect` of this stream by whose
+    claims the passthrough proxy decides; 0 before any.
     """
 
     redirected: tuple[PodPort, ...] = field(_PORTS, default=())
@@ -205,6 +211,7 @@ class State:
     return_paths: tuple[tuple[int, ProbeResult], ...] = field(
         Pairs(_relay, Choice(PROBE_RESULTS), MAX_RETURN_PATHS), default=(), key="ways"
     )
+    applied: int = field(COUNT, default=0, sparse=True)
 
 
 @message(order=True)
@@ -241,11 +248,13 @@ class DecidedClaim:
 class Redirect:
     """The ports for which Envoy has accepted listener and routes.
 
-    ``claims``, in the order in which they were made, are those that the passthrough proxy decides by.
+    ``claims``, in the order in which they were made, are those that the passthrough proxy decides by. Once it does, the
+    agent repeats the ``number`` (:attr:`State.applied`). Numbers grow on a stream; 0 is not answered.
     """
 
     ports: tuple[PodPort, ...] = field(_PORTS, key="redirect")
     claims: tuple[DecidedClaim, ...] = field(Many(nested(DecidedClaim), MAX_CLAIMS), default=(), sparse=True)
+    number: int = field(COUNT, default=0, sparse=True)
 
     def matches(self, port: PodPort) -> tuple[str, ...]:
         """The texts of the matches on a port, in the order of the claims."""

@@ -76,6 +76,7 @@ class Manager:
         self._served: dict[PodPort, Served] = {}
         self._folder = ""
         self._decided: tuple[DecidedClaim, ...] = ()
+        self._number = 0
         self._outgoing: asyncio.Queue[agent.FromControl] | None = None
         self._server: Any = None
         self._told = asyncio.Condition()
@@ -113,10 +114,18 @@ class Manager:
             self._outgoing.put_nowait(ProbeRelays(relays, address))
 
     async def until(self, condition: Callable[[State], object], seconds: float = 10.0) -> State:
-        """The first state of which *condition* holds."""
+        """The first state of which *condition* holds; where anything is redirected, with all claims applied."""
+
+        def holds() -> object:
+            return condition(self.state) and (not self.state.redirected or self.state.applied == self._number)
+
         async with asyncio.timeout(seconds), self._told:
-            await self._told.wait_for(lambda: condition(self.state))
+            await self._told.wait_for(holds)
         return self.state
+
+    def _redirect(self, ports: set[PodPort], claims: tuple[DecidedClaim, ...]) -> Redirect:
+        self._number += 1
+        return Redirect(tuple(sorted(ports)), claims, self._number)
 
     async def _tell(self) -> None:
         async with self._one_at_a_time:
@@ -143,12 +152,13 @@ class Manager:
         claims = {claim.spec.id: claim for claim in self._claims}
         decided = DecidedClaims()
         decided.acknowledge(frozenset().union(*(decisions(id_, claim, ports) for id_, claim in claims.items())))
-        if decided.on(claims) != self._decided:  # those that are over are off before Envoy loses their routes
-            kept = tuple(each for each in self._decided if each in decided.on(claims))
-            outgoing.put_nowait(Redirect(tuple(sorted(ports & set(self.state.redirected))), kept))
+        on = tuple(decided.on(claims).values())
+        if on != self._decided:  # those that are over are off before Envoy loses their routes
+            kept = tuple(each for each in self._decided if each in on)
+            outgoing.put_nowait(self._redirect(ports & set(self.state.redirected), kept))
         await self.ads.serve(resources(pod, MANAGER, self._claims))
-        self._decided = decided.on(claims)
-        outgoing.put_nowait(Redirect(tuple(sorted(ports)), self._decided))
+        self._decided = on
+        outgoing.put_nowait(self._redirect(ports, on))
 
     async def _session(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         self.tokens.append(dict(context.invocation_metadata())[agent.METADATA_KEY])

@@ -208,6 +208,7 @@ FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
         ((_UDP, Counts(2, 0, 0)),),
         ((20001, "open"),),
     ),
+    "state_applied": agent.State((_HTTP,), applied=3),
 }
 FROM_CONTROL: Final[dict[str, agent.FromControl]] = {
     "want": agent.Want((agent.Wanted(_HTTP, "http", MESH, True),)),
@@ -220,5 +221,6 @@ FROM_CONTROL: Final[dict[str, agent.FromControl]] = {
             agent.DecidedClaim((agent.PodPort(7000),), whole=True),
         ),
     ),
+    "redirect_numbered": agent.Redirect((_HTTP,), (agent.DecidedClaim((_HTTP,)),), 3),
     "try": agent.ProbeRelays((20001, 20002), SERVER),
 }

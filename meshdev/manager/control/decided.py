@@ -68,12 +68,31 @@ class DecidedClaims:
         """Another Envoy is there, which has nothing yet."""
         self._acknowledged = frozenset()
 
-    def on(self, held: Mapping[str, LiveClaim]) -> tuple[DecidedClaim, ...]:
+    def on(self, held: Mapping[str, LiveClaim]) -> dict[str, DecidedClaim]:
         """Those of the claims that hold, by alias, in their order."""
-        found = []
+        found = {}
         for alias, claim in held.items():
             mine = decisions(alias, claim, (pod_port(port) for port in claim.spec.ports)) & self._acknowledged
             if mine:
                 ports = tuple(sorted(each.port for each in mine))
-                found.append(DecidedClaim(ports, _text(claim.spec.match), claim.spec.mode.takes_bytes))
-        return tuple(found)
+                found[alias] = DecidedClaim(ports, _text(claim.spec.match), claim.spec.mode.takes_bytes)
+        return found
+
+
+class SentClaims:
+    """Since which Redirect the agent has been told each claim as it is now. What comes with it later does not count."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[DecidedClaim, int]] = {}
+
+    def sent(self, number: int, claims: Mapping[str, DecidedClaim]) -> None:
+        """The Redirect of that *number*, or one that is equal to it, has *claims*, by alias."""
+        before = self._since
+        self._since = {
+            alias: before[alias] if alias in before and before[alias][0] == claim else (claim, number)
+            for alias, claim in claims.items()
+        }
+
+    def is_applied(self, alias: str, applied: int) -> bool:
+        """Whether an agent that has *applied* the Redirects up to that number has the claim."""
+        return alias in self._since and self._since[alias][1] <= applied

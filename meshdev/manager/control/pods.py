@@ -7,12 +7,12 @@ The return paths are probed as soon as Envoy is there: from its address relays m
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.manager.control import decided
-from meshdev.manager.control.decided import DecidedClaims, Decisions
+from meshdev.manager.control.decided import DecidedClaims, Decisions, SentClaims
 from meshdev.manager.control.listeners import AgentListeners
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
@@ -80,6 +80,7 @@ class Pod:
         self._send: Callable[[FromControl], None] | None = None
         self._listeners = AgentListeners()
         self._decided = DecidedClaims()
+        self._sent = SentClaims()
         self._state: State | None = None
         self._counts: dict[str, Counts] = {}
         self._return_paths: dict[int, ReturnPath] = {}
@@ -91,6 +92,8 @@ class Pod:
         self._last_redirect: Redirect | None = None
         """Of the agent's process, which keeps it when it loses its stream."""
         self._redirect_sent = False
+        self._number = 0
+        """Of the last Redirect, on whatever stream."""
         self._last_try: ProbeRelays | None = None
         self._goal: _Goal | None = None
         self._settled: _Goal | None = None
@@ -294,10 +297,13 @@ class Pod:
         else:
             return
         ports = tuple(each.port for each in self._wanted if each.port in listening)
-        redirect = Redirect(ports, self._decided.on({each.alias: each.claim for each in self._held}))
+        on = self._decided.on({each.alias: each.claim for each in self._held})
+        redirect = Redirect(ports, tuple(on.values()), self._number)
         if redirect != self._last_redirect or not self._redirect_sent:
-            self._last_redirect, self._redirect_sent = redirect, True
-            self._send(redirect)
+            self._number += 1
+            self._last_redirect, self._redirect_sent = replace(redirect, number=self._number), True
+            self._send(self._last_redirect)
+        self._sent.sent(self._number, on)
 
     # -- reports --------------------------------------------------------------------------------------------------
 
@@ -348,16 +354,20 @@ class Pod:
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
         right = self._redirected_ports() | {port for port, why in held_back.items() if why == "no-listener"}
         done = taken and right >= ports & {one.port for one in self._wanted}
+        if any(port.transport == "tcp" for port in ports):
+            done = done and self._sent.is_applied(each.alias, state.applied)
         why = ", ".join(f"{port}: {why}" for port, why in sorted(held_back.items()))
         return Report(id_, hello.pod, "acked" if done else "joined", why, *common, pending)
 
     def _is_removed(self, alias: str) -> bool:
-        """Neither Envoy nor the agent has anything of it."""
+        """Neither Envoy nor the agent nor its passthrough proxy has anything of it."""
         free = self._envoy is None or (
             self._settled is not None
             and self._settled == self._goal
             and all(alias != one for one, _ in self._settled.orders)
         )
+        if self._state is not None and self._redirect_sent:
+            free = free and self._state.applied >= self._number
         return free and self._redirected_ports() <= {each.port for each in self._wanted}
 
     def _redirected_ports(self) -> set[PodPort]:

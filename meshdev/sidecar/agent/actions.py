@@ -28,9 +28,10 @@ class FindListening:
 
 @dataclass(frozen=True)
 class ClaimPorts:
-    """Of connections to these ports exactly this is claimed."""
+    """Of connections to these ports exactly this is claimed, as the manager's Redirect of that *number* wants it."""
 
     ports: Mapping[PodPort, PortClaims]
+    number: int
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class Agent:
             self._keep_envoy(),
             self._ask_envoy(),
             self._return_paths.run(),
+            self._report_applied(),
             self._every(lambda: COUNT_SECONDS, lambda _: self._lifecycle.on_count()),
             self._every(lambda: self._lifecycle.tick_seconds, self._lifecycle.on_tick),
         )
@@ -135,7 +136,7 @@ class Agent:
     def _set(self, action: ClaimPorts | SetRedirects) -> None:
         try:
             if isinstance(action, ClaimPorts):
-                self._passthrough.set_ports(action.ports)
+                self._passthrough.set_ports(action.ports, action.number)
                 return
             self._firewall.redirect(action.ports)
         except (FirewallError, ProtocolError) as error:
@@ -182,7 +183,13 @@ class Agent:
         self._on(self._lifecycle.on_lost)
 
     def _states(self) -> list[FromAgent]:
-        return self._lifecycle.states(self._return_paths.found, time.monotonic())
+        return self._lifecycle.states(self._return_paths.found, self._passthrough.applied, time.monotonic())
+
+    async def _report_applied(self) -> None:
+        """The manager waits for it: at once."""
+        while True:
+            await self._passthrough.applied_more()
+            self._control.announce()
 
     async def _every(self, seconds: Callable[[], float], event: Callable[[float], Actions]) -> None:
         while True:

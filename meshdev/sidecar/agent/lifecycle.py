@@ -5,6 +5,7 @@ goes back. Asking for something twice is harmless. Why in this order: docs/desig
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Final
 
@@ -111,7 +112,7 @@ class Lifecycle:
     def _want(self, message: Want, now: float) -> Actions:
         self._wanted = {each.port: each for each in message.ports}
         kept = tuple(port for port in self._asked.ports if port in self._wanted)
-        self._asked = Redirect(kept, self._asked.claims)
+        self._asked = replace(self._asked, ports=kept)
         if self._wanted:
             self._unwanted_since = None
             self._served = True
@@ -125,12 +126,13 @@ class Lifecycle:
         return [Announce()]
 
     def on_lost(self, now: float) -> Actions:
-        """The stream to the manager has ended."""
+        """The stream to the manager has ended, and its numbers mean nothing on the next one."""
         self._lost_since = now
-        return [SetProbes(None), *self._check(now)]
+        self._asked = replace(self._asked, number=0)
+        return [SetProbes(None), *self._react(now)]
 
-    def states(self, return_paths: tuple[tuple[int, ProbeResult], ...], now: float) -> list[FromAgent]:
-        """All that the manager has to know, in order."""
+    def states(self, return_paths: tuple[tuple[int, ProbeResult], ...], applied: int, now: float) -> list[FromAgent]:
+        """All that the manager has to know, in order. *applied*: of the last :class:`ClaimPorts` that was done."""
         state = State(
             redirected=tuple(sorted(self._redirected)),
             held_back=tuple(sorted(plan.held_back(self._situation(now)).items())),
@@ -138,6 +140,7 @@ class Lifecycle:
             intercepts=tuple(sorted(self._stats.intercepts.items())),
             flows=tuple(sorted(self._stats.flows.items())),
             return_paths=return_paths,
+            applied=applied,
         )
         return [self._listen, state] if self._listen.ports else [state]
 
@@ -256,7 +259,8 @@ class Lifecycle:
     def _decide(self, now: float) -> Actions:
         now_ = self._situation(now)
         # Claims first: a connection that comes before them passes unlooked as long as it lasts.
-        return [ClaimPorts(self._claimed(now_)), SetRedirects(plan.redirects(now_)), Announce()]
+        claims = ClaimPorts(self._claimed(now_), self._asked.number)
+        return [claims, SetRedirects(plan.redirects(now_)), Announce()]
 
     def _claimed(self, now: plan.Situation) -> Mapping[PodPort, PortClaims]:
         """Asked several times a second, and there may be a thousand matches."""

@@ -38,11 +38,16 @@ class Passthrough:
         self._hold = hold
         self._command = command
         self._claims = SetClaims(())
+        self._number = self._applied = 0
+        self._question: int | None = (
+            0  # whose answer says that the worker has the claims; None while there is no worker
+        )
         self._listeners: dict[PodPort, socket.socket] = {}
         self._channel: WorkerChannel | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._counts = self._earlier = PassthroughCounts()
         self._news = asyncio.Event()  # set for a moment: the worker answered, has begun, or has ended
+        self._applied_more = asyncio.Event()  # set for a moment
 
     @property
     def pid(self) -> int | None:
@@ -62,6 +67,18 @@ class Passthrough:
         Not to be relied on before everything is ended: see :meth:`recount`.
         """
         return self._counts.all_open
+
+    @property
+    def applied(self) -> int:
+        """The newest number of :meth:`set_ports` whose claims a worker decides by; 0 before any.
+
+        A worker that takes the place of another one has them before it accepts anybody.
+        """
+        return self._applied
+
+    async def applied_more(self) -> None:
+        """Until :attr:`applied` has grown by a worker's answer."""
+        await self._applied_more.wait()
 
     async def recount(self) -> PassthroughCounts:
         """The counts as they are after this call, clients in the listeners' queues included (64 of each).
@@ -87,13 +104,22 @@ class Passthrough:
                 self._hand_over(port)
         return {port: sock.getsockname()[1] for port, sock in self._listeners.items()}
 
-    def set_ports(self, claims: Mapping[PodPort, PortClaims]) -> None:
-        """From now on this is claimed, and nothing on other ports. Raises ProtocolError where it is too much."""
+    def set_ports(self, claims: Mapping[PodPort, PortClaims], number: int = 0) -> None:
+        """From now on this is claimed, and nothing on other ports. Raises ProtocolError where it is too much.
+
+        *number* is what :attr:`applied` becomes then; one that is lower than before begins to count anew.
+        """
         wanted = SetClaims(tuple(sorted(claims.items(), key=lambda item: item[0])))
+        self._applied = min(self._applied, number)
         if wanted != self._claims:
             if self._channel is not None:
                 self._channel.send(wanted)
+                self._question = self._channel.ask()
+            else:
+                self._question = None
             self._claims = wanted
+        self._number = number
+        self._note_applied()
 
     async def run(self) -> None:
         """Keep a worker until this is cancelled; it has ended then, and its connections are reset."""
@@ -143,6 +169,7 @@ class Passthrough:
         try:
             self._channel.send(self._app)
             self._channel.send(self._claims)
+            self._question = self._channel.ask()
             for port in self._listeners:
                 self._hand_over(port)
             self._notify()
@@ -156,7 +183,16 @@ class Passthrough:
 
     def _on_counts(self, counts: PassthroughCounts) -> None:
         self._counts = counts
+        self._note_applied()
         self._notify()
+
+    def _note_applied(self) -> None:
+        """The worker does one thing after the other: whatever was sent before a question is done when it answers."""
+        answered = self._question is not None and self._counts.answers >= self._question
+        if answered and self._applied != self._number:
+            self._applied = self._number
+            self._applied_more.set()
+            self._applied_more.clear()
 
     def _notify(self) -> None:
         self._news.set()

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,8 +71,12 @@ class Agent:
     redirect: Redirect | None = None
     tries: ProbeRelays | None = None
     log: list[str] = field(default_factory=list)
+    _state: State = field(default_factory=State)
 
     async def say(self, message: AgentHello | Listen | State | bytes) -> None:
+        """States say that the passthrough worker has applied all so far."""
+        if isinstance(message, State):
+            self._state = message = replace(message, applied=self.redirect.number if self.redirect else 0)
         await self.call.write(message if isinstance(message, bytes) else agent.encode(message))
 
     async def follow(self) -> None:
@@ -83,6 +87,7 @@ class Agent:
                     self.want = message
                 case Redirect():
                     self.redirect = message
+                    await self.say(self._state)
                 case ProbeRelays():
                     self.tries = message
             self.log.append(type(message).__name__)

@@ -151,6 +151,74 @@ def test_an_agent_that_comes_again_is_told(world: World) -> None:
     assert pod.decides(A) == [True]
 
 
+# What the proxy has applied
+
+
+def test_a_claim_is_acked_once_the_passthrough_proxy_has_applied_it(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world, settle=False)
+    pod.applies = False
+    world.settle()
+    assert (pod.serves(A), pod.decides(A), pod.redirects()) == (True, [True], ["8080"])
+    assert world.states(A) == {"b-1": "joined"}, "what fits it may go to the app still"
+    pod.applies = True
+    pod.report()
+    assert world.states(A) == {"b-1": "acked"}
+
+
+def test_what_comes_with_other_claims_stays_acked(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.applies = False
+    world.claim(B, "b-1", first=20010)
+    world.settle()
+    assert (world.states(A), world.states(B)) == ({"b-1": "acked"}, {"b-1": "joined"})
+    world.hear(Withdrawn(alias(A)))
+    world.settle()
+    assert world.states(A) == {"b-1": "acked"}, "it is applied still"
+    pod.applies = True
+    pod.report()
+    assert (world.states(A), world.states(B)) == ({"b-1": "gone"}, {"b-1": "acked"})
+
+
+def test_a_claim_on_more_ports_is_acked_anew(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    pod.applies = False
+    world.claim(replace(A, ports=(*A.ports, Port(8081, "http", 8081))), "b-1")
+    world.settle()
+    assert pod.redirects() == ["8080", "8081"]
+    assert world.states(A) == {"b-1": "joined"}
+    pod.applies = True
+    pod.report()
+    assert world.states(A) == {"b-1": "acked"}
+
+
+def test_a_stream_begins_with_nothing_applied_and_numbers_go_on(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    assert pod.redirect is not None
+    before = pod.redirect.number
+    pod.disconnect_agent(ends=False)
+    pod.applies = False
+    pod.connect_agent(again=True)
+    world.settle()
+    assert pod.redirect.number > before
+    assert (pod.decides(A), world.states(A)) == ([True], {"b-1": "joined"})
+    pod.applies = True
+    pod.report()
+    assert world.states(A) == {"b-1": "acked"}
+
+
+def test_datagrams_do_not_wait_for_the_passthrough_proxy(world: World) -> None:
+    one = spec("d", Port(9090, "udp", 9090), mode=PROXY)
+    world.claim(one, "b-1")
+    pod = joined(world, settle=False)
+    pod.applies = False
+    world.settle()
+    assert world.states(one) == {"b-1": "acked"}
+
+
 # Limits
 
 

@@ -3,6 +3,7 @@
 import heapq
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -147,6 +148,8 @@ class SidecarPod:
         self.agent: Any = None
         self.envoy: Any = None
         self.refuses = b""
+        self.applies = True
+        """Its passthrough worker does what it is told at once."""
         self.sent: list[str] = []
         """What control has sent to either of them, in order, by kind."""
         self.slow = False
@@ -160,6 +163,7 @@ class SidecarPod:
         self.folder = f"/tmp/meshdev-{self.name}-{next(self._processes)}"
         self.want: Want | None = None
         self.redirect: Redirect | None = None
+        self._applied = 0
         self.probes: ProbeRelays | None = None
         self._listen: dict[PodPort, int] = {}
         self._silent = False
@@ -208,12 +212,20 @@ class SidecarPod:
         self.agent = None
         self._inbox.clear()
         self._silent = False
+        self._forget_number()
         if ends:
             self.begin_agent()
+
+    def _forget_number(self) -> None:
+        """Another stream has numbers of its own."""
+        self._applied = 0
+        if self.redirect is not None:
+            self.redirect = replace(self.redirect, number=0)
 
     def lose_manager(self) -> None:
         """Both streams end, and nothing else: control is another process."""
         self.agent = self.envoy = None
+        self._forget_number()
         self._inbox.clear()
         self._answers.clear()
         self._silent = False
@@ -245,7 +257,9 @@ class SidecarPod:
 
     def report(self, **more: Any) -> None:
         """What is redirected, as it was asked for."""
-        state = State(self.redirect.ports if self.redirect else (), **more)
+        if self.applies and self.redirect:
+            self._applied = self.redirect.number
+        state = State(self.redirect.ports if self.redirect else (), applied=self._applied, **more)
         self._world.core.agent_reported(key(self.name), self.uid, self.agent, state)
 
     def step(self) -> bool:
@@ -271,7 +285,7 @@ class SidecarPod:
                     self._world.core.agent_reported(key(self.name), self.uid, self.agent, self._listens())
                 if self.redirect is not None:
                     kept = tuple(port for port in self.redirect.ports if port in {each.port for each in ports})
-                    self.redirect = Redirect(kept, self.redirect.claims)
+                    self.redirect = replace(self.redirect, ports=kept)
             case Redirect():
                 assert self._listen.keys() >= set(message.ports), "where to is another process's"
                 self.redirect = message

@@ -14,7 +14,7 @@ from tests.sidecar.agent.world import ALL, BYTES, FOLDER, HTTP, LISTENERS, RAW, 
 def test_it_announces_listeners_then_redirects_when_told(fresh: World) -> None:
     fresh.start_envoy()
     fresh.hear(Want((HTTP,)))
-    assert fresh.life.states((), fresh.now) == [Listen({WEB: 15800}, FOLDER), State(held_back=((WEB, "waiting"),))]
+    assert fresh.life.states((), 0, fresh.now) == [Listen({WEB: 15800}, FOLDER), State(held_back=((WEB, "waiting"),))]
     assert fresh.redirected == {}
     fresh.hear(Redirect((WEB,)))
     assert fresh.redirected == {WEB: 15800}
@@ -22,7 +22,7 @@ def test_it_announces_listeners_then_redirects_when_told(fresh: World) -> None:
 
 
 def test_before_it_is_told_anything_it_has_no_listeners_to_announce(fresh: World) -> None:
-    assert fresh.life.states(((20001, "open"),), fresh.now) == [State(return_paths=((20001, "open"),))]
+    assert fresh.life.states(((20001, "open"),), 0, fresh.now) == [State(return_paths=((20001, "open"),))]
 
 
 def test_a_listener_that_comes_later_is_seen_by_looking(world: World) -> None:

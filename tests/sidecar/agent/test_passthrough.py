@@ -118,6 +118,50 @@ async def test_what_is_claimed_is_handed_over_and_what_is_counted_comes_back(pod
     await until(lambda: asks(client, CLAIMED) == b"ap")
 
 
+async def test_it_tells_which_claims_the_worker_has(pod: Pod) -> None:
+    passthrough = pod.passthrough
+    await pod.until(lambda counts: counts.answers)
+    passthrough.set_ports({}, 1)
+    assert passthrough.applied == 1, "nothing is new"
+    passthrough.set_ports(pod.claims, 2)
+    assert passthrough.applied == 1
+    await asyncio.wait_for(passthrough.applied_more(), SECONDS)
+    assert passthrough.applied == 2
+    assert await pod.ask(pod.client(), CLAIMED) == b"en"
+    passthrough.set_ports(pod.claims, 3)
+    assert passthrough.applied == 3
+    passthrough.set_ports(pod.claims, 0)
+    assert passthrough.applied == 0, "numbers begin anew"
+
+
+async def test_a_worker_that_is_stopped_has_applied_nothing_new_and_the_next_one_has_all_of_it(pod: Pod) -> None:
+    passthrough = pod.passthrough
+    await pod.until(lambda counts: counts.answers)
+    passthrough.set_ports({}, 1)
+    first = passthrough.pid
+    assert first is not None
+    os.kill(first, signal.SIGSTOP)
+    passthrough.set_ports(pod.claims, 2)
+    passthrough.set_ports(pod.claims, 3)
+    client = pod.client()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(passthrough.applied_more(), 0.2)
+    assert passthrough.applied == 1
+    os.kill(first, signal.SIGKILL)
+    await asyncio.wait_for(passthrough.applied_more(), SECONDS)
+    assert passthrough.applied == 3
+    assert await pod.ask(client, CLAIMED) == b"en"
+
+
+async def test_without_a_worker_what_is_new_waits_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_channel, "ASK_SECONDS", 1000)
+    async with running(tmp_path) as pod:
+        pod.passthrough.set_ports(pod.claims, 1)
+        assert pod.passthrough.applied == 0
+        await asyncio.wait_for(pod.passthrough.applied_more(), SECONDS)
+        assert pod.passthrough.applied == 1
+
+
 def asks(client: socket.socket, request: bytes) -> bytes:
     client.sendall(request)
     return exactly(client, len(OK) + 2)[len(OK) :]

@@ -37,6 +37,7 @@ class World:
         self.listening: frozenset[PodPort] | None = ALL
         self.redirected: dict[PodPort, int] = {}
         self.claims: dict[PodPort, PortClaims] = {}
+        self.number = 0
         self.older: dict[PodPort, int] = {}
         self.closed: set[PodPort] = set()
         self.probed: list[ProbeRelays | None] = []
@@ -57,8 +58,8 @@ class World:
                 self.do(self.life.on_listeners({port: LISTENERS[port] for port in ports}, FOLDER))
             case FindListening():
                 self.do(self.life.on_listening(self.listening, self.now))
-            case ClaimPorts(ports):
-                self.claims = dict(ports)
+            case ClaimPorts(ports, number):
+                self.claims, self.number = dict(ports), number
             case SetRedirects(ports):
                 assert ports.keys() <= self.claims.keys(), "a connection before its port's claims passes unlooked"
                 if not self.refuse_redirects:
@@ -111,6 +112,6 @@ class World:
             self.do(self.life.on_stats_failed(self.now))
 
     def state(self) -> State:
-        state = self.life.states((), self.now)[-1]
+        state = self.life.states((), self.number, self.now)[-1]
         assert isinstance(state, State)
         return state
