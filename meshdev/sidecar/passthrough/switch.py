@@ -192,12 +192,8 @@ class Switch:
         elif kind == "http2" and self._policy.http2 and self._owner.dial_envoy():
             self._envoy, self._first, self._server_first = True, b"", b""
             self._stay_at_envoy(first)
-        elif kind == "http1":
+        elif kind == "http1" and not self._server_first:  # an app that has spoken first speaks something else
             self._sniffing, self._first = False, b""
-            if held := self._server_first:
-                self._server_first = b""
-                self._owner.send("client", held)
-                self._follow_app(held)
             self._follow(first)
         else:
             self._first = first

@@ -99,20 +99,24 @@ def test_each_request_meets_its_server_and_each_response_its_turn(todo: list[Exc
     assert switch.over or world.log[-1] == "finish app"
 
 
-@given(st.lists(st.binary(min_size=1, max_size=50), max_size=20), st.data())
+_WORDS = (get(), get(claimed=True), post(b"body"), OK, SETTINGS, PREFACE, b"\0", b"GET ", b"/", b" HTTP/1.1\r\n")
+
+
+@given(st.lists(st.one_of(st.binary(min_size=1, max_size=50), st.sampled_from(_WORDS)), max_size=20), st.data())
 def test_whatever_comes_arrives(pieces: list[bytes], data: st.DataObject) -> None:
     """Garbage from both ends, in any order, then both ends: nothing is changed, and nothing kept."""
     world = World(envoy_up=False)
     switch = world.switch
     sent: dict[str, bytes] = {"client": b"", "app": b""}
     for piece in pieces:
-        side: Side = data.draw(st.sampled_from(["client", "app"]))
+        reading: dict[Side, bool] = {"client": switch.reading, "app": switch.reading_app}
+        side = data.draw(st.sampled_from([each for each, read in reading.items() if read]))
         sent[side] += piece
         world.comes(side, piece, unseen=data.draw(st.booleans()))
     switch.client_ended()
-    assert world.sent["app"] == sent["client"]
+    assert world.sent["app"] == sent["client"] or not switch.reading, "a claim waits for responses that never come"
     switch.app_ended()
-    assert world.sent["client"] == sent["app"]
+    assert (world.sent["client"], world.sent["app"]) == (sent["app"], sent["client"])
     assert world.log == ["dial app", *["no envoy"] * world.log.count("no envoy"), "finish app", "finish client"]
     assert switch.over
 
@@ -205,6 +209,16 @@ def test_a_server_that_speaks_first_is_heard_at_once() -> None:
     assert world.sent["client"] == b"220 mail\r\n"
     world.switch.from_client(get(claimed=True))
     assert world.sent["app"] == get(claimed=True), "nothing behind a greeting is a request"
+
+
+@pytest.mark.parametrize("said", [b"\0", SETTINGS, SETTINGS + b"more"])
+@pytest.mark.parametrize("asked", [b"GET ", b"GET / HT", get(), post(b"body"), get(claimed=True)])
+def test_a_server_that_speaks_first_as_in_http2_to_a_client_of_http1_loses_nothing(said: bytes, asked: bytes) -> None:
+    world = World()
+    world.switch.from_app(said)
+    world.switch.from_client(asked)
+    assert (world.sent["client"], world.sent["app"]) == (said, asked)
+    assert world.reasons == ["other"]
 
 
 @pytest.mark.parametrize("first", [b"PRI", b"GET / HT", b""])
