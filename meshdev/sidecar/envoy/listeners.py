@@ -56,6 +56,8 @@ def _requests(port: PodPort) -> Object:
         early_header_mutation_extensions=[_mark_missing_proto()],
         http_filters=[_remove_proto_mark(), _router()],
         upgrade_configs=[{"upgrade_type": each} for each in _UPGRADES],
+        # The passthrough proxy reads what was sent before it learns of an end, so that can follow at once.
+        delayed_close_timeout=OFF,
         # Nothing is too long or too slow.
         stream_idle_timeout=OFF,
         request_timeout=OFF,

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import stat
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -227,3 +228,21 @@ async def test_a_port_that_becomes_one_of_bytes_keeps_its_socket() -> None:
         assert await reader.readexactly(2) == b"lx"
         writer.close()
         kept[1].close()
+
+
+async def test_the_end_of_a_connection_that_was_upgraded_follows_at_once() -> None:
+    """By itself Envoy waits for 1 s."""
+
+    async def serve(_: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbye")
+
+    async with pod(laptop=End("laptop", serve)) as app:
+        app.claim()
+        await app.serve()
+        reader, writer = await app.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: b\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        started = time.monotonic()
+        assert (await reader.read()).endswith(b"\r\n\r\nbye")
+        assert time.monotonic() - started < 0.8
+        writer.close()
