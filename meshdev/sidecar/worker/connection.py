@@ -203,7 +203,7 @@ class ClientConnection:
                 pass  # it was closed just now
             elif events & READABLE and end.events & READABLE:
                 self._read(end, side)
-            elif events & _ERROR and side == "client":
+            elif events & _ERROR and (side == "client" or end.ended):
                 self._failed(end, side)
             elif events & (_ERROR | _HANGUP) and not end.events & READABLE:
                 end.parked = True  # what came before the error, or the end, is read when it is wanted
@@ -288,6 +288,10 @@ class ClientConnection:
             holds = self._held or switch.holds
             if not (client.out or client.ended or app.out or app.ended or app.broken or holds):
                 return  # as for most pieces: both are read, and took all that was for them
+        if self._fail_closed():
+            self._go_down()
+            return
+        app, envoy = self._app, self._envoy
         waiting = bool(client.out)
         blocked = False
         if app is not None:
@@ -302,6 +306,14 @@ class ClientConnection:
         elif self._held or switch.holds:
             self._held = switch.held
             self._registry.held(self, self._held, switch.heads)
+
+    def _fail_closed(self) -> bool:
+        """Pass on that app or Envoy was sent something after it had closed; whether that is the end."""
+        if self._app is not None and self._app.closed:
+            self._failed(self._app, "app")
+        if self._envoy is not None and self._envoy.closed:
+            self._failed(self._envoy, "envoy")
+        return self._aborted
 
     def _owes(self) -> bool:
         """Whether app or Envoy still gets something."""

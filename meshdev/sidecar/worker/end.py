@@ -24,6 +24,11 @@ class SocketEnd:
         self.broken = False  # it takes no more
         self.parked = False  # epoll reports nothing new until it is read
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed at the other side: what is sent there from now on is answered by a reset."""
+        return self.ended and self.broken
+
     def send(self, data: bytes | memoryview) -> None:
         if self.broken:
             return

@@ -143,6 +143,30 @@ def test_an_early_answer_arrives_before_the_reset(world: World) -> None:
         assert ask() == answer
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_who_sends_on_to_an_end_that_has_closed_is_told(world: World, *, whole: bool) -> None:
+    """A reset, as without it: the client would wait forever for its words to be taken."""
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(1000)
+        sock.sendall(b"bye")
+
+    world.start(serve, serve, whole=whole)
+    client = world.client()
+    client.sendall(b"\0begin")
+    assert everything(client) == b"bye"
+
+    def send_on() -> bool:
+        try:
+            client.sendall(bytes(1 << 16))
+        except OSError as error:
+            return error.errno in {errno.EPIPE, errno.ECONNRESET}
+        return False
+
+    world.until(send_on)
+    world.until(lambda: world.worker.open == 0)
+
+
 def test_a_reset_is_passed_on(world: World) -> None:
     ends: list[str] = []
 
