@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from meshdev.errors import ClusterError, FirewallError, ProtocolError
@@ -183,13 +184,13 @@ class Agent:
         self._on(self._lifecycle.on_lost)
 
     def _states(self) -> list[FromAgent]:
-        return self._lifecycle.states(self._return_paths.found, self._passthrough.applied, time.monotonic())
+        return self._lifecycle.states(self._return_paths.found, time.monotonic())
 
     async def _report_applied(self) -> None:
         """The manager waits for it: at once."""
         while True:
             await self._passthrough.applied_more()
-            self._control.announce()
+            self._on(partial(self._lifecycle.on_applied, self._passthrough.applied))
 
     async def _every(self, seconds: Callable[[], float], event: Callable[[float], Actions]) -> None:
         while True:

@@ -81,6 +81,7 @@ class Lifecycle:
         self._probes = probes
         self._listen = Listen({}, "")
         self._asked = Redirect(())
+        self._applied = 0
         self._claims: tuple[object, Mapping[PodPort, PortClaims]] = (None, {})
         self._listening: frozenset[PodPort] | None = frozenset()
         self._redirected: frozenset[PodPort] = frozenset()
@@ -125,14 +126,19 @@ class Lifecycle:
         self._listen = Listen(ports, folder)
         return [Announce()]
 
+    def on_applied(self, number: int, now: float) -> Actions:
+        """The passthrough proxy decides by the claims of that ClaimPorts."""
+        self._applied = number
+        return self._react(now)
+
     def on_lost(self, now: float) -> Actions:
         """The stream to the manager has ended, and its numbers mean nothing on the next one."""
         self._lost_since = now
-        self._asked = replace(self._asked, number=0)
+        self._asked, self._applied = replace(self._asked, number=0), 0
         return [SetProbes(None), *self._react(now)]
 
-    def states(self, return_paths: tuple[tuple[int, ProbeResult], ...], applied: int, now: float) -> list[FromAgent]:
-        """All that the manager has to know, in order. *applied*: of the last :class:`ClaimPorts` that was done."""
+    def states(self, return_paths: tuple[tuple[int, ProbeResult], ...], now: float) -> list[FromAgent]:
+        """All that the manager has to know, in order."""
         state = State(
             redirected=tuple(sorted(self._redirected)),
             held_back=tuple(sorted(plan.held_back(self._situation(now)).items())),
@@ -140,7 +146,7 @@ class Lifecycle:
             intercepts=tuple(sorted(self._stats.intercepts.items())),
             flows=tuple(sorted(self._stats.flows.items())),
             return_paths=return_paths,
-            applied=applied,
+            applied=self._applied,
         )
         return [self._listen, state] if self._listen.ports else [state]
 
@@ -250,6 +256,8 @@ class Lifecycle:
             envoy=self._envoy,
             cut_off=_passed(self._lost_since, now) > CUT_OFF_SECONDS,
             draining=self._terminating,
+            decides=self._applied >= self._asked.number,
+            redirected=self._redirected,
         )
 
     def _react(self, now: float) -> Actions:
@@ -258,7 +266,6 @@ class Lifecycle:
 
     def _decide(self, now: float) -> Actions:
         now_ = self._situation(now)
-        # Claims first: a connection that comes before them passes unlooked as long as it lasts.
         claims = ClaimPorts(self._claimed(now_), self._asked.number)
         return [claims, SetRedirects(plan.redirects(now_)), Announce()]
 

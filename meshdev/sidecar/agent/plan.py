@@ -15,6 +15,7 @@ class Situation:
     ``listener_ports`` are where connections are redirected to: those of TCP to the passthrough proxy, those of UDP to
     Envoy. ``asked`` is the manager's last word on what to redirect, ``folder`` that of Envoy's sockets, ``listening``
     all ports with a listener in the pod (None: the kernel does not say), ``draining`` whether the pod is going to end.
+    Until the proxy ``decides`` by what is claimed, no ports but those that are ``redirected`` already may be.
     """
 
     wanted: Mapping[PodPort, Wanted]
@@ -26,6 +27,8 @@ class Situation:
     envoy: bool = True
     cut_off: bool = False
     draining: bool = False
+    decides: bool = True
+    redirected: frozenset[PodPort] = frozenset()
 
 
 def held_back(now: Situation) -> dict[PodPort, HoldReason]:
@@ -47,6 +50,8 @@ def _reason(now: Situation, port: PodPort) -> HoldReason | None:
             return "no-envoy"
         if now.cut_off:
             return "waiting"
+    elif not now.decides and port not in now.redirected:  # a connection before that passes unlooked as long as it lasts
+        return "waiting"
     return None if _listens(now, port) else "no-listener"
 
 

@@ -14,15 +14,40 @@ from tests.sidecar.agent.world import ALL, BYTES, FOLDER, HTTP, LISTENERS, RAW, 
 def test_it_announces_listeners_then_redirects_when_told(fresh: World) -> None:
     fresh.start_envoy()
     fresh.hear(Want((HTTP,)))
-    assert fresh.life.states((), 0, fresh.now) == [Listen({WEB: 15800}, FOLDER), State(held_back=((WEB, "waiting"),))]
+    assert fresh.life.states((), fresh.now) == [Listen({WEB: 15800}, FOLDER), State(held_back=((WEB, "waiting"),))]
     assert fresh.redirected == {}
     fresh.hear(Redirect((WEB,)))
     assert fresh.redirected == {WEB: 15800}
     assert fresh.state() == State(redirected=(WEB,))
 
 
+def test_a_port_is_redirected_once_the_passthrough_proxy_decides(fresh: World) -> None:
+    """A connection before that passes unlooked as long as it lasts."""
+    fresh.worker_hangs = True
+    fresh.hear(Want((HTTP, BYTES)), Redirect((WEB,), number=1))
+    assert (fresh.redirected, fresh.state().held_back) == ({}, ((RAW, "waiting"), (WEB, "waiting")))
+    fresh.worker_hangs = False
+    fresh.apply()
+    assert (fresh.redirected, fresh.state().applied) == ({WEB: 15800}, 1)
+    fresh.worker_hangs = True
+    fresh.hear(Redirect((WEB, RAW), number=2))
+    assert fresh.redirected == {WEB: 15800}, "what is redirected stays"
+    fresh.worker_hangs = False
+    fresh.apply()
+    assert fresh.redirected == LISTENERS
+
+
+def test_numbers_begin_anew_with_another_stream(fresh: World) -> None:
+    fresh.hear(Want((HTTP,)), Redirect((WEB,), number=5))
+    fresh.do(fresh.life.on_lost(fresh.now))
+    assert fresh.state().applied == 0
+    fresh.worker_hangs = True
+    fresh.hear(Want((HTTP, BYTES)), Redirect((WEB, RAW), number=1))
+    assert fresh.redirected == {WEB: 15800}
+
+
 def test_before_it_is_told_anything_it_has_no_listeners_to_announce(fresh: World) -> None:
-    assert fresh.life.states(((20001, "open"),), 0, fresh.now) == [State(return_paths=((20001, "open"),))]
+    assert fresh.life.states(((20001, "open"),), fresh.now) == [State(return_paths=((20001, "open"),))]
 
 
 def test_a_listener_that_comes_later_is_seen_by_looking(world: World) -> None:

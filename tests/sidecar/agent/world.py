@@ -37,7 +37,9 @@ class World:
         self.listening: frozenset[PodPort] | None = ALL
         self.redirected: dict[PodPort, int] = {}
         self.claims: dict[PodPort, PortClaims] = {}
-        self.number = 0
+        self.applied = 0
+        self.unapplied: list[int] = []
+        self.worker_hangs = False
         self.older: dict[PodPort, int] = {}
         self.closed: set[PodPort] = set()
         self.probed: list[ProbeRelays | None] = []
@@ -59,7 +61,8 @@ class World:
             case FindListening():
                 self.do(self.life.on_listening(self.listening, self.now))
             case ClaimPorts(ports, number):
-                self.claims, self.number = dict(ports), number
+                self.claims = dict(ports)
+                self.unapplied = [number] if number and number != self.applied else []
             case SetRedirects(ports):
                 assert ports.keys() <= self.claims.keys(), "a connection before its port's claims passes unlooked"
                 if not self.refuse_redirects:
@@ -78,6 +81,13 @@ class World:
     def hear(self, *messages: FromControl) -> None:
         for message in messages:
             self.do(self.life.on_message(message, self.now))
+            self.apply()
+
+    def apply(self) -> None:
+        """The worker answers, unless it hangs."""
+        while self.unapplied and not self.worker_hangs:
+            self.applied = self.unapplied.pop()
+            self.do(self.life.on_applied(self.applied, self.now))
 
     def wait(self, seconds: float) -> None:
         """Tick as long as that."""
@@ -112,6 +122,6 @@ class World:
             self.do(self.life.on_stats_failed(self.now))
 
     def state(self) -> State:
-        state = self.life.states((), self.number, self.now)[-1]
+        state = self.life.states((), self.now)[-1]
         assert isinstance(state, State)
         return state
