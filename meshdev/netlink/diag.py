@@ -23,9 +23,15 @@ _SOCK_DESTROY: Final = 21
 
 # include/net/tcp_states.h
 ESTABLISHED: Final = 1
+SYN_SENT: Final = 2
+FIN_WAIT1: Final = 4
+FIN_WAIT2: Final = 5
+TIME_WAIT: Final = 6
 UNCONNECTED: Final = 7  # TCP_CLOSE: the state of a bound UDP socket
 CLOSE_WAIT: Final = 8
+LAST_ACK: Final = 9
 LISTEN: Final = 10
+CLOSING: Final = 11
 
 _REQUEST: Final = struct.Struct("<BBBxI48s")  # struct inet_diag_req_v2: family, protocol, ext, states, id
 _SOCKID: Final = struct.Struct(">HH16s16s12s")  # struct inet_diag_sockid: ports, addresses, interface and cookie
@@ -82,6 +88,24 @@ def parse_socket(body: memoryview) -> Socket | None:
     if family not in {AF_INET, AF_INET6}:
         return None
     return Socket(family, state, _address(family, local), port, _address(family, remote), key)
+
+
+def ends(body: memoryview) -> bytes:
+    """Both ports and then both addresses of a socket of a dump, its own first; cheaper than :func:`parse_socket`."""
+    return bytes(body[4:40])
+
+
+def mirror(body: memoryview) -> bytes:
+    """The :func:`ends` of the socket at the other end, which is of IPv4 where the addresses are."""
+    here = ends(body)
+    own, other = here[4:20], here[20:36]
+    if body[0] == AF_INET6:
+        own, other = _unmapped(own), _unmapped(other)
+    return here[2:4] + here[:2] + other + own
+
+
+def _unmapped(address: bytes) -> bytes:
+    return address[12:] + bytes(12) if address[:12] == _MAPPED else address
 
 
 def _address(family: int, data: bytes) -> IPv4Address | IPv6Address:

@@ -260,6 +260,8 @@ class Flow:
     went_to: tuple[bytes, int]
     key: bytes
     """The attributes by which the kernel finds it again."""
+    zone: int = 0
+    """The one of its original direction (nf_conntrack_zones.h); 0 where that is the one of its replies, too."""
 
 
 def flows_dump(family: int) -> NetlinkRequest:
@@ -281,21 +283,23 @@ def parse_flow(body: memoryview) -> Flow | None:
     key = attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, found[_CTA_TUPLE_ORIG])
     if _CTA_ID in found:
         key += attribute(_CTA_ID, found[_CTA_ID])
-    return Flow(body[0], sent.protocol, sent.source, sent.destination, reply.source, key)
+    return Flow(body[0], sent.protocol, sent.source, sent.destination, reply.source, key, sent.zone)
 
 
 class _Tuple(NamedTuple):
     protocol: int
     source: tuple[bytes, int]
     destination: tuple[bytes, int]
+    zone: int
 
 
 def _tuple(data: memoryview | None) -> _Tuple | None:
-    """struct nf_conntrack_tuple: CTA_TUPLE_IP {v4 1 2 | v6 3 4} and CTA_TUPLE_PROTO {number 1, ports 2 3}."""
+    """struct nf_conntrack_tuple: CTA_TUPLE_IP {v4 1 2 | v6 3 4}, CTA_TUPLE_PROTO {number 1, ports 2 3}, …_ZONE."""
     outer = attributes(data) if data is not None else {}
     ip, proto = (attributes(outer[kind]) if kind in outer else {} for kind in (1, 2))
     source, destination = ip.get(1, ip.get(3)), ip.get(2, ip.get(4))
     if source is None or destination is None or not proto.get(1):
         return None
     ports = [int.from_bytes(proto.get(number, b""), "big") for number in (2, 3)]
-    return _Tuple(proto[1][0], (bytes(source), ports[0]), (bytes(destination), ports[1]))
+    zone = int.from_bytes(outer.get(3, b""), "big")
+    return _Tuple(proto[1][0], (bytes(source), ports[0]), (bytes(destination), ports[1]), zone)

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from meshdev.netlink import diag
-from meshdev.netlink.diag import Socket, parse_socket, socket_at, socket_destroy, sockets_dump
+from meshdev.netlink.diag import Socket, ends, mirror, parse_socket, socket_at, socket_destroy, sockets_dump
 from meshdev.netlink.sock import Netlink
 
 #: 10.0.0.7:8080 ← 10.0.0.9:40000, established, on interface 0, cookie 0102030405060708.
@@ -25,6 +25,18 @@ def test_an_ipv4_peer_of_an_ipv6_socket() -> None:
     found = parse_socket(memoryview(bytes.fromhex("0a 01 00 00") + key + bytes(20)))
     assert found is not None
     assert (found.local, found.remote) == (IPv4Address("10.0.0.7"), IPv4Address("10.0.0.9"))
+
+
+def test_the_other_end_of_a_connection() -> None:
+    other = bytes.fromhex("9c40 1f90 0a000009" + 24 * "0" + "0a000007" + 24 * "0")
+    assert ends(memoryview(MESSAGE)) == KEY[: len(other)]
+    assert mirror(memoryview(MESSAGE)) == other
+    assert mirror(memoryview(b"\2\1\0\0" + other + bytes(32))) == KEY[: len(other)]
+    mapped, six = "0" * 20 + "ffff", "20010db8" + 23 * "0"
+    of_ipv4 = bytes.fromhex("0a 01 00 00 1f90 9c40" + mapped + "0a000007" + mapped + "0a000009")
+    assert mirror(memoryview(of_ipv4)) == other
+    of_ipv6 = bytes.fromhex("0a 01 00 00 1f90 9c40" + six + "7" + six + "9")
+    assert mirror(memoryview(of_ipv6)) == bytes.fromhex("9c40 1f90" + six + "9" + six + "7")
 
 
 @pytest.mark.parametrize("body", [b"", MESSAGE[:40], b"\x01" + MESSAGE[1:]])

@@ -82,13 +82,14 @@ def test_a_tracked_flow() -> None:
     def tuple_(kind: int, source: bytes, destination: bytes, ports: tuple[int, int]) -> bytes:
         ip = nested(1, attribute(1, source), attribute(2, destination))
         numbers = [attribute(number + 2, port.to_bytes(2, "big")) for number, port in enumerate(ports)]
-        return nested(kind, ip, nested(2, attribute(1, b"\x11"), *numbers))
+        zone = attribute(3, b"\x12\x34") if kind == 1 else b""
+        return nested(kind, ip, nested(2, attribute(1, b"\x11"), *numbers), zone)
 
     me, server, loopback = bytes([192, 0, 2, 2]), bytes([192, 0, 2, 1]), bytes([127, 0, 0, 1])
     body = struct.pack(">BBH", 2, 0, 0) + tuple_(1, me, server, (4000, 53)) + tuple_(2, loopback, me, (5300, 4000))
     flow = parse_flow(memoryview(body + attribute(12, b"\1\2\3\4")))
     assert flow is not None
-    assert (flow.protocol, flow.source) == (17, (me, 4000))
+    assert (flow.protocol, flow.source, flow.zone) == (17, (me, 4000), 0x1234)
     assert (flow.sent_to, flow.went_to) == ((server, 53), (loopback, 5300))
     assert flow.key.endswith(attribute(12, b"\1\2\3\4"))
 
