@@ -8,10 +8,11 @@ They travel on a pair of unix sockets, of which the worker inherits one; its end
     agent  → {"listen": "8080"}        the listener's descriptor is beside the line's first byte (SCM_RIGHTS, unix(7))
     agent  → {"ask": 7}
     worker → {"counts": {"answers": 7, "open": {"8080": 3}, "accepted": 12, "claimed": 5, "without_envoy": 0,
-                         "errors": 0, "raw": {"until-close": 1}}}
+                         "errors": 0, "pod_address": {}, "raw": {"until-close": 1}}}
 
 ``ports`` is the whole state each time: on a port that it does not name nothing is claimed. Both processes are of one
-image, so the worker refuses what it does not know.
+image, so the worker refuses what it does not know. Sockets that have their client's address come another way
+(``sidecar/agent/client_addresses.py``).
 """
 
 import re
@@ -42,6 +43,9 @@ def _reason(text: str) -> str:
     if _REASON.fullmatch(text) is None:
         raise ValueError("is not a reason")
     return text
+
+
+_ByReason = tuple[tuple[str, int], ...]
 
 
 @message(strict=True)
@@ -112,7 +116,9 @@ class PassthroughCounts:
     """Claimed requests and connections that went to the app, because Envoy did not accept a connection."""
     errors: int = field(COUNT, default=0)
     """Connections that were reset by an internal error."""
-    raw: tuple[tuple[str, int], ...] = field(Pairs(_reason, COUNT, _MAX_REASONS), default=())
+    pod_address: _ByReason = field(Pairs(_reason, COUNT, _MAX_REASONS), default=())
+    """Connections to the app from the pod's address instead of the client's, by reason."""
+    raw: _ByReason = field(Pairs(_reason, COUNT, _MAX_REASONS), default=())
     """Connections that were followed no further, by reason."""
 
     @property
@@ -122,8 +128,6 @@ class PassthroughCounts:
 
     def following(self, earlier: Self) -> Self:
         """These counts with those of an *earlier* worker, whose connections are over."""
-        raw = Counter(dict(self.raw))
-        raw.update(dict(earlier.raw))
         return type(self)(
             self.answers,
             self.open,
@@ -131,8 +135,15 @@ class PassthroughCounts:
             self.claimed + earlier.claimed,
             self.without_envoy + earlier.without_envoy,
             self.errors + earlier.errors,
-            tuple(sorted(raw.items())),
+            _sum(self.pod_address, earlier.pod_address),
+            _sum(self.raw, earlier.raw),
         )
+
+
+def _sum(one: _ByReason, other: _ByReason) -> _ByReason:
+    both = Counter(dict(one))
+    both.update(dict(other))
+    return tuple(sorted(both.items()))
 
 
 ToWorker = AppAddress | AddListener | SetClaims | AskCounts

@@ -50,7 +50,7 @@ TO_WORKER: list[tuple[passthrough.ToWorker, object]] = [
     (SetClaims(()), {"ports": {}}),
     (AskCounts(7), {"ask": 7}),
 ]
-COUNTS = PassthroughCounts(7, ((WEB, 3), (RAW, 1)), 12, 5, 1, 2, (("chunk", 1), ("other", 2)))
+COUNTS = PassthroughCounts(7, ((WEB, 3), (RAW, 1)), 12, 5, 1, 2, (("in-use", 4),), (("chunk", 1), ("other", 2)))
 
 
 @pytest.mark.parametrize(("message", "value"), TO_WORKER)
@@ -63,7 +63,14 @@ def test_what_the_agent_says(message: passthrough.ToWorker, value: object) -> No
 
 def test_what_the_worker_says() -> None:
     line = passthrough.encode(COUNTS)
-    counted = {"accepted": 12, "claimed": 5, "without_envoy": 1, "errors": 2, "raw": {"chunk": 1, "other": 2}}
+    counted = {
+        "accepted": 12,
+        "claimed": 5,
+        "without_envoy": 1,
+        "errors": 2,
+        "pod_address": {"in-use": 4},
+        "raw": {"chunk": 1, "other": 2},
+    }
     assert json.loads(line) == {"counts": {"answers": 7, "open": {"8080": 3, "5432": 1}, **counted}}
     assert passthrough.decode_from_worker(line) == COUNTS
 
@@ -74,10 +81,10 @@ def test_every_reason_can_be_counted() -> None:
 
 
 def test_what_another_worker_counted_before_is_added_but_its_connections_are_over() -> None:
-    earlier = PassthroughCounts(90, ((WEB, 9),), 100, 50, 10, 20, (("other", 5), ("until-close", 1)))
+    earlier = PassthroughCounts(90, ((WEB, 9),), 100, 50, 10, 20, (("lost", 1),), (("other", 5), ("until-close", 1)))
     both = COUNTS.following(earlier)
     raw = (("chunk", 1), ("other", 7), ("until-close", 1))
-    assert both == PassthroughCounts(7, ((WEB, 3), (RAW, 1)), 112, 55, 11, 22, raw)
+    assert both == PassthroughCounts(7, ((WEB, 3), (RAW, 1)), 112, 55, 11, 22, (("in-use", 4), ("lost", 1)), raw)
     assert both.all_open == 4
 
 

@@ -7,9 +7,10 @@ import signal
 import sys
 from typing import Final
 
-from meshdev.errors import MeshdevError
+from meshdev.errors import FirewallError, MeshdevError
 from meshdev.sidecar.agent.announcing import AnnouncingHandler, TokenListener, logging_to, repeat
 from meshdev.sidecar.agent.child import raise_limits
+from meshdev.sidecar.agent.client_addresses import ClientAddresses
 from meshdev.sidecar.agent.control import wanted_again
 from meshdev.sidecar.agent.envoy import BINARY
 from meshdev.sidecar.agent.firewall import PodFirewall, wait_for_turn
@@ -55,7 +56,8 @@ async def _serve(config: Settings, envoy: str) -> None:
 async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> None:
     """Until nobody intercepts anything, and no connection is left that was redirected: the pod is as before then."""
     sockets, firewall = Sockets(config.address), PodFirewall()
-    passthrough = Passthrough(config.address, firewall.hold)
+    clients = _client_addresses(firewall)
+    passthrough = Passthrough(config.address, firewall.hold, clients=clients)
     working = asyncio.ensure_future(passthrough.run())
     try:
         needed = True
@@ -68,8 +70,26 @@ async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> Non
         working.cancel()
         await asyncio.wait([working])
         passthrough.close()
+        if clients is not None:
+            clients.close()
         firewall.close()
         sockets.close()
+
+
+def _client_addresses(firewall: PodFirewall) -> ClientAddresses | None:
+    """None where this kernel cannot: the app sees the pod's address then."""
+    try:
+        clients = ClientAddresses(firewall.number, firewall.living)
+    except OSError as error:
+        log.warning("the app will not see its clients' addresses: %s", error)
+        return None
+    try:
+        firewall.keep_marked(clients.mark)
+    except FirewallError as error:
+        log.warning("the app will not see its clients' addresses: %s", error.message)
+        clients.close()
+        return None
+    return clients
 
 
 async def _run_agent(agent: Agent, ended: asyncio.Event) -> None:

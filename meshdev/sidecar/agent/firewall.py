@@ -7,6 +7,7 @@ redirected go on to be translated.
 
 import asyncio
 import logging
+import re
 import secrets
 import socket
 import time
@@ -60,13 +61,29 @@ add rule TABLE only_redirected tcp dport @listeners {_SYN} drop
 """
 
 
+#: The worker's connections to the app begin at their clients' addresses, and so have the same ends as those that were
+#: redirected: only what they send is tracked in a zone of its own, of the agent's number. The app's answers have other
+#: ends than the redirected connection's (its replies begin at the listener port), so they are found without one. They
+#: get the mark, and with it the way to the worker (``client_addresses``). Zones need CONFIG_NF_CONNTRACK_ZONES.
+_CLIENT_ADDRESSES: Final = """\
+add chain TABLE to_app {{ type filter hook output priority raw; policy accept; }}
+add chain TABLE from_app {{ type route hook output priority mangle; policy accept; }}
+add rule TABLE to_app meta mark {mark} ct original zone set {zone}
+add rule TABLE from_app ct direction reply ct original zone {zone} meta mark set {mark}
+"""
+_NAME: Final = re.compile(r"table inet meshdev_([0-9a-f]{4})[0-9a-f]{4}", re.ASCII)
+
+
 class PodFirewall:
     """The table. Needs CAP_NET_ADMIN; raises FirewallError with nft's own message."""
 
     def __init__(self) -> None:
         self._nft = Nftables()
-        self._table = f"inet meshdev_{secrets.token_hex(4)}"
         try:
+            taken = self.living()
+            #: This agent's in this pod, from 1 to 65535.
+            self.number: Final = secrets.choice([number for number in range(1, 1 << 16) if number not in taken])
+            self._table = f"inet meshdev_{self.number:04x}{secrets.token_hex(2)}"
             self._nft.run(_RULES.replace("TABLE", self._table))
         except FirewallError:
             self._nft.close()
@@ -108,6 +125,18 @@ class PodFirewall:
             changed = dict(wanted.items() ^ self._redirected.items()).keys()
             self._redirected = dict(wanted)
             _forget_senders({port.number for port in changed if port.transport == "udp"})
+
+    def living(self) -> frozenset[int]:
+        """The numbers of the agents that have a table in this pod, this one's included once it has one."""
+        tables = map(_NAME.fullmatch, self._nft.show("list tables inet").splitlines())
+        return frozenset(int(found[1], 16) for found in tables if found is not None)
+
+    def keep_marked(self, mark: int) -> None:
+        """Track what the worker sends to the app with this mark apart, and mark the app's answers.
+
+        Raises FirewallError, having changed nothing.
+        """
+        self._nft.run(_CLIENT_ADDRESSES.replace("TABLE", self._table).format(mark=mark, zone=self.number))
 
     def take_turn(self) -> bool:
         """From now on it may redirect. False where another sidecar does."""

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.sidecar.agent import child
+from meshdev.sidecar.agent import child, client_addresses
+from meshdev.sidecar.agent.client_addresses import ClientAddresses
 from meshdev.sidecar.agent.listener_ports import listener
 from meshdev.sidecar.agent.worker_channel import WorkerChannel
 from meshdev.wire.agent import PodPort
@@ -17,7 +18,7 @@ from meshdev.wire.passthrough import AddListener, AppAddress, PassthroughCounts,
 
 log = logging.getLogger(__name__)
 
-#: Its descriptor of the channel follows.
+#: Its descriptor of the channel follows, and that of the queue of sockets with clients' addresses where there is one.
 COMMAND: Final = (sys.executable, "-m", "meshdev.sidecar.worker")
 RESTART_SECONDS: Final = 0.1
 _LONGEST_RESTART_SECONDS: Final = 5.0
@@ -31,10 +32,18 @@ class Passthrough:
     A worker's connections end with it. A new one gets the whole configuration again.
     """
 
-    def __init__(self, address: IPv4Address, hold: tuple[int, ...] = (), command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        address: IPv4Address,
+        hold: tuple[int, ...] = (),
+        command: Sequence[str] = COMMAND,
+        clients: ClientAddresses | None = None,
+    ) -> None:
         """*address* is the pod's, where the app listens. *hold*: descriptors that workers inherit, only to keep them
-        open as long as they run (``firewall.PodFirewall.hold``)."""
+        open as long as they run (``firewall.PodFirewall.hold``). Without *clients*, which stay their owner's, the app
+        sees the pod's address instead of its clients'."""
         self._app = AppAddress(address)
+        self._clients = clients
         self._hold = hold
         self._command = command
         self._claims = SetClaims(())
@@ -141,14 +150,17 @@ class Passthrough:
             self._listeners.popitem()[1].close()
 
     async def _run_worker(self) -> None:
-        ours, its = socket.socketpair()
-        with ours:
-            with its:
-                process = await self._start(its.fileno())
+        (ours, its), (queue, its_queue) = socket.socketpair(), client_addresses.queue()
+        with ours, queue:
+            with its, its_queue:
+                process = await self._start(its.fileno(), its_queue.fileno())
             logging_all = asyncio.ensure_future(child.log_lines("passthrough worker", process.stderr))
+            supplying = asyncio.ensure_future(self._supply(queue))
             try:
                 reason = await self._converse(ours)
             finally:
+                supplying.cancel()
+                await asyncio.wait([supplying])
                 ours.close()  # it ends by itself, and resets its connections; the kernel would say that they ended well
                 await child.ended(process, _END_SECONDS)
                 await logging_all
@@ -156,13 +168,18 @@ class Passthrough:
                 self._notify()
         log.error("the passthrough worker ended with %s: %s", process.returncode, reason)
 
-    async def _start(self, channel: int) -> asyncio.subprocess.Process:
+    async def _start(self, *channels: int) -> asyncio.subprocess.Process:
         self._process = await child.start(
-            (*self._command, str(channel)),
+            (*self._command, *map(str, channels)),
             env=child.environment("PYTHONPATH"),
-            pass_fds=(*self._hold, channel),
+            pass_fds=(*self._hold, *channels),
         )
         return self._process
+
+    async def _supply(self, queue: socket.socket) -> None:
+        if self._clients is not None:
+            await self._clients.supply(queue)
+        queue.close()  # there are none to come
 
     async def _converse(self, ours: socket.socket) -> str:
         self._channel = WorkerChannel(ours, self._on_counts)

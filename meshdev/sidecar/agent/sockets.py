@@ -1,7 +1,7 @@
 """Who listens in this pod, and which connections are older than the redirect."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -14,6 +14,17 @@ from meshdev.wire.ports import Transport
 log = logging.getLogger(__name__)
 
 _FAMILIES: Final = (diag.AF_INET, diag.AF_INET6)
+#: In which a client's socket may be while the server's is open.
+_CLIENTS: Final = (
+    diag.SYN_SENT,
+    diag.ESTABLISHED,
+    diag.FIN_WAIT1,
+    diag.FIN_WAIT2,
+    diag.CLOSE_WAIT,
+    diag.CLOSING,
+    diag.LAST_ACK,
+    diag.TIME_WAIT,
+)
 
 
 class Sockets:
@@ -45,7 +56,7 @@ class Sockets:
         )
 
     def older(self, ports: Iterable[PodPort]) -> dict[PodPort, int]:
-        """How many connections from outside each of these ports has itself: none of them came through Envoy."""
+        """How many connections from outside each of these ports has itself: none of them was redirected."""
         found = {port: 0 for port in ports if port.transport == "tcp"}
         for each in self._direct(found):
             found[PodPort(each.port)] += 1
@@ -61,22 +72,28 @@ class Sockets:
         return sum(error is None for error in errors)
 
     def _direct(self, ports: Iterable[PodPort]) -> list[Socket]:
-        wanted = {port.number for port in ports}
+        wanted = {port.number.to_bytes(2, "big") for port in ports}
         if not wanted:
             return []
         try:
-            found = self._all(diag.TCP, (diag.ESTABLISHED, diag.CLOSE_WAIT))
+            # As bytes: there may be thousands, and this happens each second.
+            bodies = self._bodies(diag.TCP, (diag.ESTABLISHED, diag.CLOSE_WAIT))
+            found = [body for body in bodies if diag.ends(body)[:2] in wanted]
+            # After the others: of a connection that exists by now the client's socket has been there for longer.
+            here = {diag.ends(body) for body in self._bodies(diag.TCP, _CLIENTS)} if found else set()
         except OSError as error:
             log.warning("the kernel does not report which connections exist: %s", error)
             return []
-        return [each for each in found if each.port in wanted and not self._own(each)]
+        direct = [diag.parse_socket(body) for body in found if diag.mirror(body) not in here]
+        return [each for each in direct if each is not None and not self._own(each)]
 
     def _own(self, sock: Socket) -> bool:
-        """From this pod itself: Envoy's, or the app's with itself."""
+        """From this pod itself: Envoy's, or the app's with itself. The worker's have their clients' addresses."""
         return sock.remote.is_loopback or sock.remote == self._address
 
     def _all(self, protocol: int, states: tuple[int, ...]) -> list[Socket]:
-        bodies = (
-            body for family in _FAMILIES for body in self._netlink.dump(diag.sockets_dump(family, protocol, states))
-        )
-        return [found for found in map(diag.parse_socket, bodies) if found is not None]
+        return [found for found in map(diag.parse_socket, self._bodies(protocol, states)) if found is not None]
+
+    def _bodies(self, protocol: int, states: tuple[int, ...]) -> Iterator[memoryview]:
+        for family in _FAMILIES:
+            yield from self._netlink.dump(diag.sockets_dump(family, protocol, states))

@@ -17,6 +17,17 @@ HUNG_QUESTIONS: Final = 10
 _READ_BYTES: Final = 64 << 10
 
 
+async def writable(sock: socket.socket) -> None:
+    """Return when *sock* takes something, or has failed. One caller at a time."""
+    loop = asyncio.get_running_loop()
+    found = asyncio.Event()
+    loop.add_writer(sock.fileno(), found.set)
+    try:
+        await found.wait()
+    finally:
+        loop.remove_writer(sock.fileno())
+
+
 class WorkerChannel:
     """One worker's. *on_counts* gets each answer."""
 
@@ -64,17 +75,8 @@ class WorkerChannel:
                 data = data[socket.send_fds(self._sock, [data], descriptors) :]
                 break
             except BlockingIOError:
-                await self._writable()
+                await writable(self._sock)
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
-
-    async def _writable(self) -> None:
-        loop = asyncio.get_running_loop()
-        writable = asyncio.Event()
-        loop.add_writer(self._sock.fileno(), writable.set)
-        try:
-            await writable.wait()
-        finally:
-            loop.remove_writer(self._sock.fileno())
 
     async def _receive(self) -> str:
         splitter = LineSplitter(MAX_LINE)

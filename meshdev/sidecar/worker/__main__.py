@@ -1,6 +1,7 @@
-"""Entry point of the passthrough worker: ``python3 -m meshdev.sidecar.worker FD``, started by the agent.
+"""Entry point of the passthrough worker: ``python3 -m meshdev.sidecar.worker FD QUEUE``, started by the agent.
 
-FD is its end of a pair of unix sockets. It ends with the agent: the kernel removes the agent's nft table then, and new
+FD is its end of a pair of unix sockets, QUEUE that of another one, from which it takes the sockets for its connections
+to the app. It ends with the agent: the kernel removes the agent's nft table then, and new
 connections meet the app. Of the agent's descriptors it may inherit the table's, and keeps it open as Envoy does
 (sidecar/agent/firewall.py says what for).
 """
@@ -31,8 +32,9 @@ def main() -> int:
     loop = Loop()
     signal.signal(signal.SIGTERM, lambda *_: loop.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the agent decides
-    worker = PassthroughWorker(loop, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    channel = AgentChannel(socket.socket(fileno=int(sys.argv[1])), loop, worker)
+    ours, queue = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    worker = PassthroughWorker(loop, resource.getrlimit(resource.RLIMIT_NOFILE)[0], queue)
+    channel = AgentChannel(ours, loop, worker)
     gc.freeze()  # modules and classes stay, and need not be looked at again
     try:
         loop.run()
@@ -42,6 +44,7 @@ def main() -> int:
     finally:
         channel.close()
         worker.close()
+        queue.close()
         loop.close()
     return 0
 

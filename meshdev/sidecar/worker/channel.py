@@ -130,6 +130,7 @@ class AgentChannel:
             claimed=sum(served.claimed for served in self._ports.values()),
             without_envoy=worker.unserved,
             errors=worker.errors,
+            pod_address=tuple(worker.dialler.reasons.items()),
             raw=tuple(worker.reasons.items()),
         )
         self._send(encode(counts))

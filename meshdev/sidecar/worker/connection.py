@@ -5,21 +5,20 @@ of :data:`PIECE_BYTES` a direction, and what the switch holds. Ends are passed o
 reset as one, once whatever came before it is delivered.
 """
 
-import errno
-import fcntl
 import logging
 import socket
 import struct
-import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
 from meshdev.pump.loop import READABLE, WRITABLE, Loop
 from meshdev.sidecar.passthrough.heads import Reason
-from meshdev.sidecar.passthrough.owner import ClaimPolicy, Side
+from meshdev.sidecar.passthrough.owner import Side
 from meshdev.sidecar.passthrough.switch import Switch
+from meshdev.sidecar.worker.dialling import IN_PROGRESS, Address, AppDialler
 from meshdev.sidecar.worker.end import NOT_WATCHED, SocketEnd
+from meshdev.sidecar.worker.port import PassthroughPort
 
 log = logging.getLogger(__name__)
 
@@ -30,30 +29,10 @@ PIECE_BYTES: Final = 128 << 10
 RESET_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.01
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: a close sends a reset (socket(7))
+_ORDERLY: Final = struct.pack("ii", 0, 0)
 #: epoll reports these without being asked (epoll_ctl(2)): an error, and that both directions have ended.
 _ERROR: Final = 0x08
 _HANGUP: Final = 0x10
-_IN_PROGRESS: Final = {errno.EINPROGRESS, errno.EAGAIN}
-
-
-class PassthroughPort(ClaimPolicy, Protocol):
-    """A port of the pod, as a connection to it needs to know it."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether all that comes there is claimed."""
-
-    @property
-    def unclaimed(self) -> bool:
-        """Whether nothing of it is."""
-
-    @property
-    def app(self) -> tuple[str, int]:
-        """Where the app listens."""
-
-    @property
-    def envoy(self) -> str:
-        """The path of Envoy's listener."""
 
 
 class ConnectionRegistry(Protocol):
@@ -66,6 +45,10 @@ class ConnectionRegistry(Protocol):
     @property
     def piece(self) -> memoryview:
         """Where each of them reads, :data:`PIECE_BYTES` at a time."""
+
+    @property
+    def dialler(self) -> AppDialler:
+        """What connects to the app."""
 
     def raw(self, reason: Reason) -> None:
         """Count a connection that is followed no further."""
@@ -86,11 +69,17 @@ class ConnectionRegistry(Protocol):
 class ClientConnection:
     """One client's connection. Lives until both directions have ended, or one of its sockets is reset."""
 
-    __slots__ = ("_aborted", "_app", "_client", "_closed", "_envoy", "_held", "_registry", "_switch", "port")
+    __slots__ = (
+        *("_aborted", "_address", "_app", "_client", "_closed"),
+        *("_envoy", "_held", "_registry", "_switch", "port"),
+    )
 
-    def __init__(self, client: socket.socket, port: PassthroughPort, registry: ConnectionRegistry) -> None:
-        """Owns *client* from here on, which does not block."""
+    def __init__(
+        self, client: socket.socket, address: Address, port: PassthroughPort, registry: ConnectionRegistry
+    ) -> None:
+        """Owns *client* from here on, which does not block; *address* is where it is connected from."""
         self._registry = registry
+        self._address = address
         self.port = port
         self._app: SocketEnd | None = None
         self._envoy: SocketEnd | None = None
@@ -123,17 +112,17 @@ class ClientConnection:
         if not self._closed:
             self._close_all(reset=True)
 
+    def lost(self) -> None:
+        """The app's answer did not reach the client's address: dial from the pod's."""
+        self._guard(self._dial_from_pod)
+
     # What the switch orders
 
     def dial_app(self) -> None:
         """Begin to connect to the app."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        error = sock.connect_ex(self.port.app)
-        self._app = end = SocketEnd(sock, connecting=error in _IN_PROGRESS)
-        if error and not end.connecting:
-            end.broken = True
-            self._registry.loop.call_later(0, lambda: self._undialled(end))
+        sock, error, own = self._registry.dialler.dial(self.port.app, self._address, self)
+        self._app = SocketEnd(sock, abortive=own)
+        self._dialled(self._app, error)
 
     def dial_envoy(self) -> bool:
         """Connect to Envoy; False where it is not there, or takes no more connections now."""
@@ -191,6 +180,21 @@ class ClientConnection:
         if self._envoy is not None:
             self._happened(self._envoy, "envoy", events)
 
+    def _dial_from_pod(self) -> None:
+        end = self._app
+        if end is None or not end.connecting:
+            return
+        self._close(end)
+        sock, error, _ = self._registry.dialler.dial_from_pod(self.port.app, "lost")
+        end.replace(sock)
+        self._dialled(end, error)
+
+    def _dialled(self, end: SocketEnd, error: int) -> None:
+        end.connecting = error in IN_PROGRESS
+        if error and not end.connecting:
+            end.broken = True
+            self._registry.loop.call_later(0, lambda: self._undialled(end))
+
     def _undialled(self, end: SocketEnd) -> None:
         if end is self._app:
             self._guard(lambda: self._failed(end, "app"))
@@ -229,6 +233,8 @@ class ClientConnection:
     def _writable(self, end: SocketEnd, side: Side) -> None:
         if end.connecting:
             end.connecting = False
+            if side == "app":
+                self._registry.dialler.answered(self)
             if end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self._failed(end, side)
                 return
@@ -358,7 +364,7 @@ class ClientConnection:
         """A reset takes away what the client's kernel has not acknowledged yet (tcp(7), SIOCOUTQ)."""
         if self._closed:
             return
-        if left > 0 and _unacknowledged(self._client.sock):
+        if left > 0 and self._client.unacknowledged:
             self._registry.loop.call_later(_LOOK_SECONDS, lambda: self._reset_client(left - _LOOK_SECONDS))
         else:
             self._close_all(reset=True)
@@ -368,6 +374,10 @@ class ClientConnection:
         if reset:
             with suppress(OSError):  # a unix socket has none
                 end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        elif end.abortive:
+            end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ORDERLY)
+        if end.connecting and end is self._app:
+            self._registry.dialler.forget(self)
         end.sock.close()
 
     def _close_all(self, *, reset: bool) -> None:
@@ -377,8 +387,3 @@ class ClientConnection:
                 self._close(end, reset=reset)
         self._registry.held(self, 0, 0)
         self._registry.closed(self)
-
-
-def _unacknowledged(sock: socket.socket) -> int:
-    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-    return int.from_bytes(answer, "little")

@@ -1,6 +1,8 @@
 """One socket of a connection: what it has not taken yet, and how far it has ended."""
 
+import fcntl
 import socket
+import termios
 from contextlib import suppress
 from typing import Final
 
@@ -11,14 +13,18 @@ NOT_WATCHED: Final = -1
 class SocketEnd:
     """A non-blocking socket, which whoever made it closes. *out* is what it has not taken yet."""
 
-    __slots__ = ("broken", "connecting", "ended", "events", "fd", "finished", "finishing", "out", "parked", "sock")
+    __slots__ = (
+        *("abortive", "broken", "connecting", "ended", "events", "fd"),
+        *("finished", "finishing", "out", "parked", "sock"),
+    )
 
-    def __init__(self, sock: socket.socket, *, connecting: bool = False) -> None:
+    def __init__(self, sock: socket.socket, *, abortive: bool = False) -> None:
         self.sock = sock
+        self.abortive = abortive  # closing it sends a reset unless it is told otherwise
         self.fd = sock.fileno()
         self.events = NOT_WATCHED
         self.out = b""
-        self.connecting = connecting
+        self.connecting = False
         self.ended = False  # it sends no more
         self.finishing = self.finished = False  # we send no more
         self.broken = False  # it takes no more
@@ -28,6 +34,16 @@ class SocketEnd:
     def closed(self) -> bool:
         """Whether it is closed at the other side: what is sent there from now on is answered by a reset."""
         return self.ended and self.broken
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that the other end's kernel has not acknowledged (tcp(7), SIOCOUTQ)."""
+        return int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
+
+    def replace(self, sock: socket.socket) -> None:
+        """Take another socket, which is not watched, for one that never connected."""
+        self.sock, self.fd, self.events = sock, sock.fileno(), NOT_WATCHED
+        self.abortive = False
 
     def send(self, data: bytes | memoryview) -> None:
         if self.broken:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import re2
 
@@ -10,9 +11,30 @@ from meshdev.intercept.match import Match
 from meshdev.intercept.spec import match_of
 from meshdev.sidecar.passthrough.decide import Decider
 from meshdev.sidecar.passthrough.http1 import RequestHead
+from meshdev.sidecar.passthrough.owner import ClaimPolicy
 from meshdev.wire.passthrough import UNCLAIMED, PortClaims
 
 log = logging.getLogger(__name__)
+
+
+class PassthroughPort(ClaimPolicy, Protocol):
+    """A port of the pod, as a connection to it needs to know it."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that comes there is claimed."""
+
+    @property
+    def unclaimed(self) -> bool:
+        """Whether nothing of it is."""
+
+    @property
+    def app(self) -> tuple[str, int]:
+        """Where the app listens."""
+
+    @property
+    def envoy(self) -> str:
+        """The path of Envoy's listener."""
 
 
 class ClaimedPort:

@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 
 from meshdev.pump.loop import READABLE, Loop
 from meshdev.sidecar.passthrough.heads import Reason
-from meshdev.sidecar.worker.connection import PIECE_BYTES, ClientConnection, PassthroughPort
+from meshdev.sidecar.worker.connection import PIECE_BYTES, ClientConnection
+from meshdev.sidecar.worker.dialling import Address, AppDialler
+from meshdev.sidecar.worker.port import PassthroughPort
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +27,9 @@ _FULL: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 HEAD_SECONDS: Final = 2.0
 #: Descriptors that a connection may need: the client's, the app's and Envoy's.
 _OF_ONE: Final = 3
-#: Those of the process itself: listeners of as many ports as can be claimed (``wire.agent``), and a few more.
-_OWN_DESCRIPTORS: Final = 300
+#: Those of the process itself: listeners of as many ports as can be claimed (``wire.agent``), sockets that are not yet
+#: used (a message of them), and a few more.
+_OWN_DESCRIPTORS: Final = 600
 #: Bytes that all connections hold back together: with more of them, the one that has the newest passes unlooked.
 MAX_HELD: Final = 32 << 20
 
@@ -43,11 +46,14 @@ _NOTHING: Final = _HeldBytes(0, 0, 0.0)
 class PassthroughWorker:
     """All connections of one loop. Everything belongs to the loop's thread."""
 
-    def __init__(self, loop: Loop, descriptors: int = 1 << 20) -> None:
-        """*descriptors*: how many the process may have (RLIMIT_NOFILE, getrlimit(2))."""
+    def __init__(self, loop: Loop, descriptors: int = 1 << 20, queue: socket.socket | None = None) -> None:
+        """*descriptors*: how many the process may have (RLIMIT_NOFILE, getrlimit(2)). *queue*: of sockets with clients'
+        addresses (:mod:`~meshdev.sidecar.worker.dialling`); it stays its owner's."""
         self.loop: Final = loop
         self.piece: Final = loop.scratch[:PIECE_BYTES]
         """Where connections read."""
+        self.dialler: Final = AppDialler(queue, loop.clock)
+        """What connects them to the app."""
         self.accepted = 0
         """Connections."""
         self.reasons: Final[Counter[Reason]] = Counter()
@@ -105,6 +111,7 @@ class PassthroughWorker:
             self.ignore(listener)
         for connection in list(self._connections):
             connection.kill()
+        self.dialler.close()
 
     # Events of connections
 
@@ -150,7 +157,7 @@ class PassthroughWorker:
                 self._pause(listener, os.strerror(errno.EMFILE))
                 return
             try:
-                client, _address = listener.accept()
+                client, address = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -159,12 +166,12 @@ class PassthroughWorker:
                     return
                 continue  # of a connection that is gone already (accept(2))
             client.setblocking(False)
-            self._join(client, port)
+            self._join(client, address, port)
 
-    def _join(self, client: socket.socket, port: PassthroughPort) -> None:
+    def _join(self, client: socket.socket, address: Address, port: PassthroughPort) -> None:
         self.accepted += 1
         try:
-            connection = ClientConnection(client, port, self)
+            connection = ClientConnection(client, address, port, self)
         except Exception:
             log.exception("a connection is not served")
             self.failed()
@@ -187,4 +194,5 @@ class PassthroughWorker:
         until = self.loop.clock() - HEAD_SECONDS
         for connection in [connection for connection, held in self._holding.items() if held.since <= until]:
             connection.late()
+        self.dialler.sweep()
         self.loop.call_later(HEAD_SECONDS / 8, self._sweep)

@@ -4,6 +4,7 @@
 |---|---|
 | `GET /` | the names of the services that the request passed: `service-a>service-b>service-c` |
 | `POST` or `PUT /` | the number of bytes received |
+| `/peer` | the client's address as this app sees it |
 | `/request` | the request as received, as JSON: method, target, version, headers in order and case, client, trailers |
 | `/echo` | the body |
 | `/sha256` | the body's SHA-256 |
@@ -43,6 +44,7 @@ class App:
             "delay": self._delay,
             "echo": lambda request, _: Response(b"".join(request.body), content_type=_BINARY),
             "healthz": lambda _request, _rest: Response(b"ok"),
+            "peer": lambda request, _: Response(request.client.encode()),
             "request": lambda request, _: self._describe(request),
             "sha256": lambda request, _: Response(_digest(request).encode()),
             "status": lambda _, rest: Response(self._name.encode(), status=int(rest)),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from meshdev.sidecar.agent import client_addresses
 from meshdev.wire.agent import PodPort
 from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.passthrough import (
@@ -28,18 +29,22 @@ from tests.sidecar.worker.world import SECONDS, Serve
 class WorkerProcess:
     """One worker. The port of an app is the port of the pod."""
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, queue: socket.socket | None = None) -> None:
+        """*queue*, which stays its owner's: of sockets with clients' addresses."""
         self.channel, its = socket.socketpair()
         self.channel.settimeout(SECONDS)
-        number = its.fileno()
+        nobody, no_queue = client_addresses.queue()
+        nobody.close()
+        numbers = (its.fileno(), (queue or no_queue).fileno())
         limited = ("prlimit", f"--nofile={limit}") if limit else ()
         self.process = subprocess.Popen(
-            [*limited, sys.executable, "-m", "meshdev.sidecar.worker", str(number)],
-            pass_fds=(number,),
+            [*limited, sys.executable, "-m", "meshdev.sidecar.worker", *map(str, numbers)],
+            pass_fds=numbers,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         its.close()
+        no_queue.close()
         self._asked = 0
         self._splitter = LineSplitter()
         self.say(AppAddress(IPv4Address("127.0.0.1")))
@@ -90,8 +95,8 @@ def resident(status: str) -> int:
 
 
 @contextlib.contextmanager
-def worker_process(limit: int | None = None) -> Iterator[WorkerProcess]:
-    process = WorkerProcess(limit)
+def worker_process(limit: int | None = None, queue: socket.socket | None = None) -> Iterator[WorkerProcess]:
+    process = WorkerProcess(limit, queue)
     try:
         yield process
     finally:

@@ -197,7 +197,7 @@ def test_what_no_agent_says_ends_it(said: bytes, complaint: str) -> None:
 def test_a_listener_before_the_address_of_the_app_ends_it() -> None:
     channel, its = socket.socketpair()
     with channel, its, listening() as listener:
-        command = [sys.executable, "-m", "meshdev.sidecar.worker", str(its.fileno())]
+        command = [sys.executable, "-m", "meshdev.sidecar.worker", *(2 * [str(its.fileno())])]
         process = subprocess.Popen(command, pass_fds=(its.fileno(),), stderr=subprocess.PIPE, text=True)
         socket.send_fds(channel, [b'{"listen":"1"}\n'], [listener.fileno()])
         _, heard = process.communicate(timeout=SECONDS)

@@ -339,5 +339,5 @@ def test_what_is_no_tcp_connection_is_refused(world: World) -> None:
     other.close()
     one.setblocking(False)
     with pytest.raises(OSError, match="Operation not supported"):
-        ClientConnection(one, port, world.worker)  # not a TCP connection
+        ClientConnection(one, ("127.0.0.1", 1), port, world.worker)  # not a TCP connection
     one.close()

@@ -44,11 +44,11 @@ class Port:
 class World:
     """A worker in a thread, an app, and something in place of Envoy."""
 
-    def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
+    def __init__(self, stack: contextlib.ExitStack, folder: Path, queue: socket.socket | None = None) -> None:
         self._stack = stack
         self._folder = folder
         self.loop = Loop()
-        self.worker = PassthroughWorker(self.loop)
+        self.worker = PassthroughWorker(self.loop, queue=queue)
         self.listener = self._listening(socket.create_server(("127.0.0.1", 0), backlog=512))
         self.listener.setblocking(False)
         self.started = False
