@@ -3,10 +3,8 @@
 Both are sockets in the network namespaces of real pods, so that each side is known to the byte.
 """
 
-import ctypes
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import pytest
@@ -15,6 +13,7 @@ from tests.cluster.manifests import App, Port
 from tests.e2e import pods, workloads
 from tests.e2e.conftest import Laptop
 from tests.e2e.intercepting import intercepted, local
+from tests.e2e.networks import inside, of_pod
 from tests.e2e.workloads import of
 from tests.sidecar.worker.test_verbatim import CASES, ORIGINAL, PLAIN
 from tests.sidecar.worker.world import SECONDS, everything, exactly
@@ -28,19 +27,6 @@ UNDECLARED: Final = 7778
 RAW: Final = App("raw", ("--name=raw", "--port=8080"), (Port("http", DECLARED, 80),))
 #: Connections of HTTP/2 are Envoy's where a match is claimed, and this one has no requests.
 OF_ENVOY: Final = "request: HTTP/2"
-_CLONE_NEWNET: Final = 0x40000000
-
-
-@contextmanager
-def inside(pod: pods.Pod) -> Iterator[None]:
-    """Sockets that this thread makes in the block are the pod's."""
-    libc, pid = ctypes.CDLL(None, use_errno=True), next(iter(pods.processes(pod)))
-    with open("/proc/thread-self/ns/net") as home, open(f"/proc/{pid}/ns/net") as there:  # noqa: PTH123 -- no paths
-        assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0
-        try:
-            yield
-        finally:
-            assert libc.setns(home.fileno(), _CLONE_NEWNET) == 0
 
 
 class Pair:
@@ -49,12 +35,12 @@ class Pair:
     def __init__(self, app: pods.Pod, client: pods.Pod, port: int) -> None:
         self._client = client
         self._to = (app["status"]["podIP"], port)
-        with inside(app):
+        with inside(of_pod(app)):
             self.listener = socket.create_server(("0.0.0.0", port))
 
     def talk(self, pieces: list[bytes], response: bytes, *, kept: bool) -> tuple[bytes, bytes]:
         """What the app gets of *pieces*, and the client of *response*."""
-        with inside(self._client):
+        with inside(of_pod(self._client)):
             client = socket.socket()
         with client:
             client.settimeout(SECONDS)
