@@ -61,4 +61,7 @@ if __name__ == "__main__":
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     what, *arguments = sys.argv[1:]
-    {"serve": serve, "open": hold}[what](*arguments)
+    if what == "serve":
+        serve(*arguments)
+    else:
+        hold(*arguments)
