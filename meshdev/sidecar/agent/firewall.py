@@ -35,22 +35,25 @@ _SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 #: connections that are older look new to the kernel. What answers the pod's own flows passes: of another transport
 #: they may begin at a listener port. The chain stays when nothing is redirected any more: without a
 #: nat chain the kernel would stop to translate the connections that were.
-_RULES: Final = f"""\
-add table TABLE {{ flags owner; }}
-add map TABLE tcp_listeners {{ type inet_service : inet_service; }}
-add map TABLE udp_listeners {{ type inet_service : inet_service; }}
-add set TABLE listeners {{ type inet_service; }}
-add chain TABLE arrivals {{ type nat hook prerouting priority -101; policy accept; }}
+_RULES: Final = """\
+add table TABLE { flags owner; }
+add map TABLE tcp_listeners { type inet_service : inet_service; }
+add map TABLE udp_listeners { type inet_service : inet_service; }
+add set TABLE listeners { type inet_service; }
+add chain TABLE arrivals { type nat hook prerouting priority -101; policy accept; }
 add rule TABLE arrivals iifname "lo" accept
 add rule TABLE arrivals meta nfproto != ipv4 accept
 add rule TABLE arrivals fib daddr type != local accept
-add rule TABLE arrivals {_SYN} redirect to :tcp dport map @tcp_listeners
 add rule TABLE arrivals meta l4proto udp redirect to :udp dport map @udp_listeners
-add chain TABLE only_redirected {{ type filter hook input priority -1; policy accept; }}
+add chain TABLE only_redirected { type filter hook input priority -1; policy accept; }
 add rule TABLE only_redirected ct direction reply accept
 add rule TABLE only_redirected tcp dport @listeners ct status & dnat == 0 reject with tcp reset
 add rule TABLE only_redirected udp dport @listeners ct status & dnat == 0 reject
 """
+#: Only where the app listens: who comes while it does not is refused by the kernel, as without a sidecar. A kernel may
+#: lack nft_socket: there a port is redirected until the agent has seen that nobody listens.
+_REDIRECT: Final = f"add rule TABLE arrivals {_SYN} LOOK redirect to :tcp dport map @tcp_listeners\n"
+_LOOK: Final = "socket transparent { 0, 1 }"
 #: A client that comes between Envoy's death and the end of the redirect is not refused: its kernel asks again, and
 #: meets the app. Any socket will do ("transparent 0" is true of each): a client that uses a port again meets one in
 #: TIME_WAIT, of which nothing else can be asked ("wildcard" fails), and the kernel finds the listener from there (seen
@@ -85,19 +88,29 @@ class PodFirewall:
             self.number: Final = secrets.choice([number for number in range(1, 1 << 16) if number not in taken])
             self._table = f"inet meshdev_{self.number:04x}{secrets.token_hex(2)}"
             self._nft.run(_RULES.replace("TABLE", self._table))
+            #: Whether what is redirected is refused while its app does not listen.
+            self.looks: Final = self._add_redirect()
         except FirewallError:
             self._nft.close()
             raise
-        try:
+        if self.looks:
             self._nft.run(_NOBODY.replace("TABLE", self._table))
-        except FirewallError as error:
-            log.info("this kernel cannot look for listeners: %s", error.message)
         self._redirected: dict[PodPort, int] = {}
         #: What owns the table, for Envoy to inherit. When this process is killed, Envoy is, too, and the table stays
         #: until Envoy's copy is closed: after its connections, because the kernel lets go of what a dead process had
         #: from the newest descriptor to the oldest (task_work_run; seen on Linux 6.18). So their ends are still
         #: translated, and clients that keep one notice it, instead of asking the app on a connection it never had.
         self.hold: Final = () if self._nft.descriptor is None else (self._nft.descriptor,)
+
+    def _add_redirect(self) -> bool:
+        rule = _REDIRECT.replace("TABLE", self._table)
+        try:
+            self._nft.run(rule.replace("LOOK", _LOOK))
+        except FirewallError as error:
+            log.info("this kernel cannot look for listeners: %s", error.message)
+            self._nft.run(rule.replace("LOOK", ""))
+            return False
+        return True
 
     @property
     def redirected(self) -> Mapping[PodPort, int]:

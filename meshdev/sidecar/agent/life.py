@@ -55,7 +55,7 @@ class Agent:
         self._control = Control(settings, on_message=self._on_message, on_lost=self._on_lost, states=self._states)
         self._return_paths = ReturnPaths(self._control.announce)
         self._listener_ports = ListenerPorts()
-        self._lifecycle = Lifecycle(time.monotonic(), settings.probes)
+        self._lifecycle = Lifecycle(time.monotonic(), settings.probes, looks=firewall.looks)
         self._requests: asyncio.Queue[ReadStats | SetDraining] = asyncio.Queue()
         self._ended = asyncio.Event()
 

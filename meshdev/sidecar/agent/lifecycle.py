@@ -71,14 +71,14 @@ class Phase(Enum):
 class Lifecycle:
     """One agent, from its start without a manager to its end."""
 
-    def __init__(self, now: float, probes: Sequence[Probe] = ()) -> None:
-        """*probes* are those of the pod."""
+    def __init__(self, now: float, probes: Sequence[Probe] = (), *, looks: bool = False) -> None:
+        """*probes* are those of the pod; *looks*: the kernel redirects nothing to which nobody listens."""
         self.phase = Phase.RUNNING
         self.reason = ""
         """Why it leaves."""
         self._wanted: dict[PodPort, Wanted] = {}
         self._served = self._terminating = False
-        self._probes = probes
+        self._probes, self._looks = probes, looks
         self._listen = Listen({}, "")
         self._asked = Redirect(())
         self._applied = 0
@@ -139,9 +139,10 @@ class Lifecycle:
 
     def states(self, return_paths: tuple[tuple[int, ProbeResult], ...], now: float) -> list[FromAgent]:
         """All that the manager has to know, in order."""
+        held_back = plan.held_back(self._situation(now))
         state = State(
-            redirected=tuple(sorted(self._redirected)),
-            held_back=tuple(sorted(plan.held_back(self._situation(now)).items())),
+            redirected=tuple(sorted(port for port in self._redirected if held_back.get(port) != "no-listener")),
+            held_back=tuple(sorted(held_back.items())),
             older=tuple(sorted(self._older.items())),
             intercepts=tuple(sorted(self._stats.intercepts.items())),
             flows=tuple(sorted(self._stats.flows.items())),
@@ -258,6 +259,7 @@ class Lifecycle:
             draining=self._terminating,
             decides=self._applied >= self._asked.number,
             redirected=self._redirected,
+            looks=self._looks,
         )
 
     def _react(self, now: float) -> Actions:

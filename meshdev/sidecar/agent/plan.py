@@ -15,7 +15,8 @@ class Situation:
     ``listener_ports`` are where connections are redirected to: those of TCP to the passthrough proxy, those of UDP to
     Envoy. ``asked`` is the manager's last word on what to redirect, ``folder`` that of Envoy's sockets, ``listening``
     all ports with a listener in the pod (None: the kernel does not say), ``draining`` whether the pod is going to end.
-    Until the proxy ``decides`` by what is claimed, no ports but those that are ``redirected`` already may be.
+    Until the proxy ``decides`` by what is claimed, no ports but those that are ``redirected`` already may be. Where the
+    kernel ``looks`` for the app at each new connection of TCP, the redirect may stay while nobody listens.
     """
 
     wanted: Mapping[PodPort, Wanted]
@@ -28,6 +29,7 @@ class Situation:
     cut_off: bool = False
     draining: bool = False
     decides: bool = True
+    looks: bool = False
     redirected: frozenset[PodPort] = frozenset()
 
 
@@ -38,8 +40,12 @@ def held_back(now: Situation) -> dict[PodPort, HoldReason]:
 
 def redirects(now: Situation) -> dict[PodPort, int]:
     """The ports to redirect, and where to."""
-    kept = held_back(now)
+    kept = {port for port, reason in held_back(now).items() if not _stays(now, port, reason)}
     return {port: now.listener_ports[port] for port in now.wanted if port not in kept}
+
+
+def _stays(now: Situation, port: PodPort, reason: HoldReason) -> bool:
+    return now.looks and reason == "no-listener" and port.transport == "tcp"
 
 
 def _reason(now: Situation, port: PodPort) -> HoldReason | None:

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address
 
 from meshdev.sidecar.agent import lifecycle
 from meshdev.sidecar.agent.actions import ReadStats
+from meshdev.sidecar.agent.lifecycle import Lifecycle
 from meshdev.sidecar.envoy.stats import Stats
 from meshdev.wire.agent import DecidedClaim, Listen, ProbeRelays, Redirect, State, Want
 from meshdev.wire.passthrough import PortClaims
@@ -57,6 +58,14 @@ def test_a_listener_that_comes_later_is_seen_by_looking(world: World) -> None:
     world.listening = ALL
     world.wait(1)
     assert world.redirected == LISTENERS
+
+
+def test_where_the_kernel_looks_the_redirect_stays_and_is_reported_as_it_is(world: World) -> None:
+    world.life = Lifecycle(world.now, looks=True)
+    world.listening = ALL - {WEB}
+    world.hear(Want((HTTP, BYTES)), Redirect((WEB, RAW)))
+    assert world.redirected == LISTENERS
+    assert (world.state().redirected, world.state().held_back) == ((RAW,), ((WEB, "no-listener"),))
 
 
 def test_without_an_intercept_it_does_not_look(fresh: World) -> None:

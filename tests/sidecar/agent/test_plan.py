@@ -50,6 +50,12 @@ def test_what_is_held_back(name: str) -> None:
     assert redirects(situation) == {port: LISTENER_PORTS[port] for port in situation.wanted if port not in expected}
 
 
+def test_where_the_kernel_looks_for_listeners_a_redirect_may_stay_without_one() -> None:
+    situation = replace(ALL, listening=LISTENING - {WEB, VOICE}, looks=True)
+    assert held_back(situation) == {WEB: "no-listener", VOICE: "no-listener"}
+    assert redirects(situation).keys() == {WEB, RAW}, "it looks for those of TCP"
+
+
 MINE, YOURS = DecidedClaim((WEB, RAW), '{"header": 1}'), DecidedClaim((WEB,), "null")
 ALL_OF_IT = DecidedClaim((WEB, RAW), "null", whole=True)
 PROBES = (Probe(8080, "/healthz", "kube-probe/"), Probe(7000, "/healthz", "kube-probe/"))
