@@ -72,12 +72,15 @@ class Agent:
     tries: ProbeRelays | None = None
     log: list[str] = field(default_factory=list)
     _state: State = field(default_factory=State)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """A call of gRPC takes one message at a time."""
 
     async def say(self, message: AgentHello | Listen | State | bytes) -> None:
         """States say that the passthrough worker has applied all so far."""
         if isinstance(message, State):
             self._state = message = replace(message, applied=self.redirect.number if self.redirect else 0)
-        await self.call.write(message if isinstance(message, bytes) else agent.encode(message))
+        async with self._one_at_a_time:
+            await self.call.write(message if isinstance(message, bytes) else agent.encode(message))
 
     async def follow(self) -> None:
         while (data := await self.call.read()) is not grpc.aio.EOF:
