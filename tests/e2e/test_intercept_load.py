@@ -210,6 +210,8 @@ def test_everything_happens(laptop: Laptop, laptop2: Laptop) -> None:
         everybody_is_right(load)
 
         scale(1)
+        # A request that falls back needs another connection to the app, and one that ends accepts none.
+        until("the others are gone", lambda: len(everybody()) == 1)
         story.say("1 pod")
 
         kill_manager(story)
