@@ -214,7 +214,7 @@ class Pods:
             reason = f": {why}" if why else ""
             return f"the sidecar of pod {replica.name}, which is {sidecar.state}{reason}"
         if report.state != "acked" or report.up != up:
-            return f"pod {replica.name} to take the route{f': {report.text}' if report.text else ''}"
+            return f"pod {replica.name} to apply the intercept{f': {report.text}' if report.text else ''}"
         if self._tcp and report.return_path != "open" and not (self.proven and report.return_path == "refused"):
             return f"pod {replica.name} to reach this machine"
         return None
@@ -233,7 +233,8 @@ class Pods:
         elif report is None:
             yield from self._silence(replica)
         elif report.state == "nacked":
-            yield "nacked", 0.0, InterceptError(f"Envoy in pod {replica.name} refuses the route: {report.text}")
+            why = f"the sidecar of pod {replica.name} refuses the intercept: {report.text}"
+            yield "nacked", 0.0, InterceptError(why)
         elif report.return_path == "refused" and not self.proven:
             yield (
                 "refused",

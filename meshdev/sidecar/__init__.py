@@ -1,4 +1,6 @@
-"""What is put into a pod: how (join, on the laptop), the process in it (agent), and Envoy's configuration (envoy).
+"""What is put into a pod: how (join, on the laptop), and what runs there.
 
-Kubernetes belongs in join alone; envoy is pure; agent knows the pod's kernel and the manager, nothing else.
+The agent (``agent``) runs the passthrough worker (``worker``, which decides by ``passthrough``) and Envoy, configured
+by ``envoy``. Kubernetes belongs in join alone; envoy and passthrough are pure; agent knows the pod's kernel and the
+manager, nothing else.
 """

@@ -1,8 +1,8 @@
 """Which requests of a pod are the kubelet's: probes see the original and never a laptop (docs/design/0009). Pure.
 
 So do the HTTP requests of its hooks: a preStop is meant for the container that ends, not for a program on a laptop.
-exec probes run inside the app; tcpSocket probes see whether the app listens, since the agent withdraws a redirect
-without a listener.
+exec probes run inside the app; tcpSocket probes see whether the app listens, since connections are redirected only
+while it does.
 """
 
 import json

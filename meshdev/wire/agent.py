@@ -5,7 +5,7 @@ They travel on one bidirectional gRPC stream, :data:`METHOD`, with the agent's t
 
     agent   → {"hello": {"pod": "b-1", "uid": …, "namespace": …, "address": "10.244.0.7", "probes": […]}}    first
     control → {"want": [{"port": "8080", "protocol": "http", "mode": "mesh", "reset_older": false}]}
-    agent   → {"listen": {"8080": 15801, "9090/udp": 15802}, "folder": "/tmp/meshdev-x"}    where Envoy is to listen
+    agent   → {"listen": {"8080": 15801, "9090/udp": 15802}, "folder": "/tmp/meshdev-x"}    the listener ports
     control → {"redirect": ["8080"], "claims": [{"ports": ["8080"], "match": "{…}"}]}       once Envoy accepted that
     control → {"try": ["20001"], "address": "10.244.0.9"}            relays that this pod may use now
     agent   → {"state": {"redirected": ["8080"], "apart": {"7000": "no-listener"}, "older": {"8080": 3},
@@ -20,9 +20,10 @@ Every message carries a whole state, so after a broken stream the next one needs
   as their clients keep them; new connections no longer reach the listener. Removing a listener or cluster would fail
   requests;
 * a pod has applied what is wanted when each port is in ``redirected``, or in ``apart`` with the reason why it is not;
-* redirected connections to TCP ports come to the passthrough proxy, whose numbers those in ``listen`` are; Envoy
-  listens on unix sockets in the folder (``sidecar.envoy.names.socket``). UDP ports are Envoy's. The proxy decides by
-  ``claims``: one is among them while Envoy has acknowledged its routes *and* it holds: off before they are removed;
+* redirected connections to TCP ports come to the passthrough proxy, whose listener ports are in ``listen``; Envoy
+  listens on unix sockets in the folder (``sidecar.envoy.names.socket``). Listener ports of UDP are Envoy's. The proxy
+  decides by ``claims``: a claim is among them from Envoy's acknowledgement of its routes until it ends, and is taken
+  out before its routes are removed;
 * on each stream an agent that ever was to listen sends ``listen`` before ``state``. The folder is its process's: with
   another one, or with ``state`` first, it is another process, and Envoy another Envoy. Until there is a ``state``
   control sends no ``redirect``, and Envoy nothing new.
@@ -32,8 +33,8 @@ A ``redirect`` has a ``number``, which grows. The agent repeats it in ``state`` 
     control → {"redirect": ["8080"], "claims": [{"ports": ["8080"], "match": "{…}"}], "number": 3}
     agent   → {"state": {…, "applied": 3}}
 
-The agent may hold a redirect back: the app does not listen yet, or (for UDP) Envoy has exited. It then reports the
-reason.
+The agent may hold a redirect back: the app does not listen, or (for UDP) Envoy has exited. It then reports the reason.
+Of a TCP port without a listener the rule may stay in place, where the kernel itself looks for one at each connection.
 
 A relay is probed by a connection that is closed at once, so that a NetworkPolicy or firewall between pod and laptop is
 found before anything depends on it. Its return path is ``open``, ``refused`` (there was an answer: nothing listens, or
@@ -64,7 +65,7 @@ HoldReason = Literal["no-listener", "no-envoy", "waiting"]
 #: The gRPC method; requests and answers are the bytes of :func:`encode`.
 SERVICE: Final = "meshdev.v2.Agent"
 METHOD: Final = f"/{SERVICE}/Session"
-#: That of agents whose Envoy got all connections. They count as lost only to a manager that sends them nothing at all.
+#: That of earlier agents, whose Envoy got all connections. They give up a manager only if it sends them nothing at all.
 FORMER_SERVICE: Final = "meshdev.v1.Agent"
 #: Key of the token in the metadata of both streams.
 METADATA_KEY: Final = "x-meshdev-token"

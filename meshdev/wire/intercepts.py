@@ -131,7 +131,9 @@ class Report:
     yet, or there is none), "refused", "open". Only "open" means that the laptop was reached. It is independent of
     ``state``.
 
-    ``pending`` are its ports (``8080``, ``9090/udp``) on which nothing listens in the pod: they are not redirected yet.
+    ``pending`` are its ports (``8080``, ``9090/udp``) on which nothing listens in the pod: nothing is redirected yet.
+
+    "acked": Envoy has the routes, the ports are redirected or pending, and the passthrough worker decides by the claim.
     """
 
     id: str = field(IDENTITY)

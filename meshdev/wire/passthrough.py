@@ -11,7 +11,7 @@ They travel on a pair of unix sockets, of which the worker inherits one; its end
                          "errors": 0, "pod_address": {}, "raw": {"until-close": 1}}}
 
 ``ports`` is the whole state each time: on a port that it does not name nothing is claimed. Both processes are of one
-image, so the worker refuses what it does not know. Sockets that have their client's address come another way
+image, so the worker refuses what it does not know. Sockets that have their client's address have a queue of their own
 (``sidecar/agent/client_addresses.py``).
 """
 
@@ -68,7 +68,7 @@ class PortClaims:
 
     ``whole``: everything that comes, whatever it is. Otherwise the requests that fit one of ``matches``: texts of
     ``intercept.spec.canonical_json``, in the order in which they were claimed ("null": every request). With neither,
-    new connections pass unlooked.
+    new connections pass without being inspected.
 
     ``envoy`` is the path of Envoy's listener, and ``http2`` whether connections of HTTP/2 go there. Requests of
     ``probes`` are nobody's. ``draining``: the app is about to end, so what it closes is closed for its clients, too.

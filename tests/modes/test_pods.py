@@ -50,9 +50,9 @@ def test_it_waits_step_by_step() -> None:
     pods.watched({"uid-b-1": pod("b-1", replace(RUNNING, state="starting", reason="pulling"))})
     assert pods.waiting(1) == "the sidecar of pod b-1, which is starting: pulling"
     pods.reported(Report(ID, "b-1", "joined", "8080: no-envoy"))
-    assert pods.waiting(1) == "pod b-1 to take the route: 8080: no-envoy"
+    assert pods.waiting(1) == "pod b-1 to apply the intercept: 8080: no-envoy"
     pods.reported(replace(ACKED, up=0))
-    assert pods.waiting(1) == "pod b-1 to take the route"
+    assert pods.waiting(1) == "pod b-1 to apply the intercept"
     pods.reported(replace(ACKED, return_path="untried"))
     assert pods.waiting(1) == "pod b-1 to reach this machine"
     assert (pods.acked(1), pods.total) == (0, 1)
@@ -138,7 +138,7 @@ def test_ready_pods_count_and_where_there_is_none_those_that_stay() -> None:
             ClusterError,
             "cannot start",
         ),
-        (RUNNING, replace(ACKED, state="nacked", text="bad regex"), 0, InterceptError, "refuses the route: bad regex"),
+        (RUNNING, replace(ACKED, state="nacked", text="bad re"), 0, InterceptError, "refuses the intercept: bad re"),
         (RUNNING, replace(ACKED, return_path="refused"), SILENT_SECONDS, InterceptError, "are refused there"),
         (
             RUNNING,

@@ -30,7 +30,7 @@ SETTLE_SECONDS: Final = 3.0
 REJOIN_SECONDS: Final = 15.0
 #: An Envoy that lost its stream still has its routes: its address stays allowed for so long.
 ADDRESS_SECONDS: Final = 10.0
-#: A request that was routed just before the route changed may be connecting still (0.5 s, then to the original).
+#: A request that was routed just before the route changed may be connecting still (twice 0.5 s, then to the original).
 PRUNE_SECONDS: Final = 5.0
 #: Sidecars of keys that no session claims: those that wait for the next intercept.
 MAX_WAITING: Final = 256

@@ -1,8 +1,9 @@
 """One pod as its agent and its Envoy report it: what it is to do, in the right order, and what sessions learn of it.
 
-In: want → the agent listens → Envoy takes listeners and routes → redirect. Out: want without the port → the agent ends
-its redirect. Envoy keeps what it has for a port as long as the pod is known, without claims: connections that are kept
-alive go on to the original. Taking a listener or cluster away would fail their next requests (docs/design/0009).
+In: want → the agent listens → Envoy takes listeners and routes → redirect with the claims → the passthrough worker has
+applied them (acked). Out: want without the port → the agent ends its redirect. Envoy keeps what it has for a port as
+long as the pod is known, without claims: connections that are kept alive go on to the original. Taking a listener or
+cluster away would fail their next requests (docs/design/0009).
 The return paths are probed as soon as Envoy is there: from its address relays may be used.
 """
 

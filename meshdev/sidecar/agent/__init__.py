@@ -1,4 +1,4 @@
-"""The process in the pod: it supervises Envoy and owns the nft table that redirects to it, as the manager asks for.
+"""The agent in the pod: it runs the passthrough worker and Envoy, and redirects to them what the manager asks for.
 
 It knows nothing of Kubernetes. Its one connection is gRPC to the manager's control container (extra ``cluster``);
 packets never pass through it.

@@ -1,4 +1,6 @@
-"""The nft table that brings new connections to Envoy. It belongs to this process: the kernel removes it with us.
+"""The nft table that redirects new connections to the passthrough proxy, and datagrams to Envoy.
+
+It belongs to this process: the kernel removes it once agent, passthrough worker and Envoy have ended.
 
 Each sidecar has a table of its own. Which of those in a pod may redirect is decided by another one, without rules: only
 its owner does. So one that is not needed any more can let the next one begin, while the connections that it once
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 TAKE_SECONDS: Final = 100.0
 _TAKE_AGAIN_SECONDS: Final = 0.25
 
-#: Its owner may redirect. Sidecars of before had their rules in it, too.
+#: Its owner may redirect. Sidecars of earlier versions had their rules in it, too.
 _TURN: Final = "inet meshdev"
 _SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 
@@ -50,14 +52,14 @@ add rule TABLE only_redirected ct direction reply accept
 add rule TABLE only_redirected tcp dport @listeners ct status & dnat == 0 reject with tcp reset
 add rule TABLE only_redirected udp dport @listeners ct status & dnat == 0 reject
 """
-#: Only where the app listens: who comes while it does not is refused by the kernel, as without a sidecar. A kernel may
-#: lack nft_socket: there a port is redirected until the agent has seen that nobody listens.
+#: Only where the app listens: whoever connects while it does not is refused by the kernel, as without a sidecar. A
+#: kernel may lack nft_socket: there a port is redirected until the agent has seen that nobody listens.
 _REDIRECT: Final = f"add rule TABLE arrivals {_SYN} LOOK redirect to :tcp dport map @tcp_listeners\n"
 _LOOK: Final = "socket transparent { 0, 1 }"
-#: A client that comes between Envoy's death and the end of the redirect is not refused: its kernel asks again, and
-#: meets the app. Any socket will do ("transparent 0" is true of each): a client that uses a port again meets one in
-#: TIME_WAIT, of which nothing else can be asked ("wildcard" fails), and the kernel finds the listener from there (seen
-#: on Linux 6.18). Optional, since it needs nft_socket.
+#: A client that connects between the end of the listeners and that of the redirect, when the agent was killed, is not
+#: refused: its kernel retransmits the SYN, which reaches the app. Any socket will do ("transparent 0" is true of each):
+#: a client that uses a port again meets one in TIME_WAIT, of which nothing else can be asked ("wildcard" fails), and
+#: the kernel finds the listener from there (seen on Linux 6.18). Optional, since it needs nft_socket.
 _NOBODY: Final = f"""\
 add rule TABLE only_redirected tcp dport @listeners {_SYN} socket transparent 0 accept
 add rule TABLE only_redirected tcp dport @listeners {_SYN} drop
@@ -96,10 +98,10 @@ class PodFirewall:
         if self.looks:
             self._nft.run(_NOBODY.replace("TABLE", self._table))
         self._redirected: dict[PodPort, int] = {}
-        #: What owns the table, for Envoy to inherit. When this process is killed, Envoy is, too, and the table stays
-        #: until Envoy's copy is closed: after its connections, because the kernel lets go of what a dead process had
-        #: from the newest descriptor to the oldest (task_work_run; seen on Linux 6.18). So their ends are still
-        #: translated, and clients that keep one notice it, instead of asking the app on a connection it never had.
+        #: What owns the table, for worker and Envoy to inherit. When this process is killed, they are, too, and the
+        #: table stays until their copies are closed: after their connections, because the kernel closes the descriptors
+        #: of a dead process from the newest to the oldest (task_work_run; seen on Linux 6.18). So their ends are still
+        #: translated, and clients notice them, instead of sending to the app on a connection that it never had.
         self.hold: Final = () if self._nft.descriptor is None else (self._nft.descriptor,)
 
     def _add_redirect(self) -> bool:
@@ -165,7 +167,7 @@ class PodFirewall:
         self._nft.run(f"delete table {_TURN}\n")
 
     def close(self) -> None:
-        """The table is removed, once Envoy has ended, too."""
+        """The table is removed once passthrough worker and Envoy have ended, too."""
         self._nft.close()
 
 

@@ -1,4 +1,4 @@
-"""The agent's life as a state machine: what it learns of manager, kernel and Envoy, and what is to be done then. Pure.
+"""The agent's life as a state machine: events of manager, kernel, worker and Envoy in, actions out. Pure.
 
 Each ``on_…`` method takes an event and returns what it asks for, in order; *now* is in seconds on one clock that never
 goes back. Asking for something twice is harmless. Why in this order: docs/design/0009.
@@ -52,7 +52,8 @@ CUT_OFF_SECONDS: Final = 3.0
 #: Between two :meth:`Lifecycle.on_tick`: how soon a listener that came or went is seen; the kernel has no event for it.
 LOOK_SECONDS: Final = 0.25
 LOOK_SECONDS_TERMINATING: Final = 0.05
-#: An Envoy that answers nothing for so long serves nothing either: the app gets its traffic, and another Envoy starts.
+#: An Envoy that answers nothing for so long serves nothing either: it is killed, the app gets what was claimed, and
+#: another Envoy starts.
 HUNG_SECONDS: Final = 10.0
 
 
@@ -206,7 +207,7 @@ class Lifecycle:
         return self._check(now)
 
     def on_envoy_ended(self, now: float) -> Actions:
-        """Its process has ended: the app gets its traffic at once."""
+        """Its process has ended: datagrams are not redirected any more; what was claimed of TCP goes to the app."""
         self._envoy = False
         return self._react(now)
 

@@ -14,7 +14,7 @@ BACKLOG: Final = 4096
 
 
 class ListenerPorts:
-    """Where Envoy listens for each port that was ever wanted."""
+    """Where Envoy listens for each UDP port that was ever wanted; TCP ports have a :func:`listener` each."""
 
     def __init__(self) -> None:
         self._ports: dict[PodPort, int] = {}

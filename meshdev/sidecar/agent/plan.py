@@ -13,7 +13,7 @@ class Situation:
     """What the agent knows.
 
     ``listener_ports`` are where connections are redirected to: those of TCP to the passthrough proxy, those of UDP to
-    Envoy. ``asked`` is the manager's last word on what to redirect, ``folder`` that of Envoy's sockets, ``listening``
+    Envoy. ``asked`` is the manager's newest :class:`Redirect`, ``folder`` that of Envoy's sockets, ``listening``
     all ports with a listener in the pod (None: the kernel does not say), ``draining`` whether the pod is going to end.
     Until the proxy ``decides`` by what is claimed, no ports but those that are ``redirected`` already may be. Where the
     kernel ``looks`` for the app at each new connection of TCP, the redirect may stay while nobody listens.
@@ -56,7 +56,7 @@ def _reason(now: Situation, port: PodPort) -> HoldReason | None:
             return "no-envoy"
         if now.cut_off:
             return "waiting"
-    elif not now.decides and port not in now.redirected:  # a connection before that passes unlooked as long as it lasts
+    elif not now.decides and port not in now.redirected:  # a connection before that is never inspected
         return "waiting"
     return None if _listens(now, port) else "no-listener"
 

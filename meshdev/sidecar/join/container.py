@@ -38,8 +38,8 @@ _SECURITY: Final[Object] = {
     "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-#: Idle it takes 100 MB (Envoy 67, agent 30). A limit on the CPU only where a quota asks for one: high enough not to
-#: slow requests down.
+#: Agent, worker and Envoy take 123 MB (docs/design/0020). A limit on the CPU only where a quota asks for one: high
+#: enough not to slow requests down.
 _RESOURCES: Final[Object] = {
     "requests": {"cpu": "50m", "memory": "128Mi"},
     "limits": {"cpu": "2", "memory": "384Mi"},

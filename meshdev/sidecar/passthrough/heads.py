@@ -42,7 +42,7 @@ Reason = Literal[
 ]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
-#: Bytes of a head, its empty line included: what is longer passes unlooked.
+#: Bytes of a head, its empty line included: what is longer is raw.
 HEAD_BYTES: Final = 64 << 10
 _END: Final = b"\r\n\r\n"
 

@@ -168,7 +168,7 @@ class Switch:
             self._owner.abort()
 
     def late(self) -> None:
-        """What is held (:attr:`holds`) was held for too long: it passes unlooked."""
+        """What is held (:attr:`holds`) was held for too long: it passes without being inspected."""
         if self.holds:
             self._stay("head-time")
 

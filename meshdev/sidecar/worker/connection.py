@@ -100,7 +100,7 @@ class ClientConnection:
         return self._client.finished
 
     def late(self) -> None:
-        """What it holds back passes unlooked."""
+        """What it holds back passes without being inspected."""
         self._guard(self._switch.late)
 
     def drain(self) -> None:

@@ -40,7 +40,7 @@ class PassthroughPort(ClaimPolicy, Protocol):
 class ClaimedPort:
     """Shared by all connections of the port, so that what changes is true of their next requests, too.
 
-    How a connection begins stays so: claimed as a whole, unlooked, or request by request.
+    How a connection begins stays so: claimed as a whole, never inspected, or request by request.
     """
 
     __slots__ = ("_claims", "_decider", "app", "claimed", "draining", "envoy", "http2", "unclaimed", "whole")

@@ -23,14 +23,14 @@ FULL_SECONDS: Final = 0.1
 #: Between two warnings about that.
 _WARN_SECONDS: Final = 10.0
 _FULL: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-#: A head that is not complete within this time passes unlooked, in seconds.
+#: A head that is not complete within this time passes without being inspected, in seconds.
 HEAD_SECONDS: Final = 2.0
 #: Descriptors that a connection may need: the client's, the app's and Envoy's.
 _OF_ONE: Final = 3
 #: Those of the process itself: listeners of as many ports as can be claimed (``wire.agent``), sockets that are not yet
 #: used (a message of them), and a few more.
 _OWN_DESCRIPTORS: Final = 600
-#: Bytes that all connections hold back together: with more of them, the one that has the newest passes unlooked.
+#: Bytes that all connections hold back together: with more, the one that has the newest is raw from then on.
 MAX_HELD: Final = 32 << 20
 
 
