@@ -7,10 +7,11 @@ from meshdev.sidecar.passthrough.http1 import RequestHead
 
 Side = Literal["client", "app", "envoy"]
 
-#: Envoy is gone, and the request with it: it may have been carried out, so that nobody asks again by itself.
+#: Envoy is gone, and the request with it: it may have been carried out, so it must not be retried.
 ENVOY_LOST: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"content-type: text/plain\r\nconnection: close\r\ncontent-length: 61\r\n\r\n"
+    b"content-type: text/plain\r\nmeshdev-answer: connection-lost\r\n"  # sidecar.envoy.answers
+    b"connection: close\r\ncontent-length: 61\r\n\r\n"
     b"meshdev: the sidecar's Envoy ended while it had this request\n"
 )
 

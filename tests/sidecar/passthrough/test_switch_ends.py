@@ -43,6 +43,7 @@ def test_envoy_is_lost_with_a_request() -> None:
     assert world.log[-1] == "finish client"
     head, _, body = ENVOY_LOST.partition(b"\r\n\r\n")
     assert b"content-length: %d" % len(body) in head
+    assert b"meshdev-answer: connection-lost" in head
     assert body.startswith(b"meshdev: ")
 
 
