@@ -283,12 +283,20 @@ class SidecarPod:
 
     def envoy(self) -> int:
         """The pid of the agent's Envoy; 0 where there is none."""
+        return self._child("envoy ")
+
+    def worker(self) -> int:
+        """The pid of the agent's passthrough worker; 0 where there is none."""
+        return self._child("meshdev.sidecar.worker ")
+
+    def _child(self, command: str) -> int:
         children = Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children")
         try:
             pids = children.read_text().split()
-            return next((int(pid) for pid in pids if "envoy" in Path(f"/proc/{pid}/comm").read_text()), 0)
+            lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids}
         except OSError:
             return 0
+        return next((pid for pid, line in lines.items() if command in line and "setpriv" not in line), 0)
 
     def _inside(self) -> list[str]:
         return ["nsenter", f"--net=/proc/{self.pod.pid}/ns/net", "--"]

@@ -279,6 +279,22 @@ async def test_when_envoy_hangs_it_is_killed_and_another_one_serves() -> None:
         assert await pod.get() == "original"
 
 
+async def test_when_workers_die_again_and_again_the_app_gets_its_traffic() -> None:
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await pod.laptop(20001)
+        await pod.manager.claim(claim())
+        await redirected(pod)
+        for _ in range(2):
+            await until(pod.worker)
+            killed = pod.worker()
+            os.kill(killed, signal.SIGKILL)
+            await until(partial(_has_another_worker, pod, killed))
+        await pod.manager.until(lambda state: not state.redirected)
+        os.kill(pod.worker(), signal.SIGSTOP)
+        assert await pod.get() == "original"
+
+
 async def test_when_the_agent_dies_everything_goes_with_it() -> None:
     async with sidecar() as pod:
         await pod.app(8080)
@@ -340,6 +356,10 @@ async def test_what_it_costs() -> None:
 
 def _has_another_envoy(pod: SidecarPod, than: int) -> bool:
     return pod.envoy() not in {0, than}
+
+
+def _has_another_worker(pod: SidecarPod, than: int) -> bool:
+    return pod.worker() not in {0, than}
 
 
 def _oom_score(pid: int) -> int:

@@ -111,7 +111,8 @@ class Agent:
             case SetProbes():
                 self._return_paths.probe(action.relays)
             case FindListening():
-                self._perform(self._lifecycle.on_listening(self._sockets.listening(), time.monotonic()))
+                found, failing = self._sockets.listening(), self._passthrough.failing
+                self._perform(self._lifecycle.on_listening(found, time.monotonic(), failing=failing))
             case ClaimPorts() | SetRedirects():
                 self._set(action)
             case CountOlder():

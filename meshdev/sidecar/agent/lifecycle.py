@@ -78,7 +78,7 @@ class Lifecycle:
         self.reason = ""
         """Why it leaves."""
         self._wanted: dict[PodPort, Wanted] = {}
-        self._served = self._terminating = False
+        self._served = self._terminating = self._failing = False
         self._probes, self._looks = probes, looks
         self._listen = Listen({}, "")
         self._asked = Redirect(())
@@ -174,9 +174,12 @@ class Lifecycle:
         """When :meth:`on_tick` is due."""
         return LOOK_SECONDS_TERMINATING if self.phase is Phase.TERMINATING else LOOK_SECONDS
 
-    def on_listening(self, ports: frozenset[PodPort] | None, now: float) -> Actions:
-        """All ports with a listener in the pod; None where the kernel does not say."""
-        self._listening = ports
+    def on_listening(self, ports: frozenset[PodPort] | None, now: float, *, failing: bool = False) -> Actions:
+        """All ports with a listener in the pod; None where the kernel does not say.
+
+        *failing*: passthrough workers end again and again.
+        """
+        self._listening, self._failing = ports, failing
         return self._react(now)
 
     def on_redirected(self, ports: frozenset[PodPort]) -> Actions:
@@ -261,6 +264,7 @@ class Lifecycle:
             decides=self._applied >= self._asked.number,
             redirected=self._redirected,
             looks=self._looks,
+            failing=self._failing,
         )
 
     def _react(self, now: float) -> Actions:

@@ -5,6 +5,7 @@ import logging
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Final
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 COMMAND: Final = (sys.executable, "-m", "meshdev.sidecar.worker")
 RESTART_SECONDS: Final = 0.1
 _LONGEST_RESTART_SECONDS: Final = 5.0
+#: After two ends within this time nothing should be redirected to it.
+FAILING_SECONDS: Final = 3 * _LONGEST_RESTART_SECONDS
 #: One that has closed its socket ends within this time, or is killed.
 _END_SECONDS: Final = 1.0
 
@@ -55,6 +58,7 @@ class Passthrough:
         self._channel: WorkerChannel | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._counts = self._earlier = PassthroughCounts()
+        self._ends: deque[float] = deque(maxlen=2)  # when the last workers ended
         self._news = asyncio.Event()  # set for a moment: the worker answered, has begun, or has ended
         self._applied_more = asyncio.Event()  # set for a moment
 
@@ -63,6 +67,11 @@ class Passthrough:
         """Of the worker, while there is one."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
+
+    @property
+    def failing(self) -> bool:
+        """Whether workers end again and again: clients that wait for the next one would wait in vain."""
+        return len(self._ends) == self._ends.maxlen and time.monotonic() - self._ends[0] < FAILING_SECONDS
 
     @property
     def counts(self) -> PassthroughCounts:
@@ -139,6 +148,7 @@ class Passthrough:
                 await self._run_worker()
             except OSError as error:
                 log.error("the passthrough worker cannot be started: %s", error)  # noqa: TRY400 -- the sentence says it
+            self._ends.append(time.monotonic())
             if time.monotonic() - started > 2 * _LONGEST_RESTART_SECONDS:
                 pause = RESTART_SECONDS
             await asyncio.sleep(pause)

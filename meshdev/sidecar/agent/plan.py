@@ -16,7 +16,8 @@ class Situation:
     Envoy. ``asked`` is the manager's newest :class:`Redirect`, ``folder`` that of Envoy's sockets, ``listening``
     all ports with a listener in the pod (None: the kernel does not say), ``draining`` whether the pod is going to end.
     Until the proxy ``decides`` by what is claimed, no ports but those that are ``redirected`` already may be. Where the
-    kernel ``looks`` for the app at each new connection of TCP, the redirect may stay while nobody listens.
+    kernel ``looks`` for the app at each new connection of TCP, the redirect may stay while nobody listens. Nothing is
+    redirected to a proxy that is ``failing``.
     """
 
     wanted: Mapping[PodPort, Wanted]
@@ -30,6 +31,7 @@ class Situation:
     draining: bool = False
     decides: bool = True
     looks: bool = False
+    failing: bool = False
     redirected: frozenset[PodPort] = frozenset()
 
 
@@ -56,7 +58,7 @@ def _reason(now: Situation, port: PodPort) -> HoldReason | None:
             return "no-envoy"
         if now.cut_off:
             return "waiting"
-    elif not now.decides and port not in now.redirected:  # a connection before that is never inspected
+    elif now.failing or (not now.decides and port not in now.redirected):  # a connection before that is never inspected
         return "waiting"
     return None if _listens(now, port) else "no-listener"
 

@@ -107,6 +107,13 @@ def test_bytes_are_cut_off_from_a_lost_manager_and_requests_are_not(world: World
     assert world.claims[RAW].whole
 
 
+def test_a_proxy_that_fails_gets_nothing_until_it_does_not(world: World) -> None:
+    world.do(world.life.on_listening(ALL, world.now, failing=True))
+    assert world.redirected == {}
+    world.do(world.life.on_listening(ALL, world.now))
+    assert world.redirected == LISTENERS
+
+
 def test_a_redirect_that_fails_is_tried_again_and_reported_as_it_is(fresh: World) -> None:
     fresh.refuse_redirects = True
     fresh.start_envoy()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -165,6 +166,23 @@ async def test_without_a_worker_what_is_new_waits_for_one(tmp_path: Path, monkey
 def asks(client: socket.socket, request: bytes) -> bytes:
     client.sendall(request)
     return exactly(client, len(OK) + 2)[len(OK) :]
+
+
+async def test_it_fails_while_workers_end_again_and_again(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        assert not pod.passthrough.failing
+        await until(lambda: pod.passthrough.pid is not None)
+        killed = pod.passthrough.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await until(partial(_is_another, pod, killed))
+    assert pod.passthrough.failing
+    monkeypatch.setattr(passthrough, "FAILING_SECONDS", 0.0)
+    assert not pod.passthrough.failing
+
+
+def _is_another(pod: Pod, killed: int) -> bool:
+    return pod.passthrough.pid not in {None, killed}
 
 
 async def test_a_worker_that_is_killed_loses_its_connections_and_nobody_else(

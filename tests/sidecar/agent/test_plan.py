@@ -39,6 +39,7 @@ CASES: dict[str, tuple[Situation, dict[PodPort, HoldReason]]] = {
     "the app does not listen": (replace(ALL, listening=LISTENING - {WEB}), {WEB: "no-listener"}),
     "the kernel does not tell": (replace(ALL, listening=None), {}),
     "the manager is lost": (replace(ALL, cut_off=True), {VOICE: "waiting"}),
+    "the proxy fails": (replace(ALL, failing=True), {WEB: "waiting", RAW: "waiting"}),
     "nothing is wanted": (replace(ALL, wanted={}), {}),
 }
 
