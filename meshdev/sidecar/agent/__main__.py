@@ -62,7 +62,7 @@ async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> Non
     try:
         needed = True
         while needed:
-            if await _has_turn(firewall, sockets, ended):
+            if await _has_turn(firewall, sockets, passthrough, ended):
                 await _run_agent(Agent(config, firewall, sockets, passthrough, envoy), ended)
                 firewall.give_turn()
             needed = await _connections_go_on(config, passthrough, ended)
@@ -100,8 +100,11 @@ async def _run_agent(agent: Agent, ended: asyncio.Event) -> None:
         terminating.cancel()
 
 
-async def _has_turn(firewall: PodFirewall, sockets: Sockets, ended: asyncio.Event) -> bool:
-    """Whether it may redirect now; False where *ended* came first."""
+async def _has_turn(firewall: PodFirewall, sockets: Sockets, passthrough: Passthrough, ended: asyncio.Event) -> bool:
+    """Whether it may redirect now; False where *ended* came first.
+
+    Raises FirewallError where another sidecar does not leave, unless connections go on: those would be reset.
+    """
     waiting = asyncio.ensure_future(wait_for_turn(firewall, sockets.listening))
     ending = asyncio.ensure_future(ended.wait())
     try:
@@ -109,6 +112,11 @@ async def _has_turn(firewall: PodFirewall, sockets: Sockets, ended: asyncio.Even
         if waiting.done():
             waiting.result()
         return waiting.done()
+    except FirewallError as error:
+        if not await _open_connections(passthrough, ended):
+            raise
+        log.warning("%s", error.message)
+        return False
     finally:
         waiting.cancel()
         ending.cancel()
@@ -116,12 +124,15 @@ async def _has_turn(firewall: PodFirewall, sockets: Sockets, ended: asyncio.Even
 
 async def _connections_go_on(config: Settings, passthrough: Passthrough, ended: asyncio.Event) -> bool:
     """Wait for the end of all connections that were redirected. True where an intercept is wanted before that."""
-    if not (count := await _open_connections(passthrough)):
+    if not (count := await _open_connections(passthrough, ended)):
         return False
     log.info("%d connections that were redirected go on", count)
-    wanted = asyncio.ensure_future(wanted_again(config, asyncio.Event()))
+    wanted = asyncio.ensure_future(wanted_again(config, ended))
     try:
-        while await _open_connections(passthrough):
+        while await _open_connections(passthrough, ended):
+            if ended.is_set():
+                await asyncio.sleep(LINGER_SECONDS)
+                continue
             await asyncio.wait([wanted], timeout=LINGER_SECONDS)
             if wanted.done() and not ended.is_set():
                 return True
@@ -130,8 +141,13 @@ async def _connections_go_on(config: Settings, passthrough: Passthrough, ended: 
     return False
 
 
-async def _open_connections(passthrough: Passthrough) -> int:
-    """As they are now; of a worker that does not answer, as it last said."""
+async def _open_connections(passthrough: Passthrough, ended: asyncio.Event) -> int:
+    """As they are now; of a worker that does not answer, as it last said.
+
+    Once the pod is going to end, without those that only wait for their clients to close.
+    """
+    if ended.is_set():
+        passthrough.drain()
     try:
         async with asyncio.timeout(RECOUNT_SECONDS):
             return (await passthrough.recount()).all_open

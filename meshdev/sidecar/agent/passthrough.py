@@ -139,6 +139,10 @@ class Passthrough:
         self._number = number
         self._note_applied()
 
+    def drain(self) -> None:
+        """Nothing is claimed any more, and the app is about to end."""
+        self.set_ports({port: PortClaims(draining=True) for port in self._listeners}, self._number)
+
     async def run(self) -> None:
         """Keep a worker until this is cancelled; it has ended then, and its connections are reset."""
         pause = RESTART_SECONDS

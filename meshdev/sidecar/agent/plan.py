@@ -64,9 +64,10 @@ def _reason(now: Situation, port: PodPort) -> HoldReason | None:
 
 
 def claims(now: Situation) -> dict[PodPort, PortClaims]:
-    """What is claimed of the TCP ports that are wanted."""
+    """What is claimed of the TCP ports that are wanted, and which ports drain: those that are wanted no more, too."""
     tcp = [wanted for port, wanted in now.wanted.items() if port.transport == "tcp"]
-    nothing = {wanted.port: PortClaims(draining=True) for wanted in tcp if now.draining}
+    ever = (port for port in now.listener_ports if port.transport == "tcp" and now.draining)
+    nothing = {port: PortClaims(draining=True) for port in ever}
     return {**nothing, **{wanted.port: _claims(now, wanted) for wanted in tcp if wanted.port in now.asked.ports}}
 
 

@@ -12,7 +12,7 @@ from meshdev.sidecar.agent.actions import ReadStats, SetDraining
 from meshdev.sidecar.agent.lifecycle import Phase
 from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
 from meshdev.sidecar.envoy.stats import Stats
-from meshdev.wire.agent import Redirect, Want
+from meshdev.wire.agent import Redirect, Want, Wanted
 from meshdev.wire.passthrough import PortClaims
 from tests.sidecar.agent.world import ALL, BYTES, HTTP, LISTENERS, RAW, WEB, World
 
@@ -65,6 +65,15 @@ def test_terminating_it_serves_until_the_app_stops_listening(world: World) -> No
     world.wait(0.1)
     assert (world.life.phase, world.life.reason, world.redirected) == (Phase.LEAVING, "the app has ended", {})
     assert world.claims == dict.fromkeys((WEB, RAW), PortClaims(draining=True))
+
+
+@pytest.mark.parametrize("wanted", [(HTTP,), ()])
+def test_terminating_ports_drain_that_are_wanted_no_more(world: World, wanted: tuple[Wanted, ...]) -> None:
+    """Their connections go on through the passthrough proxy."""
+    world.hear(Want(wanted))
+    world.do(world.life.on_terminate(world.now))
+    assert world.claims.keys() == {WEB, RAW}
+    assert all(claims.draining for claims in world.claims.values())
 
 
 def test_terminating_without_an_app_that_listens_it_leaves_at_once(fresh: World) -> None:

@@ -35,6 +35,7 @@ class World:
         self.now = 100.0
         self.life = Lifecycle(self.now)
         self.listening: frozenset[PodPort] | None = ALL
+        self.listeners: dict[PodPort, int] = {}
         self.redirected: dict[PodPort, int] = {}
         self.claims: dict[PodPort, PortClaims] = {}
         self.applied = 0
@@ -57,7 +58,8 @@ class World:
     def _do(self, action: Action) -> None:
         match action:
             case AllocateListeners(ports):
-                self.do(self.life.on_listeners({port: LISTENERS[port] for port in ports}, FOLDER))
+                self.listeners |= {port: LISTENERS[port] for port in ports}
+                self.do(self.life.on_listeners(dict(self.listeners), FOLDER))
             case FindListening():
                 self.do(self.life.on_listening(self.listening, self.now))
             case ClaimPorts(ports, number):
