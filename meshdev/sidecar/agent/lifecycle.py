@@ -81,7 +81,7 @@ class Lifecycle:
         self._served = self._terminating = self._failing = False
         self._probes, self._looks = probes, looks
         self._listen = Listen({}, "")
-        self._asked = Redirect(())
+        self._asked, self._stale = Redirect(()), False
         self._applied = 0
         self._claims: tuple[object, Mapping[PodPort, PortClaims]] = (None, {})
         self._listening: frozenset[PodPort] | None = frozenset()
@@ -101,12 +101,14 @@ class Lifecycle:
 
     def on_message(self, message: FromControl, now: float) -> Actions:
         """A message of the manager."""
+        # What the former one said of bytes is not true again before this one has spoken of redirects.
+        self._stale = self._stale or _passed(self._lost_since, now) > CUT_OFF_SECONDS
         self._lost_since = None
         match message:
             case Want():
                 return [*self._want(message, now), FindListening()]
             case Redirect():
-                self._asked = message
+                self._asked, self._stale = message, False
                 return [FindListening()]
             case ProbeRelays():
                 return [SetProbes(message), FindListening()]
@@ -259,7 +261,7 @@ class Lifecycle:
             folder=self._listen.folder,
             probes=self._probes,
             envoy=self._envoy,
-            cut_off=_passed(self._lost_since, now) > CUT_OFF_SECONDS,
+            cut_off=self._stale or _passed(self._lost_since, now) > CUT_OFF_SECONDS,
             draining=self._terminating,
             decides=self._applied >= self._asked.number,
             redirected=self._redirected,

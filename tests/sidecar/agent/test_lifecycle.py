@@ -104,6 +104,8 @@ def test_bytes_are_cut_off_from_a_lost_manager_and_requests_are_not(world: World
     assert world.claims[RAW] == PortClaims()
     assert world.claims[WEB].matches == ("null",)
     world.hear(Want((HTTP, BYTES)))
+    assert world.claims[RAW] == PortClaims(), "where its laptops are another manager has not said yet"
+    world.hear(Redirect((WEB, RAW), (DecidedClaim((RAW,), "null", whole=True),)))
     assert world.claims[RAW].whole
 
 
