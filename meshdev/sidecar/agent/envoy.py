@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -69,19 +69,17 @@ class Envoy:
             admin=str(self._admin),
             heap=heap_within(memory_limit()),
         )
-        config = _in_memory(json.dumps(bootstrap(start)))
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
         try:
-            self._process = await child.start(
-                # Of /dev Envoy reads no other path (InstanceImplPosix::illegalPath).
-                command(self._binary, f"/dev/fd/{config}", workers),
-                env=child.environment(),
-                pass_fds=(*self._hold, config),
-            )
+            with _in_memory(json.dumps(bootstrap(start))) as config:
+                self._process = await child.start(
+                    # Of /dev Envoy reads no other path (InstanceImplPosix::illegalPath).
+                    command(self._binary, f"/dev/fd/{config}", workers),
+                    env=child.environment(),
+                    pass_fds=(*self._hold, config),
+                )
         except OSError as error:
             raise ClusterError(f"Envoy cannot be started: {error}") from error
-        finally:
-            os.close(config)
         child.first_to_die(self._process.pid)
         started()
         # What it cannot use of its configuration it writes down whole, the token with it.
@@ -141,13 +139,17 @@ class Envoy:
         return body_of(answer, target)
 
 
-def _in_memory(text: str) -> int:
+@contextlib.contextmanager
+def _in_memory(text: str) -> Iterator[int]:
     """The descriptor of a file that has no name: it holds the token."""
     config = os.memfd_create("config")
-    os.fchmod(config, 0o600)
-    with open(config, "w", encoding="utf-8", closefd=False) as file:
-        file.write(text)
-    return config
+    try:
+        os.fchmod(config, 0o600)
+        with open(config, "w", encoding="utf-8", closefd=False) as file:
+            file.write(text)
+        yield config
+    finally:
+        os.close(config)
 
 
 def memory_limit(cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -199,13 +199,20 @@ class Agent:
             self._on(event)
 
     async def _keep_envoy(self) -> None:
-        pause = _RESTART_SECONDS
+        """One that cannot be started is tried again, unless it is the first: then this sidecar is of no use."""
+        pause, first = _RESTART_SECONDS, True
         while True:
             started = time.monotonic()
-            await self._envoy.run(
-                started=lambda: self._on(self._lifecycle.on_envoy_started),
-                ended=lambda: self._on(self._lifecycle.on_envoy_ended),
-            )
+            try:
+                await self._envoy.run(
+                    started=lambda: self._on(self._lifecycle.on_envoy_started),
+                    ended=lambda: self._on(self._lifecycle.on_envoy_ended),
+                )
+            except ClusterError as error:
+                if first:
+                    raise
+                log.error("%s", error.message)  # noqa: TRY400 -- the sentence says it
+            first = False
             if time.monotonic() - started > 2 * _LONGEST_RESTART_SECONDS:
                 pause = _RESTART_SECONDS
             await asyncio.sleep(pause)
