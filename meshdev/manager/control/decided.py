@@ -40,8 +40,9 @@ def decisions(alias: str, claim: LiveClaim, ports: Iterable[PodPort]) -> Decisio
 
 
 def size(claim: LiveClaim) -> int:
-    """Bytes that the claim takes in a message, at most."""
-    return len(json.dumps(_text(claim.spec.match))) + _BYTES_OF_A_CLAIM + _BYTES_OF_A_PORT * len(claim.spec.ports)
+    """Bytes that the claim takes in a message, at most: the agent's worker gets its match once for each port."""
+    ports = len(claim.spec.ports)
+    return max(ports, 1) * len(json.dumps(_text(claim.spec.match))) + _BYTES_OF_A_CLAIM + _BYTES_OF_A_PORT * ports
 
 
 @lru_cache(maxsize=1024)

@@ -229,6 +229,13 @@ def _held(number: int, *values: str) -> HeldClaim:
     return HeldClaim(one.id, claim, False, number)
 
 
+def test_a_match_takes_its_size_for_each_port() -> None:
+    """The agent's worker gets it with each of them."""
+    one = _held(1, "x" * 1000).claim
+    ports = tuple(replace(one.spec.ports[0], remote=number) for number in range(1, 65))
+    assert decided.size(LiveClaim(replace(one.spec, ports=ports), "ann", (), frozenset())) > 64 * 1000
+
+
 @pytest.mark.parametrize(("values", "fit"), [(("1",), MAX_CLAIMS), (('"' * 200,) * 4, decided.MAX_BYTES // 2100)])
 def test_what_is_too_much_for_one_message_is_refused(values: tuple[str, ...], fit: int) -> None:
     sent: list[FromControl] = []
