@@ -1,8 +1,8 @@
 """The sockets of one client's connection: the client's, the app's and Envoy's, joined by a :class:`Switch`.
 
 Nothing is read from one socket before the last piece for another one is out, so a connection keeps at most one piece
-of :data:`PIECE_BYTES` a direction, and what the switch holds. Ends are passed on as they are: a half-close as one, a
-reset as one, once whatever came before it is delivered.
+a direction (``ConnectionRegistry.piece``), and what the switch holds. Ends are passed on as they are: a half-close as
+one, a reset as one, once whatever came before it is delivered.
 """
 
 import logging
@@ -22,9 +22,6 @@ from meshdev.sidecar.worker.port import PassthroughPort
 
 log = logging.getLogger(__name__)
 
-#: What is read at a time, and kept where the other side does not take it. A large body takes a quarter more CPU with
-#: 64 KiB, and a fifth less with 256 KiB.
-PIECE_BYTES: Final = 128 << 10
 #: How long what the client has not acknowledged may keep a reset back, in seconds, and how often that is looked at.
 RESET_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.01
@@ -44,7 +41,7 @@ class ConnectionRegistry(Protocol):
 
     @property
     def piece(self) -> memoryview:
-        """Where each of them reads, :data:`PIECE_BYTES` at a time."""
+        """Where each of them reads, and how much at a time: kept where the other side does not take it."""
 
     @property
     def dialler(self) -> AppDialler:
