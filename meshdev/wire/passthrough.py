@@ -107,7 +107,7 @@ class PassthroughCounts:
     answers: int = field(COUNT, default=0)
     """The number of the question."""
     open: tuple[tuple[PodPort, int], ...] = field(Pairs(tcp_port, COUNT), default=())
-    """Connections that are not over, by port; where it drains, without those whose client was sent everything."""
+    """Connections that are not over, by port; where it drains, without those whose client has everything."""
     accepted: int = field(COUNT, default=0)
     """Connections."""
     claimed: int = field(COUNT, default=0)

@@ -7,9 +7,7 @@ one, a reset as one, once whatever came before it is delivered.
 
 import logging
 import socket
-import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, Protocol
 
 from meshdev.pump.loop import READABLE, WRITABLE, Loop
@@ -17,16 +15,14 @@ from meshdev.sidecar.passthrough.heads import Reason
 from meshdev.sidecar.passthrough.owner import Side
 from meshdev.sidecar.passthrough.switch import Switch
 from meshdev.sidecar.worker.dialling import IN_PROGRESS, Address, AppDialler
-from meshdev.sidecar.worker.end import NOT_WATCHED, SocketEnd
+from meshdev.sidecar.worker.end import NOT_WATCHED, Delivery, SocketEnd
 from meshdev.sidecar.worker.port import PassthroughPort
 
 log = logging.getLogger(__name__)
 
-#: How long what the client has not acknowledged may keep a reset back, in seconds, and how often that is looked at.
-RESET_SECONDS: Final = 2.0
+#: Between two looks whether the client has acknowledged everything, in seconds: twice as long each time.
 _LOOK_SECONDS: Final = 0.01
-_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: a close sends a reset (socket(7))
-_ORDERLY: Final = struct.pack("ii", 0, 0)
+_LONGEST_LOOK_SECONDS: Final = 0.5
 #: epoll reports these without being asked (epoll_ctl(2)): an error, and that both directions have ended.
 _ERROR: Final = 0x08
 _HANGUP: Final = 0x10
@@ -67,7 +63,7 @@ class ClientConnection:
     """One client's connection. Lives until both directions have ended, or one of its sockets is reset."""
 
     __slots__ = (
-        *("_aborted", "_address", "_app", "_client", "_closed"),
+        *("_aborted", "_address", "_app", "_client", "_closed", "_closing", "_delivery"),
         *("_envoy", "_held", "_registry", "_switch", "port"),
     )
 
@@ -80,10 +76,11 @@ class ClientConnection:
         self.port = port
         self._app: SocketEnd | None = None
         self._envoy: SocketEnd | None = None
-        self._aborted = self._closed = False
+        self._aborted = self._closing = self._closed = False
         self._held = 0
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = SocketEnd(client)
+        self._delivery = Delivery(self._client, registry.loop.clock)
         self._guard(self._begin)
 
     @property
@@ -93,8 +90,8 @@ class ClientConnection:
 
     @property
     def client_has_all(self) -> bool:
-        """Whether the client was sent everything, the end included."""
-        return self._client.finished
+        """Whether the client has acknowledged everything, the end included, or takes no more of it; for open ones."""
+        return (self._client.finishing or self._aborted) and not self._delivery.pending
 
     def late(self) -> None:
         """What it holds back passes without being inspected."""
@@ -141,6 +138,8 @@ class ClientConnection:
         """Half-close once all is out."""
         end = self._end(side)
         if end is not None:
+            if side == "client":
+                end.limit()
             end.finish()
 
     def drop(self, side: Side) -> None:
@@ -155,6 +154,7 @@ class ClientConnection:
 
     def abort(self) -> None:
         """Reset the client once it has what was sent to it, the others now."""
+        self._client.limit()
         self._aborted = True
 
     def raw(self, reason: Reason) -> None:
@@ -208,6 +208,7 @@ class ClientConnection:
                 self._failed(end, side)
             elif events & (_ERROR | _HANGUP) and not end.events & READABLE:
                 end.parked = True  # what came before the error, or the end, is read when it is wanted
+                self._client.limit()
             self._settle()
         except Exception:
             log.exception("a connection ends by an internal error")
@@ -216,7 +217,7 @@ class ClientConnection:
     def _guard(self, step: Callable[[], None]) -> None:
         """What is due outside of :meth:`_happened`: an error in it ends this connection only, too."""
         try:
-            if not self._closed:
+            if not self._closing:
                 step()
                 self._settle()
         except Exception:
@@ -281,7 +282,7 @@ class ClientConnection:
 
     def _settle(self) -> None:
         """After whatever happened: what is wanted of each socket now. Runs for every piece, so it is one function."""
-        if self._closed:
+        if self._closing:
             return
         client, app, envoy, switch = self._client, self._app, self._envoy, self._switch
         if client.broken or self._aborted:
@@ -305,7 +306,7 @@ class ClientConnection:
             self._want(envoy, not waiting)
         self._want(client, switch.reading and not blocked)
         if switch.over and not waiting and not (blocked and self._owes()):
-            self._close_all(reset=False)
+            self._close_orderly()
         elif self._held or switch.holds:
             self._held = switch.held
             self._registry.held(self, self._held, switch.heads)
@@ -343,44 +344,51 @@ class ClientConnection:
             loop.modify(end.fd, events)
         end.events = events
 
+    def _close_orderly(self) -> None:
+        """What is on its way is counted as open: once nothing is, the agent may take away the rules it needs."""
+        if self._client.unacknowledged > 1:  # more than the end of stream, which was sent just now
+            self._close_others(reset=False)
+            self._close_delivered(_LOOK_SECONDS, reset=False)
+        else:
+            self._close_all(reset=False)
+
     def _go_down(self) -> None:
-        for end in (self._app, self._envoy):
-            if end is not None:
-                self._close(end, reset=True)
-        self._app = self._envoy = None
+        self._close_others(reset=True)
         client = self._client
         if client.broken:
             self._close_all(reset=True)
         elif client.out:
             self._watch(client, WRITABLE)
         else:
-            self._watch(client, NOT_WATCHED)
-            self._reset_client(RESET_SECONDS)
+            self._close_delivered(_LOOK_SECONDS, reset=True)
 
-    def _reset_client(self, left: float) -> None:
-        """A reset takes away what the client's kernel has not acknowledged yet (tcp(7), SIOCOUTQ)."""
+    def _close_delivered(self, look: float, *, reset: bool) -> None:
+        """Close once the client's kernel has all: a reset takes away what it has not acknowledged."""
         if self._closed:
             return
-        if left > 0 and self._client.unacknowledged:
-            self._registry.loop.call_later(_LOOK_SECONDS, lambda: self._reset_client(left - _LOOK_SECONDS))
+        self._closing = True
+        self._watch(self._client, NOT_WATCHED)
+        if self._delivery.pending:
+            again = min(2 * look, _LONGEST_LOOK_SECONDS)
+            self._registry.loop.call_later(look, lambda: self._close_delivered(again, reset=reset))
         else:
-            self._close_all(reset=True)
+            self._close_all(reset=reset)
 
     def _close(self, end: SocketEnd, *, reset: bool = False) -> None:
         self._watch(end, NOT_WATCHED)
-        if reset:
-            with suppress(OSError):  # a unix socket has none
-                end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        elif end.abortive:
-            end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ORDERLY)
         if end.connecting and end is self._app:
             self._registry.dialler.forget(self)
-        end.sock.close()
+        end.close(reset=reset)
 
-    def _close_all(self, *, reset: bool) -> None:
-        self._closed = True
-        for end in (self._client, self._app, self._envoy):
+    def _close_others(self, *, reset: bool) -> None:
+        for end in (self._app, self._envoy):
             if end is not None:
                 self._close(end, reset=reset)
+        self._app = self._envoy = None
+
+    def _close_all(self, *, reset: bool) -> None:
+        self._closing = self._closed = True
+        self._close(self._client, reset=reset)
+        self._close_others(reset=reset)
         self._registry.held(self, 0, 0)
         self._registry.closed(self)

@@ -31,6 +31,9 @@ _WAIT_AGAIN_SECONDS: Final = 1.0
 #: Sockets of one message at most (SCM_MAX_FD, unix(7)).
 _BATCH: Final = 253
 _WARN_SECONDS: Final = 10.0
+#: After so many seconds without a word from the app its kernel is asked whether it still has the connection. While a
+#: client takes nothing the app is not read, so nothing else would tell that it is gone.
+KEEPALIVE_IDLE: Final = 300
 _IN_USE: Final = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
 IN_PROGRESS: Final = {errno.EINPROGRESS, errno.EAGAIN}
 
@@ -98,6 +101,7 @@ class AppDialler:
         if error and error not in IN_PROGRESS and error != errno.ECONNREFUSED:
             sock.close()
             return self.dial_from_pod(app, "in-use" if error in _IN_USE else "refused")
+        _keep_alive(sock)
         if error in IN_PROGRESS:
             self._waiting[dialling] = _Waiting(self._clock() + LOST_SECONDS, self._answered)
         return Dialled(sock, error, own=True)
@@ -110,6 +114,7 @@ class AppDialler:
             log.warning("connections reach the app from the pod's address instead of the client's: %s", reason)
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _keep_alive(sock)
         return Dialled(sock, sock.connect_ex(app), own=False)
 
     def answered(self, dialling: Dialling) -> None:
@@ -154,3 +159,8 @@ class AppDialler:
             data, self._sockets, _, _ = socket.recv_fds(self._queue, 1, _BATCH, socket.MSG_CMSG_CLOEXEC)
             if not data:  # the agent can make none, and has said so
                 self._queue = None
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)

@@ -2,16 +2,27 @@
 
 import fcntl
 import socket
+import struct
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 #: Of the loop: the socket is not registered.
 NOT_WATCHED: Final = -1
+#: How long a client may take nothing of what it is still to get, once the other side is gone, in seconds. Without a
+#: sidecar the app's kernel gives up what a closed socket has left to send after 6 minutes at most: tcp_orphan_retries
+#: (ip-sysctl), and where the client has no room once two probes would be more than 120 s apart.
+ABANDONED_SECONDS: Final = 360.0
+#: How long it may acknowledge nothing of that before it is closed, or reset, all the same, in seconds.
+UNACKNOWLEDGED_SECONDS: Final = 5.0
+_TCP_CLOSE: Final = 7  # include/net/tcp_states.h
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: a close sends a reset (socket(7))
+_ORDERLY: Final = struct.pack("ii", 0, 0)
 
 
 class SocketEnd:
-    """A non-blocking socket, which whoever made it closes. *out* is what it has not taken yet."""
+    """A non-blocking socket, which whoever made it closes by :meth:`close`. *out* is what it has not taken yet."""
 
     __slots__ = (
         *("abortive", "broken", "connecting", "ended", "events", "fd"),
@@ -37,8 +48,17 @@ class SocketEnd:
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes that the other end's kernel has not acknowledged (tcp(7), SIOCOUTQ)."""
-        return int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
+        """Bytes that the other end's kernel has not acknowledged, our end of stream as one (tcp(7), SIOCOUTQ)."""
+        size = int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
+        if size and self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+            return 0  # it was reset: nothing more will come
+        return size
+
+    def limit(self) -> None:
+        """From now on it fails after :data:`ABANDONED_SECONDS` in which it takes nothing (TCP_USER_TIMEOUT, tcp(7)):
+        the kernel would ask it for room for ever."""
+        with suppress(OSError):  # it was reset, which is read
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(ABANDONED_SECONDS * 1000))
 
     def replace(self, sock: socket.socket) -> None:
         """Take another socket, which is not watched, for one that never connected."""
@@ -75,3 +95,33 @@ class SocketEnd:
             self.finished = True
             with suppress(OSError):  # it was reset, which is read
                 self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self, *, reset: bool) -> None:
+        if reset:
+            with suppress(OSError):  # a unix socket has none
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        elif self.abortive:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ORDERLY)
+        self.sock.close()
+
+
+class Delivery:
+    """How what is left for one end is going. To be asked now and then while its socket is open."""
+
+    __slots__ = ("_clock", "_end", "_left", "_since")
+
+    def __init__(self, end: SocketEnd, clock: Callable[[], float]) -> None:
+        """*clock* is in seconds."""
+        self._end = end
+        self._clock = clock
+        self._left = -1
+        self._since = 0.0
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is left, and some of it was acknowledged in the last :data:`UNACKNOWLEDGED_SECONDS`, as
+        far as this was asked."""
+        left, now = len(self._end.out) + self._end.unacknowledged, self._clock()
+        if left != self._left:
+            self._left, self._since = left, now
+        return left > 0 and now - self._since < UNACKNOWLEDGED_SECONDS

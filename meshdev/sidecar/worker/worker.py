@@ -84,8 +84,8 @@ class PassthroughWorker:
         return len(self._connections)
 
     def open_on(self, port: PassthroughPort) -> int:
-        """Those of one port. Where the app is about to end, without those that only wait for the client to close: the
-        pod need not wait for clients that keep a closed connection in a pool."""
+        """Those of one port. Where the app is about to end, without those that only wait for the client to close, or
+        whose client takes nothing more: the pod need not wait for clients that keep a closed connection in a pool."""
         if port.draining:
             return sum(each.port is port and not each.client_has_all for each in self._connections)
         return self._open[port]

@@ -78,6 +78,12 @@ class World:
         sock = socket.create_connection(address or self.listener.getsockname(), SECONDS)
         return self._stack.enter_context(sock)
 
+    def client_socket(self) -> socket.socket:
+        """One that is not connected yet."""
+        sock = self._stack.enter_context(socket.socket())
+        sock.settimeout(SECONDS)
+        return sock
+
     def until(self, condition: Callable[[], object]) -> None:
         end = time.monotonic() + SECONDS
         while not condition():
