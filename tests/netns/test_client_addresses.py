@@ -135,6 +135,35 @@ async def test_a_port_that_the_pod_has_itself_is_seen_with_the_pods_address() ->
         connection[1].close()
 
 
+def own_connection(pod: SidecarPod) -> None:
+    """As the app makes one to its database."""
+    with pod.pod.inside(), socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, client_addresses.RESET)
+        sock.settimeout(5)
+        sock.connect((str(MANAGER), 5432))
+
+
+async def test_the_apps_own_connections_may_use_the_same_ports() -> None:
+    """The pod has ten ports for them, and each is a client's: while it is connected, and for a minute after that."""
+
+    async with sidecar() as pod:
+        await pod.app(8080, peer)
+        await pod.laptop(5432)
+        await redirected(pod)
+        pod.pod.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40009")
+        own_connection(pod)
+        clients = [await connect(pod, port=port) for port in range(40000, 40010)]
+        assert [await seen(each) for each in clients] == [f"{MANAGER} {port}" for port in range(40000, 40010)]
+        for _ in range(3):
+            own_connection(pod)
+        for _, writer in clients:
+            writer.close()
+        ended = ("ss", "-tanH", "state", "time-wait", "dport", "=", ":8080")
+        await until(lambda: pod.pod.run(*ended).count(f"{MANAGER}%lo:") == 10)
+        for _ in range(3):
+            own_connection(pod)
+
+
 async def test_connections_that_were_redirected_go_on_and_are_not_older() -> None:
     async with sidecar(UNWANTED_SECONDS=1.5) as pod:
         await pod.app(8080, peer)
@@ -315,7 +344,7 @@ def test_a_kernel_that_refuses_leaves_nothing(pod: Namespace) -> None:
 
 def test_other_agents_are_left_alone(pod: Namespace) -> None:
     with pod.inside():
-        firewalls = [PodFirewall(), PodFirewall()]
+        firewalls = [PodFirewall(), PodFirewall(POD)]
         clients = [ClientAddresses(each.number, each.living) for each in firewalls]
         for each, firewall in zip(clients, firewalls, strict=True):
             firewall.keep_marked(each.mark)

@@ -14,7 +14,8 @@ from meshdev.pump.loop import READABLE, WRITABLE, Loop
 from meshdev.sidecar.passthrough.heads import Reason
 from meshdev.sidecar.passthrough.owner import Side
 from meshdev.sidecar.passthrough.switch import Switch
-from meshdev.sidecar.worker.dialling import IN_PROGRESS, Address, AppDialler
+from meshdev.sidecar.worker.client_ports import IN_PROGRESS, Address
+from meshdev.sidecar.worker.dialling import AppDialler
 from meshdev.sidecar.worker.end import NOT_WATCHED, Delivery, SocketEnd
 from meshdev.sidecar.worker.port import PassthroughPort
 
@@ -376,7 +377,7 @@ class ClientConnection:
 
     def _close(self, end: SocketEnd, *, reset: bool = False) -> None:
         self._watch(end, NOT_WATCHED)
-        if end.connecting and end is self._app:
+        if end is self._app:
             self._registry.dialler.forget(self)
         end.close(reset=reset)
 

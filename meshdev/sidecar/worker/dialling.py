@@ -15,11 +15,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal, NamedTuple, Protocol
 
+from meshdev.sidecar.worker.client_ports import IN_PROGRESS, Address, ClientPorts, CrowdedError
+
 log = logging.getLogger(__name__)
 
 #: Why it is not the client's address: the agent made no socket in time, or can make none; the client's address and port
-#: are in use in the pod; the kernel refuses them for another reason; no answer came.
-AddressReason = Literal["no-socket", "in-use", "refused", "lost"]
+#: are in use in the pod; too many ports would be lost to the app's own connections (``client_ports``); the kernel
+#: refuses them for another reason; no answer came.
+AddressReason = Literal["no-socket", "in-use", "crowded", "refused", "lost"]
 #: How long an answer may take, in seconds. A SYN that the app's full queue drops is sent again after 1 s.
 LOST_SECONDS: Final = 2.0
 #: How long the pod's address is used after an answer was lost while none came to others.
@@ -35,9 +38,6 @@ _WARN_SECONDS: Final = 10.0
 #: client takes nothing the app is not read, so nothing else would tell that it is gone.
 KEEPALIVE_IDLE: Final = 300
 _IN_USE: Final = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
-IN_PROGRESS: Final = {errno.EINPROGRESS, errno.EAGAIN}
-
-Address = tuple[str, int]
 
 
 class Dialled(NamedTuple):
@@ -70,6 +70,7 @@ class AppDialler:
         if queue is not None:
             self._poll.register(queue, select.POLLIN)
         self._clock = clock
+        self._ports = ClientPorts(clock)
         self._sockets: list[int] = []
         self._waiting: dict[Dialling, _Waiting] = {}
         self._answered = 0
@@ -86,7 +87,7 @@ class AppDialler:
     def dial(self, app: Address, client: Address, dialling: Dialling) -> Dialled:
         """Begin to connect to *app*, from *client*'s address if possible.
 
-        To be followed by :meth:`answered` or :meth:`forget`.
+        To be followed by :meth:`answered` if it is, and by :meth:`forget` when the socket is closed.
         """
         if self._clock() < self._paused_until:
             return self.dial_from_pod(app, "lost")
@@ -94,12 +95,15 @@ class AppDialler:
         if sock is None:
             return self.dial_from_pod(app, "no-socket")
         try:
-            sock.bind(client)
-            error = sock.connect_ex(app)
+            error = self._ports.connect(sock, client, app, dialling)
+        except CrowdedError:
+            sock.close()
+            return self.dial_from_pod(app, "crowded")
         except OSError as refusal:
             error = refusal.errno or errno.EINVAL
         if error and error not in IN_PROGRESS and error != errno.ECONNREFUSED:
             sock.close()
+            self._ports.closed(dialling)
             return self.dial_from_pod(app, "in-use" if error in _IN_USE else "refused")
         _keep_alive(sock)
         if error in IN_PROGRESS:
@@ -123,12 +127,14 @@ class AppDialler:
             self._answered += 1
 
     def forget(self, dialling: Dialling) -> None:
-        """Nobody waits for the answer any more."""
+        """The socket is closed, and nobody waits for the answer any more."""
         self._waiting.pop(dialling, None)
+        self._ports.closed(dialling)
 
     def sweep(self) -> None:
         """Give up what was not answered in time; to be called several times a second."""
         now = self._clock()
+        self._ports.sweep()
         lost = [(dialling, waiting) for dialling, waiting in self._waiting.items() if waiting.until <= now]
         for dialling, waiting in lost:
             del self._waiting[dialling]

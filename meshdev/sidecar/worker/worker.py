@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 
 from meshdev.pump.loop import READABLE, Loop
 from meshdev.sidecar.passthrough.heads import Reason
+from meshdev.sidecar.worker.client_ports import Address
 from meshdev.sidecar.worker.connection import ClientConnection
-from meshdev.sidecar.worker.dialling import Address, AppDialler
+from meshdev.sidecar.worker.dialling import AppDialler
 from meshdev.sidecar.worker.port import PassthroughPort
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,8 @@ from tests.sidecar.worker.world import GET, OK, SECONDS, Port, World, everything
 
 HOST = "127.0.78.1"
 CLIENT = "127.0.78.9"
+#: The lowest and the highest one that this machine chooses.
+LOCAL_PORTS = tuple(map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()))
 
 
 class Waiting:
@@ -139,6 +141,14 @@ def test_one_port_of_a_client_for_two_of_the_app(dialler: Dialler) -> None:
     assert dialler.tested.reasons == {}
 
 
+def test_too_many_ports_that_are_bound_by_number(dialler: Dialler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshdev.sidecar.worker.client_ports._IP_LOCAL_PORT_RANGE", 250)  # as before Linux 6.3
+    monkeypatch.setattr("meshdev.sidecar.worker.client_ports.SHARE", 1 << 16)
+    dialler.supply()
+    assert not dialler.dial(LOCAL_PORTS[0]).own
+    assert dialler.tested.reasons == {"crowded": 1}
+
+
 def test_what_the_kernel_refuses(dialler: Dialler) -> None:
     bound = reusable()
     bound.bind((CLIENT, 0))
@@ -249,6 +259,37 @@ def abortive() -> socket.socket:
     sock = reusable()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, client_addresses.RESET)
     return sock
+
+
+def test_a_port_is_given_back_with_its_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One port may be bound by number. Clients are on this machine, so each of their ports is bound already."""
+    monkeypatch.setattr("meshdev.sidecar.worker.client_ports.SHARE", LOCAL_PORTS[1] - LOCAL_PORTS[0] + 1)
+    monkeypatch.setattr("meshdev.sidecar.worker.client_ports.TAKEN_SECONDS", 0.0)
+    ours, its = client_addresses.queue()
+    with ExitStack() as stack:
+        for each in (ours, its):
+            stack.enter_context(each)
+        world = World(stack, tmp_path, its)
+        stack.callback(world.close)
+        made = [stack.enter_context(abortive()) for _ in range(3)]
+        socket.send_fds(ours, [b"\0"], [sock.fileno() for sock in made])
+        app = stack.enter_context(socket.create_server((HOST, 0), backlog=10))
+        world.loop.post(lambda: world.worker.listen(world.listener, Port(app.getsockname())))
+        for expected in (CLIENT, CLIENT):
+            client = stack.enter_context(connected(world.listener.getsockname()))
+            sock, (address, _) = app.accept()
+            assert address == expected
+            with connected(world.listener.getsockname()):
+                another, (address, _) = app.accept()
+                assert address != CLIENT
+                another.close()
+            client.close()
+            sock.close()
+            world.until(lambda: world.worker.open == 0)
+            swept = threading.Event()
+            for step in (world.worker.dialler.sweep, swept.set):
+                world.loop.post(step)
+            assert swept.wait(SECONDS)
 
 
 def test_a_lost_answer_loses_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
