@@ -208,16 +208,22 @@ class SidecarPod:
         self._started = 0
         self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 -- closed with the pod
 
-    async def app(self, port: int, answer: Callable[..., Awaitable[None]] | None = None, name: str = "original") -> End:
-        """A server of the app, on every address of the pod."""
-        return await self._serve(End(name, answer), port, self.pod)
+    async def app(
+        self,
+        port: int,
+        answer: Callable[..., Awaitable[None]] | None = None,
+        name: str = "original",
+        host: str = "0.0.0.0",
+    ) -> End:
+        """A server of the app, on every address of the pod or on *host* only."""
+        return await self._serve(End(name, answer), port, self.pod, host)
 
     async def laptop(self, relay: int, answer: Callable[..., Awaitable[None]] | None = None) -> End:
         """A program of a laptop, as it is reached through a relay of the manager."""
         return await self._serve(End("laptop", answer), relay, self.outside)
 
-    async def _serve(self, end: End, port: int, place: Namespace) -> End:
-        end.port, end.host = port, "0.0.0.0"
+    async def _serve(self, end: End, port: int, place: Namespace, host: str = "0.0.0.0") -> End:
+        end.port, end.host = port, host
         end.place = place.inside
         await end.start()
         self._ends.append(end)
@@ -309,22 +315,22 @@ class SidecarPod:
     def rules(self) -> str:
         return self.pod.run("nft", "list", "ruleset")
 
-    async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(self, port: int, address: str = str(POD)) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A client outside of the pod."""
         with self.outside.inside():  # no other task runs in here, or it would end up in this network
             sock = socket.socket()
         sock.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, (str(POD), port))
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
         except BaseException:
             sock.close()
             raise
         return await asyncio.open_connection(sock=sock)
 
-    async def get(self, port: int = 8080, path: str = "/", **headers: str) -> str:
+    async def get(self, port: int = 8080, path: str = "/", address: str = str(POD), **headers: str) -> str:
         """Which end answers a new connection."""
         async with asyncio.timeout(10):
-            reader, writer = await self.connect(port)
+            reader, writer = await self.connect(port, address)
             try:
                 return await ask(reader, writer, path, **headers)
             finally:

@@ -344,14 +344,14 @@ def test_a_kernel_that_refuses_leaves_nothing(pod: Namespace) -> None:
 
 def test_other_agents_are_left_alone(pod: Namespace) -> None:
     with pod.inside():
-        firewalls = [PodFirewall(), PodFirewall(POD)]
+        firewalls = [PodFirewall(POD), PodFirewall(POD)]
         clients = [ClientAddresses(each.number, each.living) for each in firewalls]
         for each, firewall in zip(clients, firewalls, strict=True):
             firewall.keep_marked(each.mark)
         assert len({each.mark for each in clients}) == 2
         assert pod.run("ip", "rule").count("fwmark") == 2
         firewalls[0].close()  # as if it were killed
-        third = PodFirewall()
+        third = PodFirewall(POD)
         ClientAddresses(third.number, third.living).close()
         assert pod.run("ip", "rule").count("fwmark") == 1
         for one in clients:

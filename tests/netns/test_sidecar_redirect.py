@@ -5,7 +5,7 @@ import functools
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -19,6 +19,8 @@ from tests.waiting import until
 WEB = PodPort(8080)
 VOICE = PodPort(9090, "udp")
 RAW = PodPort(7000)
+#: Of another network of the pod's.
+ANOTHER: Final = "10.250.0.7"
 
 
 async def greet(end: End, reader: Any, writer: Any) -> None:
@@ -210,6 +212,19 @@ class Echo(asyncio.DatagramProtocol):
         self._transport.sendto(self._letter + data, address)
 
 
+async def answer(pod: SidecarPod, address: str = str(POD)) -> bytes:
+    """To a datagram that comes from outside."""
+    loop = asyncio.get_running_loop()
+    with pod.outside.inside():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        sock.setblocking(False)
+        sock.connect((address, 9090))
+        await loop.sock_sendall(sock, b"x")
+        async with asyncio.timeout(5):
+            return await loop.sock_recv(sock, 100)
+
+
 async def test_datagrams_in_proxy_mode() -> None:
     loop = asyncio.get_running_loop()
     async with sidecar() as pod:
@@ -219,23 +234,48 @@ async def test_datagrams_in_proxy_mode() -> None:
                 sock.bind(("0.0.0.0", port))
             await loop.create_datagram_endpoint(functools.partial(Echo, letter), sock=sock)
 
-        async def answer() -> bytes:
-            with pod.outside.inside():
-                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            with sock:
-                sock.setblocking(False)
-                sock.connect((str(POD), 9090))
-                await loop.sock_sendall(sock, b"x")
-                async with asyncio.timeout(5):
-                    return await loop.sock_recv(sock, 100)
-
-        assert await answer() == b"ox"
+        assert await answer(pod) == b"ox"
         await pod.manager.claim(claim(port=9090, protocol="udp"))
         await pod.manager.until(lambda state: state.redirected == (VOICE,))
-        assert await answer() == b"lx"
+        assert await answer(pod) == b"lx"
         await pod.manager.claim()
         await pod.manager.until(lambda state: not state.redirected)
-        assert await answer() == b"ox"
+        assert await answer(pod) == b"ox"
+
+
+def add_address(pod: SidecarPod) -> None:
+    pod.pod.run("ip", "addr", "add", f"{ANOTHER}/32", "dev", "eth0")
+    pod.outside.run("ip", "route", "add", ANOTHER, "via", str(POD))
+
+
+async def test_connections_to_another_address_of_the_pod_are_left_alone() -> None:
+    """An app may listen on each network of its pod by itself (Multus)."""
+    async with sidecar() as pod:
+        add_address(pod)
+        await pod.app(8080, host=str(POD))
+        await pod.app(8080, name="another", host=ANOTHER)
+        await pod.laptop(20001)
+        await pod.manager.claim(claim())
+        await pod.manager.until(lambda state: state.redirected == (WEB,))
+        assert [await pod.get(), await pod.get(address=ANOTHER)] == ["laptop", "another"]
+
+
+async def test_datagrams_to_another_address_of_the_pod_are_left_alone() -> None:
+    loop = asyncio.get_running_loop()
+    async with sidecar() as pod:
+        add_address(pod)
+        for place, address, letter in (
+            (pod.pod, (str(POD), 9090), b"o"),
+            (pod.pod, (ANOTHER, 9090), b"a"),
+            (pod.outside, ("0.0.0.0", 20001), b"l"),
+        ):
+            with place.inside():
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sock.bind(address)
+            await loop.create_datagram_endpoint(functools.partial(Echo, letter), sock=sock)
+        await pod.manager.claim(claim(port=9090, protocol="udp"))
+        await pod.manager.until(lambda state: state.redirected == (VOICE,))
+        assert [await answer(pod), await answer(pod, ANOTHER)] == [b"lx", b"ax"]
 
 
 async def test_a_sender_of_datagrams_that_goes_on_is_redirected_and_back() -> None:

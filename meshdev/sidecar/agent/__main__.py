@@ -55,7 +55,7 @@ async def _serve(config: Settings, envoy: str) -> None:
 
 async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> None:
     """Until nobody intercepts anything, and no connection is left that was redirected: the pod is as before then."""
-    sockets, firewall = Sockets(config.address), PodFirewall()
+    sockets, firewall = Sockets(config.address), PodFirewall(config.address)
     clients = _client_addresses(firewall)
     passthrough = Passthrough(config.address, firewall.hold, clients=clients)
     working = asyncio.ensure_future(passthrough.run())

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import FirewallError
@@ -33,9 +34,10 @@ _TAKE_AGAIN_SECONDS: Final = 0.25
 _TURN: Final = "inet meshdev"
 _SYN: Final = "tcp flags & (fin | syn | rst | ack) == syn"
 
-#: Only the first packet of a connection is translated, and only if it is one: after tracking begins, packets of
-#: connections that are older look new to the kernel. What answers the pod's own flows passes: of another transport
-#: they may begin at a listener port. The chain stays when nothing is redirected any more: without a
+#: Only what comes to the pod's own address, not to those of its other networks (Multus): proxy and Envoy know the app
+#: by that one. Only the first packet of a connection is translated, and only if it is one: after tracking begins,
+#: packets of connections that are older look new to the kernel. What answers the pod's own flows passes: of another
+#: transport they may begin at a listener port. The chain stays when nothing is redirected any more: without a
 #: nat chain the kernel would stop to translate the connections that were.
 _RULES: Final = """\
 add table TABLE { flags owner; }
@@ -45,7 +47,7 @@ add set TABLE listeners { type inet_service; }
 add chain TABLE arrivals { type nat hook prerouting priority -101; policy accept; }
 add rule TABLE arrivals iifname "lo" accept
 add rule TABLE arrivals meta nfproto != ipv4 accept
-add rule TABLE arrivals fib daddr type != local accept
+add rule TABLE arrivals ip daddr != ADDRESS accept
 add rule TABLE arrivals meta l4proto udp redirect to :udp dport map @udp_listeners
 add chain TABLE only_redirected { type filter hook input priority -1; policy accept; }
 add rule TABLE only_redirected ct direction reply accept
@@ -82,14 +84,15 @@ _NAME: Final = re.compile(r"table inet meshdev_([0-9a-f]{4})[0-9a-f]{4}", re.ASC
 class PodFirewall:
     """The table. Needs CAP_NET_ADMIN; raises FirewallError with nft's own message."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: IPv4Address) -> None:
+        """*address* is the pod's own, where proxy and Envoy expect the app; what comes to others is left alone."""
         self._nft = Nftables()
         try:
             taken = self.living()
             #: This agent's in this pod, from 1 to 65535.
             self.number: Final = secrets.choice([number for number in range(1, 1 << 16) if number not in taken])
             self._table = f"inet meshdev_{self.number:04x}{secrets.token_hex(2)}"
-            self._nft.run(_RULES.replace("TABLE", self._table))
+            self._nft.run(_RULES.replace("TABLE", self._table).replace("ADDRESS", str(address)))
             #: Whether what is redirected is refused while its app does not listen.
             self.looks: Final = self._add_redirect()
         except FirewallError:
