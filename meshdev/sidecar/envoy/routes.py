@@ -20,12 +20,14 @@ _AGAIN_BYTES: Final = 1 << 16
 _ANYTHING: Final = {"prefix": ""}
 _TIMELESS: Final = {"timeout": OFF, "idle_timeout": OFF}
 _ORIGINAL: Final = "the original"
+#: It was not sent, or the other end says that it did nothing with it: a gRPC server that stops does (RFC 9113, 8.7).
+_UNREAD: Final = "reset-before-request,refused-stream"
 _AT_ONCE: Final = {"base_interval": "0.001s", "max_interval": "0.001s"}
 _PREVIOUS: Final = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 #: The laptop surely did not read it: the original gets the whole request, as the third. Connections to the laptop are
 #: used again, so another one is tried first: the first may just have been closed.
 _FALL_BACK: Final = {
-    "retry_on": "connect-failure,reset-before-request",
+    "retry_on": f"connect-failure,{_UNREAD}",
     "num_retries": 2,
     "retry_back_off": _AT_ONCE,
     "retry_priority": {
@@ -34,8 +36,8 @@ _FALL_BACK: Final = {
     },
 }
 #: A request that never left is tried once more: the app had closed the idle connection it was meant for.
-_NEVER_READ: Final = {"retry_on": "connect-failure,reset-before-request", "num_retries": 1, "retry_back_off": _AT_ONCE}
-_NEVER_LEFT: Final = {"retry_on": "reset-before-request", "num_retries": 1, "retry_back_off": _AT_ONCE}
+_NEVER_READ: Final = {"retry_on": f"connect-failure,{_UNREAD}", "num_retries": 1, "retry_back_off": _AT_ONCE}
+_NEVER_LEFT: Final = {"retry_on": _UNREAD, "num_retries": 1, "retry_back_off": _AT_ONCE}
 
 
 def routes(served: Served, claims: Iterable[LiveClaim], probes: Sequence[Probe]) -> Object:

@@ -109,6 +109,31 @@ async def test_calls_of_one_connection_go_to_their_ends() -> None:
         assert dict(await call.trailing_metadata())["name"] == "original"
 
 
+async def refuse_streams(end: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As a gRPC server does that is stopping (RFC 9113: SETTINGS 4, HEADERS 1, RST_STREAM 3 with REFUSED_STREAM 7)."""
+    await reader.readexactly(24)  # the preface
+    writer.write(b"\0\0\0\4\0\0\0\0\0")
+    while True:
+        head = await reader.readexactly(9)
+        await reader.readexactly(int.from_bytes(head[:3], "big"))
+        if head[3] == 1:
+            end.heard.append(head)
+            writer.write(b"\0\0\4\3\0" + head[5:] + b"\0\0\0\7")
+
+
+async def test_a_call_that_the_laptop_refuses_without_looking_falls_back() -> None:
+    async with grpc_pod() as (app, channel):
+        await app.laptop.stop()
+        refusing = End("laptop", refuse_streams)
+        refusing.port = app.laptop.port
+        await refusing.start()
+        call = channel.unary_unary("/echo/Unary")(b"x", metadata=(("a", "1"),))
+        await call
+        assert dict(await call.trailing_metadata())["name"] == "original"
+        assert len(refusing.heard) == 2, "it was tried twice"
+        await refusing.stop()
+
+
 async def test_nothing_is_added_to_a_call() -> None:
     async with grpc_pod() as (app, channel):
         await channel.unary_unary("/echo/Unary")(b"x", metadata=(("x-mine", "1"), ("x-mine", "2")))
