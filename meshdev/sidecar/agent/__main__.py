@@ -78,16 +78,14 @@ async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> Non
 
 def _client_addresses(firewall: PodFirewall) -> ClientAddresses | None:
     """None where this kernel cannot: the app sees the pod's address then."""
+    clients = None
     try:
         clients = ClientAddresses(firewall.number, firewall.living)
-    except OSError as error:
-        log.warning("the app will not see its clients' addresses: %s", error)
-        return None
-    try:
         firewall.keep_marked(clients.mark)
-    except FirewallError as error:
-        log.warning("the app will not see its clients' addresses: %s", error.message)
-        clients.close()
+    except (OSError, FirewallError) as error:
+        log.warning("the app will not see its clients' addresses: %s", error)
+        if clients is not None:
+            clients.close()
         return None
     return clients
 
@@ -129,13 +127,14 @@ async def _connections_go_on(config: Settings, passthrough: Passthrough, ended: 
     log.info("%d connections that were redirected go on", count)
     wanted = asyncio.ensure_future(wanted_again(config, ended))
     try:
-        while await _open_connections(passthrough, ended):
+        while count:
             if ended.is_set():
                 await asyncio.sleep(LINGER_SECONDS)
-                continue
-            await asyncio.wait([wanted], timeout=LINGER_SECONDS)
-            if wanted.done() and not ended.is_set():
-                return True
+            else:
+                await asyncio.wait([wanted], timeout=LINGER_SECONDS)
+                if wanted.done() and not ended.is_set():
+                    return True
+            count = await _open_connections(passthrough, ended)
     finally:
         wanted.cancel()
     return False

@@ -95,11 +95,11 @@ class PodFirewall:
             self._nft.run(_RULES.replace("TABLE", self._table).replace("ADDRESS", str(address)))
             #: Whether what is redirected is refused while its app does not listen.
             self.looks: Final = self._add_redirect()
+            if self.looks:
+                self._nft.run(_NOBODY.replace("TABLE", self._table))
         except FirewallError:
             self._nft.close()
             raise
-        if self.looks:
-            self._nft.run(_NOBODY.replace("TABLE", self._table))
         self._redirected: dict[PodPort, int] = {}
         #: What owns the table, for worker and Envoy to inherit. When this process is killed, they are, too, and the
         #: table stays until their copies are closed: after their connections, because the kernel closes the descriptors

@@ -280,7 +280,7 @@ class Lifecycle:
 
     def _claimed(self, now: plan.Situation) -> Mapping[PodPort, PortClaims]:
         """Asked several times a second, and there may be a thousand matches."""
-        key = (now.asked, now.wanted, now.folder, now.cut_off, now.draining)
+        key = (now.asked, now.wanted, now.listener_ports, now.folder, now.cut_off, now.draining)
         if self._claims[0] != key:
             self._claims = key, plan.claims(now)
         return self._claims[1]

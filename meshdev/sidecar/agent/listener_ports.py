@@ -30,13 +30,13 @@ class ListenerPorts:
         """The listener ports of all ports so far and of *ports*. Raises ClusterError when none is free."""
         for port in ports:
             if port not in self._ports:
-                self._ports[port] = self._free(port)
+                self._ports[port] = self._free()
         return dict(self._ports)
 
-    def _free(self, port: PodPort) -> int:
+    def _free(self) -> int:
         taken = set(self._ports.values())
         for number in RANGE:
-            if number not in taken and _can_bind(number, port):
+            if number not in taken and _can_bind(number):
                 return number
         raise _none_is_free()
 
@@ -71,12 +71,9 @@ def _none_is_free() -> ClusterError:
     return ClusterError(f"no port from {RANGE.start} to {RANGE.stop - 1} is free in this pod")
 
 
-def _can_bind(number: int, port: PodPort) -> bool:
-    kind = socket.SOCK_DGRAM if port.transport == "udp" else socket.SOCK_STREAM
-    with socket.socket(socket.AF_INET, kind) as sock:
+def _can_bind(number: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
-            if kind == socket.SOCK_STREAM:  # as Envoy does: what is in TIME_WAIT there does not count
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("0.0.0.0", number))  # noqa: S104 -- as Envoy will
         except OSError:
             return False

@@ -51,9 +51,8 @@ class Passthrough:
         self._command = command
         self._claims = SetClaims(())
         self._number = self._applied = 0
-        self._question: int | None = (
-            0  # whose answer says that the worker has the claims; None while there is no worker
-        )
+        #: Whose answer says that the worker has the claims; None while there is no worker.
+        self._question: int | None = 0
         self._listeners: dict[PodPort, socket.socket] = {}
         self._channel: WorkerChannel | None = None
         self._process: asyncio.subprocess.Process | None = None

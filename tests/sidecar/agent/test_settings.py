@@ -46,12 +46,10 @@ def test_what_it_cannot_use(name: str, value: str) -> None:
 
 
 def test_a_door_is_free_and_stays() -> None:
-    web, voice = PodPort(8080), PodPort(9090, "udp")
+    web, voice = PodPort(8080, "udp"), PodPort(9090, "udp")
     first = ListenerPorts().of([web])[web]
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("0.0.0.0", first))
-        taken.listen()
         doors = ListenerPorts()
         found = doors.of([web, voice])
     assert found[web] != first
