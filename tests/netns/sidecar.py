@@ -386,3 +386,9 @@ async def sidecar(*, probes: str = "[]", stays: str = "", **patience: float) -> 
         yield made
     finally:
         await made.close()
+
+
+async def intercepted(pod: SidecarPod) -> None:
+    """Requests that match are claimed on port 8080, and it is redirected."""
+    await pod.manager.claim(claim(MINE))
+    await pod.manager.until(lambda state: state.redirected == (PodPort(8080),))

@@ -20,7 +20,7 @@ from meshdev.sidecar.agent.firewall import PodFirewall
 from meshdev.sidecar.agent.sockets import Sockets
 from meshdev.wire.agent import PodPort
 from tests.netns.cluster import MANAGER, POD, Namespace
-from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
+from tests.netns.sidecar import MINE, SidecarPod, ask, claim, intercepted, sidecar
 from tests.netns.test_sidecar_life import capabilities as capabilities_of
 from tests.sidecar.pod import SECOND, End
 from tests.waiting import until
@@ -67,11 +67,6 @@ def own(connection: Connection) -> str:
     return f"{host} {port}"
 
 
-async def redirected(pod: SidecarPod) -> None:
-    await pod.manager.claim(claim(MINE))
-    await pod.manager.until(lambda state: state.redirected == (WEB,))
-
-
 def worker(pod: SidecarPod) -> int:
     """The pid of the agent's passthrough worker."""
     for child in Path(f"/proc/{pod.agent.pid}/task/{pod.agent.pid}/children").read_text().split():
@@ -87,7 +82,7 @@ async def test_the_app_sees_its_clients(strict: int) -> None:
             pod.pod.run("sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter={strict}")
         pod.outside.run("ip", "addr", "add", f"{NODE}/24", "dev", "eth0")
         await pod.app(8080, peer)
-        await redirected(pod)
+        await intercepted(pod)
         for address in (str(MANAGER), NODE):
             connection = await connect(pod, address)
             assert [await seen(connection) for _ in range(3)] == [own(connection)] * 3
@@ -97,7 +92,7 @@ async def test_the_app_sees_its_clients(strict: int) -> None:
 async def test_the_worker_has_no_capability() -> None:
     async with sidecar() as pod:
         await pod.app(8080, peer)
-        await redirected(pod)
+        await intercepted(pod)
         assert capabilities_of(worker(pod)) == {(0, 0, 0, 0)}
 
 
@@ -105,7 +100,7 @@ async def test_a_client_may_use_its_port_again_at_once() -> None:
     """Whoever ends a connection first, and so keeps its ends for a minute."""
     async with sidecar() as pod:
         await pod.app(8080, peer)
-        await redirected(pod)
+        await intercepted(pod)
         for _ in range(4):
             connection = await connect(pod, port=40000)
             assert await seen(connection) == f"{MANAGER} 40000"
@@ -128,7 +123,7 @@ async def test_a_port_that_the_pod_has_itself_is_seen_with_the_pods_address() ->
     async with sidecar() as pod:
         await pod.app(8080, peer)
         await pod.app(40000)
-        await redirected(pod)
+        await intercepted(pod)
         connection = await connect(pod, port=40000)
         assert (await seen(connection)).startswith(f"{POD} ")
         await until(lambda: b"from the pod's address instead of the client's: in-use" in pod.log())
@@ -149,7 +144,7 @@ async def test_the_apps_own_connections_may_use_the_same_ports() -> None:
     async with sidecar() as pod:
         await pod.app(8080, peer)
         await pod.laptop(5432)
-        await redirected(pod)
+        await intercepted(pod)
         pod.pod.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40009")
         own_connection(pod)
         clients = [await connect(pod, port=port) for port in range(40000, 40010)]
@@ -170,7 +165,7 @@ async def test_connections_that_were_redirected_go_on_and_are_not_older() -> Non
         await pod.app(8081, peer)
         older = await connect(pod, to=8081)
         assert await seen(older) == own(older)
-        await redirected(pod)
+        await intercepted(pod)
         connection = await connect(pod)
         assert await seen(connection) == own(connection)
         both = claim(MINE), claim(MINE, port=8081, name=SECOND)
@@ -204,7 +199,7 @@ async def test_what_a_killed_agent_leaves_is_inert_and_the_next_one_removes_it()
 
     async with sidecar() as pod:
         await pod.app(8080, note_the_end)
-        await redirected(pod)
+        await intercepted(pod)
         connection = await connect(pod)
         assert await seen(connection) == own(connection)
         os.kill(worker(pod), signal.SIGSTOP)  # it is killed with the agent, and cannot end by itself before that
@@ -236,14 +231,14 @@ async def test_what_a_killed_agent_leaves_is_inert_and_the_next_one_removes_it()
 async def test_two_agents_keep_apart() -> None:
     async with sidecar(UNWANTED_SECONDS=1.5) as pod:
         await pod.app(8080, peer)
-        await redirected(pod)
+        await intercepted(pod)
         first, old = pod.agent, await connect(pod)
         try:
             await pod.manager.claim()
             await until(lambda: b"1 connections that were redirected go on" in pod.log(), 20)
             pod.start_agent()
             await until(lambda: len(pod.manager.tokens) == 2)
-            await redirected(pod)
+            await intercepted(pod)
             new = await connect(pod)
             for _ in range(2):
                 assert (await seen(old), await seen(new)) == (own(old), own(new))
@@ -260,7 +255,7 @@ async def test_two_agents_keep_apart() -> None:
 async def test_where_answers_are_lost_the_pods_address_is_used() -> None:
     async with sidecar() as pod:
         await pod.app(8080, peer)
-        await redirected(pod)
+        await intercepted(pod)
         for line in pod.pod.run("ip", "rule").splitlines():
             if "fwmark" in line:
                 pod.pod.run("ip", "rule", "del", *line.partition(":\tfrom all ")[2].split())

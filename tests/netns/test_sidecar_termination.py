@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
+from tests.netns.sidecar import ask, intercepted, sidecar
 from tests.waiting import until
 
 _TICKS_PER_SECOND: Final = 100  # USER_HZ, time(7)
@@ -15,11 +15,6 @@ def cpu(pid: int) -> float:
     """Seconds that a process has used so far (proc_pid_stat(5): utime and stime)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
-
-
-async def intercepted(pod: SidecarPod) -> None:
-    await pod.manager.claim(claim(MINE))
-    await pod.manager.until(lambda state: state.redirected)
 
 
 async def test_while_an_app_answers_its_last_requests_the_agent_does_next_to_nothing() -> None:
