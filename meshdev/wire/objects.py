@@ -1,5 +1,6 @@
 """Fields of messages between machines: IPv4 addresses, identities, and text for people."""
 
+import base64
 import re
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -7,6 +8,8 @@ from typing import Final
 from meshdev.wire.codecs import Codec, InvalidValueError, Parsed
 
 MAX_TEXT: Final = 1024
+#: Bytes of a certificate in DER. Ours, of an EC P-256 key, have 300 to 600.
+MAX_CERTIFICATE: Final = 4096
 
 _HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
@@ -49,9 +52,31 @@ class ForPeople(Line):
         return for_people(value, self.limit)
 
 
+class Der(Codec[bytes]):
+    """A certificate in DER, at most *limit* bytes, as base64. Only its size is checked here."""
+
+    def __init__(self, limit: int = MAX_CERTIFICATE) -> None:
+        self.limit = limit
+
+    def load(self, value: object) -> bytes:
+        if not isinstance(value, str) or not value or len(value) > 4 * (self.limit // 3 + 1):
+            raise InvalidValueError
+        try:
+            found = base64.b64decode(value, validate=True)
+        except ValueError:  # binascii.Error is one
+            raise InvalidValueError(" is not base64") from None
+        if not 0 < len(found) <= self.limit:
+            raise InvalidValueError
+        return found
+
+    def dump(self, value: bytes) -> object:
+        return base64.b64encode(value).decode("ascii")
+
+
 #: 128 bits.
 IDENTITY: Final = Parsed(_identity, MAX_TEXT)
 #: A sha256.
 DIGEST: Final = Parsed(_digest, MAX_TEXT)
+CERTIFICATE: Final = Der()
 IPV4: Final = Parsed(IPv4Address, MAX_TEXT)
 NETWORK: Final = Parsed(IPv4Network, MAX_TEXT)

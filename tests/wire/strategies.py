@@ -60,6 +60,7 @@ SPECIAL: Final[dict[str, Strategy]] = {
     "_Dns": st.none() | st.deferred(lambda: messages(SCHEMAS[session_api.DnsStatus])),
     "_Listening": st.dictionaries(_ports, st.integers(1, 65535), max_size=4),
     "_Base64": st.binary(max_size=100),
+    "Der": st.binary(min_size=1, max_size=100),
     "_Body": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50).map(str.encode),
 }
 
