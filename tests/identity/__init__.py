@@ -1,0 +1,1 @@
+"""Tests of meshdev.identity."""
