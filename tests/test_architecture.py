@@ -24,7 +24,15 @@ ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench", "demo") for 
 PURE = (
     *("wire", "host", "intercept", "sidecar/envoy", "sidecar/passthrough", "sidecar/agent/lifecycle"),
     *("sidecar/agent/plan", "manager/rate", "manager/tunnel/reports", "manager/tunnel/addresses"),
-    *("manager/control/budget", "manager/control/naming", "manager/control/pods", "manager/control/xds"),
+    *(
+        "manager/relay/client_hello",
+        "manager/relay/permissions",
+        "manager/relay/admission",
+        "manager/control/budget",
+        "manager/control/naming",
+        "manager/control/pods",
+        "manager/control/xds",
+    ),
 )
 
 #: Input and output, clocks and dice, in the standard library. What a pure module needs of them is an argument.

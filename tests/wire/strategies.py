@@ -61,6 +61,7 @@ SPECIAL: Final[dict[str, Strategy]] = {
     "_Listening": st.dictionaries(_ports, st.integers(1, 65535), max_size=4),
     "_Base64": st.binary(max_size=100),
     "Der": st.binary(min_size=1, max_size=100),
+    "KeyIds": st.frozensets(st.text(_hex, min_size=64, max_size=64), max_size=4),
     "_Body": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50).map(str.encode),
 }
 
