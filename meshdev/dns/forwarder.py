@@ -102,7 +102,7 @@ class Forwarder:
                     group.create_task(listener.run())
 
     async def _serve(self, query: Query, client: Client) -> None:
-        if query.name == self._cluster.zone.probe and query.opcode == dns.opcode.QUERY:
+        if query.name.is_subdomain(self._cluster.zone.probe) and query.opcode == dns.opcode.QUERY:
             await client.reply(probed(query))
             return
         plan = self._cluster.zone.plan(query, self._cluster.inside, self._cluster.known())

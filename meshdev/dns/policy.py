@@ -76,7 +76,7 @@ DEFAULT_DOMAIN: Final = "cluster.local"
 _LABEL: Final = re.compile(rb"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.IGNORECASE)
 _SVC: Final = b"svc"
 _POD: Final = b"pod"
-#: No Kubernetes object has such a name: none is a single label below the domain.
+#: No Kubernetes object has such a name: all are below ``svc`` or ``pod``.
 _PROBE: Final = b"meshdev-probe"
 #: The API server's Service: a user who reaches the API server as ``kubernetes`` gets the same one.
 _API_SERVICE: Final = (b"kubernetes", b"default", b"svc")
@@ -145,7 +145,7 @@ class Zone:
 
     @property
     def probe(self) -> Name:
-        """A name that the forwarder answers itself: whoever gets that answer has reached it."""
+        """A name that the forwarder answers itself, as all below it: whoever gets that answer has reached it."""
         return Name((_PROBE, *self.domain.labels))
 
     def plan(self, query: Query, inside: Callable[[IPv4Address], bool], known: Known) -> QueryPlan:

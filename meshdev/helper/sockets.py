@@ -23,6 +23,8 @@ _BACKLOG: Final = 64
 _LOOPBACK: Final = b"lo"
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _NETWORK_HEADER: Final = 0x100000000 - 0x100000  # SKF_NET_OFF of linux/filter.h
+_ARRIVED_BY: Final = 0x100000000 - 0x1000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX
+_LOOPBACK_INDEX: Final = 1  # LOOPBACK_IFINDEX of the kernel's net/flow.h: the same in each network namespace
 
 #: Each tries once for TCP and once for UDP. One in two succeeds where half of the range is in use for either.
 _TRIES: Final = 16
@@ -96,14 +98,19 @@ def _limit_to_machine(sock: socket.socket, address: IPAddress) -> None:
 
 
 def _accept_from(sock: socket.socket, address: IPv4Address) -> None:
-    """Accept packets from this source alone: the kernel drops the others before the socket sees them.
+    """Accept what came by the loopback device or from this source: the kernel drops the rest before the socket sees it.
 
-    What a program sends to an address of its own machine has that address as its source, too, and the kernel accepts
-    such a source on no other interface (martian: RFC 1812 section 5.3.7). Classic BPF: linux/filter.h.
+    What a program sends to an address of its own machine takes the loopback device, and nothing from outside does.
+    Usually it has that address as its source, too, which the kernel accepts on no other interface (martian: RFC 1812
+    section 5.3.7). But a socket that was connected while the address was missing has another one of this machine, and
+    systemd-resolved repeats a query on the same socket, every 5 s for two minutes (dns_transaction_emit_udp of
+    resolved-dns-transaction.c), while whoever asks for the same name waits with it. Classic BPF: linux/filter.h.
     """
     program = b"".join(
         struct.pack("=HBBI", *instruction)
         for instruction in (
+            (0x20, 0, 0, _ARRIVED_BY),  # load the index of the device
+            (0x15, 2, 0, _LOOPBACK_INDEX),  # the loopback device? to "yes"
             (0x20, 0, 0, _NETWORK_HEADER + 12),  # load the word at the IPv4 header's source
             (0x15, 0, 1, int(address)),  # our address?
             (0x06, 0, 0, 0xFFFFFFFF),  # yes: all of the packet

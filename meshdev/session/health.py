@@ -12,9 +12,10 @@ What fails is reported within 3 s: DETECT_SECONDS and a check's own time.
 
 import asyncio
 import errno
+import itertools
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,8 @@ from meshdev.wire.values import IPAddress
 DETECT_SECONDS: Final = 1.0
 #: Waits after each sending of a question, in seconds: 1.5 in all.
 _WAITS: Final = (0.4, 0.4, 0.7)
+#: Names that the resolver is asked for in turn: more than are sent in the 5 s until systemd-resolved repeats a query.
+_PROBES: Final = 16
 #: Routes looked at in one round; the others have their turn in the next ones.
 _SAMPLE: Final = 32
 #: What the helper may take to put a route back, in seconds.
@@ -59,7 +62,8 @@ class Health:
         connected: Callable[[], bool],
         recovered: Callable[[], Awaitable[bool]],
     ) -> None:
-        """*probe* is the name that the forwarder answers by itself, *service* one that every cluster has.
+        """*probe* is the name that the forwarder answers by itself, with all below it; *service* one that every cluster
+        has.
 
         *recovered* is awaited after each round in which names and the cluster's nameserver answered. It returns
         whether a program's question failed since the round before: then nothing is over yet.
@@ -67,7 +71,10 @@ class Health:
         self._troubles = troubles
         self._device = device
         self._nameserver = nameserver
-        self._probe = probe
+        # systemd-resolved makes one query of all for the same name, and repeats it only after 5 s: where its packet is
+        # lost, asking for that name again would join the wait and say nothing of other names.
+        self._probes = itertools.cycle([Name((b"%d" % number, *probe.labels)) for number in range(_PROBES)])
+        self._services = itertools.repeat(service)
         self._service = service
         self._routes = routes
         self._connected = connected
@@ -137,14 +144,14 @@ class Health:
 
     async def _names(self) -> tuple[str, ...]:
         server = await asyncio.to_thread(_first_nameserver)
-        wire = await _ask(server, self._probe)
+        wire = await _ask(server, self._probes)
         if wire is not None and has_address(wire, PROBE_ADDRESS):
             return ()
         how = "does not answer" if wire is None else "answers without asking us"
         return (f"names do not work: {server}, which resolv.conf names, {how}",)
 
     async def _cluster(self) -> tuple[str, ...]:
-        wire = await _ask(self._nameserver, self._service)
+        wire = await _ask(self._nameserver, self._services)
         if wire is not None and has_records(wire):
             return ()
         how = "does not answer through the tunnel" if wire is None else f"does not know {self._service}"
@@ -197,11 +204,14 @@ def _first_nameserver() -> IPAddress:
         return parse_resolv_conf("").asked[0]
 
 
-async def _ask(server: IPAddress, name: Name) -> bytes | None:
-    """The answer to a question for A, as a program's own resolver would get it; None where there is none in time."""
-    query = question(name, secrets.randbelow(1 << 16))
+async def _ask(server: IPAddress, names: Iterator[Name]) -> bytes | None:
+    """The answer to a question for A, as a program's own resolver would get it; None where there is none in time.
+
+    Each sending is for the next one of *names*.
+    """
     loop = asyncio.get_running_loop()
-    for seconds in _WAITS:
+    for seconds, name in zip(_WAITS, names, strict=False):
+        query = question(name, secrets.randbelow(1 << 16))
         start = loop.time()
         try:
             # A socket each: its source address is that of the route at the time of connect().

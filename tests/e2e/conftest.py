@@ -39,6 +39,11 @@ command -v resolvectl >/dev/null && pgrep -x systemd-resolve >/dev/null && resol
 true
 """
 
+_LOG: Final = """
+from meshdev.state import Paths
+print("\\n".join(Paths.locate().log.read_text(errors="replace").splitlines()[-60:]))
+"""
+
 _OURS: Final = re.compile(r"-m meshdev\.|^sudo ")
 
 
@@ -125,6 +130,10 @@ class Laptop:
         """``meshdev status -o json``."""
         answer: dict[str, Any] = json.loads(self.meshdev("status", "-o", "json"))
         return answer
+
+    def log(self) -> str:
+        """The end of the session's log."""
+        return self.run("python", "-c", _LOG).stdout
 
     def processes(self) -> dict[int, str]:
         """meshdev's own processes on this laptop and the sudo before them, whosever: pid → command line."""

@@ -94,6 +94,26 @@ def test_only_this_machine_is_answered_without_a_packet_filter_too(laptop: Lapto
         resolver.close()
 
 
+def test_a_socket_connected_while_the_address_was_missing_is_answered(laptop: Laptop) -> None:
+    """It keeps the source address of the route at that time; systemd-resolved sends its repetitions by it."""
+    laptop.run("ip", "tuntap", "add", "dev", "tun7", "mode", "tun")
+    laptop.run("ip", "link", "set", "tun7", "up")
+    with laptop.inside():
+        udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+        udp.connect((str(ADDRESS), 53))
+        tcp.bind((OWN, 0))
+    laptop.run("ip", "addr", "add", f"{ADDRESS}/32", "dev", "tun7")
+    with laptop.inside():
+        resolver = Resolver("forwarder", *_blocking(listeners(ADDRESS, 53)))
+    try:
+        assert udp.getsockname()[0] == OWN
+        assert ask_udp(udp) == "forwarder"
+        assert ask_tcp(tcp, str(ADDRESS)) == "forwarder"
+    finally:
+        udp.close()
+        resolver.close()
+
+
 async def test_neighbours_reach_nothing_at_the_sessions_address(laptop: Laptop) -> None:
     laptop.route_to_session(ADDRESS)
     with laptop.inside():

@@ -5,6 +5,7 @@ import resource
 import socket
 from ipaddress import IPv4Address, IPv4Network
 
+import dns.message
 import pytest
 from dns.name import from_text
 
@@ -78,7 +79,7 @@ class World:
 
 
 KUBERNETES = {("kubernetes.default.svc.cluster.local.", "A"): ["10.96.0.1"]}
-PROBE = {("meshdev-probe.cluster.local.", "A"): ["192.0.2.1"]}
+PROBE = {(f"{number}.meshdev-probe.cluster.local.", "A"): ["192.0.2.1"] for number in range(16)}
 
 
 async def test_what_works_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +111,25 @@ async def test_names_that_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
             "names do not work: 127.0.0.1, which resolv.conf names, answers without asking us"
         ]
         assert world.recovered == 0
+
+
+async def test_a_name_that_hangs_in_the_resolver_says_nothing_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd-resolved lets all who ask for a name wait for the one query whose packet was lost."""
+    server = FakeServer({**KUBERNETES, **PROBE})
+    hanging: list[str] = []
+
+    def lose(wire: bytes) -> list[bytes]:
+        name = str(dns.message.from_wire(wire).question[0].name)
+        if "meshdev-probe" in name and not hanging:
+            hanging.append(name)
+        return [] if name in hanging else [wire]
+
+    server.tamper = lose
+    async with server.running():
+        world = World(monkeypatch, server, ())
+        for _ in range(3):
+            assert await world.notes() == []
+    assert hanging
 
 
 async def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
