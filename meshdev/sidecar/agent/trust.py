@@ -1,0 +1,88 @@
+"""Whom an agent trusts: the sessions that it gave capabilities to, and the manager that one of them vouched for.
+
+Nothing of this is in a file. A session may attest the agent by its right to open port-forwards to the pod
+(docs/security.md); the agent cannot tell sessions apart, and need not.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from meshdev.errors import ProtocolError
+from meshdev.identity.edges import claim_proof, manager_proof, new_capability, proof_matches
+from meshdev.identity.fingerprints import fingerprint
+from meshdev.identity.keys import key_id
+from meshdev.published import Published
+from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
+
+log = logging.getLogger(__name__)
+
+#: The manager takes no more of one agent: the oldest make room.
+MAX_CAPABILITIES: Final = 1024
+#: A session attests the agent again before: one that is gone is forgotten.
+CAPABILITY_SECONDS: Final = 3600.0
+
+
+class Capabilities:
+    """What was given to sessions, by the proofs that they show the manager. *clock* is in seconds and never goes back.
+
+    :attr:`proofs` are published, the oldest first, as they change.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ends: dict[str, float] = {}
+        """By proof, in order: each lives as long as the others."""
+        self.proofs: Final[Published[tuple[str, ...]]] = Published(())
+
+    def issue(self) -> bytes:
+        """A new capability."""
+        capability = new_capability()
+        self._ends[claim_proof(capability)] = self._clock() + CAPABILITY_SECONDS
+        if len(self._ends) > MAX_CAPABILITIES:
+            del self._ends[next(iter(self._ends))]
+        self._publish()
+        return capability
+
+    def withdraw(self, proof: str) -> None:
+        """Forget the one with that proof, if there is one."""
+        if self._ends.pop(proof, None) is not None:
+            self._publish()
+
+    def lapse(self) -> float:
+        """Forget those whose time is over. In how many seconds this is due again, whatever is issued meanwhile."""
+        now = self._clock()
+        lapsed = [proof for proof, end in self._ends.items() if end <= now]
+        for proof in lapsed:
+            del self._ends[proof]
+        self._publish()
+        return next((end - now for end in self._ends.values()), CAPABILITY_SECONDS)
+
+    def _publish(self) -> None:
+        self.proofs.publish(tuple(self._ends))
+
+
+class ManagerTrust:
+    """Which manager the agent serves: the one whose certificate is :attr:`certificate`. None is known at first."""
+
+    def __init__(self, lost: Callable[[], bool]) -> None:
+        """*lost*: whether no stream to the manager is up. While one is, no other manager takes its place."""
+        self._lost = lost
+        self.certificate: Final[Published[bytes | None]] = Published(None)
+
+    def consider(self, offer: ManagerOffer, capability: bytes) -> ManagerVerdict:
+        """Take the manager of *offer*, which came on the connection that *capability* was issued on, or say why not."""
+        if not proof_matches(offer.proof, manager_proof(capability, offer.certificate)):
+            return ManagerVerdict(False, "the proof does not match the manager's certificate")
+        current = self.certificate.value
+        if offer.certificate == current:
+            return ManagerVerdict(True)
+        if current is not None and not self._lost():
+            return ManagerVerdict(False, "another manager serves this sidecar, and is not lost")
+        try:
+            key_id(offer.certificate)
+        except ProtocolError as error:
+            return ManagerVerdict(False, error.message)
+        log.info("the manager's certificate is %s", fingerprint(offer.certificate))
+        self.certificate.publish(offer.certificate)
+        return ManagerVerdict(True)

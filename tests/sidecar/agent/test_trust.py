@@ -1,0 +1,153 @@
+"""Whom an agent trusts: capabilities in order, and until when; a manager by proof, another only once it is lost."""
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdev.identity.edges import claim_proof, manager_proof
+from meshdev.identity.keys import KeyPair
+from meshdev.sidecar.agent.trust import CAPABILITY_SECONDS, MAX_CAPABILITIES, Capabilities, ManagerTrust
+from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
+
+
+def certificate() -> bytes:
+    return KeyPair.generate().self_signed(lifetime=timedelta(hours=1), now=datetime.now(UTC))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def capabilities(clock: Clock) -> Capabilities:
+    return Capabilities(clock)
+
+
+def test_each_is_new_and_published_by_its_proof(capabilities: Capabilities) -> None:
+    given_ = [capabilities.issue() for _ in range(3)]
+    assert len({*given_}) == 3
+    assert capabilities.proofs.value == tuple(map(claim_proof, given_))
+
+
+def test_one_that_is_withdrawn_is_forgotten(capabilities: Capabilities) -> None:
+    first, second = claim_proof(capabilities.issue()), claim_proof(capabilities.issue())
+    capabilities.withdraw(first)
+    capabilities.withdraw(first)
+    assert capabilities.proofs.value == (second,)
+
+
+async def test_a_change_is_notified(capabilities: Capabilities) -> None:
+    known = capabilities.proofs.value
+    proof = claim_proof(capabilities.issue())
+    assert await capabilities.proofs.changed(known) == (proof,)
+
+
+def test_the_oldest_make_room(capabilities: Capabilities) -> None:
+    proofs = [claim_proof(capabilities.issue()) for _ in range(MAX_CAPABILITIES + 2)]
+    assert capabilities.proofs.value == tuple(proofs[2:])
+
+
+def test_each_lapses_after_its_time(capabilities: Capabilities, clock: Clock) -> None:
+    assert capabilities.lapse() == CAPABILITY_SECONDS
+    capabilities.issue()
+    clock.now += 1000
+    later = claim_proof(capabilities.issue())
+    assert capabilities.lapse() == CAPABILITY_SECONDS - 1000
+    clock.now += CAPABILITY_SECONDS - 1000
+    assert capabilities.lapse() == 1000
+    assert capabilities.proofs.value == (later,)
+    clock.now += 1000
+    capabilities.lapse()
+    assert not capabilities.proofs.value
+
+
+@given(st.lists(st.sampled_from(["issue", "withdraw"]) | st.floats(0, 2 * CAPABILITY_SECONDS)))
+def test_never_one_whose_time_is_over(events: list[str | float]) -> None:
+    clock = Clock()
+    capabilities, issued = Capabilities(clock), {}
+    for event in events:
+        if event == "issue":
+            issued[claim_proof(capabilities.issue())] = clock.now
+        elif event == "withdraw" and issued:
+            capabilities.withdraw(issued.popitem()[0])
+        elif isinstance(event, float):
+            clock.now += event
+            assert capabilities.lapse() > 0
+            issued = {proof: since for proof, since in issued.items() if since + CAPABILITY_SECONDS > clock.now}
+        assert capabilities.proofs.value == tuple(issued)
+
+
+# -- the manager -------------------------------------------------------------------------------------------------------
+
+CAPABILITY, OTHER_CAPABILITY = b"c" * 32, b"d" * 32
+FIRST, SECOND = certificate(), certificate()
+
+
+def offer(certificate: bytes, capability: bytes = CAPABILITY) -> ManagerOffer:
+    return ManagerOffer(certificate, manager_proof(capability, certificate))
+
+
+class World:
+    def __init__(self) -> None:
+        self.lost = True
+        self.trust = ManagerTrust(lambda: self.lost)
+
+    def consider(self, offered: ManagerOffer) -> str:
+        """The reason of a refusal."""
+        verdict = self.trust.consider(offered, CAPABILITY)
+        assert verdict == ManagerVerdict(not verdict.reason, verdict.reason)
+        return verdict.reason
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_the_first_is_taken_by_its_proof(world: World) -> None:
+    assert world.trust.certificate.value is None
+    assert world.consider(offer(FIRST)) == ""
+    assert world.trust.certificate.value == FIRST
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        offer(FIRST, OTHER_CAPABILITY),
+        dataclasses.replace(offer(FIRST), certificate=SECOND),
+        ManagerOffer(FIRST, claim_proof(CAPABILITY)),
+        ManagerOffer(FIRST, "0" * 64),
+    ],
+)
+def test_one_without_the_proof_of_that_connection_is_not(world: World, offered: ManagerOffer) -> None:
+    assert "proof does not match" in world.consider(offered)
+    assert world.trust.certificate.value is None
+
+
+def test_another_is_taken_only_while_the_manager_is_lost(world: World) -> None:
+    world.consider(offer(FIRST))
+    world.lost = False
+    assert "another manager serves this sidecar" in world.consider(offer(SECOND))
+    assert world.trust.certificate.value == FIRST
+    assert world.consider(offer(FIRST)) == "", "the same is always taken"
+    world.lost = True
+    assert world.consider(offer(SECOND)) == ""
+    assert world.trust.certificate.value == SECOND
+
+
+@pytest.mark.parametrize("junk", [b"x", FIRST + b"x", FIRST[:-1], FIRST + SECOND])
+def test_what_is_no_certificate_is_not_taken(world: World, junk: bytes) -> None:
+    assert world.consider(offer(junk)) != ""
+    assert world.trust.certificate.value is None
