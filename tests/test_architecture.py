@@ -127,10 +127,21 @@ def test_only_commands_write_to_the_terminal() -> None:
     assert all(user.startswith("meshdev/cli/") for user in _users("typer", "rich"))
 
 
+def _loaded(module: str, unwanted: set[str]) -> list[str]:
+    """Those of *unwanted* that a new process has loaded after it imported *module*."""
+    code = f"import sys, {module}; print(*sorted({unwanted!r} & set(sys.modules)))"
+    return subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).split()
+
+
 @pytest.mark.parametrize("module", sorted(LIGHT))
 def test_what_starts_often_or_stays_loads_little(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted({LIGHT[module]!r} & set(sys.modules)))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).split() == []
+    assert _loaded(module, LIGHT[module]) == []
+
+
+@pytest.mark.parametrize("module", sorted({*LIGHT, "meshdev.session.__main__"}))
+def test_only_the_image_has_cryptography(module: str) -> None:
+    """On the laptop it is not installed; where packets pass, it would cost 12 MB (meshdev.identity.keys)."""
+    assert _loaded(module, {"cryptography"}) == []
 
 
 def test_the_arrows_between_the_folders() -> None:

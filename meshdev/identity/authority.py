@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
@@ -67,6 +66,7 @@ class Authority:
         path = folder / _FILE
         try:
             _prepare(folder)
+            _unfinished(path).unlink(missing_ok=True)
             found = _load(path, trust_domain, now)
             if found is None:
                 found = _make(trust_domain, now)
@@ -153,6 +153,11 @@ def _domain(trust_domain: str) -> x509.UniformResourceIdentifier:
     return x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")
 
 
+def _unfinished(path: Path) -> Path:
+    """Where the file is written first: what a crash leaves there is of no use."""
+    return path.with_suffix(".new")
+
+
 def _prepare(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
@@ -169,7 +174,7 @@ def _load(path: Path, trust_domain: str, now: datetime) -> _Pair | None:
         return _checked(_read(path), trust_domain, now)
     except FileNotFoundError:
         return None
-    except (OSError, InvalidSignature, x509.ExtensionNotFound, x509.DuplicateExtension, *UNREADABLE) as error:
+    except (OSError, *UNREADABLE) as error:
         reason = str(error) or type(error).__name__
         log.warning("the manager's key in %s cannot be used and is replaced: %.200s", path, reason)
         return None
@@ -178,14 +183,16 @@ def _load(path: Path, trust_domain: str, now: datetime) -> _Pair | None:
 def _read(path: Path) -> bytes:
     """The file's content, if it is one of ours. Raises OSError, ValueError."""
     # Without O_NONBLOCK a FIFO would wait for its writer.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise ValueError("it is not a file that only this user may read")
-        data = file.read(_MAX_FILE + 1)
-    if len(data) > _MAX_FILE:
-        raise ValueError(f"it has more than {_MAX_FILE} bytes")
-    return data
+        if status.st_size > _MAX_FILE:
+            raise ValueError(f"it has more than {_MAX_FILE} bytes")
+        return os.read(descriptor, _MAX_FILE)
+    finally:
+        os.close(descriptor)
 
 
 def _checked(data: bytes, trust_domain: str, now: datetime) -> _Pair:
@@ -193,7 +200,9 @@ def _checked(data: bytes, trust_domain: str, now: datetime) -> _Pair:
     key_part, mark, certificate_part = data.partition(_BEGIN_CERTIFICATE)
     private = load_pem_private_key(key_part, None)
     certificate = x509.load_pem_x509_certificate(mark + certificate_part)
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != certificate.public_key():
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
+        raise ValueError("its key is not of EC P-256")  # noqa: TRY004 -- a content like the others, no type of ours
+    if private.public_key() != certificate.public_key():
         raise ValueError("key and certificate do not belong together")
     certificate.verify_directly_issued_by(certificate)
     if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
@@ -207,10 +216,12 @@ def _checked(data: bytes, trust_domain: str, now: datetime) -> _Pair:
 
 
 def _write(path: Path, pair: _Pair) -> None:
-    """Replace the file in one step: whoever reads it finds the old one, the new one, or none. Raises OSError."""
+    """Replace the file in one step: whoever reads it finds the old one, the new one, or none. Raises OSError.
+
+    The folder itself needs no fsync: its memory is lost with the node's.
+    """
     private, certificate = pair
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
+    fresh = _unfinished(path)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(KeyPair(private).private_pem + certificate.public_bytes(Encoding.PEM))

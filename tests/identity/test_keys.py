@@ -1,0 +1,188 @@
+"""Keys, their ids, and what is taken for a certificate."""
+
+import contextlib
+import hashlib
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdev.errors import ProtocolError
+from meshdev.identity import keys
+from meshdev.identity.keys import BACKDATED, MAX_DER, KeyPair, key_id, trust_anchor_id
+from meshdev.identity.tls import pem
+from tests.identity import forge
+
+NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+PAIR = KeyPair.generate()
+OURS = PAIR.self_signed(lifetime=HOUR, now=NOW)
+
+
+def private(pair: KeyPair) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(pair.private_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
+def test_keys_are_new_and_of_p256() -> None:
+    assert len({KeyPair.generate().key_id for _ in range(20)}) == 20
+    assert isinstance(private(PAIR).curve, ec.SECP256R1)
+    assert PAIR.private_pem.startswith(b"-----BEGIN PRIVATE KEY-----\n")
+
+
+def test_a_key_has_one_id_in_all_its_certificates() -> None:
+    again = PAIR.self_signed(lifetime=2 * HOUR, now=NOW + HOUR)
+    assert again != OURS
+    assert key_id(OURS) == key_id(again) == trust_anchor_id(OURS) == PAIR.key_id
+    assert key_id(KeyPair.generate().self_signed(lifetime=HOUR, now=NOW)) != PAIR.key_id
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_the_id_is_what_openssl_computes() -> None:
+    public = ["openssl", "x509", "-noout", "-pubkey"]
+    text = subprocess.run(public, input=pem(OURS).encode(), capture_output=True, check=True).stdout
+    der = subprocess.run(
+        ["openssl", "pkey", "-pubin", "-outform", "DER"], input=text, capture_output=True, check=True
+    ).stdout
+    assert hashlib.sha256(der).hexdigest() == PAIR.key_id
+
+
+def test_a_self_signed_certificate_speaks_for_itself_only() -> None:
+    found = x509.load_der_x509_certificate(OURS)
+    assert found.subject == found.issuer == forge.name(PAIR.key_id[:32])
+    assert found.not_valid_before_utc == NOW - BACKDATED
+    assert found.not_valid_after_utc == NOW + HOUR
+    assert {each.value for each in found.extensions if each.critical} == {x509.BasicConstraints(False, None)}
+    assert len(OURS) < MAX_DER / 4
+
+
+def test_serial_numbers_are_random() -> None:
+    serials = {x509.load_der_x509_certificate(PAIR.self_signed(lifetime=HOUR, now=NOW)).serial_number for _ in "12345"}
+    assert len(serials) == 5
+    assert all(serial.bit_length() > 64 for serial in serials)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "now"), [(timedelta(0), NOW), (-HOUR, NOW), (HOUR, NOW.replace(tzinfo=None))], ids=str
+)
+def test_impossible_dates_are_refused(lifetime: timedelta, now: datetime) -> None:
+    with pytest.raises(ValueError, match="dates"):
+        PAIR.self_signed(lifetime=lifetime, now=now)
+
+
+def test_a_request_asks_for_nothing() -> None:
+    found = x509.load_der_x509_csr(PAIR.request())
+    assert found.is_signature_valid
+    assert list(found.subject) == []
+    assert list(found.extensions) == []
+    assert keys.id_of(keys.p256(found.public_key(), "request")) == PAIR.key_id
+
+
+READERS = pytest.mark.parametrize("read", [key_id, trust_anchor_id], ids=lambda read: read.__name__)
+
+
+@READERS
+@given(data=st.binary(max_size=MAX_DER + 1))
+def test_any_bytes_are_a_protocol_error(read: object, data: bytes) -> None:
+    assert callable(read)
+    with pytest.raises(ProtocolError):
+        read(data)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes = OURS) -> bytes:
+    """*data* with a few bytes changed, cut off, or put in."""
+    at = draw(st.integers(0, len(data) - 1))
+    length = draw(st.integers(0, 8))
+    return data[:at] + draw(st.binary(max_size=8)) + data[at + length :]
+
+
+@given(damaged())
+def test_damaged_certificates_have_an_id_or_are_a_protocol_error(data: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        assert len(key_id(data)) == 64
+
+
+@given(damaged())
+def test_a_damaged_certificate_is_no_trust_anchor(data: bytes) -> None:
+    try:
+        assert trust_anchor_id(data) == PAIR.key_id
+        assert data == OURS
+    except ProtocolError:
+        assert data != OURS
+
+
+@READERS
+@pytest.mark.parametrize("kind", sorted(forge.OTHER_KEYS))
+def test_keys_of_other_kinds_are_refused(read: object, kind: str) -> None:
+    assert callable(read)
+    with pytest.raises(ProtocolError, match="P-256"):
+        read(forge.certificate(forge.OTHER_KEYS[kind]()))
+
+
+@READERS
+def test_more_than_one_certificate_is_none(read: object) -> None:
+    assert callable(read)
+    with pytest.raises(ProtocolError, match="read"):
+        read(OURS + OURS)
+    with pytest.raises(ProtocolError, match="read"):
+        read(pem(OURS).encode())
+    with pytest.raises(ProtocolError, match=str(MAX_DER)):
+        read(OURS + bytes(MAX_DER))
+
+
+def _extensions(key: ec.EllipticCurvePrivateKey, *, ca: bool = False) -> list[x509.ExtensionType]:
+    identifier = bytes.fromhex(keys.id_of(key.public_key()))[:20]
+    return [
+        x509.SubjectKeyIdentifier(identifier),
+        x509.AuthorityKeyIdentifier(identifier, None, None),
+        x509.BasicConstraints(ca, None),
+    ]
+
+
+def test_what_is_of_the_same_form_is_a_trust_anchor() -> None:
+    """The cases below are refused for what each says, not for what they have in common."""
+    key = private(PAIR)
+    made = forge.certificate(key, *_extensions(key), subject=forge.name(PAIR.key_id[:32]))
+    assert trust_anchor_id(made) == PAIR.key_id
+
+
+def test_other_forms_are_no_trust_anchor() -> None:
+    key, other = private(PAIR), private(KeyPair.generate())
+    own, subject = _extensions(key), forge.name(PAIR.key_id[:32])
+    name = x509.SubjectAlternativeName([x509.DNSName("control.meshdev")])
+    foreign_id = [_extensions(other)[0], *own[1:]]
+    for made in (
+        forge.certificate(key, *own, subject=forge.name("meshdev-manager")),
+        forge.certificate(key, *own, subject=subject, signer=other),
+        forge.certificate(key, *own, subject=subject, hashed=hashes.SHA512()),
+        forge.certificate(key, *_extensions(key, ca=True), subject=subject),
+        forge.certificate(key, *own, name, subject=subject),
+        forge.certificate(key, *own[:2], subject=subject),
+        forge.certificate(key, *foreign_id, subject=subject),
+        forge.certificate(key, subject=subject),
+    ):
+        assert key_id(made) == PAIR.key_id, "it is a certificate of that key"
+        with pytest.raises(ProtocolError, match=r"own key|form"):
+            trust_anchor_id(made)
+
+
+def test_a_private_key_is_not_shown() -> None:
+    assert "PRIVATE" not in f"{PAIR!r} {PAIR}"
+    assert not hasattr(PAIR, "__dataclass_fields__"), "its repr would have every field"
+
+
+def test_the_library_of_keys_is_in_the_image() -> None:
+    """The Dockerfile installs by name, without an index, what pyproject.toml's extras download."""
+    root = Path(__file__).parent.parent.parent
+    assert " cryptography " in (root / "images/traffic-manager/Dockerfile").read_text()
+    assert 'cluster = ["cryptography>=' in (root / "pyproject.toml").read_text()
