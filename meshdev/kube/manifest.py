@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshdev.config import CONTROL_PORT, MANAGER_LABELS, MANAGER_NAME, PROTOCOL, VERSION
+from meshdev.config import CONTROL_PORT, CONTROL_UID, MANAGER_LABELS, MANAGER_NAME, PROTOCOL, VERSION
 
 VERSION_ANNOTATION: Final = "meshdev.dev/version"
 PROTOCOL_ANNOTATION: Final = "meshdev.dev/protocol"
@@ -13,7 +13,6 @@ CONTROL_CONTAINER: Final = "control"
 
 RUN_DIRECTORY: Final = "/run/meshdev"
 READY_FILE: Final = f"{RUN_DIRECTORY}/ready"
-_CONTROL_UID: Final = 65532  # the usual "nonroot" of minimal images
 _RUN_VOLUME: Final = "run"
 
 #: Until the manager is replaced whose node is lost, counted from when the cluster notices (40 to 50 s after it fell
@@ -112,7 +111,7 @@ def _control(spec: ManagerSpec) -> Object:
         "securityContext": {
             **_SECURITY,
             "runAsNonRoot": True,
-            "runAsUser": _CONTROL_UID,
+            "runAsUser": CONTROL_UID,
             "capabilities": {"drop": ["ALL"]},
         },
         "livenessProbe": _alive(CONTROL_CONTAINER),
