@@ -61,6 +61,7 @@ LIGHT = {
         "dns",
         "ssl",
     },
+    "meshdev.manager.relay.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns", "pyroute2"},
     "meshdev.manager.tunnel.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns", "pyroute2"},
     "meshdev.cli.commands": {"kubernetes", "aiohttp", "rich", "grpc", "yaml", "asyncio", "pyroute2", "pytun", "ssl"},
 }
@@ -138,9 +139,10 @@ def test_what_starts_often_or_stays_loads_little(module: str) -> None:
     assert _loaded(module, LIGHT[module]) == []
 
 
-@pytest.mark.parametrize("module", sorted({*LIGHT, "meshdev.session.__main__"}))
+@pytest.mark.parametrize("module", sorted({*LIGHT, "meshdev.session.__main__"} - {"meshdev.manager.relay.__main__"}))
 def test_only_the_image_has_cryptography(module: str) -> None:
-    """On the laptop it is not installed; where packets pass, it would cost 12 MB (meshdev.identity.keys)."""
+    """On the laptop it is not installed; where packets pass, it would cost 12 MB (meshdev.identity.keys).
+    The relay has certificates to read."""
     assert _loaded(module, {"cryptography"}) == []
 
 
@@ -255,6 +257,7 @@ def test_every_suppression_has_its_reason_beside_it() -> None:
 
 #: Where anything at all may be caught, because nobody is above to tell; each tells somebody.
 EDGES = {
+    "meshdev/manager/relay/connection.py": "one connection: it is reset, the log has it, the others go on",
     "meshdev/cli/commands.py": "a command: a person reads it",
     "meshdev/dns/listener.py": "one query: the asker is answered, the log has it, the laptop's DNS goes on",
     "meshdev/session/intercepts.py": "one intercept: who asked is told, the log has it, the connection goes on",

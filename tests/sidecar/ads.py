@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import grpc
@@ -18,7 +19,8 @@ from meshdev.wire.agent import METADATA_KEY
 class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc] # grpc has no types
     """Serves what :meth:`serve` was given last; that returns when Envoy has taken all of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._place = place
         self.port = 0
         self.tokens: list[str] = []
         self.first_versions: list[str] = []
@@ -35,7 +37,8 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     async def start(self) -> None:
         self._server = grpc.aio.server()
         self.register(self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        with self._place():
+            self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
     async def stop(self) -> None:

@@ -40,6 +40,10 @@ class End:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
+    def answer_by(self, answer: Callable[["End", Any, Any], Awaitable[None]]) -> None:
+        """From now on."""
+        self._answer = answer
+
     async def start(self) -> None:
         listener = self.listener
         if listener is None:

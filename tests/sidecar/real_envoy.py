@@ -7,8 +7,8 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from meshdev.sidecar.envoy.bootstrap import MAX_HEAP, Start, bootstrap, command
@@ -70,15 +70,18 @@ class RealEnvoy:
 
 
 @asynccontextmanager
-async def running(concurrency: int = 1, heap: int = MAX_HEAP) -> AsyncIterator[RealEnvoy]:
-    """An Envoy that has asked for its resources."""
-    ads = Ads()
+async def running(
+    concurrency: int = 1, heap: int = MAX_HEAP, place: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> AsyncIterator[RealEnvoy]:
+    """An Envoy that has asked for its resources; sockets and processes are made in *place*."""
+    ads = Ads(place)
     await ads.start()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = Start("pod-uid", TOKEN, "127.0.0.1", ads.port, str(folder / "admin"), heap)
         (folder / "config.json").write_text(json.dumps(bootstrap(start)))
-        process = _start(folder, concurrency)
+        with place():
+            process = _start(folder, concurrency)
         try:
             await until(lambda: ads.connected or process.poll() is not None)
             assert process.poll() is None, "Envoy ended"

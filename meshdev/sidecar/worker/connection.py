@@ -10,13 +10,13 @@ import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from meshdev.pump.end import NOT_WATCHED, Delivery, SocketEnd
 from meshdev.pump.loop import READABLE, WRITABLE, Loop
 from meshdev.sidecar.passthrough.heads import Reason
 from meshdev.sidecar.passthrough.owner import Side
 from meshdev.sidecar.passthrough.switch import Switch
 from meshdev.sidecar.worker.client_ports import IN_PROGRESS, Address
 from meshdev.sidecar.worker.dialling import AppDialler
-from meshdev.sidecar.worker.end import NOT_WATCHED, Delivery, SocketEnd
 from meshdev.sidecar.worker.port import PassthroughPort
 
 log = logging.getLogger(__name__)

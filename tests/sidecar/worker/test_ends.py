@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from meshdev.pump import end
 from meshdev.sidecar.agent import listener_ports
-from meshdev.sidecar.worker import dialling, end, worker
+from meshdev.sidecar.worker import dialling, worker
 from tests.sidecar.worker.world import SECONDS, Port, Serve, World, answers, everything, reset
 
 #: The kernel of a socket takes it although the other one does not read.

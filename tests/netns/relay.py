@@ -1,0 +1,293 @@
+"""A pod with a real Envoy, the relay's real process in the manager's network, and a laptop behind it.
+
+The test is control and the passthrough proxy, and makes the laptop fail: nothing listens, packets are dropped.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401 -- importing it makes its types known
+
+from meshdev.config import RELAYS_PORT
+from meshdev.identity.authority import Authority
+from meshdev.identity.keys import KeyPair
+from meshdev.identity.tls import pem
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import Port, Spec
+from meshdev.sidecar.envoy import names
+from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, wanted
+from meshdev.sidecar.envoy.http import typed
+from meshdev.sidecar.envoy.resources import Resources, resources
+from meshdev.sidecar.envoy.tls import RELAY_NAME
+from meshdev.wire.agent import PodPort
+from meshdev.wire.intercepts import Relay
+from meshdev.wire.modes import MESH
+from meshdev.wire.relay import (
+    RelayEndpoint,
+    RelayIdentity,
+    RelaysSynced,
+    ToRelay,
+    decode_from_relay,
+    encode,
+    server_name,
+)
+from tests.netns.cluster import MANAGER, MTU, Namespace
+from tests.sidecar.pod import FIRST, LOOPBACK, WORKLOAD, End, length
+from tests.sidecar.real_envoy import RealEnvoy, running
+
+RELAY = 20001
+PORT = PodPort(8080)
+SESSION = IPv4Address("198.18.0.2")
+GATEWAY = IPv4Address("198.18.0.1")
+MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
+_ROOT = Path(__file__).parents[2]
+
+_NETWORK = f"""
+nsenter --net=$M ip link set lo up
+nsenter --net=$P ip link set lo up
+nsenter --net=$L ip link set lo up
+nsenter --net=$M ip link add eth0 mtu {MTU} type veth peer name eth0 mtu {MTU} netns $PID_P
+nsenter --net=$M ip link add tun0 mtu {MTU} type veth peer name tun0 mtu {MTU} netns $PID_L
+nsenter --net=$M ip addr add {MANAGER}/24 dev eth0
+nsenter --net=$M ip addr add {GATEWAY}/16 dev tun0
+nsenter --net=$P ip addr add 10.244.0.1/24 dev eth0
+nsenter --net=$L ip addr add {SESSION}/16 dev tun0
+for each in "$M eth0" "$M tun0" "$P eth0" "$L tun0"; do
+  set -- $each
+  nsenter --net=$1 ip link set $2 up
+done
+"""
+_DROP = "add table inet t; add chain inet t in { type filter hook input priority 0; policy drop; }"
+#: A volume that only control and the relay mount, and no right at all.
+_AS_IN_A_POD = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir /run/meshdev
+mount --bind "$1" /run/meshdev
+shift
+exec setpriv --reuid=65533 --regid=65533 --clear-groups --bounding-set=-all --inh-caps=-all -- "$@"
+"""
+
+
+class Certificates:
+    """control's authority, and an Envoy's key and certificate in files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.now = datetime.now(UTC)
+        self.authority = Authority.open(folder / "authority", "manager-uid", self.now)
+        self.key = KeyPair.generate()
+        issued = self.authority.issue_workload(
+            self.key.request(), "ns/default/deployment/b/pod/uid-b-1", now=self.now, lifetime=timedelta(hours=1)
+        )
+        self.chain = pem(issued)
+        for name, text in (("key", self.key.private_pem.decode()), ("chain", self.chain)):
+            (folder / name).write_text(text)
+        (folder / "ca").write_text(pem(self.authority.certificate))
+
+    def upstream_tls(self) -> dict[str, Any]:
+        """As Envoy gets it in the product, but for the files."""
+        common = {
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_2"},
+            "tls_certificates": [{"certificate_chain": self._file("chain"), "private_key": self._file("key")}],
+            "validation_context": {
+                "trusted_ca": self._file("ca"),
+                "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": RELAY_NAME}}],
+            },
+        }
+        name = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+        config = typed(name, common_tls_context=common, sni=server_name(RELAY), max_session_keys=0)
+        return {"name": "envoy.transport_sockets.tls", "typed_config": config}
+
+    def _file(self, name: str) -> dict[str, str]:
+        return {"filename": str(self._folder / name)}
+
+
+class RelayProcess:
+    """The container *relay*, and control's end of its socket."""
+
+    def __init__(self, place: Namespace, folder: Path, certificates: Certificates) -> None:
+        self._folder = folder
+        self._certificates = certificates
+        folder.chmod(0o777)
+        inside = ["nsenter", f"--net=/proc/{place.pid}/ns/net", "unshare", "--mount", "sh", "-c", _AS_IN_A_POD, "sh"]
+        self.process = subprocess.Popen(
+            [*inside, str(folder), sys.executable, "-m", "meshdev.manager.relay"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=_ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.output: list[str] = []
+        self._until("served at port")
+        self.control = self.connect()
+
+    def connect(self) -> socket.socket:
+        """As control does, with a certificate."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.settimeout(10)
+        sock.connect(str(self._folder / "relay.sock"))
+        request = decode_from_relay(sock.recv(1 << 16))
+        authority = self._certificates.authority
+        issued = authority.issue_server(request.csr, RELAY_NAME, now=self._certificates.now)
+        sock.send(encode(RelayIdentity(issued, authority.certificate)))
+        return sock
+
+    def send(self, *messages: ToRelay) -> None:
+        """What is sent is in force once the log has it."""
+        for message in messages:
+            self.control.send(encode(message))
+        self.control.send(encode(RelaysSynced()))
+        self._until("control has sent everything")
+
+    def alive(self) -> bool:
+        return (self._folder / "relay.alive").exists()
+
+    def _until(self, words: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.append(line)
+            if words in line:
+                return
+        raise AssertionError("the relay ended:\n" + "".join(self.output))
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code. It may have been stopped already."""
+        self.control.close()
+        self.process.terminate()
+        code = self.process.wait(10)
+        assert self.process.stdout is not None
+        if not self.process.stdout.closed:
+            self.output += self.process.stdout.readlines()
+            self.process.stdout.close()
+        return code
+
+
+class RelayedPod:
+    """What a test holds."""
+
+    def __init__(self, envoy: RealEnvoy, relay: RelayProcess, certificates: Certificates, laptop: Namespace) -> None:
+        self.envoy = envoy
+        self.relay = relay
+        self.certificates = certificates
+        self._laptop = laptop
+        self.original = End("original")
+        self.program = End("laptop")
+        self.program.host, self.program.port = str(SESSION), RELAY
+        self.program.place = laptop.inside
+        self.socket = names.socket(str(Path(envoy.admin_path).parent), PORT)
+
+    def permit(self, *keys: str) -> None:
+        """Whose certificates the relay takes; by itself those of this pod's Envoy."""
+        self.relay.send(RelayEndpoint(RELAY, SESSION, frozenset(keys or (self.certificates.key.key_id,))))
+
+    async def serve(self) -> None:
+        """Everything of header A: 1 is claimed."""
+        port = Port(PORT.number, "http", 8080)
+        claim = LiveClaim(
+            Spec(FIRST, WORKLOAD, MESH, MINE, (port,), True),
+            "ann@laptop",
+            (Relay(PORT.number, "tcp", RELAY),),
+            frozenset({PORT}),
+        )
+        served = tuple(Served(each, self.socket) for each in wanted((claim,), ()))
+        view = PodView(LOOPBACK, served, ())
+        await self.envoy.ads.serve(self._relayed(resources(view, MANAGER, (claim,))))
+
+    def _relayed(self, found: Resources) -> Resources:
+        """The original on its port, and laptops by TLS."""
+        clusters = [self._cluster(each) for each in found.clusters]
+        assert sum("transport_socket" in each for each in clusters) == 1
+        return replace(found, clusters=tuple(clusters))
+
+    def _cluster(self, cluster: dict[str, Any]) -> dict[str, Any]:
+        name = cluster["name"]
+        to_laptop = name == names.laptop(PORT, FIRST)
+        if "load_assignment" not in cluster or not cluster["load_assignment"]["endpoints"]:
+            return cluster
+        (group,) = cluster["load_assignment"]["endpoints"]
+        (one,) = group["lb_endpoints"]
+        port = RELAYS_PORT if to_laptop else self.original.port
+        address = {"socket_address": {**one["endpoint"]["address"]["socket_address"], "port_value": port}}
+        endpoints = [{"lb_endpoints": [{"endpoint": {**one["endpoint"], "address": address}}]}]
+        changed = {**cluster, "load_assignment": {**cluster["load_assignment"], "endpoints": endpoints}}
+        return {**changed, "transport_socket": self.certificates.upstream_tls()} if to_laptop else changed
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """The laptop's packets are dropped."""
+        self.fall_silent()
+        try:
+            yield
+        finally:
+            self._laptop.run("nft", "delete", "table", "inet", "t")
+
+    def fall_silent(self) -> None:
+        self._laptop.run("nft", _DROP)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """As the passthrough proxy brings a client."""
+        return await asyncio.open_unix_connection(self.socket, limit=1 << 24)
+
+    async def ask(self, request: bytes) -> str:
+        """On a connection of its own: which end it was, or the head of another answer than 200."""
+        reader, writer = await self.connect()
+        try:
+            return await ask(reader, writer, request)
+        finally:
+            writer.close()
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> str:
+    async with asyncio.timeout(20):
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = (await reader.readexactly(length(head))).decode()
+    return body if head.startswith(b"HTTP/1.1 200 ") else head.decode()
+
+
+def _network() -> tuple[Namespace, Namespace, Namespace]:
+    """The manager's, the pod's and the laptop's."""
+    found = Namespace(), Namespace(), Namespace()
+    pids = zip("MPL", (each.pid for each in found), strict=True)
+    script = "".join(f"{name}=/proc/{pid}/ns/net\nPID_{name}={pid}\n" for name, pid in pids)
+    subprocess.run(["sh", "-ec", script + _NETWORK], check=True)
+    return found
+
+
+@asynccontextmanager
+async def relayed_pod() -> AsyncIterator[RelayedPod]:
+    """The original listens, on the laptop nothing does, and nobody is permitted."""
+    places = manager, pod, laptop = _network()
+    relay: RelayProcess | None = None
+    try:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as shared:
+            certificates = Certificates(Path(folder))
+            relay = RelayProcess(manager, Path(shared), certificates)
+            async with running(place=pod.inside) as envoy:
+                made = RelayedPod(envoy, relay, certificates, laptop)
+                made.original.place = pod.inside
+                await made.original.start()
+                await made.serve()
+                try:
+                    yield made
+                finally:
+                    await made.original.stop()
+                    await made.program.stop()
+    finally:
+        if relay is not None:
+            relay.stop()
+        for each in places:
+            each.close()
