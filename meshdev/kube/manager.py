@@ -12,10 +12,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshdev.config import CONTROL_PORT, MANAGER_LABELS, MANAGER_NAME
-from meshdev.errors import AdmissionError, ClusterError, ForbiddenError, ImageError, ManagerError, MeshdevError
+from meshdev.errors import (
+    AdmissionError,
+    ClusterError,
+    ForbiddenError,
+    ImageError,
+    ManagerError,
+    MeshdevError,
+    UnreachableError,
+)
 from meshdev.kube.client import KubeApi, Object, deployments_path, pods_path, services_path
 from meshdev.kube.errors import ConflictError, NotFoundError
 from meshdev.kube.manifest import ManagerSpec, deployment, differs, is_ours, is_owned, service
+from meshdev.kube.ownership import Note, Ownership, stray
 from meshdev.kube.podstate import ManagerPod, Waiting, examine, examine_deployment
 from meshdev.kube.watching import ReasonReporter, State, as_is, follow, listed, merged
 
@@ -29,6 +38,10 @@ _SELECTOR: Final = {"labelSelector": ",".join(f"{name}={value}" for name, value 
 _BY_NAME: Final = {"fieldSelector": f"metadata.name={MANAGER_NAME}"}
 
 Progress = Callable[[str], None]
+
+
+def _silently(_: str) -> None:
+    pass
 
 
 class _LateError(ManagerError):
@@ -58,14 +71,18 @@ async def ensure(
     *,
     progress: Progress,
     on_created: Callable[[Created], None],
+    note: Note = _silently,
     seconds: float = START_SECONDS,
 ) -> ManagerPod:
     """The running manager of *spec*'s namespace, whatever its version; created where there is none.
 
+    Everywhere here pods that are not the Deployment's (:mod:`meshdev.kube.ownership`) do not count; *note* is called
+    with their names, and with the right that is missing where that cannot be checked.
+
     *on_created* is called for what this call created, also when it is cancelled or fails afterwards; undoing it is
     the caller's part. Raises ImageError and AdmissionError at once, ManagerError when time is up, with the reason.
     """
-    pod = await find_pod(api, spec.namespace)
+    pod = await find_pod(api, spec.namespace, note)
     if pod is not None:
         return pod
     existing = await _find_deployment(api, spec.namespace)
@@ -73,36 +90,43 @@ async def ensure(
         progress(f"creating the manager in namespace {spec.namespace}")
         existing = await _create(api, spec, on_created)
     try:
-        return await wait(api, spec.namespace, progress=progress, seconds=seconds)
+        return await wait(api, spec.namespace, progress=progress, note=note, seconds=seconds)
     except (ImageError, AdmissionError, ManagerError) as error:
         if existing is None or isinstance(error, _LateError) or not differs(existing, spec):
             raise
     progress(f"replacing the manager in namespace {spec.namespace}, which cannot run")
-    return await replace(api, spec, progress=progress, seconds=seconds)
+    return await replace(api, spec, progress=progress, note=note, seconds=seconds)
 
 
-async def replace(api: KubeApi, spec: ManagerSpec, *, progress: Progress, seconds: float = START_SECONDS) -> ManagerPod:
+async def replace(
+    api: KubeApi, spec: ManagerSpec, *, progress: Progress, note: Note = _silently, seconds: float = START_SECONDS
+) -> ManagerPod:
     """Make the Deployment that exists *spec*'s and wait for its new pod. Its sessions are cut off for a moment."""
     existing = await api.get(deployments_path(spec.namespace, MANAGER_NAME))
     old = await _uids(api, spec.namespace)
     await _put(api, spec, existing)
-    return await wait(api, spec.namespace, progress=progress, ignored=old, seconds=seconds)
+    return await wait(api, spec.namespace, progress=progress, note=note, ignored=old, seconds=seconds)
 
 
 async def upgrade(
-    api: KubeApi, spec: ManagerSpec, *, progress: Progress, seconds: float = START_SECONDS
+    api: KubeApi, spec: ManagerSpec, *, progress: Progress, note: Note = _silently, seconds: float = START_SECONDS
 ) -> ManagerPod | None:
     """:func:`replace` where that would change what runs; None where it would not."""
     if not differs(await api.get(deployments_path(spec.namespace, MANAGER_NAME)), spec):
         return None
     progress(f"replacing the manager in namespace {spec.namespace}")
-    return await replace(api, spec, progress=progress, seconds=seconds)
+    return await replace(api, spec, progress=progress, note=note, seconds=seconds)
 
 
-async def find_pod(api: KubeApi, namespace: str) -> ManagerPod | None:
-    """The newest pod whose tunnel container runs and that is not terminating."""
+async def find_pod(api: KubeApi, namespace: str, note: Note = _silently) -> ManagerPod | None:
+    """The Deployment's newest pod whose tunnel container runs and that is not terminating."""
     pods, _ = await listed(api, pods_path(namespace), _SELECTOR, as_is)
-    return _running(pods)
+    ownership = Ownership(api, namespace, note)
+    for pod in _newest_first(pods):
+        found = _running(pod)
+        if found is not None and await ownership.accepts(pod):
+            return found
+    return None
 
 
 async def wait(
@@ -110,6 +134,7 @@ async def wait(
     namespace: str,
     *,
     progress: Progress,
+    note: Note = _silently,
     ignored: frozenset[str] = frozenset(),
     seconds: float = START_SECONDS,
 ) -> ManagerPod:
@@ -119,11 +144,12 @@ async def wait(
     """
     waiting = ReasonReporter(progress, "there is no pod yet")
     pods = follow(api, pods_path(namespace), _SELECTOR, as_is, waiting.trouble)
+    ownership = Ownership(api, namespace, note)
     deployments = _where_allowed(follow(api, deployments_path(namespace), _BY_NAME, as_is, waiting.trouble))
     try:
         async with asyncio.timeout(seconds), aclosing(merged(pods, deployments)) as changes:
             async for source, state in changes:
-                found = _pods(state, ignored) if source == 0 else _deployments(state)
+                found = await _pods(state, ignored, ownership) if source == 0 else _deployments(state)
                 if isinstance(found, ManagerPod):
                     return found
                 if found is not None:
@@ -157,33 +183,39 @@ async def uninstall(api: KubeApi, namespace: str) -> list[str]:
     with suppress(TimeoutError):
         async with (
             asyncio.timeout(_REMOVE_SECONDS),
-            aclosing(follow(api, pods_path(namespace), _SELECTOR, lambda _: True)) as states,
+            aclosing(follow(api, pods_path(namespace), _SELECTOR, lambda pod: stray(pod) is None)) as states,
         ):
-            async for pods in states:
-                if not pods:
+            async for ours in states:
+                if not any(ours.values()):
                     break
     return [f"deployment/{MANAGER_NAME} in namespace {namespace}"]
 
 
-def _pods(state: State[Object], ignored: frozenset[str]) -> ManagerPod | Waiting | None:
+async def _pods(state: State[Object], ignored: frozenset[str], ownership: Ownership) -> ManagerPod | Waiting | None:
     """A running pod, or what the newest waits for; raises what :func:`~meshdev.kube.podstate.examine` does of it."""
-    running = _running(state)
-    if running is not None and running.uid not in ignored:
+    candidates = [pod for uid, pod in state.items() if uid not in ignored]
+    try:
+        ours = {pod["metadata"]["uid"]: pod for pod in candidates if await ownership.accepts(pod)}
+    except (UnreachableError, ClusterError) as error:  # the watch breaks, too, and lists them again
+        return Waiting(error.message)
+    newest = _newest_first(ours)
+    running = next(filter(None, map(_running, newest)), None)
+    if running is not None:
         return running
-    newest = _newest_first({uid: pod for uid, pod in state.items() if uid not in ignored})
-    return examine(newest[0]) if newest else None
+    if newest:
+        return examine(newest[0])
+    return Waiting(ownership.refused) if candidates else None
 
 
 def _deployments(state: State[Object]) -> Waiting | None:
     return next(filter(None, map(examine_deployment, state.values())), None)
 
 
-def _running(state: State[Object]) -> ManagerPod | None:
-    for pod in _newest_first(state):
-        with suppress(ImageError, ManagerError):
-            found = examine(pod)
-            if isinstance(found, ManagerPod):
-                return found
+def _running(pod: Object) -> ManagerPod | None:
+    with suppress(ImageError, ManagerError):
+        found = examine(pod)
+        if isinstance(found, ManagerPod):
+            return found
     return None
 
 

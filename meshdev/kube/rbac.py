@@ -5,7 +5,7 @@ tests/kube/test_rbac.py runs every flow against a fake API server and compares w
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from meshdev.config import MANAGER_NAME
@@ -35,6 +35,11 @@ class Rule:
             and (not self.names or asked.name in self.names)
         )
 
+    def covers(self, other: "Rule", *, earlier: bool) -> bool:
+        """Whether what *other* allows of this rule's verbs is allowed here; of equal ones by the *earlier*."""
+        same = (self.group, self.resource) == (other.group, other.resource)
+        return same and (earlier if self.names == other.names else not self.names)
+
     def lines(self) -> list[str]:
         """As an item of a Role's ``rules``."""
         names = [f"    resourceNames: {_flow(self.names)}"] if self.names else []
@@ -62,14 +67,18 @@ class Subject:
         return [*lines, f"    apiGroup: {group}" if group else f"    namespace: {_quoted(self.namespace)}"]
 
 
-#: In the manager's namespace: to use a manager that runs.
+#: In the manager's namespace: to use a manager that runs. The names of its pod and ReplicaSet change with each start
+#: and each version, so a Role cannot restrict these rules to them.
 USE_MANAGER: Final = (
     Rule("", "pods", ("list", "watch"), "find the manager's pod and wait until it runs"),
     Rule("", "pods/portforward", ("create", "get"), "the tunnel; get is for the websocket carrier"),
+    Rule("apps", "deployments", ("get",), "tell the manager's pod from one that has its labels only", (MANAGER_NAME,)),
+    Rule("apps", "replicasets", ("get",), "the same: the pod's ReplicaSet, which shows no more than its pods do"),
 )
 #: In the manager's namespace: to create it where there is none, replace one that cannot be used, remove it.
 INSTALL_MANAGER: Final = (
     Rule("", "pods", ("list", "watch"), "wait until the manager's pod runs, or is gone"),
+    Rule("apps", "replicasets", ("get",), "tell it from pods that have its labels only"),
     Rule("apps", "deployments", ("create",), "create the manager (a create cannot be restricted to a name)"),
     Rule(
         "apps",
@@ -88,7 +97,11 @@ SEE_SERVICES: Final = (
     Rule("", "services", ("list", "watch"), "route the addresses of Services"),
     Rule("discovery.k8s.io", "endpointslices", ("list", "watch"), "route the addresses of pods behind them"),
 )
-#: In the namespace of the workloads that are intercepted, whichever way.
+#: In the namespace of the workloads that are intercepted, whichever way. No rule has resourceNames: which workloads
+#: will be intercepted is unknown when the Role is applied, pods and EndpointSlices have generated names, and a Lease is
+#: named after a hash of the workload's uid, the ports and the match (meshdev.intercept.lease.name_of), so that creating
+#: it is the lock; resourceNames know no prefixes, and do not apply to create. So the Role covers every Lease there,
+#: leader elections of other programs included (docs/security.md).
 INTERCEPT: Final = (
     Rule("", "pods", ("get", "list", "watch"), "find all pods of a workload, and those that come"),
     Rule("apps", "deployments", ("get",), "find the workload of a pod or Service"),
@@ -132,11 +145,22 @@ def rules(
     manager = manager_namespace or namespace
     if persona == "installer":
         return {manager: INSTALL_MANAGER}
-    install = () if preinstalled else tuple(rule for rule in INSTALL_MANAGER if rule.resource != "pods")
+    install = () if preinstalled else INSTALL_MANAGER
     address = ADDRESS_OF_MANAGER if preinstalled and intercepting != "none" else ()
     needed = {manager: USE_MANAGER + install + address}
     needed[namespace] = needed.get(namespace, ()) + SEE_SERVICES + _INTERCEPTING[intercepting]
-    return needed
+    return {where: minimal(each) for where, each in needed.items()}
+
+
+def minimal(needed: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The same rights without what is granted twice, the broader rule stays, or the first of two equal ones."""
+    kept = []
+    for index, rule in enumerate(needed):
+        others = [each for at, each in enumerate(needed) if at != index and each.covers(rule, earlier=at < index)]
+        verbs = tuple(verb for verb in rule.verbs if not any(verb in other.verbs for other in others))
+        if verbs:
+            kept.append(replace(rule, verbs=verbs))
+    return tuple(kept)
 
 
 def manifest(

@@ -114,6 +114,7 @@ class Cluster:
         self._pod: ManagerPod | None = None
         self._order = CarrierOrder(CARRIER_KINDS if options.carrier == "auto" else (options.carrier,))
         self._created: list[Created] = []
+        self._noted: set[str] = set()
         self.connected = False
         """Set once the connection stands: from then on the manager stays in the cluster."""
 
@@ -139,9 +140,13 @@ class Cluster:
     async def find_manager(self) -> None:
         """Find or make the manager."""
         api, progress = self.api, self._progress
-        self._pod = await manager.ensure(api, self._spec(), progress=progress.wait, on_created=self._created.append)
+        self._pod = await manager.ensure(
+            api, self._spec(), progress=progress.wait, on_created=self._created.append, note=self._note
+        )
         replaced = ""
-        if self._options.upgrade and (pod := await manager.upgrade(api, self._spec(), progress=progress.wait)):
+        if self._options.upgrade and (
+            pod := await manager.upgrade(api, self._spec(), progress=progress.wait, note=self._note)
+        ):
             self._pod, replaced = pod, "replaced by "
         progress.step("manager", f"{replaced}pod {self._pod.namespace}/{self._pod.name}")
 
@@ -155,7 +160,7 @@ class Cluster:
                 f"the manager speaks another protocol than this meshdev, and {others} on it: {error.message}",
                 hint="ask them to disconnect, or replace it under them: meshdev connect --upgrade",
             )
-        pod = await manager.upgrade(self.api, self._spec(), progress=self._progress.wait)
+        pod = await manager.upgrade(self.api, self._spec(), progress=self._progress.wait, note=self._note)
         if pod is None:
             raise error
         self._pod = pod
@@ -238,10 +243,16 @@ class Cluster:
         await self.api.close()
 
     async def _find_pod(self) -> ManagerPod:
-        pod = await manager.find_pod(self.api, self._spec().namespace)
+        pod = await manager.find_pod(self.api, self._spec().namespace, self._note)
         if pod is None:
             raise PortForwardError("no manager pod is running")
         return pod
+
+    def _note(self, text: str) -> None:
+        """Once a session: what is noted is looked at again with each reconnect."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._progress.note(text)
 
     def _spec(self) -> ManagerSpec:
         options = self._options

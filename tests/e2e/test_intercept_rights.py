@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +13,15 @@ import pytest
 import yaml
 
 from meshdev.errors import ForbiddenError
+from meshdev.kube.access import Access
+from meshdev.kube.rbac import rules
 from tests.e2e import pods, workloads
-from tests.e2e.accounts import HOME_NAMESPACE, account, kubeconfig
-from tests.e2e.conftest import Laptop, kubectl
+from tests.e2e.accounts import HOME_NAMESPACE, Audit, account, kubeconfig
+from tests.e2e.conftest import Laptop, kubectl, until
 from tests.e2e.intercepting import A1, LOCAL, ask, in_pod, intercepted, listed, local, refused
 from tests.e2e.strangers import as_a_sidecar, at_the_tunnel, manager_pod
 from tests.e2e.workloads import http, of
+from tests.kube.granted import allowed, superfluous
 
 pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(150)]
 
@@ -77,6 +81,35 @@ def test_each_in_their_own_namespace_only(laptop: Laptop, laptop2: Laptop, tmp_p
                 assert [list(pods.sidecars(pod)) for pod in after] == [list(pods.sidecars(pod)) for pod in before]
             assert ask(MINE, (url, A1)) == [(200, LOCAL)]
         assert ask(MINE, (url, A1)) == [(200, "b")]
+
+
+def test_the_printed_role_is_enough_and_each_rule_is_needed(laptop: Laptop, tmp_path: Path) -> None:
+    needed = rules("developer", MINE, "default", preinstalled=True)
+    audit = Audit()
+    with developer(laptop, "jane", MINE, tmp_path), local(laptop, "--port=8080"):
+        with intercepted(laptop, "mesh", "svc/b", MINE, "-H", "a=1"):
+            assert ask(MINE, (f"http://b.{MINE}/", A1)) == [(200, LOCAL)]
+            assert [each["state"] for each in listed(laptop, "-n", MINE)] == ["active"]
+        laptop.meshdev("disconnect")
+    user = f"system:serviceaccount:{HOME_NAMESPACE}:jane"
+    watching = Access("watch", "", "pods", MINE)
+    calls = until("the watches are in the audit log", lambda: _with(audit, user, watching))
+    assert {call for call in calls if call.namespace in needed and not allowed(needed)(call)} == set()
+    # Elsewhere: other kinds of workloads and carriers, a manager that is waited for, a Lease that others write into.
+    # tests/kube/test_rbac.py calls for each.
+    assert superfluous(needed, calls) <= {
+        ("default", "pods", "watch"),
+        ("default", "pods/portforward", "get"),
+        (MINE, "pods/portforward", "get"),
+        (MINE, "statefulsets", "get"),
+        (MINE, "daemonsets", "get"),
+        (MINE, "leases", "get"),
+    }
+
+
+def _with(audit: Audit, user: str, wanted: Access) -> set[Access]:
+    calls = audit.calls(user)
+    return calls if wanted in {replace(call, name="") for call in calls} else set()
 
 
 @pytest.mark.parametrize("resource", ["pods/log", "pods/portforward"])

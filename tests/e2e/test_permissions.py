@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from meshdev.config import MANAGER_NAME
 from meshdev.errors import ForbiddenError
 from meshdev.kube.access import Access
 from meshdev.kube.rbac import rules
 from tests.e2e.accounts import HOME_NAMESPACE, Audit, account, binding, kubeconfig, role, uninstall
 from tests.e2e.conftest import Laptop, kubectl, until
+from tests.kube.granted import allowed, superfluous
 
 pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(180)]
 
@@ -48,7 +50,8 @@ def addresses_of_b() -> list[str]:
 @pytest.mark.parametrize("carrier", ["spdy", "websocket"])
 def test_the_printed_role_is_enough_and_nothing_else_is_asked(laptop: Laptop, tmp_path: Path, carrier: str) -> None:
     where = ("--manager-namespace", HOME_NAMESPACE)
-    printed = laptop.meshdev("rbac", "-n", "default", *where, "--serviceaccount", f"{HOME_NAMESPACE}:developer")
+    to = ("--connect-only", "--serviceaccount", f"{HOME_NAMESPACE}:developer")
+    printed = laptop.meshdev("rbac", "-n", "default", *where, *to)
     uninstall(HOME_NAMESPACE)
     with account("developer", printed) as user:
         config = kubeconfig(tmp_path, "developer")
@@ -59,15 +62,13 @@ def test_the_printed_role_is_enough_and_nothing_else_is_asked(laptop: Laptop, tm
         laptop.meshdev("uninstall", "--kubeconfig", config, *where)
         forward = Access("create" if carrier == "spdy" else "get", "", "pods/portforward", HOME_NAMESPACE)
         calls: set[Access] = until("the port-forwards are in the audit log", lambda: _with(audit, user, forward))
-    allowed = rules("developer", "default", HOME_NAMESPACE)
-    beyond = {
-        call
-        for call in calls
-        if not any(rule.allows(call) for rule in allowed.get(call.namespace, ()) if call.namespace)
-    }
-    assert beyond == WITH_RIGHTS_ONLY | ANYBODY
-    asked = {(call.verb, call.resource) for call in calls}
-    assert {("create", "deployments"), ("delete", "deployments"), ("watch", "services")} <= asked
+    needed = rules("developer", "default", HOME_NAMESPACE, intercepting="none")
+    assert {call for call in calls if not allowed(needed)(call)} == WITH_RIGHTS_ONLY | ANYBODY
+    # Elsewhere: what a start that fails calls for; the carrier's verbs, which the API server's version decides; a
+    # Service that the cluster deletes sooner with its owner. tests/kube/test_rbac.py calls for each.
+    elsewhere: set[tuple[str, ...]] = {(HOME_NAMESPACE, "pods/portforward", verb) for verb in ("create", "get")}
+    elsewhere |= {(HOME_NAMESPACE, "services", verb, MANAGER_NAME) for verb in ("get", "delete")}
+    assert superfluous(needed, calls) - elsewhere == {(HOME_NAMESPACE, "deployments", "update", MANAGER_NAME)}
 
 
 def _with(audit: Audit, user: str, wanted: Access) -> set[Access]:

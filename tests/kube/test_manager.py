@@ -15,6 +15,7 @@ from meshdev.kube.manager import Created, ensure, find_pod, undo, uninstall
 from meshdev.kube.manifest import ManagerSpec, deployment, service
 from meshdev.kube.podstate import ManagerPod
 from tests.kube.fake_api import FakeApi, Object
+from tests.kube.objects import HASH, controlled, replicaset
 from tests.waiting import until
 
 SPEC = ManagerSpec("default", "image:1")
@@ -26,7 +27,8 @@ def waiting(reason: str, message: str = "") -> Object:
 
 
 def pod(name: str, state: Object, *, age: int = 0, **meta: str) -> Object:
-    labels, annotations = dict(MANAGER_LABELS), {"meshdev.dev/protocol": "1", "meshdev.dev/version": "0.1.0"}
+    labels = {**MANAGER_LABELS, "pod-template-hash": HASH}
+    annotations = {"meshdev.dev/protocol": "1", "meshdev.dev/version": "0.1.0"}
     created = f"2026-01-01T00:00:{59 - age:02}Z"
     container = {"name": "tunnel", "imageID": "sha256:1", **state}
     return {
@@ -42,19 +44,29 @@ def pod(name: str, state: Object, *, age: int = 0, **meta: str) -> Object:
     }
 
 
-def put_service(fake: FakeApi, owner: str) -> Object:
+def put_manager_pod(fake: FakeApi, made: Object, namespace: str = "default") -> Object:
+    """The pod as the Deployment's own, which is made where there is none."""
+    there = fake.objects.get(("apps", "deployments"), {}).get((namespace, MANAGER_NAME))
+    installed = there or fake.put("deployments", deployment(SPEC), namespace, "apps")
+    by = replicaset({**installed, "spec": {**installed["spec"], "template": {"spec": made["spec"]}}})
+    owner = fake.put("replicasets", by, namespace, "apps")
+    owned = {**made["metadata"], "ownerReferences": controlled(owner)}
+    return fake.put("pods", {**made, "metadata": owned}, namespace)
+
+
+def put_service(fake: FakeApi, owner: str, namespace: str = "default") -> Object:
     """The manager's Service, with an address."""
-    made = service("default", owner)
-    return fake.put("services", {**made, "spec": {**made["spec"], "clusterIP": "10.96.0.7"}})
+    made = service(namespace, owner)
+    return fake.put("services", {**made, "spec": {**made["spec"], "clusterIP": "10.96.0.7"}}, namespace)
 
 
 def controller(fake: FakeApi, *pods: Object) -> Callable[[str, Object], None]:
     """Sets off a pod for each Deployment that is created or replaced: the first ones first."""
     coming = list(pods)
 
-    def created(resource: str, _item: Object) -> None:
+    def created(resource: str, item: Object) -> None:
         if resource == "deployments" and coming:
-            fake.put("pods", coming.pop(0))
+            put_manager_pod(fake, coming.pop(0), item["metadata"]["namespace"])
 
     return created
 
@@ -71,7 +83,7 @@ class Run:
 
 
 async def test_a_running_manager_is_used_as_it_is(fake: FakeApi, api: KubeApi) -> None:
-    fake.put("pods", pod("m", {"state": RUNNING}))
+    put_manager_pod(fake, pod("m", {"state": RUNNING}))
     found = await Run().ensure(api, ManagerSpec("default", "another:2"))
     assert (found.name, found.address, found.node, found.protocol, found.image) == (
         "m",
@@ -80,14 +92,18 @@ async def test_a_running_manager_is_used_as_it_is(fake: FakeApi, api: KubeApi) -
         1,
         "image:1",
     )
-    assert len(fake.asked) == 1
+    assert [(each.verb, each.resource) for each in fake.asked] == [
+        ("list", "pods"),
+        ("get", "replicasets"),
+        ("get", "deployments"),
+    ]
 
 
 async def test_the_newest_running_pod_counts(fake: FakeApi, api: KubeApi) -> None:
-    fake.put("pods", pod("old", {"state": RUNNING}, age=9))
-    fake.put("pods", pod("new", {"state": RUNNING}, age=5))
-    fake.put("pods", pod("going", {"state": RUNNING}, age=1, deletionTimestamp="now"))
-    fake.put("pods", pod("coming", {"state": waiting("ContainerCreating")}))
+    put_manager_pod(fake, pod("old", {"state": RUNNING}, age=9))
+    put_manager_pod(fake, pod("new", {"state": RUNNING}, age=5))
+    put_manager_pod(fake, pod("going", {"state": RUNNING}, age=1, deletionTimestamp="now"))
+    put_manager_pod(fake, pod("coming", {"state": waiting("ContainerCreating")}))
     found = await find_pod(api, "default")
     assert found is not None
     assert found.name == "new"
@@ -101,7 +117,7 @@ async def test_created_where_there_is_none_and_waited_for(fake: FakeApi, api: Ku
     def progress(line: str) -> None:
         told(line)
         if line.startswith("pod m starts"):
-            fake.put("pods", pod("m", {"state": RUNNING}))
+            put_manager_pod(fake, pod("m", {"state": RUNNING}))
 
     found = await ensure(api, SPEC, progress=progress, on_created=run.created.append)
     assert found.name == "m"
@@ -172,7 +188,7 @@ async def test_a_pod_that_cannot_be_scheduled_is_told_and_waited_for(fake: FakeA
 
 async def test_one_that_cannot_run_is_replaced_by_another_image(fake: FakeApi, api: KubeApi) -> None:
     fake.put("deployments", deployment(ManagerSpec("default", "broken:1")), group="apps")
-    fake.put("pods", pod("old", {"state": waiting("ErrImagePull", "broken")}))
+    put_manager_pod(fake, pod("old", {"state": waiting("ErrImagePull", "broken")}))
     fake.created = controller(fake, pod("new", {"state": RUNNING}, age=1))
     run = Run()
     assert (await run.ensure(api)).name == "new"
@@ -183,7 +199,7 @@ async def test_one_that_cannot_run_is_replaced_by_another_image(fake: FakeApi, a
 
 async def test_one_that_cannot_run_and_is_the_same_is_left_alone(fake: FakeApi, api: KubeApi) -> None:
     fake.put("deployments", deployment(SPEC), group="apps")
-    fake.put("pods", pod("old", {"state": waiting("ErrImagePull", "broken")}))
+    put_manager_pod(fake, pod("old", {"state": waiting("ErrImagePull", "broken")}))
     with pytest.raises(ImageError):
         await Run().ensure(api)
     assert [asked.verb for asked in fake.asked if asked.verb in {"update", "create"}] == []
@@ -203,7 +219,7 @@ async def test_somebody_else_creates_it_at_the_same_time(fake: FakeApi, api: Kub
     async with asyncio.TaskGroup() as tasks:
         found = tasks.create_task(run.ensure(api))
         await until(lambda: fake.watched("pods"))
-        fake.put("pods", pod("theirs", {"state": RUNNING}))
+        put_manager_pod(fake, pod("theirs", {"state": RUNNING}))
     assert found.result().name == "theirs"
     assert run.created == []
 
@@ -236,13 +252,13 @@ async def test_who_may_not_see_deployments_still_uses_a_manager_that_comes(fake:
     async with asyncio.TaskGroup() as tasks:
         found = tasks.create_task(manager.wait(api, "default", progress=lambda _: None, seconds=5))
         await until(lambda: fake.watched("pods"))
-        fake.put("pods", pod("m", {"state": RUNNING}))
+        put_manager_pod(fake, pod("m", {"state": RUNNING}))
     assert found.result().name == "m"
 
 
 async def test_replace_waits_for_the_new_pod(fake: FakeApi, api: KubeApi) -> None:
     fake.put("deployments", deployment(SPEC), group="apps")
-    fake.put("pods", pod("old", {"state": RUNNING}, age=9))
+    put_manager_pod(fake, pod("old", {"state": RUNNING}, age=9))
     fake.created = controller(fake, pod("new", {"state": RUNNING}))
     spec = ManagerSpec("default", "image:2", version="0.2.0")
     found = await manager.replace(api, spec, progress=lambda _: None, seconds=5)
@@ -252,7 +268,7 @@ async def test_replace_waits_for_the_new_pod(fake: FakeApi, api: KubeApi) -> Non
 async def test_uninstall_waits_for_the_pods(fake: FakeApi, api: KubeApi) -> None:
     assert await uninstall(api, "default") == []
     fake.put("deployments", deployment(SPEC), group="apps")
-    fake.put("pods", pod("m", {"state": RUNNING}))
+    put_manager_pod(fake, pod("m", {"state": RUNNING}))
     async with asyncio.TaskGroup() as tasks:
         removed = tasks.create_task(uninstall(api, "default"))
         await until(lambda: fake.watched("pods"))
@@ -272,7 +288,7 @@ async def test_uninstall_keeps_its_hands_off_others(fake: FakeApi, api: KubeApi)
 
 async def test_upgrade_replaces_another_version_and_leaves_the_same_alone(fake: FakeApi, api: KubeApi) -> None:
     fake.put("deployments", deployment(SPEC), group="apps")
-    fake.put("pods", pod("old", {"state": RUNNING}, age=9))
+    put_manager_pod(fake, pod("old", {"state": RUNNING}, age=9))
     assert await manager.upgrade(api, SPEC, progress=lambda _: None) is None
     fake.created = controller(fake, pod("new", {"state": RUNNING}))
     found = await manager.upgrade(api, replace(SPEC, protocol=SPEC.protocol + 1), progress=lambda _: None, seconds=5)
@@ -295,7 +311,7 @@ DIGEST = "ghcr.io/meshdev/traffic-manager@sha256:" + "ab" * 32
 async def test_an_image_without_a_repository_is_asked_for_by_its_name(
     fake: FakeApi, api: KubeApi, resolved: str, runs: str
 ) -> None:
-    fake.put("pods", pod("m", {"state": RUNNING, "imageID": resolved}))
+    put_manager_pod(fake, pod("m", {"state": RUNNING, "imageID": resolved}))
     found = await find_pod(api, "default")
     assert found is not None
     assert found.image == runs

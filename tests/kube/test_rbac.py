@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
+from meshdev.config import MANAGER_NAME
 from meshdev.errors import ManagerError, MeshdevError
 from meshdev.intercept.lease import LeaseStatus
 from meshdev.intercept.target import parse_target
@@ -18,11 +20,11 @@ from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.manager import sidecar_terms
-from meshdev.kube.manifest import ManagerSpec, deployment
+from meshdev.kube.manifest import ManagerSpec
 from meshdev.kube.observing import Observer
 from meshdev.kube.portforward import PortForward, dial
 from meshdev.kube.ranges import watch_addresses
-from meshdev.kube.rbac import Rule, Subject, manifest, rules
+from meshdev.kube.rbac import AskedRights, Rule, Subject, manifest, minimal, rules
 from meshdev.kube.replicas import Replica
 from meshdev.kube.rights import require
 from meshdev.kube.workloads import Resolved, is_there, pods_of, resolve
@@ -35,53 +37,50 @@ from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from tests.intercept.values import mesh
 from tests.kube.conftest import write_kubeconfig
 from tests.kube.fake_api import FakeApi
+from tests.kube.granted import allowed, superfluous, too_broad
 from tests.kube.objects import pod as bare
 from tests.kube.objects import put_pod, put_workload, service, workload
-from tests.kube.test_manager import RUNNING, controller, pod, put_service
+from tests.kube.test_manager import RUNNING, controller, pod, put_manager_pod, put_service
+from tests.waiting import until
 
-SPEC = ManagerSpec("default", "image:1")
 
-
-async def install(api: KubeApi) -> None:
-    """Everything that may be done to the Deployment, with a start that fails in between."""
+async def install(fake: FakeApi, api: KubeApi, namespace: str) -> None:
+    """Everything that may be done to the Deployment and its Service, with a start that fails in between."""
+    fake.created = cluster(fake)
+    fake.deleted = lambda resource: fake.remove("pods", "m", namespace) if resource == "deployments" else None
+    put_service(fake, "former", namespace)
     created: list[manager.Created] = []
     with suppress(ManagerError):
-        await manager.ensure(api, SPEC, progress=lambda _: None, on_created=created.append, seconds=0.2)
-    await manager.replace(api, ManagerSpec("default", "image:2"), progress=lambda _: None)
-    await manager.uninstall(api, "default")
+        await manager.ensure(
+            api, ManagerSpec(namespace, "image:1"), progress=lambda _: None, on_created=created.append, seconds=0.2
+        )
+    await manager.replace(api, ManagerSpec(namespace, "image:2"), progress=lambda _: None)
+    await manager.uninstall(api, namespace)
+    fake.created, fake.deleted = lambda *_: None, lambda _: None
 
 
 def cluster(fake: FakeApi) -> Callable[[str, dict[str, Any]], None]:
-    """A pod runs only after the Deployment was replaced, and goes with it."""
+    """A pod runs only after the Deployment was replaced."""
 
-    def created(resource: str, _item: dict[str, Any]) -> None:
+    def created(resource: str, item: dict[str, Any]) -> None:
         if resource == "deployments" and fake.asked[-1].verb == "update":
-            fake.put("pods", pod("m", {"state": RUNNING}))
+            put_manager_pod(fake, pod("m", {"state": RUNNING}), item["metadata"]["namespace"])
 
-    fake.deleted = lambda resource: fake.remove("pods", "m") if resource == "deployments" else None
     return created
 
 
-async def use(api: KubeApi) -> None:
-    """What a session does with a manager that runs."""
-    await manager.find_pod(api, "default")
-    await manager.wait(api, "default", progress=lambda _: None)
-    with suppress(MeshdevError):
-        await dial(api, "default", "m", 9000, "spdy", 2)
-    with suppress(MeshdevError):
-        await dial(api, "default", "m", 9000, "websocket", 2)
+async def use(api: KubeApi, namespace: str) -> None:
+    """What a session for namespace default does with a manager that runs in *namespace*."""
+    await manager.find_pod(api, namespace)
+    await manager.wait(api, namespace, progress=lambda _: None)
+    for kind in CARRIER_KINDS:
+        with suppress(MeshdevError):
+            await dial(api, namespace, "m", 9000, kind, 2)
     async with aclosing(watch_addresses(api, "default", lambda _: None)) as changes:
         await anext(changes)
         with suppress(TimeoutError):
             async with asyncio.timeout(0.2):  # until both watches are asked for
                 await anext(changes)
-
-
-def allowed(needed: dict[str, tuple[Rule, ...]]) -> Callable[[Access], bool]:
-    return lambda asked: (
-        asked.resource == "selfsubjectaccessreviews"  # system:basic-user: everybody may ask
-        or any(rule.allows(asked) for rule in needed.get(asked.namespace, ()))
-    )
 
 
 async def recorded(fake: FakeApi, tmp_path: Path, flow: Callable[[KubeApi], Awaitable[None]]) -> set[Access]:
@@ -95,62 +94,75 @@ async def recorded(fake: FakeApi, tmp_path: Path, flow: Callable[[KubeApi], Awai
     return set(said)
 
 
-def unused(needed: dict[str, tuple[Rule, ...]], asked: set[Access]) -> set[tuple[str, str, str]]:
-    """Verbs of the rules that nothing asked for."""
-    return {
-        (verb, rule.group, rule.resource)
-        for namespace, each in needed.items()
-        for rule in each
-        for verb in rule.verbs
-        if not any(a.namespace == namespace and rule.allows(a) and a.verb == verb for a in asked)
-    }
+@pytest.mark.parametrize("where", ["default", "tools"])
+@pytest.mark.parametrize("intercepting", ["none", "ephemeral", "patch"])
+@pytest.mark.parametrize("preinstalled", [False, True])
+async def test_the_developers_rules_are_enough_and_each_is_needed(
+    fake: FakeApi, tmp_path: Path, preinstalled: bool, intercepting: AskedRights, where: str
+) -> None:
+    needed = rules("developer", "default", where, preinstalled=preinstalled, intercepting=intercepting)
+    fake.allow = allowed(needed)
+    fake.namespaces.add(where)
+
+    async def flow(api: KubeApi) -> None:
+        if preinstalled:
+            owner = put_manager_pod(fake, pod("m", {"state": {"waiting": {}}}), where)
+            put_service(fake, owner["metadata"]["uid"], where)
+        else:
+            await install(fake, api, where)
+            fake.created = controller(fake, pod("m", {"state": {"waiting": {}}}))
+        begun = len(fake.asked)
+        async with asyncio.TaskGroup() as tasks:
+            spec = ManagerSpec(where, "image:1")
+            tasks.create_task(
+                manager.ensure(api, spec, progress=lambda _: None, on_created=lambda _: None, note=pytest.fail)
+            )
+            await until(lambda: ("watch", "pods") in {(each.verb, each.resource) for each in fake.asked[begun:]})
+            put_manager_pod(fake, pod("m", {"state": RUNNING}), where)
+        await use(api, where)
+        if intercepting != "none":
+            await sidecar_terms(api, where)
+            await intercept_everything(fake, api, intercepting)
+
+    asked = await recorded(fake, tmp_path, flow)
+    # Who only uses a manager waits for its pod without being told why there is none.
+    optional = {Access("list", "apps", "deployments", where, MANAGER_NAME)} if preinstalled else set()
+    assert {each for each in asked if not fake.allow(each)} <= optional
+    assert superfluous(needed, asked) == set()
+    assert too_broad(needed, asked) == set()
 
 
-async def test_the_installers_rules_are_what_installing_asks(fake: FakeApi, tmp_path: Path) -> None:
+async def test_the_installers_rules_are_enough_and_each_is_needed(fake: FakeApi, tmp_path: Path) -> None:
     needed = rules("installer", "default")
     fake.allow = allowed(needed)
-    fake.created = cluster(fake)
-    asked = await recorded(fake, tmp_path, install)
-    assert unused(needed, asked) == set()
+    asked = await recorded(fake, tmp_path, lambda api: install(fake, api, "default"))
+    assert {each for each in asked if not fake.allow(each)} == set()
+    assert superfluous(needed, asked) == set()
+    assert too_broad(needed, asked) == set()
 
 
-async def test_the_developers_rules_are_what_connecting_asks(fake: FakeApi, tmp_path: Path) -> None:
-    needed = rules("developer", "default", intercepting="none")
-    fake.allow = allowed(needed)
-
-    async def flow(api: KubeApi) -> None:
-        fake.created = cluster(fake)
-        await install(api)
-        fake.created = controller(fake, pod("m", {"state": RUNNING}))
-        await manager.ensure(api, SPEC, progress=lambda _: None, on_created=lambda _: None)
-        await use(api)
-
-    asked = await recorded(fake, tmp_path, flow)
-    assert unused(needed, asked) == set()
-
-
-async def test_with_a_manager_there_no_deployment_right_is_needed(fake: FakeApi, tmp_path: Path) -> None:
-    needed = rules("developer", "default", preinstalled=True, intercepting="none")
-    fake.allow = allowed(needed)
-    fake.put("pods", pod("m", {"state": RUNNING}))
-
-    async def flow(api: KubeApi) -> None:
-        await manager.ensure(api, SPEC, progress=lambda _: None, on_created=lambda _: None)
-        await use(api)
-
-    asked = await recorded(fake, tmp_path, flow)
-    assert {each.resource for each in asked if fake.allow(each)} == {
-        "pods",
-        "pods/portforward",
-        "services",
-        "endpointslices",
-    }
+def test_what_is_granted_twice_is_printed_once() -> None:
+    broad, named = Rule("", "pods", ("get", "list"), "a"), Rule("", "pods", ("get", "delete"), "b", ("m",))
+    again, other = Rule("", "pods", ("list", "watch"), "c"), Rule("apps", "pods", ("get",), "d")
+    assert minimal((named, broad, again, other)) == (
+        replace(named, verbs=("delete",)),
+        broad,
+        replace(again, verbs=("watch",)),
+        other,
+    )
+    assert minimal((named, named)) == (named,)
 
 
 def test_two_namespaces_get_a_role_each() -> None:
     needed = rules("developer", "team", "tools", intercepting="none")
     assert {rule.resource for rule in needed["team"]} == {"services", "endpointslices"}
-    assert {rule.resource for rule in needed["tools"]} == {"pods", "pods/portforward", "deployments", "services"}
+    assert {rule.resource for rule in needed["tools"]} == {
+        "pods",
+        "pods/portforward",
+        "deployments",
+        "replicasets",
+        "services",
+    }
 
 
 @pytest.mark.parametrize("persona", ["developer", "installer"])
@@ -193,38 +205,6 @@ def test_what_is_applied_for_one_takes_nothing_from_another() -> None:
 
 def test_without_subjects_there_is_no_binding() -> None:
     assert [document["kind"] for document in yaml.safe_load_all(manifest("developer", "a", "b"))] == ["Role", "Role"]
-
-
-@pytest.mark.parametrize("preinstalled", [True, False])
-async def test_telling_sidecars_where_the_manager_is_needs_no_more(
-    fake: FakeApi, tmp_path: Path, preinstalled: bool
-) -> None:
-    needed = rules("developer", "team", "default", preinstalled=preinstalled)
-    fake.allow = allowed(needed)
-    fake.put("pods", pod("m", {"state": RUNNING}))
-    owner = fake.put("deployments", deployment(SPEC), group="apps")["metadata"]["uid"]
-    if preinstalled:
-        put_service(fake, owner)
-
-    async def flow(api: KubeApi) -> None:
-        await sidecar_terms(api, "default")
-
-    asked = await recorded(fake, tmp_path, flow)
-    assert {each for each in asked if not fake.allow(each)} == set()
-    assert ("get", "services") in {(each.verb, each.resource) for each in asked}
-
-
-@pytest.mark.parametrize("intercepting", ["ephemeral", "patch"])
-async def test_the_developers_rules_are_what_intercepting_asks(
-    fake: FakeApi, tmp_path: Path, intercepting: Literal["ephemeral", "patch"]
-) -> None:
-    """With connecting's own rules left out: what is in both is asked for by both."""
-    needed = rules("developer", "default", "tools", intercepting=intercepting)
-    fake.allow = allowed(needed)
-    asked = await recorded(fake, tmp_path, lambda api: intercept_everything(fake, api, intercepting))
-    slices = {(verb, "discovery.k8s.io", "endpointslices") for verb in ("list", "watch")}
-    assert {each for each in asked if not fake.allow(each)} == set()
-    assert unused({"default": needed["default"]}, asked) == slices | {("watch", "", "services")}
 
 
 async def test_a_service_that_is_the_workload_needs_no_right_more(fake: FakeApi, tmp_path: Path) -> None:

@@ -8,19 +8,24 @@ from meshdev.kube.client import KubeApi
 from meshdev.kube.manager import SidecarTerms, sidecar_terms
 from meshdev.kube.manifest import deployment, service
 from tests.kube.fake_api import FakeApi
-from tests.kube.test_manager import DIGEST, RUNNING, SPEC, Run, controller, pod, put_service
+from tests.kube.test_manager import DIGEST, RUNNING, SPEC, Run, controller, pod, put_manager_pod, put_service
 
 
 async def test_sidecars_are_told_the_services_address_and_the_image_that_runs(fake: FakeApi, api: KubeApi) -> None:
     put_service(fake, "uid")
-    fake.put("pods", pod("m", {"state": RUNNING, "imageID": DIGEST}))
+    put_manager_pod(fake, pod("m", {"state": RUNNING, "imageID": DIGEST}))
     assert await sidecar_terms(api, "default") == SidecarTerms("10.96.0.7:15010", DIGEST)
-    assert [(asked.verb, asked.resource) for asked in fake.asked] == [("list", "pods"), ("get", "services")]
+    assert [(asked.verb, asked.resource) for asked in fake.asked] == [
+        ("list", "pods"),
+        ("get", "replicasets"),
+        ("get", "deployments"),
+        ("get", "services"),
+    ]
 
 
 async def test_a_service_that_is_missing_is_made(fake: FakeApi, api: KubeApi) -> None:
     owner = fake.put("deployments", deployment(SPEC), group="apps")["metadata"]["uid"]
-    fake.put("pods", pod("m", {"state": RUNNING}))
+    put_manager_pod(fake, pod("m", {"state": RUNNING}))
     terms = await sidecar_terms(api, "default")
     made = fake.objects["", "services"]["default", MANAGER_NAME]
     assert terms.manager == f"{made['spec']['clusterIP']}:15010"
