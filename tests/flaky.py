@@ -51,7 +51,7 @@ class Phase:
 
 
 ONE: Final = (Phase(kinds.DEFAULT),)
-BOTH: Final = (*ONE, Phase(kinds.OTHER, ("-m", "every_cluster"), str(kinds.OTHER)))
+BOTH: Final = (*ONE, Phase(kinds.OTHER, ("-m", kinds.OTHER.selection), str(kinds.OTHER)))
 
 
 def judge(

@@ -10,9 +10,10 @@ from tests.cluster.run import TestbedError
 
 _USAGE = """\
 usage: python -m tests.cluster COMMAND
-  up [--kubernetes 1.35|1.32] [--nodes 1|2] [--kube-proxy nftables|iptables]
+  up [--kubernetes 1.35|1.32] [--nodes 1|2] [--kube-proxy nftables|iptables] [--masquerade-all]
                                          cluster, images, sample, laptops; idempotent. Without options: what is up,
-                                         else 1.35, 1 node, nftables. Another kind than what is up needs `down` first
+                                         else 1.35, 1 node, nftables. Another kind than what is up needs `down` first.
+                                         --masquerade-all: clients of a Service have a node's address, not their own
   down                                   undo everything on this machine; the cache stays
   status [-o json]                       what runs
   restart COMPONENT                      stop and start one component of the cluster: etcd, apiserver,

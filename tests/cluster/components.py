@@ -143,12 +143,14 @@ def kubelet(node: plan.Node) -> dict[str, Any]:
 
 
 def kube_proxy(kind: ClusterKind) -> dict[str, Any]:
-    """nftables is what current clusters have, iptables what most have."""
+    """nftables is what current clusters have, iptables what most have. --masquerade-all is a field of each mode."""
+    masquerade = {kind.kube_proxy: {"masqueradeAll": True}} if kind.masquerade_all else {}
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": str(PKI / "kube-proxy.kubeconfig")},
         "mode": kind.kube_proxy,
+        **masquerade,
         "clusterCIDR": str(plan.PODS),
         "conntrack": {"maxPerCore": 0},  # the machine's own limit is not ours to set
     }

@@ -26,6 +26,8 @@ _CHOICES = {
     "--nodes": tuple(str(number) for number in NODES),
     "--kube-proxy": PROXY_MODES,
 }
+#: Options without a value.
+_FLAGS = ("--masquerade-all",)
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,13 @@ class ClusterKind:
     kubernetes: str = NEWEST
     nodes: int = 1
     kube_proxy: str = "nftables"
+    #: Whoever uses a Service is seen with a node's address, as behind CNIs that translate between pods.
+    masquerade_all: bool = False
 
     def __str__(self) -> str:
         nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
-        return f"Kubernetes {self.kubernetes}, {nodes}, kube-proxy {self.kube_proxy}"
+        masquerade = " --masquerade-all" if self.masquerade_all else ""
+        return f"Kubernetes {self.kubernetes}, {nodes}, kube-proxy {self.kube_proxy}{masquerade}"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -47,11 +52,17 @@ class ClusterKind:
             *("--kubernetes", self.kubernetes),
             *("--nodes", str(self.nodes)),
             *("--kube-proxy", self.kube_proxy),
+            *(("--masquerade-all",) if self.masquerade_all else ()),
         )
 
+    @property
+    def selection(self) -> str:
+        """pytest's ``-m`` for the tests that run on every kind, and pass on this one."""
+        return "every_cluster and not pod_addresses" if self.masquerade_all else "every_cluster"
+
     def as_fact(self) -> str:
-        """The text that :func:`running` reads."""
-        return json.dumps(asdict(self))
+        """The text that :func:`running` reads, also that of a checkout from before there was --masquerade-all."""
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not False})
 
 
 DEFAULT = ClusterKind()
@@ -65,13 +76,16 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     words = list(arguments)
     while words:
         option, _, value = words.pop(0).partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if option in _FLAGS and not value:
+            found[name] = True
+            continue
         if option not in _CHOICES:
-            raise TestbedError(f"up has no option {option}; it has: {', '.join(_CHOICES)}")
+            raise TestbedError(f"up has no option {option}; it has: {', '.join((*_CHOICES, *_FLAGS))}")
         if not value:
             value = words.pop(0) if words else ""
         if value not in _CHOICES[option]:
             raise TestbedError(f"{option} is one of {', '.join(_CHOICES[option])}, not {value!r}")
-        name = option.removeprefix("--").replace("-", "_")
         found[name] = int(value) if name == "nodes" else value
     return found
 

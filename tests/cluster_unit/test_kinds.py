@@ -11,13 +11,15 @@ from tests.cluster.kinds import DEFAULT, OTHER, ClusterKind
 from tests.cluster.paths import SOURCES
 from tests.cluster.run import TestbedError
 
+MASQUERADING = ClusterKind(masquerade_all=True)
+
 
 def test_nothing_asked_for_is_the_default_or_what_is_up() -> None:
     assert kinds.choose(None, {}) == ClusterKind("1.35", 1, "nftables")
     assert kinds.choose(OTHER, {}) == OTHER
 
 
-@pytest.mark.parametrize("kind", [DEFAULT, OTHER])
+@pytest.mark.parametrize("kind", [DEFAULT, OTHER, MASQUERADING])
 def test_the_options_of_a_kind_ask_for_it(kind: ClusterKind) -> None:
     assert kinds.choose(None, kinds.parse(kind.options)) == kind
     assert kinds.choose(kind, kinds.parse(kind.options)) == kind
@@ -34,6 +36,8 @@ def test_another_kind_needs_down_first() -> None:
     ) as it:
         kinds.choose(DEFAULT, {"nodes": 2})
     assert "Kubernetes 1.35, 1 node, kube-proxy nftables" in str(it.value)
+    with pytest.raises(TestbedError, match=r"down; then: .* up .* --kube-proxy iptables --masquerade-all$"):
+        kinds.choose(OTHER, {"masquerade_all": True})
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,7 @@ def test_another_kind_needs_down_first() -> None:
         (["--nodes"], "one of 1, 2, not ''"),
         (["--kube-proxy=ipvs"], "one of nftables, iptables, not 'ipvs'"),
         (["--node", "2"], "no option --node;"),
+        (["--masquerade-all=no"], "no option --masquerade-all; it has"),
     ],
 )
 def test_wrong_options_are_named(arguments: list[str], expected: str) -> None:
@@ -55,6 +60,13 @@ def test_the_kind_that_is_up_is_a_fact() -> None:
     assert kinds.running({}) is None
     assert kinds.running({kinds.FACT: OTHER.as_fact(), "network": "x"}) == OTHER
     assert kinds.running({"network": "x"}) == DEFAULT
+    assert kinds.running({kinds.FACT: MASQUERADING.as_fact()}) == MASQUERADING
+    assert OTHER.as_fact() == '{"kubernetes": "1.32", "nodes": 2, "kube_proxy": "iptables"}'
+
+
+def test_where_all_is_masqueraded_no_test_needs_the_pods_addresses() -> None:
+    assert OTHER.selection == "every_cluster"
+    assert MASQUERADING.selection == "every_cluster and not pod_addresses"
 
 
 def test_only_a_node_beside_the_first_can_lose_its_power() -> None:

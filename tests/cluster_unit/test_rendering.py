@@ -1,16 +1,17 @@
 """Manifests, configuration files, hashes and versions."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster import addresses as plan
-from tests.cluster import components, manifests, packages, pki
+from tests.cluster import components, manifests, network, packages, pki
 from tests.cluster.components import Programs
 from tests.cluster.hashing import text_hash, tree_hash
-from tests.cluster.kinds import DEFAULT, OTHER, ClusterKind
+from tests.cluster.kinds import DEFAULT, OTHER, PROXY_MODES, ClusterKind
 
 SUPPORT = Path("/cache/newest")
 PROGRAMS = Programs(Path("/cache/kubebox"), SUPPORT)
@@ -125,6 +126,17 @@ def test_kube_proxy_runs_in_the_mode_asked_for() -> None:
     assert components.kube_proxy(OTHER)["mode"] == "iptables"
     one, other = (components.daemons(kind, PROGRAMS)["kube-proxy"].fingerprint for kind in (DEFAULT, OTHER))
     assert one != other
+
+
+@pytest.mark.parametrize("mode", PROXY_MODES)
+def test_kube_proxy_masquerades_all_where_that_is_asked_for(mode: str) -> None:
+    kind = ClusterKind(kube_proxy=mode)
+    masquerading = replace(kind, masquerade_all=True)
+    assert "masqueradeAll" not in json.dumps(components.kube_proxy(kind))
+    assert components.kube_proxy(masquerading)[mode] == {"masqueradeAll": True}
+    one, other = (components.daemons(each, PROGRAMS)["kube-proxy"].fingerprint for each in (kind, masquerading))
+    assert one != other
+    assert network.fingerprint(kind) == network.fingerprint(masquerading)
 
 
 def test_another_program_is_another_fingerprint() -> None:

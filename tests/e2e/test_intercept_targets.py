@@ -132,6 +132,7 @@ print(slowest)
 """
 
 
+@pytest.mark.pod_addresses
 def test_datagrams(there: Laptop) -> None:
     with intercepted(there, "proxy", "deploy/udp-echo", NAMESPACE, "--port", "9090/udp"):
         assert in_pod(NAMESPACE, _UDP) == f"{LOCAL}\n"

@@ -85,18 +85,31 @@ def test_a_node_that_does_not_exist_is_named() -> None:
 
 
 def test_pods_know_each_other_by_their_own_addresses() -> None:
-    """On every node and between them, by the pod's address and through a Service."""
+    """On every node and between them; through a Service, unless kube-proxy masquerades all, too."""
     pods = [pod for pod in listed("pods", "-l", "app in (a,b,c)") if pod["status"]["phase"] == "Running"]
     on_node = {pod["spec"]["nodeName"]: pod for pod in pods}
     assert len(on_node) == kind().nodes, "the sample's pods are not on every node"
     hosts = [f"{pod['status']['podIP']}:8080" for pod in on_node.values()]
-    script = "import json, sys, urllib.request as u; print([json.load(u.urlopen(f'http://{h}/request'))['client'] "
-    script += "for h in sys.argv[1:]])"
     for pod in on_node.values():
         # A pod that reaches itself through its Service is masqueraded, on every cluster.
-        targets = [*hosts, *({"b", "c"} - {pod["metadata"]["labels"]["app"]})]
-        done = control("kubectl", "exec", pod["metadata"]["name"], "--", "python3", "-c", script, *targets)
-        assert done.stdout.strip() == str([pod["status"]["podIP"]] * len(targets)), done.stderr
+        services = sorted({"b", "c"} - {pod["metadata"]["labels"]["app"]})
+        seen = _clients_seen(pod["metadata"]["name"], *hosts, *services)
+        assert seen[: len(hosts)] == [pod["status"]["podIP"]] * len(hosts)
+        through_services = set(seen[len(hosts) :])
+        if kind().masquerade_all:
+            assert through_services.isdisjoint(each["status"]["podIP"] for each in pods)
+        else:
+            assert through_services == {pod["status"]["podIP"]}
+
+
+def _clients_seen(pod: str, *hosts: str) -> list[str]:
+    """The client's address as each of *hosts* sees it when *pod* asks."""
+    script = "import json, sys, urllib.request as u; print(json.dumps([json.load(u.urlopen(f'http://{h}/request'))"
+    script += "['client'] for h in sys.argv[1:]]))"
+    done = control("kubectl", "exec", pod, "--", "python3", "-c", script, *hosts)
+    assert done.returncode == 0, done.stderr
+    seen: list[str] = json.loads(done.stdout)
+    return seen
 
 
 def test_exec_is_the_command() -> None:
