@@ -15,6 +15,7 @@ import pytest
 from meshdev.wire.relay import RelayRemoved
 from tests.netns.relay import RELAY, RelayedPod, ask, relayed_pod
 from tests.sidecar.pod import End, length
+from tests.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nHost: b\r\nA: 1\r\n\r\n"
 BODY = bytes(range(256)) * 300
@@ -167,6 +168,29 @@ async def test_a_laptop_that_goes_away_in_the_middle_of_an_answer(pod: RelayedPo
     assert 3 < took < 6 if how == "silent" else took < 1
     writer.close()
     ended.set()
+
+
+async def test_a_laptop_that_falls_silent_while_a_body_is_sent(pod: RelayedPod) -> None:
+    """What is under way is given up after 4 s without an acknowledgement."""
+    pod.program.answer_by(reads)
+    await pod.program.start()
+    pod.permit()
+    reader, writer = await pod.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: b\r\nA: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await until(lambda: pod.program.heard)
+    pod.fall_silent()
+    began = time.monotonic()
+    writer.write(b"8000\r\n" + bytes(0x8000) + b"\r\n")
+    async with asyncio.timeout(10):
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 503 ")
+    assert 3.5 < time.monotonic() - began < 6
+    writer.close()
+
+
+async def reads(end: End, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Never answers."""
+    end.heard.append(await reader.readuntil(b"\r\n\r\n"))
+    await reader.read()
 
 
 async def test_control_may_be_away_and_a_new_one_sends_all_anew(pod: RelayedPod) -> None:

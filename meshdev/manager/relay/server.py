@@ -66,7 +66,7 @@ class RelayServer:
         self._connections: set[RelayConnection] = set()
         self._by_relay: dict[int, set[RelayConnection]] = {}
         self._of_key: Counter[str | None] = Counter()
-        self._admission: Admission[RelayConnection] = admission or Admission()
+        self._admission: Admission[RelayConnection] = Admission() if admission is None else admission
         self._notices = Notices(loop)
         self._closed = False
         self._accept_again()

@@ -21,7 +21,7 @@ _CIPHERS: Final = ":".join(
     )
 )
 #: Handshakes of one context. It remembers its sessions (Python cannot turn that off), 2 KiB each, so it is replaced.
-_HANDSHAKES: Final = 64
+HANDSHAKES: Final = 64
 #: The longest content of a record, and what is around it at most (RFC 5246, 6.2.3).
 MAX_RECORD: Final = 16 << 10
 RECORD_OVERHEAD: Final = 2048 + 5
@@ -34,7 +34,7 @@ class RelayTls:
         self._private_pem = private_pem
         self._identity = identity
         self._shared = self._context()
-        self._left = _HANDSHAKES
+        self._left = HANDSHAKES
 
     def accept(self, hello: ClientHello) -> "TlsStream":
         """The server's end for a client that has said *hello*.
@@ -46,7 +46,7 @@ class RelayTls:
         if hello.session_id:
             return TlsStream(self._context())
         if not self._left:
-            self._shared, self._left = self._context(), _HANDSHAKES
+            self._shared, self._left = self._context(), HANDSHAKES
         self._left -= 1
         return TlsStream(self._shared)
 
@@ -65,9 +65,10 @@ class RelayTls:
 class TlsStream:
     """One connection's TLS. What its methods leave to be sent is taken by :meth:`take`."""
 
-    __slots__ = ("_incoming", "_outgoing", "_ssl", "ended")
+    __slots__ = ("_incoming", "_outgoing", "_ssl", "context", "ended")
 
     def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.ended = False
@@ -121,6 +122,8 @@ class TlsStream:
             self.ended = True
         except ssl.SSLError as error:
             raise ProtocolError(f"TLS fails: {error.reason or error}") from None
+        if self._outgoing.pending:  # OpenSSL answers nothing else by itself
+            raise ProtocolError("it asks for a renegotiation")
         return size
 
     def finish(self) -> bytes:
