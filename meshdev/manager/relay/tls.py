@@ -22,6 +22,9 @@ _CIPHERS: Final = ":".join(
 )
 #: Handshakes of one context. It remembers its sessions (Python cannot turn that off), 2 KiB each, so it is replaced.
 HANDSHAKES: Final = 64
+#: Bytes that are decrypted at a time. OpenSSL's buffers between us never shrink: with whole pieces a connection that
+#: has carried a large body keeps 165 KB, so 120.
+_FED: Final = 16 << 10
 #: The longest content of a record, and what is around it at most (RFC 5246, 6.2.3).
 MAX_RECORD: Final = 16 << 10
 RECORD_OVERHEAD: Final = 2048 + 5
@@ -99,15 +102,32 @@ class TlsStream:
 
     def encrypt(self, data: memoryview) -> bytes:
         """*data* as records, to be sent."""
-        written = 0
+        written = self._ssl.write(data)  # a record (SSL_MODE_ENABLE_PARTIAL_WRITE)
+        found = self._outgoing.read()
+        if written == len(data):
+            return found
+        records = [found]
         while written < len(data):
-            written += self._ssl.write(data[written:])  # a record each (SSL_MODE_ENABLE_PARTIAL_WRITE)
-        return self._outgoing.read()
+            written += self._ssl.write(data[written:])
+            records.append(self._outgoing.read())
+        return b"".join(records)
 
-    def decrypt(self, data: bytes | memoryview, into: memoryview) -> int:
+    def decrypt(self, data: memoryview, into: memoryview) -> int:
         """How many bytes of content *data* completes; they are in *into*, which has room for as many as *data* has,
         and :data:`MAX_RECORD` + :data:`RECORD_OVERHEAD` more. Raises ProtocolError."""
-        self._incoming.write(data)
+        size = 0
+        try:
+            for at in range(0, max(len(data), 1), _FED):
+                self._incoming.write(data[at : at + _FED])
+                size += self._read(into[size:])
+        except ssl.SSLError as error:
+            raise ProtocolError(f"TLS fails: {error.reason or error}") from None
+        if self._outgoing.pending:  # OpenSSL answers nothing else by itself
+            raise ProtocolError("it asks for a renegotiation")
+        return size
+
+    def _read(self, into: memoryview) -> int:
+        """The content of the whole records that are there."""
         size = 0
         try:
             while self._incoming.pending or self._ssl.pending():
@@ -118,12 +138,8 @@ class TlsStream:
                 size += read
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
+        except ssl.SSLZeroReturnError:  # instead of an empty read, where our own close_notify was sent before
             self.ended = True
-        except ssl.SSLError as error:
-            raise ProtocolError(f"TLS fails: {error.reason or error}") from None
-        if self._outgoing.pending:  # OpenSSL answers nothing else by itself
-            raise ProtocolError("it asks for a renegotiation")
         return size
 
     def finish(self) -> bytes:

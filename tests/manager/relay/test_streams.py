@@ -96,6 +96,16 @@ def test_a_fin_of_the_laptop_in_the_middle_of_a_record_of_the_client(world: Rela
     assert exactly(laptop, 1000) == b"x" * 1000
 
 
+def test_the_last_bytes_of_the_client_come_with_its_end(world: RelayWorld) -> None:
+    """In one read, and after the laptop's end."""
+    client, laptop = world.both()
+    laptop.shutdown(socket.SHUT_WR)
+    assert client.recv(100) == b""
+    client.sock.sendall(client.records(b"a" * 100) + client.records(b"b" * 100) + client.ending())
+    assert everything(laptop) == b"a" * 100 + b"b" * 100
+    ended(world)
+
+
 def test_both_ends_at_once(world: RelayWorld) -> None:
     for _ in range(20):
         client, laptop = world.both()

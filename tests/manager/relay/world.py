@@ -92,11 +92,15 @@ class TlsClient:
             except ssl.SSLZeroReturnError:
                 return b""
 
-    def finish(self) -> None:
-        """Send a close_notify, and go on reading."""
+    def ending(self) -> bytes:
+        """A close_notify, as it is to be sent; one may go on reading."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.ssl.unwrap()
-        self.sock.sendall(self._outgoing.read())
+        return self._outgoing.read()
+
+    def finish(self) -> None:
+        """Send a close_notify, and go on reading."""
+        self.sock.sendall(self.ending())
 
 
 class RelayWorld:
