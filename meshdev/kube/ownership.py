@@ -47,21 +47,23 @@ class Ownership:
         why = stray(pod)
         if why is not None:
             return why
-        try:
-            replicaset, deployment = await asyncio.gather(
-                self._read(workloads_path(self._namespace, "replicaset", str((_controller(pod) or {})["name"]))),
-                self._read(deployments_path(self._namespace, MANAGER_NAME)),
-            )
-        except ForbiddenError as error:
-            self._report(f"whether the manager's pod belongs to {_DEPLOYMENT} is not checked: {error.message}")
+        replicaset, deployment = await asyncio.gather(
+            self._read(workloads_path(self._namespace, "replicaset", str((_controller(pod) or {})["name"]))),
+            self._read(deployments_path(self._namespace, MANAGER_NAME)),
+        )
+        missing = [each.message for each in (replicaset, deployment) if isinstance(each, ForbiddenError)]
+        if isinstance(replicaset, ForbiddenError) or isinstance(deployment, ForbiddenError):
+            self._report(f"whether the manager's pod belongs to {_DEPLOYMENT} is not checked: {'; '.join(missing)}")
             return None
         return foreign(pod, replicaset, deployment)
 
-    async def _read(self, path: str) -> Object | None:
+    async def _read(self, path: str) -> Object | ForbiddenError | None:
         try:
             return await self._api.get(path)
         except NotFoundError:
             return None
+        except ForbiddenError as error:
+            return error
 
     def _report(self, text: str) -> None:
         log.info("%s", text)

@@ -141,19 +141,22 @@ async def test_uninstalling_waits_for_its_own_pods_only(fake: FakeApi, api: Kube
     assert fake.names("pods") == ["default/copy"]
 
 
-@pytest.mark.parametrize("resource", ["deployments", "replicasets"])
-async def test_where_it_may_not_be_read_it_is_not_checked_and_told(fake: FakeApi, api: KubeApi, resource: str) -> None:
+@pytest.mark.parametrize("resources", [["deployments"], ["replicasets"], ["replicasets", "deployments"]])
+async def test_where_it_may_not_be_read_it_is_not_checked_and_told(
+    fake: FakeApi, api: KubeApi, resources: list[str]
+) -> None:
     """What the pod itself tells is checked all the same."""
     there = put_manager_pod(fake, pod("m", {"state": RUNNING}, age=9))
     fake.put("pods", copied(there, "copy", without_owner))
-    fake.allow = lambda asked: asked.resource != resource
+    fake.allow = lambda asked: asked.resource not in resources
     notes: list[str] = []
     found = await find_pod(api, "default", notes.append)
     assert found is not None
     assert found.name == "m"
     assert "pod copy has the manager's labels but is not used" in notes[0]
     unchecked = f"whether the manager's pod belongs to deployment/{MANAGER_NAME} is not checked"
-    assert notes[1:] == [f"{unchecked}: you (dev) may not get {resource}.apps in namespace default"]
+    missing = "; ".join(f"you (dev) may not get {each}.apps in namespace default" for each in resources)
+    assert notes[1:] == [f"{unchecked}: {missing}"]
 
 
 async def test_an_api_server_that_fails_for_a_moment_ends_no_waiting(fake: FakeApi, api: KubeApi) -> None:
