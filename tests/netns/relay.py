@@ -4,6 +4,7 @@ The test is control and the passthrough proxy, and makes the laptop fail: nothin
 """
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -32,7 +33,7 @@ from meshdev.sidecar.envoy.resources import Resources, resources
 from meshdev.sidecar.envoy.tls import RELAY_NAME
 from meshdev.wire.agent import PodPort
 from meshdev.wire.intercepts import Relay
-from meshdev.wire.modes import MESH
+from meshdev.wire.modes import MESH, PROXY
 from meshdev.wire.relay import (
     RelayEndpoint,
     RelayIdentity,
@@ -193,11 +194,12 @@ class RelayedPod:
         """Whose certificates the relay takes; by itself those of this pod's Envoy."""
         self.relay.send(RelayEndpoint(RELAY, SESSION, frozenset(keys or (self.certificates.key.key_id,))))
 
-    async def serve(self) -> None:
-        """Everything of header A: 1 is claimed."""
-        port = Port(PORT.number, "http", 8080)
+    async def serve(self, *, flow: bool = False) -> None:
+        """Everything of header A: 1 is claimed; or, of a *flow*, all bytes."""
+        port = Port(PORT.number, "tcp" if flow else "http", 8080)
+        mode, match = (PROXY, None) if flow else (MESH, MINE)
         claim = LiveClaim(
-            Spec(FIRST, WORKLOAD, MESH, MINE, (port,), True),
+            Spec(FIRST, WORKLOAD, mode, match, (port,), True),
             "ann@laptop",
             (Relay(PORT.number, "tcp", RELAY),),
             frozenset({PORT}),
@@ -210,20 +212,18 @@ class RelayedPod:
         """The original on its port, and laptops by TLS."""
         clusters = [self._cluster(each) for each in found.clusters]
         assert sum("transport_socket" in each for each in clusters) == 1
-        return replace(found, clusters=tuple(clusters))
+        endpoints = tuple(_at(each, RELAYS_PORT) for each in found.endpoints)
+        return replace(found, clusters=tuple(clusters), endpoints=endpoints)
 
     def _cluster(self, cluster: dict[str, Any]) -> dict[str, Any]:
-        name = cluster["name"]
-        to_laptop = name == names.laptop(PORT, FIRST)
-        if "load_assignment" not in cluster or not cluster["load_assignment"]["endpoints"]:
-            return cluster
-        (group,) = cluster["load_assignment"]["endpoints"]
-        (one,) = group["lb_endpoints"]
-        port = RELAYS_PORT if to_laptop else self.original.port
-        address = {"socket_address": {**one["endpoint"]["address"]["socket_address"], "port_value": port}}
-        endpoints = [{"lb_endpoints": [{"endpoint": {**one["endpoint"], "address": address}}]}]
-        changed = {**cluster, "load_assignment": {**cluster["load_assignment"], "endpoints": endpoints}}
-        return {**changed, "transport_socket": self.certificates.upstream_tls()} if to_laptop else changed
+        to_laptop = cluster["name"] in {names.laptop(PORT, FIRST), names.flow(PORT)}
+        found = dict(cluster)
+        if "load_assignment" in cluster:
+            port = RELAYS_PORT if to_laptop else self.original.port
+            found["load_assignment"] = _at(cluster["load_assignment"], port)
+        if to_laptop:
+            found["transport_socket"] = self.certificates.upstream_tls()
+        return found
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -248,6 +248,16 @@ class RelayedPod:
             return await ask(reader, writer, request)
         finally:
             writer.close()
+
+
+def _at(assignment: dict[str, Any], port: int) -> dict[str, Any]:
+    """The same endpoints, on another port."""
+    found = json.loads(json.dumps(assignment))
+    for group in found["endpoints"]:
+        for each in group["lb_endpoints"]:
+            each["endpoint"]["address"]["socket_address"]["port_value"] = port
+    changed: dict[str, Any] = found
+    return changed
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> str:

@@ -5,9 +5,12 @@ A relay that sent its Finished before it looks at the key, or in TLS 1.3, would 
 """
 
 import asyncio
+import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -29,18 +32,18 @@ async def pod() -> AsyncIterator[RelayedPod]:
 
 
 async def sixty(pod: RelayedPod, request: bytes, *, kept: bool) -> Counter[str]:
-    """Who answers 60 requests: each on a connection of its own, or ten on each of six."""
+    """Who answers 60 requests: each on a connection of its own, or three on each of twenty."""
     if not kept:
         return Counter(await asyncio.gather(*(pod.ask(request) for _ in range(60))))
 
     found: Counter[str] = Counter()
 
-    async def ten() -> None:
+    async def three() -> None:
         reader, writer = await pod.connect()
-        found.update([await ask(reader, writer, request) for _ in range(10)])
+        found.update([await ask(reader, writer, request) for _ in range(3)])
         writer.close()
 
-    await asyncio.gather(*(ten() for _ in range(6)))
+    await asyncio.gather(*(three() for _ in range(20)))
     return found
 
 
@@ -191,6 +194,63 @@ async def reads(end: End, reader: asyncio.StreamReader, _writer: asyncio.StreamW
     """Never answers."""
     end.heard.append(await reader.readuntil(b"\r\n\r\n"))
     await reader.read()
+
+
+async def echo(_end: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Once the client has ended."""
+    writer.write(b"hello")
+    writer.write(await reader.read())
+    await writer.drain()
+
+
+async def ends_first(end: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """And goes on reading."""
+    writer.write(b"bye")
+    writer.write_eof()
+    end.heard.append(await reader.read())
+
+
+async def test_bytes_of_any_protocol_end_one_way_at_a_time(pod: RelayedPod) -> None:
+    """By Envoy's tcp_proxy: a half-close is one at both ends."""
+    await pod.serve(flow=True)
+    pod.permit()
+    pod.program.answer_by(echo)
+    await pod.program.start()
+    async with asyncio.timeout(20):
+        reader, writer = await pod.connect()
+        assert await reader.readexactly(5) == b"hello"
+        writer.write(BODY * 10)
+        writer.write_eof()
+        assert await reader.read() == BODY * 10
+        writer.close()
+        pod.program.answer_by(ends_first)
+        reader, writer = await pod.connect()
+        assert await reader.read() == b"bye"
+        writer.write(BODY)
+        writer.write_eof()
+        await until(lambda: pod.program.heard)
+        writer.close()
+    assert pod.program.heard == [BODY]
+
+
+async def resets(_end: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """After a few bytes."""
+    await reader.readexactly(3)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def test_a_reset_of_the_program_ends_the_clients_connection(pod: RelayedPod) -> None:
+    await pod.serve(flow=True)
+    pod.permit()
+    pod.program.answer_by(resets)
+    await pod.program.start()
+    async with asyncio.timeout(20):
+        reader, writer = await pod.connect()
+        writer.write(b"one")
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_control_may_be_away_and_a_new_one_sends_all_anew(pod: RelayedPod) -> None:
