@@ -32,16 +32,16 @@ async def pod() -> AsyncIterator[RelayedPod]:
 
 
 async def sixty(pod: RelayedPod, request: bytes, *, kept: bool) -> Counter[str]:
-    """Who answers 60 requests: each on a connection of its own, or three on each of twenty."""
-    if not kept:
-        return Counter(await asyncio.gather(*(pod.ask(request) for _ in range(60))))
-
+    """Who answers 60 requests, twenty at a time: each on a connection of its own, or three on each of twenty."""
     found: Counter[str] = Counter()
 
     async def three() -> None:
-        reader, writer = await pod.connect()
-        found.update([await ask(reader, writer, request) for _ in range(3)])
-        writer.close()
+        if kept:
+            reader, writer = await pod.connect()
+            found.update([await ask(reader, writer, request) for _ in range(3)])
+            writer.close()
+        else:
+            found.update([await pod.ask(request) for _ in range(3)])
 
     await asyncio.gather(*(three() for _ in range(20)))
     return found

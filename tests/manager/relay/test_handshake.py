@@ -97,7 +97,7 @@ def test_a_silent_laptop_is_given_up_before_envoy_gives_up(world: RelayWorld) ->
             sock.connect_ex(world.laptop_listener.getsockname())
         began = world.loop.clock()
         assert refusal(world, world.workload.context()) == b""
-        assert 0.3 < world.loop.clock() - began < 0.5
+        assert 0.3 < world.loop.clock() - began < 2
 
 
 @pytest.mark.parametrize("name", ["relay.meshdev", "20000.relay.meshdev.", "29999.relay.meshdev", "localhost"])

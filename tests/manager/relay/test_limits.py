@@ -40,7 +40,7 @@ def test_who_says_nothing_or_little_is_reset_in_time(world: RelayWorld, monkeypa
         world.do(lambda: None)
     assert is_reset(silent)
     assert is_reset(slow)
-    assert 0.4 < time.monotonic() - began < 2
+    assert 0.4 < time.monotonic() - began < 4
     works(world)
 
 
@@ -78,7 +78,7 @@ def test_a_thousand_that_say_nothing(world: RelayWorld) -> None:
     began = time.monotonic()
     for _ in range(20):
         works(world)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < server.HANDSHAKE_SECONDS
 
 
 def test_the_oldest_handshake_of_a_source_makes_room(make: Make) -> None:
