@@ -80,7 +80,7 @@ sent = {first}
 while sent < 256:
     try:
         sock = connect()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # it ended, maybe with this one in its queue
         break
     with contextlib.suppress(OSError):
         sock.sendall(struct.pack("!I", sent << 24 | 0xFFFFFF) + bytes(100_000))
