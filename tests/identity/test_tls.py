@@ -51,10 +51,10 @@ def test_a_key_without_final_newline_is_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_key_of_another_certificate_is_refused_and_nothing_stays_open() -> None:
-    stranger = KeyPair.generate().self_signed(lifetime=HOUR, now=NOW)
+    another = KeyPair.generate().self_signed(lifetime=HOUR, now=NOW)
     before = _open_memory()
     with pytest.raises(ssl.SSLError, match="KEY_VALUES_MISMATCH"):
-        _load(KeyPair.generate(), stranger)
+        _load(KeyPair.generate(), another)
     with pytest.raises(ssl.SSLError):
         _load(KeyPair.generate())
     assert _open_memory() == before
