@@ -1,7 +1,9 @@
 """The cluster's life: start its programs in order, import images, apply the manifests, wait, stop."""
 
 import json
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.cluster import addresses as plan
@@ -12,12 +14,16 @@ from tests.cluster.images import Image
 from tests.cluster.kinds import ClusterKind
 from tests.cluster.paths import ADMIN_KUBECONFIG, KUBECTL_CACHE, LOGS, log_file
 from tests.cluster.progress import wait_for
-from tests.cluster.run import TestbedError, run
+from tests.cluster.run import TestbedError, run, succeeds
 from tests.cluster.state import State
 
 _READY_SECONDS = 90.0
 _ROLLOUT_SECONDS = 180
+#: One try.
+_TRY_SECONDS = 5
+_REACH_SECONDS = 30
 _SAMPLE_FACT = "manifests"
+_REACH = Path(__file__).with_name("reach.py")
 
 
 def write_configuration(kind: ClusterKind) -> None:
@@ -112,26 +118,26 @@ def _still(state: State, name: str) -> bool:
 
 def _containerd_answers(node: plan.Node) -> bool:
     socket = node.folders.containerd_socket
-    return socket.exists() and _quietly("ctr", "--address", socket, "version")
+    return socket.exists() and succeeds("ctr", "--address", socket, "version", timeout=_TRY_SECONDS)
 
 
 def _etcd_answers() -> bool:
     url = f"{components.ETCD_URL}/health"
-    return _quietly(
-        *processes.in_network(plan.NODE_NAMESPACE), "curl", "-sf", "--max-time", "2", "-o", "/dev/null", url
+    return succeeds(
+        *processes.in_network(plan.NODE_NAMESPACE),
+        "curl",
+        "-sf",
+        "--max-time",
+        "2",
+        "-o",
+        "/dev/null",
+        url,
+        timeout=_TRY_SECONDS,
     )
 
 
-def _quietly(*argv: str | Path) -> bool:
-    try:
-        run(*argv, timeout=5)
-    except TestbedError:
-        return False
-    return True
-
-
 def _ready(path: str) -> bool:
-    return _quietly(*kubectl_command(["get", "--raw", path, "--request-timeout=2s"]))
+    return succeeds(*kubectl_command(["get", "--raw", path, "--request-timeout=2s"]), timeout=_TRY_SECONDS)
 
 
 def _node_ready(node: plan.Node) -> bool:
@@ -182,8 +188,9 @@ def _image_fact(node: plan.Node, image: Image) -> str:
     return f"image{node.suffix}:{image.name}"
 
 
-def ensure_sample(state: State, support: Path, image: Image) -> None:
-    """Apply the manifests when they are not the applied ones or something of theirs is missing; wait for it."""
+def ensure_sample(state: State, kind: ClusterKind, support: Path, image: Image) -> None:
+    """Apply the manifests when they are not the applied ones or something of theirs is missing; wait for it, and until
+    every node reaches every Service of it."""
     text = manifests.render(manifests.everything(support, image.digest))
     wanted = text_hash([text])
     unready = _unready()
@@ -193,6 +200,11 @@ def ensure_sample(state: State, support: Path, image: Image) -> None:
         unready = _unready()
     for namespace, name in unready:
         kubectl("rollout", "status", "--namespace", namespace, name, f"--timeout={_ROLLOUT_SECONDS}s")
+    listed = json.loads(kubectl("get", "services", "--all-namespaces", "-o", "json"))
+    services = manifests.service_ports(listed["items"])
+    for node in plan.nodes(kind):
+        command = (*processes.in_network(node.namespace), sys.executable, str(_REACH), *services)
+        wait_for(f"the Services on {node.name}", partial(succeeds, *command, timeout=_REACH_SECONDS), _READY_SECONDS)
 
 
 def _unready() -> list[tuple[str, str]]:

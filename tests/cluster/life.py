@@ -56,7 +56,7 @@ def up(arguments: Sequence[str] = ()) -> None:
         _laptops(state)
         _compile()
         with step("cluster: sample application"):
-            cluster.ensure_sample(state, programs.support, images.sample())
+            cluster.ensure_sample(state, kind, programs.support, images.sample())
         note(f"testbed: up ({kind})")
 
 

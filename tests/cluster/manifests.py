@@ -145,6 +145,17 @@ def unready(listed: Iterable[Manifest]) -> list[tuple[str, str]]:
     return sorted(wanted - done)
 
 
+def service_ports(listed: Iterable[Manifest]) -> list[str]:
+    """ADDRESS:PORT/PROTOCOL of our Services that have an address; LISTED is what the API server has."""
+    ours = {("default", app.name) for app in SAMPLE if not app.headless} | {("kube-system", "kube-dns")}
+    return [
+        f"{item['spec']['clusterIP']}:{port['port']}/{port['protocol']}"
+        for item in listed
+        if (item["metadata"]["namespace"], item["metadata"]["name"]) in ours
+        for port in item["spec"]["ports"]
+    ]
+
+
 def _is_rolled_out(item: Manifest) -> bool:
     status, wanted = item.get("status", {}), item["spec"]["replicas"]
     counts = [status.get(name) for name in ("replicas", "updatedReplicas", "readyReplicas")]

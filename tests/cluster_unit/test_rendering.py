@@ -77,6 +77,21 @@ def test_unready_compares_generation_and_counts() -> None:
     assert ("kube-system", "deployment/coredns") in manifests.unready([])
 
 
+def test_services_that_up_waits_for_have_an_address_and_are_ours() -> None:
+    def listed(namespace: str, name: str, address: str, *ports: tuple[int, str]) -> dict[str, Any]:
+        spec = {"clusterIP": address, "ports": [{"port": port, "protocol": protocol} for port, protocol in ports]}
+        return {"metadata": {"namespace": namespace, "name": name}, "spec": spec}
+
+    services = [
+        listed("default", "b", "10.96.0.3", (80, "TCP"), (9090, "UDP")),
+        listed("default", "db", "None", (5432, "TCP")),
+        listed("default", "kubernetes", "10.96.0.1", (443, "TCP")),
+        listed("team-1", "b", "10.96.0.4", (80, "TCP")),
+        listed("kube-system", "kube-dns", "10.96.0.10", (53, "UDP")),
+    ]
+    assert manifests.service_ports(services) == ["10.96.0.3:80/TCP", "10.96.0.3:9090/UDP", "10.96.0.10:53/UDP"]
+
+
 @KINDS
 def test_configuration_is_valid_and_inside_our_folders(kind: ClusterKind) -> None:
     files = components.configuration_files(kind)
