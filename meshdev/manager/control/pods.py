@@ -83,6 +83,8 @@ class Pod:
         self._decided = DecidedClaims()
         self._sent = SentClaims()
         self._state: State | None = None
+        self._last_redirected: frozenset[PodPort] = frozenset()
+        """By the agent's process, which goes on with it when it loses its stream."""
         self._counts: dict[str, Counts] = {}
         self._return_paths: dict[int, ReturnPath] = {}
         self._envoy: _Envoy | None = None
@@ -125,6 +127,7 @@ class Pod:
             self._begin_anew()
         if isinstance(message, State):
             self._set_state(message)
+            self._last_redirected = frozenset(message.redirected)
 
     def listens_after(self, message: Listen) -> Listen:
         """What is kept after that message."""
@@ -138,6 +141,7 @@ class Pod:
     def _begin_anew(self) -> None:
         """Another process of the agent, with another Envoy: neither has anything of what the former ones were sent."""
         self._goal = self._settled = self._last_redirect = None
+        self._last_redirected = frozenset()
         self._former.clear()
         self._decided.void()
 
@@ -256,7 +260,7 @@ class Pod:
     def _may_serve(self) -> bool:
         """Not before an agent that came again reported where Envoy listens for what it redirects: that must stay."""
         known = {each.port for each in self._wanted} | self._former.keys()
-        return self._listeners.known and self._redirected_ports() <= known & self._listeners.ports.keys()
+        return self._listeners.known and self._last_redirected <= known & self._listeners.ports.keys()
 
     def _serve(self, hello: AgentHello, envoy: _Envoy, manager: IPv4Address) -> None:
         every = {**self._former, **{each.port: each for each in self._wanted}}

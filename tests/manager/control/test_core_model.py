@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshdev.intercept.spec import Port, Spec
@@ -223,7 +223,17 @@ class Run:
         assert len(others) == (name in self.model.greeted)
 
 
+#: The agent loses its stream while it redirects a port that the new control has no claim of.
+REDIRECTS_A_FORMER_PORT: list[Step] = [
+    ("name", 2, frozenset()),
+    ("control", 0, False),
+    ("step", 2, 1),
+    ("agent", 2, None),
+]
+
+
 @given(st.lists(STEPS, min_size=3, max_size=60), st.booleans())
+@example(REDIRECTS_A_FORMER_PORT, True)
 @settings(max_examples=200, deadline=None)
 def test_it_ends_where_the_model_says(steps: list[Step], joined: bool) -> None:
     run = Run()
