@@ -272,12 +272,13 @@ async def channel(control: Place) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def beside(work: Any) -> AsyncIterator[None]:
-    """*work* runs beside the block; that the stream ended is no failure."""
+    """*work* runs beside the block; that the stream ended, or was ended by us, is no failure."""
     task = asyncio.ensure_future(work)
     try:
         yield
     finally:
         task.cancel()
         await asyncio.wait([task], timeout=DEADLINE_SECONDS)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, grpc.RpcError):
+        ended = (grpc.RpcError, asyncio.InvalidStateError)  # the second: written to after it ended
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ended):
             raise error
