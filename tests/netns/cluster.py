@@ -68,14 +68,16 @@ class Namespace:
         return done.stdout
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Sockets and processes that this thread makes in the block belong to the namespace."""
+    def inside(self, user: int = 0) -> Iterator[None]:
+        """Sockets and processes that this thread makes in the block belong to the namespace; sockets to that user."""
         libc = ctypes.CDLL(None, use_errno=True)
         with open("/proc/thread-self/ns/net") as home, open(f"/proc/{self.pid}/ns/net") as there:  # noqa: PTH123 -- no paths
             assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0
+            libc.setfsuid(user)
             try:
                 yield
             finally:
+                libc.setfsuid(0)
                 assert libc.setns(home.fileno(), _CLONE_NEWNET) == 0
 
     def close(self) -> None:

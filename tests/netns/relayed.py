@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from meshdev.config import ADDRESS_POOLS, OLDEST_PROTOCOL, PROTOCOL, gateway_of
+from meshdev.config import ADDRESS_POOLS, OLDEST_PROTOCOL, PROTOCOL, RELAY_UID, gateway_of
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
 from meshdev.session.helper_client import HelperClient
@@ -21,7 +21,7 @@ from meshdev.wire.manager import Allow, Claimed
 from meshdev.wire.modes import PROXY
 from tests.manager.claims import KEY, Listener, spec
 from tests.netns.carried import dial_plain
-from tests.netns.cluster import MANAGER, POD, Cluster
+from tests.netns.cluster import POD, Cluster
 from tests.netns.helpers import helper
 from tests.netns.laptop import Laptop
 from tests.waiting import until
@@ -48,14 +48,18 @@ def claimed_up(listener: Listener, *, up: bool) -> Claimed:
             return claim
 
 
-def call(cluster: Cluster, relay: Relay, source: IPv4Address = POD, seconds: float = 5) -> socket.socket:
-    """A TCP connection from a pod to the relay."""
-    with cluster.pod.inside():
+def call(session: "Session", cluster: Cluster, relay: Relay | None = None, seconds: float = 5) -> socket.socket:
+    """A TCP connection of the relay process."""
+    return dial(cluster, RELAY_UID, session.address, (relay or session.tcp).relay, seconds)
+
+
+def dial(cluster: Cluster, user: int, address: IPv4Address, port: int, seconds: float = 5) -> socket.socket:
+    """A TCP connection of a process of that user in the manager's pod."""
+    with cluster.manager.inside(user):
         sock = socket.socket()
     sock.settimeout(seconds)
     try:
-        sock.bind((str(source), 0))
-        sock.connect((str(MANAGER), relay.relay))
+        sock.connect((str(address), port))
     except BaseException:
         sock.close()
         raise

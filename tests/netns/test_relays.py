@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from meshdev.config import gateway_of
+from meshdev.config import CONTROL_PORT, CONTROL_UID, RELAY_UID, RELAYS_PORT, TUNNEL_PORT, gateway_of
 from meshdev.errors import DeviceError, PeerClosed
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.manager import Seen
@@ -29,6 +30,7 @@ from tests.netns.relayed import (
     connected,
     control,
     datagrams,
+    dial,
     local_program,
 )
 from tests.waiting import until
@@ -42,62 +44,67 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-async def ask(cluster: Cluster, relay: Relay, words: bytes, source: IPv4Address = POD) -> bytes:
-    """What the local program answers a pod by TCP."""
+async def ask(cluster: Cluster, session: Session, words: bytes) -> bytes:
+    """What the local program answers the relay process."""
 
     def asked() -> bytes:
-        with call(cluster, relay, source) as sock:
+        with call(session, cluster) as sock:
             sock.sendall(words)
             return sock.recv(1 << 16)
 
     return await asyncio.to_thread(asked)
 
 
-async def refused(cluster: Cluster, relay: Relay, source: IPv4Address = POD) -> float:
-    """Seconds after which a pod was refused."""
+async def refused(cluster: Cluster, session: Session, relay: Relay | None = None) -> float:
+    """Seconds after which the relay process was refused."""
     began = time.monotonic()
     with pytest.raises(ConnectionRefusedError):
-        await asyncio.to_thread(call, cluster, relay, source)
+        await asyncio.to_thread(call, session, cluster, relay)
     return time.monotonic() - began
 
 
-async def reaches(cluster: Cluster, relay: Relay, source: IPv4Address = POD) -> None:
-    """Wait until it does: what control said is on its way."""
-    deadline = time.monotonic() + 5
-    while True:
+async def reaches(cluster: Cluster, session: Session) -> None:
+    assert await ask(cluster, session, b"?") == b"local ?"
+
+
+async def exchanges(cluster: Cluster, session: Session, source: IPv4Address = POD) -> bytes | None:
+    """What a pod's datagram is answered; None where it is not."""
+    with datagrams(cluster, source) as sock:
+        sock.settimeout(0.3)
+        sock.connect((str(MANAGER), session.udp.relay))
+        sock.send(b"datagram")
         try:
-            assert await ask(cluster, relay, b"?", source) == b"local ?"
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-        else:
-            return
+            return await asyncio.to_thread(sock.recv, 100)
+        except OSError:
+            return None
 
 
-async def test_a_pod_reaches_the_local_program(laptop: Laptop, cluster: Cluster) -> None:
+async def allowed(cluster: Cluster, source: IPv4Address, *, allowed: bool = True) -> None:
+    """Wait until it is, or is not: what control said is on its way."""
+    words = ("nft", "list", "set", "inet", "meshdev", "allowed")
+    await until(lambda: (str(source) in cluster.manager.run(*words)) == allowed)
+
+
+async def test_the_relay_process_reaches_the_local_program(laptop: Laptop, cluster: Cluster) -> None:
     with local_program(laptop) as peers, control(cluster) as listener:
         async with connected(laptop, cluster) as session:
             claimed_up(listener, up=True)
             await session.lead()
-            allow(listener, session.tcp, POD)
-            allow(listener, session.udp, POD)
-            await reaches(cluster, session.tcp)
+            await reaches(cluster, session)
             assert {peer for peer, _ in peers} == {str(gateway_of(session.address))}
             times = []
             for _ in range(50):
                 began = time.perf_counter()
-                assert await ask(cluster, session.tcp, b"hello") == b"local hello"
+                assert await ask(cluster, session, b"hello") == b"local hello"
                 times.append(time.perf_counter() - began)
             print(f"connect, ask and answer through a relay: p50 {sorted(times)[25] * 1e3:.1f} ms")
-            with datagrams(cluster) as sock:
-                sock.sendto(b"datagram", (str(MANAGER), session.udp.relay))
-                assert await asyncio.to_thread(sock.recv, 100) == b"local datagram"
-            big = await asyncio.to_thread(_echo_much, cluster, session.tcp)
+            big = await asyncio.to_thread(_echo_much, cluster, session)
             assert big == 4 << 20
 
 
-def _echo_much(cluster: Cluster, relay: Relay) -> int:
+def _echo_much(cluster: Cluster, session: Session) -> int:
     """Bytes of 4 MiB that came back, without the program's own words."""
-    with call(cluster, relay, seconds=20) as sock:
+    with call(session, cluster, seconds=20) as sock:
         sender = threading.Thread(target=sock.sendall, args=(bytes(4 << 20),))
         sender.start()
         got = 0
@@ -107,39 +114,104 @@ def _echo_much(cluster: Cluster, relay: Relay) -> int:
     return got
 
 
-async def test_only_allowed_sources_and_only_relays(laptop: Laptop, cluster: Cluster) -> None:
+async def test_datagrams_of_allowed_sources_only(laptop: Laptop, cluster: Cluster) -> None:
     with local_program(laptop), control(cluster) as listener:
         async with connected(laptop, cluster) as session:
             await session.lead()
-            assert await refused(cluster, session.tcp) < 0.5
-            allow(listener, session.tcp, SECOND_POD)
-            await reaches(cluster, session.tcp, SECOND_POD)
-            await refused(cluster, session.tcp, POD)
-            await refused(cluster, Relay(1, "tcp", session.tcp.relay + 5), SECOND_POD)
-            allow(listener, session.tcp, POD)
-            await reaches(cluster, session.tcp, POD)
-            await refused(cluster, session.tcp, SECOND_POD)
-            with call(cluster, session.tcp) as sock:
-                allow(listener, session.tcp)
-                await until(lambda: _is_refused(cluster, session.tcp))
-                sock.sendall(b"still here")
-                assert await asyncio.to_thread(sock.recv, 100) == b"local still here"
+            assert await exchanges(cluster, session) is None
+            allow(listener, session.udp, SECOND_POD)
+            await allowed(cluster, SECOND_POD)
+            assert await exchanges(cluster, session, SECOND_POD) == b"local datagram"
+            assert await exchanges(cluster, session) is None
+            allow(listener, session.udp)
+            await allowed(cluster, SECOND_POD, allowed=False)
+            assert await exchanges(cluster, session, SECOND_POD) is None
 
 
-def _is_refused(cluster: Cluster, relay: Relay) -> bool:
-    try:
-        call(cluster, relay).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
-async def test_nothing_else_comes_in_at_the_laptop(laptop: Laptop, cluster: Cluster) -> None:
-    with local_program(laptop, "0.0.0.0"), control(cluster) as listener:
+async def test_no_pod_reaches_a_tcp_relay_without_the_relay_process(laptop: Laptop, cluster: Cluster) -> None:
+    with local_program(laptop), control(cluster) as listener:
         async with connected(laptop, cluster) as session:
             await session.lead()
             allow(listener, session.tcp, POD)
-            await reaches(cluster, session.tcp)
+            allow(listener, session.udp, POD)
+            await allowed(cluster, POD)
+            for address in (MANAGER, session.address):
+                with cluster.pod.inside():
+                    sock = socket.socket()
+                sock.settimeout(2)
+                with sock, pytest.raises(OSError, match=r"refused|unreachable"):
+                    await asyncio.to_thread(sock.connect, (str(address), session.tcp.relay))
+
+
+async def test_relay_and_control_reach_nothing_else(laptop: Laptop, cluster: Cluster) -> None:
+    """Neither the tunnel's own port nor other ports of a laptop, and no pod; other users of the pod are not held."""
+    with cluster.pod.inside():
+        pod = socket.create_server((str(POD), 0))
+    with pod, local_program(laptop, "0.0.0.0"):
+        async with connected(laptop, cluster) as session:
+            await session.lead()
+            somewhere = (POD, pod.getsockname()[1])
+            dial(cluster, 0, *somewhere).close()
+            for user in (RELAY_UID, CONTROL_UID):
+                for address, port in (
+                    (IPv4Address("127.0.0.1"), TUNNEL_PORT),
+                    (session.address, TCP.local),
+                    (session.address, session.tcp.relay + 5),
+                    (session.address, session.udp.relay),
+                    somewhere,
+                ):
+                    with pytest.raises(ConnectionRefusedError):
+                        await asyncio.to_thread(dial, cluster, user, address, port)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.to_thread(dial, cluster, CONTROL_UID, session.address, session.tcp.relay)
+            await reaches(cluster, session)
+
+
+async def test_relay_and_control_answer_whoever_connects(cluster: Cluster) -> None:
+    for user, port in ((CONTROL_UID, CONTROL_PORT), (RELAY_UID, RELAYS_PORT)):
+        with cluster.manager.inside(user):
+            server = socket.create_server((str(MANAGER), port))
+        with server, cluster.pod.inside():
+            client = socket.create_connection((str(MANAGER), port), 5)
+            with client, server.accept()[0] as accepted:
+                accepted.sendall(b"welcome")
+                assert client.recv(100) == b"welcome"
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.close()
+                with pytest.raises(ConnectionResetError):
+                    client.recv(100)
+
+
+async def test_one_address_does_not_keep_the_others_from_a_handshake(cluster: Cluster) -> None:
+    """A thousand at once, whoever listens; then 500 a second."""
+
+    def is_answered(source: IPv4Address) -> bool:
+        """Refused, as nobody listens; what was dropped is silent."""
+        with cluster.pod.inside():
+            sock = socket.socket()
+        with sock:
+            sock.bind((str(source), 0))
+            sock.settimeout(0.005)
+            try:
+                sock.connect((str(MANAGER), RELAYS_PORT))
+            except TimeoutError:
+                return False
+            except ConnectionRefusedError:
+                return True
+        raise AssertionError("somebody listens")
+
+    began = time.monotonic()
+    answered = [is_answered(POD) for _ in range(1500)]
+    assert sum(answered) >= 900
+    assert sum(answered) <= min(1499, 1001 + 500 * (time.monotonic() - began))
+    assert all(is_answered(SECOND_POD) for _ in range(10))
+
+
+async def test_nothing_else_comes_in_at_the_laptop(laptop: Laptop, cluster: Cluster) -> None:
+    with local_program(laptop, "0.0.0.0"):
+        async with connected(laptop, cluster) as session:
+            await session.lead()
+            await reaches(cluster, session)
             # From the manager's own namespace, as if its firewall did not hold.
             ping = ["nsenter", f"--net=/proc/{cluster.manager.pid}/ns/net", "ping", "-c2", "-i0.2", "-W1"]
             done = await asyncio.to_thread(
@@ -182,23 +254,22 @@ async def test_a_stopped_program_refuses_and_another_target_counts_at_once(lapto
     with control(cluster) as listener:
         async with connected(laptop, cluster) as session:
             await session.lead()
-            allow(listener, session.tcp, POD)
             allow(listener, session.udp, POD)
             with local_program(laptop):
-                await reaches(cluster, session.tcp)
-            times = [await refused(cluster, session.tcp) for _ in range(5)]
+                await reaches(cluster, session)
+            times = [await refused(cluster, session) for _ in range(5)]
             print(f"a stopped program refuses after {min(times) * 1e3:.1f} ms")
             assert min(times) < 0.2
             with local_program(laptop, "127.0.0.9"), datagrams(cluster) as sock:
                 sock.sendto(b"nobody", (str(MANAGER), session.udp.relay))
                 await session.lead(IPv4Address("127.0.0.9"))
-                await reaches(cluster, session.tcp)
+                await reaches(cluster, session)
                 sock.sendto(b"x", (str(MANAGER), session.udp.relay))
                 while (heard := await asyncio.to_thread(sock.recv, 100)) != b"local x":
                     assert heard == b"local nobody"  # it was still on its way when the target changed
             with local_program(laptop, "192.0.2.2"):
                 await session.lead(IPv4Address("192.0.2.2"))
-                await reaches(cluster, session.tcp)
+                await reaches(cluster, session)
 
 
 async def test_relays_before_a_device_are_refused(laptop: Laptop) -> None:
@@ -218,26 +289,15 @@ async def test_nothing_of_the_relays_is_left_on_the_laptop(laptop: Laptop, clust
 
 
 async def test_a_withdrawn_and_a_gone_session_leave_nothing_at_the_manager(laptop: Laptop, cluster: Cluster) -> None:
-    with local_program(laptop), control(cluster) as listener:
+    with local_program(laptop), control(cluster):
         async with connected(laptop, cluster) as session:
             await session.lead()
-            allow(listener, session.tcp, POD)
-            await reaches(cluster, session.tcp)
+            await reaches(cluster, session)
             assert str(session.tcp.relay) in cluster.manager.run("nft", "list", "table", "inet", "meshdev")
-            old = call(cluster, session.tcp)
         listing = cluster.manager.run("nft", "list", "table", "inet", "meshdev")
         assert str(session.tcp.relay) not in listing
         assert "198.18" not in listing
-        with old, pytest.raises(ConnectionError):
-            await asyncio.to_thread(until_reset, old)
-
-
-def until_reset(sock: socket.socket) -> None:
-    """As a keepalive does."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        sock.sendall(b"x")
-        time.sleep(0.05)
+        await refused(cluster, session)
 
 
 class _Silenced:
@@ -268,11 +328,10 @@ async def test_a_silent_session_is_refused_within_a_second_or_so_and_its_flows_c
     with local_program(laptop), control(cluster) as listener:
         async with connected(laptop, cluster) as session:
             await session.lead()
-            allow(listener, session.tcp, POD)
-            await reaches(cluster, session.tcp)
+            await reaches(cluster, session)
             claimed_up(listener, up=True)
-            idle = call(cluster, session.tcp)
-            # What Envoy does on its connections to a laptop.
+            idle = call(session, cluster)
+            # What the relay process does on its connections to a laptop.
             for option, value in ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 9)):
                 idle.setsockopt(socket.IPPROTO_TCP, option, value)
             idle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -281,7 +340,7 @@ async def test_a_silent_session_is_refused_within_a_second_or_so_and_its_flows_c
             with _Silenced(session) as silence, idle:
                 await asyncio.to_thread(claimed_up, listener, up=False)
                 told = time.monotonic() - silence.began
-                took = await refused(cluster, session.tcp)
+                took = await refused(cluster, session)
                 idle.settimeout(10)
                 with pytest.raises(ConnectionResetError):
                     await asyncio.to_thread(idle.recv, 100)
@@ -293,17 +352,16 @@ async def test_a_silent_session_is_refused_within_a_second_or_so_and_its_flows_c
                 assert took < 0.2
                 assert 4.5 < cut < 7.5
             await asyncio.to_thread(claimed_up, listener, up=True)
-            await reaches(cluster, session.tcp)
+            await reaches(cluster, session)
 
 
 async def test_a_silent_session_that_comes_back_early_keeps_its_flows(laptop: Laptop, cluster: Cluster) -> None:
     with local_program(laptop), control(cluster) as listener:
         async with connected(laptop, cluster) as session:
             await session.lead()
-            allow(listener, session.tcp, POD)
-            await reaches(cluster, session.tcp)
+            await reaches(cluster, session)
             claimed_up(listener, up=True)
-            with call(cluster, session.tcp) as sock:
+            with call(session, cluster) as sock:
                 with _Silenced(session):
                     await asyncio.to_thread(claimed_up, listener, up=False)
                     sock.sendall(b"patience")
@@ -314,15 +372,14 @@ async def test_a_killed_session_is_refused_soon_and_its_relays_go(laptop: Laptop
     with local_program(laptop), control(cluster) as listener:
         async with connected(laptop, cluster) as session:
             await session.lead()
-            allow(listener, session.tcp, POD)
-            await reaches(cluster, session.tcp)
+            await reaches(cluster, session)
             claimed_up(listener, up=True)
             session.running.cancel()
             began = time.monotonic()
             for carrier in list(session.pool._carriers.values()):
                 carrier.end(PeerClosed("killed"))
             await asyncio.to_thread(claimed_up, listener, up=False)
-            assert await refused(cluster, session.tcp) < 0.2
+            assert await refused(cluster, session) < 0.2
             assert time.monotonic() - began < 1.6
             listener.sock.settimeout(15)
             while await asyncio.to_thread(listener.hear) != Seen("left", "ann@laptop", session.address):
@@ -332,12 +389,11 @@ async def test_a_killed_session_is_refused_soon_and_its_relays_go(laptop: Laptop
 
 
 async def test_without_the_tunnels_process_relays_refuse_and_lead_nowhere(laptop: Laptop, cluster: Cluster) -> None:
-    with local_program(laptop), control(cluster) as listener:
+    with local_program(laptop), control(cluster):
         async with connected(laptop, cluster) as session:
             await session.lead()
-            allow(listener, session.tcp, POD)
-            await reaches(cluster, session.tcp)
+            await reaches(cluster, session)
             os.kill(cluster.manager_pid, signal.SIGKILL)
             await asyncio.to_thread(os.waitid, os.P_PID, cluster.manager_pid, os.WEXITED | os.WNOWAIT)
             assert "@relays" in cluster.manager.run("nft", "list", "table", "inet", "meshdev")
-            assert await refused(cluster, session.tcp) < 0.2
+            assert await refused(cluster, session) < 0.2

@@ -18,7 +18,6 @@ from meshdev.session.local import LocalPorts, LocalTarget
 from meshdev.session.return_path import Acceptor, accepting
 from meshdev.tun.device import TunDevice
 from meshdev.wire.helper.requests import RelayTarget
-from meshdev.wire.intercepts import Relay
 from tests.netns.cluster import POD, Cluster, running
 from tests.netns.helpers import ADDRESS, helper
 from tests.netns.laptop import Laptop
@@ -159,8 +158,8 @@ async def lead(session: Session, found: dict[str, LocalTarget | None]) -> None:
     )
 
 
-def ask(cluster: Cluster, relay: Relay) -> bytes:
-    with call(cluster, relay) as sock:
+def ask(session: Session, cluster: Cluster) -> bytes:
+    with call(session, cluster) as sock:
         sock.sendall(b"?")
         return sock.recv(100)
 
@@ -170,14 +169,13 @@ async def test_a_pod_reaches_a_program_on_ipv6_only(laptop: Laptop, cluster: Clu
         async with connected(laptop, cluster) as session, watched() as found:
             claimed_up(listener, up=True)
             await until(lambda: found == {"tcp": None, "udp": None})
-            for relay in session.relays:
-                allow(listener, relay, POD)
+            allow(listener, session.udp, POD)
             server = await asyncio.start_server(answer, "::1", TCP.local)
             with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as echo, datagrams(cluster) as client:
                 echo.bind(("::1", UDP.local))
                 await until(lambda: all(found.values()))
                 await lead(session, found)
-                assert await asyncio.to_thread(ask, cluster, session.tcp) == b"local ?"
+                assert await asyncio.to_thread(ask, session, cluster) == b"local ?"
                 client.connect((str(session.pool.welcome and session.pool.welcome.pod_address), session.udp.relay))
                 client.send(b"datagram")
                 words, peer = await asyncio.to_thread(echo.recvfrom, 100)
@@ -190,7 +188,7 @@ async def test_a_pod_reaches_a_program_on_ipv6_only(laptop: Laptop, cluster: Clu
             assert found["tcp"] is not None
             assert found["tcp"].port == TCP.local
             await lead(session, found)
-            assert await asyncio.to_thread(ask, cluster, session.tcp) == b"local ?"
+            assert await asyncio.to_thread(ask, session, cluster) == b"local ?"
             server.close()
 
 
@@ -202,8 +200,7 @@ async def test_datagrams_find_back_from_wherever_the_program_listens(
     with laptop.inside(), control(cluster) as listener:
         async with connected(laptop, cluster) as session, watched() as found:
             claimed_up(listener, up=True)
-            for relay in session.relays:
-                allow(listener, relay, POD)
+            allow(listener, session.udp, POD)
             family = socket.AF_INET6 if host == "::" else socket.AF_INET
             with socket.socket(family, socket.SOCK_DGRAM) as echo, datagrams(cluster) as client:
                 echo.bind((host, UDP.local))

@@ -314,7 +314,7 @@ class ClaimTable:
         match message:
             case Allow():
                 relay = self._by_relay.get(message.relay)
-                if relay is not None:
+                if relay is not None and relay.protocol == "udp":
                     self._allow(relay, message)
             case PodReport() if message.id in self._by_alias:
                 holder, held = self._by_alias[message.id]

@@ -1,8 +1,9 @@
 """The nft table of the manager's pod: who may send what, and the relays (docs/design/0004, 0010).
 
-A relay is a port of the pod's address that is forwarded to the same port of a session's address, for allowed sources
-only; for everybody else nobody listens there. What arrives at the laptop comes from the manager's address on
-that session's device, so the laptop answers into the tunnel, whatever it routes there.
+A relay is a port of a session's address. For TCP the container *relay* connects to it, on behalf of an Envoy that has
+shown who it is, and may connect to nothing else. For UDP the same port of the pod's address is forwarded to it, for
+allowed sources only; for everybody else nobody listens there. What arrives at the laptop comes from the manager's
+address on that session's device, so the laptop answers into the tunnel, whatever it routes there.
 
 The table outlives the process, while devices go with it. What would then leave by the uplink that it came by is
 refused, so that relays of a tunnel that has ended keep nobody waiting.
@@ -12,11 +13,17 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
+from meshdev.config import CONTROL_PORT, CONTROL_UID, RELAY_UID, RELAYS_PORT
 from meshdev.nft import Nftables
 from meshdev.wire.ports import Transport
 
 #: A relay's port, with the kernel's protocol.
 RelayPort = tuple[Transport, int]
+
+#: TLS handshakes that one address may begin in a second, and at once: each costs a millisecond. All pods behind a node
+#: that hides them (kube-proxy --masquerade-all) are one address. What is more is dropped, and tried a second later.
+_DIALS_PER_SECOND: Final = 500
+_DIALS_AT_ONCE: Final = 1000
 
 _RULES: Final = """\
 table inet meshdev
@@ -25,7 +32,9 @@ table inet meshdev {
   set sessions { type ifname . ipv4_addr; }
   set addresses { type ipv4_addr; }
   set silent { type ipv4_addr; }
+  set declared { type ipv4_addr . inet_service; }
   set allowed { type ipv4_addr . inet_proto . inet_service; }
+  set dialling { type ipv4_addr; size 4096; flags dynamic; timeout 10s; }
   map relays { type inet_proto . inet_service : ipv4_addr; }
   chain source {
     type filter hook prerouting priority raw; policy accept;
@@ -39,6 +48,29 @@ table inet meshdev {
     iifname UPLINK ip daddr POD ip saddr . meta l4proto . th dport @allowed \\
       dnat ip to meta l4proto . th dport map @relays
   }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    iifname UPLINK tcp dport { CONTROL_PORT, RELAYS_PORT } tcp flags & (fin|syn|rst|ack) == syn \
+      update @dialling { ip saddr limit rate over DIALS/second burst BURST packets } drop
+  }
+  chain output {
+    type filter hook output priority filter; policy accept;
+    meta skuid RELAY_UID jump relay_sends
+    meta skuid CONTROL_UID jump control_sends
+  }
+  chain relay_sends {
+    tcp sport RELAYS_PORT tcp flags & (syn|ack) != syn accept
+    oifname "mesh*" ct state established accept
+    meta l4proto tcp tcp flags & (fin|syn|rst|ack) != syn reject with tcp reset
+    oifname "mesh*" ip daddr != @silent ip daddr . tcp dport @declared accept
+    meta l4proto tcp reject with tcp reset
+    reject
+  }
+  chain control_sends {
+    tcp sport CONTROL_PORT tcp flags & (syn|ack) != syn accept
+    meta l4proto tcp reject with tcp reset
+    reject
+  }
   chain forward {
     type filter hook forward priority filter; policy accept;
     iifname "mesh*" oifname "mesh*" drop
@@ -49,8 +81,6 @@ table inet meshdev {
     iifname UPLINK reject
   }
   chain relayed {
-    meta l4proto tcp tcp flags & (fin|syn|rst|ack) != syn reject with tcp reset
-    ip daddr @silent meta l4proto tcp reject with tcp reset
     ip daddr @silent reject
     accept
   }
@@ -61,6 +91,14 @@ table inet meshdev {
   }
 }
 """
+_NUMBERS: Final = {
+    "CONTROL_PORT": CONTROL_PORT,
+    "CONTROL_UID": CONTROL_UID,
+    "RELAYS_PORT": RELAYS_PORT,
+    "RELAY_UID": RELAY_UID,
+    "DIALS": _DIALS_PER_SECOND,
+    "BURST": _DIALS_AT_ONCE,
+}
 
 
 class SessionFirewall:
@@ -68,7 +106,10 @@ class SessionFirewall:
 
     def __init__(self, uplink: str, pod: IPv4Address) -> None:
         self._nft = Nftables()
-        self._nft.run(_RULES.replace("UPLINK", f'"{uplink}"').replace("POD", str(pod)))
+        rules = _RULES
+        for name, value in _NUMBERS.items():
+            rules = rules.replace(name, str(value))
+        self._nft.run(rules.replace("UPLINK", f'"{uplink}"').replace("POD", str(pod)))
 
     def add_session(self, device: str, address: IPv4Address) -> None:
         """Only that address may come from *device*."""
@@ -79,25 +120,31 @@ class SessionFirewall:
         self._nft.run(_session("delete", device, address))
 
     def add_relays(self, relays: Iterable[RelayPort], address: IPv4Address) -> None:
-        """Forward them to *address*, for no source yet."""
-        self._elements("add", "relays", [f"{_port(relay)} : {address}" for relay in relays])
+        """The relay process may connect to those of TCP; forward those of UDP to *address*, for no source yet."""
+        self._relays("add", relays, address)
 
-    def delete_relays(self, relays: Iterable[RelayPort]) -> None:
-        """Forward them no more. Their allowed sources are to be removed first."""
-        self._elements("delete", "relays", [_port(relay) for relay in relays])
+    def delete_relays(self, relays: Iterable[RelayPort], address: IPv4Address) -> None:
+        """Undo :meth:`add_relays`. Their allowed sources are to be removed first."""
+        self._relays("delete", relays, address)
+
+    def _relays(self, verb: str, relays: Iterable[RelayPort], address: IPv4Address) -> None:
+        relays = list(relays)
+        forwarded = [f"{_port(relay)} : {address}" for relay in relays if relay[0] == "udp"]
+        declared = [f"{address} . {port}" for transport, port in relays if transport == "tcp"]
+        self._nft.run(_elements(verb, "relays", forwarded) + _elements(verb, "declared", declared))
 
     def allow(self, relay: RelayPort, more: Iterable[IPv4Address], less: Iterable[IPv4Address]) -> None:
-        """Accept new flows from *more*, and none from *less*; existing flows stay."""
+        """Accept new flows of a relay of UDP from *more*, and none from *less*; existing flows stay."""
         for verb, sources in (("add", more), ("delete", less)):
-            self._elements(verb, "allowed", [f"{source} . {_port(relay)}" for source in sources])
+            self._nft.run(_elements(verb, "allowed", [f"{source} . {_port(relay)}" for source in sources]))
 
     def silence(self, address: IPv4Address, silent: bool) -> None:
         """Answer new flows to *address* with a reset (UDP: port unreachable), or do not."""
-        self._elements("add" if silent else "delete", "silent", [str(address)])
+        self._nft.run(_elements("add" if silent else "delete", "silent", [str(address)]))
 
-    def _elements(self, verb: str, name: str, elements: Sequence[str]) -> None:
-        if elements:
-            self._nft.run(f"{verb} element inet meshdev {name} {{ {', '.join(elements)} }}\n")
+
+def _elements(verb: str, name: str, elements: Sequence[str]) -> str:
+    return f"{verb} element inet meshdev {name} {{ {', '.join(elements)} }}\n" if elements else ""
 
 
 def _port(relay: RelayPort) -> str:

@@ -61,15 +61,16 @@ class Network(Protocol):
         ...
 
     def open_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
-        """Forward these ports of the pod to the same ports of *address*, for no source yet. Raises FirewallError."""
+        """Let the relay process connect to those of TCP; forward those of UDP from the same ports of the pod, for no
+        source yet. Raises FirewallError."""
         ...
 
     def close_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
-        """Forward them no more; what is under way through them is cut."""
+        """Undo it; what is under way through them is cut."""
         ...
 
     def allow(self, relay: RelayPort, sources: Iterable[IPv4Address], *, keep: bool) -> None:
-        """Only *sources* may use the relay; *keep*: also those that may already."""
+        """Only *sources* may use a relay of UDP; *keep*: also those that may already."""
         ...
 
     def silence(self, address: IPv4Address, silent: bool) -> None:
@@ -138,14 +139,14 @@ class KernelNetwork:
     def open_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
         """See :class:`Network`."""
         self._firewall.add_relays(relays, address)
-        self._allowed.update((relay, set()) for relay in relays)
+        self._allowed.update((relay, set()) for relay in relays if relay[0] == "udp")
 
     def close_relays(self, relays: Sequence[RelayPort], address: IPv4Address) -> None:
         """See :class:`Network`. What cannot be removed is forwarded to an address that no device has."""
         try:
             for relay in relays:
-                self._firewall.allow(relay, (), self._allowed.pop(relay))
-            self._firewall.delete_relays(relays)
+                self._firewall.allow(relay, (), self._allowed.pop(relay, set()))
+            self._firewall.delete_relays(relays, address)
         except FirewallError as error:
             log.warning("%s", error.message)
         self._tracking.cut(address, {port for _, port in relays})
