@@ -6,7 +6,7 @@ from typing import Final
 VERSION: Final = "0.1.0"
 
 #: The tunnel protocol this build speaks, and the oldest it still understands.
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 OLDEST_PROTOCOL: Final = 1
 
 #: Default image of the manager; ``--image`` and ``MESHDEV_IMAGE`` override it.

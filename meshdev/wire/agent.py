@@ -1,9 +1,12 @@
 """Messages between the agent in a pod and the manager's control container, one JSON object each.
 
-They travel on one bidirectional gRPC stream, :data:`METHOD`, with the agent's token in the metadata
-(:data:`METADATA_KEY`, as on Envoy's own stream)::
+They travel on one bidirectional gRPC stream, :data:`METHOD`, over TLS with the agent's certificate (Envoy's own stream
+has the issued one, of the same key)::
 
     agent   → {"hello": {"pod": "b-1", "uid": …, "namespace": …, "address": "10.244.0.7", "probes": […]}}    first
+    agent   → {"consents": ["<claim_proof>", …]}            whom it knows; before that nothing is asked of it
+    agent   → {"csr": "<PKCS#10, base64>"}                  for its Envoy
+    control → {"certificate": "<base64>", "authority": "<base64>"}    once it has an edge, and at half of its life
     control → {"want": [{"port": "8080", "protocol": "http", "mode": "mesh", "reset_older": false}]}
     agent   → {"listen": {"8080": 15801, "9090/udp": 15802}, "folder": "/tmp/meshdev-x"}    the listener ports
     control → {"redirect": ["8080"], "claims": [{"ports": ["8080"], "match": "{…}"}]}       once Envoy accepted that
@@ -13,7 +16,8 @@ They travel on one bidirectional gRPC stream, :data:`METHOD`, with the agent's t
                          "flows": {"9090/udp": {"matched": 2, "fell_back": 0, "errors": 0}},
                          "ways": {"20001": "open"}}}
 
-Every message carries a whole state, so after a broken stream the next one needs no history. Four rules:
+Every message carries a whole state, so after a broken stream the next one needs no history. A capability that lapsed or
+was withdrawn is no longer among the consents, and the claims that rest on it alone no longer reach the pod. Four rules:
 
 * what Envoy was once served for a port stays as long as the agent's process: listener, routes and the original's
   cluster. A port that is no longer wanted has no claims, so its kept-alive connections go to the original for as long
@@ -55,7 +59,7 @@ from meshdev.wire.counts import COUNT, Counts
 from meshdev.wire.intercepts import MAX_POD, ProbeResult
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.modes import MODE, Mode
-from meshdev.wire.objects import IPV4, Line
+from meshdev.wire.objects import CERTIFICATE, DIGEST, IPV4, Der, Line
 from meshdev.wire.ports import PROTOCOL, Protocol, Transport
 
 #: Why a wanted port is not redirected: nothing listens (probes must see that), Envoy is not running (of UDP ports: the
@@ -63,10 +67,10 @@ from meshdev.wire.ports import PROTOCOL, Protocol, Transport
 HoldReason = Literal["no-listener", "no-envoy", "waiting"]
 
 #: The gRPC method; requests and answers are the bytes of :func:`encode`.
-SERVICE: Final = "meshdev.v2.Agent"
+SERVICE: Final = "meshdev.v3.Agent"
 METHOD: Final = f"/{SERVICE}/Session"
-#: That of earlier agents, whose Envoy got all connections. They give up a manager only if it sends them nothing at all.
-FORMER_SERVICE: Final = "meshdev.v1.Agent"
+#: Those of earlier agents, which bring a token. They do not speak TLS, so that none of them reaches a manager of today.
+FORMER_SERVICES: Final = ("meshdev.v1.Agent", "meshdev.v2.Agent")
 #: Key of the token in the metadata of both streams.
 METADATA_KEY: Final = "x-meshdev-token"
 
@@ -88,6 +92,10 @@ _MAX_CLAIM_PORTS: Final = 64
 _MAX_MATCH: Final = 12 << 10
 #: Bytes of the folder of Envoy's sockets: sun_path (unix(7)) has 108 with its NUL.
 MAX_FOLDER: Final = 80
+#: Capabilities that an agent keeps.
+MAX_CONSENTS: Final = 1024
+#: Bytes of a signing request: those of a P-256 key have 200 to 300.
+MAX_REQUEST: Final = 1024
 _MAX_ID: Final = 32
 _PATH: Final = Line(1024)
 
@@ -182,6 +190,31 @@ class AgentHello:
 
 
 @message()
+class Consents:
+    """The proofs (meshdev.identity.edges.claim_proof) of all capabilities that the agent gave and that still hold."""
+
+    proofs: tuple[str, ...] = field(Many(DIGEST, MAX_CONSENTS, distinct=itself), key="consents")
+
+
+@message()
+class SigningRequest:
+    """A certificate for the key of the stream is asked for: PKCS#10 in DER. The names in it do not count."""
+
+    request: bytes = field(Der(MAX_REQUEST), key="csr")
+
+
+@message()
+class IssuedCertificate:
+    """The certificate that the agent's Envoy shows, and that of the authority, by which it knows control and relay.
+
+    Both are DER. The next one comes at half of its life, as long as the agent has an edge.
+    """
+
+    certificate: bytes = field(CERTIFICATE)
+    authority: bytes = field(CERTIFICATE)
+
+
+@message()
 class Listen:
     """The listener port for each of the pod's ports that is, or was, wanted: the proxy's for TCP, Envoy's for UDP.
 
@@ -268,18 +301,18 @@ class Redirect:
 
 @message()
 class ProbeRelays:
-    """All relays (TCP ports of *address*, the manager's pod) by which this pod reaches laptops."""
+    """All relays of TCP, at *address* (the manager's pod), by which this pod reaches laptops."""
 
     relays: tuple[int, ...] = field(Many(Parsed(_relay), MAX_RETURN_PATHS, distinct=itself), key="try")
     address: IPv4Address = field(IPV4)
 
 
-FromAgent = AgentHello | Listen | State
-FromControl = Want | Redirect | ProbeRelays
+FromAgent = AgentHello | Consents | SigningRequest | Listen | State
+FromControl = IssuedCertificate | Want | Redirect | ProbeRelays
 
 
-_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, hello=AgentHello, state=State)
-_FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, ProbeRelays)
+_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, Consents, SigningRequest, hello=AgentHello, state=State)
+_FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, ProbeRelays, IssuedCertificate)
 
 
 def encode(message: FromAgent | FromControl) -> bytes:

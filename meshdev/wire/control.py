@@ -14,15 +14,15 @@ from meshdev.config import MAX_CARRIERS
 from meshdev.errors import ProtocolError
 from meshdev.wire import frames
 from meshdev.wire.codecs import FLAG, Integer, Many, Nullable
-from meshdev.wire.intercepts import AgentKeys, Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.intercepts import AgentKeys, Agents, Intercept, Local, Relays, Report, Withdraw
 from meshdev.wire.message import decode as decode_object
 from meshdev.wire.message import dump, field, load, message, nested
-from meshdev.wire.objects import IDENTITY, IPV4, NETWORK, ForPeople, Line
+from meshdev.wire.objects import CERTIFICATE, IDENTITY, IPV4, NETWORK, ForPeople, Line
 
-#: From this version on claims name their agents (AGENTS). An older manager ends the carrier that sends them, an older
-#: session identifies pods by a token in a Secret, which sidecars no longer have: neither can intercept with the other.
-#: :attr:`Welcome.version` is the version in use.
-INTERCEPT_PROTOCOL: Final = 3
+#: From this version on sessions attest agents (ATTESTED) and the manager has a certificate (IDENTITY). An older manager
+#: ends the carrier that sends them, and an older session knows agents by tokens, which they no longer have: neither can
+#: intercept with the other. :attr:`Welcome.version` is the version in use.
+INTERCEPT_PROTOCOL: Final = 4
 
 #: Characters of a holder's name, so that SESSIONS with every session a manager takes fits one frame:
 #: 60 x (4 x 128 bytes of UTF-8 and 80 around them) < 64 KiB.
@@ -102,7 +102,30 @@ class Sessions:
     sessions: tuple[SessionInfo, ...] = field(Many(nested(SessionInfo)))
 
 
-Message = Hello | Welcome | Close | Sessions | Intercept | AgentKeys | Withdraw | Local | Relays | Report
+@message()
+class ManagerIdentity:
+    """The manager's certificate (DER), that of its authority. The session vouches for it to agents.
+
+    It is sent to sessions of :data:`INTERCEPT_PROTOCOL` as soon as control is there, and whenever it changes.
+    """
+
+    certificate: bytes = field(CERTIFICATE)
+
+
+Message = (
+    Hello
+    | Welcome
+    | Close
+    | Sessions
+    | ManagerIdentity
+    | Intercept
+    | Agents
+    | AgentKeys
+    | Withdraw
+    | Local
+    | Relays
+    | Report
+)
 
 
 _KINDS: Final[dict[int, type[Message]]] = {
@@ -112,6 +135,8 @@ _KINDS: Final[dict[int, type[Message]]] = {
     frames.SESSIONS: Sessions,
     frames.INTERCEPT: Intercept,
     frames.AGENTS: AgentKeys,
+    frames.ATTESTED: Agents,
+    frames.IDENTITY: ManagerIdentity,
     frames.WITHDRAW: Withdraw,
     frames.LOCAL: Local,
     frames.RELAYS: Relays,

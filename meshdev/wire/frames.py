@@ -29,7 +29,10 @@ RELAYS: Final = 9
 WITHDRAW: Final = 10
 LOCAL: Final = 11
 REPORT: Final = 12
+#: Of protocol 3.
 AGENTS: Final = 13
+ATTESTED: Final = 14
+IDENTITY: Final = 15
 
 #: Set in the kinds that a receiver may skip when it does not know them.
 OPTIONAL: Final = 0x80

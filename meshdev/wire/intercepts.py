@@ -1,4 +1,4 @@
-"""Control messages about intercepts. Session to manager: INTERCEPT, AGENTS, WITHDRAW, LOCAL; back: RELAYS, REPORT.
+"""Control messages about intercepts. Session to manager: INTERCEPT, ATTESTED, WITHDRAW, LOCAL; back: RELAYS, REPORT.
 
 Each carries a state, never a change, and may be sent again: after a carrier is lost nobody knows what arrived.
 ``order`` grows with every message of a session, so that one overtaken on another carrier is skipped.
@@ -11,7 +11,7 @@ from meshdev.config import RELAY_PORTS
 from meshdev.wire.codecs import FLAG, PORT, Choice, Integer, Many, Nullable, Parsed, Text, itself
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.message import FLAT, field, message, nested
-from meshdev.wire.objects import DIGEST, IDENTITY, ForPeople, Line
+from meshdev.wire.objects import DIGEST, IDENTITY, Der, ForPeople, Line
 from meshdev.wire.ports import TRANSPORT, Transport
 
 ReportState = Literal["joined", "acked", "nacked", "gone"]
@@ -30,10 +30,18 @@ MAX_RELAYS: Final = 64
 MAX_POD: Final = 253
 #: Pods that one intercept excludes.
 MAX_EXCLUDED: Final = 32
-#: The agents of one claim are sent in parts: 1,024 digests do not fit one frame of 64 KiB, 256 take 17 KiB.
-AGENT_PARTS: Final = 4
-MAX_PART: Final = 256
+#: Bytes of an agent's certificate in DER: 640 characters of base64. Ours have 300 to 400.
+MAX_AGENT_CERTIFICATE: Final = 480
+#: The agents of one claim are sent in parts: 48 that are as long as they may be take 50 KiB of a frame's 64.
+AGENT_PARTS: Final = 22
+MAX_PART: Final = 48
 MAX_AGENTS: Final = AGENT_PARTS * MAX_PART
+#: Those of protocol 3.
+FORMER_PARTS: Final = 4
+MAX_FORMER_PART: Final = 256
+#: A DNS subdomain (RFC 1123); a UUID, or what a static pod has. Both are parts of a SPIFFE id.
+_POD: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_UID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}(/udp)?", re.ASCII)
 _ORDER: Final = Integer(0, 1 << 53)
 
@@ -47,9 +55,21 @@ def _port(text: str) -> str:
     return text
 
 
+def _pod(text: str) -> str:
+    if _POD.fullmatch(text) is None:
+        raise ValueError("not the name of a pod")
+    return text
+
+
+def _uid(text: str) -> str:
+    if _UID.fullmatch(text) is None:
+        raise ValueError("not the uid of a pod")
+    return text
+
+
 @message()
 class Intercept:
-    """A session's claim on traffic. ``spec`` is JSON (meshdev.intercept.spec); AGENTS names the pods.
+    """A session's claim on traffic. ``spec`` is JSON (meshdev.intercept.spec); ATTESTED names the agents.
 
     ``reset_older``: connections older than the redirect are closed. ``excluded`` are the names of pods that no longer
     belong to the workload: their labels were changed, or the Service selects others.
@@ -63,15 +83,40 @@ class Intercept:
 
 
 @message()
-class AgentKeys:
-    """The agents of a claim, each by the sha256 of its token: nothing else joins claims and sidecars.
+class AttestedAgent:
+    """An agent that the session attested: its self-signed certificate, and the proof that both know its capability.
 
-    They are sent in :data:`AGENT_PARTS` parts; ``keys`` is the whole of ``part`` and replaces its former value.
+    ``proof`` is :func:`meshdev.identity.edges.claim_proof`. ``pod`` and ``uid`` are the session's words: they come back
+    in its own reports, and in what the agent's Envoy shows of itself.
+    """
+
+    certificate: bytes = field(Der(MAX_AGENT_CERTIFICATE))
+    proof: str = field(DIGEST)
+    pod: str = field(Parsed(_pod))
+    uid: str = field(Parsed(_uid))
+
+
+@message()
+class Agents:
+    """The agents of a claim. One that has given the same proof to the manager has an edge to the session: the claim
+    reaches exactly those.
+
+    They are sent in :data:`AGENT_PARTS` parts; ``agents`` is the whole of ``part`` and replaces its former value.
     """
 
     id: str = field(IDENTITY)
     part: int = field(Integer(0, AGENT_PARTS - 1))
-    keys: tuple[str, ...] = field(Many(DIGEST, MAX_PART, distinct=itself))
+    agents: tuple[AttestedAgent, ...] = field(Many(nested(AttestedAgent), MAX_PART, distinct=itself))
+    order: int = field(_ORDER, default=0)
+
+
+@message()
+class AgentKeys:
+    """What sessions of protocol 3 send: the agents of a claim, each by the sha256 of a token. Read and not used."""
+
+    id: str = field(IDENTITY)
+    part: int = field(Integer(0, FORMER_PARTS - 1))
+    keys: tuple[str, ...] = field(Many(DIGEST, MAX_FORMER_PART, distinct=itself))
     order: int = field(_ORDER, default=0)
 
 

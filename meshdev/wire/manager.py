@@ -3,11 +3,12 @@
 ::
 
     tunnel  → {"pod": "10.244.0.9"}                              first, to whoever connects
-    tunnel  → {"claim": {"id": …, "spec": "{…}", "holder": …, "relays": […], "up": […]}}
-    tunnel  → {"agents": {"id": …, "part": 0, "keys": […], …}}  after its claim: the agents it is for
+    tunnel  → {"claim": {"id": …, "spec": "{…}", "holder": …, "address": "198.18.0.2", "relays": […], "up": […]}}
+    tunnel  → {"agents": {"id": …, "part": 0, "agents": […], …}}  after its claim: the agents it is for
     tunnel  → {"withdrawn": id}
     tunnel  → {"synced": true}                                   the claims sent so far are all there are
     tunnel  → {"seen": {"event": "joined", "holder": "ann@laptop", "address": "198.18.0.2"}}
+    control → {"identity": {"certificate": "…"}}                 first: the manager's certificate, for all sessions
     control → {"allow": {"relay": 20001, "addresses": ["10.244.0.7"], "keep": false}}
     control → {"report": {"id": …, "pod": …, "gone": false, "body": "{…}"}}
 
@@ -20,6 +21,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.wire.codecs import FLAG, PORT, Codec, InvalidValueError, Many, Text, itself
+from meshdev.wire.control import ManagerIdentity
 from meshdev.wire.intercepts import (
     EXCLUDED,
     MAX_AGENTS,
@@ -27,7 +29,7 @@ from meshdev.wire.intercepts import (
     MAX_RELAYS,
     MAX_SPEC,
     RELAY,
-    AgentKeys,
+    Agents,
     Relay,
 )
 from meshdev.wire.message import Keyed, decode, field, message, nested
@@ -36,7 +38,7 @@ from meshdev.wire.ports import TRANSPORT, Transport
 
 #: Bytes of one datagram: a spec, escaped once more, and its relays. Below the kernel's 208 KiB for a socket's queue.
 MAX_DATAGRAM: Final = 64 << 10
-#: Pods of one claim that may use a relay.
+#: Pods of one claim that may use a relay of UDP.
 MAX_ADDRESSES: Final = MAX_AGENTS
 #: Bytes of one report's body. The longest text that a report may have takes 4 KiB.
 MAX_BODY: Final = 8 << 10
@@ -75,11 +77,12 @@ class ListeningPort:
 
 @message()
 class Claimed:
-    """A live session's intercept as it stands now."""
+    """A live session's intercept as it stands now. ``address`` is the session's."""
 
     id: str = field(IDENTITY)
     spec: str = field(Text(MAX_SPEC))
     holder: str = field(_HOLDER)
+    address: IPv4Address = field(IPV4)
     relays: tuple[Relay, ...] = field(Many(nested(Relay), MAX_RELAYS))
     up: tuple[ListeningPort, ...] = field(Many(nested(ListeningPort), MAX_RELAYS))
     reset_older: bool = field(FLAG, default=False)
@@ -111,7 +114,7 @@ class Seen:
 
 @message()
 class Allow:
-    """Who may use a relay. *keep*: those allowed before stay allowed (control has restarted and does not know them)."""
+    """Who may use a relay of UDP. *keep*: those allowed before stay allowed, control has restarted."""
 
     relay: int = field(RELAY)
     addresses: tuple[IPv4Address, ...] = field(Many(IPV4, MAX_ADDRESSES, distinct=itself))
@@ -128,14 +131,12 @@ class PodReport:
     body: bytes = field(_Body())
 
 
-ToControl = ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced | Seen
-ToTunnel = Allow | PodReport
+ToControl = ManagerAddress | Claimed | Agents | Withdrawn | Synced | Seen
+ToTunnel = ManagerIdentity | Allow | PodReport
 
 
-_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(
-    ManagerAddress, Withdrawn, Synced, claim=Claimed, agents=AgentKeys, seen=Seen
-)
-_TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(allow=Allow, report=PodReport)
+_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(ManagerAddress, Withdrawn, Synced, claim=Claimed, agents=Agents, seen=Seen)
+_TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(identity=ManagerIdentity, allow=Allow, report=PodReport)
 
 
 def encode(message: ToControl | ToTunnel) -> bytes:

@@ -162,6 +162,7 @@ EVENTS: Final[dict[str, api.Event]] = {
 }
 
 _RELAY: Final = intercepts.Relay(80, "tcp", 20001)
+_AGENT: Final = intercepts.AttestedAgent(b"DER", KEY, "b-1", "u-1")
 _REPORT: Final = intercepts.Report(
     ID, "b-1", "acked", "é", InterceptCounts(5, 1, 2, 3), 1, "open", ("8080", "9090/udp")
 )
@@ -176,6 +177,8 @@ TUNNEL: Final[dict[str, control.Message]] = {
     "sessions": control.Sessions((control.SessionInfo("bäb@laptop", SERVER, 12),)),
     "tunnel_intercept": intercepts.Intercept(ID, '{"a":1}', True, 7, ("b-9",)),
     "tunnel_agents": intercepts.AgentKeys(ID, 3, (KEY,), 8),
+    "tunnel_attested": intercepts.Agents(ID, 3, (_AGENT,), 8),
+    "tunnel_identity": control.ManagerIdentity(b"DER"),
     "withdraw": intercepts.Withdraw(ID, 8),
     "local": intercepts.Local(ID, 80, "tcp", True, 9),
     "relays": intercepts.Relays(ID, (_RELAY,)),
@@ -184,13 +187,16 @@ TUNNEL: Final[dict[str, control.Message]] = {
 }
 TO_CONTROL: Final[dict[str, manager.ToControl]] = {
     "pod": manager.ManagerAddress(SERVER),
-    "claim": manager.Claimed(ID, '{"a":1}', "ann", (_RELAY,), (manager.ListeningPort(80, "tcp"),), True, ("b-9",)),
-    "agents": intercepts.AgentKeys(ID, 3, (KEY,), 8),
+    "claim": manager.Claimed(
+        ID, '{"a":1}', "ann", SERVER, (_RELAY,), (manager.ListeningPort(80, "tcp"),), True, ("b-9",)
+    ),
+    "agents": intercepts.Agents(ID, 3, (_AGENT,), 8),
     "withdrawn": manager.Withdrawn(ID),
     "synced": manager.Synced(),
     "seen": manager.Seen("joined", "ann", SERVER),
 }
 TO_TUNNEL: Final[dict[str, manager.ToTunnel]] = {
+    "manager_identity": control.ManagerIdentity(b"DER"),
     "allow": manager.Allow(20001, (SERVER,), True),
     "tunnel_report": manager.PodReport(ID, "b-1", False, b'{"id":"1"}'),
 }
@@ -199,6 +205,8 @@ _HTTP: Final = agent.PodPort(8080)
 _UDP: Final = agent.PodPort(9090, "udp")
 FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
     "agent_hello": agent.AgentHello("b-1", "u-1", "default", SERVER, (agent.Probe(8080, "/healthz"),)),
+    "consents": agent.Consents((KEY,)),
+    "signing_request": agent.SigningRequest(b"PKCS"),
     "listen": agent.Listen({_HTTP: 15801, _UDP: 15802}, "/tmp/meshdev-ab_12"),
     "state": agent.State(
         (_HTTP,),
@@ -223,4 +231,5 @@ FROM_CONTROL: Final[dict[str, agent.FromControl]] = {
     ),
     "redirect_numbered": agent.Redirect((_HTTP,), (agent.DecidedClaim((_HTTP,)),), 3),
     "try": agent.ProbeRelays((20001, 20002), SERVER),
+    "issued_certificate": agent.IssuedCertificate(b"DER", b"CA"),
 }

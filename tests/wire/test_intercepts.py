@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from meshdev.errors import ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.wire import frames
-from meshdev.wire.control import Message, decode, encode
+from meshdev.wire.control import ManagerIdentity, Message, decode, encode
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import (
     AGENT_PARTS,
+    FORMER_PARTS,
+    MAX_AGENT_CERTIFICATE,
     MAX_EXCLUDED,
+    MAX_FORMER_PART,
     MAX_PART,
     MAX_POD,
     MAX_RELAYS,
@@ -23,6 +26,8 @@ from meshdev.wire.intercepts import (
     RETURN_PATHS,
     STATES,
     AgentKeys,
+    Agents,
+    AttestedAgent,
     ClaimRefusal,
     Intercept,
     Local,
@@ -31,7 +36,10 @@ from meshdev.wire.intercepts import (
     Report,
     Withdraw,
 )
+from meshdev.wire.message import SCHEMAS
+from meshdev.wire.objects import MAX_CERTIFICATE
 from meshdev.wire.ports import TRANSPORTS
+from tests.wire.strategies import messages
 from tests.wire.test_control import json_values, travelled
 
 ID, KEY = "1" * 32, "a" * 64
@@ -43,6 +51,15 @@ LITERAL: list[tuple[Message, int, str]] = [
         (f'{{"id":"{ID}","spec":"{{\\"mode\\":\\"proxy\\"}}","reset_older":true,"order":3,"excluded":["b-1"]}}'),
     ),
     (AgentKeys(ID, 1, (KEY,), 4), frames.AGENTS, f'{{"id":"{ID}","part":1,"keys":["{KEY}"],"order":4}}'),
+    (
+        Agents(ID, 21, (AttestedAgent(b"DER", KEY, "b-1", "u-1"),), 4),
+        frames.ATTESTED,
+        (
+            f'{{"id":"{ID}","part":21,"agents":[{{"certificate":"REVS","proof":"{KEY}","pod":"b-1","uid":"u-1"}}],'
+            '"order":4}'
+        ),
+    ),
+    (ManagerIdentity(b"DER"), frames.IDENTITY, '{"certificate":"REVS"}'),
     (Withdraw(ID, 4), frames.WITHDRAW, f'{{"id":"{ID}","order":4}}'),
     (
         Local(ID, 8080, "tcp", True, 5),
@@ -71,12 +88,22 @@ LITERAL: list[tuple[Message, int, str]] = [
         ),
     ),
 ]
+_AGENT = {"certificate": "REVS", "proof": KEY, "pod": "b-1", "uid": "u-1"}
 #: What peers of the same version may not say yet.
 YOUNGER = {"excluded", "pending"}
-KINDS = [frames.INTERCEPT, frames.WITHDRAW, frames.LOCAL, frames.RELAYS, frames.REPORT]
+KINDS = [
+    frames.INTERCEPT,
+    frames.ATTESTED,
+    frames.IDENTITY,
+    frames.WITHDRAW,
+    frames.LOCAL,
+    frames.RELAYS,
+    frames.REPORT,
+]
 
 words = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=100)
 identities = st.text("0123456789abcdef", min_size=32, max_size=32)
+digests = st.integers(0, (1 << 256) - 1).map("{:064x}".format)
 orders = st.integers(0, 1 << 53)
 ports = st.integers(1, 65535)
 counts = st.integers(0, 1 << 53)
@@ -106,10 +133,12 @@ everything = (
     | st.builds(
         AgentKeys,
         identities,
-        st.integers(0, AGENT_PARTS - 1),
-        st.lists(st.integers(0, (1 << 256) - 1).map("{:064x}".format), unique=True, max_size=4).map(tuple),
+        st.integers(0, FORMER_PARTS - 1),
+        st.lists(digests, unique=True, max_size=4).map(tuple),
         orders,
     )
+    | messages(SCHEMAS[Agents])
+    | messages(SCHEMAS[ManagerIdentity])
     | st.builds(Withdraw, identities, orders)
     | st.builds(Local, identities, ports, st.sampled_from(TRANSPORTS), st.booleans(), orders)
     | st.builds(
@@ -165,10 +194,25 @@ def test_an_older_session_excludes_nobody() -> None:
         (frames.AGENTS, "keys", ["a" * 63]),
         (frames.AGENTS, "keys", ["A" * 64]),
         (frames.AGENTS, "keys", [KEY, KEY]),
-        (frames.AGENTS, "keys", [f"{number:064x}" for number in range(MAX_PART + 1)]),
+        (frames.AGENTS, "keys", [f"{number:064x}" for number in range(MAX_FORMER_PART + 1)]),
         (frames.AGENTS, "keys", KEY),
-        (frames.AGENTS, "part", AGENT_PARTS),
+        (frames.AGENTS, "part", FORMER_PARTS),
         (frames.AGENTS, "part", -1),
+        (frames.ATTESTED, "part", AGENT_PARTS),
+        (frames.ATTESTED, "agents", KEY),
+        (frames.ATTESTED, "agents", [KEY]),
+        (frames.ATTESTED, "agents", [_AGENT, _AGENT]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "proof": f"{number:064x}"} for number in range(MAX_PART + 1)]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "proof": "A" * 64}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "certificate": ""}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "certificate": "A" * (4 * MAX_AGENT_CERTIFICATE // 3 + 4)}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "certificate": "a b="}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "pod": "é"}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "pod": "p" * (MAX_POD + 1)}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "pod": ""}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "uid": "a/b"}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "uid": "u" * 64}]),
+        (frames.IDENTITY, "certificate", "A" * (4 * MAX_CERTIFICATE // 3 + 8)),
         (frames.INTERCEPT, "order", -1),
         (frames.INTERCEPT, "order", (1 << 53) + 1),
         (frames.INTERCEPT, "excluded", ["b-1"] * (MAX_EXCLUDED + 1)),
@@ -241,7 +285,7 @@ def test_the_limits_are_those_of_a_spec() -> None:
 def test_the_largest_messages_fit_a_frame() -> None:
     for message in (
         Intercept(ID, '"' * MAX_SPEC, False, 1 << 53),
-        AgentKeys(ID, AGENT_PARTS - 1, tuple(f"{number:064x}" for number in range(MAX_PART)), 1 << 53),
+        AgentKeys(ID, FORMER_PARTS - 1, tuple(f"{number:064x}" for number in range(MAX_FORMER_PART)), 1 << 53),
         Relays(ID, (Relay(65535, "tcp", 29999),) * MAX_RELAYS, ClaimRefusal("\U0001f600" * 10, "\U0001f600" * 1024)),
         Report(ID, "p" * 253, "nacked", "\U0001f600" * 1024, InterceptCounts(*[1 << 53] * 4), MAX_RELAYS, "untried"),
     ):

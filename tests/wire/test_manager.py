@@ -6,11 +6,23 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
-from meshdev.wire.intercepts import MAX_PART, MAX_RELAYS, MAX_SPEC, AgentKeys, Relay
+from meshdev.wire import control
+from meshdev.wire.control import ManagerIdentity
+from meshdev.wire.intercepts import (
+    AGENT_PARTS,
+    MAX_AGENT_CERTIFICATE,
+    MAX_PART,
+    MAX_POD,
+    MAX_RELAYS,
+    MAX_SPEC,
+    Agents,
+    AttestedAgent,
+    Relay,
+)
 from meshdev.wire.manager import (
     MAX_ADDRESSES,
     MAX_BODY,
@@ -29,11 +41,21 @@ from meshdev.wire.manager import (
     decode_to_tunnel,
     encode,
 )
+from meshdev.wire.message import SCHEMAS
+from meshdev.wire.objects import MAX_CERTIFICATE
+from tests.wire.strategies import messages
 from tests.wire.test_control import json_values
 
 ID, KEY = "1" * 32, "a" * 64
 CLAIM = Claimed(
-    ID, '{"x":1}', "ann@laptop", (Relay(8080, "tcp", 20001),), (ListeningPort(8080, "tcp"),), False, ("b-1",)
+    ID,
+    '{"x":1}',
+    "ann@laptop",
+    IPv4Address("198.18.0.2"),
+    (Relay(8080, "tcp", 20001),),
+    (ListeningPort(8080, "tcp"),),
+    False,
+    ("b-1",),
 )
 
 TO_CONTROL: list[tuple[ToControl, str]] = [
@@ -42,11 +64,17 @@ TO_CONTROL: list[tuple[ToControl, str]] = [
         CLAIM,
         (
             f'{{"claim":{{"id":"{ID}","spec":"{{\\"x\\":1}}","holder":"ann@laptop",'
-            '"relays":[{"remote":8080,"protocol":"tcp","relay":20001}],"up":[{"remote":8080,"protocol":"tcp"}],"reset_older":false,'
+            '"address":"198.18.0.2","relays":[{"remote":8080,"protocol":"tcp","relay":20001}],"up":[{"remote":8080,"protocol":"tcp"}],"reset_older":false,'
             '"excluded":["b-1"]}}'
         ),
     ),
-    (AgentKeys(ID, 3, (KEY,)), f'{{"agents":{{"id":"{ID}","part":3,"keys":["{KEY}"],"order":0}}}}'),
+    (
+        Agents(ID, 3, (AttestedAgent(b"DER", KEY, "b-1", "u-1"),)),
+        (
+            f'{{"agents":{{"id":"{ID}","part":3,"agents":[{{"certificate":"REVS","proof":"{KEY}","pod":"b-1","uid":"u-1"}}],'
+            '"order":0}}'
+        ),
+    ),
     (Withdrawn(ID), f'{{"withdrawn":"{ID}"}}'),
     (Synced(), '{"synced":true}'),
     (
@@ -55,6 +83,7 @@ TO_CONTROL: list[tuple[ToControl, str]] = [
     ),
 ]
 TO_TUNNEL: list[tuple[ToTunnel, str]] = [
+    (ManagerIdentity(b"DER"), '{"identity":{"certificate":"REVS"}}'),
     (
         Allow(20001, (IPv4Address("10.244.0.7"),), False),
         '{"allow":{"relay":20001,"addresses":["10.244.0.7"],"keep":false}}',
@@ -85,6 +114,8 @@ def test_literal_json_to_tunnel(message: ToTunnel, text: str) -> None:
 @pytest.mark.parametrize(
     ("inner", "key", "value"),
     [
+        ("identity", "certificate", "DER"),
+        ("identity", "certificate", ""),
         ("allow", "relay", 19999),
         ("allow", "relay", 30000),
         ("allow", "addresses", ["10.0.0.1", "10.0.0.1"]),
@@ -123,13 +154,41 @@ def test_hostile_values_raise_protocol_errors_only(literal: tuple[ToControl | To
             decode(json.dumps({kind: value}).encode())
 
 
+def largest_agents() -> Agents:
+    """A part whose fields are all as long as they may be."""
+    certificate, pod, uid = b"\xff" * MAX_AGENT_CERTIFICATE, "p" * MAX_POD, "u" * 63
+    agents = tuple(AttestedAgent(certificate, f"{number:064x}", pod, uid) for number in range(MAX_PART))
+    return Agents(ID, AGENT_PARTS - 1, agents, 1 << 53)
+
+
 def test_the_largest_fit_a_datagram() -> None:
     relays = tuple(Relay(65535, "tcp", 29999) for _ in range(MAX_RELAYS))
     ups = tuple(ListeningPort(65535, "tcp") for _ in range(MAX_RELAYS))
     largest: list[ToControl | ToTunnel] = [
-        Claimed(ID, '"' * MAX_SPEC, "h" * 128, relays, ups),
-        AgentKeys(ID, 3, tuple(f"{number:064x}" for number in range(MAX_PART))),
-        Allow(20000, tuple(IPv4Address("255.255.252.0") + number for number in range(MAX_ADDRESSES)), True),
+        Claimed(ID, '"' * MAX_SPEC, "h" * 128, IPv4Address("198.18.255.254"), relays, ups),
+        largest_agents(),
+        ManagerIdentity(b"\xff" * MAX_CERTIFICATE),
+        Allow(20000, tuple(IPv4Address("255.255.240.0") + number for number in range(MAX_ADDRESSES)), True),
         PodReport(ID, "\U0001f600" * 253, True, b"\x01" * MAX_BODY),
     ]
     assert max(len(encode(message)) for message in largest) <= MAX_DATAGRAM
+
+
+@given(messages(SCHEMAS[Agents]))
+@settings(max_examples=200)
+def test_whatever_agents_are_sent_fits_a_frame_and_a_datagram(message: Agents) -> None:
+    """With as many as a part may have, and names as long as they may be, which ASCII alone makes."""
+    padded = tuple(
+        AttestedAgent(
+            each.certificate.ljust(MAX_AGENT_CERTIFICATE, b"\xfb"),
+            f"{number:064x}",
+            each.pod.ljust(MAX_POD, "p"),
+            each.uid.ljust(63, "u"),
+        )
+        for number, each in enumerate((message.agents * MAX_PART)[:MAX_PART])
+    )
+    whole = Agents(message.id, message.part, padded, message.order)
+    assert len(control.encode(whole)) < 64 << 10
+    datagram = encode(whole)
+    assert len(datagram) < MAX_DATAGRAM
+    assert decode_to_control(datagram) == whole
