@@ -2,59 +2,78 @@
 
 from pathlib import Path
 
+import pytest
+
+from meshdev.manager.tunnel import claims
 from meshdev.wire.control import INTERCEPT_PROTOCOL
-from meshdev.wire.intercepts import AgentKeys, Withdraw
+from meshdev.wire.intercepts import AgentKeys, Agents, AttestedAgent, Withdraw
 from meshdev.wire.manager import Claimed, Withdrawn
 from tests.manager.claims import Listener, intercept, spec
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann, relays_of
 
 B = spec("b")
-ONE, TWO = "1" * 64, "2" * 64
+ONE, TWO = (AttestedAgent(f"DER {digit}".encode(), digit * 64, f"b-{digit}", f"u-{digit}") for digit in "12")
 
 
-def agents(control: Listener) -> AgentKeys:
+def agents(control: Listener) -> Agents:
     message = control.hear()
-    assert isinstance(message, AgentKeys), message
+    assert isinstance(message, Agents), message
     return message
 
 
 def test_the_agents_of_a_claim_are_told_to_control(manager: Manager, tmp_path: Path) -> None:
     with Ann(manager) as ann, Listener(tmp_path) as control:
-        ann.say(AgentKeys(B.id, 0, (ONE,), 1))  # of a claim that is not there
+        ann.say(Agents(B.id, 0, (ONE,), 1))  # of a claim that is not there
         ann.relays(intercept(B, 2))
         claim = control.claimed()
-        ann.say(AgentKeys(B.id, 1, (ONE, TWO), 3), AgentKeys(B.id, 1, (ONE, TWO), 4), AgentKeys(B.id, 0, (ONE,), 5))
+        ann.say(Agents(B.id, 1, (ONE, TWO), 3), Agents(B.id, 1, (ONE, TWO), 4), Agents(B.id, 0, (ONE,), 5))
         assert [agents(control), agents(control)] == [
-            AgentKeys(claim.id, 1, (ONE, TWO)),
-            AgentKeys(claim.id, 0, (ONE,)),
+            Agents(claim.id, 1, (ONE, TWO)),
+            Agents(claim.id, 0, (ONE,)),
         ]
-        ann.say(AgentKeys(B.id, 1, (), 6), AgentKeys(B.id, 1, (TWO,), 6))
-        assert agents(control) == AgentKeys(claim.id, 1, ())
+        ann.say(Agents(B.id, 1, (), 6), Agents(B.id, 1, (TWO,), 6))
+        assert agents(control) == Agents(claim.id, 1, ())
         with Listener(tmp_path) as second:  # who begins anew hears it after its claim
-            told = [each for each in second.hear_all() if isinstance(each, Claimed | AgentKeys)]
-            assert told == [claim, AgentKeys(claim.id, 1, ()), AgentKeys(claim.id, 0, (ONE,))]
+            told = [each for each in second.hear_all() if isinstance(each, Claimed | Agents)]
+            assert told == [claim, Agents(claim.id, 1, ()), Agents(claim.id, 0, (ONE,))]
 
 
 def test_a_claim_that_is_withdrawn_reaches_nobody_until_it_comes_back(manager: Manager, tmp_path: Path) -> None:
     with Ann(manager) as ann, Listener(tmp_path) as control:
         ann.relays(intercept(B, 1))
         claim = control.claimed()
-        ann.say(AgentKeys(B.id, 0, (ONE,), 2))
-        assert agents(control).keys == (ONE,)
-        ann.say(Withdraw(B.id, 3), AgentKeys(B.id, 0, (TWO,), 4))
+        ann.say(Agents(B.id, 0, (ONE,), 2))
+        assert agents(control).agents == (ONE,)
+        ann.say(Withdraw(B.id, 3), Agents(B.id, 0, (TWO,), 4))
         ann.hear()
-        assert [control.hear(), control.hear()] == [Withdrawn(claim.id), AgentKeys(claim.id, 0, ())]
+        assert [control.hear(), control.hear()] == [Withdrawn(claim.id), Agents(claim.id, 0, ())]
         ann.relays(intercept(B, 5))
-        assert [control.hear(), control.hear()] == [claim, AgentKeys(claim.id, 0, (ONE,))]
+        assert [control.hear(), control.hear()] == [claim, Agents(claim.id, 0, (ONE,))]
+
+
+@pytest.mark.parametrize("limit", ["MAX_AGENTS", "MAX_AGENTS_IN_ALL"])
+def test_the_agents_that_are_kept_are_bounded(
+    limit: str, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, limit, 1)
+    with Ann(manager) as ann, Listener(tmp_path) as control:
+        ann.relays(intercept(B, 1))
+        control.claimed()
+        ann.say(Agents(B.id, 0, (ONE, TWO), 2), Agents(B.id, 1, (TWO,), 3), Agents(B.id, 0, (ONE,), 4))
+        assert agents(control).agents == (TWO,), "of the others there are too many"
+        ann.say(Agents(B.id, 1, (), 5), Agents(B.id, 0, (ONE,), 6))
+        assert [agents(control).agents, agents(control).agents] == [(), (ONE,)]
 
 
 def test_a_session_of_before_is_told_to_be_upgraded(manager: Manager) -> None:
-    """Its sidecars would look for a token in a Secret; it goes on without intercepts."""
+    """It knows agents by tokens; it goes on without intercepts."""
     with Ann(manager, newest=INTERCEPT_PROTOCOL - 1) as ann:
         error = ann.relays(intercept(B, 1)).error
         assert error is not None
         assert error.code == "version"
-        assert error.reason.endswith("speaks 2: install a newer meshdev on this machine")
+        assert error.reason.endswith("speaks 3: install a newer meshdev on this machine")
+        ann.say(AgentKeys(B.id, 0, ("1" * 64,), 2))  # it says so all the same, which ends nothing
+        assert ann.relays(intercept(B, 3)).error == error
         assert relays_of(manager) == {}
         assert manager.holders() == ["ann"]

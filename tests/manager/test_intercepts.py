@@ -22,6 +22,7 @@ from tests.manager.standin import POD, Manager, Visitor, hello
 FIRST = IPv4Address("10.244.0.20")
 SECOND = IPv4Address("10.244.0.21")
 B = spec("b")
+DATAGRAMS = spec("d", Port(9090, "udp", 9090), mode=PROXY)
 
 
 class Ann(Visitor):
@@ -58,7 +59,7 @@ def relays_of(manager: Manager) -> dict[tuple[str, int], IPv4Address]:
 
 
 def allowed(manager: Manager, relay: int) -> set[IPv4Address]:
-    return manager.ask(lambda: set(manager.network.relays["tcp", relay][1]))
+    return manager.ask(lambda: set(manager.network.relays["udp", relay][1]))
 
 
 def test_an_intercept_gets_relays_and_is_told_to_control(manager: Manager, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_one_id_of_two_sessions_is_two_intercepts(manager: Manager, tmp_path: Pa
 
 def test_control_says_who_may_use_a_relay(manager: Manager, tmp_path: Path) -> None:
     with Ann(manager) as ann, Listener(tmp_path) as control:
-        ann.relays(intercept(B, 1))
+        ann.relays(intercept(DATAGRAMS, 1))
         for message, expected in (
             (Allow(20000, (FIRST,), True), {FIRST}),
             (Allow(20000, (SECOND,), True), {FIRST, SECOND}),
@@ -185,15 +186,15 @@ def test_control_says_who_may_use_a_relay(manager: Manager, tmp_path: Path) -> N
             (Allow(20000, (), False), set()),
         ):
             control.say(message)
-            manager.until(lambda expected=expected: manager.network.relays["tcp", 20000][1] == expected)  # type: ignore[misc]  # a default in a lambda
+            manager.until(lambda expected=expected: manager.network.relays["udp", 20000][1] == expected)  # type: ignore[misc]  # a default in a lambda
 
 
 def test_control_that_goes_leaves_the_relays_as_they_are(manager: Manager, tmp_path: Path) -> None:
     with Ann(manager) as ann:
-        ann.relays(intercept(B, 1))
+        ann.relays(intercept(DATAGRAMS, 1))
         with Listener(tmp_path) as control:
             control.say(Allow(20000, (FIRST,), False))
-            manager.until(lambda: manager.network.relays["tcp", 20000][1])
+            manager.until(lambda: manager.network.relays["udp", 20000][1])
         manager.until(lambda: not manager.control._connections)
         assert allowed(manager, 20000) == {FIRST}
         with Listener(tmp_path) as control:

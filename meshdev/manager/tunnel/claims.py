@@ -7,8 +7,7 @@ LINGER_SECONDS: until every sidecar has forgotten the relay, it must not lead to
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -18,17 +17,26 @@ from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.control_socket import ControlSocket
+from meshdev.manager.tunnel.held import HeldIntercept, Holder
+from meshdev.manager.tunnel.introduction import Introduction
 from meshdev.manager.tunnel.network import Network
-from meshdev.manager.tunnel.reports import Reports
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
-from meshdev.wire.control import INTERCEPT_PROTOCOL, encode
+from meshdev.wire import intercepts
+from meshdev.wire.control import INTERCEPT_PROTOCOL, ManagerIdentity, encode
 from meshdev.wire.frames import REPORT, frame
-from meshdev.wire.intercepts import AgentKeys, ClaimRefusal, Intercept, Local, Relay, Relays, Withdraw
+from meshdev.wire.intercepts import (
+    AgentKeys,
+    Agents,
+    ClaimRefusal,
+    Intercept,
+    Local,
+    Relay,
+    Relays,
+    Withdraw,
+)
 from meshdev.wire.manager import (
     Allow,
-    Claimed,
-    ListeningPort,
     ManagerAddress,
     PodReport,
     Synced,
@@ -43,6 +51,9 @@ log = logging.getLogger(__name__)
 #: Of one session; withdrawn ones that linger count.
 MAX_INTERCEPTS: Final = 32
 MAX_RELAYS: Final = 128
+#: Attested agents that are kept for one session, and for all: one takes 1.2 KB here.
+MAX_AGENTS: Final = 2 * intercepts.MAX_AGENTS
+MAX_AGENTS_IN_ALL: Final = 16384
 #: Times that one session may have relays made, at once and then a second: each takes the kernel a millisecond, in
 #: which nobody's packets pass.
 MAX_CHANGES: Final = 2 * MAX_INTERCEPTS
@@ -55,50 +66,31 @@ CUT_SECONDS: Final = 5.0
 LINGER_SECONDS: Final = 10.0
 
 
-@dataclass
-class _Held:
-    """One intercept. *alias* names it to control: an id is known to many, and claimed by whoever likes."""
-
-    id: str
-    alias: str
-    spec: str
-    relays: tuple[Relay, ...]
-    reset_older: bool
-    excluded: tuple[str, ...] = ()
-    up: set[tuple[int, Transport]] = field(default_factory=set)
-    agents: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    reports: Reports = field(default_factory=Reports)
-    lingering: Timer | None = None
-
-
-@dataclass
-class _Holder:
-    """What one session has."""
-
-    session: Session
-    changes: TokenBucket
-    held: dict[str, _Held] = field(default_factory=dict)
-    silent: bool = False
-    cut: bool = False
-
-
 class ClaimTable:
     """All of them; belongs to the loop's thread."""
 
-    def __init__(self, loop: Loop, network: Network, control: ControlSocket, pod: IPv4Address) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        network: Network,
+        control: ControlSocket,
+        pod: IPv4Address,
+        sessions: Callable[[], Iterable[Session]],
+    ) -> None:
         self._loop = loop
         self._network = network
         self._control = control
         self._pod = pod
-        self._holders: dict[str, _Holder] = {}
-        self._by_alias: dict[str, tuple[_Holder, _Held]] = {}
+        self._introduction = Introduction(sessions)
+        self._holders: dict[str, Holder] = {}
+        self._by_alias: dict[str, tuple[Holder, HeldIntercept]] = {}
         self._by_relay: dict[int, Relay] = {}
         self._last_relay = RELAY_PORTS.start - 1
         self._watch: Timer | None = None
         self._watched = 0.0
         control.attach(self._snapshot, self._on_message)
 
-    def take(self, session: Session, message: Intercept | AgentKeys | Withdraw | Local) -> None:
+    def take(self, session: Session, message: Intercept | Agents | AgentKeys | Withdraw | Local) -> None:
         """A session's message. What was overtaken by a newer one is skipped."""
         if message.order <= session.last_order:
             return
@@ -106,15 +98,18 @@ class ClaimTable:
         match message:
             case Intercept():
                 self._declare(session, message)
-            case AgentKeys():
+            case Agents():
                 self._set_agents(session, message)
+            case AgentKeys():  # of a session whose claims are refused
+                pass
             case Withdraw():
                 self._withdraw(session, message.id)
             case Local():
                 self._set_local(session, message)
 
     def resend(self, session: Session) -> None:
-        """Everything that the session was sent, once more."""
+        """Everything that the session was sent, or would have been, once more."""
+        self._introduction.introduce(session)
         holder = self._holders.get(session.id)
         for held in holder.held.values() if holder else ():
             if held.lingering is None:
@@ -139,7 +134,7 @@ class ClaimTable:
         holder = self._holders.get(session.id)
         if holder is None:
             changes = TokenBucket(CHANGES_PER_SECOND, MAX_CHANGES, self._loop.clock())
-            holder = self._holders[session.id] = _Holder(session, changes)
+            holder = self._holders[session.id] = Holder(session, changes)
         try:
             _refuse_older(session)
             held = self._held(holder, message, _read_spec(message))
@@ -153,7 +148,7 @@ class ClaimTable:
         _send_relays(session, Relays(held.id, held.relays))
         self._watch_over()
 
-    def _held(self, holder: _Holder, message: Intercept, spec: Spec) -> _Held:
+    def _held(self, holder: Holder, message: Intercept, spec: Spec) -> HeldIntercept:
         """The intercept with its relays: the one there is, changed or not, or a new one."""
         held = holder.held.get(message.id)
         wanted = tuple((port.remote, port.transport) for port in spec.ports)
@@ -172,20 +167,20 @@ class ClaimTable:
         self._send_agents(held)
         return held
 
-    def _new(self, holder: _Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> _Held:
+    def _new(self, holder: Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> HeldIntercept:
         if not holder.changes.take(self._loop.clock()):
             raise _Refused("limit", "this session changes its intercepts too often")
         relays = self._free_relays(holder, wanted)
         self._network.open_relays([(one.protocol, one.relay) for one in relays], holder.session.address)
         alias = hashlib.sha256(f"{holder.session.id} {message.id}".encode()).hexdigest()[:32]
-        held = _Held(message.id, alias, message.spec, relays, message.reset_older, message.excluded)
+        held = HeldIntercept(message.id, alias, message.spec, relays, message.reset_older, message.excluded)
         holder.held[held.id] = held
         self._by_alias[alias] = holder, held
         self._by_relay.update((one.relay, one) for one in relays)
         self._send_claim(holder, held)
         return held
 
-    def _free_relays(self, holder: _Holder, wanted: Sequence[tuple[int, Transport]]) -> tuple[Relay, ...]:
+    def _free_relays(self, holder: Holder, wanted: Sequence[tuple[int, Transport]]) -> tuple[Relay, ...]:
         """The next free ports: a freed one rests as long as possible."""
         if len(holder.held) >= MAX_INTERCEPTS:
             raise _Refused("limit", f"a session has at most {MAX_INTERCEPTS} intercepts at a time")
@@ -216,12 +211,24 @@ class ClaimTable:
         if answer:
             _send_relays(session, Relays(id_))
 
-    def _set_agents(self, session: Session, message: AgentKeys) -> None:
+    def _set_agents(self, session: Session, message: Agents) -> None:
         holder = self._holders.get(session.id)
         held = holder.held.get(message.id) if holder else None
-        if held and held.lingering is None and held.agents.get(message.part, ()) != message.keys:
-            held.agents[message.part] = message.keys
+        if not (holder and held) or held.lingering or held.agents.get(message.part, ()) == message.agents:
+            return
+        if self._has_room(holder, len(message.agents) - len(held.agents.get(message.part, ()))):
+            held.agents[message.part] = message.agents
             self._send_part(held, message.part)
+
+    def _has_room(self, holder: Holder, more: int) -> bool:
+        """Whether so many agents more may be kept; that they may not is logged at the pace of changes."""
+        mine = sum(held.agent_count for held in holder.held.values()) + more
+        every = sum(held.agent_count for _, held in self._by_alias.values()) + more
+        if more <= 0 or (mine <= MAX_AGENTS and every <= MAX_AGENTS_IN_ALL):
+            return True
+        if holder.changes.take(self._loop.clock()):
+            log.warning("%s has too many agents: the manager keeps %d", holder.session.holder, mine - more)
+        return False
 
     def _set_local(self, session: Session, message: Local) -> None:
         holder = self._holders.get(session.id)
@@ -233,7 +240,7 @@ class ClaimTable:
             held.up ^= {port}
             self._send_claim(holder, held)
 
-    def _drop(self, holder: _Holder, held: _Held) -> None:
+    def _drop(self, holder: Holder, held: HeldIntercept) -> None:
         """Take its relays away at once."""
         if held.lingering is None:
             self._send_withdrawn(held)
@@ -263,7 +270,7 @@ class ClaimTable:
         if self._by_alias:
             self._watch_over()
 
-    def _judge(self, holder: _Holder, silence: float) -> None:
+    def _judge(self, holder: Holder, silence: float) -> None:
         if holder.silent != (silence > SILENT_SECONDS):
             self._silence(holder, not holder.silent)
             for held in holder.held.values():
@@ -274,7 +281,7 @@ class ClaimTable:
             if holder.cut:
                 self._network.cut(holder.session.address)
 
-    def _silence(self, holder: _Holder, silent: bool) -> None:
+    def _silence(self, holder: Holder, silent: bool) -> None:
         holder.silent = silent
         log.info("the session of %s is %s", holder.session.holder, "silent" if silent else "back")
         try:
@@ -288,30 +295,32 @@ class ClaimTable:
         yield "pod", ManagerAddress(self._pod)
         for holder, held in self._by_alias.values():
             if held.lingering is None:
-                yield held.alias, _claim(holder, held)
-                for part, keys in held.agents.items():
-                    yield _part(held, part), AgentKeys(held.alias, part, keys)
+                yield held.alias, held.claim(holder)
+                for part, agents in held.agents.items():
+                    yield held.part_key(part), Agents(held.alias, part, agents)
         yield "synced", Synced()
 
-    def _send_claim(self, holder: _Holder, held: _Held) -> None:
-        self._control.send_latest(held.alias, _claim(holder, held))
+    def _send_claim(self, holder: Holder, held: HeldIntercept) -> None:
+        self._control.send_latest(held.alias, held.claim(holder))
 
-    def _send_withdrawn(self, held: _Held) -> None:
+    def _send_withdrawn(self, held: HeldIntercept) -> None:
         """Where it is claimed again before control has read this, it begins without the agents that it had."""
         self._control.send_latest(held.alias, Withdrawn(held.alias))
         for part in held.agents:
-            self._control.send_latest(_part(held, part), AgentKeys(held.alias, part, ()))
+            self._control.send_latest(held.part_key(part), Agents(held.alias, part, ()))
 
-    def _send_agents(self, held: _Held) -> None:
+    def _send_agents(self, held: HeldIntercept) -> None:
         """All of them: control forgot a claim that was withdrawn."""
         for part in held.agents:
             self._send_part(held, part)
 
-    def _send_part(self, held: _Held, part: int) -> None:
-        self._control.send_latest(_part(held, part), AgentKeys(held.alias, part, held.agents[part]))
+    def _send_part(self, held: HeldIntercept, part: int) -> None:
+        self._control.send_latest(held.part_key(part), Agents(held.alias, part, held.agents[part]))
 
     def _on_message(self, message: ToTunnel) -> None:
         match message:
+            case ManagerIdentity():
+                self._introduction.announce(message)
             case Allow():
                 relay = self._by_relay.get(message.relay)
                 if relay is not None and relay.protocol == "udp":
@@ -337,17 +346,13 @@ class _Refused(Exception):  # noqa: N818 -- an answer, not a fault
 
 
 def _refuse_older(session: Session) -> None:
-    """Its sidecars would bring a token from a Secret; those of this manager's image have tokens of their own."""
+    """It knows agents by tokens, and those of this manager's image have certificates."""
     if session.version < INTERCEPT_PROTOCOL:
         raise _Refused(
             "version",
             f"the manager takes intercepts by protocol {INTERCEPT_PROTOCOL}, and this meshdev speaks "
             f"{session.version}: install a newer meshdev on this machine",
         )
-
-
-def _part(held: _Held, part: int) -> str:
-    return f"{held.alias} agents {part}"
 
 
 def _read_spec(message: Intercept) -> Spec:
@@ -357,15 +362,9 @@ def _read_spec(message: Intercept) -> Spec:
     return spec
 
 
-def _claim(holder: _Holder, held: _Held) -> Claimed:
-    up = () if holder.silent else tuple(ListeningPort(*port) for port in sorted(held.up))
-    person = holder.session.holder
-    return Claimed(held.alias, held.spec, person, held.relays, up, held.reset_older, held.excluded)
-
-
 def _send_relays(session: Session, message: Relays) -> None:
     session.send_latest(message.id, encode(message))
 
 
-def _forward(session: Session, held: _Held, report: PodReport) -> None:
+def _forward(session: Session, held: HeldIntercept, report: PodReport) -> None:
     session.send_latest(f"{held.id} {report.pod}", frame(REPORT, report.body))

@@ -26,7 +26,7 @@ from meshdev.pump.transport import SocketTransport
 from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Close, Hello, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import PlainFraming
-from meshdev.wire.intercepts import AgentKeys, Intercept, Local, Withdraw
+from meshdev.wire.intercepts import AgentKeys, Agents, Intercept, Local, Withdraw
 from meshdev.wire.manager import Seen
 
 log = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ class TunnelServer:
         self._name = name
         self._namespace = namespace
         self._control = control
-        self._claims = ClaimTable(loop, network, control, pod.address)
         self._sessions: dict[str, Session] = {}
+        self._claims = ClaimTable(loop, network, control, pod.address, self._sessions.values)
         self._unauthenticated: dict[int, _Connection] = {}
         self._addresses = addresses
         self._session_addresses = SessionAddresses(loop.clock, address_file.read(addresses))
@@ -146,7 +146,7 @@ class TunnelServer:
         self.dismiss(session)
         self._network.flush(session.address)
 
-    def claim(self, session: Session, message: Intercept | AgentKeys | Withdraw | Local) -> None:
+    def claim(self, session: Session, message: Intercept | Agents | AgentKeys | Withdraw | Local) -> None:
         """A session's message about its intercepts."""
         self._claims.take(session, message)
 
@@ -269,7 +269,7 @@ class _Connection:
                 if self._session is not None and message.code == "bye":
                     self._server.on_goodbye(self._session)
                 raise PeerClosed(message.reason)
-            case Intercept() | AgentKeys() | Withdraw() | Local() if self._session is not None:
+            case Intercept() | Agents() | AgentKeys() | Withdraw() | Local() if self._session is not None:
                 self._server.claim(self._session, message)
             case None:
                 pass

@@ -1,0 +1,55 @@
+"""What one session has at the tunnel container: its intercepts, and whether it is silent."""
+
+from dataclasses import dataclass, field
+
+from meshdev.manager.rate import TokenBucket
+from meshdev.manager.tunnel.reports import Reports
+from meshdev.manager.tunnel.session import Session
+from meshdev.pump.loop import Timer
+from meshdev.wire.intercepts import AttestedAgent, Relay
+from meshdev.wire.manager import Claimed, ListeningPort
+from meshdev.wire.ports import Transport
+
+
+@dataclass
+class HeldIntercept:
+    """One intercept. *alias* names it to control: an id is known to many, and claimed by whoever likes."""
+
+    id: str
+    alias: str
+    spec: str
+    relays: tuple[Relay, ...]
+    reset_older: bool
+    excluded: tuple[str, ...] = ()
+    up: set[tuple[int, Transport]] = field(default_factory=set)
+    agents: dict[int, tuple[AttestedAgent, ...]] = field(default_factory=dict)
+    reports: Reports = field(default_factory=Reports)
+    lingering: Timer | None = None
+
+    @property
+    def agent_count(self) -> int:
+        """Agents of all parts."""
+        return sum(map(len, self.agents.values()))
+
+    def part_key(self, part: int) -> str:
+        """What the newest state of that part is known by on its way to control."""
+        return f"{self.alias} agents {part}"
+
+    def claim(self, holder: "Holder") -> Claimed:
+        """What control is told of it."""
+        up = () if holder.silent else tuple(ListeningPort(*port) for port in sorted(self.up))
+        session = holder.session
+        return Claimed(
+            self.alias, self.spec, session.holder, session.address, self.relays, up, self.reset_older, self.excluded
+        )
+
+
+@dataclass
+class Holder:
+    """What one session has."""
+
+    session: Session
+    changes: TokenBucket
+    held: dict[str, HeldIntercept] = field(default_factory=dict)
+    silent: bool = False
+    cut: bool = False
