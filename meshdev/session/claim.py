@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from meshdev.session.local import LocalPorts, LocalTarget
 from meshdev.session.return_path import Acceptor, accepting
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.helper.requests import RelayTarget
-from meshdev.wire.intercepts import Relay, Relays, Report
+from meshdev.wire.intercepts import AttestedAgent, Relay, Relays, Report
 from meshdev.wire.session_intercepts import LocalPort
 
 log = logging.getLogger(__name__)
@@ -138,9 +138,9 @@ class SessionClaim:
         self._acceptor = None
         await self._forward()
 
-    def agents(self, keys: Collection[str]) -> None:
+    def agents(self, agents: Iterable[AttestedAgent]) -> None:
         """The pods that it reaches."""
-        self._pool.claims.agents(self._spec.id, keys)
+        self._pool.claims.agents(self._spec.id, agents)
 
     def exclude(self, pods: tuple[str, ...]) -> None:
         """Leave these pods out of it."""

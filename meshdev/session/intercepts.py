@@ -136,6 +136,11 @@ class SessionIntercepts:
         """The same without the log."""
         return await agent_tokens.fetch_at(self._cluster.forward, namespace, pod, port)
 
+    @property
+    def manager_certificate(self) -> Published[bytes | None]:
+        """As the manager says over the tunnel, to which only the API server lets anybody."""
+        return self._pool.claims.manager_certificate
+
     # -- what commands ask -----------------------------------------------------------------------------------------
 
     async def stream(self, request: InterceptRequest, exchange: Exchange) -> None:

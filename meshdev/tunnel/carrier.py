@@ -17,7 +17,7 @@ from meshdev.pump.pump import Counters, Pump
 from meshdev.pump.transport import ByteTransport
 from meshdev.tun.device import TunQueue
 from meshdev.tun.linux import set_offload
-from meshdev.wire.control import Close, Hello, Message, Sessions, Welcome, decode, encode
+from meshdev.wire.control import Close, Hello, ManagerIdentity, Message, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import Framing
 from meshdev.wire.intercepts import Relays, Report
 from meshdev.wire.session_api import CarrierStatus
@@ -50,9 +50,10 @@ class Carrier:
         loop: Loop,
         dialled: CarrierConnection,
         queue: TunQueue | None,
-        on_intercept: Callable[[Relays | Report], None] | None = None,
+        on_intercept: Callable[[ManagerIdentity | Relays | Report], None] | None = None,
     ) -> None:
-        """*on_intercept* gets the manager's messages on intercepts, in the event loop of whoever makes the carrier."""
+        """*on_intercept* gets the manager's messages on intercepts and its certificate, in the event loop of whoever
+        makes the carrier."""
         self._main = asyncio.get_running_loop()
         self._loop = loop
         self._dialled = dialled
@@ -156,7 +157,7 @@ class Carrier:
                 raise PeerClosed(message.reason)
             case Sessions() if self._queue is None and not self._greeted:
                 self._answer(message)
-            case Relays() | Report() if self._greeted and self._on_intercept is not None:
+            case ManagerIdentity() | Relays() | Report() if self._greeted and self._on_intercept is not None:
                 self._main.call_soon_threadsafe(self._on_intercept, message)
             case None:
                 pass

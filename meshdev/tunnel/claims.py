@@ -4,33 +4,47 @@ A manager keeps a session for a grace of some seconds; a new pod knows nothing. 
 too much does no harm: all of it goes over one carrier, and over the next one when that ends.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from meshdev.wire.intercepts import AGENT_PARTS, MAX_PART, AgentKeys, Intercept, Local, Relays, Report, Withdraw
+from meshdev.published import Published
+from meshdev.wire.control import ManagerIdentity
+from meshdev.wire.intercepts import (
+    AGENT_PARTS,
+    MAX_PART,
+    Agents,
+    AttestedAgent,
+    Intercept,
+    Local,
+    Relays,
+    Report,
+    Withdraw,
+)
 from meshdev.wire.ports import Transport
 
-ClaimMessage = Intercept | AgentKeys | Withdraw | Local
+ClaimMessage = Intercept | Agents | Withdraw | Local
 
 
 @dataclass
 class _Claim:
     intercept: Intercept
     up: dict[tuple[int, Transport], bool] = field(default_factory=dict)
-    parts: dict[int, dict[str, None]] = field(default_factory=dict)
+    parts: dict[int, dict[bytes, AttestedAgent]] = field(default_factory=dict)
+    """By certificate, which stays in its part: a new proof takes the place of the former one in one message."""
 
-    def set_agents(self, keys: Collection[str]) -> set[int]:
-        """The parts that change. A key stays in its part; what fits into none is left out."""
+    def set_agents(self, agents: Iterable[AttestedAgent]) -> set[int]:
+        """The parts that change. What fits into none is left out."""
+        wanted = {agent.certificate: agent for agent in agents}
         changed = set()
         for part, there in self.parts.items():
-            for key in there.keys() - set(keys):
-                del there[key]
+            kept = {certificate: wanted.pop(certificate) for certificate in there if certificate in wanted}
+            if kept != there:
+                self.parts[part] = kept
                 changed.add(part)
-        placed = {key for there in self.parts.values() for key in there}
-        for key in sorted(set(keys) - placed):
+        for certificate in sorted(wanted):
             room = next((each for each in range(AGENT_PARTS) if len(self.parts.get(each, ())) < MAX_PART), None)
             if room is not None:
-                self.parts.setdefault(room, {})[key] = None
+                self.parts.setdefault(room, {})[certificate] = wanted[certificate]
                 changed.add(room)
         return changed
 
@@ -44,6 +58,8 @@ class Claims:
         self._order = 0
         self._send: Callable[[ClaimMessage], None] | None = None
         self._listeners: dict[str, Callable[[Relays | Report], None]] = {}
+        self.manager_certificate: Published[bytes | None] = Published(None)
+        """That of the manager's authority (DER), as the manager says over the tunnel; None before it has."""
 
     def declare(self, id_: str, spec: str, *, reset_older: bool = False) -> None:
         """Claim the requests of *spec* (JSON); again: with another spec.
@@ -56,11 +72,11 @@ class Claims:
         self._leaving.discard(id_)
         self._send_newest(claim.intercept)
 
-    def agents(self, id_: str, keys: Collection[str]) -> None:
-        """The agents of a declared claim: the sha256 of each one's token, all of them; at most MAX_AGENTS count."""
+    def agents(self, id_: str, agents: Iterable[AttestedAgent]) -> None:
+        """The agents of a declared claim, all of them; at most MAX_AGENTS count."""
         claim = self._claims.get(id_)
         if claim is not None:
-            for part in sorted(claim.set_agents(keys)):
+            for part in sorted(claim.set_agents(agents)):
                 self._send_newest(_part(id_, claim, part))
 
     def exclude(self, id_: str, pods: tuple[str, ...]) -> None:
@@ -91,8 +107,11 @@ class Claims:
         """The opposite of :meth:`listen`."""
         self._listeners.pop(id_, None)
 
-    def on_message(self, message: Relays | Report) -> None:
+    def on_message(self, message: ManagerIdentity | Relays | Report) -> None:
         """Take a message of the manager. A withdrawn claim is forgotten when it has no relays any more."""
+        if isinstance(message, ManagerIdentity):
+            self.manager_certificate.publish(message.certificate)
+            return
         if isinstance(message, Relays) and not message.relays:
             self._leaving.discard(message.id)
         if (listener := self._listeners.get(message.id)) is not None:
@@ -121,5 +140,5 @@ class Claims:
             self._send(replace(message, order=self._order))
 
 
-def _part(id_: str, claim: _Claim, part: int) -> AgentKeys:
-    return AgentKeys(id_, part, tuple(claim.parts[part]))
+def _part(id_: str, claim: _Claim, part: int) -> Agents:
+    return Agents(id_, part, tuple(claim.parts[part].values()))

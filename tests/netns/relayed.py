@@ -16,10 +16,10 @@ from meshdev.session.helper_client import HelperClient
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
 from meshdev.wire.helper.requests import RelayTarget
-from meshdev.wire.intercepts import Relay, Relays, Report
+from meshdev.wire.intercepts import AttestedAgent, Relay, Relays, Report
 from meshdev.wire.manager import Allow, Claimed
 from meshdev.wire.modes import PROXY
-from tests.manager.claims import KEY, Listener, spec
+from tests.manager.claims import Listener, spec
 from tests.netns.carried import dial_plain
 from tests.netns.cluster import POD, Cluster
 from tests.netns.helpers import helper
@@ -110,7 +110,9 @@ class Session:
 
 
 @asynccontextmanager
-async def connected(laptop: Laptop, cluster: Cluster, claim: Spec = B, *keys: str) -> AsyncIterator[Session]:
+async def connected(
+    laptop: Laptop, cluster: Cluster, claim: Spec = B, *agents: AttestedAgent
+) -> AsyncIterator[Session]:
     heard: list[Relays | Report] = []
     async with helper(laptop) as connection:
         client = connection.client
@@ -129,7 +131,7 @@ async def connected(laptop: Laptop, cluster: Cluster, claim: Spec = B, *keys: st
             welcome = await pool.start()
             task = asyncio.create_task(pool.run())
             pool.claims.declare(claim.id, specs.encode(claim))
-            pool.claims.agents(claim.id, keys or (KEY,))
+            pool.claims.agents(claim.id, agents)
             await until(lambda: any(isinstance(one, Relays) for one in heard))
             answer = next(one for one in heard if isinstance(one, Relays))
             assert answer.error is None

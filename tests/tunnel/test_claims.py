@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from meshdev.intercept import spec as specs
 from meshdev.tunnel.claims import ClaimMessage, Claims
 from meshdev.tunnel.pool import Pool
-from meshdev.wire.intercepts import MAX_AGENTS, AgentKeys, Intercept, Local, Relay, Relays, Report, Withdraw
+from meshdev.wire.control import ManagerIdentity
+from meshdev.wire.intercepts import MAX_AGENTS, Agents, AttestedAgent, Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import ListeningPort
 from tests.manager.claims import Listener, reported, spec
 from tests.manager.standin import Manager, running
@@ -164,62 +165,87 @@ def test_nothing_is_told_twice_without_need() -> None:
     ]
 
 
-def keys(start: int, stop: int) -> list[str]:
-    return [f"{number:064x}" for number in range(start, stop)]
+def agents(start: int, stop: int, *, proof: str = "0") -> list[AttestedAgent]:
+    return [
+        AttestedAgent(f"{number:04}".encode(), proof * 64, f"b-{number}", f"uid-{number}")
+        for number in range(start, stop)
+    ]
 
 
-def named(words: list[ClaimMessage]) -> set[str]:
+def named(words: list[ClaimMessage]) -> set[AttestedAgent]:
     """Whom somebody knows who heard all of that."""
-    parts = {word.part: word.keys for word in words if isinstance(word, AgentKeys)}
-    return {key for part in parts.values() for key in part}
+    parts = {word.part: word.agents for word in words if isinstance(word, Agents)}
+    return {agent for part in parts.values() for agent in part}
+
+
+def parts(words: list[ClaimMessage]) -> list[tuple[int, int]]:
+    """Which parts were sent, and how many agents each has."""
+    return [(word.part, len(word.agents)) for word in words if isinstance(word, Agents)]
 
 
 def test_agents_are_told_in_parts_and_only_what_changes() -> None:
     claims = Claims()
     words = said(claims)
-    claims.agents(B.id, keys(0, 1))
+    claims.agents(B.id, agents(0, 1))
     assert words == [], "it is not declared"
     claims.declare(B.id, TEXT)
-    claims.agents(B.id, keys(0, 1))
-    claims.agents(B.id, keys(0, 1))
-    assert words[1:] == [AgentKeys(B.id, 0, tuple(keys(0, 1)), 2)]
-    claims.agents(B.id, keys(0, 600))
-    assert [(word.part, len(word.keys)) for word in words[2:] if isinstance(word, AgentKeys)] == [
-        (0, 256),
-        (1, 256),
-        (2, 88),
-    ]
+    claims.agents(B.id, agents(0, 1))
+    claims.agents(B.id, agents(0, 1))
+    assert words[1:] == [Agents(B.id, 0, tuple(agents(0, 1)), 2)]
+    claims.agents(B.id, agents(0, 120))
+    assert parts(words[2:]) == [(0, 48), (1, 48), (2, 24)]
     before = len(words)
-    claims.agents(B.id, keys(0, 511))  # of the third part all, of the second the last
-    assert named(words) == set(keys(0, 511))
-    assert [word.part for word in words[before:] if isinstance(word, AgentKeys)] == [1, 2]
-    claims.agents(B.id, [*keys(0, 511), *keys(2000, 2001)])
-    assert named(words) == {*keys(0, 511), *keys(2000, 2001)}
+    claims.agents(B.id, agents(0, 95))  # of the third part all, of the second the last
+    assert named(words) == set(agents(0, 95))
+    assert parts(words[before:]) == [(1, 47), (2, 0)]
+    claims.agents(B.id, [*agents(0, 95), *agents(2000, 2001)])
+    assert named(words) == {*agents(0, 95), *agents(2000, 2001)}
     assert len(words) == before + 3, "one part has room for it"
-    claims.agents(B.id, keys(0, 5000))
+    claims.agents(B.id, agents(0, 5000))
     assert len(named(words)) == MAX_AGENTS
+
+
+def test_a_new_proof_takes_the_place_of_the_former_one_in_one_message() -> None:
+    claims = Claims()
+    words = said(claims)
+    claims.declare(B.id, TEXT)
+    claims.agents(B.id, agents(0, 60))
+    before = len(words)
+    renewed = [*agents(0, 3), *agents(3, 4, proof="1"), *agents(4, 60)]
+    claims.agents(B.id, renewed)
+    assert parts(words[before:]) == [(0, 48)]
+    assert named(words) == set(renewed)
 
 
 def test_who_begins_anew_is_told_whom_a_claim_reaches_and_nobody_else() -> None:
     claims = Claims()
     claims.declare(B.id, TEXT)
-    claims.agents(B.id, keys(0, 300))
-    claims.agents(B.id, keys(0, 10))
+    claims.agents(B.id, agents(0, 60))
+    claims.agents(B.id, agents(0, 10))
     words = said(claims)
-    assert [type(word) for word in words] == [Intercept, AgentKeys, AgentKeys], "also that a part is empty now"
-    assert named(words) == set(keys(0, 10))
+    assert [type(word) for word in words] == [Intercept, Agents, Agents], "also that a part is empty now"
+    assert named(words) == set(agents(0, 10))
     claims.withdraw(B.id)
-    claims.agents(B.id, keys(0, 20))
+    claims.agents(B.id, agents(0, 20))
     assert [type(word) for word in said(claims)] == [Withdraw]
 
 
-@given(st.lists(st.sets(st.integers(0, 1500), max_size=1200), max_size=6))
-def test_whatever_changes_the_parts_are_the_whole(states: list[set[int]]) -> None:
+def test_the_managers_certificate_is_the_one_that_it_named_last() -> None:
+    claims = Claims()
+    assert claims.manager_certificate.value is None
+    for certificate in (b"first", b"second"):
+        claims.on_message(ManagerIdentity(certificate))
+        assert claims.manager_certificate.value == certificate
+
+
+@given(st.lists(st.sets(st.integers(0, 1500), max_size=1200), max_size=6), st.integers(0, 1))
+def test_whatever_changes_the_parts_are_the_whole(states: list[set[int]], renewed: int) -> None:
     claims = Claims()
     words = said(claims)
     claims.declare(B.id, TEXT)
-    for state in states:
-        wanted = {f"{number:064x}" for number in state}
+    for turn, state in enumerate(states):
+        proof = str(turn * renewed)
+        wanted = {agent for number in state for agent in agents(number, number + 1, proof=proof)}
         claims.agents(B.id, wanted)
         assert named(words) <= wanted
         assert len(named(words)) == min(len(wanted), MAX_AGENTS)
