@@ -31,8 +31,8 @@ from meshdev.wire.attestation import (
     ManagerOffer,
     ManagerVerdict,
 )
+from meshdev.wire.intercepts import MAX_AGENT_CERTIFICATE
 from meshdev.wire.jsonlines import LineSplitter
-from meshdev.wire.objects import MAX_CERTIFICATE
 
 #: Time for the announcement, which an agent writes as soon as it runs, and then for the exchange; in seconds.
 LOG_SECONDS: Final = 10.0
@@ -170,7 +170,7 @@ class _AgentConnection:
         while not self._engine.established:
             await self._receive()
         certificate = self._engine.peer_certificate
-        if not certificate or len(certificate) > MAX_CERTIFICATE:
+        if not certificate or len(certificate) > MAX_AGENT_CERTIFICATE:
             raise ProtocolError("what answers on the agent's port has no certificate of an agent")
         return certificate
 

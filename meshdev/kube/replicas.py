@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from meshdev.kube.startup import IMAGE_REASONS, START_REASONS
-from meshdev.wire.announcement import PORT_VARIABLE, assigned_port
+from meshdev.wire.attestation import PORT_VARIABLE, assigned_port
 from meshdev.wire.session_intercepts import Strategy
 
 Object = Mapping[str, Any]
@@ -17,9 +17,9 @@ EPHEMERAL_NAME: Final = re.compile(r"meshdev-([1-9][0-9]{0,5})")
 #: The variables that hold the address of a sidecar's manager.
 MANAGER_VARIABLE: Final = "MESHDEV_MANAGER"
 NAMESPACE_VARIABLE: Final = "MESHDEV_MANAGER_NAMESPACE"
-#: And the one with its workload's uid. Sidecars of before protocol 3 have none: they got a token instead, from a
-#: Secret, and serve nobody any more.
-WORKLOAD_VARIABLE: Final = "MESHDEV_WORKLOAD"
+#: And the one with its workload's uid. Sidecars of before protocol 4, whose agents identified themselves by a token,
+#: have none: it had another name (MESHDEV_WORKLOAD). They serve nobody any more.
+WORKLOAD_VARIABLE: Final = "MESHDEV_WORKLOAD_UID"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Sidecar:
     """Kubernetes' own name for why it waits, as ``ErrImagePull``; *reason* has the sentence."""
     instance: str = ""
     """The id of the container that runs; one that is started again has another."""
-    token_port: int = 0
-    """Where its agent is asked for its token before the log can be read; 0 where only the log names the port."""
+    attestation_port: int = 0
+    """Where its agent is asked before the log can be read; 0 where only the log names the port."""
 
     @property
     def alive(self) -> bool:
@@ -157,7 +157,7 @@ def _sidecar(container: Object, how: Strategy, status: Object) -> Sidecar:
         failed=reason in IMAGE_REASONS | START_REASONS,
         workload=_variable(container, WORKLOAD_VARIABLE),
         cause=reason,
-        token_port=assigned_port(_variable(container, PORT_VARIABLE)),
+        attestation_port=assigned_port(_variable(container, PORT_VARIABLE)),
         instance=(status.get("containerID") or "") if "running" in state else "",
     )
 

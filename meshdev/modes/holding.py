@@ -29,7 +29,7 @@ from meshdev.kube.leases import Held
 from meshdev.kube.observing import Observer
 from meshdev.kube.replicas import Replica
 from meshdev.kube.workloads import replicas_now, watch_replicas
-from meshdev.modes.agents import Agents
+from meshdev.modes.agents import PodAgents
 from meshdev.modes.intent import Intent
 from meshdev.modes.keeping import CREDENTIALS_SECONDS, Renewal, exclude_foreign_pods, first_of, watch_lease
 from meshdev.modes.link import Claim, Link, ProgressReporter
@@ -92,6 +92,7 @@ class Holding:
         self._observer = Observer(waiting=progress.wait)
         self._news = asyncio.Event()
         self._outdated = asyncio.Event()
+        self._agents: PodAgents | None = None
         self._failure: MeshdevError | None = None
         """Why a pod cannot be joined."""
 
@@ -192,6 +193,8 @@ class Holding:
 
     def _reported(self, report: Report) -> None:
         self._pods.reported(report)
+        if self._agents is not None:
+            self._agents.reported(report)
         self._wake()
 
     def _looked(self, local: tuple[LocalPort, ...]) -> None:
@@ -203,7 +206,8 @@ class Holding:
     async def _enter(self, claim: Claim, group: asyncio.TaskGroup) -> None:
         """A sidecar in every existing pod; later pods are joined as long as *group* runs."""
         api, plan = self._link.api, self._plan
-        agents = Agents(self._link, plan.sidecar, claim, self._agents_changed)
+        agents = PodAgents(self._link, plan.sidecar, claim, changed=self._agents_changed, note=self._note)
+        self._agents = agents
         group.create_task(agents.run())
         changed = partial(self._pods_changed, agents)
         if plan.strategy == "ephemeral":
@@ -235,7 +239,7 @@ class Holding:
         finally:
             self._pods.unwatched()
 
-    def _pods_changed(self, agents: Agents, replicas: Mapping[str, Replica]) -> None:
+    def _pods_changed(self, agents: PodAgents, replicas: Mapping[str, Replica]) -> None:
         self._pods.watched(replicas)
         agents.watched(replicas)
         self._agents_changed(agents.unknown)

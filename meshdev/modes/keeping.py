@@ -49,13 +49,13 @@ class Renewal:
     async def run(self) -> None:
         """Renew it in time, and write a new status at once. Raises LostError; logs all else and tries again."""
         written: LeaseStatus | None = None
-        last = _now()
+        last = boot_time()
         while True:
             pause, wanted = _LOOK_SECONDS, self._state.value.lease_status()
-            if wanted != written or _now() - last > RENEW_SECONDS:
+            if wanted != written or boot_time() - last > RENEW_SECONDS:
                 try:
                     self._held = await leases.renew(self._api, self._held, wanted)
-                    written, last = wanted, _now()
+                    written, last = wanted, boot_time()
                 except LostError:
                     await asyncio.sleep(2 * SUCCESSOR_SECONDS)  # mostly the watch knows sooner, and who has it
                     raise
@@ -152,7 +152,7 @@ async def clear_leftovers(api: KubeApi, resolved: Resolved, holder: str) -> tupl
     return (f"{workload} in namespace {workload.namespace}",) if dead or unpatched else ()
 
 
-def _now() -> float:
+def boot_time() -> float:
     """Counts on while the machine sleeps: whoever took the workload meanwhile is to be noticed at once."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 

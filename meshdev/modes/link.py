@@ -1,13 +1,16 @@
 """What a mode needs of the session, and nothing else of it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from meshdev.intercept.spec import Spec
+from meshdev.kube.attestation import AgentAddress, Attested, Introduce
 from meshdev.kube.client import KubeApi
 from meshdev.kube.manager import SidecarTerms
-from meshdev.wire.intercepts import Report
+from meshdev.published import Published
+from meshdev.wire.attestation import AgentAnnouncement
+from meshdev.wire.intercepts import AttestedAgent, Report
 from meshdev.wire.session_intercepts import LocalPort
 
 
@@ -36,8 +39,8 @@ class Claim(Protocol):
     async def proven(self) -> None:
         """The return path works: from now on the kernel refuses connections where no program listens."""
 
-    def agents(self, keys: Collection[str]) -> None:
-        """It reaches the agents with these keys (the sha256 of each one's token), all of them and no others."""
+    def agents(self, agents: Iterable[AttestedAgent]) -> None:
+        """It reaches these agents, all of them and no others."""
 
     def exclude(self, pods: tuple[str, ...]) -> None:
         """Leave these pods (by name) out of it: they have a sidecar, and are none of the workload's any more."""
@@ -65,11 +68,15 @@ class Link(Protocol):
     async def sidecars(self) -> SidecarTerms:
         """How sidecars reach the manager, and what they run. Raises ForbiddenError, ClusterError."""
 
-    async def agent_token(self, namespace: str, pod: str, container: str) -> str:
-        """The token of the agent that runs in that container. Raises MeshdevError kinds that name the reason."""
+    @property
+    def manager_certificate(self) -> Published[bytes | None]:
+        """The manager's certificate (DER), and that of each manager that takes its place; None before one is known."""
 
-    async def agent_token_at(self, namespace: str, pod: str, port: int) -> str:
-        """The token of the agent that listens on *port* of that pod, where one does. Raises the same."""
+    async def announced(self, namespace: str, pod: str, container: str) -> AgentAnnouncement:
+        """What the log of that container, which runs, says of its agent. Raises MeshdevError kinds with the reason."""
+
+    async def attest(self, agent: AgentAddress, introduce: Introduce) -> Attested:
+        """See :func:`meshdev.kube.attestation.attest`. Raises the same."""
 
     def claim(
         self,

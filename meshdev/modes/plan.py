@@ -73,7 +73,7 @@ async def look(link: Link, intent: Intent, namespace: str) -> InterceptPlan:
 
 
 def _rights(namespace: str) -> tuple[Access, ...]:
-    """What fetches the agents' tokens (meshdev.kube.agent_tokens), after sidecars were put into pods."""
+    """What attesting agents takes (meshdev.kube.attestation), after sidecars were put into pods."""
     return Access("get", "", "pods/log", namespace), Access("create", "", "pods/portforward", namespace)
 
 

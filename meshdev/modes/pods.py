@@ -20,8 +20,8 @@ MANAGER_SECONDS: Final = 4.0
 FORMER_SECONDS: Final = 100.0
 #: A pod that reported that the relay does not answer may still reach it within this time: it probes each second.
 SILENT_SECONDS: Final = 4.0
-#: An agent whose token cannot be fetched: it was tried several times by then.
-TOKEN_SECONDS: Final = 12.0
+#: An agent that cannot be attested: it was tried several times by then.
+ATTEST_SECONDS: Final = 12.0
 #: A pod may find a node as soon as another has left it; nodes that are added take minutes.
 SCHEDULE_SECONDS: Final = 15.0
 #: A port without a listener in a pod: a container that is just started again listens within this time.
@@ -63,7 +63,7 @@ class Pods:
         self._outside = {}
 
     def unknown(self, pods: Mapping[str, str]) -> None:
-        """Pods whose agent is not part of the claim yet, by name: why its token is not known."""
+        """Pods whose agent is not part of the claim yet, by name: why it is not attested."""
         self._unknown = pods
 
     def reported(self, report: Report) -> None:
@@ -272,8 +272,10 @@ class Pods:
                 yield "failed", 0.0, failure
             elif sidecar.state == "running" and replica.name in self._unknown:
                 why = self._unknown[replica.name] or "no answer yet"
-                error = InterceptError(f"{where} runs, and its token is not known: {why}", hint=_log(replica, sidecar))
-                yield "unknown", TOKEN_SECONDS, error
+                error = InterceptError(
+                    f"{where} runs, and its agent is not attested: {why}", hint=_log(replica, sidecar)
+                )
+                yield "unknown", ATTEST_SECONDS, error
             elif sidecar.state == "running":
                 others = [each.name for each in replica.sidecars if each.name != sidecar.name]
                 log = _log(replica, sidecar)

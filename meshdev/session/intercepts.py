@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from meshdev.errors import Cancelled, InterceptError, MeshdevError, VersionError
 from meshdev.intercept.target import parse_target
-from meshdev.kube import agent_tokens
+from meshdev.kube import attestation
+from meshdev.kube.attestation import AgentAddress, Attested, Introduce
 from meshdev.kube.manager import SidecarTerms, sidecar_terms
 from meshdev.kube.workloads import resolve
 from meshdev.modes.holding import hold
@@ -26,6 +27,7 @@ from meshdev.session.local import LocalPorts
 from meshdev.session.progress import StepReporter
 from meshdev.session.state import SessionState
 from meshdev.tunnel.pool import Pool
+from meshdev.wire.attestation import AgentAnnouncement
 from meshdev.wire.control import INTERCEPT_PROTOCOL
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
@@ -128,13 +130,13 @@ class SessionIntercepts:
             )
         return await sidecar_terms(self.api, self.manager_namespace)
 
-    async def agent_token(self, namespace: str, pod: str, container: str) -> str:
-        """Fetched with the user's own rights."""
-        return await agent_tokens.fetch(self.api, self._cluster.forward, namespace, pod, container)
+    async def announced(self, namespace: str, pod: str, container: str) -> AgentAnnouncement:
+        """Read with the user's own rights."""
+        return await attestation.announced(self.api, namespace, pod, container)
 
-    async def agent_token_at(self, namespace: str, pod: str, port: int) -> str:
-        """The same without the log."""
-        return await agent_tokens.fetch_at(self._cluster.forward, namespace, pod, port)
+    async def attest(self, agent: AgentAddress, introduce: Introduce) -> Attested:
+        """The same."""
+        return await attestation.attest(self._cluster.forward, agent, introduce)
 
     @property
     def manager_certificate(self) -> Published[bytes | None]:

@@ -38,7 +38,7 @@ STAND_IN: Final = """
 import json, os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-names = ("MESHDEV_WORKLOAD", "MESHDEV_MANAGER", "POD_NAME", "POD_UID", "POD_NAMESPACE", "POD_IP")
+names = ("MESHDEV_WORKLOAD_UID", "MESHDEV_MANAGER", "POD_NAME", "POD_UID", "POD_NAMESPACE", "POD_IP")
 told = {name: os.environ.get(name, "") for name in names}
 print(json.dumps({**told, "uid": os.getuid(), "capabilities": int(status["CapEff"], 16)}), flush=True)
 time.sleep(30)

@@ -109,7 +109,7 @@ def test_an_ephemeral_container_joins_all_pods_and_those_that_come_with_the_prin
                 "POD_UID": pod["metadata"]["uid"],
                 "POD_NAMESPACE": NAMESPACE,
                 "POD_IP": pod["status"]["podIP"],
-                "MESHDEV_WORKLOAD": kept["uid"],
+                "MESHDEV_WORKLOAD_UID": kept["uid"],
                 "uid": 0,
                 "capabilities": NET_ADMIN,
             }

@@ -15,7 +15,7 @@ from meshdev.config import MANAGER_NAME
 from meshdev.errors import ManagerError, MeshdevError
 from meshdev.intercept.lease import LeaseStatus
 from meshdev.intercept.target import parse_target
-from meshdev.kube import agent_tokens, leases, manager
+from meshdev.kube import attestation, leases, manager
 from meshdev.kube.access import Access
 from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
@@ -32,7 +32,7 @@ from meshdev.sidecar.join import patch
 from meshdev.sidecar.join.choice import choose
 from meshdev.sidecar.join.container import SidecarSpec
 from meshdev.sidecar.join.ephemeral import keep_joined
-from meshdev.wire.announcement import Announcement
+from meshdev.wire.attestation import AgentAnnouncement
 from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from tests.intercept.values import mesh
 from tests.kube.conftest import write_kubeconfig
@@ -250,7 +250,7 @@ async def intercept_everything(fake: FakeApi, api: KubeApi, strategy: Literal["e
         else:
             with suppress(MeshdevError):  # nobody rolls out here
                 await patch.enter(api, found, spec, held.spec.id, progress=lambda _: None, seconds=0.2)
-            await ask_its_token(fake, api, "default")
+            await attest_its_agent(fake, api, "default")
         stale = fake.objects["coordination.k8s.io", "leases"]["default", held.object["metadata"]["name"]]
         fake.put("leases", stale, group="coordination.k8s.io")  # somebody wrote into it
         await leases.renew(api, held, LeaseStatus("active"), lambda: 0)
@@ -273,16 +273,21 @@ async def join_one(fake: FakeApi, api: KubeApi, found: Resolved, spec: SidecarSp
     keeping.cancel()
     with suppress(asyncio.CancelledError):
         await keeping
-    await ask_its_token(fake, api, found.workload.namespace)
+    await attest_its_agent(fake, api, found.workload.namespace)
 
 
-async def ask_its_token(fake: FakeApi, api: KubeApi, namespace: str) -> None:
+async def attest_its_agent(fake: FakeApi, api: KubeApi, namespace: str) -> None:
     """By each kind of carrier; nobody answers."""
-    fake.logs["b-1", "meshdev-1"] = f"{Announcement(16200)}\n".encode()
+    fake.logs["b-1", "meshdev-1"] = f"{AgentAnnouncement(16200, '5f' * 32)}\n".encode()
 
     async def forward(namespace: str, pod: str, port: int, kind: CarrierKind) -> PortForward:
         return await dial(api, namespace, pod, port, kind, 2)
 
+    async def introduce(_certificate: bytes, _proof: str) -> bytes:
+        raise AssertionError("nobody answers")
+
+    named = await attestation.announced(api, namespace, "b-1", "meshdev-1")
+    agent = attestation.AgentAddress(namespace, "b-1", "uid", named.port, named.fingerprint)
     for kind in CARRIER_KINDS:
         with suppress(MeshdevError):
-            await agent_tokens.fetch(api, partial(forward, kind=kind), namespace, "b-1", "meshdev-1")
+            await attestation.attest(partial(forward, kind=kind), agent, introduce)

@@ -12,7 +12,7 @@ Object = dict[str, Any]
 
 def ephemeral(name: str, manager: str = "m:1", namespace: str = "default", workload: str = "w") -> Object:
     env = [
-        {"name": "MESHDEV_WORKLOAD", "value": workload},
+        {"name": "MESHDEV_WORKLOAD_UID", "value": workload},
         {"name": "MESHDEV_MANAGER", "value": manager},
         {"name": "MESHDEV_MANAGER_NAMESPACE", "value": namespace},
     ]

@@ -1,7 +1,6 @@
 """One intercept against a cluster that keeps state: what is put there, and that all of it goes again."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -284,20 +283,20 @@ async def test_a_right_that_is_missing_is_known_before_anything_is_touched(
 
 async def test_the_agents_that_run_are_part_of_the_claim(fake: FakeApi, api: KubeApi) -> None:
     world = World(fake, api)
-    world.link.tokens = {("b-1", "meshdev-1"): "t", ("b-2", "meshdev-1"): "u"}
+    world.link.certificates = {("b-1", "meshdev-1"): b"t", ("b-2", "meshdev-1"): b"u"}
     async with world.holding_it():
         await world.comes_up()
         (claim,) = world.link.claims
-        assert claim.keys == set()
+        assert claim.attested == ()
         runs(fake, "b-1")
-        await until(lambda: claim.keys == {hashlib.sha256(b"t").hexdigest()})
+        await until(lambda: [(each.pod, each.certificate) for each in claim.attested] == [("b-1", b"t")])
         put_pod(fake, pod("b-2", workload()))
         await until(lambda: world.sidecars("b-2"))
         runs(fake, "b-2")
-        await until(lambda: len(claim.keys) == 2)
+        await until(lambda: len(claim.attested) == 2)
         fake.remove("pods", "b-1")
-        await until(lambda: claim.keys == {hashlib.sha256(b"u").hexdigest()})
-    assert world.link.fetched == [("b-1", "meshdev-1"), ("b-2", "meshdev-1")]
+        await until(lambda: [(each.pod, each.certificate) for each in claim.attested] == [("b-2", b"u")])
+    assert world.link.asked == ["b-1", "b-2"]
 
 
 def runs(fake: FakeApi, name: str) -> None:

@@ -7,13 +7,13 @@ import pytest
 from meshdev.errors import ClusterError, ImageError, InterceptError
 from meshdev.kube.replicas import Replica, Sidecar
 from meshdev.modes.pods import (
+    ATTEST_SECONDS,
     FORMER_SECONDS,
     LEFT_SECONDS,
     LISTENER_SECONDS,
     MANAGER_SECONDS,
     SCHEDULE_SECONDS,
     SILENT_SECONDS,
-    TOKEN_SECONDS,
     Pods,
 )
 from meshdev.wire.counts import InterceptCounts
@@ -323,17 +323,17 @@ def test_a_pod_of_which_a_dead_watch_does_not_tell_is_not_left_out() -> None:
     assert (world.pods.suspects(), world.pods.acked(1), world.pods.total) == ((), 2, 2)
 
 
-def test_an_agent_whose_token_is_not_known_is_told_with_the_reason() -> None:
+def test_an_agent_that_is_not_attested_is_told_with_the_reason() -> None:
     world = World(pod("b-1", RUNNING))
     world.pods.unknown({"b-1": ""})
     assert world.pods.waiting(1) == "the sidecar of pod b-1, which is running"
     world.pods.unknown({"b-1": "port 16200 does not answer"})
     assert world.pods.waiting(1) == "the sidecar of pod b-1, which is running: port 16200 does not answer"
     assert world.pods.trouble() is None
-    world.now += TOKEN_SECONDS
+    world.now += ATTEST_SECONDS
     error = world.pods.trouble()
     assert error is not None
-    assert "b-1 runs, and its token is not known: port 16200 does not answer" in error.message
+    assert "b-1 runs, and its agent is not attested: port 16200 does not answer" in error.message
     assert error.hint == "kubectl -n default logs b-1 -c meshdev-1"
     world.pods.unknown({})  # from now on it has its time to reach the manager
     assert world.pods.trouble() is None

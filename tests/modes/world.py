@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from meshdev.errors import ClusterError, MeshdevError
+from meshdev.identity.fingerprints import fingerprint
 from meshdev.intercept.spec import Spec
+from meshdev.kube.attestation import AgentAddress, Attested, Introduce
 from meshdev.kube.client import KubeApi
 from meshdev.kube.manager import SidecarTerms
 from meshdev.modes.holding import hold
@@ -15,7 +17,8 @@ from meshdev.modes.intent import intent
 from meshdev.modes.link import Claim
 from meshdev.modes.state import InterceptState
 from meshdev.published import Published
-from meshdev.wire.intercepts import Report
+from meshdev.wire.attestation import AgentAnnouncement
+from meshdev.wire.intercepts import AttestedAgent, Report
 from meshdev.wire.modes import MESH
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LocalPort
 from tests.kube.fake_api import FakeApi
@@ -48,10 +51,10 @@ class FakeClaim:
         self.trouble = trouble
         self.was_proven = False
         self.excluded: tuple[str, ...] = ()
-        self.keys: set[str] = set()
+        self.attested: tuple[AttestedAgent, ...] = ()
 
-    def agents(self, keys: Collection[str]) -> None:
-        self.keys = set(keys)
+    def agents(self, agents: Iterable[AttestedAgent]) -> None:
+        self.attested = tuple(agents)
 
     def exclude(self, pods: tuple[str, ...]) -> None:
         self.excluded = pods
@@ -74,21 +77,27 @@ class FakeLink:
         self.api = api
         self.fake = fake
         self.trouble: MeshdevError | None = None
-        self.tokens: dict[tuple[str, str], str] = {}
-        self.fetched: list[tuple[str, str]] = []
+        self.manager_certificate: Published[bytes | None] = Published(b"manager")
+        self.certificates: dict[tuple[str, str], bytes] = {}
+        """Of the agents that answer, by pod and container."""
+        self.asked: list[str] = []
         self.claims: list[FakeClaim] = []
         self.spec: Spec | None = None
         self.hear: Callable[[Report], None] = lambda _: None
         self.withdrawn_before_the_lease = False
 
-    async def agent_token(self, _namespace: str, pod: str, container: str) -> str:
-        self.fetched.append((pod, container))
-        if (pod, container) not in self.tokens:
-            raise ClusterError("nothing answers")
-        return self.tokens[pod, container]
+    async def announced(self, _namespace: str, pod: str, container: str) -> AgentAnnouncement:
+        self.asked.append(pod)
+        if (pod, container) not in self.certificates:
+            raise ClusterError("nothing is announced")
+        return AgentAnnouncement(16300, fingerprint(self.certificates[pod, container]))
 
-    async def agent_token_at(self, _namespace: str, pod: str, port: int) -> str:
-        raise ClusterError(f"nothing answers on port {port} of pod {pod}")
+    async def attest(self, agent: AgentAddress, introduce: Introduce) -> Attested:
+        found = [each for (pod, _), each in self.certificates.items() if pod == agent.pod]
+        if agent.port != 16300 or not found:
+            raise ClusterError(f"nothing answers on port {agent.port} of pod {agent.pod}")
+        assert await introduce(found[0], "proof") == self.manager_certificate.value
+        return Attested(found[0], fingerprint(found[0]), "proof", accepted=True)
 
     async def sidecars(self) -> SidecarTerms:
         return SidecarTerms("10.96.0.5:15010", "sidecar:1")

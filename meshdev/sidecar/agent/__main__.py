@@ -5,10 +5,12 @@ import logging
 import os
 import signal
 import sys
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from meshdev.errors import FirewallError, MeshdevError
-from meshdev.sidecar.agent.announcing import AnnouncingHandler, TokenListener, logging_to, repeat
+from meshdev.sidecar.agent.announcing import AnnouncingHandler, logging_to, repeat
+from meshdev.sidecar.agent.attesting import AttestationListener
 from meshdev.sidecar.agent.child import raise_limits
 from meshdev.sidecar.agent.client_addresses import ClientAddresses
 from meshdev.sidecar.agent.control import wanted_again
@@ -18,7 +20,8 @@ from meshdev.sidecar.agent.life import Agent
 from meshdev.sidecar.agent.passthrough import Passthrough
 from meshdev.sidecar.agent.settings import Settings, settings
 from meshdev.sidecar.agent.sockets import Sockets
-from meshdev.wire.announcement import PORT_VARIABLE, assigned_port
+from meshdev.sidecar.agent.trust import AgentIdentity, new_identity
+from meshdev.wire.attestation import PORT_VARIABLE, assigned_port
 
 log = logging.getLogger("meshdev.sidecar.agent")
 
@@ -28,32 +31,24 @@ LINGER_SECONDS: Final = 1.0
 RECOUNT_SECONDS: Final = 15.0
 
 
-async def serve(config: Settings, envoy: str, listener: TokenListener, handler: AnnouncingHandler) -> None:
+async def serve(config: Settings, envoy: str, identity: AgentIdentity, listener: AttestationListener) -> None:
     """Run until nobody needs the sidecar any more; one of a template, which would start again, until it is ended.
 
-    Sessions get the token all the time, also while the agent waits for the table or the next intercept.
+    Sessions attest it all the time, also while it waits for the table or the next intercept.
     """
-    repeating = asyncio.ensure_future(repeat(handler))
-    try:
-        async with listener.serving():
-            await _serve(config, envoy)
-    finally:
-        repeating.cancel()
+    async with listener.serving():
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ended.set)
+        await _serve_once(config, envoy, identity, ended)
+        while config.stays and not ended.is_set():
+            await wanted_again(config, identity, ended)
+            if not ended.is_set():
+                await _serve_once(config, envoy, identity, ended)
 
 
-async def _serve(config: Settings, envoy: str) -> None:
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    await _serve_once(config, envoy, ended)
-    while config.stays and not ended.is_set():
-        await wanted_again(config, ended)
-        if not ended.is_set():
-            await _serve_once(config, envoy, ended)
-
-
-async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> None:
+async def _serve_once(config: Settings, envoy: str, identity: AgentIdentity, ended: asyncio.Event) -> None:
     """Until nobody intercepts anything, and no connection is left that was redirected: the pod is as before then."""
     sockets, firewall = Sockets(config.address), PodFirewall(config.address)
     clients = _client_addresses(firewall)
@@ -63,9 +58,9 @@ async def _serve_once(config: Settings, envoy: str, ended: asyncio.Event) -> Non
         needed = True
         while needed:
             if await _has_turn(firewall, sockets, passthrough, ended):
-                await _run_agent(Agent(config, firewall, sockets, passthrough, envoy), ended)
+                await _run_agent(Agent(config, identity, firewall, sockets, passthrough, envoy), ended)
                 firewall.give_turn()
-            needed = await _connections_go_on(config, passthrough, ended)
+            needed = await _connections_go_on(config, identity, passthrough, ended)
     finally:
         working.cancel()
         await asyncio.wait([working])
@@ -120,12 +115,14 @@ async def _has_turn(firewall: PodFirewall, sockets: Sockets, passthrough: Passth
         ending.cancel()
 
 
-async def _connections_go_on(config: Settings, passthrough: Passthrough, ended: asyncio.Event) -> bool:
+async def _connections_go_on(
+    config: Settings, identity: AgentIdentity, passthrough: Passthrough, ended: asyncio.Event
+) -> bool:
     """Wait for the end of all connections that were redirected. True where an intercept is wanted before that."""
     if not (count := await _open_connections(passthrough, ended)):
         return False
     log.info("%d connections that were redirected go on", count)
-    wanted = asyncio.ensure_future(wanted_again(config, ended))
+    wanted = asyncio.ensure_future(wanted_again(config, identity, ended))
     try:
         while count:
             if ended.is_set():
@@ -159,15 +156,23 @@ async def _terminate(agent: Agent, ended: asyncio.Event) -> None:
     agent.terminate()
 
 
+async def _run(serving: Coroutine[Any, Any, None], handler: AnnouncingHandler) -> None:
+    repeating = asyncio.ensure_future(repeat(handler))
+    try:
+        await serving
+    finally:
+        repeating.cancel()
+
+
 def main() -> int:
     """Log to stdout; the exit code of the error that ended it, else 0."""
     handler = logging_to(sys.stdout)
     raise_limits()
     try:
-        listener = TokenListener(assigned_port(os.environ.get(PORT_VARIABLE, "")))
-        config = settings(os.environ, listener.token)
+        config, identity = settings(os.environ), new_identity()
+        listener = AttestationListener(config.uid, identity, assigned_port(os.environ.get(PORT_VARIABLE, "")))
         handler.announce(listener.announcement)
-        asyncio.run(serve(config, os.environ.get("MESHDEV_ENVOY", BINARY), listener, handler))
+        asyncio.run(_run(serve(config, os.environ.get("MESHDEV_ENVOY", BINARY), identity, listener), handler))
     except MeshdevError as error:
         log.critical("%s", error.message)
         return error.exit_code

@@ -10,18 +10,15 @@ import logging
 import random
 import socket
 import ssl
-import time
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
 from typing import Final
 
 from meshdev.errors import ClusterError, MeshdevError, ProtocolError
 from meshdev.identity.edges import claim_proof
 from meshdev.identity.engine import TlsEngine
 from meshdev.identity.fingerprints import fingerprint
-from meshdev.identity.keys import KeyPair
 from meshdev.identity.tls import load_identity
-from meshdev.sidecar.agent.trust import Capabilities, ManagerTrust
+from meshdev.sidecar.agent.trust import AgentIdentity
 from meshdev.wire import attestation
 from meshdev.wire.attestation import (
     CHOSEN_PORTS,
@@ -43,30 +40,25 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS: Final = 16
 #: Time for a whole attestation, in seconds.
 ATTEST_SECONDS: Final = 5.0
-#: The key lives as long as the process, so this only has to be longer than a container runs.
-_LIFETIME: Final = timedelta(days=3650)
 _READ: Final = 16 << 10
 
 
 class AttestationListener:
-    """Listens as soon as it is made; :meth:`serving` answers. Key and certificate are this process's own."""
+    """Listens as soon as it is made; :meth:`serving` answers."""
 
-    def __init__(self, uid: str, assigned: int = 0, *, manager_lost: Callable[[], bool]) -> None:
+    def __init__(self, uid: str, identity: AgentIdentity, assigned: int = 0) -> None:
         """For the pod with that *uid*, on the *assigned* port or on another where it is taken, or 0.
 
-        *manager_lost*: see :class:`ManagerTrust`. Raises ClusterError where no port is free.
+        Raises ClusterError where no port is free.
         """
         self._uid = uid
-        self.key: Final = KeyPair.generate()
-        self.certificate: Final = self.key.self_signed(lifetime=_LIFETIME, now=datetime.now(UTC))
-        self.capabilities: Final = Capabilities(time.monotonic)
-        self.trust: Final = ManagerTrust(manager_lost)
+        self._capabilities, self._trust = identity.capabilities, identity.trust
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.num_tickets = 0
-        load_identity(self._context, self.key.private_pem, [self.certificate])
+        load_identity(self._context, identity.key.private_pem, [identity.certificate])
         self._sock = _listening(assigned)
-        self.announcement: Final = AgentAnnouncement(self._sock.getsockname()[1], fingerprint(self.certificate))
+        self.announcement: Final = AgentAnnouncement(self._sock.getsockname()[1], fingerprint(identity.certificate))
         self._open: dict[asyncio.Task[None], None] = {}
 
     @contextlib.asynccontextmanager
@@ -84,7 +76,7 @@ class AttestationListener:
 
     async def _lapse(self) -> None:
         while True:
-            seconds = self.capabilities.lapse()
+            seconds = self._capabilities.lapse()
             await asyncio.sleep(seconds)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,18 +103,18 @@ class AttestationListener:
         if refusal := self._refusal(request):
             await channel.send(AttestRefusal(refusal))
             return
-        capability = self.capabilities.issue()
+        capability = self._capabilities.issue()
         kept = False
         try:
             await channel.send(IssuedCapability(capability.hex()))
             offer = await channel.receive()
             if isinstance(offer, ManagerOffer):
-                verdict = self.trust.consider(offer, capability)
+                verdict = self._trust.consider(offer, capability)
                 kept = verdict.accepted
                 await channel.send(verdict)
         finally:
             if not kept:
-                self.capabilities.withdraw(claim_proof(capability))
+                self._capabilities.withdraw(claim_proof(capability))
 
     def _refusal(self, request: AttestRequest) -> str:
         if request.version != VERSION:

@@ -9,8 +9,9 @@ import grpc
 
 from meshdev.errors import ProtocolError
 from meshdev.sidecar.agent.settings import Settings
+from meshdev.sidecar.agent.trust import AgentIdentity
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, FromAgent, FromControl, Want
+from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, Want
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +40,14 @@ class Control:
     def __init__(
         self,
         settings: Settings,
+        identity: AgentIdentity,
         *,
         on_message: Callable[[FromControl], None],
         on_lost: Callable[[], None],
         states: Callable[[], list[FromAgent]],
     ) -> None:
         self._settings = settings
+        self._identity = identity
         self._on_message = on_message
         self._on_lost = on_lost
         self._states = states
@@ -55,7 +58,22 @@ class Control:
         self._news.set()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Until it is cancelled. Nothing is dialled before a session has attested this agent and named the manager."""
+        manager = await self._identity.attested()
+        while True:
+            serving = asyncio.ensure_future(self._serve(manager))
+            replaced = asyncio.ensure_future(self._identity.trust.certificate.changed(manager))
+            try:
+                done, _ = await asyncio.wait((serving, replaced), return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # what serves ends only by an error
+            finally:
+                for task in (serving, replaced):
+                    task.cancel()
+                await asyncio.wait((serving, replaced))
+            manager = await self._identity.attested()
+
+    async def _serve(self, _manager: bytes) -> None:
         target = f"{self._settings.manager}:{self._settings.port}"
         async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
             method = channel.stream_stream(agent.METHOD)
@@ -69,19 +87,22 @@ class Control:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _stream(self, method: Any) -> None:  # noqa: ANN401 -- grpc has no types
-        call = method(metadata=((agent.METADATA_KEY, self._settings.token),), wait_for_ready=True)
+        call = method(wait_for_ready=True)
         writing = asyncio.ensure_future(self._write(call))
+        consenting = asyncio.ensure_future(self._follow_consents())
         received = False
         try:
             async for data in call:
                 message = agent.decode_from_control(data)
                 if not received:
                     log.info("the manager is there")
-                received = True
+                received, self._identity.trust.lost = True, False
                 self._on_message(message)
         finally:
             writing.cancel()
+            consenting.cancel()
             call.cancel()
+            self._identity.trust.lost = True
             if received:
                 self._on_lost()
 
@@ -92,7 +113,7 @@ class Control:
             await call.write(agent.encode(self._hello()))
             while True:
                 self._news.clear()
-                for state in self._states():
+                for state in (self._consents(), *self._states()):
                     if sent.get(type(state)) != state:
                         sent[type(state)] = state
                         await call.write(agent.encode(state))
@@ -100,15 +121,25 @@ class Control:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the reading side reports why
 
+    def _consents(self) -> Consents:
+        return Consents(self._identity.capabilities.proofs.value)
+
+    async def _follow_consents(self) -> None:
+        proofs = self._identity.capabilities.proofs
+        while True:
+            await proofs.changed(self._consents().proofs)
+            self.announce()
+
     def _hello(self) -> AgentHello:
         it = self._settings
         return AgentHello(it.pod, it.uid, it.namespace, it.address, it.probes)
 
 
-async def wanted_again(settings: Settings, ended: asyncio.Event) -> None:
+async def wanted_again(settings: Settings, identity: AgentIdentity, ended: asyncio.Event) -> None:
     """Return when the manager wants a port of this pod, or *ended* is set.
 
-    For a sidecar that nobody needs and that cannot leave: it waits without Envoy and without rules.
+    For a sidecar that nobody needs and that cannot leave: it waits without Envoy, without rules and, before a session
+    attests it, without a stream to the manager.
     """
     wanted = asyncio.Event()
 
@@ -117,7 +148,7 @@ async def wanted_again(settings: Settings, ended: asyncio.Event) -> None:
             wanted.set()
 
     log.info("waiting for the next intercept")
-    control = Control(settings, on_message=on_message, on_lost=lambda: None, states=list)
+    control = Control(settings, identity, on_message=on_message, on_lost=lambda: None, states=list)
     waiting = [asyncio.ensure_future(each) for each in (control.run(), wanted.wait(), ended.wait())]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

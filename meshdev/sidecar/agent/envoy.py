@@ -63,7 +63,7 @@ class Envoy:
         """Start it and return when it has ended; *ended* is called at once. Cancelling leaves it running."""
         start = Start(
             node=self._settings.uid,
-            token=self._settings.token,
+            token="",
             manager=self._settings.manager,
             port=self._settings.port,
             admin=str(self._admin),
@@ -83,7 +83,7 @@ class Envoy:
         child.first_to_die(self._process.pid)
         started()
         # What it cannot use of its configuration it writes down whole, the token with it.
-        reading = asyncio.ensure_future(child.log_lines("envoy", self._process.stderr, self._settings.token))
+        reading = asyncio.ensure_future(child.log_lines("envoy", self._process.stderr, ""))
         try:
             code = await self._process.wait()
             ended()

@@ -32,6 +32,7 @@ from meshdev.sidecar.agent.passthrough import Passthrough
 from meshdev.sidecar.agent.return_paths import ReturnPaths
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.sockets import Sockets
+from meshdev.sidecar.agent.trust import AgentIdentity
 from meshdev.wire.agent import FromAgent, FromControl
 
 log = logging.getLogger(__name__)
@@ -45,14 +46,22 @@ class Agent:
     """Intercepts in one pod. :meth:`run` returns when they are no longer needed."""
 
     def __init__(
-        self, settings: Settings, firewall: PodFirewall, sockets: Sockets, passthrough: Passthrough, envoy: str
+        self,
+        settings: Settings,
+        identity: AgentIdentity,
+        firewall: PodFirewall,
+        sockets: Sockets,
+        passthrough: Passthrough,
+        envoy: str,
     ) -> None:
         """All of them, and *passthrough* at work, stay their owner's: connections outlive what redirected them."""
         self._firewall = firewall
         self._sockets = sockets
         self._passthrough = passthrough
         self._envoy = Envoy(settings, envoy, firewall.hold)
-        self._control = Control(settings, on_message=self._on_message, on_lost=self._on_lost, states=self._states)
+        self._control = Control(
+            settings, identity, on_message=self._on_message, on_lost=self._on_lost, states=self._states
+        )
         self._return_paths = ReturnPaths(self._control.announce)
         self._listener_ports = ListenerPorts()
         self._lifecycle = Lifecycle(time.monotonic(), settings.probes, looks=firewall.looks)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -28,14 +28,13 @@ class Settings:
     address: IPv4Address
     manager: str
     port: int
-    token: str = field(repr=False)
     probes: tuple[Probe, ...] = ()
     stays: bool = False
     """The kubelet would start it again: it waits instead of ending."""
 
 
-def settings(environment: Mapping[str, str], token: str) -> Settings:
-    """With the *token* that the agent made of itself. Raises ConfigError that names the variable."""
+def settings(environment: Mapping[str, str]) -> Settings:
+    """The configuration in *environment*. Raises ConfigError that names the variable."""
     target = _TARGET.fullmatch(_needed(environment, "MESHDEV_MANAGER"))
     if target is None:
         raise ConfigError("MESHDEV_MANAGER is not HOST:PORT")
@@ -50,7 +49,6 @@ def settings(environment: Mapping[str, str], token: str) -> Settings:
         address=address,
         manager=target[1],
         port=int(target[2]),
-        token=token,
         probes=_probes(environment.get(PROBES_VARIABLE) or "[]"),
         stays=bool(environment.get(STAYS_VARIABLE)),
     )

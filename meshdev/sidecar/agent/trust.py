@@ -5,13 +5,16 @@ Nothing of this is in a file. A session may attest the agent by its right to ope
 """
 
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from meshdev.errors import ProtocolError
 from meshdev.identity.edges import claim_proof, manager_proof, new_capability, proof_matches
 from meshdev.identity.fingerprints import fingerprint
-from meshdev.identity.keys import key_id
+from meshdev.identity.keys import KeyPair, key_id
 from meshdev.published import Published
 from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
 
@@ -65,10 +68,10 @@ class Capabilities:
 class ManagerTrust:
     """Which manager the agent serves: the one whose certificate is :attr:`certificate`. None is known at first."""
 
-    def __init__(self, lost: Callable[[], bool]) -> None:
-        """*lost*: whether no stream to the manager is up. While one is, no other manager takes its place."""
-        self._lost = lost
+    def __init__(self) -> None:
         self.certificate: Final[Published[bytes | None]] = Published(None)
+        self.lost = True
+        """No stream to that manager is up (set by whoever has it). While one is, no other manager takes its place."""
 
     def consider(self, offer: ManagerOffer, capability: bytes) -> ManagerVerdict:
         """Take the manager of *offer*, which came on the connection that *capability* was issued on, or say why not."""
@@ -77,7 +80,7 @@ class ManagerTrust:
         current = self.certificate.value
         if offer.certificate == current:
             return ManagerVerdict(True)
-        if current is not None and not self._lost():
+        if current is not None and not self.lost:
             return ManagerVerdict(False, "another manager serves this sidecar, and is not lost")
         try:
             key_id(offer.certificate)
@@ -86,3 +89,32 @@ class ManagerTrust:
         log.info("the manager's certificate is %s", fingerprint(offer.certificate))
         self.certificate.publish(offer.certificate)
         return ManagerVerdict(True)
+
+
+@dataclass(frozen=True)
+class AgentIdentity:
+    """Who this agent is, and whom it trusts. ``certificate`` is the self-signed one of ``key`` (DER)."""
+
+    key: KeyPair = field(repr=False)
+    certificate: bytes
+    capabilities: Capabilities
+    trust: ManagerTrust
+
+    async def attested(self) -> bytes:
+        """Wait for a session that knows this agent; the certificate of the manager that it vouched for."""
+        while True:
+            await self.capabilities.proofs.until(bool)
+            manager = await self.trust.certificate.until(lambda known: known is not None)
+            if manager is not None and self.capabilities.proofs.value:
+                return manager
+
+
+#: Longer than a container runs: the key lives as long as the process.
+_LIFETIME: Final = timedelta(days=3650)
+
+
+def new_identity() -> AgentIdentity:
+    """With a new key, which is only in this process's memory."""
+    key = KeyPair.generate()
+    certificate = key.self_signed(lifetime=_LIFETIME, now=datetime.now(UTC))
+    return AgentIdentity(key, certificate, Capabilities(time.monotonic), ManagerTrust())

@@ -13,7 +13,7 @@ from meshdev.kube.replicas import (
 )
 from meshdev.sidecar.agent.settings import STAYS_VARIABLE
 from meshdev.sidecar.probes import PROBES_VARIABLE, encoded, probes
-from meshdev.wire.announcement import ASSIGNED_PORTS, PORT_VARIABLE
+from meshdev.wire.attestation import ASSIGNED_PORTS, PORT_VARIABLE
 
 Object = dict[str, Any]
 

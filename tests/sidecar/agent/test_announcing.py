@@ -8,10 +8,11 @@ import pytest
 
 from meshdev.sidecar.agent import announcing
 from meshdev.sidecar.agent.announcing import REPEAT_CHARACTERS, AnnouncingHandler, SingleLines, repeat
-from meshdev.wire.announcement import Announcement, parse_line
+from meshdev.wire.attestation import AgentAnnouncement, parse_announcement
 from tests.waiting import until
 
-LINE = "meshdev-agent/1 token-port=16200"
+HERE = AgentAnnouncement(16200, "5f" * 32)
+LINE = str(HERE)
 
 
 @pytest.fixture
@@ -37,11 +38,11 @@ def test_nothing_that_is_logged_looks_like_it(handler: AnnouncingHandler, end: s
     say(handler, "an error", ValueError(f"hostile{end}{LINE}"))
     assert isinstance(handler.stream, io.StringIO)
     assert LINE in handler.stream.getvalue()
-    assert [each for each in map(parse_line, handler.stream.getvalue().encode().split(b"\n")) if each] == []
+    assert [each for each in map(parse_announcement, handler.stream.getvalue().encode().split(b"\n")) if each] == []
 
 
 def test_it_is_repeated_among_much_that_is_logged(handler: AnnouncingHandler) -> None:
-    handler.announce(Announcement(16200))
+    handler.announce(HERE)
     for _ in range(3 * REPEAT_CHARACTERS // 1000):
         say(handler, "x" * 1000)
     found = [number for number, line in enumerate(lines(handler)) if line == LINE]
@@ -55,7 +56,7 @@ async def test_it_is_repeated_after_a_while_where_something_was_logged(
     handler: AnnouncingHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(announcing, "REPEAT_SECONDS", 0.01)
-    handler.announce(Announcement(16200))
+    handler.announce(HERE)
     task = asyncio.ensure_future(repeat(handler))
     await asyncio.sleep(0.05)
     assert lines(handler) == [LINE], "of one that idles the log does not grow"

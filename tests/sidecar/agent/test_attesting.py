@@ -15,6 +15,7 @@ from meshdev.identity.keys import KeyPair
 from meshdev.kube.attestation import Attested
 from meshdev.sidecar.agent import attesting, trust
 from meshdev.sidecar.agent.attesting import MAX_CONNECTIONS, AttestationListener
+from meshdev.sidecar.agent.trust import new_identity
 from meshdev.wire import attestation
 from meshdev.wire.attestation import AttestRequest, FromSession, ManagerOffer
 from tests.sidecar.agent.attesting_session import attested, connect, tls
@@ -32,8 +33,8 @@ FIRST, SECOND = certificate(), certificate()
 
 class Agent:
     def __init__(self) -> None:
-        self.lost = True
-        self.listener = AttestationListener(UID, manager_lost=lambda: self.lost)
+        self.identity = new_identity()
+        self.listener = AttestationListener(UID, self.identity)
         self.port = self.listener.announcement.port
 
     async def attest(self, manager: bytes = FIRST, uid: str = UID, expected: str | None = None) -> Attested:
@@ -41,11 +42,11 @@ class Agent:
 
     @property
     def proofs(self) -> tuple[str, ...]:
-        return self.listener.capabilities.proofs.value
+        return self.identity.capabilities.proofs.value
 
     @property
     def manager(self) -> bytes | None:
-        return self.listener.trust.certificate.value
+        return self.identity.trust.certificate.value
 
     async def answer(self, *messages: FromSession | bytes) -> bytes:
         """Everything that comes back until the agent closes."""
@@ -65,8 +66,8 @@ async def agent() -> AsyncIterator[Agent]:
 async def test_it_proves_its_key_and_takes_the_manager(agent: Agent) -> None:
     announced = agent.listener.announcement.fingerprint
     found = await agent.attest(expected=announced)
-    assert found == Attested(agent.listener.certificate, announced, found.proof, accepted=True)
-    assert announced == fingerprint(agent.listener.certificate)
+    assert found == Attested(agent.identity.certificate, announced, found.proof, accepted=True)
+    assert announced == fingerprint(agent.identity.certificate)
     assert agent.proofs == (found.proof,)
     assert agent.manager == FIRST
 
@@ -98,11 +99,11 @@ async def test_another_version_of_the_protocol_is_refused_in_words(agent: Agent)
 
 async def test_a_manager_that_is_not_taken_leaves_no_capability(agent: Agent) -> None:
     kept = await agent.attest()
-    agent.lost = False
+    agent.identity.trust.lost = False
     refused = await agent.attest(SECOND)
     assert (refused.accepted, refused.reason) == (False, "another manager serves this sidecar, and is not lost")
     await until(lambda: agent.proofs == (kept.proof,))
-    agent.lost = True
+    agent.identity.trust.lost = True
     assert (await agent.attest(SECOND)).accepted
     assert agent.manager == SECOND
 
@@ -188,7 +189,7 @@ async def test_capabilities_lapse_by_themselves(monkeypatch: pytest.MonkeyPatch)
     agent = Agent()
     async with agent.listener.serving():
         found = await agent.attest()
-        known = agent.listener.capabilities.proofs
+        known = agent.identity.capabilities.proofs
         await asyncio.wait_for(known.until(lambda proofs: proofs == ()), 5)
         assert found.accepted
 

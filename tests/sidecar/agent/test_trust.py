@@ -1,5 +1,6 @@
 """Whom an agent trusts: capabilities in order, and until when; a manager by proof, another only once it is lost."""
 
+import asyncio
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshdev.identity.edges import claim_proof, manager_proof
 from meshdev.identity.keys import KeyPair
-from meshdev.sidecar.agent.trust import CAPABILITY_SECONDS, MAX_CAPABILITIES, Capabilities, ManagerTrust
+from meshdev.sidecar.agent.trust import CAPABILITY_SECONDS, MAX_CAPABILITIES, Capabilities, ManagerTrust, new_identity
 from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
 
 
@@ -101,8 +102,7 @@ def offer(certificate: bytes, capability: bytes = CAPABILITY) -> ManagerOffer:
 
 class World:
     def __init__(self) -> None:
-        self.lost = True
-        self.trust = ManagerTrust(lambda: self.lost)
+        self.trust = ManagerTrust()
 
     def consider(self, offered: ManagerOffer) -> str:
         """The reason of a refusal."""
@@ -138,11 +138,11 @@ def test_one_without_the_proof_of_that_connection_is_not(world: World, offered: 
 
 def test_another_is_taken_only_while_the_manager_is_lost(world: World) -> None:
     world.consider(offer(FIRST))
-    world.lost = False
+    world.trust.lost = False
     assert "another manager serves this sidecar" in world.consider(offer(SECOND))
     assert world.trust.certificate.value == FIRST
     assert world.consider(offer(FIRST)) == "", "the same is always taken"
-    world.lost = True
+    world.trust.lost = True
     assert world.consider(offer(SECOND)) == ""
     assert world.trust.certificate.value == SECOND
 
@@ -151,3 +151,19 @@ def test_another_is_taken_only_while_the_manager_is_lost(world: World) -> None:
 def test_what_is_no_certificate_is_not_taken(world: World, junk: bytes) -> None:
     assert world.consider(offer(junk)) != ""
     assert world.trust.certificate.value is None
+
+
+async def test_an_agent_is_attested_when_a_session_knows_it_and_a_manager_is_known() -> None:
+    identity = new_identity()
+    attested = asyncio.ensure_future(identity.attested())
+    identity.trust.certificate.publish(FIRST)
+    await asyncio.sleep(0.01)
+    assert not attested.done()
+    proof = claim_proof(identity.capabilities.issue())
+    assert await attested == FIRST
+    identity.capabilities.withdraw(proof)
+    again = asyncio.ensure_future(identity.attested())
+    await asyncio.sleep(0.01)
+    assert not again.done(), "nobody knows it any more"
+    identity.capabilities.issue()
+    assert await again == FIRST

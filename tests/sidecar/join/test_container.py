@@ -1,7 +1,7 @@
 """The sidecar's container, word for word."""
 
 from meshdev.sidecar.join.container import container, native
-from meshdev.wire.announcement import ASSIGNED_PORTS, PORT_VARIABLE, assigned_port
+from meshdev.wire.attestation import ASSIGNED_PORTS, PORT_VARIABLE, assigned_port
 from tests.sidecar.join.conftest import SPEC
 
 
@@ -12,10 +12,10 @@ def test_an_ephemeral_one() -> None:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "meshdev.sidecar.agent"],
         "env": [
-            {"name": "MESHDEV_WORKLOAD", "value": "uid-b"},
+            {"name": "MESHDEV_WORKLOAD_UID", "value": "uid-b"},
             {"name": "MESHDEV_MANAGER", "value": "10.96.0.5:15010"},
             {"name": "MESHDEV_MANAGER_NAMESPACE", "value": "default"},
-            {"name": "MESHDEV_TOKEN_PORT", "value": "16201"},
+            {"name": "MESHDEV_ATTESTATION_PORT", "value": "16201"},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
@@ -39,7 +39,7 @@ def test_each_ephemeral_one_of_a_pod_has_a_port_of_its_own() -> None:
     ports = [_variable(f"meshdev-{number}") for number in range(1, 101)]
     assert len(set(ports)) == len(ports)
     assert {assigned_port(port or "") for port in ports} == set(ASSIGNED_PORTS)
-    assert _variable("meshdev") is None, "one that is started again has another token"
+    assert _variable("meshdev") is None, "one that is started again has another key"
 
 
 def _variable(name: str) -> str | None:
