@@ -308,7 +308,9 @@ class ProbeRelays:
 
 
 FromAgent = AgentHello | Consents | SigningRequest | Listen | State
-FromControl = IssuedCertificate | Want | Redirect | ProbeRelays
+#: What the agent's life cycle follows.
+ManagerOrder = Want | Redirect | ProbeRelays
+FromControl = IssuedCertificate | ManagerOrder
 
 
 _FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, Consents, SigningRequest, hello=AgentHello, state=State)

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,43 @@ from typing import Any
 import grpc
 
 from meshdev.config import CONTROL_PORT
+from meshdev.errors import MeshdevError
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
+from meshdev.kube.attestation import AgentAddress, Attested, attest
+from meshdev.kube.portforward import PortForward
 from meshdev.manager.control.decided import DecidedClaims, decisions
+from meshdev.pump.transport import SocketTransport
 from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, DecidedClaim, Listen, PodPort, ProbeRelays, Redirect, State, Want, Wanted
-from meshdev.wire.announcement import REQUEST, parse_line, parse_reply
+from meshdev.wire.agent import (
+    AgentHello,
+    Consents,
+    DecidedClaim,
+    IssuedCertificate,
+    Listen,
+    PodPort,
+    ProbeRelays,
+    Redirect,
+    SigningRequest,
+    State,
+    Want,
+    Wanted,
+)
+from meshdev.wire.attestation import AgentAnnouncement, parse_announcement
+from meshdev.wire.framing import PlainFraming
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.modes import MESH, PROXY
 from meshdev.wire.ports import Protocol
 from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
 from tests.sidecar.ads import Ads
+from tests.sidecar.agent.attesting_session import connect
+from tests.sidecar.certificates import Certificates
 from tests.sidecar.pod import FIRST, WORKLOAD, End
 from tests.sidecar.real_envoy import binary
+from tests.sidecar.relays import Relays
 from tests.waiting import until
 
 #: readOnlyRootFilesystem: nothing can be written but /dev, a tmpfs of the container's own. /tmp may hold the checkout.
@@ -64,17 +86,21 @@ def _where(listen: Listen, port: PodPort) -> int | str:
 class Manager:
     """The control container's side of both streams, for one agent."""
 
-    def __init__(self, place: Namespace) -> None:
-        self.ads = Ads()
+    def __init__(self, place: Namespace, certificates: Certificates) -> None:
+        self.certificates = certificates
+        self.ads = Ads(certificates.control())
         self.hello: AgentHello | None = None
         self.state = State()
-        self.tokens: list[str] = []
+        self.consents: tuple[str, ...] = ()
+        self.peers: list[bytes] = []
+        """By stream of an agent, its certificate."""
         self._place = place
         self._claims: tuple[LiveClaim, ...] = ()
         self._wanted: tuple[Wanted, ...] = ()
         self._listen: Listen | None = None
         self._served: dict[PodPort, Served] = {}
-        self._folder = ""
+        self.folder = ""
+        """Of the agent's sockets."""
         self._decided: tuple[DecidedClaim, ...] = ()
         self._number = 0
         self._outgoing: asyncio.Queue[agent.FromControl] | None = None
@@ -90,7 +116,7 @@ class Manager:
             (grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": handler}),)
         )
         with self._place.inside():
-            self._server.add_insecure_port(f"{MANAGER}:{CONTROL_PORT}")
+            self._server.add_secure_port(f"{MANAGER}:{CONTROL_PORT}", self.certificates.control())
         await self._server.start()
 
     async def stop(self) -> None:
@@ -161,7 +187,7 @@ class Manager:
         outgoing.put_nowait(self._redirect(ports, on))
 
     async def _session(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        self.tokens.append(dict(context.invocation_metadata())[agent.METADATA_KEY])
+        self.peers.append(ssl.PEM_cert_to_DER_cert(context.auth_context()["x509_pem_cert"][0].decode()))
         reader = asyncio.ensure_future(self._read(requests))
         self._outgoing = asyncio.Queue()
         self.ads.forget()  # it may have another Envoy, which rejects listeners in another folder
@@ -186,9 +212,15 @@ class Manager:
                 match message:
                     case AgentHello():
                         self.hello = message
+                    case Consents():
+                        self.consents = message.proofs
+                    case SigningRequest():
+                        assert self._outgoing is not None
+                        issued = self.certificates.issue(message.request)
+                        self._outgoing.put_nowait(IssuedCertificate(issued, self.certificates.authority))
                     case Listen():
-                        if message.folder != self._folder:  # another process, or one that begins anew
-                            self._served, self._folder = {}, message.folder
+                        if message.folder != self.folder:  # another process, or one that begins anew
+                            self._served, self.folder = {}, message.folder
                         self._listen = message
                     case State():
                         self.state = message
@@ -202,8 +234,13 @@ class SidecarPod:
         self._cluster = Cluster()
         self.pod = self._cluster.pod
         self.outside = self._cluster.manager
-        self.manager = Manager(self.outside)
+        self._folder = tempfile.TemporaryDirectory()
+        self.certificates = Certificates(Path(self._folder.name))
+        self.manager = Manager(self.outside, self.certificates)
+        self.relays = Relays(self.certificates, str(MANAGER))
+        self.relays.place = self.outside.inside
         self._ends: list[End] = []
+        self._attested: set[AgentAnnouncement] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0
         self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 -- closed with the pod
@@ -242,7 +279,7 @@ class SidecarPod:
             "MESHDEV_MANAGER": f"{MANAGER}:{CONTROL_PORT}",
             "MESHDEV_PROBES": probes,
             "MESHDEV_STAYS": stays,
-            "MESHDEV_TOKEN_PORT": port,
+            "MESHDEV_ATTESTATION_PORT": port,
             "POD_NAME": "b-1",
             "POD_UID": "uid-b-1",
             "POD_NAMESPACE": "default",
@@ -254,33 +291,44 @@ class SidecarPod:
             [*self._inside(), *_READ_ONLY, *_AS_IN_A_POD, sys.executable, "-c", code],
             env=environment,
             cwd="/",
-            stdout=None if os.environ.get("AGENT_LOG") else self._log,
+            stdout=self._log,
         )
 
     def log(self) -> bytes:
         """Everything that agents of this pod have said."""
         return Path(self._log.name).read_bytes()
 
-    async def token_port(self) -> int:
-        """As the newest agent announces it."""
-        await until(lambda: self.log().count(b"meshdev-agent/") >= self._started)
-        announced = [each for each in map(parse_line, self.log().splitlines()) if each is not None]
-        return announced[-1].port
-
-    async def ask_token(self, request: bytes = REQUEST) -> bytes:
-        """What is answered to *request*, from inside the pod."""
-        port = await self.token_port()
-        with self.pod.inside():
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request)
-        async with asyncio.timeout(10):
-            answer = await reader.read()
-        writer.close()
-        return answer
-
-    async def token(self) -> str:
+    async def announcement(self) -> AgentAnnouncement:
         """The newest agent's."""
-        return parse_reply(await self.ask_token())
+        await until(lambda: len(self._announcements()) >= self._started)
+        return self._announcements()[-1]
+
+    def _announcements(self) -> list[AgentAnnouncement]:
+        found = (parse_announcement(line) for line in self.log().splitlines())
+        return list(dict.fromkeys(each for each in found if each is not None))
+
+    async def attest_agents(self) -> None:
+        """Until it is cancelled: a session, which attests each agent that announces itself."""
+        while True:
+            for each in self._announcements():
+                if each not in self._attested:
+                    with suppress(MeshdevError):  # that agent has ended
+                        await self.attest(each)
+                    self._attested.add(each)
+            await asyncio.sleep(0.005)
+
+    async def attest(self, announced: AgentAnnouncement) -> Attested:
+        """As a session does, to which the agent consents then."""
+
+        async def forward(_namespace: str, _pod: str, port: int) -> PortForward:
+            return PortForward(SocketTransport(connect(port, self.pod.inside)), PlainFraming(), "spdy")
+
+        async def introduce(certificate: bytes, _proof: str) -> bytes:
+            self.certificates.vouch(certificate)
+            return self.certificates.authority
+
+        address = AgentAddress("default", "b-1", "uid-b-1", announced.port, announced.fingerprint)
+        return await attest(forward, address, introduce)
 
     @property
     def agent(self) -> subprocess.Popen[bytes]:
@@ -344,7 +392,10 @@ class SidecarPod:
             await end.stop()
         await self.manager.stop()
         self._cluster.close()
+        if os.environ.get("AGENT_LOG"):
+            sys.stderr.write(self.log().decode())
         self._log.close()
+        self._folder.cleanup()
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = "/", **headers: str) -> str:
@@ -379,12 +430,15 @@ def claim(
 async def sidecar(*, probes: str = "[]", stays: str = "", **patience: float) -> AsyncIterator[SidecarPod]:
     """A pod whose agent has said hello."""
     made = SidecarPod()
+    session = asyncio.ensure_future(made.attest_agents())
     try:
-        await made.manager.start()
-        made.start_agent(probes, stays, **patience)
-        await until(lambda: made.manager.hello is not None)
-        yield made
+        async with made.relays.serving():
+            await made.manager.start()
+            made.start_agent(probes, stays, **patience)
+            await until(lambda: made.manager.hello is not None)
+            yield made
     finally:
+        session.cancel()
         await made.close()
 
 

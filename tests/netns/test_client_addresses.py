@@ -237,7 +237,7 @@ async def test_two_agents_keep_apart() -> None:
             await pod.manager.claim()
             await until(lambda: b"1 connections that were redirected go on" in pod.log(), 20)
             pod.start_agent()
-            await until(lambda: len(pod.manager.tokens) == 2)
+            await until(lambda: len(pod.manager.peers) == 2)
             await intercepted(pod)
             new = await connect(pod)
             for _ in range(2):

@@ -43,7 +43,7 @@ async def test_a_second_one_waits_until_the_first_has_left(doomed: list[Popen[by
         assert await pod.get(a="1") == "laptop"
         await pod.manager.claim()
         await until(lambda: first.poll() == 0)
-        await until(lambda: len(pod.manager.tokens) == 2)
+        await until(lambda: len(pod.manager.peers) == 2)
         await pod.manager.claim(claim(MINE))
         await pod.manager.until(lambda state: WEB in state.redirected)
         assert [await pod.get(), await pod.get(a="1")] == ["original", "laptop"]

@@ -3,18 +3,20 @@
 import asyncio
 import functools
 import socket
+import stat
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from meshdev.identity.fingerprints import fingerprint
+from meshdev.identity.keys import key_id
 from meshdev.wire.agent import PodPort
 from meshdev.wire.counts import Counts
 from tests.netns.cluster import MANAGER, POD
-from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
+from tests.netns.sidecar import MINE, SidecarPod, ask, claim, intercepted, sidecar
 from tests.sidecar.pod import FIRST, SECOND, End
-from tests.waiting import until
 
 WEB = PodPort(8080)
 VOICE = PodPort(9090, "udp")
@@ -52,7 +54,10 @@ async def test_new_connections_meet_envoy_and_older_ones_keep_their_way() -> Non
         writer.close()
         state = await pod.manager.until(lambda state: not state.older and state.intercepts)
         assert state.intercepts == ((FIRST, Counts(1, 0, 0)),)
-        assert pod.manager.tokens == pod.manager.ads.tokens == [await pod.token()]
+        agents, envoys = pod.manager.peers, pod.manager.ads.peers
+        assert [fingerprint(each) for each in agents] == [(await pod.announcement()).fingerprint]
+        assert [key_id(each) for each in envoys] == [key_id(each) for each in agents], "one key"
+        assert agents != envoys
 
 
 async def test_older_connections_are_closed_where_that_is_wanted() -> None:
@@ -118,15 +123,18 @@ async def test_a_client_may_use_its_port_again() -> None:
             assert f":{listener}" in pod.pod.run("ss", "-tanH", "state", "time-wait")
 
 
-async def test_the_admin_socket_and_the_token_are_nobodys_business() -> None:
+async def test_its_sockets_and_its_key_are_nobodys_business() -> None:
     async with sidecar() as pod:
-        token = await pod.token()
-        await until(pod.envoy)
-        _holds_its_token_close(pod.envoy(), token)
-        (listening,) = pod.pod.run("ss", "-ltnH").splitlines()
-        assert listening.split()[3] == f"127.0.0.1:{await pod.token_port()}"
-        assert token.encode() not in pod.log()
-        assert not any(token.encode() in each for each in _shown(pod.envoy(), pod.agent.pid))
+        await pod.app(8080)
+        await intercepted(pod)
+        announced = await pod.announcement()
+        assert f"127.0.0.1:{announced.port} " in pod.pod.run("ss", "-ltnH")
+        assert b"PRIVATE KEY" not in pod.log()
+        assert not any(b"PRIVATE KEY" in each for each in _shown(pod.envoy(), pod.agent.pid))
+        modes = _modes(Path(f"/proc/{pod.agent.pid}/root{pod.manager.folder}"))
+        assert modes.pop("") == "drwx------"
+        assert {"admin", "secrets", "8080"} <= modes.keys()
+        assert set(modes.values()) == {"srw-------"}
 
 
 def _shown(*processes: int) -> list[bytes]:
@@ -134,14 +142,10 @@ def _shown(*processes: int) -> list[bytes]:
     return [Path(f"/proc/{each}/{name}").read_bytes() for each in processes for name in ("environ", "cmdline")]
 
 
-def _holds_its_token_close(envoy: int, token: str) -> None:
-    arguments = Path(f"/proc/{envoy}/cmdline").read_bytes().split(b"\0")
-    path = Path(arguments[arguments.index(b"--config-path") + 1].decode())
-    assert token.encode() not in b" ".join(arguments)
-    assert path.parent == Path("/dev/fd")
-    config = Path(f"/proc/{envoy}/fd/{path.name}")
-    assert str(config.readlink()).startswith("/memfd:"), "it is on no file system"
-    assert config.stat().st_mode & 0o077 == 0
+def _modes(folder: Path) -> dict[str, str]:
+    """As ls shows them; the folder's own without a name."""
+    modes = {each.name: stat.filemode(each.stat().st_mode) for each in folder.iterdir()}
+    return {"": stat.filemode(folder.stat().st_mode), **modes}
 
 
 async def test_without_a_listener_there_is_no_redirect() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,22 +14,23 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy import protos
 from meshdev.sidecar.envoy.resources import Resources
-from meshdev.wire.agent import METADATA_KEY
 
 
 class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc] # grpc has no types
     """Serves what :meth:`serve` was given last; that returns when Envoy has taken all of it."""
 
-    def __init__(self, place: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    def __init__(self, credentials: Any, place: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._place = place
         self.port = 0
-        self.tokens: list[str] = []
+        self.peers: list[bytes] = []
+        """By stream, the certificate of its Envoy."""
         self.first_versions: list[str] = []
         """By stream, what its Envoy said that it has already."""
         self._goal: protos.Packed | None = None
         self._streams: dict[AdsStream, asyncio.Queue[DiscoveryAnswer]] = {}
         self._news = asyncio.Condition()
         self._server: Any = None
+        self._credentials = credentials
 
     def register(self, server: Any) -> None:
         """Serve there."""
@@ -38,7 +40,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         self._server = grpc.aio.server()
         self.register(self._server)
         with self._place():
-            self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+            self.port = self._server.add_secure_port(f"127.0.0.1:{self.port}", self._credentials)
         await self._server.start()
 
     async def stop(self) -> None:
@@ -66,7 +68,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     async def StreamAggregatedResources(  # noqa: N802 -- gRPC's name
         self, requests: AsyncIterator[Any], context: Any
     ) -> AsyncIterator[Any]:
-        self.tokens.append(dict(context.invocation_metadata()).get(METADATA_KEY, ""))
+        self.peers += [ssl.PEM_cert_to_DER_cert(each.decode()) for each in context.auth_context()["x509_pem_cert"]]
         stream = AdsStream()
         answers = self._streams[stream] = asyncio.Queue()
         if self._goal is not None:

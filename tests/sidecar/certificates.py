@@ -3,48 +3,71 @@
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+import grpc
 
 from meshdev.identity.authority import Authority
 from meshdev.identity.keys import KeyPair
 from meshdev.identity.tls import load_identity, pem
 from meshdev.sidecar.agent.secret_discovery import Secrets
-from meshdev.sidecar.envoy.tls import RELAY_NAME
+from meshdev.sidecar.envoy.tls import CONTROL_NAME, RELAY_NAME
 
 
 class Certificates:
     """A manager's authority, and what it issues."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.given: list[Secrets] = []
+        self._vouched: list[bytes] = []
         self._authority = Authority.open(folder / "authority", "manager-uid", _now())
 
     @property
-    def authority(self) -> str:
-        """PEM."""
-        return pem(self._authority.certificate)
+    def authority(self) -> bytes:
+        """The manager's certificate (DER)."""
+        return self._authority.certificate
 
-    def secrets(self, key: KeyPair | None = None, lifetime: timedelta = timedelta(hours=1)) -> Secrets:
+    def issue(self, request: bytes) -> bytes:
+        """A workload's certificate (DER) for a signing request (DER)."""
+        path = "ns/default/deployment/b/pod/uid-b-1"
+        return self._authority.issue_workload(request, path, now=_now(), lifetime=timedelta(hours=1))
+
+    def secrets(self) -> Secrets:
         """Those of a sidecar, issued now."""
-        key = key or KeyPair.generate()
-        issued = self._authority.issue_workload(
-            key.request(), "ns/default/deployment/b/pod/uid-b-1", now=_now(), lifetime=lifetime
-        )
-        return Secrets(key.private_pem, pem(issued), self.authority)
-
-    def server(self, name: str = RELAY_NAME) -> tuple[bytes, str]:
-        """Key and certificate of a server of that name, as PEM."""
         key = KeyPair.generate()
-        return key.private_pem, pem(self._authority.issue_server(key.request(), name, now=_now()))
+        self.given.append(Secrets(key.private_pem, self.issue(key.request()), self.authority))
+        return self.given[-1]
 
-    def relay(self, name: str = RELAY_NAME) -> ssl.SSLContext:
-        """TLS as the relay has it: 1.2, and only for workloads."""
+    def vouch(self, certificate: bytes) -> None:
+        """From now on control lets in whoever has that one, too."""
+        self._vouched.append(certificate)
+
+    def control(self, name: str = CONTROL_NAME, trusted: "Certificates | None" = None) -> Any:
+        """gRPC's credentials of the control container, for those whom *trusted*, or this authority, knows."""
         key = KeyPair.generate()
+        pair = (key.private_pem, pem(self._server(key, name)).encode())
+        known = trusted or self
+
+        def config() -> Any:
+            anchors = "".join(map(pem, (known.authority, *known._vouched)))
+            return grpc.ssl_server_certificate_configuration([pair], anchors.encode())
+
+        return grpc.dynamic_ssl_server_credentials(config(), config, require_client_authentication=True)
+
+    def relay(self, name: str = RELAY_NAME, trusted: "Certificates | None" = None) -> ssl.SSLContext:
+        """TLS as the relay has it: 1.2, and only for those whom *trusted*, or this authority, knows."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_TICKET
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=self.authority)
-        load_identity(context, key.private_pem, [self._authority.issue_server(key.request(), name, now=_now())])
+        context.load_verify_locations(cadata=(trusted or self).authority)
+        key = KeyPair.generate()
+        load_identity(context, key.private_pem, [self._server(key, name)])
         return context
+
+    def _server(self, key: KeyPair, name: str) -> bytes:
+        return self._authority.issue_server(key.request(), name, now=_now())
 
 
 def _now() -> datetime:

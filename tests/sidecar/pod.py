@@ -1,7 +1,9 @@
 """A pod on loopback: the app and a laptop's program as real servers, a real Envoy between them and the test."""
 
 import asyncio
+import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from ipaddress import IPv4Address
@@ -18,7 +20,9 @@ from meshdev.wire.agent import PodPort, Probe, Wanted
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.modes import MESH, PROXY
 from meshdev.wire.ports import Protocol
+from tests.sidecar.certificates import Certificates
 from tests.sidecar.real_envoy import RealEnvoy, running
+from tests.sidecar.relays import Relays
 
 LOOPBACK = IPv4Address("127.0.0.1")
 WORKLOAD = Workload("default", "deployment", "b", "uid-b")
@@ -94,8 +98,11 @@ def length(head: bytes) -> int:
 class Pod:
     """What a test holds. Claims are made by :meth:`claim`, and told to Envoy by :meth:`serve`."""
 
-    def __init__(self, envoy: RealEnvoy, original: End, laptop: End) -> None:
+    def __init__(self, envoy: RealEnvoy, certificates: Certificates, original: End, laptop: End) -> None:
         self.envoy = envoy
+        self.certificates = certificates
+        self.manager = _own_loopback()
+        self.relays = Relays(certificates, str(self.manager))
         self.original = original
         self.laptop = laptop
         self.probes: tuple[Probe, ...] = ()
@@ -138,7 +145,7 @@ class Pod:
         claims = tuple(self.claims.values())
         self._wanted = wanted(claims, self.probes) or tuple(keep)
         served = tuple(Served(each, self.socket) for each in self._wanted)
-        await self.envoy.ads.serve(resources(PodView(LOOPBACK, served, self.probes), LOOPBACK, claims))
+        await self.envoy.ads.serve(resources(PodView(LOOPBACK, served, self.probes), self.manager, claims))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """As the passthrough proxy would bring a client."""
@@ -161,6 +168,11 @@ class Pod:
         return answer.partition(b"\r\n\r\n")[2].decode()
 
 
+def _own_loopback() -> IPv4Address:
+    """A manager's address of this process alone, as all managers have the same port for relays (proc_sys_kernel(5))."""
+    return IPv4Address("127.64.0.0") + os.getpid()
+
+
 @asynccontextmanager
 async def pod(
     original: End | None = None, laptop: End | None = None, *, heap: int = MAX_HEAP, workers: int = 1
@@ -170,8 +182,12 @@ async def pod(
     for end in ends:
         await end.start()
     try:
-        async with running(workers, heap) as envoy:
-            yield Pod(envoy, *ends)
+        with tempfile.TemporaryDirectory() as folder:
+            certificates = Certificates(Path(folder))
+            async with running(workers, heap, certificates) as envoy:
+                made = Pod(envoy, certificates, *ends)
+                async with made.relays.serving():
+                    yield made
     finally:
         for end in ends:
             await end.stop()

@@ -7,15 +7,15 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
+from meshdev.sidecar.agent.secret_discovery import SecretServer
 from meshdev.sidecar.envoy.bootstrap import MAX_HEAP, Start, bootstrap, command
 from tests.sidecar.ads import Ads
+from tests.sidecar.certificates import Certificates
 from tests.waiting import until
-
-TOKEN = "t" * 32
 
 
 def binary() -> str:
@@ -34,10 +34,11 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
 
 
 class RealEnvoy:
-    """The process and its management server."""
+    """The process, and what serves it."""
 
-    def __init__(self, ads: Ads, process: subprocess.Popen[bytes], folder: Path) -> None:
+    def __init__(self, ads: Ads, secrets: SecretServer, process: subprocess.Popen[bytes], folder: Path) -> None:
         self.ads = ads
+        self.secrets = secrets
         self.process = process
         self.admin_path = str(folder / "admin")
 
@@ -71,30 +72,47 @@ class RealEnvoy:
 
 @asynccontextmanager
 async def running(
-    concurrency: int = 1, heap: int = MAX_HEAP, place: Callable[[], AbstractContextManager[None]] = nullcontext
+    concurrency: int = 1,
+    heap: int = MAX_HEAP,
+    certificates: Certificates | None = None,
+    place: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> AsyncIterator[RealEnvoy]:
     """An Envoy that has asked for its resources; sockets and processes are made in *place*."""
-    ads = Ads(place)
-    await ads.start()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        start = Start("pod-uid", TOKEN, "127.0.0.1", ads.port, str(folder / "admin"), heap)
-        (folder / "config.json").write_text(json.dumps(bootstrap(start)))
-        with place():
-            process = _start(folder, concurrency)
+        certificates = certificates or Certificates(folder)
+        ads, secrets = Ads(certificates.control(), place), SecretServer()
+        secrets.set(certificates.secrets())
+        await ads.start()
+        start = Start("pod-uid", "127.0.0.1", ads.port, str(folder / "admin"), str(folder / "secrets"), heap)
         try:
-            await until(lambda: ads.connected or process.poll() is not None)
-            assert process.poll() is None, "Envoy ended"
-            yield RealEnvoy(ads, process, folder)
+            async with secrets.serving(folder / "secrets"):
+                with started(start, folder, concurrency, place) as process:
+                    await until(lambda: ads.connected or process.poll() is not None)
+                    assert process.poll() is None, "Envoy ended"
+                    yield RealEnvoy(ads, secrets, process, folder)
         finally:
-            process.kill()
-            process.wait()
             await ads.stop()
 
 
-def _start(folder: Path, concurrency: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command(binary(), str(folder / "config.json"), concurrency),
-        stdout=subprocess.DEVNULL,
-        stderr=None if os.environ.get("ENVOY_LOG") else subprocess.DEVNULL,
-    )
+@contextmanager
+def started(
+    start: Start,
+    folder: Path,
+    concurrency: int = 1,
+    place: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """An Envoy's process, made in *place*, with its bootstrap in *folder*."""
+    config = folder / "config.json"
+    config.write_text(json.dumps(bootstrap(start)))
+    with place():
+        process = subprocess.Popen(
+            command(binary(), str(config), concurrency),
+            stdout=subprocess.DEVNULL,
+            stderr=None if os.environ.get("ENVOY_LOG") else subprocess.DEVNULL,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -61,4 +61,4 @@ def test_probes_of_a_pod() -> None:
 
 def test_the_agent_reads_what_is_written_into_its_environment() -> None:
     environment = {each["name"]: each.get("value", "") for each in container(SPEC, "meshdev-1", POD)["env"]}
-    assert settings({**GOOD, "MESHDEV_PROBES": environment["MESHDEV_PROBES"]}, "token").probes == FOUND
+    assert settings({**GOOD, "MESHDEV_PROBES": environment["MESHDEV_PROBES"]}).probes == FOUND

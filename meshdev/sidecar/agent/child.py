@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 #: Before a command: it is killed with us even where the pod's containers share one space of processes.
 TIED: Final = ("setpriv", "--pdeathsig", "KILL", "--")
 _LONGEST_LINE: Final = 1 << 16
+_QUOTED_KEY: Final = "(a line that quotes a private key)"
 
 
 def environment(*names: str) -> dict[str, str]:
@@ -60,11 +61,10 @@ def kill(process: asyncio.subprocess.Process) -> None:
             process.kill()
 
 
-async def log_lines(name: str, stream: asyncio.StreamReader | None, secret: str = "") -> None:
-    """Log each line until the end of *stream*; *secret* is left out."""
+async def log_lines(name: str, stream: asyncio.StreamReader | None) -> None:
+    """Log each line until the end of *stream*, but none that quotes a private key."""
     async for line in lines(stream):
-        text = line.decode("utf-8", "replace")
-        text = text.replace(secret, "(token)") if secret else text
+        text = _QUOTED_KEY if b"PRIVATE KEY" in line else line.decode("utf-8", "replace")
         log.warning("%s: %s", name, for_people(text, _LONGEST_LINE))
 
 

@@ -1,17 +1,33 @@
-"""The stream to the manager's control container: kept up, and states announced on it whenever they changed."""
+"""The stream to the manager's control container: kept up, and states announced on it whenever they changed.
+
+It is one of mutual TLS: the manager by its certificate, the agent by the one that it signed itself, for which a session
+vouched. The manager may learn of it a moment after the agent dials.
+"""
 
 import asyncio
 import logging
+import random
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 
 from meshdev.errors import ProtocolError
+from meshdev.identity.tls import pem
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.trust import AgentIdentity
+from meshdev.sidecar.envoy.tls import CONTROL_NAME
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, Want
+from meshdev.wire.agent import (
+    AgentHello,
+    Consents,
+    FromAgent,
+    IssuedCertificate,
+    ManagerOrder,
+    SigningRequest,
+    Want,
+)
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +37,22 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # gRPC calls the time so that a connection may take to be made
+    ("grpc.use_local_subchannel_pool", 1),  # else the next channel waits as long as the one before would
     ("grpc.max_receive_message_length", agent.MAX_MESSAGE),
     ("grpc.enable_http_proxy", 0),  # what the pod reaches the internet by
+    ("grpc.ssl_target_name_override", CONTROL_NAME),
 )
-_RETRY_SECONDS: Final = 0.3
+#: Between two attempts, in seconds: twice as long each time. gRPC by itself waits for 100 ms at least, which an agent
+#: that dials 5 ms too early would wait; so it has a new channel each time (2 ms with its handshake).
+FIRST_RETRY_SECONDS: Final = 0.01
+LONGEST_RETRY_SECONDS: Final = 1.0
 
 
 class Control:
-    """One stream after the other, for ever.
+    """One stream after the other, for ever, once a manager is known.
 
-    *on_message* is called with each message of the manager, *on_lost* when a stream that carried some has ended;
+    *on_message* is called with each order of the manager, *on_lost* when a stream that carried something has ended;
     *states* gives all that the manager has to know now, in order.
     """
 
@@ -42,7 +61,7 @@ class Control:
         settings: Settings,
         identity: AgentIdentity,
         *,
-        on_message: Callable[[FromControl], None],
+        on_message: Callable[[ManagerOrder], None],
         on_lost: Callable[[], None],
         states: Callable[[], list[FromAgent]],
     ) -> None:
@@ -51,6 +70,7 @@ class Control:
         self._on_message = on_message
         self._on_lost = on_lost
         self._states = states
+        self._request = SigningRequest(identity.key.request())
         self._news = asyncio.Event()
 
     def announce(self) -> None:
@@ -59,51 +79,66 @@ class Control:
 
     async def run(self) -> None:
         """Until it is cancelled. Nothing is dialled before a session has attested this agent and named the manager."""
-        manager = await self._identity.attested()
-        while True:
-            serving = asyncio.ensure_future(self._serve(manager))
-            replaced = asyncio.ensure_future(self._identity.trust.certificate.changed(manager))
-            try:
-                done, _ = await asyncio.wait((serving, replaced), return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()  # what serves ends only by an error
-            finally:
-                for task in (serving, replaced):
-                    task.cancel()
-                await asyncio.wait((serving, replaced))
-            manager = await self._identity.attested()
-
-    async def _serve(self, _manager: bytes) -> None:
-        target = f"{self._settings.manager}:{self._settings.port}"
-        async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
-            method = channel.stream_stream(agent.METHOD)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_consents())
             while True:
-                try:
-                    await self._stream(method)
-                except grpc.aio.AioRpcError as error:
-                    log.info("no stream to the manager: %s %s", error.code().name, error.details())
-                except ProtocolError as error:
-                    log.warning("the manager broke the protocol: %s", error.message)
-                await asyncio.sleep(_RETRY_SECONDS)
+                manager = await self._identity.attested()
+                dialling = tasks.create_task(self._dial(manager))
+                await self._identity.trust.certificate.changed(manager)
+                dialling.cancel()
+                await asyncio.wait([dialling])
+
+    async def _watch_consents(self) -> None:
+        proofs = self._identity.capabilities.proofs
+        while True:
+            await proofs.changed(proofs.value)
+            self.announce()
+
+    async def _dial(self, manager: bytes) -> None:
+        pause, trouble = FIRST_RETRY_SECONDS, ""
+        while True:
+            began = time.monotonic()
+            if (text := await self._attempt(manager)) not in {trouble, ""}:
+                log.info("no stream to the manager: %s", text)
+            trouble = text
+            if time.monotonic() - began > LONGEST_RETRY_SECONDS:
+                pause = FIRST_RETRY_SECONDS
+            await asyncio.sleep(pause * random.uniform(0.7, 1))  # noqa: S311 -- so that not all agents come at once
+            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+
+    async def _attempt(self, manager: bytes) -> str:
+        """One stream until its end; why it ended."""
+        own = pem(self._identity.certificate).encode()
+        credentials = grpc.ssl_channel_credentials(pem(manager).encode(), self._identity.key.private_pem, own)
+        target = f"{self._settings.manager}:{self._settings.port}"
+        try:
+            async with grpc.aio.secure_channel(target, credentials, options=_OPTIONS) as channel:
+                await self._stream(channel.stream_stream(agent.METHOD))
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name} {error.details()}"
+        except ProtocolError as error:
+            return f"the manager broke the protocol: {error.message}"
+        return ""
 
     async def _stream(self, method: Any) -> None:  # noqa: ANN401 -- grpc has no types
-        call = method(wait_for_ready=True)
+        trust = self._identity.trust
+        call = method()
         writing = asyncio.ensure_future(self._write(call))
-        consenting = asyncio.ensure_future(self._follow_consents())
-        received = False
         try:
             async for data in call:
                 message = agent.decode_from_control(data)
-                if not received:
+                if trust.lost:
                     log.info("the manager is there")
-                received, self._identity.trust.lost = True, False
-                self._on_message(message)
+                trust.lost = False
+                if isinstance(message, IssuedCertificate):
+                    self._identity.issued.take(message, trust.certificate.value)
+                else:
+                    self._on_message(message)
         finally:
             writing.cancel()
-            consenting.cancel()
             call.cancel()
-            self._identity.trust.lost = True
-            if received:
+            if not trust.lost:
+                trust.lost = True
                 self._on_lost()
 
     async def _write(self, call: Any) -> None:  # noqa: ANN401 -- grpc has no types
@@ -113,7 +148,7 @@ class Control:
             await call.write(agent.encode(self._hello()))
             while True:
                 self._news.clear()
-                for state in (self._consents(), *self._states()):
+                for state in (self._consents(), self._request, *self._states()):
                     if sent.get(type(state)) != state:
                         sent[type(state)] = state
                         await call.write(agent.encode(state))
@@ -124,12 +159,6 @@ class Control:
     def _consents(self) -> Consents:
         return Consents(self._identity.capabilities.proofs.value)
 
-    async def _follow_consents(self) -> None:
-        proofs = self._identity.capabilities.proofs
-        while True:
-            await proofs.changed(self._consents().proofs)
-            self.announce()
-
     def _hello(self) -> AgentHello:
         it = self._settings
         return AgentHello(it.pod, it.uid, it.namespace, it.address, it.probes)
@@ -138,12 +167,11 @@ class Control:
 async def wanted_again(settings: Settings, identity: AgentIdentity, ended: asyncio.Event) -> None:
     """Return when the manager wants a port of this pod, or *ended* is set.
 
-    For a sidecar that nobody needs and that cannot leave: it waits without Envoy, without rules and, before a session
-    attests it, without a stream to the manager.
+    For a sidecar that nobody needs and that cannot leave: it waits without Envoy and without rules.
     """
     wanted = asyncio.Event()
 
-    def on_message(message: FromControl) -> None:
+    def on_message(message: ManagerOrder) -> None:
         if isinstance(message, Want) and message.ports:
             wanted.set()
 

@@ -50,6 +50,11 @@ class Envoy:
         return str(self._folder)
 
     @property
+    def secrets_path(self) -> Path:
+        """Where it asks for its key and certificates."""
+        return self._folder / "secrets"
+
+    @property
     def running(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.returncode is None
@@ -63,10 +68,10 @@ class Envoy:
         """Start it and return when it has ended; *ended* is called at once. Cancelling leaves it running."""
         start = Start(
             node=self._settings.uid,
-            token="",
             manager=self._settings.manager,
             port=self._settings.port,
             admin=str(self._admin),
+            secrets=str(self.secrets_path),
             heap=heap_within(memory_limit()),
         )
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
@@ -82,8 +87,7 @@ class Envoy:
             raise ClusterError(f"Envoy cannot be started: {error}") from error
         child.first_to_die(self._process.pid)
         started()
-        # What it cannot use of its configuration it writes down whole, the token with it.
-        reading = asyncio.ensure_future(child.log_lines("envoy", self._process.stderr, ""))
+        reading = asyncio.ensure_future(child.log_lines("envoy", self._process.stderr))
         try:
             code = await self._process.wait()
             ended()
@@ -117,7 +121,7 @@ class Envoy:
         await child.ended(process, _END_SECONDS)
 
     def close(self) -> None:
-        """Remove the folder of the admin socket."""
+        """Remove the folder of the sockets."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -141,7 +145,7 @@ class Envoy:
 
 @contextlib.contextmanager
 def _in_memory(text: str) -> Iterator[int]:
-    """The descriptor of a file that has no name: it holds the token."""
+    """The descriptor of a file that has no name: there may be no folder in which Envoy could read one."""
     config = os.memfd_create("config")
     try:
         os.fchmod(config, 0o600)

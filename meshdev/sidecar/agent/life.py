@@ -33,7 +33,7 @@ from meshdev.sidecar.agent.return_paths import ReturnPaths
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.sockets import Sockets
 from meshdev.sidecar.agent.trust import AgentIdentity
-from meshdev.wire.agent import FromAgent, FromControl
+from meshdev.wire.agent import FromAgent, ManagerOrder
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Agent:
         envoy: str,
     ) -> None:
         """All of them, and *passthrough* at work, stay their owner's: connections outlive what redirected them."""
+        self._identity = identity
         self._firewall = firewall
         self._sockets = sockets
         self._passthrough = passthrough
@@ -62,7 +63,7 @@ class Agent:
         self._control = Control(
             settings, identity, on_message=self._on_message, on_lost=self._on_lost, states=self._states
         )
-        self._return_paths = ReturnPaths(self._control.announce)
+        self._return_paths = ReturnPaths(identity.issued.secrets, self._control.announce)
         self._listener_ports = ListenerPorts()
         self._lifecycle = Lifecycle(time.monotonic(), settings.probes, looks=firewall.looks)
         self._requests: asyncio.Queue[ReadStats | SetDraining] = asyncio.Queue()
@@ -74,8 +75,16 @@ class Agent:
 
     async def run(self) -> None:
         """Until nobody needs it; nothing is redirected and nothing claimed when this returns."""
+        try:
+            async with self._identity.issued.server.serving(self._envoy.secrets_path):
+                await self._run_parts()
+        finally:
+            self._envoy.close()
+
+    async def _run_parts(self) -> None:
         parts = (
             self._control.run(),
+            self._await_attestation(),
             self._keep_envoy(),
             self._ask_envoy(),
             self._return_paths.run(),
@@ -99,7 +108,6 @@ class Agent:
                 task.cancel()
             await asyncio.wait([ended, *tasks])
             await self._envoy.end()
-            self._envoy.close()
 
     def _on(self, event: Callable[[float], Actions]) -> None:
         """Have something happen now."""
@@ -186,7 +194,12 @@ class Agent:
 
     # -- events ----------------------------------------------------------------------------------------------------
 
-    def _on_message(self, message: FromControl) -> None:
+    async def _await_attestation(self) -> None:
+        await self._identity.attested()
+        self._perform(self._lifecycle.on_attested())
+        await asyncio.Event().wait()
+
+    def _on_message(self, message: ManagerOrder) -> None:
         self._perform(self._lifecycle.on_message(message, time.monotonic()))
 
     def _on_lost(self) -> None:

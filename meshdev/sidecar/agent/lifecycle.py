@@ -29,8 +29,8 @@ from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
 from meshdev.sidecar.envoy.stats import Stats
 from meshdev.wire.agent import (
     FromAgent,
-    FromControl,
     Listen,
+    ManagerOrder,
     PodPort,
     Probe,
     ProbeRelays,
@@ -45,6 +45,7 @@ from meshdev.wire.passthrough import PortClaims
 #: Without an intercept, and without the manager, the sidecar leaves after these times.
 UNWANTED_SECONDS: Final = 30.0
 LOST_SECONDS: Final = 60.0
+_NEVER: Final = f"no session has attested this sidecar for {LOST_SECONDS:.0f} s"
 #: Without both it waits for nobody; it would be in the way of another manager's.
 IDLE_SECONDS: Final = 5.0
 #: A manager that comes back within this time changes nothing for bytes and datagrams.
@@ -70,7 +71,7 @@ class Phase(Enum):
 
 
 class Lifecycle:
-    """One agent, from its start without a manager to its end."""
+    """One agent, from its start, when nobody has told it of a manager, to its end."""
 
     def __init__(self, now: float, probes: Sequence[Probe] = (), *, looks: bool = False) -> None:
         """*probes* are those of the pod; *looks*: the kernel redirects nothing to which nobody listens."""
@@ -78,7 +79,7 @@ class Lifecycle:
         self.reason = ""
         """Why it leaves."""
         self._wanted: dict[PodPort, Wanted] = {}
-        self._served = self._terminating = self._failing = False
+        self._served = self._terminating = self._failing = self._attested = False
         self._probes, self._looks = probes, looks
         self._listen = Listen({}, "")
         self._asked, self._stale = Redirect(()), False
@@ -99,7 +100,12 @@ class Lifecycle:
 
     # -- the manager -----------------------------------------------------------------------------------------------
 
-    def on_message(self, message: FromControl, now: float) -> Actions:
+    def on_attested(self) -> Actions:
+        """A session has told which manager to serve."""
+        self._attested = True
+        return []
+
+    def on_message(self, message: ManagerOrder, now: float) -> Actions:
         """A message of the manager."""
         # What the former one said of bytes is not true again before this one has spoken of redirects.
         self._stale = self._stale or _passed(self._lost_since, now) > CUT_OFF_SECONDS
@@ -307,7 +313,7 @@ class Lifecycle:
         if self._unwanted_since is not None and _passed(self._lost_since, now) > IDLE_SECONDS:
             return f"nobody intercepts anything, and the manager is lost for {IDLE_SECONDS:.0f} s"
         if _passed(self._lost_since, now) > LOST_SECONDS:
-            return f"the manager is lost for {LOST_SECONDS:.0f} s"
+            return f"the manager is lost for {LOST_SECONDS:.0f} s" if self._attested else _NEVER
         return None
 
     def _app_listens(self) -> bool:

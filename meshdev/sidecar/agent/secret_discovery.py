@@ -20,6 +20,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.secret.v3 import sds_pb2_grpc
 
 from meshdev.errors import ClusterError
+from meshdev.identity.tls import pem
 from meshdev.sidecar.envoy.tls import AUTHORITY, IDENTITY
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,11 @@ _TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Se
 
 @dataclass(frozen=True)
 class Secrets:
-    """What Envoy shows and trusts, as PEM: its key and certificate, and the manager's certificate."""
+    """What Envoy shows and trusts: its key (PEM), its certificate and the manager's (DER)."""
 
     private_key: bytes = field(repr=False)
-    certificate: str
-    authority: str
+    certificate: bytes
+    authority: bytes
 
 
 class SecretServer(sds_pb2_grpc.SecretDiscoveryServiceServicer):  # type: ignore[misc] # grpc has no types
@@ -132,7 +133,7 @@ class _Stream:
 def _resources(secrets: Secrets) -> dict[str, Any]:
     identity = secret_pb2.Secret(name=IDENTITY)
     identity.tls_certificate.private_key.inline_bytes = secrets.private_key
-    identity.tls_certificate.certificate_chain.inline_string = secrets.certificate
+    identity.tls_certificate.certificate_chain.inline_string = pem(secrets.certificate)
     authority = secret_pb2.Secret(name=AUTHORITY)
-    authority.validation_context.trusted_ca.inline_string = secrets.authority
+    authority.validation_context.trusted_ca.inline_string = pem(secrets.authority)
     return {IDENTITY: identity, AUTHORITY: authority}

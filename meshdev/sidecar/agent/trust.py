@@ -16,6 +16,7 @@ from meshdev.identity.edges import claim_proof, manager_proof, new_capability, p
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.identity.keys import KeyPair, key_id
 from meshdev.published import Published
+from meshdev.sidecar.agent.issued import IssuedIdentity
 from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class AgentIdentity:
     certificate: bytes
     capabilities: Capabilities
     trust: ManagerTrust
+    issued: IssuedIdentity
 
     async def attested(self) -> bytes:
         """Wait for a session that knows this agent; the certificate of the manager that it vouched for."""
@@ -117,4 +119,6 @@ def new_identity() -> AgentIdentity:
     """With a new key, which is only in this process's memory."""
     key = KeyPair.generate()
     certificate = key.self_signed(lifetime=_LIFETIME, now=datetime.now(UTC))
-    return AgentIdentity(key, certificate, Capabilities(time.monotonic), ManagerTrust())
+    return AgentIdentity(
+        key, certificate, Capabilities(time.monotonic), ManagerTrust(), IssuedIdentity(key.private_pem)
+    )

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from meshdev.sidecar.envoy import stats
-from meshdev.wire.agent import METADATA_KEY
+from meshdev.sidecar.envoy import stats, tls
 
 Object = dict[str, Any]
 
@@ -14,8 +13,6 @@ Object = dict[str, Any]
 DRAIN_SECONDS: Final = 25
 #: A manager that is gone is noticed after this silence, in seconds.
 _KEEPALIVE: Final = {"interval": "10s", "timeout": "5s"}
-#: A new manager is asked at once: until then routes lead to relays of the former one. By itself Envoy waits up to 30 s.
-_AGAIN: Final = {"base_interval": "0.1s", "max_interval": "1s"}
 #: Bytes that Envoy may take for itself where its container has no limit of its own, and what else such a container
 #: needs: agent, passthrough proxy, and what of Envoy is no heap.
 MAX_HEAP: Final = 512 << 20
@@ -35,14 +32,14 @@ _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 @dataclass(frozen=True)
 class Start:
-    """What differs between two sidecars. ``node`` is the pod's uid, ``admin`` the path of a unix socket, ``heap`` the
-    most bytes that Envoy takes for itself."""
+    """What differs between two sidecars. ``node`` is the pod's uid, ``admin`` the path of Envoy's unix socket and
+    ``secrets`` of ours, ``heap`` the most bytes that Envoy takes for itself."""
 
     node: str
-    token: str
     manager: str
     port: int
     admin: str
+    secrets: str
     heap: int = MAX_HEAP
 
 
@@ -52,11 +49,9 @@ def heap_within(limit: int | None) -> int:
 
 
 def bootstrap(start: Start) -> Object:
-    """The configuration as JSON has it. It holds the token: not for a command line or a readable file."""
-    service: Object = {
-        "envoy_grpc": {"cluster_name": _ADS, "retry_policy": {"retry_back_off": _AGAIN}},
-        "initial_metadata": [{"key": METADATA_KEY, "value": start.token}],
-    }
+    """The configuration as JSON has it; nothing in it is secret."""
+    # A new manager is asked at once: until then routes lead to relays of the former one.
+    service: Object = {"envoy_grpc": {"cluster_name": _ADS, "retry_policy": {"retry_back_off": tls.RETRY}}}
     dynamic = {"ads": {}, "resource_api_version": "V3"}
     return {
         "node": {"id": start.node, "cluster": "meshdev"},
@@ -71,7 +66,7 @@ def bootstrap(start: Start) -> Object:
             "cds_config": dynamic,
             "lds_config": dynamic,
         },
-        "static_resources": {"clusters": [_ads_cluster(start.manager, start.port)]},
+        "static_resources": {"clusters": [tls.secrets_cluster(start.secrets), _ads_cluster(start.manager, start.port)]},
         "overload_manager": _overload_manager(start.heap),
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": stats.PATTERNS}}},
         "layered_runtime": {"layers": [{"name": "meshdev", "static_layer": runtime()}]},
@@ -134,6 +129,7 @@ def _ads_cluster(manager: str, port: int) -> Object:
                 "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}},
             }
         },
+        "transport_socket": tls.to_control(),
         "load_assignment": {
             "cluster_name": _ADS,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],

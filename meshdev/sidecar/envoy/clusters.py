@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from meshdev.sidecar.envoy import http, names
+from meshdev.config import RELAYS_PORT
+from meshdev.sidecar.envoy import http, names, tls
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served
 from meshdev.sidecar.envoy.http import typed
 from meshdev.wire.agent import PodPort
+from meshdev.wire.relay import server_name
 
 Object = dict[str, Any]
 
@@ -38,15 +40,30 @@ _KEEPALIVE: Final = {"tcp_keepalive": {"keepalive_time": 1, "keepalive_interval"
 _GIVE_UP: Final = {"level": 6, "name": 18, "int_value": 4000, "state": "STATE_PREBIND"}
 #: No two clients share a connection, so what one has logged in stays its own (NTLM).
 _DEDICATED: Final = {"connection_pool_per_downstream_connection": True}
+#: Of clusters whose endpoints may be relays or the original; one that matches nothing is plain.
+_TLS_TO_RELAYS: Final = {
+    "transport_socket_matches": [{"name": "relay", "match": {"relayed": True}, "transport_socket": tls.to_relay()}]
+}
 _AGGREGATE: Final = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+
+
+#: By it an endpoint chooses its transport socket (envoy.config.cluster.v3.Cluster, transport_socket_matches).
+_MATCH_METADATA: Final = "envoy.transport_socket_match"
+_RELAYED: Final = {"relayed": True}
 
 
 @dataclass(frozen=True)
 class ClusterEnd:
-    """An address and a port."""
+    """An address and a port; with a ``relay`` the connection is one of TLS to that relay."""
 
     address: IPv4Address
     port: int
+    relay: int = 0
+
+
+def relay_end(manager: IPv4Address, relay: int, port: PodPort) -> ClusterEnd:
+    """A relay of the manager: TCP by the container *relay*, datagrams by a port of their own."""
+    return ClusterEnd(manager, relay) if port.transport == "udp" else ClusterEnd(manager, RELAYS_PORT, relay)
 
 
 def for_requests(pod: PodView, served: Served, manager: IPv4Address, claims: Iterable[LiveClaim]) -> list[Object]:
@@ -56,7 +73,7 @@ def for_requests(pod: PodView, served: Served, manager: IPv4Address, claims: Ite
     for claim in claims:
         relay = next((each.relay for each in claim.relays if PodPort(each.remote, each.protocol) == port), None)
         if relay is not None:
-            found.append(_laptop(port, claim, ClusterEnd(manager, relay)))
+            found.append(_laptop(port, claim, relay_end(manager, relay, port)))
             found.append(_original(names.fallback(port, claim.spec.id), app))
             found.append(_either(port, claim))
     return found
@@ -70,6 +87,7 @@ def for_flow(port: PodPort) -> Object:
         "type": "EDS",
         "eds_cluster_config": {"eds_config": ads},
         "upstream_connection_options": _KEEPALIVE,
+        **({} if port.transport == "udp" else _TLS_TO_RELAYS),
     }
 
 
@@ -104,6 +122,7 @@ def _laptop(port: PodPort, claim: LiveClaim, to: ClusterEnd) -> Object:
         "load_assignment": _assignment(name, to),
         "upstream_connection_options": _KEEPALIVE,
         "upstream_bind_config": {"socket_options": [_GIVE_UP]},
+        "transport_socket": tls.to_relay(),
         "typed_extension_protocol_options": http.upstream(idle=http.IDLE_TO_LAPTOP),
     }
 
@@ -128,4 +147,8 @@ def _common(name: str, timeout: str) -> Object:
 def _assignment(name: str, to: ClusterEnd, port: PodPort | None = None) -> Object:
     protocol = "UDP" if port is not None and port.transport == "udp" else "TCP"
     address = {"socket_address": {"protocol": protocol, "address": str(to.address), "port_value": to.port}}
-    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}
+    endpoint: Object = {"endpoint": {"address": address}}
+    if to.relay:
+        endpoint["endpoint"]["hostname"] = server_name(to.relay)
+        endpoint["metadata"] = {"filter_metadata": {_MATCH_METADATA: _RELAYED}}
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from meshdev.sidecar.envoy import clusters
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, in_order
-from meshdev.sidecar.envoy.clusters import ClusterEnd
+from meshdev.sidecar.envoy.clusters import ClusterEnd, relay_end
 from meshdev.sidecar.envoy.listeners import listener
 from meshdev.sidecar.envoy.routes import routes
 
@@ -51,7 +51,7 @@ def _end(pod: PodView, served: Served, manager: IPv4Address, claims: Sequence[Li
     newest = next((claim for claim in in_order(claims) if claim.spec.mode.takes_bytes), None)
     relay = newest.relay(served.port) if newest is not None else None
     if relay is not None:
-        return ClusterEnd(manager, relay)
+        return relay_end(manager, relay, served.port)
     if newest is not None and not newest.spec.fallback:
         return None
     return ClusterEnd(pod.address, served.port.number)

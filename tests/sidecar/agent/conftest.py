@@ -15,6 +15,7 @@ def fresh() -> World:
 def world(fresh: World) -> World:
     """Envoy runs, and both ports are redirected."""
     fresh.start_envoy()
+    fresh.do(fresh.life.on_attested())
     fresh.hear(Want((HTTP, BYTES)), Redirect((WEB, RAW)))
     assert fresh.redirected == LISTENERS
     return fresh

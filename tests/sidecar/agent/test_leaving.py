@@ -33,9 +33,17 @@ def test_it_leaves_after_its_time(world: World, event: Callable[[World], None], 
     assert world.redirected == {}
 
 
-def test_a_manager_that_never_came_is_lost_too(fresh: World) -> None:
-    fresh.wait(lifecycle.LOST_SECONDS + 1)
-    assert (fresh.life.phase, fresh.life.reason) == (Phase.ENDED, "the manager is lost for 60 s")
+@pytest.mark.parametrize(
+    ("attested", "reason"),
+    [(True, "the manager is lost for 60 s"), (False, "no session has attested this sidecar for 60 s")],
+)
+def test_a_manager_that_never_came_is_lost_too(fresh: World, attested: bool, reason: str) -> None:
+    if attested:
+        fresh.do(fresh.life.on_attested())
+    fresh.wait(lifecycle.LOST_SECONDS - 1)
+    assert fresh.life.phase is Phase.RUNNING
+    fresh.wait(2)
+    assert (fresh.life.phase, fresh.life.reason) == (Phase.ENDED, reason)
 
 
 def test_unwanted_and_lost_it_waits_for_nobody(world: World) -> None:

@@ -29,7 +29,7 @@ class Peer:
     """A server of TLS that says everything again, and knows who came."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self.certificates: list[str] = []
+        self.certificates: list[bytes] = []
         self.names: list[str | None] = []
         self.port = 0
         self._context = context
@@ -45,8 +45,7 @@ class Peer:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        self.certificates.append(ssl.DER_cert_to_PEM_cert(der))
+        self.certificates.append(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
         with suppress(OSError):
             while data := await reader.read(65536):
                 writer.write(data)
@@ -101,7 +100,7 @@ class Sidecar:
         with socket.socket(socket.AF_UNIX) as sock:
             return sock.connect_ex(str(self._folder / "in")) == 0
 
-    async def shown(self) -> str:
+    async def shown(self) -> bytes:
         """The certificate that is shown on a new connection."""
         reader, writer = await self.connect()
         await echoed(reader, writer)
@@ -201,4 +200,4 @@ async def test_where_it_cannot_listen() -> None:
 
 
 def test_the_key_is_not_shown() -> None:
-    assert "PRIVATE" not in repr(Secrets(b"PRIVATE", "", ""))
+    assert "PRIVATE" not in repr(Secrets(b"PRIVATE", b"", b""))

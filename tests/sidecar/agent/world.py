@@ -16,7 +16,7 @@ from meshdev.sidecar.agent.actions import (
 )
 from meshdev.sidecar.agent.lifecycle import Lifecycle, Phase
 from meshdev.sidecar.envoy.stats import Stats
-from meshdev.wire.agent import FromControl, PodPort, ProbeRelays, State, Wanted
+from meshdev.wire.agent import ManagerOrder, PodPort, ProbeRelays, State, Wanted
 from meshdev.wire.modes import MESH, PROXY
 from meshdev.wire.passthrough import PortClaims
 
@@ -80,7 +80,7 @@ class World:
             case KillEnvoy():
                 self.killed += 1
 
-    def hear(self, *messages: FromControl) -> None:
+    def hear(self, *messages: ManagerOrder) -> None:
         for message in messages:
             self.do(self.life.on_message(message, self.now))
             self.apply()

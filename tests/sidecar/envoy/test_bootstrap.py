@@ -1,7 +1,7 @@
 """What Envoy is started with, as a real Envoy judges it; and what its statistics mean."""
 
+import asyncio
 import json
-import socket
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -9,17 +9,24 @@ from time import monotonic
 
 import pytest
 
-from meshdev.sidecar.envoy import stats
+from meshdev.sidecar.agent.secret_discovery import SecretServer
+from meshdev.sidecar.envoy import stats, tls
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command, heap_within
 from meshdev.wire.agent import PodPort
 from meshdev.wire.counts import Counts
-from tests.sidecar.real_envoy import binary
+from tests.sidecar.certificates import Certificates
+from tests.sidecar.real_envoy import binary, started
+from tests.waiting import until
+
+
+def start(manager: str, port: int, folder: Path) -> Start:
+    return Start("uid", manager, port, str(folder / "admin"), str(folder / "secrets"))
 
 
 @pytest.mark.parametrize("manager", ["10.96.0.7", "meshdev-traffic-manager.default.svc.cluster.local"])
 def test_envoy_takes_it(manager: str, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(bootstrap(Start("uid", "token", manager, 15010, str(tmp_path / "admin")))))
+    config.write_text(json.dumps(bootstrap(start(manager, 15010, tmp_path))))
     arguments = [*command(binary(), str(config), 1), "--mode", "validate"]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
@@ -37,21 +44,27 @@ def test_the_heap_is_what_the_container_leaves() -> None:
     assert [heap_within(limit) // mib for limit in limits] == [512, 64, 224, 512]
 
 
-def test_a_manager_that_is_gone_is_asked_for_each_second(tmp_path: Path) -> None:
-    config, asked = tmp_path / "config.json", []
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        gone.settimeout(20)
-        port = gone.getsockname()[1]
-        config.write_text(json.dumps(bootstrap(Start("uid", "token", "127.0.0.1", port, str(tmp_path / "admin")))))
-        envoy = subprocess.Popen(command(binary(), str(config), 1), stderr=subprocess.DEVNULL)
-        try:
-            for _ in range(12):
-                gone.accept()[0].close()
-                asked.append(monotonic())
-        finally:
-            envoy.kill()
-            envoy.wait()
-    assert max(later - earlier for earlier, later in pairwise(asked)) < 1.8
+async def test_a_manager_that_is_gone_is_asked_for_each_second(tmp_path: Path) -> None:
+    """And not at all before there is a certificate to come with."""
+    secrets, asked = SecretServer(), asyncio.Queue[float]()
+    gone = await asyncio.start_server(lambda _, writer: _refuse(writer, asked), "127.0.0.1", 0)
+    port = gone.sockets[0].getsockname()[1]
+    async with secrets.serving(tmp_path / "secrets"):
+        with started(start("127.0.0.1", port, tmp_path), tmp_path):
+            await until(lambda: secrets.subscribed >= {tls.IDENTITY, tls.AUTHORITY})
+            assert asked.empty()
+            given = monotonic()
+            secrets.set(Certificates(tmp_path).secrets())
+            async with asyncio.timeout(20):
+                times = [given, *[await asked.get() for _ in range(12)]]
+    gone.close()
+    assert max(later - earlier for earlier, later in pairwise(times)) < 1.8
+    assert times[1] - given < 0.5
+
+
+def _refuse(writer: asyncio.StreamWriter, asked: asyncio.Queue[float]) -> None:
+    asked.put_nowait(monotonic())
+    writer.close()
 
 
 STATS = """\

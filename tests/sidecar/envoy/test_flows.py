@@ -80,6 +80,25 @@ async def test_bytes_go_to_the_newest_of_two_who_want_them() -> None:
     await second.stop()
 
 
+async def test_another_laptop_takes_over_and_what_is_open_stays() -> None:
+    """Both are behind one address and port of the manager."""
+    second = End("second", greet)
+    await second.start()
+    async with pod(End("original", greet), End("laptop", greet)) as app:
+        kept = []
+        for to, line in ((app.laptop, b"220 laptop\n"), (second, b"220 second\n"), (app.laptop, b"220 laptop\n")):
+            app.claim(protocol="tcp", to=to)
+            await app.serve()
+            kept.append(await app.connect())
+            assert await kept[-1][0].readline() == line
+            for reader, writer in kept:
+                writer.write(b"still there\n")
+                assert await reader.readline() == b"still there\n"
+        for _, writer in kept:
+            writer.close()
+    await second.stop()
+
+
 async def test_each_direction_ends_by_itself() -> None:
     async def count(_: End, reader: Any, writer: Any) -> None:
         writer.write(b"%d" % len(await reader.read()))

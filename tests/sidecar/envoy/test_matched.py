@@ -245,8 +245,3 @@ async def test_an_idle_connection_that_the_app_closed_costs_no_request() -> None
             await app.original.start()
             await app.envoy.has_closed("original")
         writer.close()
-
-
-async def test_the_token_is_told_to_the_manager_alone() -> None:
-    async with pod() as app:
-        assert app.envoy.ads.tokens == ["t" * 32]

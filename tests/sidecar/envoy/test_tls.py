@@ -1,0 +1,152 @@
+"""TLS between Envoy and the manager: who is let in, who is believed, and what new certificates change."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.sidecar.agent.secret_discovery import SecretServer
+from meshdev.sidecar.envoy.bootstrap import Start
+from meshdev.sidecar.envoy.tls import CONTROL_NAME, RELAY_NAME
+from tests.sidecar.certificates import Certificates
+from tests.sidecar.envoy.test_claimed import ask, numbered, repeat
+from tests.sidecar.pod import End, Pod, pod
+from tests.sidecar.real_envoy import started
+from tests.waiting import until
+
+MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
+_PAUSE = 0.005
+_ROTATIONS = 20
+
+
+async def test_it_shows_its_certificate_to_control_and_relays() -> None:
+    async with pod() as app:
+        shown = app.certificates.given[-1].certificate
+        app.claim(MINE)
+        await app.serve()
+        assert await app.get(a="1") == "laptop"
+        assert app.envoy.ads.peers == [shown]
+        assert app.relays.certificates == [shown]
+
+
+async def test_a_relay_that_refuses_the_certificate_is_a_laptop_that_does_not_answer() -> None:
+    async with pod() as app:
+        app.claim(MINE)
+        await app.serve()
+        assert await app.get(a="1") == "laptop"
+        app.relays.refuses.add(app.laptop.port)
+        assert Counter([await app.get(a="1") for _ in range(60)]) == {"original": 60}
+        app.relays.refuses.clear()
+        assert await app.get(a="1") == "laptop"
+
+
+@pytest.mark.parametrize(("name", "other"), [(CONTROL_NAME, False), (RELAY_NAME, True)])
+async def test_only_the_managers_relay_gets_requests(name: str, other: bool, tmp_path: Path) -> None:
+    """Neither a server of another name nor one of another authority."""
+    async with pod() as app:
+        certificates = Certificates(tmp_path) if other else app.certificates
+        app.relays.become(certificates.relay(name, trusted=app.certificates))
+        app.claim(MINE)
+        await app.serve()
+        assert Counter([await app.get(a="1") for _ in range(10)]) == {"original": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "believed"),
+    [(CONTROL_NAME, False, True), (RELAY_NAME, False, False), (CONTROL_NAME, True, False)],
+)
+async def test_only_the_managers_control_is_asked(name: str, other: bool, believed: bool, tmp_path: Path) -> None:
+    """Neither a server of another name nor one of another authority: the connection ends in the handshake."""
+    own = Certificates(tmp_path)
+    context = (Certificates(tmp_path / "other") if other else own).relay(name, trusted=own)
+    came: list[str | None] = []
+    completed = []
+    context.sni_callback = lambda _socket, asked, _context: came.append(asked)
+    server = await asyncio.start_server(lambda _, writer: completed.append(writer), "127.0.0.1", 0, ssl=context)
+    secrets = SecretServer()
+    secrets.set(own.secrets())
+    start = Start("x", "127.0.0.1", server.sockets[0].getsockname()[1], str(tmp_path / "a"), str(tmp_path / "s"))
+    async with secrets.serving(tmp_path / "s"):
+        with started(start, tmp_path):
+            await until(lambda: completed or len(came) >= 3)
+    assert (bool(completed), set(came)) == (believed, {CONTROL_NAME})
+    for writer in completed:
+        writer.close()
+    server.close()
+
+
+class Load:
+    """Four clients, about 200 requests each second together: to the laptop and to the original, each once on a
+    connection that is kept, and once on new ones."""
+
+    def __init__(self, app: Pod) -> None:
+        self.answers: Counter[tuple[str, str]] = Counter()
+        self._app = app
+        self._stop = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as tasks:
+            for header in ("1", "2"):
+                tasks.create_task(self._kept(header))
+                tasks.create_task(self._fresh(header))
+            yield
+            self._stop = True
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more were answered."""
+        wanted = self.answers.total() + count
+        await until(lambda: self.answers.total() >= wanted)
+
+    async def _fresh(self, header: str) -> None:
+        while not self._stop:
+            self.answers["fresh", await self._app.get(a=header)] += 1
+            await asyncio.sleep(_PAUSE)
+
+    async def _kept(self, header: str) -> None:
+        reader, writer = await self._app.connect()
+        while not self._stop:
+            answer = await ask(reader, writer, f"GET / HTTP/1.1\r\nHost: b\r\nA: {header}\r\n\r\n".encode())
+            self.answers["kept", answer.decode()] += 1
+            await asyncio.sleep(_PAUSE)
+        writer.close()
+
+
+async def test_renewed_certificates_cost_no_request_and_end_no_connection() -> None:
+    async with pod(End("original", numbered()), End("laptop", numbered())) as app:
+        app.claim(MINE)
+        await app.serve()
+        load = Load(app)
+        started = time.monotonic()
+        async with load.running():
+            for _ in range(_ROTATIONS):
+                await load.more(40)
+                app.envoy.secrets.set(app.certificates.secrets())
+            await load.more(40)
+        seconds = time.monotonic() - started
+        kept = {body for kind, body in load.answers if kind == "kept"}
+        assert {body.split()[0] for kind, body in load.answers} == {"laptop", "original"}
+        assert len(kept) == 2, "each kept connection has one to its end"
+        assert len(set(app.relays.certificates)) > _ROTATIONS
+        assert load.answers.total() / seconds > 200
+
+
+async def test_bytes_go_on_while_certificates_are_renewed() -> None:
+    async with pod(laptop=End("laptop", repeat)) as app:
+        app.claim(protocol="tcp")
+        await app.serve()
+        reader, writer = await app.connect()
+        for _ in range(_ROTATIONS):
+            writer.write(b"x")
+            assert await reader.readexactly(2) == b"lx"
+            app.envoy.secrets.set(app.certificates.secrets())
+            other_reader, other = await app.connect()
+            other.write(b"x")
+            assert await other_reader.readexactly(2) == b"lx"
+            other.close()
+        writer.close()
