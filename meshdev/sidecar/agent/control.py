@@ -72,6 +72,7 @@ class Control:
         self._states = states
         self._request = SigningRequest(identity.key.request())
         self._news = asyncio.Event()
+        self._trouble = ""
 
     def announce(self) -> None:
         """Something that the manager has to know has changed."""
@@ -95,30 +96,34 @@ class Control:
             self.announce()
 
     async def _dial(self, manager: bytes) -> None:
-        pause, trouble = FIRST_RETRY_SECONDS, ""
+        pause = FIRST_RETRY_SECONDS
         while True:
             began = time.monotonic()
-            if (text := await self._attempt(manager)) not in {trouble, ""}:
-                log.info("no stream to the manager: %s", text)
-            trouble = text
+            await self._attempt(manager)
             if time.monotonic() - began > LONGEST_RETRY_SECONDS:
                 pause = FIRST_RETRY_SECONDS
             await asyncio.sleep(pause * random.uniform(0.7, 1))  # noqa: S311 -- so that not all agents come at once
             pause = min(2 * pause, LONGEST_RETRY_SECONDS)
 
-    async def _attempt(self, manager: bytes) -> str:
-        """One stream until its end; why it ended."""
+    async def _attempt(self, manager: bytes) -> None:
+        """One stream until its end."""
         own = pem(self._identity.certificate).encode()
         credentials = grpc.ssl_channel_credentials(pem(manager).encode(), self._identity.key.private_pem, own)
         target = f"{self._settings.manager}:{self._settings.port}"
         try:
             async with grpc.aio.secure_channel(target, credentials, options=_OPTIONS) as channel:
                 await self._stream(channel.stream_stream(agent.METHOD))
+            self._log_once(logging.INFO, "")
         except grpc.aio.AioRpcError as error:
-            return f"{error.code().name} {error.details()}"
+            self._log_once(logging.INFO, f"no stream to the manager: {error.code().name} {error.details()}")
         except ProtocolError as error:
-            return f"the manager broke the protocol: {error.message}"
-        return ""
+            self._log_once(logging.WARNING, f"the manager broke the protocol: {error.message}")
+
+    def _log_once(self, level: int, trouble: str) -> None:
+        """Where it is not what it was the last time."""
+        if trouble and trouble != self._trouble:
+            log.log(level, "%s", trouble)
+        self._trouble = trouble
 
     async def _stream(self, method: Any) -> None:  # noqa: ANN401 -- grpc has no types
         trust = self._identity.trust

@@ -1,0 +1,269 @@
+"""The agent's stream to the manager: mutual TLS, dialled when there is a manager, again and again, and anew."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from meshdev.identity.edges import manager_proof
+from meshdev.sidecar.agent.control import Control, wanted_again
+from meshdev.sidecar.agent.settings import Settings
+from meshdev.sidecar.agent.trust import AgentIdentity, new_identity
+from meshdev.wire import agent
+from meshdev.wire.agent import (
+    AgentHello,
+    Consents,
+    FromAgent,
+    FromControl,
+    IssuedCertificate,
+    PodPort,
+    SigningRequest,
+    State,
+    Want,
+    Wanted,
+)
+from meshdev.wire.attestation import ManagerOffer
+from meshdev.wire.modes import MESH
+from tests.sidecar.certificates import Certificates
+from tests.waiting import until
+
+WANT = Want((Wanted(PodPort(8080), "http", MESH),))
+
+
+class Manager:
+    """Control's end: what it heard on each stream, and what it says on them."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self.certificates = certificates
+        self.streams: list[list[FromAgent]] = []
+        self.peers: list[bytes] = []
+        self.port = 0
+        self._queues: list[asyncio.Queue[FromControl | None]] = []
+        self._server: Any = None
+
+    async def start(self) -> None:
+        handler = grpc.stream_stream_rpc_method_handler(self._session)
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        handlers = grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": handler})
+        self._server.add_generic_rpc_handlers((handlers,))
+        self.port = self._server.add_secure_port(f"127.0.0.1:{self.port}", self.certificates.control())
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(0)
+
+    def say(self, message: FromControl | None) -> None:
+        """On the newest stream; None ends it."""
+        self._queues[-1].put_nowait(message)
+
+    def heard(self, kind: type[FromAgent]) -> FromAgent | None:
+        """The last of that kind on the newest stream."""
+        newest = self.streams[-1] if self.streams else []
+        return next((each for each in reversed(newest) if isinstance(each, kind)), None)
+
+    async def _session(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        self.peers.append(ssl.PEM_cert_to_DER_cert(context.auth_context()["x509_pem_cert"][0].decode()))
+        self.streams.append([])
+        queue: asyncio.Queue[FromControl | None] = asyncio.Queue()
+        self._queues.append(queue)
+        reading = asyncio.ensure_future(self._read(requests, self.streams[-1]))
+        try:
+            while (message := await queue.get()) is not None:
+                yield agent.encode(message)
+        finally:
+            reading.cancel()
+
+    @staticmethod
+    async def _read(requests: AsyncIterator[bytes], heard: list[FromAgent]) -> None:
+        async for data in requests:
+            heard += [agent.decode_from_agent(data)]
+
+
+def attest(identity: AgentIdentity, certificates: Certificates) -> None:
+    """As a session does once the manager knows the agent, or a moment before."""
+    capability = identity.capabilities.issue()
+    offer = ManagerOffer(certificates.authority, manager_proof(capability, certificates.authority))
+    assert identity.trust.consider(offer, capability).accepted
+
+
+class Agent:
+    """What control is for, without the rest of an agent."""
+
+    def __init__(self, port: int) -> None:
+        self.identity = new_identity()
+        self.settings = Settings("b-1", "uid", "default", IPv4Address("127.0.0.1"), "127.0.0.1", port)
+        self.heard: list[FromControl] = []
+        self.lost = 0
+        self.state = State()
+        self.control = Control(
+            self.settings,
+            self.identity,
+            on_message=self.heard.append,
+            on_lost=self._on_lost,
+            states=lambda: [self.state],
+        )
+
+    def _on_lost(self) -> None:
+        self.lost += 1
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.ensure_future(self.control.run())
+        try:
+            yield
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
+    made = Manager(Certificates(tmp_path / "manager"))
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_nothing_is_dialled_before_a_session_has_named_the_manager(manager: Manager) -> None:
+    seen = Agent(manager.port)
+    manager.certificates.vouch(seen.identity.certificate)
+    async with seen.running():
+        await asyncio.sleep(0.1)
+        assert manager.streams == []
+        attest(seen.identity, manager.certificates)
+        await until(lambda: manager.heard(State))
+        assert manager.peers == [seen.identity.certificate]
+
+
+async def test_it_says_who_it_is_whom_it_consented_to_and_asks_for_a_certificate(manager: Manager) -> None:
+    seen = Agent(manager.port)
+    manager.certificates.vouch(seen.identity.certificate)
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        await until(lambda: manager.heard(State))
+        hello, consents, request, state = manager.streams[0]
+        assert hello == AgentHello("b-1", "uid", "default", IPv4Address("127.0.0.1"), ())
+        assert consents == Consents(seen.identity.capabilities.proofs.value)
+        assert isinstance(request, SigningRequest)
+        assert state == State()
+        issued = manager.certificates.issue(request.request)
+        manager.say(IssuedCertificate(issued, manager.certificates.authority))
+        manager.say(WANT)
+        await until(lambda: seen.heard)
+        secrets = seen.identity.issued.secrets.value
+        assert secrets is not None
+        assert (secrets.certificate, secrets.authority) == (issued, manager.certificates.authority)
+        assert seen.heard == [WANT]
+        assert len(manager.streams[0]) == 4, "what has not changed is not repeated"
+
+
+async def test_each_consent_is_announced(manager: Manager) -> None:
+    seen = Agent(manager.port)
+    manager.certificates.vouch(seen.identity.certificate)
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        for _ in range(3):
+            await until(lambda: manager.heard(Consents) == Consents(seen.identity.capabilities.proofs.value))
+            seen.identity.capabilities.issue()
+        seen.identity.capabilities.withdraw(seen.identity.capabilities.proofs.value[0])
+        await until(lambda: manager.heard(Consents) == Consents(seen.identity.capabilities.proofs.value))
+        assert len(manager.streams) == 1
+
+
+@pytest.mark.parametrize("late", [0.005, 0.05, 0.3])
+async def test_a_manager_that_learns_of_it_late_is_asked_again_soon(manager: Manager, late: float) -> None:
+    """gRPC by itself asks again 100 ms later at the earliest."""
+    seen = Agent(manager.port)
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        await asyncio.sleep(late)
+        manager.certificates.vouch(seen.identity.certificate)
+        began = time.monotonic()
+        await until(lambda: manager.heard(State))
+        assert time.monotonic() - began < max(0.08, 1.5 * late)
+
+
+async def test_a_stream_that_ended_is_made_again(manager: Manager) -> None:
+    seen = Agent(manager.port)
+    manager.certificates.vouch(seen.identity.certificate)
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        for number in range(1, 4):
+            await until(lambda: len(manager.streams) == number and manager.heard(State))  # noqa: B023 -- awaited here
+            assert seen.identity.trust.lost
+            manager.say(WANT)
+            await until(lambda: len(seen.heard) == number)  # noqa: B023
+            assert not seen.identity.trust.lost
+            manager.say(None)
+            await until(lambda: seen.lost == number)  # noqa: B023
+        assert manager.heard(SigningRequest)
+
+
+async def test_another_manager_is_dialled_when_the_first_is_lost(manager: Manager, tmp_path: Path) -> None:
+    seen = Agent(manager.port)
+    manager.certificates.vouch(seen.identity.certificate)
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        await until(lambda: manager.heard(State))
+        manager.say(WANT)
+        await until(lambda: seen.heard)
+        await manager.stop()
+        await until(lambda: seen.lost)
+        second = Manager(Certificates(tmp_path / "second"))
+        second.port = manager.port
+        second.certificates.vouch(seen.identity.certificate)
+        await second.start()
+        try:
+            await asyncio.sleep(0.1)
+            assert second.streams == [], "its certificate is not the manager's"
+            attest(seen.identity, second.certificates)
+            await until(lambda: second.heard(State))
+        finally:
+            await second.stop()
+
+
+@pytest.mark.parametrize("bad", ["key", "authority", "bytes"])
+async def test_a_certificate_that_cannot_be_used_ends_the_stream(
+    manager: Manager, bad: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = Agent(manager.port)
+    manager.certificates.vouch(seen.identity.certificate)
+    authority = manager.certificates.authority
+    issued: dict[str, Callable[[], IssuedCertificate]] = {
+        "key": lambda: IssuedCertificate(manager.certificates.issue(new_identity().key.request()), authority),
+        "authority": lambda: IssuedCertificate(
+            manager.certificates.issue(seen.identity.key.request()), Certificates(tmp_path / "other").authority
+        ),
+        "bytes": lambda: IssuedCertificate(b"nothing", authority),
+    }
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        await until(lambda: manager.heard(State))
+        manager.say(issued[bad]())
+        await until(lambda: len(manager.streams) == 2)
+        assert seen.identity.issued.secrets.value is None
+        assert "the manager broke the protocol" in caplog.text
+
+
+async def test_what_waits_for_an_intercept_consents_and_has_its_certificate(manager: Manager) -> None:
+    seen = Agent(manager.port)
+    manager.certificates.vouch(seen.identity.certificate)
+    waiting = asyncio.ensure_future(wanted_again(seen.settings, seen.identity, asyncio.Event()))
+    attest(seen.identity, manager.certificates)
+    await until(lambda: manager.heard(SigningRequest))
+    manager.say(
+        IssuedCertificate(manager.certificates.issue(seen.identity.key.request()), manager.certificates.authority)
+    )
+    manager.say(Want(()))
+    await until(lambda: seen.identity.issued.secrets.value)
+    assert not waiting.done()
+    manager.say(WANT)
+    await asyncio.wait_for(waiting, 10)
