@@ -4,7 +4,6 @@ The test is control and the passthrough proxy, and makes the laptop fail: nothin
 """
 
 import asyncio
-import json
 import os
 import socket
 import subprocess
@@ -13,23 +12,16 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401 -- importing it makes its types known
-
-from meshdev.config import RELAYS_PORT
-from meshdev.identity.authority import Authority
-from meshdev.identity.keys import KeyPair
-from meshdev.identity.tls import pem
+from meshdev.identity.keys import key_id
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
 from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, wanted
-from meshdev.sidecar.envoy.http import typed
-from meshdev.sidecar.envoy.resources import Resources, resources
+from meshdev.sidecar.envoy.resources import resources
 from meshdev.sidecar.envoy.tls import RELAY_NAME
 from meshdev.wire.agent import PodPort
 from meshdev.wire.intercepts import Relay
@@ -41,9 +33,9 @@ from meshdev.wire.relay import (
     ToRelay,
     decode_from_relay,
     encode,
-    server_name,
 )
 from tests.netns.cluster import MANAGER, MTU, Namespace
+from tests.sidecar.certificates import Certificates
 from tests.sidecar.pod import FIRST, LOOPBACK, WORKLOAD, End, length
 from tests.sidecar.real_envoy import RealEnvoy, running
 
@@ -82,40 +74,6 @@ exec setpriv --reuid=65533 --regid=65533 --clear-groups --bounding-set=-all --in
 """
 
 
-class Certificates:
-    """control's authority, and an Envoy's key and certificate in files."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.now = datetime.now(UTC)
-        self.authority = Authority.open(folder / "authority", "manager-uid", self.now)
-        self.key = KeyPair.generate()
-        issued = self.authority.issue_workload(
-            self.key.request(), "ns/default/deployment/b/pod/uid-b-1", now=self.now, lifetime=timedelta(hours=1)
-        )
-        self.chain = pem(issued)
-        for name, text in (("key", self.key.private_pem.decode()), ("chain", self.chain)):
-            (folder / name).write_text(text)
-        (folder / "ca").write_text(pem(self.authority.certificate))
-
-    def upstream_tls(self) -> dict[str, Any]:
-        """As Envoy gets it in the product, but for the files."""
-        common = {
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_2"},
-            "tls_certificates": [{"certificate_chain": self._file("chain"), "private_key": self._file("key")}],
-            "validation_context": {
-                "trusted_ca": self._file("ca"),
-                "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": RELAY_NAME}}],
-            },
-        }
-        name = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-        config = typed(name, common_tls_context=common, sni=server_name(RELAY), max_session_keys=0)
-        return {"name": "envoy.transport_sockets.tls", "typed_config": config}
-
-    def _file(self, name: str) -> dict[str, str]:
-        return {"filename": str(self._folder / name)}
-
-
 class RelayProcess:
     """The container *relay*, and control's end of its socket."""
 
@@ -141,9 +99,8 @@ class RelayProcess:
         sock.settimeout(10)
         sock.connect(str(self._folder / "relay.sock"))
         request = decode_from_relay(sock.recv(1 << 16))
-        authority = self._certificates.authority
-        issued = authority.issue_server(request.csr, RELAY_NAME, now=self._certificates.now)
-        sock.send(encode(RelayIdentity(issued, authority.certificate)))
+        issued = self._certificates.issue_server(request.csr, RELAY_NAME)
+        sock.send(encode(RelayIdentity(issued, self._certificates.authority)))
         return sock
 
     def send(self, *messages: ToRelay) -> None:
@@ -192,7 +149,8 @@ class RelayedPod:
 
     def permit(self, *keys: str) -> None:
         """Whose certificates the relay takes; by itself those of this pod's Envoy."""
-        self.relay.send(RelayEndpoint(RELAY, SESSION, frozenset(keys or (self.certificates.key.key_id,))))
+        envoys = (key_id(each.certificate) for each in self.certificates.given)
+        self.relay.send(RelayEndpoint(RELAY, SESSION, frozenset(keys or envoys)))
 
     async def serve(self, *, flow: bool = False) -> None:
         """Everything of header A: 1 is claimed; or, of a *flow*, all bytes."""
@@ -206,24 +164,17 @@ class RelayedPod:
         )
         served = tuple(Served(each, self.socket) for each in wanted((claim,), ()))
         view = PodView(LOOPBACK, served, ())
-        await self.envoy.ads.serve(self._relayed(resources(view, MANAGER, (claim,))))
-
-    def _relayed(self, found: Resources) -> Resources:
-        """The original on its port, and laptops by TLS."""
-        clusters = [self._cluster(each) for each in found.clusters]
-        assert sum("transport_socket" in each for each in clusters) == 1
-        endpoints = tuple(_at(each, RELAYS_PORT) for each in found.endpoints)
-        return replace(found, clusters=tuple(clusters), endpoints=endpoints)
+        found = resources(view, MANAGER, (claim,))
+        await self.envoy.ads.serve(replace(found, clusters=tuple(map(self._cluster, found.clusters))))
 
     def _cluster(self, cluster: dict[str, Any]) -> dict[str, Any]:
-        to_laptop = cluster["name"] in {names.laptop(PORT, FIRST), names.flow(PORT)}
-        found = dict(cluster)
-        if "load_assignment" in cluster:
-            port = RELAYS_PORT if to_laptop else self.original.port
-            found["load_assignment"] = _at(cluster["load_assignment"], port)
-        if to_laptop:
-            found["transport_socket"] = self.certificates.upstream_tls()
-        return found
+        """The original on the port that it has here."""
+        ends = cluster.get("load_assignment", {}).get("endpoints", [])
+        if not ends or cluster["name"] == names.laptop(PORT, FIRST):
+            return cluster
+        address = {"socket_address": {"address": str(LOOPBACK), "port_value": self.original.port}}
+        endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+        return {**cluster, "load_assignment": {**cluster["load_assignment"], "endpoints": endpoints}}
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -248,16 +199,6 @@ class RelayedPod:
             return await ask(reader, writer, request)
         finally:
             writer.close()
-
-
-def _at(assignment: dict[str, Any], port: int) -> dict[str, Any]:
-    """The same endpoints, on another port."""
-    found = json.loads(json.dumps(assignment))
-    for group in found["endpoints"]:
-        for each in group["lb_endpoints"]:
-            each["endpoint"]["address"]["socket_address"]["port_value"] = port
-    changed: dict[str, Any] = found
-    return changed
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> str:
@@ -286,7 +227,7 @@ async def relayed_pod() -> AsyncIterator[RelayedPod]:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as shared:
             certificates = Certificates(Path(folder))
             relay = RelayProcess(manager, Path(shared), certificates)
-            async with running(place=pod.inside) as envoy:
+            async with running(certificates=certificates, place=pod.inside) as envoy:
                 made = RelayedPod(envoy, relay, certificates, laptop)
                 made.original.place = pod.inside
                 await made.original.start()

@@ -33,6 +33,10 @@ class Certificates:
         path = "ns/default/deployment/b/pod/uid-b-1"
         return self._authority.issue_workload(request, path, now=_now(), lifetime=timedelta(hours=1))
 
+    def issue_server(self, request: bytes, name: str) -> bytes:
+        """A certificate (DER) of one of the manager's containers for a signing request (DER)."""
+        return self._authority.issue_server(request, name, now=_now())
+
     def secrets(self) -> Secrets:
         """Those of a sidecar, issued now."""
         key = KeyPair.generate()
@@ -46,7 +50,7 @@ class Certificates:
     def control(self, name: str = CONTROL_NAME, trusted: "Certificates | None" = None) -> Any:
         """gRPC's credentials of the control container, for those whom *trusted*, or this authority, knows."""
         key = KeyPair.generate()
-        pair = (key.private_pem, pem(self._server(key, name)).encode())
+        pair = (key.private_pem, pem(self.issue_server(key.request(), name)).encode())
         known = trusted or self
 
         def config() -> Any:
@@ -63,11 +67,8 @@ class Certificates:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=(trusted or self).authority)
         key = KeyPair.generate()
-        load_identity(context, key.private_pem, [self._server(key, name)])
+        load_identity(context, key.private_pem, [self.issue_server(key.request(), name)])
         return context
-
-    def _server(self, key: KeyPair, name: str) -> bytes:
-        return self._authority.issue_server(key.request(), name, now=_now())
 
 
 def _now() -> datetime:
