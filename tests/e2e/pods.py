@@ -8,11 +8,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
-from meshdev.wire.announcement import REQUEST, parse_line, parse_reply
+from meshdev.wire.attestation import parse_announcement
 from tests.e2e.conftest import kubectl, until
 
 Pod = dict[str, Any]
@@ -118,21 +117,12 @@ def tables(pod: Pod) -> list[str]:
     return inside(pod, "nft", "list", "tables").splitlines()
 
 
-_FETCH: Final = """
-import socket, sys
-with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5) as sock:
-    sock.sendall(sys.argv[2].encode())
-    print(sock.makefile().read(), end="")
-"""
-
-
-def agent_token(pod: Pod) -> str:
-    """The token of the agent in the pod's sidecar that runs, as whoever is inside the pod may fetch it."""
+def agent_fingerprint(pod: Pod) -> str:
+    """The certificate of the agent in the pod's sidecar that runs, as its log names it."""
     name = next(name for name, state in sidecars(pod).items() if state == "running")
     metadata = pod["metadata"]
     log = kubectl("-n", metadata["namespace"], "logs", metadata["name"], "-c", name)
-    port = next(found.port for found in map(parse_line, log.encode().splitlines()) if found is not None)
-    return parse_reply(inside(pod, sys.executable, "-c", _FETCH, str(port), REQUEST.decode()).encode())
+    return next(found.fingerprint for found in map(parse_announcement, log.encode().splitlines()) if found is not None)
 
 
 def addresses(namespace: str, selector: str = "") -> list[str]:

@@ -13,10 +13,10 @@ import pytest
 
 from meshdev.config import CONTROL_PORT
 from meshdev.intercept.lease import LABELS, UID_LABEL
-from meshdev.wire.announcement import ASSIGNED_PORTS, CHOSEN_PORTS
+from meshdev.wire.attestation import ASSIGNED_PORTS, CHOSEN_PORTS
 from tests.e2e import pods, workloads
 from tests.e2e.accounts import apply
-from tests.e2e.conftest import Laptop, kubectl
+from tests.e2e.conftest import CHECKOUT, Laptop, kubectl
 from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, listed, local, refused
 from tests.e2e.strangers import as_a_sidecar, at_the_tunnel, manager_pod
 from tests.e2e.workloads import http, of
@@ -229,7 +229,7 @@ while True:
 
 @contextmanager
 def in_place_of_the_agent(pod: pods.Pod, how: str) -> Iterator[None]:
-    """Somebody else answers at every port where the pod's agent may give its token away."""
+    """Somebody else answers at every port where the pod's agent may be attested."""
     pid = next(iter(pods.processes(pod)))
     command = ("nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", _ANSWERS, how)
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -261,6 +261,42 @@ def test_somebody_else_answers_in_place_of_an_agent(there: Laptop, how: str, why
         assert ask(NAMESPACE, (URL, A1)) == [(200, "b")]
     with intercepted(there, "mesh", "deployment/b", NAMESPACE, "-H", "a=1"):
         right(there)
+
+
+#: Takes all ports that a sidecar's agent may be assigned, and is attested there as its agent would be.
+_THIEF: Final = """
+import asyncio, contextlib, sys
+from meshdev.sidecar.agent.attesting import AttestationListener
+from meshdev.sidecar.agent.trust import new_identity
+from meshdev.wire.attestation import ASSIGNED_PORTS
+async def serve():
+    identity = new_identity()
+    async with contextlib.AsyncExitStack() as stack:
+        for port in ASSIGNED_PORTS:
+            await stack.enter_async_context(AttestationListener(sys.argv[1], identity, port).serving())
+        print("listening", flush=True)
+        print(*await identity.capabilities.proofs.until(bool), flush=True)
+        await asyncio.Event().wait()
+asyncio.run(serve())
+"""
+
+
+def test_a_process_that_took_the_port_first_is_found_out(there: Laptop) -> None:
+    """It is inside the pod, so it is attested at once; the container's log names another certificate."""
+    one, _ = pods.pods(NAMESPACE, "app=b")
+    pid, uid = next(iter(pods.processes(one))), one["metadata"]["uid"]
+    command = ("nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", _THIEF, uid)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as thief:
+        assert thief.stdout is not None
+        try:
+            assert thief.stdout.readline() == "listening\n"
+            with intercepted(there, "mesh", "deployment/b", NAMESPACE, "-H", "a=1"):
+                assert len(thief.stdout.readline().split()) == 1, "it was attested"
+                right(there)
+                (status,) = there.status()["intercepts"]
+                assert [note for note in status["notes"] if f"pod {one['metadata']['name']}: another process" in note]
+        finally:
+            thief.kill()
 
 
 def drop(rule: str) -> str:

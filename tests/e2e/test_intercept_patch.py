@@ -74,16 +74,16 @@ def test_the_template_is_as_before(connected: Laptop) -> None:
     kubectl("-n", NAMESPACE, "rollout", "status", "deployment/b", "--timeout=60s")
 
 
-def test_an_agent_that_is_killed_comes_again_with_another_token(connected: Laptop) -> None:
-    """Its container is started again; the session fetches what that announces."""
+def test_an_agent_that_is_killed_comes_again_with_another_key(connected: Laptop) -> None:
+    """Its container is started again; the session attests what that announces."""
     with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", NAMESPACE, *MESH):
         pod = pods.pods(NAMESPACE, "app=b")[0]
-        address, before = pod["status"]["podIP"], pods.agent_token(pod)
+        address, before = pod["status"]["podIP"], pods.agent_fingerprint(pod)
         pods.kill(pod, pods.AGENT)
         url = f"http://{address}:8080/"
         until("it is killed", lambda: not pods.redirects(pod), 10)
         until("the laptop answers again", lambda: ask(NAMESPACE, (url, A1)) == [(200, LOCAL)], 30)
-        assert pods.agent_token(pod) != before
+        assert pods.agent_fingerprint(pod) != before
         right()
 
 
