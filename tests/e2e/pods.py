@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from meshdev.wire.attestation import parse_announcement
+from meshdev.wire.attestation import AgentAnnouncement, parse_announcement
 from tests.e2e.conftest import kubectl, until
 
 Pod = dict[str, Any]
@@ -117,12 +117,12 @@ def tables(pod: Pod) -> list[str]:
     return inside(pod, "nft", "list", "tables").splitlines()
 
 
-def agent_fingerprint(pod: Pod) -> str:
-    """The certificate of the agent in the pod's sidecar that runs, as its log names it."""
+def announcement(pod: Pod) -> AgentAnnouncement:
+    """Of the agent in the pod's sidecar that runs, in its log."""
     name = next(name for name, state in sidecars(pod).items() if state == "running")
     metadata = pod["metadata"]
     log = kubectl("-n", metadata["namespace"], "logs", metadata["name"], "-c", name)
-    return next(found.fingerprint for found in map(parse_announcement, log.encode().splitlines()) if found is not None)
+    return next(found for found in map(parse_announcement, log.encode().splitlines()) if found is not None)
 
 
 def addresses(namespace: str, selector: str = "") -> list[str]:

@@ -1,7 +1,6 @@
 """Peers that mean harm, or do not know better: at the manager's tunnel, and at the port where sidecars come.
 
-The first run in the manager's own pod, where its code is, as somebody with a port-forward could; the others in any
-pod of the cluster.
+They run in the manager's own pod, where its code is, as somebody with a port-forward could.
 """
 
 import json
@@ -9,17 +8,16 @@ import subprocess
 import sys
 from typing import Any, Final
 
-from meshdev.config import CONTROL_PORT, MANAGER_NAME
+from meshdev.config import MANAGER_NAME
 from tests.e2e import pods
 from tests.e2e.conftest import CHECKOUT
-from tests.e2e.intercepting import in_pod
 
 #: A session of its own; ``say(frame)`` and ``hear(seconds)``.
 TUNNEL: Final = """
 import contextlib, json, random, secrets, socket, struct, sys, time
 from meshdev.config import ADDRESS_POOLS, OLDEST_PROTOCOL, PROTOCOL, TUNNEL_PORT
 from meshdev.wire import control, frames
-from meshdev.wire.intercepts import AgentKeys, Intercept, Local, Withdraw
+from meshdev.wire.intercepts import Agents, AttestedAgent, Intercept, Local, Withdraw
 
 arguments = json.loads(sys.argv[1])
 dice = random.Random(4)
@@ -31,7 +29,8 @@ class Session:
         self.say(control.encode(control.Hello(
             oldest=OLDEST_PROTOCOL, newest=PROTOCOL, session=secrets.token_hex(16), secret=secrets.token_hex(16),
             holder="stranger@elsewhere", offload=0, pools=ADDRESS_POOLS)))
-        self.welcome = next(each for each in self.hear(3) if isinstance(each, control.Welcome))
+        self.heard = self.hear(3)
+        self.welcome = next(each for each in self.heard if isinstance(each, control.Welcome))
 
     def say(self, frame):
         self.sock.sendall(frame)
@@ -58,14 +57,43 @@ class Session:
 
 """
 
-#: ``call(method, token, messages, seconds)``: what a stream gave, and how it ended.
+#: Behind the first: a key of its own, for which a session of its own may vouch. ``Vouching()`` claims what
+#: arguments["spec"] says; ``call(method, show, messages, seconds)``: what a stream gave, and how it ended.
 SIDECAR: Final = """
-import json, sys, threading, time
+import ssl, threading
+from datetime import UTC, datetime, timedelta
 import grpc
+from meshdev.config import CONTROL_PORT
+from meshdev.identity.edges import claim_proof, new_capability
+from meshdev.identity.keys import KeyPair
+from meshdev.identity.tls import pem
+from meshdev.sidecar.envoy.tls import CONTROL_NAME
+from meshdev.wire import agent
 
-manager, token, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
-AGENT = "/meshdev.v2.Agent/Session"
+AGENT = agent.METHOD
+
+def signed(key):
+    return key.self_signed(lifetime=timedelta(hours=1), now=datetime.now(UTC))
+
+class Vouching:
+    def __init__(self, id=None):
+        self.key, self.proof, self.id = KeyPair.generate(), claim_proof(new_capability()), id or secrets.token_hex(16)
+        self.peer, self.over = Session(), threading.Event()
+        self.authority = next(each.certificate for each in self.peer.heard + self.peer.hear(1)
+                              if isinstance(each, control.ManagerIdentity))
+        spec = arguments["spec"].replace(arguments["id"], self.id)
+        self.peer.say(control.encode(Intercept(id=self.id, spec=spec, reset_older=True, order=1)))
+        mine = AttestedAgent(signed(self.key), self.proof, "b-x", "0" * 36)
+        self.peer.say(control.encode(Agents(id=self.id, part=0, agents=(mine,), order=2)))
+        self.peer.say(control.encode(Local(id=self.id, remote=8080, protocol="tcp", up=True, order=3)))
+        threading.Thread(target=self._stay, daemon=True).start()
+        time.sleep(0.3)  # until control knows the key
+
+    def _stay(self):
+        with contextlib.suppress(EOFError, OSError):
+            while not self.over.is_set():
+                self.peer.hear(0.5)
 
 def text(number, value):
     data = value.encode()
@@ -76,15 +104,17 @@ def discovery(uid, kind):
     node = text(1, uid)
     return bytes([2 << 3 | 2, len(node)]) + node + text(4, "type.googleapis.com/envoy.config." + kind)
 
-def call(method, token, messages, seconds):
-    metadata = (("x-meshdev-token", token),) if token else ()
-    over = threading.Event()
+def call(method, authority, show, messages, seconds):
+    \"\"\"*show* is key and certificate, or None.\"\"\"
+    key, certificate = (show[0].private_pem, pem(show[1]).encode()) if show else (None, None)
+    credentials = grpc.ssl_channel_credentials(pem(authority).encode(), key, certificate)
+    options = (("grpc.ssl_target_name_override", CONTROL_NAME), ("grpc.use_local_subchannel_pool", 1))
+    over, heard = threading.Event(), []
     def say():
         yield from messages
         over.wait(seconds)
-    heard = []
-    with grpc.insecure_channel(manager) as channel:
-        stream = channel.stream_stream(method)(say(), metadata=metadata, timeout=seconds)
+    with grpc.secure_channel(f"{arguments['manager']}:{CONTROL_PORT}", credentials, options=options) as channel:
+        stream = channel.stream_stream(method)(say(), timeout=seconds)
         try:
             heard.extend(stream)
             return heard, "OK"
@@ -92,6 +122,14 @@ def call(method, token, messages, seconds):
             return heard, error.code().name
         finally:
             over.set()
+
+def issued(vouching, hello):
+    \"\"\"The certificate that its Envoy may show.\"\"\"
+    messages = [json.dumps({"hello": hello}).encode(), agent.encode(agent.Consents((vouching.proof,))),
+                agent.encode(agent.SigningRequest(vouching.key.request()))]
+    heard, _ = call(AGENT, vouching.authority, (vouching.key, signed(vouching.key)), messages, 2)
+    found = [agent.decode_from_control(each) for each in heard]
+    return next(each.certificate for each in found if isinstance(each, agent.IssuedCertificate))
 
 """
 
@@ -118,7 +156,6 @@ def at_the_tunnel(script: str, **arguments: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def as_a_sidecar(namespace: str, script: str, token: str = "", **arguments: Any) -> Any:
-    """Run *script* behind :data:`SIDECAR` in the namespace's client; the JSON it prints."""
-    manager = f"{manager_pod()['status']['podIP']}:{CONTROL_PORT}"
-    return json.loads(in_pod(namespace, SIDECAR + script, manager, token, json.dumps(arguments)))
+def as_a_sidecar(script: str, **arguments: Any) -> Any:
+    """Run *script* behind :data:`TUNNEL` and :data:`SIDECAR` in the manager's pod; the JSON it prints."""
+    return at_the_tunnel(SIDECAR + script, manager=manager_pod()["status"]["podIP"], **arguments)

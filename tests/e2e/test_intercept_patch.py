@@ -78,12 +78,12 @@ def test_an_agent_that_is_killed_comes_again_with_another_key(connected: Laptop)
     """Its container is started again; the session attests what that announces."""
     with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", NAMESPACE, *MESH):
         pod = pods.pods(NAMESPACE, "app=b")[0]
-        address, before = pod["status"]["podIP"], pods.agent_fingerprint(pod)
+        address, before = pod["status"]["podIP"], pods.announcement(pod)
         pods.kill(pod, pods.AGENT)
         url = f"http://{address}:8080/"
         until("it is killed", lambda: not pods.redirects(pod), 10)
         until("the laptop answers again", lambda: ask(NAMESPACE, (url, A1)) == [(200, LOCAL)], 30)
-        assert pods.agent_fingerprint(pod) != before
+        assert pods.announcement(pod) != before
         right()
 
 

@@ -1,8 +1,8 @@
-"""Who may intercept what: the printed Role and no more, and nothing without the token of a pod's agent."""
+"""Who may intercept what: the printed Role and no more, and nothing without an edge to a pod's agent."""
 
-import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -188,53 +188,66 @@ def test_another_pod_cannot_use_the_relay(connected: Laptop) -> None:
 
 _ALL: Final = """
 kinds = ("cluster.v3.Cluster", "listener.v3.Listener", "route.v3.RouteConfiguration",
-         "endpoint.v3.ClusterLoadAssignment", "core.v3.Nonsense")
-told = {}
-for kind in kinds:
-    for name, one in (("none", ""), ("short", "x"), ("wrong", "0" * 64), ("key", arguments["key"])):
-        heard, end = call(ADS, one, [discovery(arguments["uid"], kind)], 1.5)
-        told[f"{kind} {name}"] = [len(heard), end]
+         "endpoint.v3.ClusterLoadAssignment")
 hello = {"pod": arguments["pod"], "uid": arguments["uid"], "namespace": arguments["home"],
          "address": "10.244.0.1", "probes": []}
-for name, one in (("none", ""), ("wrong", "0" * 64)):
-    heard, end = call(AGENT, one, [json.dumps({"hello": hello}).encode()], 1.5)
-    told[f"agent {name}"] = [[json.loads(each) for each in heard], end]
+told = {}
+mine, other = Vouching(), KeyPair.generate()
+shown = {"none": None, "unknown": (other, signed(other)), "vouched": (mine.key, signed(mine.key))}
+first, consents = json.dumps({"hello": hello}).encode(), agent.encode(agent.Consents((mine.proof,)))
+for name, show in shown.items():
+    heard, end = call(AGENT, mine.authority, show, [first], 1.5)
+    told[f"agent {name}"] = [[each.decode() for each in heard], end]
+heard, end = call(AGENT, mine.authority, shown["vouched"], [first, consents], 1.5)
+told["agent consenting"] = [[each.decode() for each in heard], end]
+for kind in kinds:
+    for name, show in (*shown.items(), ("issued", (mine.key, issued(mine, hello)))):
+        heard, end = call(ADS, mine.authority, show, [discovery(arguments["uid"], kind)], 1.5)
+        told[f"{kind} {name}"] = [[each.decode("latin-1") for each in heard], end]
 print(json.dumps(told))
 """
 
 
-def test_without_the_token_there_is_nothing_to_hear(connected: Laptop) -> None:
+def test_without_an_edge_there_is_nothing_to_hear(connected: Laptop) -> None:
+    """Whoever has a session of its own may vouch for a key of its own, say to be a pod, and hears of its own claim."""
     with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", MINE, "-H", "a=1"):
-        pod = pods.pods(MINE, "app=b")[0]["metadata"]
-        told: dict[str, Any] = as_a_sidecar(
-            THEIRS, _ALL, key=_key(pods.pods(MINE, "app=b")[0]), uid=pod["uid"], pod=pod["name"], home=MINE
-        )
+        pod, (spec, id_) = pods.pods(MINE, "app=b")[0]["metadata"], in_lease()
+        told: dict[str, Any] = as_a_sidecar(_ALL, spec=spec, id=id_, uid=pod["uid"], pod=pod["name"], home=MINE)
         print(told)
         for what, (heard, end) in told.items():
             kind, name = what.split(" ")
-            if name in ("none", "short"):
-                assert (heard, end) == ([] if kind == "agent" else 0, "UNAUTHENTICATED"), what
-            elif kind == "agent":
-                assert [each for each in heard if each != {"want": []}] == [], what
-            else:
-                assert heard == 0 or end == "RESOURCE_EXHAUSTED" or kind != "cluster.v3.Cluster", what
+            if name in ("none", "unknown"):
+                assert (heard, end) == ([], "UNAVAILABLE"), what
+            elif (kind, name) == ("agent", "vouched"):
+                assert [each for each in heard if json.loads(each) != {"want": []}] == [], what
+            assert not [each for each in heard if id_ in each], what
         assert ask(MINE, (f"http://b.{MINE}/", A1), (f"http://b.{MINE}/", {})) == [(200, LOCAL), (200, "b")]
 
 
-def _key(pod: pods.Pod) -> str:
-    """What the manager knows its agent by."""
-    return hashlib.sha256(pods.agent_token(pod).encode()).hexdigest()
+def in_lease() -> tuple[str, str]:
+    """The spec and id of the one intercept, as everybody may read them who may read Leases there."""
+    (lease,) = json.loads(kubectl("-n", MINE, "get", "leases", "-o", "json"))["items"]
+    spec = next(value for name, value in lease["metadata"]["annotations"].items() if "spec" in name)
+    return spec, json.loads(spec)["id"]
 
 
-#: Claims the workload with keys that are not of its agents, in every way there is, and says what it was told.
+#: The certificate of whoever answers at a port of the loopback, as base64.
+_CERTIFICATE: Final = """
+import base64, ssl, sys
+print(base64.b64encode(ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", int(sys.argv[1]))))).decode())
+"""
+
+#: Claims the workload by the certificate of its agent, with proofs that are none, and says what it was told.
 _CLAIM: Final = """
+import base64
 told = []
-for key in ("0" * 64, secrets.token_hex(32), arguments["uid_hash"]):
+for proof in ("0" * 64, secrets.token_hex(32)):
     for id in (secrets.token_hex(16), arguments["id"]):
         peer = Session()
         peer.say(control.encode(Intercept(id=id, spec=arguments["spec"].replace(arguments["id"], id),
                                               reset_older=True, order=1)))
-        peer.say(control.encode(AgentKeys(id=id, part=0, keys=(key,), order=2)))
+        found = AttestedAgent(base64.b64decode(arguments["certificate"]), proof, arguments["pod"], arguments["uid"])
+        peer.say(control.encode(Agents(id=id, part=0, agents=(found,), order=2)))
         for order, (remote, transport) in enumerate(((8080, "tcp"),), 3):
             peer.say(control.encode(Local(id=id, remote=remote, protocol=transport, up=True, order=order)))
         heard = peer.hear(1.5)
@@ -245,14 +258,14 @@ print(json.dumps(told))
 """
 
 
-def test_a_claim_without_the_token_meets_no_pod(connected: Laptop) -> None:
-    """The Lease tells everybody its spec and id; without the key these are worth nothing."""
+def test_a_claim_without_the_proof_meets_no_pod(connected: Laptop) -> None:
+    """The Lease tells everybody its spec and id, a process in the pod the certificate; both are worth nothing."""
     url = f"http://b.{MINE}/"
     with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", MINE, "-H", "a=1"):
-        (lease,) = json.loads(kubectl("-n", MINE, "get", "leases", "-o", "json"))["items"]
-        spec = next(value for name, value in lease["metadata"]["annotations"].items() if "spec" in name)
-        uid = lease["metadata"]["ownerReferences"][0]["uid"]
-        told = at_the_tunnel(_CLAIM, spec=spec, id=json.loads(spec)["id"], uid_hash=uid.replace("-", "") * 2)
-        assert told == []
+        pod, (spec, id_) = pods.pods(MINE, "app=b")[0], in_lease()
+        port = str(pods.announcement(pod).port)
+        certificate = pods.inside(pod, sys.executable, "-c", _CERTIFICATE, port).strip()
+        who = {"pod": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+        assert at_the_tunnel(_CLAIM, spec=spec, id=id_, certificate=certificate, **who) == []
         assert ask(MINE, *[(url, A1), (url, {})] * 5) == [(200, LOCAL), (200, "b")] * 5
         assert [each["state"] for each in listed(connected, "-n", MINE)] == ["active"]
