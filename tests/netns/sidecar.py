@@ -19,7 +19,7 @@ from meshdev.config import CONTROL_PORT
 from meshdev.errors import MeshdevError
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
-from meshdev.kube.attestation import AgentAddress, Attested, attest
+from meshdev.kube.attestation import AgentAddress, Attested, Introduce, attest
 from meshdev.kube.portforward import PortForward
 from meshdev.manager.control.decided import DecidedClaims, decisions
 from meshdev.pump.transport import SocketTransport
@@ -317,18 +317,18 @@ class SidecarPod:
                     self._attested.add(each)
             await asyncio.sleep(0.005)
 
-    async def attest(self, announced: AgentAnnouncement) -> Attested:
-        """As a session does, to which the agent consents then."""
+    async def attest(self, announced: AgentAnnouncement, introduce: Introduce | None = None) -> Attested:
+        """As a session does, to which the agent consents then; to this pod's manager where nobody else is named."""
 
         async def forward(_namespace: str, _pod: str, port: int) -> PortForward:
             return PortForward(SocketTransport(connect(port, self.pod.inside)), PlainFraming(), "spdy")
 
-        async def introduce(certificate: bytes, _proof: str) -> bytes:
+        async def vouch(certificate: bytes, _proof: str) -> bytes:
             self.certificates.vouch(certificate)
             return self.certificates.authority
 
         address = AgentAddress("default", "b-1", "uid-b-1", announced.port, announced.fingerprint)
-        return await attest(forward, address, introduce)
+        return await attest(forward, address, introduce or vouch)
 
     @property
     def agent(self) -> subprocess.Popen[bytes]:

@@ -1,7 +1,6 @@
 """All processes at once: a laptop's helper and tunnel, both containers of the manager, a pod's agent and Envoy."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +11,7 @@ import pytest
 from meshdev.errors import PeerClosed
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
-from meshdev.wire.intercepts import Report
+from meshdev.wire.intercepts import AttestedAgent, Report
 from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
 from tests.netns.cluster import Cluster
@@ -71,11 +70,24 @@ def ways(session: Session) -> list[str]:
 async def intercepted(world: World) -> AsyncIterator[Session]:
     """Every part is there and the pod has taken the route."""
     world.pod.start_agent()
-    key = hashlib.sha256((await world.pod.token()).encode()).hexdigest()
-    async with connected(world.laptop, world.cluster, MINE, key) as session:
+    async with connected(world.laptop, world.cluster, MINE) as session:
         await session.lead()
+        await attested(world, session)
         await until(lambda: state(session) == "acked")
         yield session
+
+
+async def attested(world: World, session: Session) -> None:
+    """The agent knows the session, and the manager of it."""
+    manager = session.pool.claims.manager_certificate
+    await manager.until(bool)
+
+    async def introduce(certificate: bytes, proof: str) -> bytes:
+        session.pool.claims.agents(MINE.id, (AttestedAgent(certificate, proof, "b-1", "uid-b-1"),))
+        assert manager.value is not None
+        return manager.value
+
+    assert (await world.pod.attest(await world.pod.announcement(), introduce)).accepted
 
 
 async def answers(who: str, ask: Callable[[], Awaitable[str]]) -> float:
