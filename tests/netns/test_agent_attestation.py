@@ -106,6 +106,7 @@ async def test_whoever_poses_as_a_session_does_not_take_the_agent_from_its_manag
     """As a process in the pod, or anybody with the right to open port-forwards, may try."""
     async with sidecar() as pod:
         announced = await pod.announcement()
+        await until(lambda: b"the manager is there" in pod.log())
         known = pod.manager.consents
         other = KeyPair.generate().self_signed(lifetime=timedelta(hours=1), now=datetime.now(UTC))
         posed = await attested(announced.port, UID, other, place=pod.pod.inside)
@@ -122,6 +123,7 @@ async def test_another_manager_is_taken_once_the_first_is_lost() -> None:
     async with sidecar() as pod:
         announced = await pod.announcement()
         other = KeyPair.generate().self_signed(lifetime=timedelta(hours=1), now=datetime.now(UTC))
+        await until(lambda: b"the manager is there" in pod.log())
         await pod.manager.stop()
         await until(lambda: b"the stream to the manager is lost" in pod.log())
         assert (await attested(announced.port, UID, other, place=pod.pod.inside)).accepted
