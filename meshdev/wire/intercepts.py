@@ -41,7 +41,7 @@ FORMER_PARTS: Final = 4
 MAX_FORMER_PART: Final = 256
 #: A DNS subdomain (RFC 1123); a UUID, or what a static pod has. Both are parts of a SPIFFE id.
 _POD: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_UID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_UID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}(/udp)?", re.ASCII)
 _ORDER: Final = Integer(0, 1 << 53)
 

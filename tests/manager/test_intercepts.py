@@ -11,7 +11,7 @@ from meshdev.errors import FirewallError
 from meshdev.intercept.spec import Port
 from meshdev.manager.tunnel import control_socket
 from meshdev.manager.tunnel.claims import LINGER_SECONDS, MAX_CHANGES, MAX_INTERCEPTS, MAX_RELAYS
-from meshdev.wire.control import Close, decode, encode
+from meshdev.wire.control import Close, ManagerIdentity, decode, encode
 from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import Allow, Claimed, ListeningPort, ManagerAddress, Seen, Synced, Withdrawn
@@ -33,12 +33,14 @@ class Ann(Visitor):
         self.address = self.say(hello(name, **changes)).welcome().address
 
     def hear(self) -> Relays | Report:
-        """The next message that is no heartbeat."""
+        """The next message that is no heartbeat, nor about the manager itself."""
         while True:
             kind, body = self.frame()
             if kind in {PING, PONG}:
                 continue
             message = decode(kind, body)
+            if isinstance(message, ManagerIdentity):
+                continue
             assert isinstance(message, Relays | Report), message
             return message
 

@@ -52,7 +52,7 @@ PARSED: Final[dict[str, Strategy]] = {
     "modes.mode": st.sampled_from(tuple(MODES.values())),
     "intercepts._port": _ports.map(str),
     "intercepts._pod": st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),
-    "intercepts._uid": st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,20}[A-Za-z0-9])?", fullmatch=True),
+    "intercepts._uid": st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True),
     "passthrough._reason": st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True),
     "lease._port": st.builds("{}/{}".format, st.integers(1, 65535), st.sampled_from(("tcp", "udp"))),
     "journal._own_table": st.integers(0, 1 << 32).map(journal.table_name),

@@ -1,53 +1,48 @@
-"""Entry point of the container *control*: ``python3 -m meshdev.manager.control``. It has no capability and no token.
+"""Entry point of the container *control*: ``python3 -m meshdev.manager.control``. It has no capability.
 
 ``kubectl logs -c control`` answers who uses the manager, what is intercepted, and which sidecars are there.
 """
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import sys
-from pathlib import Path
+from datetime import timedelta
+from typing import Final
 
 from meshdev.config import CONTROL_PORT
+from meshdev.errors import MeshdevError
 from meshdev.manager.alive import BEAT_SECONDS, beat
-from meshdev.manager.control.core import Core
-from meshdev.manager.control.service import serve
-from meshdev.manager.control.tunnel_client import TUNNEL_SOCKET, TunnelClient
-from meshdev.wire.manager import ToTunnel
+from meshdev.manager.control.container import ControlContainer, ControlSettings
 
 log = logging.getLogger("meshdev.manager.control")
 
-
-async def run(path: Path, address: str) -> None:
-    """Serve until cancelled."""
-    loop = asyncio.get_running_loop()
-
-    def send(key: str, message: ToTunnel) -> None:
-        client.send_latest(key, message)
-
-    core = Core(send, loop.call_later, loop.time)
-    client = TunnelClient(path, core.tunnel_connected, core.on_tunnel_message, core.snapshot)
-    server, port = await serve(core, address)
-    log.info("sidecars are served at port %d", port)
-    _beat(loop, path.parent)
-    try:
-        await client.run()
-    finally:
-        await server.stop(0)
+#: Seconds for which certificates of workloads are good: for tests. An hour without it.
+LIFETIME_VARIABLE: Final = "MESHDEV_CERTIFICATE_SECONDS"
 
 
-def _beat(loop: asyncio.AbstractEventLoop, folder: Path) -> None:
-    beat("control", folder)
-    loop.call_later(BEAT_SECONDS, _beat, loop, folder)
+def _beat(loop: asyncio.AbstractEventLoop) -> None:
+    beat("control")
+    loop.call_later(BEAT_SECONDS, _beat, loop)
 
 
 async def _until_signalled() -> None:
-    task = asyncio.ensure_future(run(TUNNEL_SOCKET, f"0.0.0.0:{CONTROL_PORT}"))
+    loop = asyncio.get_running_loop()
+    settings = ControlSettings(os.environ["POD_UID"], f"0.0.0.0:{CONTROL_PORT}", certificate_lifetime=_lifetime())
+    task = asyncio.ensure_future(ControlContainer(settings).run())
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, task.cancel)
+    _beat(loop)
     await task
+
+
+def _lifetime() -> timedelta:
+    """That of the certificates of workloads; what is set for tests stays within a second and a day."""
+    text = os.environ.get(LIFETIME_VARIABLE, "")
+    seconds = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 3600
+    return timedelta(seconds=min(max(seconds, 1), 86400))
 
 
 def main() -> int:
@@ -59,6 +54,9 @@ def main() -> int:
         asyncio.run(_until_signalled())
     except asyncio.CancelledError:
         log.info("stopped")
+    except MeshdevError as error:
+        log.critical("%s", error.message)
+        return error.exit_code
     return 0
 
 

@@ -1,28 +1,28 @@
 """The memory that sidecars can make control keep, in bytes, bounded for each workload and in all.
 
-Limits of single messages are not enough: a State of the largest size takes 2.3 MB once read, and a claim has up to
-a thousand agents. Pure.
+A session vouched for whoever gets as far as this, and whoever is in a pod is that pod. Limits of single messages are
+not enough: a State of the largest size takes 2.3 MB once read, and a claim has up to a thousand agents. Pure.
 """
 
 from collections import Counter
 from collections.abc import Hashable
 from typing import Final
 
-from meshdev.manager.control.naming import Naming
-from meshdev.wire.agent import AgentHello, Listen, State
+from meshdev.manager.control.edges import Edges
+from meshdev.wire.agent import AgentHello, Consents, FromAgent, Listen, SigningRequest, State
 
-#: Of the 512 MiB that the container has, the program and what gRPC holds before we may judge it take up to 340 MiB.
+#: Of the 512 MiB that the container has: connections and trust anchors take up to 250 MiB (docs/design/0023).
 MAX_TOTAL: Final = 128 << 20
 #: Of the keys of one workload's claims: 1,024 pods with counts of 128 intercepts each, or whatever hostile ones send.
+#: Those whose sessions have left, and that still have their streams, count as one.
 MAX_OF_WORKLOAD: Final = 64 << 20
-#: Of all keys that no session claims: any text is such a key.
-MAX_OF_UNCLAIMED: Final = 48 << 20
 
 #: Measured with tracemalloc under CPython 3.11, numbers and texts as long as they may be.
 _PORT: Final = 240
 _COUNTS: Final = 448
 _RELAY: Final = 144
 _NAME: Final = 192
+_PROOF: Final = 192
 #: One probe without its texts. A pod's hello is referred to by what its Envoy has and by what it shall have next, too.
 _PROBE: Final = 320
 _HELLOS: Final = 3
@@ -40,10 +40,10 @@ class Budget:
         self._sums: Counter[str] = Counter()
         self._total = 0
 
-    def charge(self, key: str, item: Hashable, size: int, naming: Naming) -> None:
+    def charge(self, key: str, item: Hashable, size: int, edges: Edges) -> None:
         """Count *size* bytes for that item of a key, in place of what it had. Raises Refused; nothing changes then."""
         more = size - self._sizes.get(key, {}).get(item, 0)
-        if more > 0 and not self._fits(key, more, naming):
+        if more > 0 and not self._fits(key, more, edges):
             raise Refused("the manager keeps no more for sidecars")
         self._sizes.setdefault(key, {})[item] = size
         self._sums[key] += more
@@ -59,20 +59,22 @@ class Budget:
             self._sizes.pop(key, None)
             del self._sums[key]
 
-    def _fits(self, key: str, more: int, naming: Naming) -> bool:
+    def _fits(self, key: str, more: int, edges: Edges) -> bool:
         if self._total + more > MAX_TOTAL:
             return False
-        beside = naming.beside(key)
-        together = beside or self._sums.keys() - naming.claimed()
-        most = MAX_OF_WORKLOAD if beside else MAX_OF_UNCLAIMED
-        return sum(self._sums.get(one, 0) for one in together) + more <= most
+        together = edges.beside(key) or self._sums.keys() - edges.named()
+        return sum(self._sums.get(one, 0) for one in together) + more <= MAX_OF_WORKLOAD
 
 
-def size_of(message: AgentHello | Listen | State) -> int:
+def size_of(message: FromAgent) -> int:
     """Bytes that this takes once it is kept."""
     match message:
         case AgentHello():
             return _HELLOS * sum(_PROBE + _text(each.path) + _text(each.agent) for each in message.probes)
+        case Consents(proofs):
+            return _PROOF * len(proofs)
+        case SigningRequest(request):
+            return len(request)
         case Listen(ports):
             return _PORT * len(ports)
         case State():

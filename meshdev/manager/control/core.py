@@ -1,26 +1,34 @@
 """What the container *control* knows and decides: claims from the tunnel container, pods from sidecars.
 
-Both meet under the sha256 of an agent's token. No I/O: messages go through the callables it was made with.
+Both meet where there is an edge: a claim names an agent's key with a proof that the agent consents to. No I/O: messages
+go through the callables it was made with.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import ProtocolError
+from meshdev.identity.authority import Authority
 from meshdev.intercept import spec as specs
+from meshdev.manager.control import anchors
 from meshdev.manager.control.budget import Budget, Refused, size_of, size_of_names
-from meshdev.manager.control.naming import Naming
+from meshdev.manager.control.certificates import Certificates, Later, identity_path
+from meshdev.manager.control.edges import Edges
+from meshdev.manager.control.permissions import RelayPermissions
 from meshdev.manager.control.pods import HeldClaim, Pod
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.sidecar.envoy.protos import ORDER
-from meshdev.wire.agent import AgentHello, FromControl, Listen, PodPort, State
-from meshdev.wire.control import encode_body
-from meshdev.wire.intercepts import AgentKeys, Report
-from meshdev.wire.manager import MAX_ADDRESSES, Allow, Claimed, ManagerAddress, PodReport, Synced, ToTunnel, Withdrawn
+from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, Listen, PodPort, SigningRequest, State
+from meshdev.wire.control import ManagerIdentity, encode_body
+from meshdev.wire.intercepts import Agents, Report
+from meshdev.wire.manager import Claimed, ManagerAddress, PodReport, Synced, ToTunnel, Withdrawn
+from meshdev.wire.relay import ToRelay
 
 log = logging.getLogger(__name__)
 
@@ -28,35 +36,52 @@ log = logging.getLogger(__name__)
 #: then nobody who was allowed is shut out, and no sidecar is asked to leave.
 SETTLE_SECONDS: Final = 3.0
 REJOIN_SECONDS: Final = 15.0
-#: An Envoy that lost its stream still has its routes: its address stays allowed for so long.
-ADDRESS_SECONDS: Final = 10.0
+#: A sidecar that lost its streams still has its routes: what it was permitted it may use for so long.
+EDGE_SECONDS: Final = 10.0
+#: Permissions of a claim whose agents come one by one are sent together: each time they are all of them.
+PERMIT_SECONDS: Final = 0.02
 #: A request that was routed just before the route changed may be connecting still (twice 0.5 s, then to the original).
 PRUNE_SECONDS: Final = 5.0
-#: Sidecars of keys that no session claims: those that wait for the next intercept.
-MAX_WAITING: Final = 256
-
-Later = Callable[[float, Callable[[], None]], object]
 
 
 class Core:
-    """Belongs to one event loop. *send* takes a key and the newest message for it, *later* calls back in so many
-    seconds, *clock* is in seconds."""
+    """Belongs to one event loop. *to_tunnel* and *to_relay* take a key and the newest message for it, *later* calls
+    back in so many seconds, *clock* is in seconds, *now* the time of day."""
 
-    def __init__(self, send: Callable[[str, ToTunnel], None], later: Later, clock: Callable[[], float]) -> None:
-        self._send = send
+    def __init__(
+        self,
+        authority: Authority,
+        to_tunnel: Callable[[str, ToTunnel], None],
+        to_relay: Callable[[str, ToRelay], None],
+        later: Later,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        certificate_lifetime: timedelta,
+    ) -> None:
+        self._to_tunnel = to_tunnel
         self._later = later
         self._clock = clock
         self._manager: IPv4Address | None = None
+        self._claims: dict[str, Claimed] = {}
         self._held: dict[str, HeldClaim] = {}
-        self._naming = Naming()
+        self._edges = Edges()
         self._announced: set[str] | None = set()
         """Aliases announced since the tunnel container connected; None once it has announced all."""
         self._order = 0
         self._synced_at: float | None = None
         self._pods: dict[str, dict[str, Pod]] = {}
+        self._gone: dict[str, float] = {}
+        """When the last stream of a sidecar ended whose edges still hold."""
         self._budget = Budget()
-        self._sources: dict[str, dict[IPv4Address, int]] = {}
-        self._allowed: dict[int, Allow] = {}
+        self._sources: dict[str, IPv4Address] = {}
+        """Where datagrams of each agent's pod come from, if that is known."""
+        self._permissions = RelayPermissions(to_tunnel, to_relay)
+        self._to_permit: set[str] = set()
+        self._certificates = Certificates(authority, certificate_lifetime, now, later, self._follow_key)
+        self.on_named: Callable[[], None] = lambda: None
+        """Called when :meth:`trust_anchors` may be others."""
+        self.on_synced: Callable[[], None] = lambda: None
+        """Called when all claims of the tunnel container are known."""
 
     # -- the tunnel container --------------------------------------------------------------------------------------
 
@@ -64,27 +89,31 @@ class Core:
         """The tunnel container is connected, for the first time or again: it announces everything now."""
         self._announced = set()
 
-    def on_tunnel_message(self, message: ManagerAddress | Claimed | AgentKeys | Withdrawn | Synced) -> None:
+    def on_tunnel_message(self, message: ManagerAddress | Claimed | Agents | Withdrawn | Synced) -> None:
         """A message of the tunnel container."""
         match message:
             case ManagerAddress(address):
                 self._manager = address
             case Claimed():
                 self._claimed(message)
-            case AgentKeys(alias, part, keys):
-                self._named(alias, part, frozenset(keys))
+            case Agents(alias, part, agents):
+                self._follow_named(self._edges.name(alias, part, anchors.named_agents(agents)), {alias})
             case Withdrawn(alias):
                 self._withdrawn(alias)
             case Synced():
                 self._synced()
 
-    def snapshot(self) -> Iterator[tuple[str, ToTunnel]]:
+    def for_tunnel(self) -> Iterator[tuple[str, ToTunnel]]:
         """Everything that a tunnel container that begins anew has to know."""
-        for allow in self._allowed.values():
-            yield f"allow {allow.relay}", allow
+        yield "identity", ManagerIdentity(self._certificates.authority.certificate)
+        yield from self._permissions.for_tunnel()
         for pod in self.pods():
             for alias, report in pod.reported():
                 yield _keyed(alias, report)
+
+    def for_relay(self) -> Iterator[tuple[str, ToRelay]]:
+        """Everything that a relay that begins anew has to know."""
+        yield from self._permissions.for_relay()
 
     def _claimed(self, message: Claimed) -> None:
         if self._announced is not None:
@@ -96,6 +125,10 @@ class Core:
             log.warning("a claim of %s cannot be read: %s", message.holder, error.message)
             self._withdrawn(message.id)
             return
+        former = self._claims.get(message.id)
+        self._claims[message.id] = message
+        if former is not None and (former.relays, former.address) != (message.relays, message.address):
+            self._permissions.remove(former)
         up = frozenset(PodPort(each.remote, each.protocol) for each in message.up)
         claim = LiveClaim(spec, message.holder, message.relays, up)
         excluded = frozenset(message.excluded)
@@ -109,24 +142,17 @@ class Core:
         self._order += not same
         order = before.order if before is not None and same else self._order
         self._held[message.id] = HeldClaim(message.id, claim, message.reset_older, order, excluded)
-        self._naming.begin(message.id)
-        self._allow(message.id)
-        self._follow(self._naming.keys_of(message.id))
-
-    def _named(self, alias: str, part: int, keys: AbstractSet[str]) -> None:
-        """Part of the agents that a claim reaches; nothing for a claim that does not exist."""
-        if changed := self._naming.name(alias, part, keys):
-            self._allow(alias)
-            self._follow(changed)
+        self._edges.begin(message.id)
+        self._permit({message.id})
+        self._follow(self._edges.keys_of(message.id))
 
     def _withdrawn(self, alias: str) -> None:
         held = self._held.pop(alias, None)
         if held is None:
             return
         log.info("%s leaves %s in %s", held.claim.holder, held.claim.spec.workload, held.claim.spec.workload.namespace)
-        for each in held.claim.relays:
-            self._allowed.pop(each.relay, None)
-        self._follow(self._naming.end(alias))
+        self._permissions.remove(self._claims.pop(alias))
+        self._follow_named(self._edges.end(alias), frozenset())
 
     def _synced(self) -> None:
         missing = set(self._held) - self._announced if self._announced is not None else set()
@@ -135,27 +161,50 @@ class Core:
             self._withdrawn(alias)
         self._synced_at = self._clock()
         self._later(SETTLE_SECONDS, self._follow_all)
-        self._later(REJOIN_SECONDS, self._allow_all)
+        self._later(REJOIN_SECONDS, lambda: self._permit(self._held.keys()))
+        self._permit_now()
+        self._permissions.sync()
         self._follow_all()
+        self.on_synced()
 
-    def claimed(self) -> AbstractSet[str]:
-        """The keys of all claims, as they are at any time."""
-        return self._naming.claimed()
+    def named(self) -> AbstractSet[str]:
+        """The keys of all agents that sessions vouch for, as they are at any time."""
+        return self._edges.named()
+
+    def trust_anchors(self) -> Mapping[str, bytes]:
+        """The certificates of those agents, by key."""
+        by_session: dict[IPv4Address, dict[str, bytes]] = {}
+        for alias, claim in self._claims.items():
+            by_session.setdefault(claim.address, {}).update(self._edges.certificates(alias))
+        return anchors.select({address: found.items() for address, found in by_session.items()})
 
     # -- sidecars --------------------------------------------------------------------------------------------------
 
-    def agent_connected(self, key: str, hello: AgentHello, send: Callable[[FromControl], None]) -> Pod:
-        """An agent proved the key. Raises Refused."""
+    def agent_connected(
+        self, key: str, peer: IPv4Address, hello: AgentHello, send: Callable[[FromControl], None]
+    ) -> Pod:
+        """An agent has shown the key, and seems to be at *peer*. Raises Refused."""
         pod = self._pod(key, hello.uid)
         self._charge(key, hello.uid, pod, hello)
-        pod.agent_connected(hello, send)
+        pod.agent_connected(hello, peer, send)
+        if peer == hello.address:
+            self._sources[key] = peer
+        else:
+            self._sources.pop(key, None)
+        self._permit(self._edges.aliases_of(key))
         self._follow_pod(key, pod)
         return pod
 
-    def agent_reported(self, key: str, uid: str, pod: Pod, message: Listen | State) -> None:
+    def agent_reported(self, key: str, uid: str, pod: Pod, message: FromAgent) -> None:
         """Its message. Raises Refused: then its stream has to end."""
         self._charge(key, uid, pod, message)
-        pod.agent_reported(message)
+        match message:
+            case Consents(proofs):
+                self._permit(self._edges.consent(key, proofs))
+            case SigningRequest(request):
+                self._certificates.request(key, request)
+            case Listen() | State():
+                pod.agent_reported(message)
         if not pod.listens:  # those of a former process are kept no more
             self._budget.release(key, (uid, Listen))
         self._follow_pod(key, pod)
@@ -167,27 +216,18 @@ class Core:
         self._left(key, uid, pod)
 
     def envoy_connected(
-        self,
-        key: str,
-        uid: str,
-        address: IPv4Address,
-        send: Callable[[list[DiscoveryAnswer]], None],
-        *,
-        has_resources: bool = False,
+        self, key: str, uid: str, send: Callable[[list[DiscoveryAnswer]], None], *, has_resources: bool = False
     ) -> tuple[Pod, AdsStream]:
-        """An Envoy proved the key, from that address. Raises Refused."""
+        """An Envoy has shown the key. Raises Refused."""
         pod = self._pod(key, uid)
         stream = pod.envoy_connected(lambda answers: send(list(answers)), has_resources=has_resources)
-        sources = self._sources.setdefault(key, {})
-        sources[address] = sources.get(address, 0) + 1
-        self._allow_agent(key)
         self._follow_pod(key, pod)
         return pod, stream
 
     def envoy_requested(self, key: str, stream: AdsStream, kind: str, names: int) -> None:
         """It asks for so many resources. Raises Refused: then its stream has to end."""
         if kind in ORDER:
-            self._budget.charge(key, (stream, kind), size_of_names(names), self._naming)
+            self._budget.charge(key, (stream, kind), size_of_names(names), self._edges)
 
     def envoy_progressed(self, key: str, pod: Pod) -> None:
         """Its stream moved on."""
@@ -195,12 +235,11 @@ class Core:
         if pod.begin_to_prune():
             self._later(PRUNE_SECONDS, pod.prune)
 
-    def envoy_disconnected(self, key: str, uid: str, address: IPv4Address, pod: Pod, stream: AdsStream) -> None:
+    def envoy_disconnected(self, key: str, uid: str, pod: Pod, stream: AdsStream) -> None:
         """Its stream ended."""
         pod.envoy_disconnected(stream)
         for kind in ORDER:
             self._budget.release(key, (stream, kind))
-        self._later(ADDRESS_SECONDS, lambda: self._forget_source(key, address))
         self._left(key, uid, pod)
 
     def pods(self) -> Iterator[Pod]:
@@ -213,17 +252,15 @@ class Core:
         if pod is not None:
             return pod
         if self._pods.get(key):
-            raise Refused("this token is that of another pod's agent")
-        claimed = self.claimed()
-        if key not in claimed and len(self._pods.keys() - claimed) >= MAX_WAITING:
-            raise Refused("the manager takes no more sidecars")
+            raise Refused("this key is that of another pod's agent")
+        self._gone.pop(key, None)
         pod = self._pods.setdefault(key, {})[uid] = Pod()
         return pod
 
-    def _charge(self, key: str, uid: str, pod: Pod, message: AgentHello | Listen | State) -> None:
+    def _charge(self, key: str, uid: str, pod: Pod, message: FromAgent) -> None:
         kept = pod.listens_after(message) if isinstance(message, Listen) else message
         try:
-            self._budget.charge(key, (uid, type(message)), size_of(kept), self._naming)
+            self._budget.charge(key, (uid, type(message)), size_of(kept), self._edges)
         except Refused:
             self._left(key, uid, pod)
             raise
@@ -236,65 +273,85 @@ class Core:
             for each in (AgentHello, Listen, State):
                 self._budget.release(key, (uid, each))
             for alias, report in pod.last_reports():
-                self._send(*_keyed(alias, report))
+                self._to_tunnel(*_keyed(alias, report))
+            since = self._gone[key] = self._clock()
+            self._later(EDGE_SECONDS, lambda: self._forget(key, uid, since))
         else:
             self._follow_pod(key, pod)
+
+    def _forget(self, key: str, uid: str, since: float) -> None:
+        """Unless it has come again, the sidecar is gone."""
+        if self._gone.get(key) != since:
+            return
+        del self._gone[key]
+        self._sources.pop(key, None)
+        self._certificates.forget(key)
+        for each in (Consents, SigningRequest):
+            self._budget.release(key, (uid, each))
+        self._permit(self._edges.forget(key))
 
     # -- what follows ----------------------------------------------------------------------------------------------
 
     def _follow_all(self) -> None:
         self._follow(frozenset(self._pods))
 
+    def _follow_named(self, keys: AbstractSet[str], claims: AbstractSet[str]) -> None:
+        """These keys are named otherwise than before, in *claims*."""
+        if keys:
+            self._permit(claims)
+            self._follow(keys)
+            self.on_named()
+
     def _follow(self, keys: AbstractSet[str]) -> None:
         for key in keys:
-            for pod in list(self._pods.get(key, {}).values()):
-                self._follow_pod(key, pod)
+            self._follow_key(key)
+
+    def _follow_key(self, key: str) -> None:
+        for pod in list(self._pods.get(key, {}).values()):
+            self._follow_pod(key, pod)
 
     def _follow_pod(self, key: str, pod: Pod) -> None:
-        if self._manager is None or self._synced_at is None:
+        # Before an agent that came again has said what it consents to, nothing is taken from it.
+        if self._manager is None or self._synced_at is None or not self._edges.has_spoken(key):
             return
-        held = [each for each in self._held_by(key) if pod.name not in each.excluded]
+        held = [each for each in self._held_by(key) if each.pod not in each.excluded]
         pod.follow(held, self._manager, settling=self._clock() - self._synced_at < SETTLE_SECONDS)
         for alias, report in pod.reports(held):
-            self._send(*_keyed(alias, report))
+            self._to_tunnel(*_keyed(alias, report))
+        pod.certify(self._certificates.current(key, [each.identity for each in held]))
 
     def _held_by(self, key: str) -> list[HeldClaim]:
-        """The claims that name that key, oldest first; an id that two sessions use is the first one's."""
+        """The claims with an edge to that key, oldest first; an id that two sessions use is the first one's."""
         found: dict[str, HeldClaim] = {}
-        for alias in self._naming.aliases_of(key):
-            held = self._held[alias]
-            found.setdefault(held.claim.spec.id, held)
+        for alias in self._edges.aliases_of(key):
+            held, agent = self._held[alias], self._edges.edge(alias, key)
+            if agent is not None and held.claim.spec.id not in found:
+                identity = identity_path(held.claim.spec.workload, agent.uid)
+                found[held.claim.spec.id] = replace(held, pod=agent.pod, identity=identity)
         return list(found.values())
 
     # -- who may use relays ----------------------------------------------------------------------------------------
 
-    def _forget_source(self, key: str, address: IPv4Address) -> None:
-        sources = self._sources.get(key, {})
-        sources[address] = sources.get(address, 1) - 1
-        if not sources[address]:
-            del sources[address]
-            if not sources:
-                self._sources.pop(key, None)
-            self._allow_agent(key)
+    def _permit(self, aliases: Iterable[str]) -> None:
+        """What the relays of these claims are for may have changed."""
+        waits = bool(self._to_permit)
+        self._to_permit.update(aliases)
+        if self._to_permit and not waits:
+            self._later(PERMIT_SECONDS, self._permit_now)
 
-    def _allow_all(self) -> None:
-        for alias in self._held:
-            self._allow(alias)
-
-    def _allow_agent(self, key: str) -> None:
-        for alias in self._naming.aliases_of(key):
-            self._allow(alias)
-
-    def _allow(self, alias: str) -> None:
-        """The relays of a claim are open to the addresses of its agents' Envoys."""
-        found = {address for key in self._naming.keys_of(alias) for address in self._sources.get(key, ())}
-        sources = tuple(sorted(found))[:MAX_ADDRESSES]
-        keep = self._synced_at is None or self._clock() - self._synced_at < REJOIN_SECONDS
-        for each in self._held[alias].claim.relays:
-            allow = Allow(each.relay, sources, keep)
-            if self._allowed.get(each.relay) != allow:
-                self._allowed[each.relay] = allow
-                self._send(f"allow {each.relay}", allow)
+    def _permit_now(self) -> None:
+        """The relays of a claim are for the agents with an edge to it; until those that lost control had time to come
+        again, also for those that it names and that have not spoken yet. Its own session vouches for them."""
+        if self._synced_at is None:
+            return
+        keep = self._clock() - self._synced_at < REJOIN_SECONDS
+        for alias in self._to_permit & self._claims.keys():
+            keys = self._edges.keys_of(alias)
+            sources = [self._sources[key] for key in keys & self._sources.keys()]
+            if keep:
+                keys |= {key for key in self._edges.named_by(alias) if not self._edges.has_spoken(key)}
+            self._permissions.permit(self._claims[alias], keys, sources, keep=keep)
+        self._to_permit.clear()
 
 
 def _keyed(alias: str, report: Report) -> tuple[str, PodReport]:

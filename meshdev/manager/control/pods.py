@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.manager.control import decided
+from meshdev.manager.control.datagrams import hidden_address
 from meshdev.manager.control.decided import DecidedClaims, Decisions, SentClaims
 from meshdev.manager.control.listeners import AgentListeners
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
@@ -24,6 +25,7 @@ from meshdev.wire.agent import (
     MAX_CLAIMS,
     AgentHello,
     FromControl,
+    IssuedCertificate,
     Listen,
     PodPort,
     ProbeRelays,
@@ -46,7 +48,8 @@ _WORST_FIRST: Final[tuple[ReturnPath, ...]] = ("silent", "untried", "refused", "
 class HeldClaim:
     """A claim as control has it: *alias* is its name at the tunnel container, *order* grows with every change.
 
-    *excluded* are names of pods that it leaves out.
+    *excluded* are names of pods that it leaves out. *pod* is this one's name and *identity* the path of its SPIFFE id,
+    in the words of the claim's session.
     """
 
     alias: str
@@ -54,6 +57,8 @@ class HeldClaim:
     reset_older: bool
     order: int
     excluded: frozenset[str] = frozenset()
+    pod: str = ""
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Pod:
 
     def __init__(self) -> None:
         self._hello: AgentHello | None = None
+        self._peer: IPv4Address | None = None
+        """Where the agent's stream comes from."""
         self._send: Callable[[FromControl], None] | None = None
         self._listeners = AgentListeners()
         self._decided = DecidedClaims()
@@ -98,22 +105,23 @@ class Pod:
         self._number = 0
         """Of the last Redirect, on whatever stream."""
         self._last_try: ProbeRelays | None = None
+        self._last_certificate: IssuedCertificate | None = None
         self._goal: _Goal | None = None
         self._settled: _Goal | None = None
         self._accepted: frozenset[tuple[str, int]] = frozenset()
         self._refused: dict[str, tuple[int, str]] = {}
-        self._over_limit: dict[str, str] = {}
+        self._unserved: dict[str, str] = {}
         self._reported: dict[str, Report] = {}
         self._pruning = False
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
-    def agent_connected(self, hello: AgentHello, send: Callable[[FromControl], None]) -> None:
+    def agent_connected(self, hello: AgentHello, peer: IPv4Address, send: Callable[[FromControl], None]) -> None:
         """The agent is connected, or again: then it reports what it still has."""
-        self._hello, self._send = hello, send
+        self._hello, self._peer, self._send = hello, peer, send
         self._set_state(None)
         self._listeners.stream_began()
-        self._last_want = self._last_try = None
+        self._last_want = self._last_try = self._last_certificate = None
         self._redirect_sent = False
 
     def agent_disconnected(self) -> None:
@@ -182,14 +190,15 @@ class Pod:
             self._envoy.send(self._envoy.stream.prune())
 
     @property
-    def name(self) -> str:
-        """As its agent reports it; empty before that."""
-        return self._hello.pod if self._hello is not None else ""
-
-    @property
     def disconnected(self) -> bool:
         """Neither agent nor Envoy is there."""
         return self._send is None and self._envoy is None
+
+    def certify(self, certificate: IssuedCertificate | None) -> None:
+        """What its Envoy shall show, if there is anything."""
+        if self._send is not None and certificate is not None and certificate != self._last_certificate:
+            self._last_certificate = certificate
+            self._send(certificate)
 
     # -- what follows ----------------------------------------------------------------------------------------------
 
@@ -224,18 +233,22 @@ class Pod:
                 self._refused[alias] = order, why
 
     def _within_bounds(self, held: Sequence[HeldClaim]) -> tuple[HeldClaim, ...]:
-        """Without those that are too much together with older claims: of ports, and of what the proxy decides by."""
+        """Without those that cannot be served: datagrams of a pod whose address is hidden, and what is too much
+        together with older claims, of ports, and of what the proxy decides by."""
         ports: set[PodPort] = set()
         fitting: list[HeldClaim] = []
         size = 0
-        self._over_limit = {}
+        hidden = hidden_address(self._hello, self._peer)
+        self._unserved = {}
         for each in held:
             both = ports.union(map(pod_port, each.claim.spec.ports))
             larger = size + decided.size(each.claim)
-            if len(both) > MAX_CLAIMED_PORTS:
-                self._over_limit[each.alias] = _TOO_MANY_PORTS
+            if hidden and any(port.transport == "udp" for port in each.claim.spec.ports):
+                self._unserved[each.alias] = hidden
+            elif len(both) > MAX_CLAIMED_PORTS:
+                self._unserved[each.alias] = _TOO_MANY_PORTS
             elif len(fitting) == MAX_CLAIMS or larger > decided.MAX_BYTES:
-                self._over_limit[each.alias] = _TOO_MANY_CLAIMS
+                self._unserved[each.alias] = _TOO_MANY_CLAIMS
             else:
                 ports, size = both, larger
                 fitting.append(each)
@@ -319,7 +332,7 @@ class Pod:
         there = set()
         for each in held:
             there.add(each.alias)
-            report = self._report(each, self._hello)
+            report = self._report(each)
             if self._reported.get(each.alias) != report:
                 self._reported[each.alias] = report
                 yield each.alias, report
@@ -337,7 +350,7 @@ class Pod:
         """Everything that was reported and still holds."""
         yield from self._reported.items()
 
-    def _report(self, each: HeldClaim, hello: AgentHello) -> Report:
+    def _report(self, each: HeldClaim) -> Report:
         state = self._state or State()
         id_ = each.claim.spec.id
         counts = self._counts.get(id_, Counts())
@@ -351,18 +364,18 @@ class Pod:
         held_back = {port: why for port, why in state.held_back if port in ports}
         pending = tuple(str(port) for port, why in sorted(held_back.items()) if why == "no-listener")
         if each.alias in self._refused:
-            return Report(id_, hello.pod, "nacked", self._refused[each.alias][1], *common)
-        if each.alias in self._over_limit:
-            return Report(id_, hello.pod, "nacked", self._over_limit[each.alias], *common)
+            return Report(id_, each.pod, "nacked", self._refused[each.alias][1], *common)
+        if each.alias in self._unserved:
+            return Report(id_, each.pod, "nacked", self._unserved[each.alias], *common)
         if self._envoy is not None and self._envoy.stream.refused is not None:
-            return Report(id_, hello.pod, "nacked", self._envoy.stream.refused, *common)
+            return Report(id_, each.pod, "nacked", self._envoy.stream.refused, *common)
         taken = self._settled is not None and (each.alias, each.order) in self._settled.orders
         right = self._redirected_ports() | {port for port, why in held_back.items() if why == "no-listener"}
         done = taken and right >= ports & {one.port for one in self._wanted}
         if any(port.transport == "tcp" for port in ports):
             done = done and self._sent.is_applied(each.alias, state.applied)
         why = ", ".join(f"{port}: {why}" for port, why in sorted(held_back.items()))
-        return Report(id_, hello.pod, "acked" if done else "joined", why, *common, pending)
+        return Report(id_, each.pod, "acked" if done else "joined", why, *common, pending)
 
     def _is_removed(self, alias: str) -> bool:
         """Neither Envoy nor the agent nor its passthrough proxy has anything of it."""

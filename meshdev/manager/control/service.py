@@ -1,14 +1,12 @@
-"""gRPC for sidecars: ADS for Envoy, a stream of JSON for the agent; both bring the token of their agent.
+"""gRPC for sidecars: ADS for Envoy, a stream of JSON for the agent; both by TLS, with certificates of the agent's key.
 
-Without one nothing is answered. What unauthenticated peers send is bounded: message sizes, time for the
-first message, messages a second, sidecars that nobody claims.
+Only who a live session vouches for, or once had a certificate issued, completes a handshake. What these send is bounded
+all the same (message sizes, time for the first message, messages a second): whoever is in a pod is that pod.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -19,44 +17,31 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshdev.errors import ProtocolError
 from meshdev.manager.control.budget import Refused
-from meshdev.manager.control.core import MAX_WAITING, Core
+from meshdev.manager.control.core import Core
+from meshdev.manager.control.peers import peer_key
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
 from meshdev.manager.outbox import Outbox
 from meshdev.manager.rate import TokenBucket
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Listen, State
+from meshdev.wire.agent import AgentHello, FromControl
 from meshdev.wire.objects import for_people
 
 log = logging.getLogger(__name__)
 
 #: Time for the first message, in seconds.
 FIRST_SECONDS: Final = 5.0
-#: Streams at once, two for each sidecar.
-MAX_STREAMS: Final = 4096
-#: Of them those of keys that no session claims: any text is such a key. Two for each sidecar that waits.
-MAX_UNCLAIMED_STREAMS: Final = 2 * MAX_WAITING + 64
-#: Connections at once; one takes 20 KiB. One without HTTP/2, or without a stream, is closed after the other times.
-MAX_CONNECTIONS: Final = 4096
-HANDSHAKE_SECONDS: Final = 5.0
+#: Streams and connections at once, two for each sidecar. A connection takes 65 KiB with TLS.
+MAX_STREAMS: Final = 2560
+MAX_CONNECTIONS: Final = 2560
+#: One without TLS and HTTP/2, or without a stream, is closed after these times.
+HANDSHAKE_SECONDS: Final = 3.0
 IDLE_SECONDS: Final = 10.0
 #: Bytes of one message to us: the first request of an Envoy lists all its extensions (60 KiB).
 MAX_RECEIVED: Final = agent.MAX_MESSAGE
-#: The same of a sidecar that no session claims, and entries of it. Any text is the token of one, and MAX_WAITING states
-#: of the size that a claimed one may have (2.3 MB each once read) do not fit into the container's memory.
-MAX_UNCLAIMED: Final = 256 << 10
-MAX_UNCLAIMED_INTERCEPTS: Final = 1024
-MAX_UNCLAIMED_ENTRIES: Final = 256
 #: Messages that one stream may bring in a second, and then at once: what is more is read later.
 _PER_SECOND: Final = 50.0
 _BURST: Final = 200.0
-#: What an agent of an earlier version logs.
-FORMER: Final = (
-    "this sidecar is of an earlier version of meshdev than the manager, and exits within a minute: the next intercept"
-    " brings a new one (one in a template is removed by `meshdev leave`)"
-)
-_MIN_TOKEN: Final = 16
-_MAX_TOKEN: Final = 512
 
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_RECEIVED),
@@ -78,57 +63,35 @@ _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 Context = Any  # grpc.aio has no types
 
 
-async def serve(core: Core, address: str) -> tuple[Any, int]:
+async def serve(core: Core, address: str, credentials: grpc.ServerCredentials) -> tuple[Any, int]:
     """A server that runs, and its port. The caller stops it."""
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
-    gate = _Gate(core)
     envoys = grpc.stream_stream_rpc_method_handler(
-        _Envoys(core, gate).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
+        _EnvoyStreams(core).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
     )
-    agents = grpc.stream_stream_rpc_method_handler(_Agents(core, gate).session)
-    former_agents = grpc.stream_stream_rpc_method_handler(_refuse_former)
+    agents = grpc.stream_stream_rpc_method_handler(_AgentStreams(core).session)
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(_ADS, {"StreamAggregatedResources": envoys}),
             grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": agents}),
-            grpc.method_handlers_generic_handler(agent.FORMER_SERVICE, {"Session": former_agents}),
         )
     )
-    port = server.add_insecure_port(address)
+    port = server.add_secure_port(address, credentials)
     await server.start()
     return server, port
 
 
-async def _refuse_former(_: AsyncIterator[bytes], context: Context) -> None:
-    """An agent that hears nothing of the manager but this exits by itself, within a minute."""
-    await _authenticated(context)
-    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, FORMER)
+async def _admit(core: Core, context: Context) -> tuple[str, IPv4Address]:
+    """The key and address of a peer that a session vouches for; ends the call of any other.
 
-
-class _Gate:
-    """Who may come in."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._streams: Counter[str] = Counter()
-
-    @contextlib.asynccontextmanager
-    async def admitted(self, context: Context) -> AsyncIterator[tuple[str, IPv4Address]]:
-        """The key and address of whoever brings a token, as long as the block; ends the call of whoever does not."""
-        key, address = await _authenticated(context)
-        claimed = self._core.claimed()
-        if (
-            key not in claimed
-            and sum(self._streams[one] for one in self._streams.keys() - claimed) >= MAX_UNCLAIMED_STREAMS
-        ):
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the manager takes no more sidecars")
-        self._streams[key] += 1
-        try:
-            yield key, address
-        finally:
-            self._streams[key] -= 1
-            if not self._streams[key]:
-                del self._streams[key]
+    One that has a certificate of ours completes its handshake, too, and whatever such a key has signed.
+    """
+    key, address = peer_key(context.auth_context()), _address(context.peer())
+    if key is None or key not in core.named():
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no session of this manager vouches for this key")
+    if address is None:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this needs an IPv4 address")
+    return key, address  # type: ignore[return-value] # abort raises
 
 
 @dataclass(frozen=True)
@@ -156,72 +119,65 @@ def _parse_request(data: bytes) -> _DiscoveryRequest:
     )
 
 
-class _Envoys:
-    def __init__(self, core: Core, gate: _Gate) -> None:
+class _EnvoyStreams:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._gate = gate
 
     async def stream(self, requests: AsyncIterator[_DiscoveryRequest], context: Context) -> None:
         """One Envoy, from its first request to the end of its stream."""
-        async with self._gate.admitted(context) as (key, address):
-            first = await _first(requests, context)
-            uid, has_resources, outgoing = first.node, first.has_resources, Outbox[Any]()
-            paced = _paced(requests, first)
-            del first
+        key, _ = await _admit(self._core, context)
+        first = await _first(requests, context)
+        uid, has_resources, outgoing = first.node, first.has_resources, Outbox[Any]()
+        paced = _paced(requests, first)
+        del first
 
-            def send(answers: list[DiscoveryAnswer]) -> None:
-                for answer in answers:
-                    outgoing.put(answer.kind, answer)
+        def send(answers: list[DiscoveryAnswer]) -> None:
+            for answer in answers:
+                outgoing.put(answer.kind, answer)
 
-            try:
-                pod, stream = self._core.envoy_connected(key, uid, address, send, has_resources=has_resources)
-            except Refused as refused:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
-            try:
-                async with _written(outgoing, context, _response):
-                    async for request in paced:
-                        self._core.envoy_requested(key, stream, request.kind, len(request.names))
-                        send(stream.on_request(request.kind, request.names, request.nonce, request.error))
-                        if request.error is not None:
-                            log.warning("the Envoy of pod %s refuses: %s", uid, request.error[:500])
-                        self._core.envoy_progressed(key, pod)
-            except Refused as refused:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
-            finally:
-                self._core.envoy_disconnected(key, uid, address, pod, stream)
+        try:
+            pod, stream = self._core.envoy_connected(key, uid, send, has_resources=has_resources)
+        except Refused as refused:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
+        try:
+            async with _written(outgoing, context, _response):
+                async for request in paced:
+                    self._core.envoy_requested(key, stream, request.kind, len(request.names))
+                    send(stream.on_request(request.kind, request.names, request.nonce, request.error))
+                    if request.error is not None:
+                        log.warning("the Envoy of pod %s refuses: %s", uid, request.error[:500])
+                    self._core.envoy_progressed(key, pod)
+        except Refused as refused:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
+        finally:
+            self._core.envoy_disconnected(key, uid, pod, stream)
 
 
-class _Agents:
-    def __init__(self, core: Core, gate: _Gate) -> None:
+class _AgentStreams:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._gate = gate
         self._current: dict[tuple[str, str], object] = {}
 
     async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One agent, from its hello to the end of its stream."""
-        async with self._gate.admitted(context) as (key, _):
-            try:
-                await self._follow(key, requests, context)
-            except ProtocolError as error:
-                log.warning("an agent at %s is ended: %s", context.peer(), error.message)
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+        key, address = await _admit(self._core, context)
+        try:
+            await self._follow(key, address, requests, context)
+        except ProtocolError as error:
+            log.warning("an agent at %s is ended: %s", context.peer(), error.message)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
 
-    def _read(self, key: str, data: bytes) -> AgentHello | Listen | State:
-        claimed = key in self._core.claimed()
-        if not claimed and len(data) > MAX_UNCLAIMED:
-            raise ProtocolError(f"a message of a sidecar that no session claims has {len(data):,} bytes")
-        message = agent.decode_from_agent(data)
-        if not claimed and _is_large(message):
-            raise ProtocolError("a message of a sidecar that no session claims has too many entries")
-        return message
-
-    async def _follow(self, key: str, requests: AsyncIterator[bytes], context: Context) -> None:
-        hello = self._read(key, await _first(requests, context))
+    async def _follow(self, key: str, address: IPv4Address, requests: AsyncIterator[bytes], context: Context) -> None:
+        hello = agent.decode_from_agent(await _first(requests, context))
         if not isinstance(hello, AgentHello):
             raise ProtocolError("the first message is not hello")
         outgoing = Outbox[Any]()
+
+        def send(message: FromControl) -> None:
+            outgoing.put(type(message).__name__, message)
+
         try:
-            pod = self._core.agent_connected(key, hello, lambda message: outgoing.put(type(message).__name__, message))
+            pod = self._core.agent_connected(key, address, hello, send)
         except Refused as refused:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
         uid, who = hello.uid, f"{hello.namespace}/{hello.pod}"
@@ -231,7 +187,7 @@ class _Agents:
         try:
             async with _written(outgoing, context, agent.encode):
                 async for data in _paced(requests):
-                    message = self._read(key, data)
+                    message = agent.decode_from_agent(data)
                     del data  # as long as nothing follows
                     if isinstance(message, AgentHello):
                         raise ProtocolError("a second hello")
@@ -247,28 +203,6 @@ class _Agents:
                 del self._current[key, uid]
                 log.info("the agent of pod %s is gone", who)
                 self._core.agent_disconnected(key, uid, pod)
-
-
-def _is_large(message: AgentHello | Listen | State) -> bool:
-    match message:
-        case Listen(ports):
-            return len(ports) > MAX_UNCLAIMED_ENTRIES
-        case State():
-            lists = (message.redirected, message.held_back, message.older, message.flows, message.return_paths)
-            most = max(map(len, lists))
-            return most > MAX_UNCLAIMED_ENTRIES or len(message.intercepts) > MAX_UNCLAIMED_INTERCEPTS
-    return False
-
-
-async def _authenticated(context: Context) -> tuple[str, IPv4Address]:
-    """The key and address of whoever brings a token; ends the call of whoever does not."""
-    tokens = [value for name, value in context.invocation_metadata() or () if name == agent.METADATA_KEY]
-    address = _address(context.peer())
-    if len(tokens) != 1 or not isinstance(tokens[0], str) or not _MIN_TOKEN <= len(tokens[0]) <= _MAX_TOKEN:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this needs the token of an agent")
-    if address is None:
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this needs an IPv4 address")
-    return hashlib.sha256(tokens[0].encode()).hexdigest(), address  # type: ignore[return-value] # abort raises
 
 
 def _address(peer: str) -> IPv4Address | None:

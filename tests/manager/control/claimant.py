@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
-from meshdev.wire.intercepts import AgentKeys, Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.intercepts import Agents, AttestedAgent, Intercept, Local, Relays, Report, Withdraw
 from tests.manager.claims import HTTP, spec
-from tests.manager.control.sidecars import KEYS
+from tests.manager.control.identities import AGENTS
 from tests.manager.test_intercepts import Ann
 
 B = spec("b")
@@ -23,7 +23,7 @@ class Claimant:
     def claim(
         self,
         one: Spec = B,
-        keys: tuple[str, ...] = KEYS,
+        agents: tuple[AttestedAgent, ...] = AGENTS,
         *,
         up: bool = True,
         reset_older: bool = False,
@@ -31,13 +31,13 @@ class Claimant:
     ) -> None:
         self._order += 1
         self._ann.say(Intercept(one.id, specs.encode(one), reset_older, self._order, excluded))
-        self.agents(one, *keys)
+        self.agents(one, *agents)
         for port in one.ports:
             self.local(one, up, port)
 
-    def agents(self, one: Spec, *keys: str, part: int = 0) -> None:
+    def agents(self, one: Spec, *agents: AttestedAgent, part: int = 0) -> None:
         self._order += 1
-        self._ann.say(AgentKeys(one.id, part, keys, self._order))
+        self._ann.say(Agents(one.id, part, agents, self._order))
 
     def local(self, one: Spec = B, up: bool = True, port: Port = HTTP) -> None:
         self._order += 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from meshdev.manager.control import core as core_module
-from meshdev.manager.control import tunnel_client
+from meshdev.manager.control import link
 from tests.manager.control.claimant import Claimant
 from tests.manager.control.sidecars import Control, control
 from tests.manager.control.world import World
@@ -19,8 +19,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What sessions and sidecars have time for is short here."""
     monkeypatch.setattr(core_module, "SETTLE_SECONDS", 0.05)
     monkeypatch.setattr(core_module, "REJOIN_SECONDS", 0.2)
-    monkeypatch.setattr(core_module, "ADDRESS_SECONDS", 0.2)
-    monkeypatch.setattr(tunnel_client, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(core_module, "EDGE_SECONDS", 0.2)
+    monkeypatch.setattr(link, "RETRY_SECONDS", 0.02)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """The control container's real gRPC server on loopback, and sidecars that do what the test makes them do."""
 
 import asyncio
-import hashlib
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,19 +18,28 @@ from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import json_format
 
+from meshdev.identity.authority import Authority
+from meshdev.identity.tls import pem
+from meshdev.manager.control.container import ControlContainer, ControlSettings
 from meshdev.manager.control.core import Core
-from meshdev.manager.control.service import serve
-from meshdev.manager.control.tunnel_client import TunnelClient
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Listen, PodPort, ProbeRelays, Redirect, State, Want
-from meshdev.wire.manager import ToTunnel
+from meshdev.wire.agent import (
+    AgentHello,
+    FromAgent,
+    IssuedCertificate,
+    Listen,
+    PodPort,
+    ProbeRelays,
+    Redirect,
+    State,
+    Want,
+)
 from tests.loops import DEADLINE_SECONDS
+from tests.manager.control.identities import OURS, Identity, identity
+from tests.manager.control.relay_container import RelayContainer, relay_container
 from tests.waiting import until
 
-#: What the tokens of the agents of one workload, and of another one, begin with: each pod's goes on with its name.
-TOKEN, OTHER_TOKEN = "t" * 32, "u" * 32
-_NAMES = ("b-1", "b-2", "evil", "flood", *(f"h-{each}" for each in range(6)))
 PORT = PodPort(8080)
 LISTENER_PORT = 15801
 FOLDER = "/tmp/meshdev-x"
@@ -37,45 +47,62 @@ FOLDER = "/tmp/meshdev-x"
 
 @dataclass
 class Control:
-    core: Core
-    port: int
+    """The process with a relay beside it."""
+
+    process: ControlContainer
+    relay: RelayContainer
+
+    @property
+    def core(self) -> Core:
+        return self.process.core
+
+    @property
+    def port(self) -> int:
+        return self.process.port
+
+    @property
+    def authority(self) -> Authority:
+        return self.process.authority
 
 
 @asynccontextmanager
-async def control(folder: Path) -> AsyncIterator[Control]:
-    """As ``python3 -m meshdev.manager.control`` puts it together."""
-    loop = asyncio.get_running_loop()
-
-    def send(key: str, message: ToTunnel) -> None:
-        client.send_latest(key, message)
-
-    core = Core(send, loop.call_later, loop.time)
-    client = TunnelClient(folder / "tunnel.sock", core.tunnel_connected, core.on_tunnel_message, core.snapshot)
-    server, port = await serve(core, "127.0.0.1:0")
-    task = asyncio.create_task(client.run())
-    try:
-        await until(lambda: core._synced_at is not None)
-        yield Control(core, port)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await server.stop(0)
+async def control(
+    folder: Path, relay: RelayContainer | None = None, lifetime: timedelta = timedelta(hours=1)
+) -> AsyncIterator[Control]:
+    """As ``python3 -m meshdev.manager.control`` puts it together. A second one has the *relay* of the first."""
+    path = folder / "relay.sock"
+    settings = ControlSettings(
+        "manager-uid", "127.0.0.1:0", folder / "authority", folder / "tunnel.sock", path, lifetime
+    )
+    async with contextlib.AsyncExitStack() as undo:
+        beside_it = relay if relay is not None else await undo.enter_async_context(relay_container(path))
+        process = ControlContainer(settings)
+        task = asyncio.create_task(process.run())
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await process.serving.wait()
+            await until(lambda: beside_it.identity is not None)
+            yield Control(process, beside_it)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 @dataclass
 class Agent:
-    """An agent's stream; ``want``, ``redirect`` and ``tries`` are the last that were told."""
+    """An agent's stream; ``want``, ``redirect``, ``tries`` and ``issued`` are the last that were told."""
 
     call: Any
     want: Want | None = None
     redirect: Redirect | None = None
     tries: ProbeRelays | None = None
+    issued: IssuedCertificate | None = None
     log: list[str] = field(default_factory=list)
     _state: State = field(default_factory=State)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A call of gRPC takes one message at a time."""
 
-    async def say(self, message: AgentHello | Listen | State | bytes) -> None:
+    async def say(self, message: FromAgent | bytes) -> None:
         """States say that the passthrough worker has applied all so far."""
         if isinstance(message, State):
             self._state = message = replace(message, applied=self.redirect.number if self.redirect else 0)
@@ -93,6 +120,8 @@ class Agent:
                     await self.say(self._state)
                 case ProbeRelays():
                     self.tries = message
+                case IssuedCertificate():
+                    self.issued = message
             self.log.append(type(message).__name__)
 
     def wants(self) -> list[str]:
@@ -180,42 +209,43 @@ NAMED_BY: dict[str, Callable[[Any], str]] = {
 }
 
 
-def token_of(name: str, token: str = TOKEN) -> str:
-    """The token of that pod's agent."""
-    return f"{token}-{name}"
-
-
-def key_of(name: str, token: str = TOKEN) -> str:
-    """What it is known by."""
-    return hashlib.sha256(token_of(name, token).encode()).hexdigest()
-
-
-KEYS, OTHER_KEYS = (tuple(key_of(name, token) for name in _NAMES) for token in (TOKEN, OTHER_TOKEN))
-
-
-def hello(name: str = "b-1", address: str = "10.244.0.7") -> AgentHello:
+def hello(name: str = "b-1", address: str = "127.0.0.1") -> AgentHello:
     return AgentHello(name, f"uid-{name}", "default", IPv4Address(address))
 
 
 @asynccontextmanager
 async def agent_of(
-    control: Control, token: str = TOKEN, name: str = "b-1", address: str = "10.244.0.7"
+    control: Control,
+    workload: str = OURS,
+    name: str = "b-1",
+    address: str = "127.0.0.1",
+    *,
+    who: Identity | None = None,
+    consents: bool = True,
 ) -> AsyncIterator[Agent]:
-    """An agent that has said hello."""
-    async with channel(control) as line:
-        made = Agent(line.stream_stream(agent.METHOD)(metadata=metadata(token_of(name, token))))
+    """An agent that has said hello, and what it consents to."""
+    who = who or identity(name, workload)
+    async with channel(control, who) as line:
+        made = Agent(line.stream_stream(agent.METHOD)(wait_for_ready=True))
         await made.say(hello(name, address))
+        if consents:
+            await made.say(who.consents)
         async with beside(made.follow()):
             yield made
 
 
 @asynccontextmanager
-async def envoy_of(control: Control, token: str = TOKEN, name: str = "b-1") -> AsyncIterator[Envoy]:
-    """An Envoy that has asked for everything."""
-    async with channel(control) as line:
-        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(
-            metadata=metadata(token_of(name, token))
-        )
+async def envoy_of(
+    control: Control,
+    workload: str = OURS,
+    name: str = "b-1",
+    *,
+    who: Identity | None = None,
+    certificate: bytes | None = None,
+) -> AsyncIterator[Envoy]:
+    """An Envoy that has asked for everything. *certificate*: the one that control issued."""
+    async with channel(control, who or identity(name, workload), certificate) as line:
+        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(wait_for_ready=True)
         made = Envoy(call, f"uid-{name}")
         async with beside(made.follow()):
             yield made
@@ -235,16 +265,16 @@ class Sidecar:
 
 
 @asynccontextmanager
-async def sidecar(control: Control, token: str = TOKEN, name: str = "b-1") -> AsyncIterator[Sidecar]:
+async def sidecar(control: Control, workload: str = OURS, name: str = "b-1", **more: Any) -> AsyncIterator[Sidecar]:
     """Both of them."""
-    async with agent_of(control, token, name) as one, envoy_of(control, token, name) as other:
+    async with agent_of(control, workload, name, **more) as one, envoy_of(control, workload, name) as other:
         yield Sidecar(one, other)
 
 
 @asynccontextmanager
-async def joined(control: Control, token: str = TOKEN, name: str = "b-1") -> AsyncIterator[Sidecar]:
+async def joined(control: Control, workload: str = OURS, name: str = "b-1") -> AsyncIterator[Sidecar]:
     """A sidecar that has redirected :data:`PORT`."""
-    async with sidecar(control, token, name) as made:
+    async with sidecar(control, workload, name) as made:
         await until(lambda: made.agent.wants() == ["8080"])
         await made.listen()
         await until(lambda: made.agent.redirects() == ["8080"])
@@ -252,21 +282,33 @@ async def joined(control: Control, token: str = TOKEN, name: str = "b-1") -> Asy
         yield made
 
 
-def metadata(token: str | None) -> list[tuple[str, str]]:
-    return [] if token is None else [(agent.METADATA_KEY, token)]
-
-
 class Place(Protocol):
     """Where control is served on loopback."""
 
-    port: int
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def authority(self) -> Authority: ...
+
+
+#: A client whose session has not vouched for it yet tries again soon.
+_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.ssl_target_name_override", "control.meshdev"),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
+)
 
 
 @asynccontextmanager
-async def channel(control: Place) -> AsyncIterator[Any]:
-    async with grpc.aio.insecure_channel(
-        f"127.0.0.1:{control.port}", options=[("grpc.use_local_subchannel_pool", 1)]
-    ) as made:
+async def channel(control: Place, who: Identity | None, certificate: bytes | None = None) -> AsyncIterator[Any]:
+    """With the self-signed certificate of *who*, another one of its key, or none."""
+    shown = pem(certificate or who.certificate).encode() if who else None
+    credentials = grpc.ssl_channel_credentials(
+        pem(control.authority.certificate).encode(), who.pair.private_pem if who else None, shown
+    )
+    async with grpc.aio.secure_channel(f"127.0.0.1:{control.port}", credentials, options=_OPTIONS) as made:
         yield made
 
 

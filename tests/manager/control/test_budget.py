@@ -2,7 +2,7 @@
 
 import gc
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address
 from itertools import islice
@@ -12,20 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.intercept import spec as specs
 from meshdev.manager.control import budget
 from meshdev.manager.control.budget import Budget, Refused, size_of
-from meshdev.manager.control.core import Core
-from meshdev.manager.control.naming import Naming
+from meshdev.manager.control.core import EDGE_SECONDS
+from meshdev.manager.control.edges import Edges, NamedAgent
 from meshdev.manager.control.pods import Pod
 from meshdev.wire import agent
-from meshdev.wire.agent import AgentHello, Listen, PodPort, Probe, State
+from meshdev.wire.agent import AgentHello, Consents, Listen, PodPort, Probe, State
 from meshdev.wire.counts import Counts
-from meshdev.wire.intercepts import AGENT_PARTS, MAX_AGENTS, MAX_PART, AgentKeys
-from meshdev.wire.manager import Claimed, Synced, ToTunnel
-from tests.manager.claims import spec
+from meshdev.wire.intercepts import MAX_AGENTS
 from tests.manager.control.claimant import Claimant
-from tests.manager.control.sidecars import KEYS, Control, agent_of, joined
+from tests.manager.control.identities import NAMES
+from tests.manager.control.sidecars import Control, agent_of, joined
+from tests.manager.control.world import World
 from tests.waiting import until
 
 MOST = (1 << 53) - 1
@@ -54,8 +53,8 @@ def test_no_message_takes_more_than_it_is_counted_for(message: AgentHello | List
     for pod in pods:
         match agent.decode_from_agent(data):
             case AgentHello() as hello:
-                pod.agent_connected(hello, lambda _: None)
-            case other:
+                pod.agent_connected(hello, hello.address, lambda _: None)
+            case Listen() | State() as other:
                 pod.agent_reported(other)
         hello = other = None  # type: ignore[assignment]  # only what the pod keeps counts
     gc.collect()
@@ -75,18 +74,18 @@ def test_a_port_is_listened_for_as_long_as_there_are_not_too_many() -> None:
 ITEMS = st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 3), st.integers(0, 1 << 27), st.booleans())
 
 
-def naming_of(*claims: set[str]) -> Naming:
+def edges_of(*claims: Iterable[str]) -> Edges:
     """Each claim names these keys."""
-    made = Naming()
+    made = Edges()
     for number, keys in enumerate(claims):
         made.begin(str(number))
-        made.name(str(number), 0, keys)
+        made.name(str(number), 0, [NamedAgent(key, "", "", "", b"") for key in keys])
     return made
 
 
 @given(st.lists(ITEMS), st.sets(st.sampled_from(["a", "b"])))
 def test_the_sums_are_right_and_within_bounds(items: list[tuple[str, int, int, bool]], claimed: set[str]) -> None:
-    naming = naming_of(claimed)
+    edges = edges_of(claimed)
     kept: dict[tuple[str, int], int] = {}
     account = Budget()
     for key, item, size, stays in items:
@@ -97,38 +96,38 @@ def test_the_sums_are_right_and_within_bounds(items: list[tuple[str, int, int, b
         after = {**kept, (key, item): size}
         of_claim = sum(each for (one, _), each in after.items() if one in claimed)
         unclaimed = sum(each for (one, _), each in after.items() if one not in claimed)
-        fits = of_claim <= budget.MAX_OF_WORKLOAD if key in claimed else unclaimed <= budget.MAX_OF_UNCLAIMED
+        fits = (of_claim if key in claimed else unclaimed) <= budget.MAX_OF_WORKLOAD
         fits = (fits and sum(after.values()) <= budget.MAX_TOTAL) or size <= kept.get((key, item), 0)
         if fits:
-            account.charge(key, item, size, naming)
+            account.charge(key, item, size, edges)
             kept = after
         else:
             with pytest.raises(Refused):
-                account.charge(key, item, size, naming)
+                account.charge(key, item, size, edges)
     assert account._total == sum(kept.values())
 
 
 MANY = tuple(f"{number:064x}" for number in range(MAX_AGENTS))
 KEY, OTHER_KEY = MANY[0], "f" * 64
+SOMEWHERE = IPv4Address("10.244.0.7")
 
 
 class Told:
     """A core with claims of two workloads, and what it told."""
 
     def __init__(self) -> None:
-        self.messages: list[ToTunnel] = []
-        self.core = Core(lambda _, message: self.messages.append(message), lambda *_: None, lambda: 0.0)
-        for alias, keys in (("1" * 32, MANY), ("2" * 32, (OTHER_KEY,))):
-            self.core.on_tunnel_message(Claimed(alias, specs.encode(spec("b")), "ann@laptop", (), ()))
-            for part in range(AGENT_PARTS):
-                self.core.on_tunnel_message(AgentKeys(alias, part, keys[part * MAX_PART :][:MAX_PART]))
-        self.core.on_tunnel_message(Synced())
+        self.world = World()
+        self.core = self.world.core
+        self.core._edges = edges_of(MANY, (OTHER_KEY,))
+
+    def connect(self, key: str, hello: AgentHello) -> Pod:
+        return self.core.agent_connected(key, SOMEWHERE, hello, lambda _: None)
 
     def pods_with(self, message: State) -> Iterator[Callable[[], None]]:
         """Pods of one workload, made up one by one: each says that."""
         for key in MANY:
-            hello = AgentHello(f"p{key}", f"u{key}", "default", IPv4Address("10.244.0.7"))
-            pod = self.core.agent_connected(key, hello, lambda _: None)
+            hello = AgentHello(f"p{key}", f"u{key}", "default", SOMEWHERE)
+            pod = self.connect(key, hello)
             yield lambda key=key, pod=pod, hello=hello: self.core.agent_reported(key, hello.uid, pod, message)  # type: ignore[misc]  # a default in a lambda
 
 
@@ -140,6 +139,25 @@ LARGEST = State(
 )
 
 
+MANY_CONSENTS = Consents(tuple(f"{each:064x}" for each in range(agent.MAX_CONSENTS)))
+
+
+def test_consents_take_no_more_than_they_are_counted_for() -> None:
+    data = agent.encode(MANY_CONSENTS)
+    edges = Edges()
+    gc.collect()
+    tracemalloc.start()
+    for key in "abcd":
+        message = agent.decode_from_agent(data)
+        assert isinstance(message, Consents)
+        edges.consent(key, message.proofs)
+        del message
+    gc.collect()
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken / 4 < size_of(MANY_CONSENTS) < 2 * taken / 4
+
+
 def test_one_workload_does_not_fill_the_memory() -> None:
     told = Told()
     fits = budget.MAX_OF_WORKLOAD // size_of(LARGEST)
@@ -149,16 +167,18 @@ def test_one_workload_does_not_fill_the_memory() -> None:
     with pytest.raises(Refused):
         next(pods)()
     other = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))  # of the other workload: there is room
-    told.core.agent_reported(OTHER_KEY, "u", told.core.agent_connected(OTHER_KEY, other, lambda _: None), LARGEST)
+    told.core.agent_reported(OTHER_KEY, "u", told.connect(OTHER_KEY, other), LARGEST)
 
 
 def test_what_a_pod_leaves_is_free_again() -> None:
     told = Told()
     hello = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))
     for _ in range(100):
-        pod = told.core.agent_connected(KEY, hello, lambda _: None)
+        pod = told.connect(KEY, hello)
         told.core.agent_reported(KEY, "u", pod, LARGEST)
+        told.core.agent_reported(KEY, "u", pod, MANY_CONSENTS)
         told.core.agent_disconnected(KEY, "u", pod)
+    told.world.wait(EDGE_SECONDS)
     assert told.core._budget._total == 0
     assert list(told.core.pods()) == []
 
@@ -166,9 +186,9 @@ def test_what_a_pod_leaves_is_free_again() -> None:
 async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
     mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "MAX_OF_WORKLOAD", 4 * size_of(LARGEST))
+    monkeypatch.setattr(budget, "MAX_OF_WORKLOAD", 4 * size_of(LARGEST) + 6 * size_of(Consents(("",))))
     claimant.claim()
-    await until(lambda: len(mesh.core.claimed()) == len(KEYS))
+    await until(lambda: len(mesh.core.named()) == len(NAMES))
     async with AsyncExitStack() as undo:
         made = [await undo.enter_async_context(agent_of(mesh, name=f"h-{each}")) for each in range(6)]
         for each in made:
@@ -183,7 +203,7 @@ async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
 def test_an_agent_has_one_pod() -> None:
     told = Told()
     hello = AgentHello("p", "u", "default", IPv4Address("10.244.0.8"))
-    told.core.agent_connected(KEY, hello, lambda _: None)
-    told.core.agent_connected(KEY, hello, lambda _: None)  # its next stream
+    told.connect(KEY, hello)
+    told.connect(KEY, hello)  # its next stream
     with pytest.raises(Refused, match="another pod's agent"):
-        told.core.agent_connected(KEY, AgentHello("q", "v", "default", IPv4Address("10.244.0.9")), lambda _: None)
+        told.connect(KEY, AgentHello("q", "v", "default", IPv4Address("10.244.0.9")))

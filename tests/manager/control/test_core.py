@@ -1,19 +1,23 @@
 """Control's core: who reaches whom, in whatever order claims and sidecars come. No gRPC, no socket, no clock."""
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from meshdev.intercept.spec import Port
-from meshdev.manager.control import core as core_module
 from meshdev.manager.control.budget import Refused
-from meshdev.manager.control.core import ADDRESS_SECONDS, PRUNE_SECONDS, REJOIN_SECONDS, SETTLE_SECONDS
+from meshdev.manager.control.core import EDGE_SECONDS, PRUNE_SECONDS, REJOIN_SECONDS, SETTLE_SECONDS
 from meshdev.sidecar.envoy.protos import LISTENERS
 from meshdev.wire.agent import AgentHello, PodPort
 from meshdev.wire.counts import Counts
-from meshdev.wire.intercepts import AgentKeys
+from meshdev.wire.intercepts import Agents, AttestedAgent
 from meshdev.wire.manager import Allow, PodReport, Withdrawn
 from meshdev.wire.modes import PROXY
+from meshdev.wire.relay import RelayRemoved
 from tests.manager.claims import HTTP, spec
-from tests.manager.control.world import MANAGER, SidecarPod, World, alias, claimed, key, unreadable
+from tests.manager.control.identities import identity
+from tests.manager.control.sidecar_pod import SidecarPod
+from tests.manager.control.world import MANAGER, World, alias, attested, claimed, key, unreadable
 
 A, B = spec("a"), spec("b", value="2")
 
@@ -39,7 +43,7 @@ def test_a_claim_goes_from_wanted_to_acked_step_by_step(world: World) -> None:
     pod.connect_envoy()
     world.settle()
     assert (pod.redirects(), pod.serves(A), world.states(A)) == (["8080"], True, {"b-1": "acked"})
-    assert world.allowed(20000) == {pod.address}
+    assert world.permitted(20000) == {"b-1"}
     assert pod.probes is not None
     assert (pod.probes.relays, pod.probes.address) == ((20000,), MANAGER)
 
@@ -81,9 +85,12 @@ def test_a_changed_claim_is_acked_again(world: World) -> None:
 def test_the_same_claim_again_changes_nothing(world: World) -> None:
     world.claim(A, "b-1")
     joined(world)
+    world.wait(1)
     world.tunnel.clear()
+    world.relay.clear()
     world.claim(A, "b-1")
-    assert world.tunnel == {}
+    world.wait(1)
+    assert (world.tunnel, world.relay) == ({}, {})
 
 
 def test_a_claim_that_cannot_be_read_is_as_one_that_is_withdrawn(world: World) -> None:
@@ -109,7 +116,8 @@ def test_an_id_that_two_sessions_claim_is_the_first_ones(world: World) -> None:
     world.claim(A, "b-1")
     other = claimed(spec("a", Port(9999, "tcp", 1)), 20010)
     second = "f" * 32
-    world.hear(type(other)(second, other.spec, "eve", other.relays, other.up), AgentKeys(second, 0, (key("b-1"),)))
+    claim = type(other)(second, other.spec, "eve", IPv4Address("198.18.0.3"), other.relays, other.up)
+    world.hear(claim, Agents(second, 0, attested(A, "b-1").agents))
     pod = joined(world)
     assert pod.wants() == ["8080"]
     world.hear(Withdrawn(alias(A)))
@@ -161,47 +169,37 @@ def test_a_pod_without_both_is_gone(world: World) -> None:
     pod.disconnect_envoy()
     assert world.states(A) == {"b-1": "gone"}
     assert list(world.core.pods()) == []
-    assert world.allowed(20000) == {pod.address}, "its routes may outlive its stream"
-    world.wait(ADDRESS_SECONDS)
-    assert world.allowed(20000) == set()
+    assert world.permitted(20000) == {"b-1"}, "its routes may outlive its stream"
+    world.wait(EDGE_SECONDS)
+    assert world.permitted(20000) == set()
 
 
 def test_relays_are_open_to_the_pods_that_a_claim_names_and_no_others(world: World) -> None:
     world.claim(A, "b-1", "b-2")
     world.claim(B, "b-2", first=20010)
-    one, two = joined(world, "b-1"), joined(world, "b-2")
-    assert (world.allowed(20000), world.allowed(20010)) == ({one.address, two.address}, {two.address})
-    world.hear(AgentKeys(alias(A), 0, (key("b-1"),)))
-    assert world.allowed(20000) == {one.address}
-    world.hear(AgentKeys(alias(A), 3, (key("b-2"),)))
-    assert world.allowed(20000) == {one.address, two.address}, "in another part"
+    joined(world, "b-1"), joined(world, "b-2")
+    assert (world.permitted(20000), world.permitted(20010)) == ({"b-1", "b-2"}, {"b-2"})
+    world.hear(attested(A, "b-1"))
+    assert world.permitted(20000) == {"b-1"}
+    world.hear(attested(A, "b-2", part=3))
+    assert world.permitted(20000) == {"b-1", "b-2"}, "in another part"
 
 
 def test_names_of_a_claim_that_is_not_there_are_nothing(world: World) -> None:
-    world.hear(AgentKeys(alias(A), 0, (key("b-1"),)))
-    assert world.core.claimed() == set()
+    world.tunnel.clear()
+    world.hear(attested(A, "b-1"))
+    assert world.core.named() == set()
     world.hear(Withdrawn(alias(A)))
     assert world.tunnel == {}
 
 
-def test_a_token_is_one_pods(world: World) -> None:
+def test_a_key_is_one_pods(world: World) -> None:
     pod = joined(world)
+    hello = AgentHello("x", "uid-x", "default", pod.address)
     with pytest.raises(Refused, match="another pod"):
-        world.core.agent_connected(key("b-1"), AgentHello("x", "uid-x", "default", pod.address), lambda _: None)
+        world.core.agent_connected(key("b-1"), pod.address, hello, lambda _: None)
     with pytest.raises(Refused, match="another pod"):
-        world.core.envoy_connected(key("b-1"), "uid-x", pod.address, lambda _: None)
-
-
-def test_too_many_that_nobody_claims_are_refused_and_claimed_ones_are_not(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(core_module, "MAX_WAITING", 2)
-    joined(world, "x-1"), joined(world, "x-2")
-    with pytest.raises(Refused, match="no more sidecars"):
-        world.pod("x-3").connect_agent()
-    world.claim(A, "b-1")
-    joined(world, "b-1")
-    assert world.states(A) == {"b-1": "acked"}
+        world.core.envoy_connected(key("b-1"), "uid-x", lambda _: None)
 
 
 def test_a_sidecar_without_room_is_forgotten_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,9 +209,8 @@ def test_a_sidecar_without_room_is_forgotten_whole(world: World, monkeypatch: py
     pod.disconnect_envoy()
     assert list(world.core.pods()) == []
     world.claim(A, "b-1")
-    pod.connect_agent()
-    with pytest.raises(Refused):
-        pod.report(older=((PodPort(1), 1),))
+    with pytest.raises(Refused):  # its consents, already
+        pod.connect_agent()
     pod.disconnect_agent()
     assert list(world.core.pods()) == []
 
@@ -240,18 +237,25 @@ def test_no_sidecar_is_told_that_nobody_wants_it_while_claims_may_come() -> None
 
 def test_who_was_allowed_stays_so_until_all_had_time_to_come_again() -> None:
     world = World()
-    world.connect_tunnel(claimed(A))
-    world.hear(AgentKeys(alias(A), 0, (key("b-1"),)))
-    assert world.tunnel["allow 20000"] == Allow(20000, (), True)
+    both = spec("a", HTTP, Port(9090, "udp", 1), mode=PROXY)
+    world.pod("b-1"), world.pod("b-2")
+    world.connect_tunnel(claimed(both), attested(both, "b-1", "b-2"))
+    assert world.allowed(20001) == set()
+    assert world.tunnel["allow 20001"] == Allow(20001, (), True)
+    assert world.permitted(20000) == {"b-1", "b-2"}, "neither has spoken yet, and its session vouches for both"
+    world.pod("b-1").connect_agent()
+    world.pod("b-1").consent()
+    assert world.permitted(20000) == {"b-2"}, "the other one knows nothing of that session"
     world.wait(REJOIN_SECONDS + 0.1)
-    assert world.tunnel["allow 20000"] == Allow(20000, (), False)
+    assert world.tunnel["allow 20001"] == Allow(20001, (), False)
+    assert world.permitted(20000) == set()
 
 
 def test_a_tunnel_container_that_begins_anew_gets_everything(world: World) -> None:
     world.claim(A, "b-1")
     joined(world)
     before = dict(world.tunnel)
-    world.connect_tunnel(claimed(A), AgentKeys(alias(A), 0, (key("b-1"),)))
+    world.connect_tunnel(claimed(A), attested(A, "b-1"))
     assert {name for name in world.tunnel if name in before} == before.keys()
     assert {name: one for name, one in world.tunnel.items() if isinstance(one, PodReport)} == {
         name: one for name, one in before.items() if isinstance(one, PodReport)
@@ -262,10 +266,10 @@ def test_claims_that_a_new_tunnel_container_does_not_have_are_over(world: World)
     world.claim(A, "b-1")
     world.claim(B, "b-1", first=20010)
     pod = joined(world)
-    world.connect_tunnel(claimed(B, 20010), AgentKeys(alias(B), 0, (key("b-1"),)))
+    world.connect_tunnel(claimed(B, 20010), attested(B, "b-1"))
     world.wait(PRUNE_SECONDS)
     assert (pod.serves(A), pod.serves(B)) == (False, True)
-    assert "allow 20000" not in dict(world.core.snapshot())
+    assert dict(world.core.for_relay()).keys() == {"relay 20010", "synced"}
 
 
 def test_counts_of_requests_are_the_claims_and_of_bytes_whose_port_it_is(world: World) -> None:
@@ -280,3 +284,92 @@ def test_counts_of_requests_are_the_claims_and_of_bytes_whose_port_it_is(world: 
     assert world.reports(A)["b-1"].counts.matched == 5
     found = world.reports(raw)["b-1"].counts
     assert (found.matched, found.errors, found.older) == (3, 1, 3)
+
+
+# Edges
+
+
+def test_a_claim_and_an_agent_meet_only_by_key_and_proof(world: World) -> None:
+    world.claim(A, "b-1")
+    stolen = identity("b-1").with_proof("f" * 64)
+    world.hear(claimed(B, 20010), Agents(alias(B), 0, (stolen.attested,)))
+    pod = joined(world)
+    assert (pod.serves(A), pod.serves(B)) == (True, False)
+    assert (world.states(A), world.states(B)) == ({"b-1": "acked"}, {})
+    assert world.permitted(20010) == set()
+
+
+def test_consent_that_is_withdrawn_ends_what_rests_on_it(world: World) -> None:
+    world.claim(A, "b-1")
+    world.hear(claimed(B, 20010), Agents(alias(B), 0, (identity("b-1").with_proof("f" * 64).attested,)))
+    pod = joined(world)
+    pod.consent(identity("b-1").proof, "f" * 64)
+    world.settle()
+    assert (world.states(A), world.states(B)) == ({"b-1": "acked"}, {"b-1": "acked"})
+    pod.consent("f" * 64)
+    world.settle()
+    assert (pod.serves(A), pod.serves(B), pod.redirects()) == (False, True, ["8080"])
+    assert (world.states(A), world.states(B)) == ({"b-1": "gone"}, {"b-1": "acked"})
+    assert (world.permitted(20000), world.permitted(20010)) == (set(), {"b-1"})
+
+
+def test_nothing_is_taken_from_an_agent_that_has_not_said_yet_what_it_consents_to(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    world.restart_control()
+    world.connect_tunnel(claimed(A), attested(A, "b-1"))
+    world.wait(REJOIN_SECONDS)
+    hello = AgentHello("b-1", pod.uid, "default", pod.address)
+    sent: list[object] = []
+    world.core.agent_connected(key("b-1"), pod.address, hello, sent.append)
+    world.wait(SETTLE_SECONDS)
+    assert sent == []
+
+
+def test_reports_have_the_words_of_the_session(world: World) -> None:
+    agent = identity("b-1").attested
+    world.hear(claimed(A), Agents(alias(A), 0, (AttestedAgent(agent.certificate, agent.proof, "my-name", "u-7"),)))
+    pod = joined(world)
+    assert world.states(A) == {"my-name": "acked"}
+    assert pod.name == "b-1"
+
+
+def test_datagrams_are_let_through_from_an_address_that_is_the_pods_own(world: World) -> None:
+    udp = spec("u", Port(9090, "udp", 1), mode=PROXY)
+    world.claim(udp, "b-1", "b-2", first=20010)
+    world.claim(A, "b-2")
+    hidden = world.pod("b-2")
+    hidden.peer = IPv4Address("172.18.0.2")
+    seen = joined(world)
+    joined(world, "b-2")
+    assert world.allowed(20010) == {seen.address}
+    assert world.states(udp) == {"b-1": "acked", "b-2": "nacked"}
+    assert world.reports(udp)["b-2"].text == (
+        f"UDP ports cannot be intercepted here: the manager sees the pod as 172.18.0.2 and not as {hidden.address}, "
+        "because something in the cluster replaces source addresses"
+    )
+    assert world.states(A) == {"b-2": "acked"}, "TCP does not depend on addresses"
+
+
+def test_relays_that_a_claim_no_longer_has_are_removed(world: World) -> None:
+    world.claim(A, "b-1")
+    joined(world)
+    assert world.permitted(20000) == {"b-1"}
+    world.hear(claimed(A, 20100))
+    assert world.permitted(20100) == {"b-1"}
+    assert world.relay["relay 20000"] == RelayRemoved(20000)
+    world.hear(claimed(B, 20000))
+    world.hear(Withdrawn(alias(A)))
+    assert world.permitted(20000) == set(), "it is another one's now"
+    assert world.relay["relay 20100"] == RelayRemoved(20100)
+
+
+def test_trust_anchors_are_of_all_claims_that_are_there(world: World) -> None:
+    changes: list[int] = []
+    world.core.on_named = lambda: changes.append(len(world.core.trust_anchors()))
+    world.claim(A, "b-1", "b-2")
+    world.claim(B, "b-2", "c-1", first=20010)
+    assert world.core.trust_anchors() == {key(name): identity(name).certificate for name in ("b-1", "b-2", "c-1")}
+    world.claim(B, "b-2", "c-1", first=20010)
+    world.hear(Withdrawn(alias(A)))
+    assert changes == [2, 3, 2], "and what is as it was is no change"

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from meshdev.intercept.spec import Port, Spec
 from meshdev.manager.control.budget import size_of
-from meshdev.manager.control.core import ADDRESS_SECONDS, REJOIN_SECONDS
+from meshdev.manager.control.core import EDGE_SECONDS, REJOIN_SECONDS
 from meshdev.wire.agent import Listen
-from meshdev.wire.intercepts import AgentKeys
+from meshdev.wire.intercepts import Agents
 from meshdev.wire.manager import Claimed, Withdrawn
 from meshdev.wire.modes import PROXY
 from tests.manager.claims import HTTP, spec
-from tests.manager.control.world import World, alias, claimed, key
+from tests.manager.control.identities import identity
+from tests.manager.control.world import World, alias, attested, claimed, key
 
 PODS = ("b-1", "b-2", "c-1")
 CLAIMS = (spec("a"), spec("b", value="2"), spec("c", HTTP, Port(7000, "tcp", 1), mode=PROXY))
@@ -32,6 +33,8 @@ class Model:
     envoys: set[str] = field(default_factory=set)
     greeted: set[str] = field(default_factory=set)
     """Pods that have said who they are."""
+    silent: set[str] = field(default_factory=set)
+    """Those whose agents consent to nothing."""
 
     def of(self, pod: str) -> list[Spec]:
         """The claims that a pod serves."""
@@ -40,7 +43,7 @@ class Model:
             for one in CLAIMS
             if one.id in self.claims
             and pod in self.named.get(one.id, ())
-            and not (pod in self.excluded[one.id] and pod in self.greeted)
+            and pod not in self.excluded[one.id] | self.silent
         ]
 
     def forget_gone(self) -> None:
@@ -57,6 +60,7 @@ STEPS = st.one_of(
     st.tuples(st.just("withdraw"), st.integers(0, 2), st.none()),
     st.tuples(st.just("agent"), st.integers(0, 2), st.none()),
     st.tuples(st.just("envoy"), st.integers(0, 2), st.none()),
+    st.tuples(st.just("consent"), st.integers(0, 2), st.none()),
     st.tuples(st.just("restart"), st.integers(0, 2), st.tuples(st.sampled_from(RESTARTS), st.booleans())),
     st.tuples(st.just("tunnel"), st.just(0), st.none()),
     st.tuples(st.just("control"), st.just(0), st.booleans()),
@@ -99,8 +103,8 @@ class Run:
         self.world.hear(self._names(one, names))
 
     @staticmethod
-    def _names(one: Spec, names: Iterable[str]) -> AgentKeys:
-        return AgentKeys(alias(one), 0, tuple(sorted(map(key, names))))
+    def _names(one: Spec, names: Iterable[str]) -> Agents:
+        return attested(one, *sorted(names))
 
     def _withdraw(self, number: int, _: object) -> None:
         one = CLAIMS[number]
@@ -118,6 +122,13 @@ class Run:
             self.model.greeted.add(name)
         self.model.agents ^= {name}
         self.model.forget_gone()
+
+    def _consent(self, number: int, _: object) -> None:
+        """The agent withdraws its consent, or gives it again."""
+        name = PODS[number]
+        if name in self.model.agents:
+            self.model.silent ^= {name}
+            self.world.pod(name).consent(*(() if name in self.model.silent else (identity(name).proof,)))
 
     def _envoy(self, number: int, _: object) -> None:
         name = PODS[number]
@@ -183,13 +194,15 @@ class Run:
 
     def check(self) -> None:
         world, model = self.world, self.model
-        world.wait(REJOIN_SECONDS + ADDRESS_SECONDS)
+        world.wait(REJOIN_SECONDS + EDGE_SECONDS)
         for name in PODS:
             self._check_pod(name, model.of(name))
         for one in CLAIMS:
             if one.id in model.claims:
-                reached = {world.pod(name).address for name in model.named.get(one.id, ()) if name in model.envoys}
-                assert world.allowed(RELAYS[one.id]) == reached
+                named = model.named.get(one.id, frozenset()) - model.silent
+                # An Envoy that came back alone within EDGE_SECONDS has what its agent said before.
+                permitted = world.permitted(RELAYS[one.id])
+                assert named & model.greeted <= permitted <= named & (model.greeted | model.envoys)
             # Of an agent that is not there nobody knows whether it has its process still: it is asked when it comes.
             there = {
                 pod: state
@@ -219,8 +232,7 @@ class Run:
         charges = self.world.core._budget._sizes.get(key(name), {})
         listening = self.world.listening(name)
         assert charges.get((pod.uid, Listen), 0) == size_of(Listen(listening, pod.folder))
-        others = [each for each in self.world.core.pods() if each.name == name]
-        assert len(others) == (name in self.model.greeted)
+        assert len(self.world.known(name)) == (name in self.model.greeted)
 
 
 #: The agent loses its stream while it redirects a port that the new control has no claim of.

@@ -18,7 +18,8 @@ from meshdev.wire.intercepts import Relay
 from meshdev.wire.manager import Withdrawn
 from meshdev.wire.modes import PROXY
 from tests.manager.claims import HTTP, spec
-from tests.manager.control.world import SidecarPod, World, alias
+from tests.manager.control.sidecar_pod import SidecarPod
+from tests.manager.control.world import World, alias
 
 FOLDER = "/tmp/meshdev-x"
 A, B = spec("a"), spec("b", value="2")
@@ -240,7 +241,9 @@ def test_a_match_takes_its_size_for_each_port() -> None:
 def test_what_is_too_much_for_one_message_is_refused(values: tuple[str, ...], fit: int) -> None:
     sent: list[FromControl] = []
     pod = Pod()
-    pod.agent_connected(AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7")), sent.append)
+    pod.agent_connected(
+        AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7")), IPv4Address("10.244.0.7"), sent.append
+    )
     pod.agent_reported(Listen({PodPort(8080): 15800}, FOLDER))
     pod.agent_reported(State())
     claims = [_held(number, *values) for number in range(MAX_CLAIMS + 10)]

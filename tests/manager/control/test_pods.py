@@ -36,13 +36,13 @@ def held(number: int, ports: range) -> HeldClaim:
     """The claim of developer *number* on these ports of the pod."""
     one = spec(f"{number:02x}", *(Port(port, "tcp", 3000) for port in ports))
     relays = tuple(Relay(port, "tcp", 20000 + 100 * number + at) for at, port in enumerate(ports))
-    return HeldClaim(f"{number:032x}", LiveClaim(one, f"dev-{number}", relays, frozenset()), False, number)
+    return HeldClaim(f"{number:032x}", LiveClaim(one, f"dev-{number}", relays, frozenset()), False, number, pod="b-1")
 
 
 def joined(said: list[FromControl]) -> Pod:
     """A pod whose agent and Envoy are there."""
     pod = Pod()
-    pod.agent_connected(HELLO, said.append)
+    pod.agent_connected(HELLO, HELLO.address, said.append)
     pod.agent_reported(State())
     pod.envoy_connected(lambda _: None)
     return pod
@@ -105,7 +105,7 @@ def test_a_large_state_is_gone_through_once_for_all_claims() -> None:
 def served(said: list[FromControl], claims: list[HeldClaim]) -> tuple[Pod, AdsStream, list[DiscoveryAnswer]]:
     """A pod that has redirected the ports of *claims*; its Envoy has asked for nothing yet."""
     pod, answers = Pod(), list[DiscoveryAnswer]()
-    pod.agent_connected(HELLO, said.append)
+    pod.agent_connected(HELLO, HELLO.address, said.append)
     stream = pod.envoy_connected(answers.extend)
     pod.follow(claims, MANAGER, settling=False)
     (want,) = (each for each in said if isinstance(each, Want))
@@ -124,7 +124,7 @@ def test_envoy_is_served_nothing_new_before_the_agent_says_where_it_listens() ->
     assert answers
     answers.clear()
     pod.agent_disconnected()
-    pod.agent_connected(HELLO, said.append)
+    pod.agent_connected(HELLO, HELLO.address, said.append)
     pod.follow([*claims, held(2, range(9000, 9001))], MANAGER, settling=False)
     assert answers == []
     pod.agent_reported(Listen({PodPort(9000): 15900}, FOLDER))
@@ -146,10 +146,10 @@ def test_another_process_of_the_agent_begins_with_what_it_reports() -> None:
     said: list[FromControl] = []
     claims = [held(1, range(8000, 8002))]
     pod, _, _ = served(said, claims)
-    pod.agent_connected(HELLO, said.append)
+    pod.agent_connected(HELLO, HELLO.address, said.append)
     pod.agent_reported(Listen({PodPort(8001): 15800}, "/tmp/meshdev-y"))
     assert pod.listens_after(Listen({}, "/tmp/meshdev-y")).ports == {PodPort(8001): 15800}
-    pod.agent_connected(HELLO, said.append)
+    pod.agent_connected(HELLO, HELLO.address, said.append)
     pod.agent_reported(State())
     assert not pod.listens
 
@@ -161,7 +161,7 @@ def test_another_agent_is_asked_for_nothing_before_it_reports() -> None:
     pod, _, _ = served(said, claims)
     said.clear()
     answers: list[DiscoveryAnswer] = []
-    pod.agent_connected(HELLO, said.append)
+    pod.agent_connected(HELLO, HELLO.address, said.append)
     stream = pod.envoy_connected(answers.extend)
     for kind in (CLUSTERS, LISTENERS):
         answers += stream.on_request(kind, frozenset(), "", None)
@@ -185,7 +185,7 @@ LISTENS = st.dictionaries(PORTS, st.integers(15800, 15806), max_size=6)
 @given(st.lists(LISTENS, max_size=6))
 def test_listeners_are_kept_unless_their_number_is_anothers_now(messages: list[dict[PodPort, int]]) -> None:
     pod = Pod()
-    pod.agent_connected(HELLO, lambda _: None)
+    pod.agent_connected(HELLO, HELLO.address, lambda _: None)
     expected: dict[PodPort, int] = {}
     for ports in messages:
         pod.agent_reported(Listen(ports, FOLDER))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from meshdev.intercept.spec import Port
 from meshdev.manager.control import service
@@ -20,33 +19,22 @@ from meshdev.wire.intercepts import Report
 from meshdev.wire.modes import MESH, PROXY
 from tests.manager.claims import spec
 from tests.manager.control.claimant import Claimant
-from tests.manager.control.sidecars import (
-    OTHER_KEYS,
-    OTHER_TOKEN,
-    PORT,
-    Control,
-    agent_of,
-    channel,
-    control,
-    envoy_of,
-    joined,
-    metadata,
-    sidecar,
-    token_of,
-)
+from tests.manager.control.identities import NAMES, OTHER_AGENTS, OURS, THEIRS, identity
+from tests.manager.control.sidecars import PORT, Control, agent_of, channel, control, envoy_of, joined, sidecar
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
 from tests.waiting import until
 
 B = spec("b")
-LOOPBACK = IPv4Address("127.0.0.1")
 
 
-def allowed(manager: Manager) -> dict[int, set[IPv4Address]]:
-    return manager.ask(lambda: {port: set(sources) for (_, port), (_, sources) in manager.network.relays.items()})
+def permitted(mesh: Control) -> dict[int, set[str]]:
+    """The names of the pods, of either workload, whose keys may use each relay."""
+    names = {identity(name, workload).key: name for workload in (OURS, THEIRS) for name in NAMES}
+    return {relay: {names[key] for key in keys} for relay, keys in mesh.relay.permitted().items()}
 
 
-async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, claimant: Claimant) -> None:
+async def test_a_pod_joins_step_by_step(mesh: Control, claimant: Claimant) -> None:
     claimant.claim()
     async with sidecar(mesh) as made:
         await until(lambda: made.agent.wants() == ["8080"])
@@ -61,7 +49,7 @@ async def test_a_pod_joins_step_by_step(mesh: Control, manager: Manager, claiman
         assert (await claimant.reported("joined")).pod == "b-1"
         await made.state(PORT)
         assert await claimant.reported("acked") == Report(B.id, "b-1", "acked", up=1)
-        assert allowed(manager) == {20000: {LOOPBACK}}
+        await until(lambda: permitted(mesh) == {20000: {"b-1"}})
         counts = Counts(5, 1, 2)
         await made.state(PORT, older=((PORT, 3),), intercepts=((B.id, counts), ("x", Counts(9, 9, 9))))
         assert await claimant.report(lambda report: report.counts.matched == 5) == Report(
@@ -138,49 +126,6 @@ async def test_changes_take_effect_at_once(mesh: Control, claimant: Claimant) ->
     assert max(medians.values()) < 0.1, "when it happens, not when somebody looks again"
 
 
-@pytest.mark.parametrize("token", [None, "", "short", "x" * 600])
-async def test_without_a_token_nobody_gets_anything(
-    mesh: Control, manager: Manager, claimant: Claimant, token: str
-) -> None:
-    claimant.claim()
-    async with joined(mesh), channel(mesh) as line:
-        # Nothing is written: a write that met the end of its call would make INTERNAL of it, whatever is said.
-        for call in (
-            ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(metadata=metadata(token)),
-            line.stream_stream(agent.METHOD)(metadata=metadata(token)),
-            line.stream_stream(f"/{agent.FORMER_SERVICE}/Session")(metadata=metadata(token)),
-        ):
-            with pytest.raises(grpc.RpcError):
-                await call.read()
-            assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
-        assert await asyncio.to_thread(allowed, manager) == {20000: {LOOPBACK}}
-
-
-async def test_the_token_of_another_workload_gets_nothing_of_this_one(
-    mesh: Control, manager: Manager, claimant: Claimant
-) -> None:
-    claimant.claim()
-    async with sidecar(mesh, OTHER_TOKEN, "b-1") as eve:
-        async with joined(mesh):
-            await eve.listen()
-            await eve.state(PORT)
-            await claimant.reported("acked")
-        assert eve.agent.wants() == []
-        assert B.id not in str(eve.envoy.has)
-        assert eve.envoy.listens() == []
-        await until(lambda: allowed(manager) == {20000: set()})
-
-
-async def test_a_session_without_the_token_claims_only_what_nobody_has(mesh: Control, manager: Manager) -> None:
-    with Ann(manager) as ann, Ann(manager, "eve") as eve:
-        ours, theirs = Claimant(ann), Claimant(eve)
-        ours.claim()
-        theirs.claim(spec("evil", value="2"), OTHER_KEYS)
-        async with joined(mesh) as made:
-            await ours.reported("acked")
-            assert spec("evil").id not in made.envoy.routes()
-
-
 async def test_two_sessions_share_a_workload(mesh: Control, manager: Manager) -> None:
     with Ann(manager) as ann, Ann(manager, "bob") as bob:
         ours, theirs = Claimant(ann), Claimant(bob)
@@ -192,7 +137,7 @@ async def test_two_sessions_share_a_workload(mesh: Control, manager: Manager) ->
             # Its program may be up a moment after the claim: acknowledged, and routed to the original until then.
             await theirs.report(lambda report: (report.state, report.id, report.up) == ("acked", other.id, 1))
             assert all(names.either(PORT, each.id) in made.envoy.routes() for each in (B, other))
-            assert allowed(manager) == {20000: {LOOPBACK}, 20001: {LOOPBACK}}
+            await until(lambda: permitted(mesh) == {20000: {"b-1"}, 20001: {"b-1"}})
             theirs.withdraw(other)
             await theirs.reported("gone", other)
             assert B.id in made.envoy.routes()
@@ -248,8 +193,8 @@ async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, mana
         ours, theirs = Claimant(ann), Claimant(bob)
         one, another = spec("a", Port(8080, "http", 1), Port(8081, "http", 2), mode=PROXY), spec("c")
         ours.claim(one)
-        theirs.claim(another, OTHER_KEYS)
-        async with agent_of(mesh, name="evil") as evil, joined(mesh, OTHER_TOKEN):
+        theirs.claim(another, OTHER_AGENTS)
+        async with agent_of(mesh, name="evil") as evil, joined(mesh, THEIRS):
             await theirs.reported("acked", another)
             counts = Counts(most, most, most)
             flows, older = ((PORT, counts), (other, counts)), ((PORT, most), (other, most))
@@ -257,17 +202,20 @@ async def test_counts_beyond_measure_are_cut_and_harm_nobody(mesh: Control, mana
             told = await ours.report(lambda report: report.counts.matched > 0)
             assert told.counts == InterceptCounts(most, most, most, most)
             assert await asyncio.to_thread(manager.ask, lambda: len(manager.control._connections)) == 1
-            theirs.claim(spec("c", value="2"), OTHER_KEYS)
+            theirs.claim(spec("c", value="2"), OTHER_AGENTS)
             assert (await theirs.reported("acked", another)).pod == "b-1"
 
 
-async def test_a_first_word_that_is_no_hello_or_never_comes(mesh: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_first_word_that_is_no_hello_or_never_comes(
+    mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(service, "FIRST_SECONDS", 0.1)
-    async with channel(mesh) as line:
-        call = line.stream_stream(agent.METHOD)(metadata=metadata(token_of("b-1")))
+    claimant.claim()
+    async with channel(mesh, identity()) as line:
+        call = line.stream_stream(agent.METHOD)(wait_for_ready=True)
         await call.write(agent.encode(State()))
         assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
-        call = line.stream_stream(agent.METHOD)(metadata=metadata(token_of("b-1")))
+        call = line.stream_stream(agent.METHOD)()
         await call.wait_for_connection()
         assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -290,15 +238,12 @@ async def test_an_agent_that_floods_is_read_no_faster_than_it_may(mesh: Control,
         pouring.cancel()
 
 
-async def test_an_envoy_that_went_is_forgotten_after_a_while(
-    mesh: Control, manager: Manager, claimant: Claimant
-) -> None:
+async def test_a_sidecar_that_went_is_forgotten_after_a_while(mesh: Control, claimant: Claimant) -> None:
     claimant.claim()
-    async with agent_of(mesh):
-        async with envoy_of(mesh):
-            await until(lambda: allowed(manager) == {20000: {LOOPBACK}})
-        assert await asyncio.to_thread(allowed, manager) == {20000: {LOOPBACK}}
-        await until(lambda: allowed(manager) == {20000: set()})
+    async with sidecar(mesh):
+        await until(lambda: permitted(mesh) == {20000: {"b-1"}})
+    assert permitted(mesh) == {20000: {"b-1"}}, "its routes may outlive its streams"
+    await until(lambda: permitted(mesh) == {20000: set()})
 
 
 async def test_an_envoy_that_begins_anew_is_told_all_before_anything_is_decided_by(
@@ -322,8 +267,10 @@ async def test_control_that_begins_anew_learns_everything_and_cuts_nobody(
     claimant.claim()
     async with joined(mesh):
         await claimant.reported("acked")
-    async with control(tmp_path) as second:
-        assert allowed(manager) == {20000: {LOOPBACK}}
+    mesh.relay.lose()
+    async with control(tmp_path, mesh.relay) as second:
+        assert second.authority.certificate == mesh.authority.certificate, "agents and Envoys know it as before"
+        assert "b-1" in permitted(mesh)[20000]
         async with sidecar(second) as made:
             await until(lambda: made.agent.wants() == ["8080"])
             await made.state(PORT)
@@ -338,12 +285,30 @@ async def test_control_that_begins_anew_learns_everything_and_cuts_nobody(
 async def test_a_tunnel_that_begins_anew_is_told_what_holds(
     mesh: Control, manager: Manager, claimant: Claimant
 ) -> None:
+    one = spec("u", Port(9090, "udp", 9090), mode=PROXY)
+    claimant.claim(one)
+
+    def allowed() -> set[IPv4Address]:
+        return manager.ask(lambda: set(manager.network.relays["udp", 20000][1]))
+
+    async with sidecar(mesh) as made:
+        await until(lambda: made.agent.wants() == ["9090/udp"])
+        await until(lambda: allowed() == {IPv4Address("127.0.0.1")})
+        manager.ask(manager.network.relays["udp", 20000][1].clear)
+        manager.ask(manager.control._connections[0].close)
+        await until(lambda: allowed() == {IPv4Address("127.0.0.1")})
+
+
+async def test_a_relay_that_begins_anew_is_told_what_holds(mesh: Control, claimant: Claimant) -> None:
     claimant.claim()
     async with joined(mesh):
-        await claimant.reported("acked")
-        manager.ask(manager.network.relays["tcp", 20000][1].clear)
-        manager.ask(manager.control._connections[0].close)
-        await until(lambda: allowed(manager) == {20000: {LOOPBACK}})
+        await until(lambda: permitted(mesh) == {20000: {"b-1"}})
+        mesh.relay.endpoints.clear()
+        mesh.relay.identity = None
+        mesh.relay.lose()
+        await until(lambda: permitted(mesh) == {20000: {"b-1"}} and mesh.relay.identity is not None)
+        claimant.withdraw()
+        await until(lambda: permitted(mesh) == {})
 
 
 async def test_the_session_goes_and_the_pods_are_told_to_leave(mesh: Control, ann: Ann, claimant: Claimant) -> None:

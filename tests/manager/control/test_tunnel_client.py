@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshdev.manager.control import tunnel_client
+from meshdev.manager.control import link, tunnel_client
 from meshdev.manager.control.tunnel_client import TunnelClient
 from meshdev.wire.control import Close
 from meshdev.wire.manager import Allow, ManagerAddress, PodReport, Synced, ToControl, ToTunnel
@@ -17,7 +17,7 @@ from tests.waiting import until
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_client, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(link, "RETRY_SECONDS", 0.01)
 
 
 async def test_it_logs_who_comes_and_goes_and_waits_for_a_tunnel_that_restarts(

@@ -1,0 +1,83 @@
+"""The container *control* as a whole: its core with the sockets of the other containers and the server for sidecars."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from meshdev.identity.authority import Authority
+from meshdev.manager.control.core import Core
+from meshdev.manager.control.credentials import TrustedPeers
+from meshdev.manager.control.relay_client import RELAY_SOCKET, RelayClient
+from meshdev.manager.control.service import serve
+from meshdev.manager.control.tunnel_client import TUNNEL_SOCKET, TunnelClient
+from meshdev.wire.manager import ToTunnel
+from meshdev.wire.relay import ToRelay
+
+log = logging.getLogger("meshdev.manager.control")
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """Where control finds the others, and keeps its key (a folder that it alone enters)."""
+
+    trust_domain: str
+    address: str
+    authority: Path = Path("/run/control/authority")
+    tunnel: Path = TUNNEL_SOCKET
+    relay: Path = RELAY_SOCKET
+    certificate_lifetime: timedelta = timedelta(hours=1)
+
+
+class ControlContainer:
+    """One process of it. ``authority`` and ``core`` are there at once, ``port`` when :attr:`serving` is set."""
+
+    def __init__(self, settings: ControlSettings) -> None:
+        """Raises ManagerError where its key cannot be kept."""
+        loop = asyncio.get_running_loop()
+        self._settings = settings
+        self.authority = Authority.open(settings.authority, settings.trust_domain, _now())
+
+        def to_tunnel(key: str, message: ToTunnel) -> None:
+            self._tunnel.send_latest(key, message)
+
+        def to_relay(key: str, message: ToRelay) -> None:
+            self._relay.send_latest(key, message)
+
+        self.core = Core(
+            self.authority, to_tunnel, to_relay, loop.call_later, loop.time, _now, settings.certificate_lifetime
+        )
+        self._tunnel = TunnelClient(
+            settings.tunnel, self.core.tunnel_connected, self.core.on_tunnel_message, self.core.for_tunnel
+        )
+        self._relay = RelayClient(settings.relay, self.authority, _now, self.core.for_relay)
+        self.port = 0
+        self.serving = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        synced = asyncio.Event()
+        self.core.on_synced = synced.set
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tunnel.run())
+            group.create_task(self._relay.run())
+            # Before all claims are known, sidecars that come again would be refused as ones that nobody vouches for.
+            await synced.wait()
+            await self._serve()
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        peers = TrustedPeers(self.authority, self.core.trust_anchors, loop.call_later, _now())
+        self.core.on_named = peers.follow
+        server, self.port = await serve(self.core, self._settings.address, peers.credentials)
+        log.info("sidecars are served at port %d", self.port)
+        self.serving.set()
+        try:
+            await loop.create_future()
+        finally:
+            await server.stop(0)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
