@@ -4,16 +4,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshdev.config import CONTROL_PORT, CONTROL_UID, MANAGER_LABELS, MANAGER_NAME, PROTOCOL, VERSION
+from meshdev.config import (
+    CONTROL_PORT,
+    CONTROL_UID,
+    MANAGER_LABELS,
+    MANAGER_NAME,
+    PROTOCOL,
+    RELAY_UID,
+    RELAYS_PORT,
+    VERSION,
+)
 
 VERSION_ANNOTATION: Final = "meshdev.dev/version"
 PROTOCOL_ANNOTATION: Final = "meshdev.dev/protocol"
 TUNNEL_CONTAINER: Final = "tunnel"
 CONTROL_CONTAINER: Final = "control"
+RELAY_CONTAINER: Final = "relay"
 
 RUN_DIRECTORY: Final = "/run/meshdev"
 READY_FILE: Final = f"{RUN_DIRECTORY}/ready"
+#: In memory: of the tunnel's socket, of control's key, which nobody else mounts, and of the relay's socket. They
+#: outlive a container, not the pod.
 _RUN_VOLUME: Final = "run"
+_KEY_VOLUME: Final = "key"
+_RELAY_VOLUME: Final = "relay"
+#: Where control has them.
+KEY_DIRECTORY: Final = "/run/control"
+RELAY_DIRECTORY: Final = "/run/relay"
 
 #: Until the manager is replaced whose node is lost, counted from when the cluster notices (40 to 50 s after it fell
 #: silent). By default it would be 300: to move a manager costs its sessions a second or two, to wait costs them all.
@@ -80,8 +97,11 @@ def _pod(spec: ManagerSpec) -> Object:
             for lost in ("not-ready", "unreachable")
         ],
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [_tunnel(spec), _control(spec)],
-        "volumes": [{"name": _RUN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}],
+        "containers": [_tunnel(spec), _control(spec), _relay(spec)],
+        "volumes": [
+            {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": size}}
+            for name, size in ((_RUN_VOLUME, "16Mi"), (_KEY_VOLUME, "1Mi"), (_RELAY_VOLUME, "1Mi"))
+        ],
     }
     if spec.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in spec.pull_secrets]
@@ -92,7 +112,7 @@ def _tunnel(spec: ManagerSpec) -> Object:
     """Root for the TUN device alone: no token, no other capability, nothing to write but /dev (a tmpfs) and /run."""
     ready = {"exec": {"command": ["test", "-e", READY_FILE]}}
     return {
-        **_container(spec, TUNNEL_CONTAINER),
+        **_container(spec, TUNNEL_CONTAINER, {_RUN_VOLUME: RUN_DIRECTORY}),
         "securityContext": {
             **_SECURITY,
             "runAsUser": 0,
@@ -106,20 +126,37 @@ def _tunnel(spec: ManagerSpec) -> Object:
 
 
 def _control(spec: ManagerSpec) -> Object:
+    volumes = {_RUN_VOLUME: RUN_DIRECTORY, _KEY_VOLUME: KEY_DIRECTORY, _RELAY_VOLUME: RELAY_DIRECTORY}
+    container = _container(spec, CONTROL_CONTAINER, volumes)
+    container["env"] += [
+        {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+        {"name": "GRPC_VERBOSITY", "value": "ERROR"},  # or each handshake that fails, whoever's, is a line of the log
+    ]
     return {
-        **_container(spec, CONTROL_CONTAINER),
-        "securityContext": {
-            **_SECURITY,
-            "runAsNonRoot": True,
-            "runAsUser": CONTROL_UID,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        **container,
+        "securityContext": _powerless(CONTROL_UID),
         "livenessProbe": _alive(CONTROL_CONTAINER),
-        "ports": [{"name": CONTROL_CONTAINER, "containerPort": CONTROL_PORT}],  # for sidecars, which bring a token
-        # gRPC holds whole messages before control may judge them: 400 unauthenticated peers that sent half a MiB each
-        # at once took it to 338 MiB.
+        # For sidecars, whose certificates a session vouched for.
+        "ports": [{"name": CONTROL_CONTAINER, "containerPort": CONTROL_PORT}],
+        # Connections of 1,024 sidecars and what they report take 260 MiB, trust anchors the rest (docs/design/0023).
         "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
     }
+
+
+def _relay(spec: ManagerSpec) -> Object:
+    """It has no folder but the one of its socket, where control connects."""
+    return {
+        **_container(spec, RELAY_CONTAINER, {_RELAY_VOLUME: RUN_DIRECTORY}),
+        "securityContext": _powerless(RELAY_UID),
+        "livenessProbe": _alive(RELAY_CONTAINER),
+        "ports": [{"name": RELAY_CONTAINER, "containerPort": RELAYS_PORT}],  # for Envoys with certificates of control
+        # 4,096 connections take 200 MiB.
+        "resources": {"requests": {"cpu": "10m", "memory": "48Mi"}, "limits": {"cpu": "1", "memory": "320Mi"}},
+    }
+
+
+def _powerless(user: int) -> Object:
+    return {**_SECURITY, "runAsNonRoot": True, "runAsUser": user, "capabilities": {"drop": ["ALL"]}}
 
 
 def _alive(container: str) -> Object:
@@ -140,9 +177,11 @@ def _alive(container: str) -> Object:
 _SECURITY: Final = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
 
 
-def _container(spec: ManagerSpec, name: str) -> Object:
-    """What both have. The limits of their CPUs are what one thread can use, so they slow nothing down; without one a
-    quota on ``limits.cpu`` refuses the pod, and the default of a LimitRange would throttle the tunnel for all on it.
+def _container(spec: ManagerSpec, name: str, volumes: Mapping[str, str]) -> Object:
+    """What all have, and where their *volumes* are.
+
+    The limits of their CPUs are what one thread can use, so they slow nothing down; without one a quota on
+    ``limits.cpu`` refuses the pod, and the default of a LimitRange would throttle the tunnel for all on it.
     """
     return {
         "name": name,
@@ -153,7 +192,7 @@ def _container(spec: ManagerSpec, name: str) -> Object:
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         ],
-        "volumeMounts": [{"name": _RUN_VOLUME, "mountPath": RUN_DIRECTORY}],
+        "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in volumes.items()],
         "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash is reported with its own message
     }
 
@@ -179,7 +218,10 @@ def service(namespace: str, owner: str) -> Object:
             "ipFamilyPolicy": "SingleStack",
             "ipFamilies": ["IPv4"],
             "publishNotReadyAddresses": True,
-            "ports": [{"name": CONTROL_CONTAINER, "port": CONTROL_PORT, "targetPort": CONTROL_PORT}],
+            "ports": [
+                {"name": name, "port": port, "targetPort": port}
+                for name, port in ((CONTROL_CONTAINER, CONTROL_PORT), (RELAY_CONTAINER, RELAYS_PORT))
+            ],
         },
     }
 

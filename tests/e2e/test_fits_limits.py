@@ -67,7 +67,7 @@ def manager_there(laptop: Laptop) -> Iterator[None]:
 
 def test_a_quota_takes_the_manager_and_does_not_see_an_ephemeral_sidecar(laptop: Laptop) -> None:
     """It wants all four values of every pod, and has room for exactly the manager's."""
-    exact = {"requests.cpu": "70m", "requests.memory": "184Mi", "limits.cpu": "2500m", "limits.memory": "768Mi"}
+    exact = {"requests.cpu": "80m", "requests.memory": "232Mi", "limits.cpu": "3500m", "limits.memory": "1088Mi"}
     with limited("ResourceQuota", {"hard": {**exact, "pods": "3"}}):
         with manager_there(laptop):
             until("the manager is counted", lambda: used() == {**exact, "pods": "3"}, 10)
@@ -103,7 +103,7 @@ def test_a_quota_without_room_for_the_manager_is_told_with_its_numbers(laptop: L
     with limited("ResourceQuota", {"hard": {"limits.memory": "512Mi", "limits.cpu": "4"}}):
         code, error = refused(laptop, "connect", "-n", NAMESPACE)
     assert code == AdmissionError.exit_code
-    assert "exceeded quota: limits, requested: limits.memory=640Mi, used: limits.memory=128Mi" in error["message"]
+    assert "exceeded quota: limits, requested: limits.memory=960Mi, used: limits.memory=128Mi" in error["message"]
     assert "describe quota" in error["hint"]
     assert "--manager-namespace" in error["hint"]
     nothing_is_left()

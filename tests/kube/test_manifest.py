@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from meshdev.kube.manifest import (
+    KEY_DIRECTORY,
+    RELAY_DIRECTORY,
     RUN_DIRECTORY,
     ManagerSpec,
     deployment,
@@ -18,6 +20,9 @@ from meshdev.kube.manifest import (
     version_of,
 )
 from meshdev.manager.alive import BEAT_SECONDS, beat
+from meshdev.manager.control.container import ControlSettings
+from meshdev.manager.control.relay_client import RELAY_SOCKET
+from meshdev.manager.relay.control_socket import SOCKET_PATH
 
 SPEC = ManagerSpec("team", "image:1", ("registry",), version="1.2.3", protocol=7)
 POD = deployment(SPEC)["spec"]["template"]["spec"]
@@ -38,17 +43,40 @@ def test_no_token_no_host_no_privilege() -> None:
         assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys() == {"cpu", "memory"}
     assert "ports" not in CONTAINERS["tunnel"]
     assert [port["containerPort"] for port in CONTAINERS["control"]["ports"]] == [15010]
+    assert CONTAINERS["relay"]["ports"] == [{"name": "relay", "containerPort": 15011}]
     assert POD["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_only_the_tunnel_is_root() -> None:
     assert CONTAINERS["tunnel"]["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "MKNOD"]
-    control = CONTAINERS["control"]["securityContext"]
-    assert (control["runAsUser"], control["runAsNonRoot"]) == (65532, True)
-    assert "add" not in control["capabilities"]
+    for name, user in (("control", 65532), ("relay", 65533)):
+        security = CONTAINERS[name]["securityContext"]
+        assert (security["runAsUser"], security["runAsNonRoot"]) == (user, True)
+        assert security["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_both_event_loops_are_watched_without_haste() -> None:
+def mounts(name: str) -> dict[str, str]:
+    return {each["name"]: each["mountPath"] for each in CONTAINERS[name]["volumeMounts"]}
+
+
+def test_the_managers_key_is_controls_alone_and_in_memory() -> None:
+    assert mounts("control") == {"run": "/run/meshdev", "key": "/run/control", "relay": "/run/relay"}
+    assert mounts("tunnel") == {"run": "/run/meshdev"}
+    assert mounts("relay") == {"relay": "/run/meshdev"}, "neither the tunnel's socket nor the key"
+    assert [(each["name"], each["emptyDir"]["medium"]) for each in POD["volumes"]] == [
+        ("run", "Memory"),
+        ("key", "Memory"),
+        ("relay", "Memory"),
+    ]
+    # Where they look for them.
+    assert str(ControlSettings("uid", "").authority.parent) == KEY_DIRECTORY
+    assert (str(RELAY_SOCKET.parent), RELAY_SOCKET.name) == (RELAY_DIRECTORY, SOCKET_PATH.name)
+    assert str(SOCKET_PATH.parent) == RUN_DIRECTORY
+    environment = {each["name"]: each for each in CONTAINERS["control"]["env"]}
+    assert environment["POD_UID"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+
+
+def test_all_event_loops_are_watched_without_haste() -> None:
     for name, container in CONTAINERS.items():
         probe = container["livenessProbe"]
         assert f"{name}.alive" in probe["exec"]["command"][2]
@@ -56,7 +84,7 @@ def test_both_event_loops_are_watched_without_haste() -> None:
         assert probe["periodSeconds"] > 2 * BEAT_SECONDS
 
 
-@pytest.mark.parametrize("name", ["tunnel", "control"])
+@pytest.mark.parametrize("name", ["tunnel", "control", "relay"])
 def test_the_probe_tells_a_loop_that_turns_from_one_that_hangs(tmp_path: Path, name: str) -> None:
     command = CONTAINERS[name]["livenessProbe"]["exec"]["command"]
     looks = [word.replace(RUN_DIRECTORY, str(tmp_path)) for word in command]
@@ -77,10 +105,10 @@ def test_what_runs() -> None:
     assert {name: container["command"][2] for name, container in CONTAINERS.items()} == {
         "tunnel": "meshdev.manager.tunnel",
         "control": "meshdev.manager.control",
+        "relay": "meshdev.manager.relay",
     }
     assert {container["image"] for container in CONTAINERS.values()} == {"image:1"}
     assert POD["imagePullSecrets"] == [{"name": "registry"}]
-    assert POD["volumes"] == [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]
     assert CONTAINERS["tunnel"]["startupProbe"]["periodSeconds"] == 1
 
 
@@ -117,12 +145,15 @@ def test_what_counts_as_a_difference() -> None:
         assert differs(made, other)
 
 
-def test_the_service_leads_to_control_and_goes_with_the_deployment() -> None:
+def test_the_service_leads_to_control_and_relay_and_goes_with_the_deployment() -> None:
     made = service("team", "uid-1")
     template = deployment(SPEC)["spec"]["template"]["metadata"]
     assert made["spec"]["selector"].items() <= template["labels"].items()
     assert made["spec"]["publishNotReadyAddresses"] is True
-    assert made["spec"]["ports"] == [{"name": "control", "port": 15010, "targetPort": 15010}]
+    assert made["spec"]["ports"] == [
+        {"name": "control", "port": 15010, "targetPort": 15010},
+        {"name": "relay", "port": 15011, "targetPort": 15011},
+    ]
     assert is_owned(made, "uid-1")
     assert not is_owned(made, "uid-2")
     assert "blockOwnerDeletion" not in made["metadata"]["ownerReferences"][0]
