@@ -114,8 +114,8 @@ INTERCEPT: Final = (
         ("get", "list", "watch", "create", "update", "delete"),
         "record intercepts, and list them",
     ),
-    Rule("", "pods/log", ("get",), "learn from a sidecar's log where it gives away its token"),
-    Rule("", "pods/portforward", ("create", "get"), "fetch it there (this opens every port of every pod here)"),
+    Rule("", "pods/log", ("get",), "find port and certificate of a sidecar's agent in its log"),
+    Rule("", "pods/portforward", ("create", "get"), "attest the agent there (this opens every port of every pod here)"),
 )
 INTERCEPT_EPHEMERAL: Final = (
     Rule("", "pods/ephemeralcontainers", ("patch",), "put the sidecar into running pods, without a restart"),

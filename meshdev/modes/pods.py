@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
+from meshdev.config import CONTROL_PORT, RELAYS_PORT
 from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
 from meshdev.intercept.spec import Port
 from meshdev.kube.replicas import Replica, Sidecar
@@ -241,8 +242,8 @@ class Pods:
                 SILENT_SECONDS,
                 InterceptError(
                     f"pod {replica.name} reaches the manager, and its connections to this machine are refused there",
-                    hint="a NetworkPolicy may reject them (ports 20000-29999 of the traffic-manager pod), or the "
-                    "cluster hides the pod's address from it (kube-proxy --masquerade-all)",
+                    hint=f"a NetworkPolicy may reject them (port {RELAYS_PORT} of the traffic-manager pod); otherwise "
+                    "the log of its container relay says why",
                 ),
             )
         elif report.return_path == "silent":
@@ -251,8 +252,8 @@ class Pods:
                 SILENT_SECONDS,
                 InterceptError(
                     f"pod {replica.name} reaches the manager but not this machine: "
-                    "connections to the manager's ports 20000-29999 get no answer",
-                    hint="a NetworkPolicy may stop them: allow egress to the traffic-manager pod on these ports",
+                    f"connections to the manager's port {RELAYS_PORT} get no answer",
+                    hint="a NetworkPolicy may stop them: allow egress to the traffic-manager pod on this port",
                 ),
             )
 
@@ -295,8 +296,8 @@ def _unconnected(others: Sequence[str], log: str) -> str:
     if others:  # only one can have the redirects
         return f"{others[0]} in the same pod, of another manager or workload, does not end; {log}"
     return (
-        "a NetworkPolicy may drop its egress: allow it to the traffic-manager pod, ports 15010 and 20000-29999; "
-        f"its log: {log}"
+        "a NetworkPolicy may drop its egress: allow it to the traffic-manager pod, ports "
+        f"{CONTROL_PORT} and {RELAYS_PORT}; its log: {log}"
     )
 
 

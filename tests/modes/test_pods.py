@@ -1,10 +1,12 @@
 """When an intercept is up, and when waiting is of no use: watch and reports together."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from meshdev.errors import ClusterError, ImageError, InterceptError
+from meshdev.config import CONTROL_PORT, RELAYS_PORT
+from meshdev.errors import ClusterError, ImageError, InterceptError, MeshdevError
 from meshdev.kube.replicas import Replica, Sidecar
 from meshdev.modes.pods import (
     ATTEST_SECONDS,
@@ -163,6 +165,26 @@ def test_what_cannot_come_up_is_told_in_time(
     error = world.pods.trouble()
     assert isinstance(error, kind)
     assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("report", "ports"),
+    [
+        (None, {CONTROL_PORT, RELAYS_PORT}),
+        (replace(ACKED, return_path="silent"), {RELAYS_PORT}),
+        (replace(ACKED, return_path="refused"), {RELAYS_PORT}),
+    ],
+)
+def test_the_ports_that_a_policy_has_to_allow_are_named(report: Report | None, ports: set[int]) -> None:
+    world = World(pod("b-1", RUNNING))
+    if report is not None:
+        world.pods.reported(report)
+    assert world.pods.trouble() is None
+    world.now += max(MANAGER_SECONDS, SILENT_SECONDS) + 0.1
+    error = world.pods.trouble()
+    assert isinstance(error, MeshdevError)
+    named = {int(number) for number in re.findall(r"\b[0-9]{5}\b", f"{error.message} {error.hint}")}
+    assert named == ports
 
 
 def test_trouble_that_passes_is_forgotten() -> None:
