@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,23 +19,31 @@ import pytest
 
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec, canonical_json
+from meshdev.sidecar.agent.secret_discovery import Secrets, SecretServer
 from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.sidecar.envoy.protos import CLUSTERS
-from meshdev.wire.agent import Listen, PodPort, State
+from meshdev.wire.agent import Listen, PodPort, SigningRequest, State
 from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
 from tests.manager.control.claimant import Claimant
-from tests.manager.control.sidecars import Agent, Control, agent_of, token_of
+from tests.manager.control.identities import identity
+from tests.manager.control.sidecars import Agent, Control, agent_of, beside
 from tests.manager.standin import POD, Manager, running
+from tests.sidecar.certificates import Certificates
 from tests.sidecar.pod import End, length
 from tests.sidecar.real_envoy import binary
+from tests.sidecar.relays import Relays
 from tests.waiting import until
 
-#: The manager is on loopback here, so the first relay's port is where the laptop's program listens; at an address of
-#: this process's own (all of 127.0.0.0/8 is the machine's), where no other program and no other run has that port.
+#: The manager is on loopback here, and so is the session: the first relay's port is where the laptop's program
+#: listens; at an address of this process's own (all of 127.0.0.0/8 is the machine's), where no other program and no
+#: other run has that port.
 FIRST_RELAY = 20000
 MANAGER = IPv4Address("127.64.0.0") + os.getpid() % (1 << 22)
+
+
+pytestmark = pytest.mark.usefixtures("relays")
 
 
 @pytest.fixture
@@ -59,18 +67,36 @@ async def ends() -> AsyncIterator[tuple[End, End]]:
 
 
 @asynccontextmanager
-async def real_envoy(mesh: Control) -> AsyncIterator[Path]:
-    """As the agent starts it."""
+async def real_envoy(mesh: Control, one: Agent) -> AsyncIterator[Path]:
+    """As the agent starts it, with the certificate that control issues."""
+    secrets = SecretServer()
+
+    async def request() -> None:
+        pair = identity().pair
+        await one.say(SigningRequest(pair.request()))
+        await until(lambda: one.issued is not None)
+        assert one.issued is not None
+        secrets.set(Secrets(pair.private_pem, one.issued.certificate, one.issued.authority))
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        start = Start("uid-b-1", token_of("b-1"), "127.0.0.1", mesh.port, str(folder / "admin"))
+        start = Start("uid-b-1", "127.0.0.1", mesh.port, str(folder / "admin"), str(folder / "secrets"))
         (folder / "config.json").write_text(json.dumps(bootstrap(start)))
-        process = _start(folder / "config.json")
-        try:
-            yield folder
-        finally:
-            process.kill()
-            process.wait()
+        async with secrets.serving(folder / "secrets"), beside(request()):
+            process = _start(folder / "config.json")
+            try:
+                yield folder
+            finally:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+async def relays(mesh: Control, tmp_path: Path) -> AsyncIterator[Relays]:
+    """What the container *relay* does, of the same authority."""
+    assert mesh.authority.certificate == Certificates(tmp_path).authority
+    async with Relays(Certificates(tmp_path), str(MANAGER), str(MANAGER)).serving() as made:
+        yield made
 
 
 def _start(config: Path) -> subprocess.Popen[bytes]:
@@ -78,17 +104,21 @@ def _start(config: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def spec_of(app: End, value: str) -> Spec:
+    match = Match((HeaderMatch("a", "exact", value),))
+    return Spec("b" * 32, WORKLOAD, MESH, match, (Port(app.port, "http", 3000),))
+
+
 class Pod:
     """An agent, and whoever comes to its passthrough proxy."""
 
     def __init__(self, app: End, one: Agent, folder: str) -> None:
-        self._number = app.port
+        self._app, self._number = app, app.port
         self._folder = folder
         self._agent = one
 
     def spec(self, value: str) -> Spec:
-        match = Match((HeaderMatch("a", "exact", value),))
-        return Spec("b" * 32, WORKLOAD, MESH, match, (Port(self._number, "http", 3000),))
+        return spec_of(self._app, value)
 
     async def join(self) -> None:
         port = PodPort(self._number)
@@ -126,8 +156,10 @@ class Pod:
 
 
 @asynccontextmanager
-async def joined(mesh: Control, app: End) -> AsyncIterator[Pod]:
-    async with agent_of(mesh, address="127.0.0.1") as one, real_envoy(mesh) as folder:
+async def joined(mesh: Control, app: End, claimant: Claimant, value: str) -> AsyncIterator[Pod]:
+    """A pod with a claim on that value: without one it could not come."""
+    claimant.claim(spec_of(app, value))
+    async with agent_of(mesh) as one, real_envoy(mesh, one) as folder:
         pod = Pod(app, one, str(folder))
         joining = asyncio.create_task(pod.join())
         yield pod
@@ -136,8 +168,7 @@ async def joined(mesh: Control, app: End) -> AsyncIterator[Pod]:
 
 async def test_what_a_session_says_counts_at_once(mesh: Control, claimant: Claimant) -> None:
     times: dict[str, list[float]] = {"match": [], "down": [], "up": []}
-    async with ends() as (app, _), joined(mesh, app) as pod:
-        claimant.claim(pod.spec("first"))
+    async with ends() as (app, _), joined(mesh, app, claimant, "first") as pod:
         await claimant.reported("acked", pod.spec("first"))
         assert (await pod.ask("first"), await pod.ask("other")) == ("laptop", "original")
         for number in range(15):
@@ -163,9 +194,8 @@ async def test_an_intercept_that_comes_and_goes_fails_no_request(mesh: Control, 
             who = await pod.ask(value)
             answers[who] = answers.get(who, 0) + 1
 
-    async with ends() as (app, _), joined(mesh, app) as pod:
+    async with ends() as (app, _), joined(mesh, app, claimant, "1") as pod:
         one = pod.spec("1")
-        claimant.claim(one)
         await claimant.reported("acked", one)
         asking = [asyncio.create_task(ask(pod, value)) for value in ("1", "2")]
         for _ in range(60):
@@ -184,13 +214,14 @@ async def test_the_envoy_of_another_agent_is_there_before_its_agent_reports(
     mesh: Control, claimant: Claimant, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The former agent's stream has not ended yet, its Envoy and that one's folder are gone."""
-    async with ends() as (app, _), agent_of(mesh, address="127.0.0.1") as former:
-        async with real_envoy(mesh) as folder:
+    async with ends() as (app, _), AsyncExitStack() as undo:
+        claimant.claim(spec_of(app, "1"))
+        former = await undo.enter_async_context(agent_of(mesh))
+        async with real_envoy(mesh, former) as folder:
             pod = Pod(app, former, str(folder))
-            claimant.claim(pod.spec("1"))
             await pod.join()
             await claimant.reported("acked", pod.spec("1"))
-        async with agent_of(mesh, address="127.0.0.1") as other, real_envoy(mesh) as folder:
+        async with agent_of(mesh) as other, real_envoy(mesh, other) as folder:
             (known,) = mesh.core.pods()
             await until(lambda: known._envoy is not None and CLUSTERS in known._envoy.stream._watches)
             assert known._envoy is not None
@@ -205,7 +236,7 @@ async def test_a_port_that_turns_out_to_be_another_protocol_is_served_at_once(
     mesh: Control, claimant: Claimant
 ) -> None:
     """Bytes need a cluster with endpoints of their own, which Envoy asks for before it takes the cluster."""
-    async with ends() as (app, _), joined(mesh, app) as pod:
+    async with ends() as (app, _), joined(mesh, app, claimant, "1") as pod:
         one = pod.spec("1")
         other = replace(pod.spec("2"), ports=(Port(app.port, "tcp", 3000),))  # the same id: the same relay
         for each, value in ((one, "1"), (other, "2"), (one, "1")):
@@ -227,9 +258,8 @@ async def test_a_request_that_is_on_its_way_when_its_intercept_ends_goes_to_the_
             others.enter_context(_caller())
         unanswered = len(_unanswered())
         assert unanswered
-        async with joined(mesh, app) as pod:
+        async with joined(mesh, app, claimant, "1") as pod:
             one = pod.spec("1")
-            claimant.claim(one)
             await claimant.reported("acked", one)
             asking = asyncio.create_task(pod.ask("1"))
             await until(lambda: len(_unanswered()) > unanswered)
