@@ -66,13 +66,10 @@ from meshdev.wire.ports import PROTOCOL, Protocol, Transport
 #: original serves), or the manager has not asked for it yet.
 HoldReason = Literal["no-listener", "no-envoy", "waiting"]
 
-#: The gRPC method; requests and answers are the bytes of :func:`encode`.
+#: The gRPC method; requests and answers are the bytes of :func:`encode`. Agents of meshdev.v1 and v2 do not speak TLS:
+#: none of them reaches a manager of today.
 SERVICE: Final = "meshdev.v3.Agent"
 METHOD: Final = f"/{SERVICE}/Session"
-#: Those of earlier agents, which bring a token. They do not speak TLS, so that none of them reaches a manager of today.
-FORMER_SERVICES: Final = ("meshdev.v1.Agent", "meshdev.v2.Agent")
-#: Key of the token in the metadata of both streams.
-METADATA_KEY: Final = "x-meshdev-token"
 
 PROBE_RESULTS: Final[tuple[ProbeResult, ...]] = ("open", "refused", "silent")
 HOLD_REASONS: Final[tuple[HoldReason, ...]] = ("no-listener", "no-envoy", "waiting")
