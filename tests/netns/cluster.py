@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from meshdev.config import TUNNEL_PORT
+from meshdev.config import RELAY_UID, TUNNEL_PORT
 
 _CLONE_NEWNET = 0x40000000
 _ROOT = Path(__file__).parents[2]
@@ -41,6 +41,8 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
 mkdir -m 0777 /run/meshdev
+mkdir -m 0777 /run/control
+ln -s meshdev /run/relay
 mount --bind /proc/sys /proc/sys
 mount -o remount,ro,bind /proc/sys
 mount -t tmpfs -o mode=0755 tmpfs /dev/net
@@ -103,6 +105,7 @@ class Cluster:
         self.output = ""
         """What the manager logged, once it was stopped."""
         self._control: subprocess.Popen[str] | None = None
+        self._relay: subprocess.Popen[str] | None = None
 
     def start_manager(self) -> None:
         """Start the container *tunnel*; returns when it listens."""
@@ -124,38 +127,34 @@ class Cluster:
 
     def start_control(self) -> None:
         """Start the container *control* beside it: the same network and folder, no capability."""
+        self._control = self._start_beside(65532, "meshdev.manager.control", "following the tunnel container")
+
+    def start_relay(self) -> None:
+        """Start the container *relay* beside both."""
+        self._relay = self._start_beside(RELAY_UID, "meshdev.manager.relay", "workloads are served")
+
+    def _start_beside(self, uid: int, module: str, ready: str) -> "subprocess.Popen[str]":
         inside = ["nsenter", f"--target={self.manager_pid}", "--net", "--mount", f"--wd={_ROOT}", "--"]
-        powerless = [
-            "setpriv",
-            "--reuid=65532",
-            "--regid=65532",
-            "--clear-groups",
-            "--bounding-set=-all",
-            "--inh-caps=-all",
-        ]
-        self._control = subprocess.Popen(
-            [*inside, *powerless, "--", sys.executable, "-m", "meshdev.manager.control"],
+        user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        powerless = ["setpriv", *user, "--bounding-set=-all", "--inh-caps=-all"]
+        process = subprocess.Popen(
+            [*inside, *powerless, "--", sys.executable, "-m", module],
             stdout=subprocess.PIPE,
             text=True,
             cwd=_ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "POD_UID": "uid-manager-1"},
         )
-        assert self._control.stdout is not None
+        assert process.stdout is not None
         lines = []
-        for line in self._control.stdout:
+        for line in process.stdout:
             lines.append(line)
-            if "following the tunnel container" in line:
-                return
-        raise AssertionError("control did not start:\n" + "".join(lines))
+            if ready in line:
+                return process
+        raise AssertionError(f"{module} did not start:\n{''.join(lines)}")
 
     def stop_control(self) -> None:
         """SIGKILL: it owes nobody a goodbye."""
-        if self._control is not None:
-            self._control.kill()
-            self._control.wait()
-            assert self._control.stdout is not None
-            self._control.stdout.close()
-            self._control = None
+        self._control = _killed(self._control)
 
     @property
     def manager_pid(self) -> int:
@@ -181,10 +180,19 @@ class Cluster:
 
     def close(self) -> None:
         self.stop_control()
+        self._relay = _killed(self._relay)
         if self._process is not None:
             self.stop_manager()
         self.manager.close()
         self.pod.close()
+
+
+def _killed(process: "subprocess.Popen[str] | None") -> None:
+    if process is not None:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @contextmanager

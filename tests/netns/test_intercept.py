@@ -45,6 +45,7 @@ async def world(laptop: Laptop) -> AsyncIterator[World]:
     try:
         cluster.start_manager()
         cluster.start_control()
+        cluster.start_relay()
         await pod.app(8080)
         yield World(cluster, pod, laptop)
     finally:
