@@ -15,6 +15,18 @@ def pem(certificate: bytes) -> str:
     return ssl.DER_cert_to_PEM_cert(certificate)
 
 
+def is_certificate(data: bytes) -> bool:
+    """Whether *data* is one certificate (DER), and nothing else, as far as OpenSSL can tell before it is used."""
+    # A certificate is a SEQUENCE; its length takes two bytes from 256 bytes to 64 KiB (X.690, 8.1.3.5).
+    if data[:2] != b"\x30\x82" or len(data) != 4 + int.from_bytes(data[2:4], "big"):
+        return False
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data)
+    except ssl.SSLError:
+        return False
+    return True
+
+
 def load_identity(context: ssl.SSLContext, private_pem: bytes, certificates: Sequence[bytes]) -> None:
     """Let *context* show *certificates* (DER, the own one first) with their private key (PEM, unencrypted).
 

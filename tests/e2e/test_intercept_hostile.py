@@ -279,10 +279,11 @@ def test_somebody_else_answers_in_place_of_an_agent(there: Laptop, how: str, why
 _THIEF: Final = """
 import asyncio, contextlib, sys
 from meshdev.sidecar.agent.attesting import AttestationListener
+from meshdev.sidecar.agent.own_key import make_key
 from meshdev.sidecar.agent.trust import new_identity
 from meshdev.wire.attestation import ASSIGNED_PORTS
 async def serve():
-    identity = new_identity()
+    identity = new_identity(make_key())
     async with contextlib.AsyncExitStack() as stack:
         for port in ASSIGNED_PORTS:
             await stack.enter_async_context(AttestationListener(sys.argv[1], identity, port).serving())

@@ -428,7 +428,7 @@ def claim(
 
 @asynccontextmanager
 async def sidecar(*, probes: str = "[]", stays: str = "", **patience: float) -> AsyncIterator[SidecarPod]:
-    """A pod whose agent has said hello."""
+    """A pod whose agent has said hello, and heard of the manager."""
     made = SidecarPod()
     session = asyncio.ensure_future(made.attest_agents())
     try:
@@ -436,6 +436,7 @@ async def sidecar(*, probes: str = "[]", stays: str = "", **patience: float) -> 
             await made.manager.start()
             made.start_agent(probes, stays, **patience)
             await until(lambda: made.manager.hello is not None)
+            await until(lambda: b"the manager is there" in made.log())
             yield made
     finally:
         session.cancel()

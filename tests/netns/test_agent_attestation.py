@@ -13,6 +13,7 @@ from meshdev.errors import ClusterError, MeshdevError, ProtocolError
 from meshdev.identity.edges import claim_proof
 from meshdev.identity.keys import KeyPair
 from meshdev.sidecar.agent.attesting import MAX_CONNECTIONS, AttestationListener
+from meshdev.sidecar.agent.own_key import make_key
 from meshdev.sidecar.agent.trust import new_identity
 from meshdev.wire import attestation
 from meshdev.wire.attestation import CHOSEN_PORTS, AttestRequest, ManagerOffer
@@ -83,7 +84,7 @@ async def test_the_manager_learns_whom_it_knows_as_that_changes() -> None:
 async def test_a_process_that_took_the_assigned_port_is_not_the_one_that_the_log_names() -> None:
     """It is attested by whoever does not look into the log, with a key of its own: that is how it is found out."""
     async with sidecar() as pod:
-        thief = new_identity()
+        thief = new_identity(make_key())
         with pod.pod.inside():
             listener = AttestationListener(UID, thief, 16207)
         async with listener.serving():
@@ -96,7 +97,7 @@ async def test_a_process_that_took_the_assigned_port_is_not_the_one_that_the_log
                 assert taken.fingerprint != announced.fingerprint
                 with pytest.raises(ProtocolError, match="another key than the one that the agent's log names"):
                     await attested(16207, UID, b"", announced.fingerprint, pod.pod.inside)
-                assert (await pod.attest(announced)).certificate not in {taken.certificate, thief.certificate}
+                assert (await pod.attest(announced)).certificate not in {taken.certificate, thief.key.certificate}
             finally:
                 before.kill()
                 before.wait()

@@ -56,9 +56,9 @@ class AttestationListener:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.num_tickets = 0
-        load_identity(self._context, identity.key.private_pem, [identity.certificate])
+        load_identity(self._context, identity.key.private_pem, [identity.key.certificate])
         self._sock = _listening(assigned)
-        self.announcement: Final = AgentAnnouncement(self._sock.getsockname()[1], fingerprint(identity.certificate))
+        self.announcement: Final = AgentAnnouncement(self._sock.getsockname()[1], fingerprint(identity.key.certificate))
         self._open: dict[asyncio.Task[None], None] = {}
 
     @contextlib.asynccontextmanager

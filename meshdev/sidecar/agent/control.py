@@ -70,7 +70,7 @@ class Control:
         self._on_message = on_message
         self._on_lost = on_lost
         self._states = states
-        self._request = SigningRequest(identity.key.request())
+        self._request = SigningRequest(identity.key.request)
         self._news = asyncio.Event()
         self._trouble = ""
 
@@ -107,8 +107,9 @@ class Control:
 
     async def _attempt(self, manager: bytes) -> None:
         """One stream until its end."""
-        own = pem(self._identity.certificate).encode()
-        credentials = grpc.ssl_channel_credentials(pem(manager).encode(), self._identity.key.private_pem, own)
+        key = self._identity.key
+        own = pem(key.certificate).encode()
+        credentials = grpc.ssl_channel_credentials(pem(manager).encode(), key.private_pem, own)
         target = f"{self._settings.manager}:{self._settings.port}"
         try:
             async with grpc.aio.secure_channel(target, credentials, options=_OPTIONS) as channel:

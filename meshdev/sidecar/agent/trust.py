@@ -7,16 +7,15 @@ Nothing of this is in a file. A session may attest the agent by its right to ope
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from typing import Final
 
-from meshdev.errors import ProtocolError
 from meshdev.identity.edges import claim_proof, manager_proof, new_capability, proof_matches
 from meshdev.identity.fingerprints import fingerprint
-from meshdev.identity.keys import KeyPair, key_id
+from meshdev.identity.tls import is_certificate
 from meshdev.published import Published
 from meshdev.sidecar.agent.issued import IssuedIdentity
+from meshdev.sidecar.agent.own_key import OwnKey
 from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
 
 log = logging.getLogger(__name__)
@@ -83,10 +82,8 @@ class ManagerTrust:
             return ManagerVerdict(True)
         if current is not None and not self.lost:
             return ManagerVerdict(False, "another manager serves this sidecar, and is not lost")
-        try:
-            key_id(offer.certificate)
-        except ProtocolError as error:
-            return ManagerVerdict(False, error.message)
+        if not is_certificate(offer.certificate):
+            return ManagerVerdict(False, "the manager's certificate cannot be read")
         log.info("the manager's certificate is %s", fingerprint(offer.certificate))
         self.certificate.publish(offer.certificate)
         return ManagerVerdict(True)
@@ -94,10 +91,9 @@ class ManagerTrust:
 
 @dataclass(frozen=True)
 class AgentIdentity:
-    """Who this agent is, and whom it trusts. ``certificate`` is the self-signed one of ``key`` (DER)."""
+    """Who this agent is, and whom it trusts."""
 
-    key: KeyPair = field(repr=False)
-    certificate: bytes
+    key: OwnKey
     capabilities: Capabilities
     trust: ManagerTrust
     issued: IssuedIdentity
@@ -111,14 +107,6 @@ class AgentIdentity:
                 return manager
 
 
-#: Longer than a container runs: the key lives as long as the process.
-_LIFETIME: Final = timedelta(days=3650)
-
-
-def new_identity() -> AgentIdentity:
-    """With a new key, which is only in this process's memory."""
-    key = KeyPair.generate()
-    certificate = key.self_signed(lifetime=_LIFETIME, now=datetime.now(UTC))
-    return AgentIdentity(
-        key, certificate, Capabilities(time.monotonic), ManagerTrust(), IssuedIdentity(key.private_pem)
-    )
+def new_identity(key: OwnKey) -> AgentIdentity:
+    """That of an agent that nobody has attested."""
+    return AgentIdentity(key, Capabilities(time.monotonic), ManagerTrust(), IssuedIdentity(key.private_pem))

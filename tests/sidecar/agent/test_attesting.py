@@ -15,6 +15,7 @@ from meshdev.identity.keys import KeyPair
 from meshdev.kube.attestation import Attested
 from meshdev.sidecar.agent import attesting, trust
 from meshdev.sidecar.agent.attesting import MAX_CONNECTIONS, AttestationListener
+from meshdev.sidecar.agent.own_key import make_key
 from meshdev.sidecar.agent.trust import new_identity
 from meshdev.wire import attestation
 from meshdev.wire.attestation import AttestRequest, FromSession, ManagerOffer
@@ -33,7 +34,7 @@ FIRST, SECOND = certificate(), certificate()
 
 class Agent:
     def __init__(self) -> None:
-        self.identity = new_identity()
+        self.identity = new_identity(make_key())
         self.listener = AttestationListener(UID, self.identity)
         self.port = self.listener.announcement.port
 
@@ -66,8 +67,8 @@ async def agent() -> AsyncIterator[Agent]:
 async def test_it_proves_its_key_and_takes_the_manager(agent: Agent) -> None:
     announced = agent.listener.announcement.fingerprint
     found = await agent.attest(expected=announced)
-    assert found == Attested(agent.identity.certificate, announced, found.proof, accepted=True)
-    assert announced == fingerprint(agent.identity.certificate)
+    assert found == Attested(agent.identity.key.certificate, announced, found.proof, accepted=True)
+    assert announced == fingerprint(agent.identity.key.certificate)
     assert agent.proofs == (found.proof,)
     assert agent.manager == FIRST
 

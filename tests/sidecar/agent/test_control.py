@@ -14,6 +14,7 @@ import pytest
 
 from meshdev.identity.edges import manager_proof
 from meshdev.sidecar.agent.control import Control, wanted_again
+from meshdev.sidecar.agent.own_key import make_key
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.trust import AgentIdentity, new_identity
 from meshdev.wire import agent
@@ -97,7 +98,7 @@ class Agent:
     """What control is for, without the rest of an agent."""
 
     def __init__(self, port: int) -> None:
-        self.identity = new_identity()
+        self.identity = new_identity(make_key())
         self.settings = Settings("b-1", "uid", "default", IPv4Address("127.0.0.1"), "127.0.0.1", port)
         self.heard: list[FromControl] = []
         self.lost = 0
@@ -134,18 +135,18 @@ async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
 
 async def test_nothing_is_dialled_before_a_session_has_named_the_manager(manager: Manager) -> None:
     seen = Agent(manager.port)
-    manager.certificates.vouch(seen.identity.certificate)
+    manager.certificates.vouch(seen.identity.key.certificate)
     async with seen.running():
         await asyncio.sleep(0.1)
         assert manager.streams == []
         attest(seen.identity, manager.certificates)
         await until(lambda: manager.heard(State))
-        assert manager.peers == [seen.identity.certificate]
+        assert manager.peers == [seen.identity.key.certificate]
 
 
 async def test_it_says_who_it_is_whom_it_consented_to_and_asks_for_a_certificate(manager: Manager) -> None:
     seen = Agent(manager.port)
-    manager.certificates.vouch(seen.identity.certificate)
+    manager.certificates.vouch(seen.identity.key.certificate)
     async with seen.running():
         attest(seen.identity, manager.certificates)
         await until(lambda: manager.heard(State))
@@ -167,7 +168,7 @@ async def test_it_says_who_it_is_whom_it_consented_to_and_asks_for_a_certificate
 
 async def test_each_consent_is_announced(manager: Manager) -> None:
     seen = Agent(manager.port)
-    manager.certificates.vouch(seen.identity.certificate)
+    manager.certificates.vouch(seen.identity.key.certificate)
     async with seen.running():
         attest(seen.identity, manager.certificates)
         for _ in range(3):
@@ -185,7 +186,7 @@ async def test_a_manager_that_learns_of_it_late_is_asked_again_soon(manager: Man
     async with seen.running():
         attest(seen.identity, manager.certificates)
         await asyncio.sleep(late)
-        manager.certificates.vouch(seen.identity.certificate)
+        manager.certificates.vouch(seen.identity.key.certificate)
         began = time.monotonic()
         await until(lambda: manager.heard(State))
         assert time.monotonic() - began < max(0.08, 1.5 * late)
@@ -193,7 +194,7 @@ async def test_a_manager_that_learns_of_it_late_is_asked_again_soon(manager: Man
 
 async def test_a_stream_that_ended_is_made_again(manager: Manager) -> None:
     seen = Agent(manager.port)
-    manager.certificates.vouch(seen.identity.certificate)
+    manager.certificates.vouch(seen.identity.key.certificate)
     async with seen.running():
         attest(seen.identity, manager.certificates)
         for number in range(1, 4):
@@ -209,7 +210,7 @@ async def test_a_stream_that_ended_is_made_again(manager: Manager) -> None:
 
 async def test_another_manager_is_dialled_when_the_first_is_lost(manager: Manager, tmp_path: Path) -> None:
     seen = Agent(manager.port)
-    manager.certificates.vouch(seen.identity.certificate)
+    manager.certificates.vouch(seen.identity.key.certificate)
     async with seen.running():
         attest(seen.identity, manager.certificates)
         await until(lambda: manager.heard(State))
@@ -219,7 +220,7 @@ async def test_another_manager_is_dialled_when_the_first_is_lost(manager: Manage
         await until(lambda: seen.lost)
         second = Manager(Certificates(tmp_path / "second"))
         second.port = manager.port
-        second.certificates.vouch(seen.identity.certificate)
+        second.certificates.vouch(seen.identity.key.certificate)
         await second.start()
         try:
             await asyncio.sleep(0.1)
@@ -235,12 +236,12 @@ async def test_a_certificate_that_cannot_be_used_ends_the_stream(
     manager: Manager, bad: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Agent(manager.port)
-    manager.certificates.vouch(seen.identity.certificate)
+    manager.certificates.vouch(seen.identity.key.certificate)
     authority = manager.certificates.authority
     issued: dict[str, Callable[[], IssuedCertificate]] = {
-        "key": lambda: IssuedCertificate(manager.certificates.issue(new_identity().key.request()), authority),
+        "key": lambda: IssuedCertificate(manager.certificates.issue(make_key().request), authority),
         "authority": lambda: IssuedCertificate(
-            manager.certificates.issue(seen.identity.key.request()), Certificates(tmp_path / "other").authority
+            manager.certificates.issue(seen.identity.key.request), Certificates(tmp_path / "other").authority
         ),
         "bytes": lambda: IssuedCertificate(b"nothing", authority),
     }
@@ -255,12 +256,12 @@ async def test_a_certificate_that_cannot_be_used_ends_the_stream(
 
 async def test_what_waits_for_an_intercept_consents_and_has_its_certificate(manager: Manager) -> None:
     seen = Agent(manager.port)
-    manager.certificates.vouch(seen.identity.certificate)
+    manager.certificates.vouch(seen.identity.key.certificate)
     waiting = asyncio.ensure_future(wanted_again(seen.settings, seen.identity, asyncio.Event()))
     attest(seen.identity, manager.certificates)
     await until(lambda: manager.heard(SigningRequest))
     manager.say(
-        IssuedCertificate(manager.certificates.issue(seen.identity.key.request()), manager.certificates.authority)
+        IssuedCertificate(manager.certificates.issue(seen.identity.key.request), manager.certificates.authority)
     )
     manager.say(Want(()))
     await until(lambda: seen.identity.issued.secrets.value)

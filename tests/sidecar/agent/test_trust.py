@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from meshdev.identity.edges import claim_proof, manager_proof
 from meshdev.identity.keys import KeyPair
+from meshdev.sidecar.agent.own_key import make_key
 from meshdev.sidecar.agent.trust import CAPABILITY_SECONDS, MAX_CAPABILITIES, Capabilities, ManagerTrust, new_identity
 from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
 
@@ -154,7 +155,7 @@ def test_what_is_no_certificate_is_not_taken(world: World, junk: bytes) -> None:
 
 
 async def test_an_agent_is_attested_when_a_session_knows_it_and_a_manager_is_known() -> None:
-    identity = new_identity()
+    identity = new_identity(make_key())
     attested = asyncio.ensure_future(identity.attested())
     identity.trust.certificate.publish(FIRST)
     await asyncio.sleep(0.01)
