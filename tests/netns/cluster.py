@@ -154,7 +154,8 @@ class Cluster:
 
     def stop_control(self) -> None:
         """SIGKILL: it owes nobody a goodbye."""
-        self._control = _killed(self._control)
+        _kill(self._control)
+        self._control = None
 
     @property
     def manager_pid(self) -> int:
@@ -180,14 +181,15 @@ class Cluster:
 
     def close(self) -> None:
         self.stop_control()
-        self._relay = _killed(self._relay)
+        _kill(self._relay)
+        self._relay = None
         if self._process is not None:
             self.stop_manager()
         self.manager.close()
         self.pod.close()
 
 
-def _killed(process: "subprocess.Popen[str] | None") -> None:
+def _kill(process: "subprocess.Popen[str] | None") -> None:
     if process is not None:
         process.kill()
         process.wait()
