@@ -54,6 +54,8 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"
 #: Processes whose memory and start-up count, and what they must never load, however indirectly.
 LIGHT = {
     "meshdev.helper.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "asyncio", "dns"},
+    # Its gRPC needs no protobuf; what an entry point loads later is in this module.
+    "meshdev.sidecar.agent.serving": {"kubernetes", "aiohttp", "typer", "rich", "yaml", "dns", "google", "envoy"},
     "meshdev.sidecar.worker.__main__": {
         "kubernetes",
         "aiohttp",
