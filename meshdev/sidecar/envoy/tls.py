@@ -18,6 +18,9 @@ CONTROL_NAME: Final = "control.meshdev"
 RELAY_NAME: Final = "relay.meshdev"
 #: How soon Envoy asks again after a stream has ended. By itself it waits up to 30 s.
 RETRY: Final = {"base_interval": "0.1s", "max_interval": "1s"}
+#: The same of secrets. The first attempt comes too early: Envoy (1.40) may initialize the cluster that needs secrets
+#: before the one that serves them ("Cluster not available").
+_RETRY_SECRETS: Final = {"base_interval": "0.01s", "max_interval": "1s"}
 #: The cluster that serves them.
 _SECRETS: Final = "secrets"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -76,7 +79,7 @@ def _common(name: str, version: Object, **more: object) -> Object:
 
 
 def _secret(name: str) -> Object:
-    service = {"envoy_grpc": {"cluster_name": _SECRETS, "retry_policy": {"retry_back_off": RETRY}}}
+    service = {"envoy_grpc": {"cluster_name": _SECRETS, "retry_policy": {"retry_back_off": _RETRY_SECRETS}}}
     source = {
         "api_type": "GRPC",
         "transport_api_version": "V3",
