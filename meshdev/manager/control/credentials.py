@@ -17,11 +17,14 @@ from meshdev.identity.authority import Authority
 from meshdev.identity.keys import KeyPair
 from meshdev.identity.tls import pem
 from meshdev.manager.control.certificates import Later
+from meshdev.manager.control.rest import wait_for_rest
 
 log = logging.getLogger(__name__)
 
 #: What clients find in control's certificate.
 SERVER_NAME: Final = "control.meshdev"
+#: After so long it is given the next set whatever its other threads do (meshdev.manager.control.rest), in seconds.
+_REST_SECONDS: Final = 1.0
 #: Time between two sets, in seconds: at least, and for each anchor of the former one.
 _PAUSE_SECONDS: Final = 0.02
 _PAUSE_SECONDS_EACH: Final = 0.001
@@ -71,8 +74,9 @@ class TrustedPeers:
         return grpc.ssl_server_certificate_configuration(self._shown, root_certificates=roots)
 
     def _fetch(self) -> Any:  # noqa: ANN401 -- gRPC has no types
-        """Called on a thread of gRPC's. None: the configuration stays."""
-        try:
-            return self._next.popleft()
-        except IndexError:
+        """Called on a thread of gRPC's, one at a time. None: the configuration stays."""
+        if not self._next:
             return None
+        if not wait_for_rest(_REST_SECONDS):
+            log.warning("other trust anchors come while handshakes are busy")
+        return self._next.popleft()
