@@ -124,6 +124,7 @@ class SidecarPod:
             env=environment,
             cwd="/",
             stdout=self._log,
+            stderr=subprocess.STDOUT,  # as a container's log has both
         )
 
     def log(self) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import statistics
 import time
 from contextlib import AsyncExitStack, ExitStack
@@ -18,7 +19,7 @@ from meshdev.sidecar.agent.trust import new_identity
 from meshdev.wire import attestation
 from meshdev.wire.attestation import CHOSEN_PORTS, AttestRequest, ManagerOffer
 from tests.netns.cluster import POD
-from tests.netns.sidecar import sidecar
+from tests.netns.sidecar import intercepted, sidecar
 from tests.sidecar.agent.attesting_session import attested, connect, tls
 from tests.waiting import until
 
@@ -199,3 +200,15 @@ async def test_a_hundred_sessions_are_served_eight_at_a_time() -> None:
         median = statistics.median(each)
         print(f"100 in {time.monotonic() - began:.2f} s; one: median {median:.1f} ms, most {each[-1]:.0f}")
         await until(lambda: len(pod.manager.consents) >= 100)
+
+
+async def test_no_library_writes_lines_of_its_own_into_the_log() -> None:
+    """gRPC reports each connection that a manager closes; whoever reads for the announcement reads dates before it."""
+    async with sidecar() as pod:
+        await pod.app(8080)
+        await intercepted(pod)
+        await pod.manager.stop()
+        await until(lambda: b"the stream to the manager is lost" in pod.log())
+        await until(lambda: b"no stream to the manager" in pod.log())
+        dated = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} |  |meshdev-agent/2 ")
+        assert [line for line in pod.log().splitlines() if not dated.match(line)] == []

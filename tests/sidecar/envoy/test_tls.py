@@ -13,10 +13,11 @@ from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.sidecar.agent.secret_discovery import SecretServer
 from meshdev.sidecar.envoy.bootstrap import Start
 from meshdev.sidecar.envoy.tls import CONTROL_NAME, RELAY_NAME
+from tests.sidecar.ads import Ads
 from tests.sidecar.certificates import Certificates
 from tests.sidecar.envoy.test_claimed import ask, numbered, repeat
 from tests.sidecar.pod import End, Pod, pod
-from tests.sidecar.real_envoy import started
+from tests.sidecar.real_envoy import running, started
 from tests.waiting import until
 
 MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
@@ -78,6 +79,22 @@ async def test_only_the_managers_control_is_asked(name: str, other: bool, believ
     for writer in completed:
         writer.close()
     server.close()
+
+
+async def test_another_manager_is_asked_as_soon_as_there_are_its_certificates(tmp_path: Path) -> None:
+    async with running() as envoy:
+        await envoy.ads.stop()
+        certificates = Certificates(tmp_path)
+        another = Ads(certificates.control())
+        another.port = envoy.ads.port
+        await another.start()
+        try:
+            await asyncio.sleep(0.5)
+            assert not another.connected
+            envoy.secrets.set(certificates.secrets())
+            await until(lambda: another.connected, seconds=2.0)
+        finally:
+            await another.stop()
 
 
 class Load:
