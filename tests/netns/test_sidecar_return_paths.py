@@ -1,10 +1,13 @@
 """The agent finds out which ways to laptops are open, and which are not; one that closes holds up nobody."""
 
+import socket
 import time
 from typing import Final
 
 import pytest
 
+from meshdev.config import RELAYS_PORT
+from meshdev.sidecar.envoy.tls import CONTROL_NAME
 from tests.netns.cluster import MANAGER
 from tests.netns.sidecar import MINE, SidecarPod, ask, claim, sidecar
 from tests.waiting import until
@@ -103,3 +106,35 @@ async def test_a_request_on_a_connection_to_a_laptop_that_has_vanished_ends() ->
             await ask(reader, writer, a="1")
         assert await pod.get(a="1") == "original"
         writer.close()
+
+
+async def test_it_is_open_once_the_relay_takes_the_certificate() -> None:
+    async with sidecar() as pod:
+        await connected(pod)
+        await pod.laptop(20001)
+        await pod.laptop(20002)
+        pod.relays.refuses.add(20002)
+        await pod.manager.tries(20001, 20002)
+        state = await pod.manager.until(lambda state: len(state.return_paths) == 2)
+        assert state.return_paths == ((20001, "open"), (20002, "refused"))
+        assert len(set(pod.relays.certificates)) == 1
+
+
+async def test_a_relay_that_is_somebody_elses_is_refused() -> None:
+    async with sidecar() as pod:
+        await connected(pod)
+        pod.relays.become(pod.certificates.relay(CONTROL_NAME))
+        await pod.laptop(20001)
+        await pod.manager.tries(20001)
+        await pod.manager.until(lambda state: state.return_paths == ((20001, "refused"),))
+
+
+async def test_a_relay_that_begins_no_handshake_is_silent() -> None:
+    async with sidecar() as pod:
+        await connected(pod)
+        pod.outside.run("ip", "addr", "add", f"{MANAGER + 100}/32", "dev", "eth0")
+        with pod.outside.inside():
+            mute = socket.create_server((str(MANAGER + 100), RELAYS_PORT))
+        with mute:
+            await pod.manager.tries(20001, address=MANAGER + 100)
+            await pod.manager.until(lambda state: state.return_paths == ((20001, "silent"),))

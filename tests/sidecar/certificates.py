@@ -59,11 +59,14 @@ class Certificates:
 
         return grpc.dynamic_ssl_server_credentials(config(), config, require_client_authentication=True)
 
-    def relay(self, name: str = RELAY_NAME, trusted: "Certificates | None" = None) -> ssl.SSLContext:
+    def relay(
+        self, name: str = RELAY_NAME, trusted: "Certificates | None" = None, *, resumes: bool = False
+    ) -> ssl.SSLContext:
         """TLS as the relay has it: 1.2, and only for those whom *trusted*, or this authority, knows."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_TICKET
+        if not resumes:
+            context.options |= ssl.OP_NO_TICKET
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=(trusted or self).authority)
         key = KeyPair.generate()

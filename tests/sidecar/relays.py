@@ -28,6 +28,8 @@ class Relays:
         """Relays that take nobody's certificate."""
         self.certificates: list[bytes] = []
         """Of those who came."""
+        self.resumed = 0
+        """How many came without showing it, by an earlier session."""
         self._context = certificates.relay()
         self._address = address
         self._to = to
@@ -69,6 +71,7 @@ class Relays:
 
     def _refuse(self, number: int, channel: "_Channel") -> bool:
         self.certificates.append(channel.peer)
+        self.resumed += channel.resumed
         return number in self.refuses
 
     async def _connect(self, number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -99,6 +102,10 @@ class _Channel:
     @property
     def peer(self) -> bytes:
         return self._tls.getpeercert(binary_form=True) or b""
+
+    @property
+    def resumed(self) -> bool:
+        return bool(self._tls.session_reused)
 
     async def handshake(self, refuse: Callable[[], bool]) -> None:
         """Our Finished is sent only to whom we do not refuse."""

@@ -46,6 +46,16 @@ async def test_a_relay_that_refuses_the_certificate_is_a_laptop_that_does_not_an
         assert await app.get(a="1") == "laptop"
 
 
+async def test_each_connection_shows_it() -> None:
+    """Whoever may no longer use a relay has no earlier session to use."""
+    async with pod() as app:
+        app.relays.become(app.certificates.relay(resumes=True))
+        app.claim(MINE)
+        await app.serve()
+        assert Counter([await app.get(a="1") for _ in range(10)]) == {"laptop": 10}
+        assert (len(app.relays.certificates), app.relays.resumed) == (10, 0)
+
+
 @pytest.mark.parametrize(("name", "other"), [(CONTROL_NAME, False), (RELAY_NAME, True)])
 async def test_only_the_managers_relay_gets_requests(name: str, other: bool, tmp_path: Path) -> None:
     """Neither a server of another name nor one of another authority."""
