@@ -138,7 +138,7 @@ def _control(spec: ManagerSpec) -> Object:
         "livenessProbe": _alive(CONTROL_CONTAINER),
         # For sidecars, whose certificates a session vouched for.
         "ports": [{"name": CONTROL_CONTAINER, "containerPort": CONTROL_PORT}],
-        # Connections of 1,024 sidecars and what they report take 260 MiB, trust anchors the rest (docs/design/0023).
+        # With 1,024 agents 180 MiB, 65 KiB for the connection of each Envoy, and 128 MiB of reports (docs/design/0023).
         "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
     }
 

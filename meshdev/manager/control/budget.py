@@ -11,7 +11,7 @@ from typing import Final
 from meshdev.manager.control.edges import Edges
 from meshdev.wire.agent import AgentHello, Consents, FromAgent, Listen, SigningRequest, State
 
-#: Of the 512 MiB that the container has: connections and trust anchors take up to 250 MiB (docs/design/0023).
+#: Of the 512 MiB that the container has: 2,048 connections with their trust anchors take 250 (docs/design/0023).
 MAX_TOTAL: Final = 128 << 20
 #: Of the keys of one workload's claims: 1,024 pods with counts of 128 intercepts each, or whatever hostile ones send.
 #: Those whose sessions have left, and that still have their streams, count as one.

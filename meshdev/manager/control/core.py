@@ -172,10 +172,12 @@ class Core:
         return self._edges.named()
 
     def trust_anchors(self) -> Mapping[str, bytes]:
-        """The certificates of those agents, by key."""
+        """The certificates of those agents, by key: of all that are not connected, which is how few are needed."""
+        connected = {key for key, pods in self._pods.items() if any(pod.has_agent for pod in pods.values())}
         by_session: dict[IPv4Address, dict[str, bytes]] = {}
         for alias, claim in self._claims.items():
-            by_session.setdefault(claim.address, {}).update(self._edges.certificates(alias))
+            found = {key: one for key, one in self._edges.certificates(alias) if key not in connected}
+            by_session.setdefault(claim.address, {}).update(found)
         return anchors.select({address: found.items() for address, found in by_session.items()})
 
     # -- sidecars --------------------------------------------------------------------------------------------------
@@ -214,6 +216,7 @@ class Core:
         pod.agent_disconnected()
         self._budget.release(key, (uid, State))
         self._left(key, uid, pod)
+        self.on_named()
 
     def envoy_connected(
         self, key: str, uid: str, send: Callable[[list[DiscoveryAnswer]], None], *, has_resources: bool = False

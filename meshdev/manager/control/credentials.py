@@ -1,8 +1,9 @@
 """Control's TLS: its certificate, and whom a handshake lets through (docs/design/0023, "Control's TLS").
 
 gRPC asks for the configuration at each connection, on a thread of its own. What is answered is parsed once more, which
-takes 57 ms with 1,024 anchors, and stays in memory as long as a connection that began with it: so it is answered only
-when there is another set, and other sets come the slower the larger they are.
+takes 57 ms with 1,024 anchors, and stays in memory as long as a connection that began with it, 2.3 MiB: so it is
+answered only when somebody new is among them, those who are connected are not, and sets come the slower the larger they
+are. An agent that control does not know to have lost its connection waits until keepalive finds that out (15 s).
 """
 
 import logging
@@ -61,7 +62,8 @@ class TrustedPeers:
             return
         self._changed = False
         anchors = frozenset(self._trust_anchors().values())
-        if anchors == self._anchors:
+        # Who is not needed any more completes a handshake until then, and no stream: that is for a session's word.
+        if anchors <= self._anchors:
             return
         pause = _PAUSE_SECONDS + _PAUSE_SECONDS_EACH * max(len(anchors), len(self._anchors))
         self._anchors = anchors

@@ -7,7 +7,7 @@ cluster away would fail their next requests (docs/design/0009).
 The return paths are probed as soon as Envoy is there: from its address relays may be used.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final
@@ -16,6 +16,7 @@ from meshdev.manager.control import decided
 from meshdev.manager.control.datagrams import hidden_address
 from meshdev.manager.control.decided import DecidedClaims, Decisions, SentClaims
 from meshdev.manager.control.listeners import AgentListeners
+from meshdev.manager.control.return_paths import worst_return_path
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.protos import packed
@@ -41,7 +42,6 @@ _TOO_MANY_PORTS: Final = (
     f"at most {MAX_CLAIMED_PORTS} ports of a pod are intercepted at a time, those of others included"
 )
 _TOO_MANY_CLAIMS: Final = f"at most {MAX_CLAIMS:,} intercepts of a pod's requests are possible at a time"
-_WORST_FIRST: Final[tuple[ReturnPath, ...]] = ("silent", "untried", "refused", "open")
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,11 @@ class Pod:
         self._pruning = False
         if self._envoy is not None:
             self._envoy.send(self._envoy.stream.prune())
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether its agent has a stream."""
+        return self._send is not None
 
     @property
     def disconnected(self) -> bool:
@@ -359,7 +364,7 @@ class Pod:
         if each.claim.spec.mode.takes_bytes:
             # Connections and senders of datagrams are those of the holder that claims all of a port.
             counts = sum((flow for port, flow in state.flows if port in ports), counts)
-        return_path = _return_path(each.claim, self._return_paths)
+        return_path = worst_return_path(each.claim, self._return_paths)
         common = (InterceptCounts.of(counts, older), len(each.claim.up), return_path)
         held_back = {port: why for port, why in state.held_back if port in ports}
         pending = tuple(str(port) for port, why in sorted(held_back.items()) if why == "no-listener")
@@ -394,9 +399,3 @@ class Pod:
 
 def _gone(report: Report) -> Report:
     return Report(report.id, report.pod, "gone")
-
-
-def _return_path(claim: LiveClaim, found: Mapping[int, ReturnPath]) -> ReturnPath:
-    """The worst of those by TCP."""
-    results: set[ReturnPath] = {found.get(each.relay, "untried") for each in claim.relays if each.protocol == "tcp"}
-    return next((result for result in _WORST_FIRST if result in results), "untried")

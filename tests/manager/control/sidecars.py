@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol
@@ -213,6 +213,12 @@ def hello(name: str = "b-1", address: str = "127.0.0.1") -> AgentHello:
     return AgentHello(name, f"uid-{name}", "default", IPv4Address(address))
 
 
+def issued(control: "Place", who: Identity) -> bytes:
+    """A certificate as control issues it for that key."""
+    path, now = f"ns/default/deployment/b/pod/uid-{who.name}", datetime.now(UTC)
+    return control.authority.issue_workload(who.pair.request(), path, now=now, lifetime=timedelta(minutes=5))
+
+
 @asynccontextmanager
 async def agent_of(
     control: Control,
@@ -220,12 +226,12 @@ async def agent_of(
     name: str = "b-1",
     address: str = "127.0.0.1",
     *,
-    who: Identity | None = None,
+    certificate: bytes | None = None,
     consents: bool = True,
 ) -> AsyncIterator[Agent]:
-    """An agent that has said hello, and what it consents to."""
-    who = who or identity(name, workload)
-    async with channel(control, who) as line:
+    """An agent that has said hello, and what it consents to. *certificate*: not the one that it signed itself."""
+    who = identity(name, workload)
+    async with channel(control, who, certificate) as line:
         made = Agent(line.stream_stream(agent.METHOD)(wait_for_ready=True))
         await made.say(hello(name, address))
         if consents:
@@ -240,11 +246,11 @@ async def envoy_of(
     workload: str = OURS,
     name: str = "b-1",
     *,
-    who: Identity | None = None,
     certificate: bytes | None = None,
 ) -> AsyncIterator[Envoy]:
-    """An Envoy that has asked for everything. *certificate*: the one that control issued."""
-    async with channel(control, who or identity(name, workload), certificate) as line:
+    """An Envoy that has asked for everything, with a certificate that control issued."""
+    who = identity(name, workload)
+    async with channel(control, who, certificate or issued(control, who)) as line:
         call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(wait_for_ready=True)
         made = Envoy(call, f"uid-{name}")
         async with beside(made.follow()):

@@ -15,7 +15,7 @@ from meshdev.wire.manager import Allow, PodReport, Withdrawn
 from meshdev.wire.modes import PROXY
 from meshdev.wire.relay import RelayRemoved
 from tests.manager.claims import HTTP, spec
-from tests.manager.control.identities import identity
+from tests.manager.control.identities import NAMES, identity
 from tests.manager.control.sidecar_pod import SidecarPod
 from tests.manager.control.world import MANAGER, World, alias, attested, claimed, key, unreadable
 
@@ -364,12 +364,17 @@ def test_relays_that_a_claim_no_longer_has_are_removed(world: World) -> None:
     assert world.relay["relay 20100"] == RelayRemoved(20100)
 
 
-def test_trust_anchors_are_of_all_claims_that_are_there(world: World) -> None:
-    changes: list[int] = []
-    world.core.on_named = lambda: changes.append(len(world.core.trust_anchors()))
+def test_trust_anchors_are_of_all_claims_and_of_agents_that_are_not_connected(world: World) -> None:
+    changes: list[set[str]] = []
+    world.core.on_named = lambda: changes.append({key(name) for name in NAMES} & world.core.trust_anchors().keys())
+    one, two, other = (key(name) for name in ("b-1", "b-2", "evil"))
     world.claim(A, "b-1", "b-2")
-    world.claim(B, "b-2", "c-1", first=20010)
-    assert world.core.trust_anchors() == {key(name): identity(name).certificate for name in ("b-1", "b-2", "c-1")}
-    world.claim(B, "b-2", "c-1", first=20010)
+    world.claim(B, "b-2", "evil", first=20010)
+    assert world.core.trust_anchors() == {key(name): identity(name).certificate for name in ("b-1", "b-2", "evil")}
+    world.claim(B, "b-2", "evil", first=20010)
+    assert changes == [{one, two}, {one, two, other}], "what is as it was is no change"
+    pod = joined(world, "b-2")
+    assert world.core.trust_anchors().keys() == {one, other}
+    pod.disconnect_agent()
     world.hear(Withdrawn(alias(A)))
-    assert changes == [2, 3, 2], "and what is as it was is no change"
+    assert changes[2:] == [{one, two, other}, {two, other}]

@@ -68,3 +68,16 @@ def test_of_sets_that_nobody_fetched_the_newest_counts(anchors: Anchors) -> None
     anchors.add("b-2")
     assert anchors.peers._fetch() is not None
     assert anchors.peers._fetch() is None
+
+
+def test_who_is_not_needed_any_more_makes_no_other_set(anchors: Anchors) -> None:
+    anchors.add("b-1")
+    anchors.fire()
+    anchors.add("b-2")
+    anchors.fire()
+    assert anchors.peers._fetch() is not None
+    anchors.found.clear()
+    anchors.peers.follow()
+    assert (anchors.peers._fetch(), anchors.timers) == (None, [])
+    anchors.add("b-1")
+    assert anchors.peers._fetch() is None, "it is among them still"

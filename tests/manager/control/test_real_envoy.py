@@ -28,7 +28,7 @@ from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
 from tests.manager.control.claimant import Claimant
 from tests.manager.control.identities import identity
-from tests.manager.control.sidecars import Agent, Control, agent_of, beside
+from tests.manager.control.sidecars import Agent, Control, agent_of, beside, issued
 from tests.manager.standin import POD, Manager, running
 from tests.sidecar.certificates import Certificates
 from tests.sidecar.pod import End, length
@@ -221,7 +221,8 @@ async def test_the_envoy_of_another_agent_is_there_before_its_agent_reports(
             pod = Pod(app, former, str(folder))
             await pod.join()
             await claimant.reported("acked", pod.spec("1"))
-        async with agent_of(mesh) as other, real_envoy(mesh, other) as folder:
+        shown = issued(mesh, identity())
+        async with agent_of(mesh, certificate=shown) as other, real_envoy(mesh, other) as folder:
             (known,) = mesh.core.pods()
             await until(lambda: known._envoy is not None and CLUSTERS in known._envoy.stream._watches)
             assert known._envoy is not None
