@@ -67,6 +67,7 @@ class ContainerLink(ABC, Generic[M]):
             try:
                 while datagram := await loop.sock_recv(sock, self._limit):
                     self.receive(datagram)
+                    await asyncio.sleep(0)  # the next one may be there: it would be taken before anybody else's turn
             finally:
                 sending.cancel()
                 with contextlib.suppress(asyncio.CancelledError, OSError):

@@ -58,3 +58,32 @@ async def test_what_waits_is_the_newest_and_a_new_tunnel_hears_what_holds(tmp_pa
             said.clear()
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_a_tunnel_that_never_pauses_leaves_others_their_turn(tmp_path: Path) -> None:
+    heard: list[ToControl] = []
+    marks = set[int]()
+    turns = 0
+
+    def hear(message: ToControl) -> None:
+        """Slower than they come, so that there is always another one."""
+        sum(range(100_000))
+        heard.append(message)
+        marks.add(turns)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    with running(tmp_path) as manager:
+        one = TunnelClient(tmp_path / "tunnel.sock", lambda: None, hear, lambda: ())
+        many = [(f"pod {number}", ManagerAddress(IPv4Address("10.0.0.0") + number)) for number in range(200)]
+        manager.control.attach(lambda: many, lambda _: None)
+        tasks = [asyncio.ensure_future(one.run()), asyncio.ensure_future(others())]
+        await until(lambda: len(heard) == len(many))
+        assert len(marks) == len(many)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
