@@ -268,6 +268,7 @@ EDGES = {
     "meshdev/cli/commands.py": "a command: a person reads it",
     "meshdev/dns/listener.py": "one query: the asker is answered, the log has it, the laptop's DNS goes on",
     "meshdev/session/intercepts.py": "one intercept: who asked is told, the log has it, the connection goes on",
+    "meshdev/sidecar/agent/own_key.py": "a child process: stderr has it, and the parent is told by its exit code",
     "meshdev/sidecar/worker/connection.py": "one connection: it is reset, the log has it, the others go on",
     "meshdev/sidecar/worker/worker.py": "one connection, as it begins: the same",
     "meshdev/session/supervisor.py": "the session: whoever waits is told, the log has it, everything is undone",
