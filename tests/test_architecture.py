@@ -28,6 +28,7 @@ PURE = (
         "manager/relay/client_hello",
         "manager/relay/permissions",
         "manager/relay/admission",
+        "manager/control/anchors",
         "manager/control/budget",
         "manager/control/datagrams",
         "manager/control/decided",

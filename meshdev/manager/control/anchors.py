@@ -4,7 +4,6 @@ Of several anchors with the same subject BoringSSL looks at one, so a certificat
 could shut out another agent: it is none. What an agent's own key signs is let through, but no session names that key.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import zip_longest
@@ -15,8 +14,6 @@ from meshdev.identity.keys import trust_anchor_id
 from meshdev.manager.control.edges import NamedAgent
 from meshdev.wire.intercepts import AttestedAgent
 
-log = logging.getLogger(__name__)
-
 #: Anchors at a time, of all sessions: the first handshake with another set of 1,024 costs 57 ms (docs/design/0023).
 MAX_ANCHORS: Final = 1280
 
@@ -24,17 +21,17 @@ MAX_ANCHORS: Final = 1280
 _checked = lru_cache(maxsize=4096)(trust_anchor_id)
 
 
-def named_agents(agents: Iterable[AttestedAgent]) -> list[NamedAgent]:
-    """Those whose certificate can be an anchor. What is wrong with another one is its session's fault: it is logged."""
-    found = []
+def named_agents(agents: Iterable[AttestedAgent]) -> tuple[list[NamedAgent], str]:
+    """Those whose certificate can be an anchor, and what is wrong with one of the others: its session's fault."""
+    found, fault = [], ""
     for each in agents:
         try:
             key = _checked(each.certificate)
         except ProtocolError as error:
-            log.warning("the agent of pod %s is not taken: %s", each.pod, error.message)
+            fault = f"the agent of pod {each.pod} is not taken: {error.message}"
             continue
         found.append(NamedAgent(key, each.proof, each.pod, each.uid, each.certificate))
-    return found
+    return found, fault
 
 
 def select(by_session: Mapping[object, Iterable[tuple[str, bytes]]]) -> dict[str, bytes]:

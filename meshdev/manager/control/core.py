@@ -22,6 +22,7 @@ from meshdev.manager.control.edges import Edges
 from meshdev.manager.control.permissions import RelayPermissions
 from meshdev.manager.control.pods import HeldClaim, Pod
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
+from meshdev.manager.rate import TokenBucket
 from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, Listen, PodPort, SigningRequest, State
@@ -73,6 +74,8 @@ class Core:
         self._gone: dict[str, float] = {}
         """When the last stream of a sidecar ended whose edges still hold."""
         self._budget = Budget()
+        self._faults = TokenBucket(1, 10, clock())
+        """Lines of the log about what sessions do wrong, a second and at once."""
         self._sources: dict[str, IPv4Address] = {}
         """Where datagrams of each agent's pod come from, if that is known."""
         self._permissions = RelayPermissions(to_tunnel, to_relay)
@@ -96,8 +99,8 @@ class Core:
                 self._manager = address
             case Claimed():
                 self._claimed(message)
-            case Agents(alias, part, agents):
-                self._follow_named(self._edges.name(alias, part, anchors.named_agents(agents)), {alias})
+            case Agents():
+                self._name(message)
             case Withdrawn(alias):
                 self._withdrawn(alias)
             case Synced():
@@ -145,6 +148,12 @@ class Core:
         self._edges.begin(message.id)
         self._permit({message.id})
         self._follow(self._edges.keys_of(message.id))
+
+    def _name(self, message: Agents) -> None:
+        agents, fault = anchors.named_agents(message.agents)
+        if fault and self._faults.take(self._clock()):
+            log.warning("%s", fault)
+        self._follow_named(self._edges.name(message.id, message.part, agents), {message.id})
 
     def _withdrawn(self, alias: str) -> None:
         held = self._held.pop(alias, None)

@@ -10,15 +10,17 @@ from tests.manager.control.identities import identity
 
 def test_an_agent_is_named_by_its_key_in_its_sessions_words() -> None:
     one = identity()
-    (named,) = named_agents([one.attested])
+    (named,), fault = named_agents([one.attested])
+    assert fault == ""
     assert named == (one.key, one.proof, "b-1", "uid-b-1", one.certificate)
 
 
 @pytest.mark.parametrize("certificate", [b"", b"DER", identity().certificate[:-1], identity().certificate + b"x"])
-def test_what_is_not_an_agents_is_left_out_and_logged(certificate: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_an_agents_is_left_out(certificate: bytes) -> None:
     other = identity("b-2").attested
-    assert [each.pod for each in named_agents([AttestedAgent(certificate, "a" * 64, "bad", "u"), other])] == ["b-2"]
-    assert "the agent of pod bad is not taken: " in caplog.text
+    found, fault = named_agents([AttestedAgent(certificate, "a" * 64, "bad", "u"), other])
+    assert [each.pod for each in found] == ["b-2"]
+    assert fault.startswith("the agent of pod bad is not taken: ")
 
 
 def test_each_session_has_some_where_there_is_no_room_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -378,3 +378,13 @@ def test_trust_anchors_are_of_all_claims_and_of_agents_that_are_not_connected(wo
     pod.disconnect_agent()
     world.hear(Withdrawn(alias(A)))
     assert changes[2:] == [{one, two, other}, {two, other}]
+
+
+def test_what_sessions_do_wrong_is_logged_but_not_without_end(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.claim(A, "b-1")
+    for number in range(50):
+        bad = AttestedAgent(b"DER %d" % number, "a" * 64, "b-9", "u")
+        world.hear(Agents(alias(A), 0, (bad, *attested(A, "b-1").agents)))
+    assert caplog.text.count("the agent of pod b-9 is not taken: ") == 10
+    joined(world)
+    assert world.states(A) == {"b-1": "acked"}, "the others are"
