@@ -1,5 +1,6 @@
-"""The manager's container *control* (no capability): what live sessions claim, served to the sidecars that prove it.
+"""The manager's container *control* (no capability): what live sessions claim, served to the sidecars that consent.
 
-``core`` decides and does no I/O, ``pods`` and ``xds`` are its parts; ``link`` talks to the container *tunnel*,
-``service`` to sidecars by gRPC. No pyroute2, no TUN.
+``core`` decides and does no I/O; ``edges``, ``pods``, ``certificates`` and ``permissions`` are its parts. ``container``
+puts the process together: ``tunnel_client`` and ``relay_client`` talk to the other containers, ``service`` to sidecars
+by gRPC, whose TLS is in ``credentials``. No pyroute2, no TUN.
 """
