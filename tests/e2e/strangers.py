@@ -84,7 +84,8 @@ class Vouching:
                               if isinstance(each, control.ManagerIdentity))
         spec = arguments["spec"].replace(arguments["id"], self.id)
         self.peer.say(control.encode(Intercept(id=self.id, spec=spec, reset_older=True, order=1)))
-        mine = AttestedAgent(signed(self.key), self.proof, "b-x", "0" * 36)
+        self.certificate = signed(self.key)  # each time another one: control knows this one
+        mine = AttestedAgent(self.certificate, self.proof, "b-x", "0" * 36)
         self.peer.say(control.encode(Agents(id=self.id, part=0, agents=(mine,), order=2)))
         self.peer.say(control.encode(Local(id=self.id, remote=8080, protocol="tcp", up=True, order=3)))
         threading.Thread(target=self._stay, daemon=True).start()
@@ -127,9 +128,11 @@ def issued(vouching, hello):
     \"\"\"The certificate that its Envoy may show.\"\"\"
     messages = [json.dumps({"hello": hello}).encode(), agent.encode(agent.Consents((vouching.proof,))),
                 agent.encode(agent.SigningRequest(vouching.key.request()))]
-    heard, _ = call(AGENT, vouching.authority, (vouching.key, signed(vouching.key)), messages, 2)
+    heard, end = call(AGENT, vouching.authority, (vouching.key, vouching.certificate), messages, 2)
     found = [agent.decode_from_control(each) for each in heard]
-    return next(each.certificate for each in found if isinstance(each, agent.IssuedCertificate))
+    issued = [each.certificate for each in found if isinstance(each, agent.IssuedCertificate)]
+    assert issued, (heard, end)
+    return issued[0]
 
 """
 

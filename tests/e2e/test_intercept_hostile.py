@@ -181,7 +181,7 @@ bodies = [raw(b""), raw(b"{"), raw(b"[" * 100000), raw({"state": {}}), raw({"hel
           raw({"hello": hello}, {"state": {"redirected": ["8080"], "apart": {}, "older": {},
                "intercepts": {arguments["id"]: {"matched": 1 << 60, "fell_back": 0, "errors": 0}}, "flows": {}}})]
 mine = Vouching()
-agent_of_mine = mine.key, signed(mine.key)
+agent_of_mine = mine.key, mine.certificate
 for messages in bodies:
     ends.append(call(AGENT, mine.authority, agent_of_mine, messages, 1)[1])
 envoy_of_mine = mine.key, issued(mine, hello)

@@ -193,7 +193,7 @@ hello = {"pod": arguments["pod"], "uid": arguments["uid"], "namespace": argument
          "address": "10.244.0.1", "probes": []}
 told = {}
 mine, other = Vouching(), KeyPair.generate()
-shown = {"none": None, "unknown": (other, signed(other)), "vouched": (mine.key, signed(mine.key))}
+shown = {"none": None, "unknown": (other, signed(other)), "vouched": (mine.key, mine.certificate)}
 first, consents = json.dumps({"hello": hello}).encode(), agent.encode(agent.Consents((mine.proof,)))
 for name, show in shown.items():
     heard, end = call(AGENT, mine.authority, show, [first], 1.5)
