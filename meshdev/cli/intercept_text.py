@@ -1,9 +1,14 @@
 """Text about intercepts: one is up and how to try it, its counts, a line of ``status``."""
 
 import shlex
+from typing import Final
 
 from meshdev.intercept import match
+from meshdev.text import visible
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus
+
+#: Pods whose identity ``status`` shows, of one intercept.
+_IDENTITIES: Final = 10
 
 
 def up(status: InterceptStatus, asked: InterceptRequest) -> str:
@@ -59,6 +64,13 @@ def line(status: InterceptStatus) -> str:
     where = f"{status.target} in namespace {status.namespace}"
     state = "" if status.state == "active" else f" ({status.state})"
     return f"{where}: {status.mode} of {status.match}{state}, {_ports(status)}, {counts(status)}"
+
+
+def identities(status: InterceptStatus) -> list[tuple[str, str]]:
+    """Who the pods' Envoys show that they are; of many pods the first."""
+    shown = [("identity", f"{each.pod}: {visible(each.identity)}") for each in status.identities[:_IDENTITIES]]
+    more = len(status.identities) - len(shown)
+    return [*shown, ("", f"and {more} more (status -o json)")] if more else shown
 
 
 def _ports(status: InterceptStatus) -> str:

@@ -36,9 +36,7 @@ def command(
     wanted, progress = cluster.options(namespace), render.progress_view()
     try:
         found = asyncio.run(
-            listing.find(
-                wanted, _own_ids(Paths.locate()), lambda text: progress.show(Wait(text)), everywhere=everywhere
-            )
+            listing.find(wanted, _own(Paths.locate()), lambda text: progress.show(Wait(text)), everywhere=everywhere)
         )
     finally:
         progress.close()
@@ -50,7 +48,9 @@ def command(
         render.print_text(listing.table(found, everywhere=everywhere))
 
 
-def _own_ids(paths: Paths) -> frozenset[str] | None:
-    """Those of this machine's session; None where there is none to ask."""
+def _own(paths: Paths) -> dict[str, tuple[tuple[str, str], ...]] | None:
+    """The intercepts of this machine's session with the identities of their pods; None where there is none to ask."""
     found = api.find(paths)
-    return frozenset(each.id for each in found.status.intercepts) if found and found.status else None
+    if not found or not found.status:
+        return None
+    return {each.id: tuple((one.pod, one.identity) for one in each.identities) for each in found.status.intercepts}

@@ -1,6 +1,7 @@
 """Read the Leases of all users for ``list``, and print them."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from meshdev.intercept import match
@@ -12,6 +13,8 @@ from meshdev.kube.observing import Observer, Progress
 from meshdev.text import age, visible
 
 _GAP = "   "
+#: Pods, and the SPIFFE ids that their Envoys show.
+Identities = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Row:
     state: str
     age_s: float
     mine: bool
+    identities: Identities = ()
+    """Of the pods, where it is this machine's."""
 
     def as_json(self) -> dict[str, object]:
         """The keys that scripts rely on."""
@@ -38,6 +43,7 @@ class Row:
             "mine": self.mine,
             "pods": {"acked": status.acked, "total": status.total},
             "pending_listeners": list(status.pending),
+            "identities": [{"pod": pod, "identity": identity} for pod, identity in self.identities],
         }
 
 
@@ -50,8 +56,10 @@ class Listed:
     namespace: str
 
 
-async def find(options: Options, own: frozenset[str] | None, waiting: Progress, *, everywhere: bool) -> Listed:
-    """The intercepts of all users. *own* are the ids of this machine's session, None where there is none.
+async def find(
+    options: Options, own: Mapping[str, Identities] | None, waiting: Progress, *, everywhere: bool
+) -> Listed:
+    """The intercepts of all users. *own* are those of this machine's session by id, None where there is none.
 
     A Lease that was last written long ago is observed until it is known whether it is renewed: up to 12 s where the
     API server reports when that was, else 30 s. *waiting* is called with what is waited for.
@@ -70,11 +78,12 @@ async def find(options: Options, own: frozenset[str] | None, waiting: Progress, 
         return Listed(tuple(rows), found.troubles, api.namespace)
 
 
-def row(record: Record, own: frozenset[str] | None, me: str, now: float, *, expired: bool) -> Row:
+def row(record: Record, own: Mapping[str, Identities] | None, me: str, now: float, *, expired: bool) -> Row:
     """The row of one Lease. Mine is what has my name, and no other session of that name renews it."""
     ours = own is None or record.spec.id in own or expired
     state = "expired" if expired else record.status.state
-    return Row(record, state, max(0.0, now - record.created), mine=record.holder == me and ours)
+    identities = (own or {}).get(record.spec.id, ())
+    return Row(record, state, max(0.0, now - record.created), record.holder == me and ours, identities)
 
 
 def table(found: Listed, *, everywhere: bool) -> str:

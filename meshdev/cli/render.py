@@ -192,7 +192,11 @@ def _intercepts(status: Status) -> list[tuple[str, str]]:
         return []
     from meshdev.cli import intercept_text  # noqa: PLC0415 -- only where there are some
 
-    return [("intercept", intercept_text.line(each)) for each in status.intercepts]
+    return [
+        pair
+        for each in status.intercepts
+        for pair in (("intercept", intercept_text.line(each)), *intercept_text.identities(each))
+    ]
 
 
 def _headline(status: Status) -> str:

@@ -52,6 +52,10 @@ class Authority:
         self._id = id_of(private.public_key())
         self._trust_domain = trust_domain
 
+    def identity(self, path: str) -> str:
+        """The SPIFFE id of a workload."""
+        return f"spiffe://{self._trust_domain}/{path}"
+
     @classmethod
     def open(cls, folder: Path, trust_domain: str, now: datetime) -> "Authority":
         """Load the authority in *folder*, else make one and write it there.
@@ -84,7 +88,7 @@ class Authority:
         """
         if not _WORKLOAD.fullmatch(path):
             raise ProtocolError(f"not a workload's identity: {path!r:.200}")
-        name = x509.UniformResourceIdentifier(f"spiffe://{self._trust_domain}/{path}")
+        name = x509.UniformResourceIdentifier(self.identity(path))
         return self._issue(request, name, ExtendedKeyUsageOID.CLIENT_AUTH, now, now + lifetime)
 
     def issue_server(self, request: bytes, name: str, *, now: datetime) -> bytes:

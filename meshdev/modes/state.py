@@ -3,6 +3,7 @@
 ``status``, the live events of a command and the Lease are views of it.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from meshdev.intercept import match
@@ -10,7 +11,7 @@ from meshdev.intercept.lease import LeaseStatus
 from meshdev.modes.plan import InterceptPlan
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import Report
-from meshdev.wire.session_intercepts import InterceptStatus, LocalPort, PendingListener
+from meshdev.wire.session_intercepts import InterceptStatus, LocalPort, PendingListener, PodIdentity
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class InterceptState:
         pending = tuple(f"{each.port}/{each.transport}" for each in pods.pending)
         return LeaseStatus("active" if self.proven and not pods.idle else "pending", pods.acked, pods.total, pending)
 
-    def status(self, now: float) -> InterceptStatus | None:
-        """What ``status`` and live events show at *now*; None while nothing is planned yet."""
+    def status(self, now: float, *, live: bool = False) -> InterceptStatus | None:
+        """What ``status`` shows at *now*, and *live* events, without identities; None while nothing is planned yet."""
         plan, pods = self.plan, self.pods
         if plan is None:
             return None
@@ -86,4 +87,9 @@ class InterceptState:
             age_s=round(now - self.since, 1),
             url=plan.url,
             pending_listeners=pods.pending,
+            identities=() if live else tuple(sorted(_identities(pods.reports))),
         )
+
+
+def _identities(reports: Iterable[Report]) -> Iterator[PodIdentity]:
+    return (PodIdentity(each.pod, each.identity) for each in reports if each.identity)

@@ -156,7 +156,7 @@ class SessionIntercepts:
         up = asyncio.ensure_future(running.state.until(lambda state: state.up))
         try:
             await asyncio.wait((task, closed, up), return_when=asyncio.FIRST_COMPLETED)
-            if up.done() and (status := up.result().status(time.monotonic())) is not None:
+            if up.done() and (status := up.result().status(time.monotonic(), live=True)) is not None:
                 exchange.send(Up(status))
                 if request.detach:
                     return
@@ -248,7 +248,7 @@ class SessionIntercepts:
         sent: InterceptStatus | None = None
         while not any(each.done() for each in ends):
             current = state.value
-            status = current.status(time.monotonic())
+            status = current.status(time.monotonic(), live=True)
             if status is not None and (sent is None or replace(status, age_s=sent.age_s) != sent):
                 sent = status
                 exchange.send(Live(status))

@@ -28,6 +28,8 @@ MAX_SPEC: Final = 12 << 10
 MAX_RELAYS: Final = 64
 #: A pod's name is a DNS subdomain (RFC 1123).
 MAX_POD: Final = 253
+#: Characters of a SPIFFE id (SPIFFE-ID, 2.3: 2,048 bytes).
+MAX_IDENTITY: Final = 2048
 #: Pods that one intercept excludes.
 MAX_EXCLUDED: Final = 32
 #: Bytes of an agent's certificate in DER: 640 characters of base64. Ours have 300 to 400.
@@ -179,6 +181,8 @@ class Report:
     ``pending`` are its ports (``8080``, ``9090/udp``) on which nothing listens in the pod: nothing is redirected yet.
 
     "acked": Envoy has the routes, the ports are redirected or pending, and the passthrough worker decides by the claim.
+
+    ``identity`` is the SPIFFE id in the certificate that its Envoy shows; empty before it has one.
     """
 
     id: str = field(IDENTITY)
@@ -189,3 +193,4 @@ class Report:
     up: int = field(Integer(0, MAX_RELAYS), default=0)
     return_path: ReturnPath = field(Choice(RETURN_PATHS), default="untried", key="way")
     pending: tuple[str, ...] = field(Many(Parsed(_port), MAX_RELAYS), default=(), optional=True)
+    identity: str = field(Text(MAX_IDENTITY), default="", optional=True)

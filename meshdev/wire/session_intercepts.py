@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from meshdev.wire.codecs import FLAG, PORT, Choice, Integer, Many, Nullable, Number, Text
 from meshdev.wire.counts import InterceptCounts
+from meshdev.wire.intercepts import MAX_AGENTS, MAX_IDENTITY
 from meshdev.wire.message import field, message, nested
 from meshdev.wire.modes import MODE, Mode
 from meshdev.wire.ports import TRANSPORT, Transport
@@ -92,6 +93,14 @@ class PendingListener:
     pods: int = field(Integer(1, _MAX_PODS))
 
 
+@message(order=True)
+class PodIdentity:
+    """The SPIFFE id in the certificate that a pod's Envoy shows."""
+
+    pod: str = field(_TYPED)
+    identity: str = field(Text(MAX_IDENTITY))
+
+
 @message(kw_only=True)
 class InterceptStatus:
     """How one intercept of this session stands: what scripts read in ``status -o json`` and from ``mesh -o json``."""
@@ -122,6 +131,8 @@ class InterceptStatus:
     ``tcp`` for a protocol that is none of these. None where no Service leads to its ports.
     """
     pending_listeners: tuple[PendingListener, ...] = field(Many(nested(PendingListener)), default=(), optional=True)
+    identities: tuple[PodIdentity, ...] = field(Many(nested(PodIdentity), MAX_AGENTS), default=(), optional=True)
+    """Of the pods that have one, by name; not in live events."""
 
 
 @message()

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from meshdev.cli.counting import LINE_SECONDS, Counting
-from meshdev.cli.intercept_text import counts, line, trial, up
+from meshdev.cli.intercept_text import counts, identities, line, trial, up
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.modes import MESH, PROXY, Mode
-from meshdev.wire.session_intercepts import InterceptRequest, PendingListener
+from meshdev.wire.session_intercepts import InterceptRequest, PendingListener, PodIdentity
 from tests.wire.test_session_intercepts import INTERCEPT as REPORTED
 
 INTERCEPT = replace(REPORTED, pending_listeners=())
@@ -90,6 +90,14 @@ def test_a_port_on_which_nothing_listens_in_the_pods() -> None:
     assert any(each.startswith("Try it: ") for each in up(one, ASKED).splitlines())
     idle = replace(one, state="pending")
     assert not any(each.startswith("Try it: ") for each in up(idle, ASKED).splitlines())
+
+
+def test_of_many_pods_the_first_identities_are_shown() -> None:
+    some = tuple(PodIdentity(f"b-{number:02}", f"spiffe://m/{number}\n") for number in range(12))
+    assert identities(replace(INTERCEPT, identities=some[:1])) == [("identity", r"b-00: spiffe://m/0\n")]
+    shown = identities(replace(INTERCEPT, identities=some))
+    assert [name for name, _ in shown] == ["identity"] * 10 + [""]
+    assert shown[-1][1] == "and 2 more (status -o json)"
 
 
 class Clock:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshdev.cli.listing import Listed, row, table
+from meshdev.cli.listing import Identities, Listed, row, table
 from meshdev.intercept.lease import LeaseStatus, Record, lease
 from meshdev.kube.client import KubeApi, leases_path
 from meshdev.kube.kubeconfig import Options
@@ -76,6 +76,7 @@ async def test_everybodys(meshdev: Commands, fake: FakeApi, cluster: KubeApi) ->
         "mine": True,
         "pods": {"acked": 1, "total": 2},
         "pending_listeners": ["9999/tcp"],
+        "identities": [],
     }
     assert (theirs["holder"], theirs["state"], theirs["mine"]) == ("joe@pc", "expired", False)
     for there in list(fake.objects["coordination.k8s.io", "leases"].values()):
@@ -106,22 +107,31 @@ def record(**changes: Any) -> Record:
     return Record(**{**values, **changes})
 
 
+OWN: dict[str, Identities] = {mesh().id: (("b-1", "spiffe://uid-1/ns/default/deployment/b/pod/uid-b-1"),)}
+
+
 @pytest.mark.parametrize(
     ("changes", "own", "mine"),
     [
         ({}, None, True),
-        ({}, frozenset({mesh().id}), True),
-        ({}, frozenset[str](), False),
-        ({"expired": True}, frozenset[str](), True),
+        ({}, OWN, True),
+        ({}, {}, False),
+        ({"expired": True}, {}, True),
         ({"holder": "joe@pc"}, None, False),
-        ({"holder": "joe@pc"}, frozenset({mesh().id}), False),
+        ({"holder": "joe@pc"}, OWN, False),
     ],
     ids=["no session", "its session's", "another's of that name", "dead session's", "another's", "pretended"],
 )
-def test_whose_it_is(changes: dict[str, Any], own: frozenset[str] | None, mine: bool) -> None:
+def test_whose_it_is(changes: dict[str, Any], own: dict[str, Identities] | None, mine: bool) -> None:
     expired = changes.get("expired", False)
     found = record(**{name: value for name, value in changes.items() if name != "expired"})
     assert row(found, own, ME, NOW, expired=expired).mine is mine
+
+
+def test_ones_own_has_the_identities_of_its_pods() -> None:
+    assert row(record(), OWN, ME, NOW, expired=False).as_json()["identities"] == [
+        {"pod": "b-1", "identity": "spiffe://uid-1/ns/default/deployment/b/pod/uid-b-1"}
+    ]
 
 
 def test_columns_are_as_wide_as_they_need_to_be() -> None:

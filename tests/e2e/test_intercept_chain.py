@@ -64,6 +64,19 @@ def b(there: Laptop) -> Iterator[LocalProgram]:
 
 
 @pytest.mark.usefixtures("b")
+def test_each_pod_has_an_identity_of_its_own(there: Laptop) -> None:
+    with intercepted(there, "mesh", "deployment/b", NAMESPACE, "--header", "a=1"):
+        (own,) = there.status()["intercepts"]
+        (row,) = listed(there, "-n", NAMESPACE)
+        manager = kubectl("get", "pod", there.status()["manager"]["pod"], "-o", "jsonpath={.metadata.uid}")
+        workload = f"spiffe://{manager}/ns/{NAMESPACE}/deployment/b/pod"
+        names = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods.pods(NAMESPACE, "app=b")}
+        expected = [{"pod": name, "identity": f"{workload}/{uid}"} for name, uid in sorted(names.items())]
+        assert (own["identities"], row["identities"]) == (expected, expected)
+        assert f"{expected[0]['pod']}: {expected[0]['identity']}" in there.meshdev("status")
+
+
+@pytest.mark.usefixtures("b")
 def test_with_the_header_it_is_the_laptop(there: Laptop) -> None:
     with intercepted(there, "mesh", "deployment/b", NAMESPACE, "--header", "a=1"):
         for _ in range(3):

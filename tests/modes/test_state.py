@@ -10,7 +10,8 @@ from meshdev.modes.plan import InterceptPlan
 from meshdev.modes.state import InterceptState, PodsState
 from meshdev.sidecar.join.container import SidecarSpec
 from meshdev.wire.counts import InterceptCounts
-from meshdev.wire.session_intercepts import LocalPort, PendingListener
+from meshdev.wire.intercepts import Report
+from meshdev.wire.session_intercepts import LocalPort, PendingListener, PodIdentity
 from tests.intercept.values import mesh
 
 NO_CLUSTER = cast("Any", None)
@@ -40,6 +41,19 @@ def test_what_is_shown() -> None:
     assert (status.acked, status.total, status.counts.matched) == (1, 2, 7)
     assert (status.pending_listeners, status.local, status.age_s) == (PENDING, UP.local, 3.3)
     assert (UP.workload, UP.local_up) == (str(mesh().workload), 1)
+
+
+def test_identities_are_in_a_status_and_not_in_live_events() -> None:
+    reports = (
+        Report(mesh().id, "b-2", "acked", identity="spiffe://m/b-2"),
+        Report(mesh().id, "b-1", "acked", identity="spiffe://m/b-1"),
+        Report(mesh().id, "b-3", "joined"),
+    )
+    state = replace(UP, pods=replace(PODS, reports=reports))
+    status, live = state.status(100.0), state.status(100.0, live=True)
+    assert status is not None
+    assert status.identities == (PodIdentity("b-1", "spiffe://m/b-1"), PodIdentity("b-2", "spiffe://m/b-2"))
+    assert live == replace(status, identities=())
 
 
 @pytest.mark.parametrize(

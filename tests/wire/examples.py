@@ -77,6 +77,7 @@ INTERCEPT: Final = stream.InterceptStatus(
     age_s=1.5,
     url="http://b.default/",
     pending_listeners=(stream.PendingListener(9999, "tcp", 1),),
+    identities=(stream.PodIdentity("b-1", "spiffe://uid-1/ns/default/deployment/b/pod/uid-b-1"),),
 )
 CONNECTED: Final = api.Status(
     state="connected",

@@ -80,17 +80,17 @@ LITERAL: list[tuple[Message, int, str]] = [
         f'{{"id":"{ID}","relays":[],"error":{{"code":"limit","reason":"no more"}}}}',
     ),
     (
-        Report(ID, "b-1", "acked", "", InterceptCounts(7, 1, 2, 3), 4, "open", ("9999", "9090/udp")),
+        Report(ID, "b-1", "acked", "", InterceptCounts(7, 1, 2, 3), 4, "open", ("9999", "9090/udp"), "spiffe://m/b-1"),
         frames.REPORT,
         (
             f'{{"id":"{ID}","pod":"b-1","state":"acked","text":"","matched":7,"fell_back":1,"errors":2,"older":3,'
-            '"up":4,"way":"open","pending":["9999","9090/udp"]}'
+            '"up":4,"way":"open","pending":["9999","9090/udp"],"identity":"spiffe://m/b-1"}'
         ),
     ),
 ]
 _AGENT = {"certificate": "REVS", "proof": KEY, "pod": "b-1", "uid": "u-1"}
 #: What peers of the same version may not say yet.
-YOUNGER = {"excluded", "pending"}
+YOUNGER = {"excluded", "pending", "identity"}
 KINDS = [
     frames.INTERCEPT,
     frames.ATTESTED,

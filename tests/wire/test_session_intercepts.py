@@ -29,6 +29,7 @@ from meshdev.wire.session_intercepts import (
     Live,
     LocalPort,
     PendingListener,
+    PodIdentity,
     Up,
 )
 
@@ -51,6 +52,7 @@ INTERCEPT = InterceptStatus(
     age_s=1.5,
     url="http://b.default/",
     pending_listeners=(PendingListener(9999, "tcp", 1),),
+    identities=(PodIdentity("b-1", "spiffe://uid-1/ns/default/deployment/b/pod/uid-b-1"),),
 )
 
 AS_JSON = {
@@ -74,6 +76,7 @@ AS_JSON = {
     "age_s": 1.5,
     "url": "http://b.default/",
     "pending_listeners": [{"port": 9999, "transport": "tcp", "pods": 1}],
+    "identities": [{"pod": "b-1", "identity": "spiffe://uid-1/ns/default/deployment/b/pod/uid-b-1"}],
 }
 
 FULL = InterceptRequest(

@@ -65,6 +65,11 @@ class Certificates:
         """The agent is gone."""
         self._requested.pop(key, None)
 
+    def identity(self, key: str) -> str:
+        """The SPIFFE id in the certificate that the agent has; empty where it has none."""
+        mine = self._requested.get(key)
+        return self.authority.identity(mine.path) if mine is not None and mine.issued is not None else ""
+
     def current(self, key: str, paths: Sequence[str]) -> IssuedCertificate | None:
         """The certificate that the agent shall have, which sessions know by *paths*, oldest first.
 

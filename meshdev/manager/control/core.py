@@ -328,9 +328,10 @@ class Core:
             return
         held = [each for each in self._held_by(key) if each.pod not in each.excluded]
         pod.follow(held, self._manager, settling=self._clock() - self._synced_at < SETTLE_SECONDS)
+        certificate = self._certificates.current(key, [each.identity for each in held])
+        pod.certify(certificate, self._certificates.identity(key))
         for alias, report in pod.reports(held):
             self._to_tunnel(*_keyed(alias, report))
-        pod.certify(self._certificates.current(key, [each.identity for each in held]))
 
     def _held_by(self, key: str) -> list[HeldClaim]:
         """The claims with an edge to that key, oldest first; an id that two sessions use is the first one's."""

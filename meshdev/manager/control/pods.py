@@ -106,6 +106,7 @@ class Pod:
         """Of the last Redirect, on whatever stream."""
         self._last_try: ProbeRelays | None = None
         self._last_certificate: IssuedCertificate | None = None
+        self._identity = ""
         self._goal: _Goal | None = None
         self._settled: _Goal | None = None
         self._accepted: frozenset[tuple[str, int]] = frozenset()
@@ -199,8 +200,9 @@ class Pod:
         """Neither agent nor Envoy is there."""
         return self._send is None and self._envoy is None
 
-    def certify(self, certificate: IssuedCertificate | None) -> None:
-        """What its Envoy shall show, if there is anything."""
+    def certify(self, certificate: IssuedCertificate | None, identity: str) -> None:
+        """What its Envoy shall show, if there is anything, and the SPIFFE id in it."""
+        self._identity = identity
         if self._send is not None and certificate is not None and certificate != self._last_certificate:
             self._last_certificate = certificate
             self._send(certificate)
@@ -380,7 +382,7 @@ class Pod:
         if any(port.transport == "tcp" for port in ports):
             done = done and self._sent.is_applied(each.alias, state.applied)
         why = ", ".join(f"{port}: {why}" for port, why in sorted(held_back.items()))
-        return Report(id_, each.pod, "acked" if done else "joined", why, *common, pending)
+        return Report(id_, each.pod, "acked" if done else "joined", why, *common, pending, self._identity)
 
     def _is_removed(self, alias: str) -> bool:
         """Neither Envoy nor the agent nor its passthrough proxy has anything of it."""
