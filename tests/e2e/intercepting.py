@@ -86,11 +86,11 @@ def curl(laptop: Laptop, url: str, headers: Headers | None = None) -> str:
 
 
 class LocalProgram:
-    """The sample on a laptop, with these flags: B'."""
+    """The sample on a laptop, with these flags: B'. Or a program of one's own that says when it is ready, too."""
 
-    def __init__(self, laptop: Laptop, *flags: str) -> None:
+    def __init__(self, laptop: Laptop, *flags: str, program: str = "") -> None:
         self._laptop = laptop
-        self._command = ("python", "-m", "tests.cluster.sample", *flags)
+        self._command = ("python", *(("-c", program) if program else ("-m", "tests.cluster.sample")), *flags)
         self._process: subprocess.Popen[str] | None = None
         self.start()
 

@@ -4,11 +4,12 @@ They run in the manager's own pod, where its code is, as somebody with a port-fo
 """
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any, Final
 
-from meshdev.config import MANAGER_NAME
+from meshdev.config import MANAGER_NAME, RELAY_PORTS
 from tests.e2e import pods
 from tests.e2e.conftest import CHECKOUT
 
@@ -55,6 +56,14 @@ class Session:
                 return heard
         return heard
 
+    def manager(self):
+        \"\"\"The manager's certificate.\"\"\"
+        while True:
+            for each in self.heard:
+                if isinstance(each, control.ManagerIdentity):
+                    return each.certificate
+            self.heard += self.hear(0.1)
+
 """
 
 #: Behind the first: a key of its own, for which a session of its own may vouch. ``Vouching()`` claims what
@@ -80,8 +89,7 @@ class Vouching:
     def __init__(self, id=None):
         self.key, self.proof, self.id = KeyPair.generate(), claim_proof(new_capability()), id or secrets.token_hex(16)
         self.peer, self.over = Session(), threading.Event()
-        self.authority = next(each.certificate for each in self.peer.heard + self.peer.hear(1)
-                              if isinstance(each, control.ManagerIdentity))
+        self.authority = self.peer.manager()
         spec = arguments["spec"].replace(arguments["id"], self.id)
         self.peer.say(control.encode(Intercept(id=self.id, spec=spec, reset_older=True, order=1)))
         self.certificate = signed(self.key)  # each time another one: control knows this one
@@ -89,7 +97,14 @@ class Vouching:
         self.peer.say(control.encode(Agents(id=self.id, part=0, agents=(mine,), order=2)))
         self.peer.say(control.encode(Local(id=self.id, remote=8080, protocol="tcp", up=True, order=3)))
         threading.Thread(target=self._stay, daemon=True).start()
-        time.sleep(0.3)  # until control knows the key
+        self._until_known()
+
+    def _until_known(self):
+        for _ in range(20):
+            with channel(self.authority, (self.key, self.certificate)) as line:
+                with contextlib.suppress(grpc.FutureTimeoutError):
+                    return grpc.channel_ready_future(line).result(0.5)
+        raise AssertionError("control takes no handshake of a key that a session vouches for")
 
     def _stay(self):
         with contextlib.suppress(EOFError, OSError):
@@ -105,17 +120,20 @@ def discovery(uid, kind):
     node = text(1, uid)
     return bytes([2 << 3 | 2, len(node)]) + node + text(4, "type.googleapis.com/envoy.config." + kind)
 
-def call(method, authority, show, messages, seconds):
+def channel(authority, show):
     \"\"\"*show* is key and certificate, or None.\"\"\"
     key, certificate = (show[0].private_pem, pem(show[1]).encode()) if show else (None, None)
     credentials = grpc.ssl_channel_credentials(pem(authority).encode(), key, certificate)
     options = (("grpc.ssl_target_name_override", CONTROL_NAME), ("grpc.use_local_subchannel_pool", 1))
+    return grpc.secure_channel(f"{arguments['manager']}:{CONTROL_PORT}", credentials, options=options)
+
+def call(method, authority, show, messages, seconds):
     over, heard = threading.Event(), []
     def say():
         yield from messages
         over.wait(seconds)
-    with grpc.secure_channel(f"{arguments['manager']}:{CONTROL_PORT}", credentials, options=options) as channel:
-        stream = channel.stream_stream(method)(say(), timeout=seconds)
+    with channel(authority, show) as line:
+        stream = line.stream_stream(method)(say(), timeout=seconds)
         try:
             heard.extend(stream)
             return heard, "OK"
@@ -141,6 +159,12 @@ def manager_pod() -> pods.Pod:
     """The manager's, in namespace default."""
     (pod,) = pods.pods("default", f"app.kubernetes.io/name={MANAGER_NAME}")
     return pod
+
+
+def relays() -> list[int]:
+    """The manager's, from its nft tables."""
+    ruleset = pods.inside(manager_pod(), "nft", "list", "ruleset")
+    return sorted({int(number) for number in re.findall(r"\b2[0-9]{4}\b", ruleset) if int(number) in RELAY_PORTS})
 
 
 def at_the_tunnel(script: str, **arguments: Any) -> Any:

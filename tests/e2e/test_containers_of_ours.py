@@ -21,6 +21,7 @@ NAMESPACE: Final = "hardened"
 _NET_ADMIN: Final = 1 << 12
 TUNNEL: Final = re.compile(r"meshdev\.manager\.tunnel")
 CONTROL: Final = re.compile(r"meshdev\.manager\.control")
+RELAY: Final = re.compile(r"meshdev\.manager\.relay")
 #: Three probes ten seconds apart, the last of which may wait ten seconds for its answer; then the restart.
 RESTART_SECONDS: Final = 75.0
 AGAIN_SECONDS: Final = 20.0
@@ -57,12 +58,13 @@ def test_each_has_what_it_needs_and_writes_nowhere_else(laptop: Laptop, strategy
             found = {
                 "tunnel": capabilities(manager(), TUNNEL),
                 "control": capabilities(manager(), CONTROL),
+                "relay": capabilities(manager(), RELAY),
                 "agent": capabilities(joined, pods.AGENT),
                 "envoy": capabilities(joined, pods.ENVOY),
             }
             assert found["tunnel"] == found["agent"] == [_NET_ADMIN, _NET_ADMIN, 0]
-            assert found["control"] == found["envoy"] == [0, 0, 0]
-            for pod, pattern in ((manager(), TUNNEL), (manager(), CONTROL), (joined, pods.AGENT)):
+            assert found["control"] == found["relay"] == found["envoy"] == [0, 0, 0]
+            for pod, pattern in (*((manager(), each) for each in (TUNNEL, CONTROL, RELAY)), (joined, pods.AGENT)):
                 assert root_is_read_only(pod, pattern)
 
 
@@ -73,7 +75,7 @@ def restarts(container: str) -> int:
     return found[0]
 
 
-@pytest.mark.parametrize(("container", "pattern"), [("tunnel", TUNNEL), ("control", CONTROL)])
+@pytest.mark.parametrize(("container", "pattern"), [("tunnel", TUNNEL), ("control", CONTROL), ("relay", RELAY)])
 def test_one_that_hangs_is_restarted_and_everything_goes_on(
     laptop: Laptop, container: str, pattern: re.Pattern[str]
 ) -> None:

@@ -16,7 +16,7 @@ from meshdev.intercept.lease import LABELS, UID_LABEL
 from meshdev.wire.attestation import ASSIGNED_PORTS, CHOSEN_PORTS
 from tests.e2e import pods, workloads
 from tests.e2e.accounts import apply
-from tests.e2e.conftest import CHECKOUT, Laptop, kubectl, until
+from tests.e2e.conftest import Laptop, kubectl
 from tests.e2e.intercepting import A1, LOCAL, ask, intercepted, listed, local, refused
 from tests.e2e.strangers import as_a_sidecar, at_the_tunnel, manager_pod
 from tests.e2e.workloads import http, of
@@ -273,50 +273,6 @@ def test_somebody_else_answers_in_place_of_an_agent(there: Laptop, how: str, why
         assert ask(NAMESPACE, (URL, A1)) == [(200, "b")]
     with intercepted(there, "mesh", "deployment/b", NAMESPACE, "-H", "a=1"):
         right(there)
-
-
-#: Takes all ports that a sidecar's agent may be assigned, and is attested there as its agent would be.
-_THIEF: Final = """
-import asyncio, contextlib, sys
-from meshdev.sidecar.agent.attesting import AttestationListener
-from meshdev.sidecar.agent.own_key import make_key
-from meshdev.sidecar.agent.trust import new_identity
-from meshdev.wire.attestation import ASSIGNED_PORTS
-async def serve():
-    identity = new_identity(make_key())
-    async with contextlib.AsyncExitStack() as stack:
-        for port in ASSIGNED_PORTS:
-            await stack.enter_async_context(AttestationListener(sys.argv[1], identity, port).serving())
-        print("listening", flush=True)
-        print(*await identity.capabilities.proofs.until(bool), flush=True)
-        await asyncio.Event().wait()
-asyncio.run(serve())
-"""
-
-
-def test_a_process_that_took_the_port_first_is_found_out(there: Laptop) -> None:
-    """It is inside the pod, so it is attested at once; the container's log names another certificate."""
-    one, _ = pods.pods(NAMESPACE, "app=b")
-    name, uid = one["metadata"]["name"], one["metadata"]["uid"]
-    if "running" in pods.sidecars(one).values():  # of another test: it would have its port, and serve this one, too
-        pods.kill(one, pods.AGENT)
-        ours = f"{name}/"
-        until(
-            "it has ended", lambda: not [each for each in pods.running_sidecars(NAMESPACE) if each.startswith(ours)], 10
-        )
-    pid = next(iter(pods.processes(one)))
-    command = ("nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", _THIEF, uid)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as thief:
-        assert thief.stdout is not None
-        try:
-            assert thief.stdout.readline() == "listening\n"
-            with intercepted(there, "mesh", "deployment/b", NAMESPACE, "-H", "a=1"):
-                assert len(thief.stdout.readline().split()) == 1, "it was attested"
-                right(there)
-                (status,) = there.status()["intercepts"]
-                assert [note for note in status["notes"] if f"pod {name}: another process" in note]
-        finally:
-            thief.kill()
 
 
 def drop(rule: str) -> str:

@@ -1,7 +1,6 @@
 """Who may intercept what: the printed Role and no more, and nothing without an edge to a pod's agent."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from tests.e2e import pods, workloads
 from tests.e2e.accounts import HOME_NAMESPACE, Audit, account, kubeconfig
 from tests.e2e.conftest import Laptop, kubectl, until
 from tests.e2e.intercepting import A1, LOCAL, ask, in_pod, intercepted, listed, local, refused
-from tests.e2e.strangers import as_a_sidecar, at_the_tunnel, manager_pod
+from tests.e2e.strangers import as_a_sidecar, at_the_tunnel, manager_pod, relays
 from tests.e2e.workloads import http, of
 from tests.kube.granted import allowed, superfluous
 
@@ -28,7 +27,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeou
 
 MINE: Final = "intercept-mine"
 THEIRS: Final = "intercept-theirs"
-RELAYS: Final = range(20000, 30000)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -167,12 +165,6 @@ for port in ports:
         continue
 print(json.dumps(through))
 """
-
-
-def relays() -> list[int]:
-    """The manager's, from its nft tables."""
-    ruleset = pods.inside(manager_pod(), "nft", "list", "ruleset")
-    return sorted({int(number) for number in re.findall(r"\b2[0-9]{4}\b", ruleset) if int(number) in RELAYS})
 
 
 def test_another_pod_cannot_use_the_relay(connected: Laptop) -> None:

@@ -97,7 +97,7 @@ def test_one_with_others_on_it_is_replaced_on_request_only(laptop: Laptop, lapto
 
 
 def test_an_older_manager_is_used_and_takes_no_intercepts(laptop: Laptop) -> None:
-    """Its sidecars look for a token in a Secret."""
+    """Its sidecars and sessions know each other by tokens."""
     Version(OLDEST_PROTOCOL, INTERCEPT_PROTOCOL - 1, "0.0.8").install(NAMESPACE)
     laptop.meshdev(*CONNECT)
     reaches(laptop)
