@@ -29,10 +29,11 @@ _MAX_FILE: Final = 16 << 10
 _BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-#: A DNS subdomain of RFC 1123, as Kubernetes has it for names.
-_SUBDOMAIN: Final = rf"(?=[^/]{{1,253}}(?:/|\Z)){_LABEL}(?:\.{_LABEL})*"
-_DNS_NAME: Final = re.compile(_SUBDOMAIN)
-_WORKLOAD: Final = re.compile(rf"ns/{_LABEL}/[a-z]{{1,32}}/{_SUBDOMAIN}/pod/{_LABEL}")
+_DNS_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+#: A DNS subdomain as Kubernetes takes it for the names of pods: its labels have no bound of their own.
+_LONG_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_NAME: Final = rf"(?=[^/]{{1,253}}/){_LONG_LABEL}(?:\.{_LONG_LABEL})*"
+_WORKLOAD: Final = re.compile(rf"ns/{_LABEL}/[a-z]{{1,32}}/{_NAME}/pod/{_LABEL}")
 
 _SIGNS: Final = {"digital_signature": True}
 _SIGNS_CERTIFICATES: Final = {"key_cert_sign": True, "crl_sign": True}

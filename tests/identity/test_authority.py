@@ -183,6 +183,7 @@ def test_a_request_is_of_4_kib_at_most(authority: Authority) -> None:
         f"ns/a/service/b/pod/{UID}",
         "ns/kube-system/daemonset/kube-proxy.v1/pod/0123456789abcdef0123456789abcdef",
         f"ns/{'a' * 63}/replicaset/{'.'.join(['b' * 63, 'c' * 63, 'd' * 63, 'e' * 61])}/pod/{UID}",
+        f"ns/a/pod/{'p' * 253}/pod/{UID}",
     ],
 )
 def test_names_of_kubernetes_are_taken(authority: Authority, path: str) -> None:
@@ -203,6 +204,7 @@ def test_names_of_kubernetes_are_taken(authority: Authority, path: str) -> None:
         *("ns/shop/De/cart/pod/u", "ns/shop/deployment/a..b/pod/u", "ns/shop/deployment/a\u0661/pod/u"),
         *(f"ns/{'a' * 64}/deployment/cart/pod/u", f"ns/shop/{'k' * 33}/cart/pod/u"),
         f"ns/shop/deployment/{'.'.join(['b' * 63, 'c' * 63, 'd' * 63, 'e' * 62])}/pod/u",
+        f"ns/shop/pod/{'p' * 254}/pod/u",
     ],
 )
 def test_other_names_are_refused(authority: Authority, path: str) -> None:
