@@ -118,11 +118,17 @@ def tables(pod: Pod) -> list[str]:
 
 
 def announcement(pod: Pod) -> AgentAnnouncement:
-    """Of the agent in the pod's sidecar that runs, in its log."""
-    name = next(name for name, state in sidecars(pod).items() if state == "running")
-    metadata = pod["metadata"]
-    log = kubectl("-n", metadata["namespace"], "logs", metadata["name"], "-c", name)
-    return next(found for found in map(parse_announcement, log.encode().splitlines()) if found is not None)
+    """Of the agent in the pod's sidecar that runs, in its log: kubelets know of it up to a second later than we."""
+    found: AgentAnnouncement = until("an agent announces itself in a log", lambda: _announced(pod), 5)
+    return found
+
+
+def _announced(pod: Pod) -> AgentAnnouncement | None:
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    now = json.loads(kubectl("-n", namespace, "get", "pod", name, "-o", "json"))
+    running = [each for each, state in sidecars(now).items() if state == "running"]
+    lines = kubectl("-n", namespace, "logs", name, "-c", running[0]).encode().splitlines() if running else []
+    return next(filter(None, map(parse_announcement, lines)), None)
 
 
 def addresses(namespace: str, selector: str = "") -> list[str]:

@@ -15,7 +15,7 @@ from tests.e2e.conftest import CHECKOUT
 
 #: A session of its own; ``say(frame)`` and ``hear(seconds)``.
 TUNNEL: Final = """
-import contextlib, json, random, secrets, socket, struct, sys, time
+import atexit, contextlib, json, random, secrets, socket, struct, sys, time
 from meshdev.config import ADDRESS_POOLS, OLDEST_PROTOCOL, PROTOCOL, TUNNEL_PORT
 from meshdev.wire import control, frames
 from meshdev.wire.intercepts import Agents, AttestedAgent, Intercept, Local, Withdraw
@@ -27,11 +27,27 @@ class Session:
     def __init__(self):
         self.sock = socket.create_connection(("127.0.0.1", TUNNEL_PORT), 5)
         self.decoder = frames.FrameDecoder()
-        self.say(control.encode(control.Hello(
+        self.hello = control.encode(control.Hello(
             oldest=OLDEST_PROTOCOL, newest=PROTOCOL, session=secrets.token_hex(16), secret=secrets.token_hex(16),
-            holder="stranger@elsewhere", offload=0, pools=ADDRESS_POOLS)))
+            holder="stranger@elsewhere", offload=0, pools=ADDRESS_POOLS))
+        self.say(self.hello)
+        atexit.register(self.leave)
         self.heard = self.hear(3)
         self.welcome = next(each for each in self.heard if isinstance(each, control.Welcome))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.leave()
+
+    def leave(self):
+        \"\"\"For good, or the manager would keep its place free; on another carrier, as this one may have ended.\"\"\"
+        atexit.unregister(self.leave)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", TUNNEL_PORT), 5) as sock:
+            sock.sendall(self.hello + control.encode(control.Close("bye", "over")))
+            while sock.recv(65536):
+                pass
 
     def say(self, frame):
         self.sock.sendall(frame)

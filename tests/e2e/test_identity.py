@@ -223,8 +223,8 @@ def test_a_session_needs_the_certificate_and_its_proof_and_consent(there: Laptop
         assert (no_consent.accepted, "another manager" in no_consent.reason) == (False, True)
         before = pods.announcement(two)
         pods.kill(two, pods.AGENT)
-        until("another one is there", lambda: _is_another(two, before), 20)
-        now = imposters.pose_as_session(_again(two), manager)
+        until("another one is there", lambda: pods.announcement(two) != before, 20)
+        now = imposters.pose_as_session(two, manager)
         shown = {
             "both": mine,
             "the certificate alone": replace(mine, proof=token_hex(32)),
@@ -239,17 +239,6 @@ def test_a_session_needs_the_certificate_and_its_proof_and_consent(there: Laptop
         assert [True, "acked"] in told.pop("both")
         assert [what for what, states in told.items() if states] == []
         until("it is served again", lambda: ask(NAMESPACE, *[(URL, {"a": value})] * 6) == [(200, LOCAL)] * 6, 10)
-
-
-def _again(pod: pods.Pod) -> pods.Pod:
-    """As it is now."""
-    every = pods.pods(NAMESPACE, "app=b")
-    return next(each for each in every if each["metadata"]["uid"] == pod["metadata"]["uid"])
-
-
-def _is_another(pod: pods.Pod, before: object) -> bool:
-    now = _again(pod)
-    return "running" in pods.sidecars(now).values() and pods.announcement(now) != before
 
 
 _POSED: Final = """

@@ -123,9 +123,9 @@ def claim(n, text, id=None):
     return control.encode(Intercept(id=id or secrets.token_hex(16), spec=text, order=n))
 for text in bad:  # the spec itself
     try:
-        peer = Session()
-        peer.say(claim(1, text))
-        refused += sum(1 for each in peer.hear(0.5) if isinstance(each, control.Relays) and each.error)
+        with Session() as peer:
+            peer.say(claim(1, text))
+            refused += sum(1 for each in peer.hear(0.5) if isinstance(each, control.Relays) and each.error)
     except (EOFError, OSError):
         ended += 1
 long = b'{"id":"' + b"f" * 60000 + b'"}'
@@ -133,9 +133,9 @@ for body in (b"{}", b"[]", b"null", b"[" * 60000, b'{"id": 5}', dice.randbytes(3
     for kind in (frames.INTERCEPT, frames.AGENTS, frames.ATTESTED, frames.IDENTITY, frames.WITHDRAW, frames.LOCAL,
                  frames.REPORT, frames.RELAYS):
         try:
-            peer = Session()
-            peer.say(frames.frame(kind, body))
-            peer.hear(0.1)
+            with Session() as peer:
+                peer.say(frames.frame(kind, body))
+                peer.hear(0.1)
         except (EOFError, OSError):
             ended += 1
 try:  # too many, and a flood
