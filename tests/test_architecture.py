@@ -28,7 +28,6 @@ PURE = (
         "manager/relay/client_hello",
         "manager/relay/permissions",
         "manager/relay/admission",
-        "manager/control/anchors",
         "manager/control/budget",
         "manager/control/datagrams",
         "manager/control/decided",

@@ -15,10 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshdev.errors import ManagerError, ProtocolError
-from meshdev.identity.keys import UNREADABLE, KeyPair, check_size, common_name, id_of, p256, unsigned
+from meshdev.identity.keys import UNREADABLE, KeyPair, common_name, id_of, requested_key, unsigned
 
 log = logging.getLogger("meshdev.identity.authority")
 
@@ -107,7 +107,7 @@ class Authority:
         self, request: bytes, name: x509.GeneralName, purpose: x509.ObjectIdentifier, now: datetime, end: datetime
     ) -> bytes:
         end = min(end, self._parsed.not_valid_after_utc)
-        draft = unsigned(x509.Name([]), self._parsed.subject, _requested_key(request), self._id, now, end)
+        draft = unsigned(x509.Name([]), self._parsed.subject, requested_key(request), self._id, now, end)
         draft = (
             draft.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(_SIGNS), critical=True)
@@ -121,20 +121,6 @@ class Authority:
 _Pair = tuple[ec.EllipticCurvePrivateKey, x509.Certificate]
 
 
-def _requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
-    """The key that signed *request*. Raises ProtocolError."""
-    check_size(request, "signing request")
-    try:
-        parsed = x509.load_der_x509_csr(request)
-        key = p256(parsed.public_key(), "signing request")
-        known = parsed.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA256
-        if not known or not parsed.is_signature_valid:
-            raise ProtocolError("a signing request is not signed by its key")
-    except UNREADABLE as error:
-        raise ProtocolError(f"a signing request cannot be read: {error!s:.200}") from None
-    return key
-
-
 def _usage(wanted: dict[str, bool]) -> x509.KeyUsage:
     return x509.KeyUsage(**(dict.fromkeys(_USAGES, False) | wanted))
 
@@ -142,7 +128,7 @@ def _usage(wanted: dict[str, bool]) -> x509.KeyUsage:
 def _make(trust_domain: str, now: datetime) -> _Pair:
     private = ec.generate_private_key(ec.SECP256R1())
     identifier = id_of(private.public_key())
-    # Distinct from every other subject in a list of trust anchors, also from that of an authority before it.
+    # Distinct from that of an authority before it.
     name = common_name(f"meshdev-manager-{identifier[:32]}")
     draft = (
         unsigned(name, name, private.public_key(), identifier, now, now + _LIFETIME)

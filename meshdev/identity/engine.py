@@ -82,4 +82,5 @@ class TlsEngine:
 
 
 def _not_tls(error: ssl.SSLError) -> ProtocolError:
-    return ProtocolError(f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}")
+    why = f": {error.verify_message}" if isinstance(error, ssl.SSLCertVerificationError) else ""
+    return ProtocolError(f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}{why}")

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from meshdev.errors import ClusterError, PeerClosed, ProtocolError
 from meshdev.identity.edges import claim_proof, manager_proof
@@ -31,12 +31,12 @@ from meshdev.wire.attestation import (
     ManagerOffer,
     ManagerVerdict,
 )
-from meshdev.wire.intercepts import MAX_AGENT_CERTIFICATE
 from meshdev.wire.jsonlines import LineSplitter
+from meshdev.wire.objects import MAX_CERTIFICATE
 
 #: Time for the announcement, which an agent writes as soon as it runs, and then for the exchange; in seconds.
 LOG_SECONDS: Final = 10.0
-EXCHANGE_SECONDS: Final = 3.0
+EXCHANGE_SECONDS: Final = 4.5
 #: Bytes of a log that are read: the announcement is repeated each 64 KiB and first in a log that was not rotated.
 MAX_LOG: Final = 16 << 20
 #: Bytes that are read of whoever answers: a handshake of ours has 1.5 KiB, and lines are short.
@@ -47,9 +47,18 @@ T = TypeVar("T")
 
 #: Forwards a port of a pod: namespace, pod, port.
 Forward = Callable[[str, str, int], Awaitable[PortForward]]
-#: Gets an agent's certificate (DER) and the proof for a claim, once it has issued a capability and before it knows the
-#: manager: the manager is told of the agent first, or would refuse it. Gives the manager's certificate (DER).
-Introduce = Callable[[bytes, str], Awaitable[bytes]]
+
+
+class ManagerCertificates(NamedTuple):
+    """What an agent is to know: the manager's certificate, and what the manager issued for its key (both DER)."""
+
+    manager: bytes
+    issued: bytes
+
+
+#: Gets an agent's signing request (DER) and the proof for a claim, once it has issued a capability: the manager issues
+#: its certificate first, without which the agent does not get to it.
+Introduce = Callable[[bytes, str], Awaitable[ManagerCertificates]]
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,12 @@ class AgentAddress:
 
 @dataclass(frozen=True)
 class Attested:
-    """An agent that has issued a capability. *proof* is what a claim shows the manager, *certificate* the agent's.
+    """An agent that has issued a capability. *request* and *proof* are what a claim shows the manager.
 
     *accepted*: it takes the manager; if not, *reason* says why.
     """
 
-    certificate: bytes
+    request: bytes
     fingerprint: str
     proof: str
     accepted: bool
@@ -90,7 +99,7 @@ async def announced(api: KubeApi, namespace: str, pod: str, container: str) -> A
 
 
 async def attest(forward: Forward, agent: AgentAddress, introduce: Introduce) -> Attested:
-    """Have the agent issue a capability, and hand over the manager's certificate.
+    """Have the agent issue a capability, and hand over the manager's certificate and its own.
 
     Raises ClusterError (also in time, where nothing answers), ProtocolError where something else answers, or with
     another key than the expected one, ForbiddenError, UnreachableError, CredentialError, the kinds of TunnelError, and
@@ -131,18 +140,17 @@ async def _attested(forward: Forward, agent: AgentAddress, introduce: Introduce)
 
 
 async def _exchanged(channel: "_AgentConnection", agent: AgentAddress, introduce: Introduce) -> Attested:
-    certificate = await channel.handshake()
-    found = fingerprint(certificate)
+    found = fingerprint(await channel.handshake())
     if agent.fingerprint not in (None, found):
         raise ProtocolError(
             f"what answers on port {agent.port} has another key than the one that the agent's log names"
         )
-    capability = bytes.fromhex((await channel.ask(AttestRequest(VERSION, agent.uid), IssuedCapability)).capability)
+    answer = await channel.ask(AttestRequest(VERSION, agent.uid), IssuedCapability)
+    capability = bytes.fromhex(answer.capability)
     proof = claim_proof(capability)
-    manager = await introduce(certificate, proof)
-    offer = ManagerOffer(manager, manager_proof(capability, manager))
-    verdict = await channel.ask(offer, ManagerVerdict)
-    return Attested(certificate, found, proof, verdict.accepted, verdict.reason)
+    manager, issued = await introduce(answer.request, proof)
+    verdict = await channel.ask(ManagerOffer(manager, manager_proof(capability, manager), issued), ManagerVerdict)
+    return Attested(answer.request, found, proof, verdict.accepted, verdict.reason)
 
 
 def _context() -> ssl.SSLContext:
@@ -170,7 +178,7 @@ class _AgentConnection:
         while not self._engine.established:
             await self._receive()
         certificate = self._engine.peer_certificate
-        if not certificate or len(certificate) > MAX_AGENT_CERTIFICATE:
+        if not certificate or len(certificate) > MAX_CERTIFICATE:
             raise ProtocolError("what answers on the agent's port has no certificate of an agent")
         return certificate
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from meshdev.errors import ClusterError, MeshdevError
-from meshdev.kube.attestation import AgentAddress, Attested
+from meshdev.kube.attestation import AgentAddress, Attested, ManagerCertificates
 from meshdev.kube.replicas import Replica
 from meshdev.modes.keeping import boot_time, first_of
 from meshdev.modes.link import Claim, Link
@@ -37,6 +37,8 @@ _STARTING_GROWTH: Final = 1.1
 _STARTING_TRIES: Final = 40
 #: The manager names its certificate in milliseconds, one that has just started once its container *control* runs.
 MANAGER_SECONDS: Final = 5.0
+#: It issues a certificate in milliseconds.
+ISSUE_SECONDS: Final = 3.0
 #: A capability lapses after an hour (meshdev.sidecar.agent.trust), so it is renewed before; time of a suspended machine
 #: counts.
 RENEW_SECONDS: Final = 1800.0
@@ -49,6 +51,8 @@ SETTLE_SECONDS: Final = 1.0
 #: After the manager was replaced, sessions with the same pods attest their agents at different times within this one:
 #: those that another session was first to attest come back by themselves.
 REPLACED_SECONDS: Final = 0.5
+#: An agent that has left the manager for so long and that runs is attested again: its certificate may have expired.
+AWAY_SECONDS: Final = 30.0
 
 
 class _Process(NamedTuple):
@@ -111,12 +115,16 @@ class PodAgents:
         self._agents: dict[_Process, _Attestation] = {}
         self._back: set[str] = set()
         """Pods that the present manager has reported to be joined."""
+        self._away: dict[str, float] = {}
+        """Pods that have left it since."""
         self._forwards, self._reads = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE)
         self._news = asyncio.Event()
 
     def watched(self, replicas: Mapping[str, Replica]) -> None:
         """The pods as they are now: agents that are gone are taken out of the claim, new ones are attested."""
         wanted = dict(self._wanted(replicas))
+        for process in self._agents.keys() - wanted.keys():
+            self._away.pop(process.pod, None)
         gone = [self._agents.pop(process) for process in self._agents.keys() - wanted.keys()]
         for process, runs in wanted.items():
             known = self._agents.setdefault(process, _Attestation())
@@ -128,6 +136,10 @@ class PodAgents:
     def reported(self, report: Report) -> None:
         """What the manager reports of a pod: whether its agent has come to it."""
         (self._back.add if report.state in {"acked", "nacked"} else self._back.discard)(report.pod)
+        if report.state != "gone":
+            self._away.pop(report.pod, None)
+        elif any(process.pod == report.pod for process in self._agents):
+            self._away.setdefault(report.pod, self._clock())
 
     @property
     def unknown(self) -> dict[str, str]:
@@ -230,11 +242,14 @@ class PodAgents:
         self._changed(self.unknown)
 
     async def _until_due(self, process: _Process, known: _Attestation) -> None:
-        """Its capability is to be renewed, or it is to learn of a manager that took the place of another."""
+        """Its capability or certificate is to be renewed, or it is to learn of a manager that replaced another."""
         age = RENEW_SECONDS * random.uniform(0.9, 1.0)  # noqa: S311 -- as above
         while True:
             known.wake.clear()
-            if self._clock() - known.attested_at >= age:
+            now, away = self._clock(), self._away.get(process.pod)
+            if now - known.attested_at >= age:
+                return
+            if away is not None and known.running.is_set() and now - max(away, known.attested_at) >= AWAY_SECONDS:
                 return
             if self._is_lost(process, known):
                 await asyncio.sleep(REPLACED_SECONDS * random.random())  # noqa: S311 -- as above
@@ -291,12 +306,13 @@ class PodAgents:
         await self._manager()
         before, manager, accepted = known.claimed, b"", False
 
-        async def introduce(certificate: bytes, proof: str) -> bytes:
+        async def introduce(request: bytes, proof: str) -> ManagerCertificates:
             nonlocal manager
+            if not self._has_edge(known, request):
+                self._set_claimed(process, known, AttestedAgent(request, proof, process.pod, process.uid))
+            issued = await self._issued(request)
             manager = await self._manager()
-            if not self._has_edge(known, certificate):
-                self._set_claimed(process, known, AttestedAgent(certificate, proof, process.pod, process.uid))
-            return manager
+            return ManagerCertificates(manager, issued)
 
         try:
             async with self._forwards:
@@ -308,11 +324,11 @@ class PodAgents:
                 self._set_claimed(process, known, before)
         if not accepted:
             raise ClusterError(f"the sidecar does not take this connection's manager: {found.reason}")
-        renewed = self._has_edge(known, found.certificate)
+        renewed = self._has_edge(known, found.request)
         known.attested, known.port, known.manager, known.attested_at = found, port, manager, self._clock()
         if renewed:
             await asyncio.sleep(SETTLE_SECONDS)
-        self._set_claimed(process, known, AttestedAgent(found.certificate, found.proof, process.pod, process.uid))
+        self._set_claimed(process, known, AttestedAgent(found.request, found.proof, process.pod, process.uid))
 
     async def _manager(self) -> bytes:
         """The manager's certificate. Raises ClusterError where it does not come in time."""
@@ -325,10 +341,21 @@ class PodAgents:
             ) from None
         return found or b""
 
-    def _has_edge(self, known: _Attestation, certificate: bytes) -> bool:
+    async def _issued(self, request: bytes) -> bytes:
+        """The certificate for an agent that the claim names. Raises ClusterError where it does not come in time."""
+        try:
+            async with asyncio.timeout(ISSUE_SECONDS):
+                return await self._claim.issued(request)
+        except TimeoutError:
+            raise ClusterError(
+                f"the manager at {self._spec.manager} has issued no certificate for it within {ISSUE_SECONDS:.0f} "
+                "seconds: the log of its container control may say why"
+            ) from None
+
+    def _has_edge(self, known: _Attestation, request: bytes) -> bool:
         attested = known.attested
         fresh = self._clock() - known.attested_at < _LAPSE_SECONDS
-        return attested is not None and attested.certificate == certificate and fresh
+        return attested is not None and attested.request == request and fresh
 
     def _set_claimed(self, process: _Process, known: _Attestation, claimed: AttestedAgent | None) -> None:
         if known.claimed != claimed:

@@ -42,6 +42,9 @@ class Claim(Protocol):
     def agents(self, agents: Iterable[AttestedAgent]) -> None:
         """It reaches these agents, all of them and no others."""
 
+    async def issued(self, request: bytes) -> bytes:
+        """The certificate (DER) that the manager issued for the agent with that request, as soon as there is one."""
+
     def exclude(self, pods: tuple[str, ...]) -> None:
         """Leave these pods (by name) out of it: they have a sidecar, and are none of the workload's any more."""
 

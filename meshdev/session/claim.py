@@ -142,6 +142,10 @@ class SessionClaim:
         """The pods that it reaches."""
         self._pool.claims.agents(self._spec.id, agents)
 
+    async def issued(self, request: bytes) -> bytes:
+        """The certificate (DER) of an agent that it names, as soon as the manager has issued it."""
+        return await self._pool.claims.issued(self._spec.id, request)
+
     def exclude(self, pods: tuple[str, ...]) -> None:
         """Leave these pods out of it."""
         self._pool.claims.exclude(self._spec.id, pods)

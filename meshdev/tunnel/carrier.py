@@ -19,7 +19,7 @@ from meshdev.tun.device import TunQueue
 from meshdev.tun.linux import set_offload
 from meshdev.wire.control import Close, Hello, ManagerIdentity, Message, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import Framing
-from meshdev.wire.intercepts import Relays, Report
+from meshdev.wire.intercepts import Issued, Relays, Report
 from meshdev.wire.session_api import CarrierStatus
 
 #: Time for WELCOME after the port-forward stands, in seconds.
@@ -50,9 +50,9 @@ class Carrier:
         loop: Loop,
         dialled: CarrierConnection,
         queue: TunQueue | None,
-        on_intercept: Callable[[ManagerIdentity | Relays | Report], None] | None = None,
+        on_intercept: Callable[[ManagerIdentity | Relays | Report | Issued], None] | None = None,
     ) -> None:
-        """*on_intercept* gets the manager's messages on intercepts and its certificate, in the event loop of whoever
+        """*on_intercept* gets the manager's messages on intercepts and its certificates, in the event loop of whoever
         makes the carrier."""
         self._main = asyncio.get_running_loop()
         self._loop = loop
@@ -157,7 +157,7 @@ class Carrier:
                 raise PeerClosed(message.reason)
             case Sessions() if self._queue is None and not self._greeted:
                 self._answer(message)
-            case ManagerIdentity() | Relays() | Report() if self._greeted and self._on_intercept is not None:
+            case ManagerIdentity() | Relays() | Report() | Issued() if self._greeted and self._on_intercept is not None:
                 self._main.call_soon_threadsafe(self._on_intercept, message)
             case None:
                 pass

@@ -4,9 +4,10 @@ A manager keeps a session for a grace of some seconds; a new pod knows nothing. 
 too much does no harm: all of it goes over one carrier, and over the next one when that ends.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from meshdev.identity.fingerprints import fingerprint
 from meshdev.published import Published
 from meshdev.wire.control import ManagerIdentity
 from meshdev.wire.intercepts import (
@@ -15,6 +16,7 @@ from meshdev.wire.intercepts import (
     Agents,
     AttestedAgent,
     Intercept,
+    Issued,
     Local,
     Relays,
     Report,
@@ -29,24 +31,31 @@ ClaimMessage = Intercept | Agents | Withdraw | Local
 class _Claim:
     intercept: Intercept
     up: dict[tuple[int, Transport], bool] = field(default_factory=dict)
-    parts: dict[int, dict[bytes, AttestedAgent]] = field(default_factory=dict)
-    """By certificate, which stays in its part: a new proof takes the place of the former one in one message."""
+    parts: dict[int, dict[str, AttestedAgent]] = field(default_factory=dict)
+    """By sha256 of the request, which stays in its part: a new proof takes the former one's place in one message."""
+    issued: Published[Mapping[str, bytes]] = field(default_factory=lambda: Published({}))
+    """Certificates, by the same, of agents that are named."""
 
     def set_agents(self, agents: Iterable[AttestedAgent]) -> set[int]:
         """The parts that change. What fits into none is left out."""
-        wanted = {agent.certificate: agent for agent in agents}
+        wanted = {fingerprint(agent.request): agent for agent in agents}
         changed = set()
         for part, there in self.parts.items():
-            kept = {certificate: wanted.pop(certificate) for certificate in there if certificate in wanted}
+            kept = {request: wanted.pop(request) for request in there if request in wanted}
             if kept != there:
                 self.parts[part] = kept
                 changed.add(part)
-        for certificate in sorted(wanted):
+        for request, agent in wanted.items():
             room = next((each for each in range(AGENT_PARTS) if len(self.parts.get(each, ())) < MAX_PART), None)
             if room is not None:
-                self.parts.setdefault(room, {})[certificate] = wanted[certificate]
+                self.parts.setdefault(room, {})[request] = agent
                 changed.add(room)
+        self.issued.publish({request: one for request, one in self.issued.value.items() if self.names(request)})
         return changed
+
+    def names(self, request: str) -> bool:
+        """Whether an agent with that request, by its sha256, is named."""
+        return any(request in there for there in self.parts.values())
 
 
 class Claims:
@@ -79,6 +88,12 @@ class Claims:
             for part in sorted(claim.set_agents(agents)):
                 self._send_newest(_part(id_, claim, part))
 
+    async def issued(self, id_: str, request: bytes) -> bytes:
+        """The certificate (DER) of an agent that a declared claim names, as soon as the manager has issued it."""
+        name = fingerprint(request)
+        found = await self._claims[id_].issued.until(lambda issued: name in issued)
+        return found[name]
+
     def exclude(self, id_: str, pods: tuple[str, ...]) -> None:
         """Leave these pods out of a declared claim: all of them, by name."""
         claim = self._claims.get(id_)
@@ -107,10 +122,17 @@ class Claims:
         """The opposite of :meth:`listen`."""
         self._listeners.pop(id_, None)
 
-    def on_message(self, message: ManagerIdentity | Relays | Report) -> None:
+    def on_message(self, message: ManagerIdentity | Relays | Report | Issued) -> None:
         """Take a message of the manager. A withdrawn claim is forgotten when it has no relays any more."""
         if isinstance(message, ManagerIdentity):
+            if message.certificate != self.manager_certificate.value:
+                for claim in self._claims.values():
+                    claim.issued.publish({})  # by the former manager
             self.manager_certificate.publish(message.certificate)
+            return
+        if isinstance(message, Issued):
+            if (named := self._claims.get(message.id)) is not None and named.names(message.request):
+                named.issued.publish({**named.issued.value, message.request: message.certificate})
             return
         if isinstance(message, Relays) and not message.relays:
             self._leaving.discard(message.id)

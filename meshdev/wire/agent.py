@@ -1,11 +1,10 @@
 """Messages between the agent in a pod and the manager's control container, one JSON object each.
 
-They travel on one bidirectional gRPC stream, :data:`METHOD`, over TLS with the agent's certificate (Envoy's own stream
-has the issued one, of the same key)::
+They travel on one bidirectional gRPC stream, :data:`METHOD`, over TLS with the certificate that control issued for the
+agent's key, which Envoy's own stream has, too::
 
     agent   → {"hello": {"pod": "b-1", "uid": …, "namespace": …, "address": "10.244.0.7", "probes": […]}}    first
     agent   → {"consents": ["<claim_proof>", …]}            whom it knows; before that nothing is asked of it
-    agent   → {"csr": "<PKCS#10, base64>"}                  for its Envoy
     control → {"certificate": "<base64>", "authority": "<base64>"}    once it has an edge, and at half of its life
     control → {"want": [{"port": "8080", "protocol": "http", "mode": "mesh", "reset_older": false}]}
     agent   → {"listen": {"8080": 15801, "9090/udp": 15802}, "folder": "/tmp/meshdev-x"}    the listener ports
@@ -59,7 +58,7 @@ from meshdev.wire.counts import COUNT, Counts
 from meshdev.wire.intercepts import MAX_POD, ProbeResult
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.modes import MODE, Mode
-from meshdev.wire.objects import CERTIFICATE, DIGEST, IPV4, Der, Line
+from meshdev.wire.objects import CERTIFICATE, DIGEST, IPV4, Line
 from meshdev.wire.ports import PROTOCOL, Protocol, Transport
 
 #: Why a wanted port is not redirected: nothing listens (probes must see that), Envoy is not running (of UDP ports: the
@@ -91,8 +90,6 @@ _MAX_MATCH: Final = 12 << 10
 MAX_FOLDER: Final = 80
 #: Capabilities that an agent keeps.
 MAX_CONSENTS: Final = 1024
-#: Bytes of a signing request: those of a P-256 key have 200 to 300.
-MAX_REQUEST: Final = 1024
 _MAX_ID: Final = 32
 _PATH: Final = Line(1024)
 
@@ -194,15 +191,8 @@ class Consents:
 
 
 @message()
-class SigningRequest:
-    """A certificate for the key of the stream is asked for: PKCS#10 in DER. The names in it do not count."""
-
-    request: bytes = field(Der(MAX_REQUEST), key="csr")
-
-
-@message()
 class IssuedCertificate:
-    """The certificate that the agent's Envoy shows, and that of the authority, by which it knows control and relay.
+    """The certificate that agent and Envoy show, and that of the authority, by which they know control and relay.
 
     Both are DER. The next one comes at half of its life, as long as the agent has an edge.
     """
@@ -304,13 +294,13 @@ class ProbeRelays:
     address: IPv4Address = field(IPV4)
 
 
-FromAgent = AgentHello | Consents | SigningRequest | Listen | State
+FromAgent = AgentHello | Consents | Listen | State
 #: What the agent's life cycle follows.
 ManagerOrder = Want | Redirect | ProbeRelays
 FromControl = IssuedCertificate | ManagerOrder
 
 
-_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, Consents, SigningRequest, hello=AgentHello, state=State)
+_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, Consents, hello=AgentHello, state=State)
 _FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, ProbeRelays, IssuedCertificate)
 
 

@@ -5,8 +5,9 @@
     container's env     MESHDEV_ATTESTATION_PORT=16201        of an ephemeral container: the port to try first
     agent's log         meshdev-agent/2 port=16201 certificate=5f…(sha256 of its DER, 64 hexadecimal digits)
     session → agent     {"attest": {"version": 2, "uid": "<pod uid>"}}
-    agent → session     {"capability": "<64 hexadecimal digits>"}  or  {"error": "…"}
-    session → agent     {"manager": {"certificate": "<DER, base64>", "proof": "<HMAC of the capability>"}}
+    agent → session     {"capability": "<64 hexadecimal digits>", "csr": "<PKCS#10, base64>"}  or  {"error": "…"}
+    session → agent     {"manager": {"certificate": "<DER, base64>", "proof": "<HMAC of the capability>",
+                                      "issued": "<DER, base64>"}}
     agent → session     {"accepted": true}  or  {"accepted": false, "reason": "…"}
 
 The agent is the TLS server and has a self-signed certificate. The kubelet shows the log of a container only once its
@@ -23,8 +24,9 @@ from typing import Final
 from meshdev.errors import ProtocolError
 from meshdev.wire import jsonlines
 from meshdev.wire.codecs import FLAG, Integer
+from meshdev.wire.intercepts import MAX_ISSUED, MAX_REQUEST
 from meshdev.wire.message import Keyed, decode, field, message
-from meshdev.wire.objects import CERTIFICATE, DIGEST, ForPeople, Line
+from meshdev.wire.objects import CERTIFICATE, DIGEST, Der, ForPeople, Line
 
 #: Of the announcement and of the channel. Agents of version 1 gave a token away (docs/design/0013).
 VERSION: Final = 2
@@ -35,7 +37,7 @@ PORT_VARIABLE: Final = "MESHDEV_ATTESTATION_PORT"
 #: an assigned port of its own choice, so that what answers there is never another agent.
 ASSIGNED_PORTS: Final = range(16200, 16300)
 CHOSEN_PORTS: Final = range(16300, 16400)
-#: Bytes of a line with its end. The longest has a certificate of MAX_CERTIFICATE bytes: 5.6 KiB.
+#: Bytes of a line with its end. The longest has certificates of MAX_CERTIFICATE and MAX_ISSUED bytes: 7.5 KiB.
 MAX_LINE: Final = 8 << 10
 
 _LINE: Final = re.compile(rb"meshdev-agent/([0-9]{1,4}) ([ -~]*)")
@@ -128,9 +130,10 @@ class AttestRequest:
 
 @message()
 class IssuedCapability:
-    """A new one for whoever asked, as hexadecimal digits. It is a secret of the two."""
+    """A new one for whoever asked, as hexadecimal digits: a secret of the two. And the agent's signing request."""
 
     capability: str = field(DIGEST)
+    request: bytes = field(Der(MAX_REQUEST), key="csr")
 
     def __repr__(self) -> str:
         return "IssuedCapability(…)"
@@ -145,10 +148,14 @@ class AttestRefusal:
 
 @message()
 class ManagerOffer:
-    """The manager to serve: its certificate, proven by the capability that was issued on the same connection."""
+    """The manager to serve: its certificate, proven by the capability that was issued on the same connection.
+
+    ``issued`` is what it issued on the agent's request. It needs no proof: the manager's certificate vouches for it.
+    """
 
     certificate: bytes = field(CERTIFICATE)
     proof: str = field(DIGEST)
+    issued: bytes = field(Der(MAX_ISSUED))
 
 
 @message()

@@ -14,7 +14,7 @@ from meshdev.config import MAX_CARRIERS
 from meshdev.errors import ProtocolError
 from meshdev.wire import frames
 from meshdev.wire.codecs import FLAG, Integer, Many, Nullable
-from meshdev.wire.intercepts import AgentKeys, Agents, Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.intercepts import AgentKeys, Agents, Intercept, Issued, Local, Relays, Report, Withdraw
 from meshdev.wire.message import decode as decode_object
 from meshdev.wire.message import dump, field, load, message, nested
 from meshdev.wire.objects import CERTIFICATE, IDENTITY, IPV4, NETWORK, ForPeople, Line
@@ -125,6 +125,7 @@ Message = (
     | Local
     | Relays
     | Report
+    | Issued
 )
 
 
@@ -141,6 +142,7 @@ _KINDS: Final[dict[int, type[Message]]] = {
     frames.LOCAL: Local,
     frames.RELAYS: Relays,
     frames.REPORT: Report,
+    frames.ISSUED: Issued,
 }
 _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
 

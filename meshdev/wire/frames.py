@@ -33,6 +33,7 @@ REPORT: Final = 12
 AGENTS: Final = 13
 ATTESTED: Final = 14
 IDENTITY: Final = 15
+ISSUED: Final = 16
 
 #: Set in the kinds that a receiver may skip when it does not know them.
 OPTIONAL: Final = 0x80

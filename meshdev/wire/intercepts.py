@@ -1,4 +1,5 @@
-"""Control messages about intercepts. Session to manager: INTERCEPT, ATTESTED, WITHDRAW, LOCAL; back: RELAYS, REPORT.
+"""Control messages about intercepts. Session to manager: INTERCEPT, ATTESTED, WITHDRAW, LOCAL; back: RELAYS, REPORT,
+ISSUED.
 
 Each carries a state, never a change, and may be sent again: after a carrier is lost nobody knows what arrived.
 ``order`` grows with every message of a session, so that one overtaken on another carrier is skipped.
@@ -32,8 +33,10 @@ MAX_POD: Final = 253
 MAX_IDENTITY: Final = 2048
 #: Pods that one intercept excludes.
 MAX_EXCLUDED: Final = 32
-#: Bytes of an agent's certificate in DER: 640 characters of base64. Ours have 300 to 400.
-MAX_AGENT_CERTIFICATE: Final = 480
+#: Bytes of an agent's signing request: 640 characters of base64. Ours, of a P-256 key, have 190.
+MAX_REQUEST: Final = 480
+#: Bytes of the certificate of a workload: 500 as a rule. With the longest SPIFFE id that its parts allow it has 1,000.
+MAX_ISSUED: Final = 1536
 #: The agents of one claim are sent in parts: 48 that are as long as they may be take 50 KiB of a frame's 64.
 AGENT_PARTS: Final = 22
 MAX_PART: Final = 48
@@ -86,13 +89,13 @@ class Intercept:
 
 @message()
 class AttestedAgent:
-    """An agent that the session attested: its self-signed certificate, and the proof that both know its capability.
+    """An agent that the session attested: its signing request (PKCS#10, DER) stands for its key. ISSUED answers.
 
     ``proof`` is :func:`meshdev.identity.edges.claim_proof`. ``pod`` and ``uid`` are the session's words: they come back
     in its own reports, and in what the agent's Envoy shows of itself.
     """
 
-    certificate: bytes = field(Der(MAX_AGENT_CERTIFICATE))
+    request: bytes = field(Der(MAX_REQUEST))
     proof: str = field(DIGEST)
     pod: str = field(Parsed(_pod))
     uid: str = field(Parsed(_uid))
@@ -110,6 +113,19 @@ class Agents:
     part: int = field(Integer(0, AGENT_PARTS - 1))
     agents: tuple[AttestedAgent, ...] = field(Many(nested(AttestedAgent), MAX_PART, distinct=itself))
     order: int = field(_ORDER, default=0)
+
+
+@message()
+class Issued:
+    """The certificate (DER) by which an agent that a claim names is known to the manager, and which its Envoy shows.
+
+    ``request`` is the sha256 of the agent's request. The next one comes at half of its life, as long as it is named.
+    The session gives it to the agent along with the manager's own certificate, which issued it.
+    """
+
+    id: str = field(IDENTITY)
+    request: str = field(DIGEST)
+    certificate: bytes = field(Der(MAX_ISSUED))
 
 
 @message()

@@ -11,9 +11,11 @@
     control → {"identity": {"certificate": "…"}}                 first: the manager's certificate, for all sessions
     control → {"allow": {"relay": 20001, "addresses": ["10.244.0.7"], "keep": false}}
     control → {"report": {"id": …, "pod": …, "gone": false, "body": "{…}"}}
+    control → {"issued": {"id": …, "request": …, "body": "{…}"}}     for each agent that a claim names
 
 Both send states, never changes, so a side that was slow or has restarted gets the newest and needs no history. The body
-of a report is a REPORT (meshdev.wire.intercepts) that the tunnel container forwards to the session and never reads.
+of a report is a REPORT (meshdev.wire.intercepts) that the tunnel container forwards to the session and never reads, and
+that of ``issued`` an ISSUED.
 """
 
 import json
@@ -33,7 +35,7 @@ from meshdev.wire.intercepts import (
     Relay,
 )
 from meshdev.wire.message import Keyed, decode, field, message, nested
-from meshdev.wire.objects import IDENTITY, IPV4, ForPeople, Line
+from meshdev.wire.objects import DIGEST, IDENTITY, IPV4, ForPeople, Line
 from meshdev.wire.ports import TRANSPORT, Transport
 
 #: Bytes of one datagram: a spec, escaped once more, and its relays. Below the kernel's 208 KiB for a socket's queue.
@@ -131,12 +133,23 @@ class PodReport:
     body: bytes = field(_Body())
 
 
+@message()
+class CertificateIssued:
+    """The certificate for an agent that a claim names by the request with that sha256: *body* is an ISSUED."""
+
+    id: str = field(IDENTITY)
+    request: str = field(DIGEST)
+    body: bytes = field(_Body())
+
+
 ToControl = ManagerAddress | Claimed | Agents | Withdrawn | Synced | Seen
-ToTunnel = ManagerIdentity | Allow | PodReport
+ToTunnel = ManagerIdentity | Allow | PodReport | CertificateIssued
 
 
 _TO_CONTROL: Final[Keyed[ToControl]] = Keyed(ManagerAddress, Withdrawn, Synced, claim=Claimed, agents=Agents, seen=Seen)
-_TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(identity=ManagerIdentity, allow=Allow, report=PodReport)
+_TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(
+    identity=ManagerIdentity, allow=Allow, report=PodReport, issued=CertificateIssued
+)
 
 
 def encode(message: ToControl | ToTunnel) -> bytes:

@@ -88,8 +88,8 @@ def hear_all(vouching, hello, proofs, seconds):
     def agent_messages():
         port = agent.PodPort(8080)
         yield json.dumps({"hello": hello}).encode()
-        for each in (agent.Consents(tuple(proofs)), agent.SigningRequest(vouching.key.request()),
-                     agent.Listen({port: 15801}, "/tmp/meshdev-x"), agent.State(redirected=(port,))):
+        for each in (agent.Consents(tuple(proofs)), agent.Listen({port: 15801}, "/tmp/meshdev-x"),
+                     agent.State(redirected=(port,))):
             yield agent.encode(each)
         over.wait(seconds)
     def envoy_messages():
@@ -110,9 +110,8 @@ def hear_all(vouching, hello, proofs, seconds):
     heard = []
     while not heard or b'"certificate"' not in heard[-1]:
         heard.append(said.get(timeout=seconds))
-    certificate = agent.decode_from_control(heard[-1]).certificate
     names = {LISTENERS: (), CLUSTERS: ()}
-    with channel(vouching.authority, (vouching.key, certificate)) as line:
+    with channel(vouching.authority, (vouching.key, vouching.certificate)) as line:
         answers = line.stream_stream(ADS)(envoy_messages(), timeout=seconds / 2)
         while (data := one_more(answers)) is not None:
             heard.append(data)
@@ -131,14 +130,14 @@ def hear_all(vouching, hello, proofs, seconds):
     return [each.decode("latin-1") for each in heard]
 """
 
-#: Behind those of strangers. ``claiming(spec, certificate, proof, pod, uid)``: a session that claims this, and its id.
+#: Behind those of strangers. ``claiming(spec, request, proof, pod, uid)``: a session that claims this, and its id.
 CLAIMING: Final = """
 import base64
 
-def claiming(spec, certificate, proof, pod, uid):
+def claiming(spec, request, proof, pod, uid):
     peer, id = Session(), json.loads(spec)["id"]
     peer.say(control.encode(Intercept(id=id, spec=spec, order=1)))
-    found = AttestedAgent(base64.b64decode(certificate), proof, pod, uid)
+    found = AttestedAgent(base64.b64decode(request), proof, pod, uid)
     peer.say(control.encode(Agents(id=id, part=0, agents=(found,), order=2)))
     peer.say(control.encode(Local(id=id, remote=8080, protocol="tcp", up=True, order=3)))
     return peer, id
@@ -157,12 +156,12 @@ print(json.dumps({what: states(peer.hear(0.3), id) for what, (peer, id) in peers
 
 def shown(spec: str, found: Attested, pod: pods.Pod) -> tuple[str, ...]:
     """Arguments for ``claiming``."""
-    certificate = base64.b64encode(found.certificate).decode()
-    return spec, certificate, found.proof, pod["metadata"]["name"], pod["metadata"]["uid"]
+    request = base64.b64encode(found.request).decode()
+    return spec, request, found.proof, pod["metadata"]["name"], pod["metadata"]["uid"]
 
 
 def reported(pod: pods.Pod, claims: dict[str, tuple[str, Attested]]) -> dict[str, list[list[object]]]:
-    """By name: the reports that a session gets that claims the spec with certificate and proof, as those of *pod*.
+    """By name: the reports that a session gets that claims the spec with request and proof, as those of *pod*.
 
     Of each whether it is about that claim, and the state.
     """

@@ -174,12 +174,10 @@ def test_without_a_certificate_of_the_manager_no_handshake_is_completed(there: L
 
 _COPIED: Final = """
 mine, copied = Vouching(), [base64.b64decode(each) for each in arguments["copied"]]
-hello = {"pod": "b-x", "uid": "0" * 36, "namespace": "x", "address": "10.244.0.1", "probes": []}
-certificate = issued(mine, hello)
 def at(port, name, other):
-    return knock(arguments["manager"], port, name, mine.key.private_pem.decode(), pem(certificate), other)
+    return knock(arguments["manager"], port, name, mine.key.private_pem.decode(), pem(mine.certificate), other)
 print(json.dumps({
-    "control": [at(CONTROL_PORT, CONTROL_NAME, each) for each in (certificate, *copied)],
+    "control": [at(CONTROL_PORT, CONTROL_NAME, each) for each in (mine.certificate, *copied)],
     "relay": [at(arguments["relays"], arguments["relay"], each) for each in copied],
 }))
 """
@@ -209,7 +207,7 @@ def test_a_certificate_that_was_copied_on_its_way_is_of_no_use(there: Laptop) ->
 # -- proofs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_session_needs_the_certificate_and_its_proof_and_consent(there: Laptop) -> None:
+def test_a_session_needs_the_request_and_its_proof_and_consent(there: Laptop) -> None:
     """Whoever may attest the agent has all; what was copied, was never agreed to, or is over, is worth nothing."""
     value = token_hex(16)
     with intercepted(there, "mesh", "deployment/b", NAMESPACE, "-H", f"a={value}"):
@@ -227,8 +225,8 @@ def test_a_session_needs_the_certificate_and_its_proof_and_consent(there: Laptop
         now = imposters.pose_as_session(two, manager)
         shown = {
             "both": mine,
-            "the certificate alone": replace(mine, proof=token_hex(32)),
-            "the proof alone": replace(mine, certificate=nobodys),
+            "the request alone": replace(mine, proof=token_hex(32)),
+            "the proof alone": replace(mine, request=KeyPair.generate().request()),
             "the proof of another pod's agent": replace(now, proof=mine.proof),
             "what the agent did not agree to": no_consent,
             "of an agent that has ended": over,

@@ -131,7 +131,7 @@ for text in bad:  # the spec itself
 long = b'{"id":"' + b"f" * 60000 + b'"}'
 for body in (b"{}", b"[]", b"null", b"[" * 60000, b'{"id": 5}', dice.randbytes(3000), long):
     for kind in (frames.INTERCEPT, frames.AGENTS, frames.ATTESTED, frames.IDENTITY, frames.WITHDRAW, frames.LOCAL,
-                 frames.REPORT, frames.RELAYS):
+                 frames.REPORT, frames.RELAYS, frames.ISSUED):
         try:
             with Session() as peer:
                 peer.say(frames.frame(kind, body))
@@ -181,13 +181,12 @@ bodies = [raw(b""), raw(b"{"), raw(b"[" * 100000), raw({"state": {}}), raw({"hel
           raw({"hello": hello}, {"state": {"redirected": ["8080"], "apart": {}, "older": {},
                "intercepts": {arguments["id"]: {"matched": 1 << 60, "fell_back": 0, "errors": 0}}, "flows": {}}})]
 mine = Vouching()
-agent_of_mine = mine.key, mine.certificate
+shown = mine.key, mine.certificate
 for messages in bodies:
-    ends.append(call(AGENT, mine.authority, agent_of_mine, messages, 1)[1])
-envoy_of_mine = mine.key, issued(mine, hello)
+    ends.append(call(AGENT, mine.authority, shown, messages, 1)[1])
 for kind in ("cluster.v3.Cluster", "x" * 90):
-    ends.append(call(ADS, mine.authority, envoy_of_mine, [discovery("0" * 36, kind)] * 500, 1)[1])
-ends.append(call(ADS, mine.authority, envoy_of_mine, [b"\\xff" * 1000], 1)[1])
+    ends.append(call(ADS, mine.authority, shown, [discovery("0" * 36, kind)] * 500, 1)[1])
+ends.append(call(ADS, mine.authority, shown, [b"\\xff" * 1000], 1)[1])
 print(json.dumps(ends))
 """
 

@@ -1,7 +1,7 @@
 """Who may intercept what: the printed Role and no more, and nothing without an edge to a pod's agent."""
 
+import base64
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +15,7 @@ from meshdev.config import MANAGER_NAME
 from meshdev.errors import ForbiddenError
 from meshdev.kube.access import Access
 from meshdev.kube.rbac import rules
-from tests.e2e import pods, workloads
+from tests.e2e import imposters, pods, workloads
 from tests.e2e.accounts import HOME_NAMESPACE, Audit, account, kubeconfig
 from tests.e2e.conftest import Laptop, kubectl, until
 from tests.e2e.intercepting import A1, LOCAL, ask, in_pod, intercepted, listed, local, refused
@@ -193,7 +193,7 @@ for name, show in shown.items():
 heard, end = call(AGENT, mine.authority, shown["vouched"], [first, consents], 1.5)
 told["agent consenting"] = [[each.decode() for each in heard], end]
 for kind in kinds:
-    for name, show in (*shown.items(), ("issued", (mine.key, issued(mine, hello)))):
+    for name, show in shown.items():
         heard, end = call(ADS, mine.authority, show, [discovery(arguments["uid"], kind)], 1.5)
         told[f"{kind} {name}"] = [[each.decode("latin-1") for each in heard], end]
 print(json.dumps(told))
@@ -223,13 +223,7 @@ def in_lease() -> tuple[str, str]:
     return spec, json.loads(spec)["id"]
 
 
-#: The certificate of whoever answers at a port of the loopback, as base64.
-_CERTIFICATE: Final = """
-import base64, ssl, sys
-print(base64.b64encode(ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", int(sys.argv[1]))))).decode())
-"""
-
-#: Claims the workload by the certificate of its agent, with proofs that are none, and says what it was told.
+#: Claims the workload by the signing request of its agent, with proofs that are none, and says what it was told.
 _CLAIM: Final = """
 import base64
 told = []
@@ -238,7 +232,7 @@ for proof in ("0" * 64, secrets.token_hex(32)):
         peer = Session()
         peer.say(control.encode(Intercept(id=id, spec=arguments["spec"].replace(arguments["id"], id),
                                               reset_older=True, order=1)))
-        found = AttestedAgent(base64.b64decode(arguments["certificate"]), proof, arguments["pod"], arguments["uid"])
+        found = AttestedAgent(base64.b64decode(arguments["request"]), proof, arguments["pod"], arguments["uid"])
         peer.say(control.encode(Agents(id=id, part=0, agents=(found,), order=2)))
         for order, (remote, transport) in enumerate(((8080, "tcp"),), 3):
             peer.say(control.encode(Local(id=id, remote=remote, protocol=transport, up=True, order=order)))
@@ -251,13 +245,13 @@ print(json.dumps(told))
 
 
 def test_a_claim_without_the_proof_meets_no_pod(connected: Laptop) -> None:
-    """The Lease tells everybody its spec and id, a process in the pod the certificate; both are worth nothing."""
+    """The Lease tells everybody its spec and id, the agent its request whoever asks it; both are worth nothing."""
     url = f"http://b.{MINE}/"
     with local(connected, "--port=8080"), intercepted(connected, "mesh", "deployment/b", MINE, "-H", "a=1"):
         pod, (spec, id_) = pods.pods(MINE, "app=b")[0], in_lease()
-        port = str(pods.announcement(pod).port)
-        certificate = pods.inside(pod, sys.executable, "-c", _CERTIFICATE, port).strip()
+        posed = imposters.pose_as_session(pod, imposters.manager_certificate())
+        request = base64.b64encode(posed.request).decode()
         who = {"pod": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-        assert at_the_tunnel(_CLAIM, spec=spec, id=id_, certificate=certificate, **who) == []
+        assert at_the_tunnel(_CLAIM, spec=spec, id=id_, request=request, **who) == []
         assert ask(MINE, *[(url, A1), (url, {})] * 5) == [(200, LOCAL), (200, "b")] * 5
         assert [each["state"] for each in listed(connected, "-n", MINE)] == ["active"]

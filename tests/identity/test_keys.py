@@ -4,12 +4,12 @@ import contextlib
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import given
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
 from meshdev.identity import keys
-from meshdev.identity.keys import BACKDATED, MAX_DER, KeyPair, key_id, trust_anchor_id
+from meshdev.identity.keys import BACKDATED, MAX_DER, KeyPair, id_of, key_id, requested_key
 from meshdev.identity.tls import pem
 from tests.identity import forge
 
@@ -42,7 +42,7 @@ def test_keys_are_new_and_of_p256() -> None:
 def test_a_key_has_one_id_in_all_its_certificates() -> None:
     again = PAIR.self_signed(lifetime=2 * HOUR, now=NOW + HOUR)
     assert again != OURS
-    assert key_id(OURS) == key_id(again) == trust_anchor_id(OURS) == PAIR.key_id
+    assert key_id(OURS) == key_id(again) == id_of(requested_key(PAIR.request())) == PAIR.key_id
     assert key_id(KeyPair.generate().self_signed(lifetime=HOUR, now=NOW)) != PAIR.key_id
 
 
@@ -87,7 +87,12 @@ def test_a_request_asks_for_nothing() -> None:
     assert keys.id_of(keys.p256(found.public_key(), "request")) == PAIR.key_id
 
 
-READERS = pytest.mark.parametrize("read", [key_id, trust_anchor_id], ids=lambda read: read.__name__)
+def requested_id(request: bytes) -> str:
+    return id_of(requested_key(request))
+
+
+REQUEST = PAIR.request()
+READERS = pytest.mark.parametrize("read", [key_id, requested_id], ids=lambda read: read.__name__)
 
 
 @READERS
@@ -112,68 +117,33 @@ def test_damaged_certificates_have_an_id_or_are_a_protocol_error(data: bytes) ->
         assert len(key_id(data)) == 64
 
 
-@given(damaged())
-def test_a_damaged_certificate_is_no_trust_anchor(data: bytes) -> None:
+@given(damaged(REQUEST))
+def test_a_damaged_request_is_nobodys(data: bytes) -> None:
+    """Its key has signed all of it."""
     try:
-        assert trust_anchor_id(data) == PAIR.key_id
-        assert data == OURS
+        assert requested_id(data) == PAIR.key_id
+        assert data == REQUEST
     except ProtocolError:
-        assert data != OURS
+        assert data != REQUEST
 
 
-@READERS
 @pytest.mark.parametrize("kind", sorted(forge.OTHER_KEYS))
-def test_keys_of_other_kinds_are_refused(read: object, kind: str) -> None:
-    assert callable(read)
+def test_keys_of_other_kinds_are_refused(kind: str) -> None:
+    key = forge.OTHER_KEYS[kind]()
     with pytest.raises(ProtocolError, match="P-256"):
-        read(forge.certificate(forge.OTHER_KEYS[kind]()))
+        key_id(forge.certificate(key))
+    with pytest.raises(ProtocolError, match="P-256"):
+        requested_key(forge.request(key))
 
 
-@READERS
-def test_more_than_one_certificate_is_none(read: object) -> None:
-    assert callable(read)
+@pytest.mark.parametrize(("read", "one"), [(key_id, OURS), (requested_id, REQUEST)])
+def test_more_than_one_is_none(read: Callable[[bytes], str], one: bytes) -> None:
     with pytest.raises(ProtocolError, match="read"):
-        read(OURS + OURS)
+        read(one + one)
     with pytest.raises(ProtocolError, match="read"):
-        read(pem(OURS).encode())
+        read(pem(one).encode())
     with pytest.raises(ProtocolError, match=str(MAX_DER)):
-        read(OURS + bytes(MAX_DER))
-
-
-def _extensions(key: ec.EllipticCurvePrivateKey, *, ca: bool = False) -> list[x509.ExtensionType]:
-    identifier = bytes.fromhex(keys.id_of(key.public_key()))[:20]
-    return [
-        x509.SubjectKeyIdentifier(identifier),
-        x509.AuthorityKeyIdentifier(identifier, None, None),
-        x509.BasicConstraints(ca, None),
-    ]
-
-
-def test_what_is_of_the_same_form_is_a_trust_anchor() -> None:
-    """The cases below are refused for what each says, not for what they have in common."""
-    key = private(PAIR)
-    made = forge.certificate(key, *_extensions(key), subject=forge.name(PAIR.key_id[:32]))
-    assert trust_anchor_id(made) == PAIR.key_id
-
-
-def test_other_forms_are_no_trust_anchor() -> None:
-    key, other = private(PAIR), private(KeyPair.generate())
-    own, subject = _extensions(key), forge.name(PAIR.key_id[:32])
-    name = x509.SubjectAlternativeName([x509.DNSName("control.meshdev")])
-    foreign_id = [_extensions(other)[0], *own[1:]]
-    for made in (
-        forge.certificate(key, *own, subject=forge.name("meshdev-manager")),
-        forge.certificate(key, *own, subject=subject, signer=other),
-        forge.certificate(key, *own, subject=subject, hashed=hashes.SHA512()),
-        forge.certificate(key, *_extensions(key, ca=True), subject=subject),
-        forge.certificate(key, *own, name, subject=subject),
-        forge.certificate(key, *own[:2], subject=subject),
-        forge.certificate(key, *foreign_id, subject=subject),
-        forge.certificate(key, subject=subject),
-    ):
-        assert key_id(made) == PAIR.key_id, "it is a certificate of that key"
-        with pytest.raises(ProtocolError, match=r"own key|form"):
-            trust_anchor_id(made)
+        read(one + bytes(MAX_DER))
 
 
 def test_a_private_key_is_not_shown() -> None:

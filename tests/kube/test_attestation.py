@@ -19,7 +19,7 @@ from meshdev.identity.fingerprints import fingerprint
 from meshdev.identity.keys import KeyPair
 from meshdev.identity.tls import load_identity
 from meshdev.kube import attestation as module
-from meshdev.kube.attestation import AgentAddress, Attested, announced, attest
+from meshdev.kube.attestation import AgentAddress, Attested, ManagerCertificates, announced, attest
 from meshdev.kube.client import KubeApi
 from meshdev.kube.portforward import PortForward, dial
 from meshdev.wire import attestation
@@ -38,9 +38,10 @@ from tests.kube.proxies import Handler, listening
 from tests.kube.test_portforward import client, switched
 from tests.wire.test_spdy import data_frame
 
-CAPABILITY, MANAGER = b"c" * 32, b"the manager's certificate"
+CAPABILITY, MANAGER, ISSUED = b"c" * 32, b"the manager's certificate", b"the agent's, by the manager"
 KEY = KeyPair.generate()
 CERTIFICATE = KEY.self_signed(lifetime=timedelta(hours=1), now=datetime.now(UTC))
+REQUEST = KEY.request()
 HERE = AgentAnnouncement(16200, fingerprint(CERTIFICATE))
 LINE = f"{HERE}\n".encode()
 
@@ -134,10 +135,10 @@ class Cluster:
     async def forward(self, namespace: str, pod: str, port: int, kind: CarrierKind = "spdy") -> PortForward:
         return await dial(self.api, namespace, pod, port, kind, 2)
 
-    async def introduce(self, certificate: bytes, proof: str) -> bytes:
-        self.seen.introduced.append((certificate, proof))
+    async def introduce(self, request: bytes, proof: str) -> ManagerCertificates:
+        self.seen.introduced.append((request, proof))
         self.seen.lines.append("introduced")
-        return MANAGER
+        return ManagerCertificates(MANAGER, ISSUED)
 
     async def attest(self, expected: str | None = None) -> Attested:
         return await attest(self.forward, AgentAddress("default", "b-1", "uid-1", 16200, expected), self.introduce)
@@ -153,7 +154,7 @@ async def cluster(folder: Path, answer: Answer, log: list[bytes] | None = None) 
 def well(seen: list[Any]) -> Answer:
     async def talk(end: AgentEnd) -> None:
         seen.append(attestation.decode_from_session(await end.line()))
-        await end.say(IssuedCapability(CAPABILITY.hex()))
+        await end.say(IssuedCapability(CAPABILITY.hex(), REQUEST))
         seen.append(attestation.decode_from_session(await end.line()))
         await end.say(ManagerVerdict(True))
 
@@ -203,13 +204,13 @@ async def test_an_agent_is_introduced_before_it_knows_the_manager(tmp_path: Path
     told: list[Any] = []
     async with cluster(tmp_path, well(told)) as made:
         made.seen.lines = told
-        assert await made.attest(expected) == Attested(CERTIFICATE, HERE.fingerprint, claim_proof(CAPABILITY), True)
+        assert await made.attest(expected) == Attested(REQUEST, HERE.fingerprint, claim_proof(CAPABILITY), True)
         assert told == [
             AttestRequest(2, "uid-1"),
             "introduced",
-            ManagerOffer(MANAGER, manager_proof(CAPABILITY, MANAGER)),
+            ManagerOffer(MANAGER, manager_proof(CAPABILITY, MANAGER), ISSUED),
         ]
-        assert made.seen.introduced == [(CERTIFICATE, claim_proof(CAPABILITY))]
+        assert made.seen.introduced == [(REQUEST, claim_proof(CAPABILITY))]
         (head,) = made.seen.heads
         assert b"/pods/b-1/portforward " in head
 
@@ -217,7 +218,7 @@ async def test_an_agent_is_introduced_before_it_knows_the_manager(tmp_path: Path
 async def test_a_manager_that_is_not_accepted_is_no_error(tmp_path: Path) -> None:
     async def talk(end: AgentEnd) -> None:
         await end.line()
-        await end.say(IssuedCapability(CAPABILITY.hex()))
+        await end.say(IssuedCapability(CAPABILITY.hex(), REQUEST))
         await end.line()
         await end.say(ManagerVerdict(False, "another one"))
 
@@ -235,7 +236,7 @@ async def test_another_key_than_the_expected_one_is_asked_nothing(tmp_path: Path
 
 
 async def test_what_introducing_raises_ends_it(tmp_path: Path) -> None:
-    async def introduce(_certificate: bytes, _proof: str) -> bytes:
+    async def introduce(_request: bytes, _proof: str) -> ManagerCertificates:
         raise ClusterError("no manager")
 
     told: list[Any] = []
@@ -324,6 +325,7 @@ async def too_early(end: AgentEnd) -> None:
         (saying(AttestRefusal("not this pod")), ClusterError, "the sidecar's agent refuses: not this pod"),
         (saying(ManagerVerdict(True)), ProtocolError, "something else than it was asked"),
         (saying(b'{"capability":"5f"}\n'), ProtocolError, "64 hexadecimal digits"),
+        (saying(b'{"capability":"' + b"5f" * 32 + b'"}\n'), ProtocolError, "has no csr"),
     ],
 )
 async def test_whoever_else_answers_is_reported_in_time(

@@ -283,7 +283,7 @@ async def attest_its_agent(fake: FakeApi, api: KubeApi, namespace: str) -> None:
     async def forward(namespace: str, pod: str, port: int, kind: CarrierKind) -> PortForward:
         return await dial(api, namespace, pod, port, kind, 2)
 
-    async def introduce(_certificate: bytes, _proof: str) -> bytes:
+    async def introduce(_request: bytes, _proof: str) -> attestation.ManagerCertificates:
         raise AssertionError("nobody answers")
 
     named = await attestation.announced(api, namespace, "b-1", "meshdev-1")

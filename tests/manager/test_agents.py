@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from meshdev.identity.fingerprints import fingerprint
 from meshdev.manager.tunnel import claims
-from meshdev.wire.control import INTERCEPT_PROTOCOL
-from meshdev.wire.intercepts import AgentKeys, Agents, AttestedAgent, Withdraw
-from meshdev.wire.manager import Claimed, Withdrawn
-from tests.manager.claims import Listener, intercept, spec
-from tests.manager.standin import Manager
+from meshdev.wire.control import INTERCEPT_PROTOCOL, decode, encode_body
+from meshdev.wire.frames import ISSUED
+from meshdev.wire.intercepts import AgentKeys, Agents, AttestedAgent, Issued, Report, Withdraw
+from meshdev.wire.manager import CertificateIssued, Claimed, Withdrawn
+from tests.manager.claims import Listener, intercept, reported, spec
+from tests.manager.standin import Manager, Visitor, hello
 from tests.manager.test_intercepts import Ann, relays_of
 
 B = spec("b")
@@ -64,6 +66,59 @@ def test_the_agents_that_are_kept_are_bounded(
         assert agents(control).agents == (TWO,), "of the others there are too many"
         ann.say(Agents(B.id, 1, (), 5), Agents(B.id, 0, (ONE,), 6))
         assert [agents(control).agents, agents(control).agents] == [(), (ONE,)]
+
+
+def issued(alias: str, agent: AttestedAgent, certificate: bytes = b"DER") -> CertificateIssued:
+    """As control says it."""
+    request = fingerprint(agent.request)
+    return CertificateIssued(alias, request, encode_body(Issued(B.id, request, certificate)))
+
+
+def heard(visitor: Visitor) -> Issued:
+    """The next certificate."""
+    while (frame := visitor.frame())[0] != ISSUED:
+        pass
+    message = decode(*frame)
+    assert isinstance(message, Issued)
+    return message
+
+
+def test_certificates_of_agents_reach_their_session_and_again_when_its_carrier_is_lost(
+    manager: Manager, tmp_path: Path
+) -> None:
+    with Ann(manager, carriers=2) as ann, Listener(tmp_path) as control, Visitor(manager) as second:
+        ann.relays(intercept(B, 1))
+        claim = control.claimed()
+        ann.say(Agents(B.id, 0, (ONE, TWO), 2))
+        assert agents(control).agents == (ONE, TWO)
+        for message in (issued(claim.id, ONE), issued(claim.id, TWO), issued(claim.id, ONE, b"next")):
+            control.say(message)
+        assert [heard(ann).certificate for _ in range(3)] == [b"DER", b"DER", b"next"]
+        second.say(hello("ann", carrier=1, carriers=2)).welcome()
+        ann.close()
+        again = {each.request: each.certificate for each in (heard(second), heard(second))}
+        assert again == {fingerprint(ONE.request): b"next", fingerprint(TWO.request): b"DER"}
+
+
+def test_certificates_of_agents_that_are_not_named_are_not_kept(manager: Manager, tmp_path: Path) -> None:
+    def kept() -> list[set[str]]:
+        return [set(held.issued) for _, held in manager.server._claims._by_alias.values()]
+
+    with Ann(manager) as ann, Listener(tmp_path) as control:
+        ann.relays(intercept(B, 1))
+        claim = control.claimed()
+        ann.say(Agents(B.id, 0, (ONE, TWO), 2))
+        for message in (issued("0" * 32, ONE), issued(claim.id, ONE), issued(claim.id, TWO)):
+            control.say(message)
+        manager.until(lambda: len(kept()[0]) == 2)
+        ann.say(Agents(B.id, 1, (ONE,), 3), Agents(B.id, 0, (), 4))
+        manager.until(lambda: kept() == [{fingerprint(ONE.request)}])
+        control.say(issued(claim.id, TWO, b"late"))
+        control.say(reported(claim.id, Report(B.id, "b-1", "joined")))
+        ann.hear()
+        assert [each.certificate for each in ann.issued] == [b"DER", b"DER"]
+        ann.say(Withdraw(B.id, 5))
+        manager.until(lambda: kept() == [set()])
 
 
 def test_a_session_of_before_is_told_to_be_upgraded(manager: Manager) -> None:

@@ -13,7 +13,7 @@ from meshdev.manager.tunnel import control_socket
 from meshdev.manager.tunnel.claims import LINGER_SECONDS, MAX_CHANGES, MAX_INTERCEPTS, MAX_RELAYS
 from meshdev.wire.control import Close, ManagerIdentity, decode, encode
 from meshdev.wire.frames import PING, PONG, frame
-from meshdev.wire.intercepts import Intercept, Local, Relay, Relays, Report, Withdraw
+from meshdev.wire.intercepts import Intercept, Issued, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import Allow, Claimed, ListeningPort, ManagerAddress, Seen, Synced, Withdrawn
 from meshdev.wire.modes import PROXY
 from tests.manager.claims import HTTP, Listener, intercept, reported, spec
@@ -30,19 +30,26 @@ class Ann(Visitor):
 
     def __init__(self, manager: Manager, name: str = "ann", **changes: object) -> None:
         super().__init__(manager)
+        self.issued: list[Issued] = []
         self.address = self.say(hello(name, **changes)).welcome().address
 
     def hear(self) -> Relays | Report:
-        """The next message that is no heartbeat, nor about the manager itself."""
-        while True:
-            kind, body = self.frame()
-            if kind in {PING, PONG}:
-                continue
-            message = decode(kind, body)
-            if isinstance(message, ManagerIdentity):
-                continue
-            assert isinstance(message, Relays | Report), message
-            return message
+        """The next message that is no heartbeat, nor about the manager itself; certificates are kept."""
+        while (message := self.hear_once()) is None:
+            pass
+        return message
+
+    def hear_once(self) -> Relays | Report | None:
+        """The next message, if it is such a one."""
+        kind, body = self.frame()
+        message = decode(kind, body) if kind not in {PING, PONG} else None
+        if isinstance(message, Issued):
+            self.issued.append(message)
+            return None
+        if isinstance(message, ManagerIdentity):
+            return None
+        assert message is None or isinstance(message, Relays | Report), message
+        return message
 
     def relays(self, message: Intercept) -> Relays:
         self.say(message)

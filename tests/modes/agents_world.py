@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from meshdev.errors import ClusterError
 from meshdev.identity.fingerprints import fingerprint
-from meshdev.kube.attestation import AgentAddress, Attested, Introduce
+from meshdev.kube.attestation import AgentAddress, Attested, Introduce, ManagerCertificates
 from meshdev.kube.replicas import Replica, Sidecar
 from meshdev.modes.agents import PodAgents
 from meshdev.modes.link import Claim, Link
@@ -31,12 +31,17 @@ def pod(name: str, instance: str = "containerd://1", **more: Any) -> Replica:
 
 @dataclass
 class Pod:
-    """What answers in a pod, by port; certificates are texts. What its log names, once that can be read."""
+    """What answers in a pod, by port; certificates are texts, and requests the same. What its log names, once that can
+    be read."""
 
     answers: dict[int, bytes] = field(default_factory=dict)
     named: AgentAnnouncement | None = None
-    manager: bytes | None = None
+    introduced: ManagerCertificates | None = None
     refuses: str = ""
+
+    @property
+    def manager(self) -> bytes | None:
+        return self.introduced.manager if self.introduced is not None else None
 
 
 class AgentsWorld:
@@ -62,6 +67,8 @@ class AgentsWorld:
         self.attesting = self.most = 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.may_issue = asyncio.Event()
+        self.may_issue.set()
 
     async def announced(self, _namespace: str, name: str, _container: str) -> AgentAnnouncement:
         await asyncio.sleep(0)
@@ -95,15 +102,20 @@ class AgentsWorld:
         assert agent.uid == f"uid-{agent.pod}"
         self.attested += 1
         proof = f"proof {self.attested}"
-        manager = await introduce(certificate, proof)
+        introduced = await introduce(certificate, proof)
         if there.refuses:
             return Attested(certificate, fingerprint(certificate), proof, False, there.refuses)
-        there.manager = manager
+        there.introduced = introduced
         return Attested(certificate, fingerprint(certificate), proof, True)
 
     def claim(self, agents: Iterable[AttestedAgent]) -> None:
         self.claimed = tuple(agents)
         self.claims.append(frozenset((each.pod, each.proof) for each in self.claimed))
+
+    async def issued(self, request: bytes) -> bytes:
+        await self.may_issue.wait()
+        assert request in {each.request for each in self.claimed}, "it is issued for those that are named"
+        return b"issued for " + request
 
     def changed(self, _unknown: Mapping[str, str]) -> None:
         self.told += 1
@@ -113,7 +125,7 @@ class AgentsWorld:
 
     def has(self, *names: str) -> bool:
         assert all(each.uid == f"uid-{each.pod}" for each in self.claimed)
-        return sorted(each.certificate for each in self.claimed) == sorted(name.encode() for name in names)
+        return sorted(each.request for each in self.claimed) == sorted(name.encode() for name in names)
 
     def proof(self) -> str:
         (one,) = self.claimed
@@ -130,6 +142,7 @@ class AgentsWorld:
 class _Claim:
     def __init__(self, world: AgentsWorld) -> None:
         self.agents = world.claim
+        self.issued = world.issued
 
 
 @asynccontextmanager

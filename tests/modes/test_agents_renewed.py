@@ -6,7 +6,7 @@ import pytest
 
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.modes import agents
-from meshdev.modes.agents import AT_ONCE, RENEW_SECONDS
+from meshdev.modes.agents import AT_ONCE, AWAY_SECONDS, RENEW_SECONDS
 from meshdev.published import Published
 from meshdev.wire.attestation import AgentAnnouncement
 from tests.modes.agents_world import FIRST, LOG_PORT, SECOND, AgentsWorld, Pod, pod
@@ -22,6 +22,21 @@ async def test_nobody_is_asked_before_the_manager_is_known(world: AgentsWorld, m
     world.manager_certificate.publish(SECOND)
     await until(lambda: world.has("a"))
     assert world.pods["a"].manager == SECOND
+
+
+async def test_what_the_manager_issued_is_handed_over_and_waited_for(
+    world: AgentsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "ISSUE_SECONDS", 0.05)
+    world.may_issue.clear()
+    world.watched(pod("a"))
+    why = "the manager at 10.96.0.5:15010 has issued no certificate for it within"
+    await until(lambda: why in world.agents.unknown.get("a", ""))
+    assert world.pods["a"].introduced is None
+    await until(world.has)
+    world.may_issue.set()
+    await until(lambda: world.has("a") and world.agents.unknown == {})
+    assert world.pods["a"].introduced == (FIRST, b"issued for a")
 
 
 async def test_an_agent_that_takes_another_manager_is_no_part_of_the_claim(world: AgentsWorld) -> None:
@@ -78,6 +93,33 @@ async def test_a_capability_is_renewed_and_the_edge_stays_meanwhile(world: Agent
     assert world.claims[before:] == [{("a", "proof 2")}]
     await asyncio.sleep(0.05)
     assert world.attested == 2
+
+
+async def test_one_that_left_the_manager_and_runs_is_attested_again_now_and_then(world: AgentsWorld) -> None:
+    world.watched(pod("a"), pod("b"))
+    await until(lambda: world.has("a", "b") and world.agents.unknown == {})
+    for name in "ab":
+        world.report(name, "acked")
+    world.report("a", "gone")
+    world.now += AWAY_SECONDS - 1
+    world.report("a", "gone")
+    await asyncio.sleep(0.05)
+    assert world.attested == 2
+    for turn in (3, 4):
+        world.now += AWAY_SECONDS
+        await until(lambda turn=turn: world.attested == turn and world.idle)  # type: ignore[misc]  # a default in a lambda
+        await asyncio.sleep(0.05)
+        assert world.attested == turn
+    assert world.has("a", "b")
+    world.report("a", "joined")
+    world.now += AWAY_SECONDS
+    await asyncio.sleep(0.05)
+    assert world.attested == 4, "it is back"
+    world.report("a", "gone")
+    world.watched(pod("a", ""), pod("b"))
+    world.now += 2 * AWAY_SECONDS
+    await asyncio.sleep(0.05)
+    assert world.attested == 4, "its container does not run"
 
 
 async def test_one_that_cannot_be_renewed_is_tried_again_and_stays(world: AgentsWorld) -> None:

@@ -289,13 +289,13 @@ async def test_the_agents_that_run_are_part_of_the_claim(fake: FakeApi, api: Kub
         (claim,) = world.link.claims
         assert claim.attested == ()
         runs(fake, "b-1")
-        await until(lambda: [(each.pod, each.certificate) for each in claim.attested] == [("b-1", b"t")])
+        await until(lambda: [(each.pod, each.request) for each in claim.attested] == [("b-1", b"t")])
         put_pod(fake, pod("b-2", workload()))
         await until(lambda: world.sidecars("b-2"))
         runs(fake, "b-2")
         await until(lambda: len(claim.attested) == 2)
         fake.remove("pods", "b-1")
-        await until(lambda: [(each.pod, each.certificate) for each in claim.attested] == [("b-2", b"u")])
+        await until(lambda: [(each.pod, each.request) for each in claim.attested] == [("b-2", b"u")])
     assert world.link.asked == ["b-1", "b-2"]
 
 

@@ -59,6 +59,9 @@ class FakeClaim:
     def exclude(self, pods: tuple[str, ...]) -> None:
         self.excluded = pods
 
+    async def issued(self, request: bytes) -> bytes:
+        return b"issued for " + request
+
     async def ready(self) -> None:
         if self.trouble is not None:
             raise self.trouble
@@ -96,7 +99,8 @@ class FakeLink:
         found = [each for (pod, _), each in self.certificates.items() if pod == agent.pod]
         if agent.port != 16300 or not found:
             raise ClusterError(f"nothing answers on port {agent.port} of pod {agent.pod}")
-        assert await introduce(found[0], "proof") == self.manager_certificate.value
+        introduced = await introduce(found[0], "proof")
+        assert introduced == (self.manager_certificate.value, b"issued for " + found[0])
         return Attested(found[0], fingerprint(found[0]), "proof", accepted=True)
 
     async def sidecars(self) -> SidecarTerms:

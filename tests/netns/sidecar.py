@@ -14,7 +14,7 @@ from meshdev.config import CONTROL_PORT
 from meshdev.errors import MeshdevError
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
-from meshdev.kube.attestation import AgentAddress, Attested, Introduce, attest
+from meshdev.kube.attestation import AgentAddress, Attested, Introduce, ManagerCertificates, attest
 from meshdev.kube.portforward import PortForward
 from meshdev.pump.transport import SocketTransport
 from meshdev.sidecar.envoy.claims import LiveClaim, pod_port
@@ -156,12 +156,11 @@ class SidecarPod:
         async def forward(_namespace: str, _pod: str, port: int) -> PortForward:
             return PortForward(SocketTransport(connect(port, self.pod.inside)), PlainFraming(), "spdy")
 
-        async def vouch(certificate: bytes, _proof: str) -> bytes:
-            self.certificates.vouch(certificate)
-            return self.certificates.authority
+        async def issue(request: bytes, _proof: str) -> ManagerCertificates:
+            return ManagerCertificates(self.certificates.authority, self.certificates.issue(request))
 
         address = AgentAddress("default", "b-1", "uid-b-1", announced.port, announced.fingerprint)
-        return await attest(forward, address, introduce or vouch)
+        return await attest(forward, address, introduce or issue)
 
     @property
     def agent(self) -> subprocess.Popen[bytes]:

@@ -18,12 +18,10 @@ from meshdev.wire.agent import (
     AgentHello,
     Consents,
     DecidedClaim,
-    IssuedCertificate,
     Listen,
     PodPort,
     ProbeRelays,
     Redirect,
-    SigningRequest,
     State,
     Want,
     Wanted,
@@ -169,10 +167,6 @@ class Manager:
                         self.hello = message
                     case Consents():
                         self.consents = message.proofs
-                    case SigningRequest():
-                        assert self._outgoing is not None
-                        issued = self.certificates.issue(message.request)
-                        self._outgoing.put_nowait(IssuedCertificate(issued, self.certificates.authority))
                     case Listen():
                         if message.folder != self.folder:  # another process, or one that begins anew
                             self._served, self.folder = {}, message.folder

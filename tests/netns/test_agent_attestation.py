@@ -7,12 +7,14 @@ import statistics
 import time
 from contextlib import AsyncExitStack, ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from meshdev.errors import ClusterError, MeshdevError, ProtocolError
 from meshdev.identity.edges import claim_proof
-from meshdev.identity.keys import KeyPair
+from meshdev.identity.keys import KeyPair, id_of, key_id, requested_key
+from meshdev.kube.attestation import Attested
 from meshdev.sidecar.agent.attesting import MAX_CONNECTIONS, AttestationListener
 from meshdev.sidecar.agent.own_key import make_key
 from meshdev.sidecar.agent.trust import new_identity
@@ -21,9 +23,14 @@ from meshdev.wire.attestation import CHOSEN_PORTS, AttestRequest, ManagerOffer
 from tests.netns.cluster import POD
 from tests.netns.sidecar import intercepted, sidecar
 from tests.sidecar.agent.attesting_session import attested, connect, tls
+from tests.sidecar.certificates import Certificates
 from tests.waiting import until
 
 UID = "uid-b-1"
+
+
+def key_of(found: Attested) -> str:
+    return id_of(requested_key(found.request))
 
 
 async def test_each_process_has_a_key_of_its_own_and_announces_it() -> None:
@@ -31,7 +38,7 @@ async def test_each_process_has_a_key_of_its_own_and_announces_it() -> None:
         first = await pod.announcement()
         assert first.port in CHOSEN_PORTS
         found = await pod.attest(first)
-        assert (found.accepted, found.certificate) == (True, pod.manager.peers[0])
+        assert (found.accepted, key_of(found)) == (True, key_id(pod.manager.peers[0]))
         await until(lambda: found.proof in pod.manager.consents)
         pod.agent.kill()
         pod.agent.wait()
@@ -40,7 +47,7 @@ async def test_each_process_has_a_key_of_its_own_and_announces_it() -> None:
         second = await pod.announcement()
         await until(lambda: len(pod.manager.peers) == 2)
         assert second.fingerprint != first.fingerprint
-        assert (await pod.attest(second)).certificate == pod.manager.peers[1] != found.certificate
+        assert key_of(await pod.attest(second)) == key_id(pod.manager.peers[1]) != key_of(found)
         with pytest.raises((MeshdevError, ConnectionError)):
             await pod.attest(first)
 
@@ -65,7 +72,7 @@ async def test_it_is_attested_while_it_waits_for_the_table() -> None:
         try:
             pod.start_agent()
             announced = await pod.announcement()
-            assert (await pod.attest(announced)).certificate != pod.manager.peers[0]
+            assert key_of(await pod.attest(announced)) != key_id(pod.manager.peers[0])
             assert len(pod.manager.peers) == 1
         finally:
             holder.kill()
@@ -94,11 +101,13 @@ async def test_a_process_that_took_the_assigned_port_is_not_the_one_that_the_log
             try:
                 announced = await pod.announcement()
                 assert announced.port in CHOSEN_PORTS
-                taken = await attested(16207, UID, pod.certificates.authority, place=pod.pod.inside)
+                taken = await attested(
+                    16207, UID, pod.certificates.authority, place=pod.pod.inside, issue=pod.certificates.issue
+                )
                 assert taken.fingerprint != announced.fingerprint
                 with pytest.raises(ProtocolError, match="another key than the one that the agent's log names"):
                     await attested(16207, UID, b"", announced.fingerprint, pod.pod.inside)
-                assert (await pod.attest(announced)).certificate not in {taken.certificate, thief.key.certificate}
+                assert (await pod.attest(announced)).request not in {taken.request, thief.key.request}
             finally:
                 before.kill()
                 before.wait()
@@ -115,20 +124,21 @@ async def test_whoever_poses_as_a_session_does_not_take_the_agent_from_its_manag
         assert (posed.accepted, posed.reason) == (False, "another manager serves this sidecar, and is not lost")
         async with tls(announced.port, pod.pod.inside) as (reader, writer):  # by a proof that it saw elsewhere
             writer.write(attestation.encode(AttestRequest(2, UID)))
-            writer.write(attestation.encode(ManagerOffer(other, known[0])))
+            writer.write(attestation.encode(ManagerOffer(other, known[0], b"x")))
             assert b"the proof does not match" in await asyncio.wait_for(reader.read(), 5)
         await until(lambda: pod.manager.consents == known)
         assert pod.manager.connected
 
 
-async def test_another_manager_is_taken_once_the_first_is_lost() -> None:
+async def test_another_manager_is_taken_once_the_first_is_lost(tmp_path: Path) -> None:
     async with sidecar() as pod:
         announced = await pod.announcement()
-        other = KeyPair.generate().self_signed(lifetime=timedelta(hours=1), now=datetime.now(UTC))
+        other = Certificates(tmp_path)
         await until(lambda: b"the manager is there" in pod.log())
         await pod.manager.stop()
         await until(lambda: b"the stream to the manager is lost" in pod.log())
-        assert (await attested(announced.port, UID, other, place=pod.pod.inside)).accepted
+        taken = await attested(announced.port, UID, other.authority, place=pod.pod.inside, issue=other.issue)
+        assert taken.accepted
 
 
 async def test_whoever_asks_for_another_pod_gets_nothing() -> None:
@@ -143,7 +153,7 @@ async def test_whoever_asks_for_another_pod_gets_nothing() -> None:
     [
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
         b"meshdev-agent/1 token\n",
-        attestation.encode(ManagerOffer(b"x", claim_proof(b"x"))),
+        attestation.encode(ManagerOffer(b"x", claim_proof(b"x"), b"x")),
         b"\0" * 100_000,
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from meshdev.errors import PeerClosed
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
+from meshdev.kube.attestation import ManagerCertificates
 from meshdev.wire.intercepts import AttestedAgent, Report
 from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
@@ -83,10 +84,11 @@ async def attested(world: World, session: Session) -> None:
     manager = session.pool.claims.manager_certificate
     await manager.until(bool)
 
-    async def introduce(certificate: bytes, proof: str) -> bytes:
-        session.pool.claims.agents(MINE.id, (AttestedAgent(certificate, proof, "b-1", "uid-b-1"),))
+    async def introduce(request: bytes, proof: str) -> ManagerCertificates:
+        session.pool.claims.agents(MINE.id, (AttestedAgent(request, proof, "b-1", "uid-b-1"),))
+        issued = await session.pool.claims.issued(MINE.id, request)
         assert manager.value is not None
-        return manager.value
+        return ManagerCertificates(manager.value, issued)
 
     assert (await world.pod.attest(await world.pod.announcement(), introduce)).accepted
 

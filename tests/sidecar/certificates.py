@@ -20,7 +20,6 @@ class Certificates:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self.given: list[Secrets] = []
-        self._vouched: list[bytes] = []
         self._authority = Authority.open(folder / "authority", "manager-uid", _now())
 
     @property
@@ -28,10 +27,10 @@ class Certificates:
         """The manager's certificate (DER)."""
         return self._authority.certificate
 
-    def issue(self, request: bytes) -> bytes:
-        """A workload's certificate (DER) for a signing request (DER)."""
+    def issue(self, request: bytes, *, age: timedelta = timedelta()) -> bytes:
+        """A workload's certificate (DER) for a signing request (DER), good for an hour from *age* ago."""
         path = "ns/default/deployment/b/pod/uid-b-1"
-        return self._authority.issue_workload(request, path, now=_now(), lifetime=timedelta(hours=1))
+        return self._authority.issue_workload(request, path, now=_now() - age, lifetime=timedelta(hours=1))
 
     def issue_server(self, request: bytes, name: str) -> bytes:
         """A certificate (DER) of one of the manager's containers for a signing request (DER)."""
@@ -43,21 +42,11 @@ class Certificates:
         self.given.append(Secrets(key.private_pem, self.issue(key.request()), self.authority))
         return self.given[-1]
 
-    def vouch(self, certificate: bytes) -> None:
-        """From now on control lets in whoever has that one, too."""
-        self._vouched.append(certificate)
-
     def control(self, name: str = CONTROL_NAME, trusted: "Certificates | None" = None) -> Any:
         """gRPC's credentials of the control container, for those whom *trusted*, or this authority, knows."""
         key = KeyPair.generate()
         pair = (key.private_pem, pem(self.issue_server(key.request(), name)).encode())
-        known = trusted or self
-
-        def config() -> Any:
-            anchors = "".join(map(pem, (known.authority, *known._vouched)))
-            return grpc.ssl_server_certificate_configuration([pair], anchors.encode())
-
-        return grpc.dynamic_ssl_server_credentials(config(), config, require_client_authentication=True)
+        return grpc.ssl_server_credentials([pair], pem((trusted or self).authority).encode(), require_client_auth=True)
 
     def relay(
         self, name: str = RELAY_NAME, trusted: "Certificates | None" = None, *, resumes: bool = False

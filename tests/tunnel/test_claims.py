@@ -9,11 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshdev.identity.fingerprints import fingerprint
 from meshdev.intercept import spec as specs
 from meshdev.tunnel.claims import ClaimMessage, Claims
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import ManagerIdentity
-from meshdev.wire.intercepts import MAX_AGENTS, Agents, AttestedAgent, Intercept, Local, Relay, Relays, Report, Withdraw
+from meshdev.wire.intercepts import (
+    MAX_AGENTS,
+    Agents,
+    AttestedAgent,
+    Intercept,
+    Issued,
+    Local,
+    Relay,
+    Relays,
+    Report,
+    Withdraw,
+)
 from meshdev.wire.manager import ListeningPort
 from tests.manager.claims import Listener, reported, spec
 from tests.manager.standin import Manager, running
@@ -236,6 +248,40 @@ def test_the_managers_certificate_is_the_one_that_it_named_last() -> None:
     for certificate in (b"first", b"second"):
         claims.on_message(ManagerIdentity(certificate))
         assert claims.manager_certificate.value == certificate
+
+
+async def test_the_certificate_of_an_agent_is_the_one_that_was_issued_last() -> None:
+    claims, (one, two) = Claims(), agents(0, 2)
+    claims.declare(B.id, TEXT)
+    claims.agents(B.id, [one])
+    waiting = asyncio.ensure_future(claims.issued(B.id, one.request))
+    for request, certificate in ((two.request, b"not named"), (one.request, b"first")):
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        claims.on_message(Issued(B.id, fingerprint(request), certificate))
+    assert await waiting == b"first"
+    claims.on_message(Issued("9" * 32, fingerprint(one.request), b"of no claim"))
+    claims.on_message(Issued(B.id, fingerprint(one.request), b"next"))
+    claims.agents(B.id, [one, two])
+    assert await claims.issued(B.id, one.request) == b"next"
+    claims.agents(B.id, [two])
+    claims.agents(B.id, [one, two])
+    for agent in (one, two):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(claims.issued(B.id, agent.request), 0.01)
+
+
+async def test_what_a_former_manager_issued_counts_no_more() -> None:
+    claims, (one,) = Claims(), agents(0, 1)
+    claims.declare(B.id, TEXT)
+    claims.agents(B.id, [one])
+    claims.on_message(ManagerIdentity(b"first"))
+    claims.on_message(Issued(B.id, fingerprint(one.request), b"DER"))
+    claims.on_message(ManagerIdentity(b"first"))
+    assert await claims.issued(B.id, one.request) == b"DER"
+    claims.on_message(ManagerIdentity(b"second"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(claims.issued(B.id, one.request), 0.01)
 
 
 @given(st.lists(st.sets(st.integers(0, 1500), max_size=1200), max_size=6), st.integers(0, 1))

@@ -185,6 +185,7 @@ TUNNEL: Final[dict[str, control.Message]] = {
     "relays": intercepts.Relays(ID, (_RELAY,)),
     "relays_refused": intercepts.Relays(ID, (), intercepts.ClaimRefusal("full", "too many")),
     "report": _REPORT,
+    "issued": intercepts.Issued(ID, KEY, b"DER"),
 }
 TO_CONTROL: Final[dict[str, manager.ToControl]] = {
     "pod": manager.ManagerAddress(SERVER),
@@ -200,6 +201,7 @@ TO_TUNNEL: Final[dict[str, manager.ToTunnel]] = {
     "manager_identity": control.ManagerIdentity(b"DER"),
     "allow": manager.Allow(20001, (SERVER,), True),
     "tunnel_report": manager.PodReport(ID, "b-1", False, b'{"id":"1"}'),
+    "certificate_issued": manager.CertificateIssued(ID, KEY, b'{"id":"1"}'),
 }
 
 _HTTP: Final = agent.PodPort(8080)
@@ -207,7 +209,6 @@ _UDP: Final = agent.PodPort(9090, "udp")
 FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
     "agent_hello": agent.AgentHello("b-1", "u-1", "default", SERVER, (agent.Probe(8080, "/healthz"),)),
     "consents": agent.Consents((KEY,)),
-    "signing_request": agent.SigningRequest(b"PKCS"),
     "listen": agent.Listen({_HTTP: 15801, _UDP: 15802}, "/tmp/meshdev-ab_12"),
     "state": agent.State(
         (_HTTP,),

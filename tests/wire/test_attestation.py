@@ -25,6 +25,7 @@ from meshdev.wire.attestation import (
     assigned_port,
     parse_announcement,
 )
+from meshdev.wire.intercepts import MAX_ISSUED, MAX_REQUEST
 from meshdev.wire.message import SCHEMAS
 from meshdev.wire.objects import MAX_CERTIFICATE
 from tests.wire.strategies import beyond, messages
@@ -132,10 +133,13 @@ def test_an_assigned_port_is_one_of_its_range(text: str, port: int) -> None:
 
 LITERAL_FROM_SESSION: list[tuple[FromSession, bytes]] = [
     (AttestRequest(2, "uid-1"), b'{"attest":{"version":2,"uid":"uid-1"}}\n'),
-    (ManagerOffer(b"\0\1\2", "a" * 64), b'{"manager":{"certificate":"AAEC","proof":"' + b"a" * 64 + b'"}}\n'),
+    (
+        ManagerOffer(b"\0\1\2", "a" * 64, b"DER"),
+        b'{"manager":{"certificate":"AAEC","proof":"' + b"a" * 64 + b'","issued":"REVS"}}\n',
+    ),
 ]
 LITERAL_FROM_AGENT: list[tuple[FromAttestedAgent, bytes]] = [
-    (IssuedCapability("b" * 64), b'{"capability":"' + b"b" * 64 + b'"}\n'),
+    (IssuedCapability("b" * 64, b"CSR"), b'{"capability":"' + b"b" * 64 + b'","csr":"Q1NS"}\n'),
     (AttestRefusal("no"), b'{"error":"no"}\n'),
     (ManagerVerdict(True), b'{"accepted":true}\n'),
     (ManagerVerdict(False, "another one"), b'{"accepted":false,"reason":"another one"}\n'),
@@ -165,9 +169,13 @@ def test_what_an_agent_sends_arrives(message: FromAttestedAgent) -> None:
 
 
 def test_the_longest_line_fits() -> None:
-    assert len(attestation.encode(ManagerOffer(b"x" * MAX_CERTIFICATE, "a" * 64))) <= MAX_LINE
+    assert len(attestation.encode(ManagerOffer(b"x" * MAX_CERTIFICATE, "a" * 64, b"y" * MAX_ISSUED))) <= MAX_LINE
     with pytest.raises(ProtocolError, match="certificate"):
-        attestation.decode_from_session(attestation.encode(ManagerOffer(b"x" * (MAX_CERTIFICATE + 1), "a" * 64)))
+        attestation.decode_from_session(attestation.encode(ManagerOffer(b"x" * (MAX_CERTIFICATE + 1), "a" * 64, b"y")))
+    with pytest.raises(ProtocolError, match="issued"):
+        attestation.decode_from_session(attestation.encode(ManagerOffer(b"x", "a" * 64, b"y" * (MAX_ISSUED + 1))))
+    with pytest.raises(ProtocolError, match="csr"):
+        attestation.decode_from_agent(attestation.encode(IssuedCapability("a" * 64, b"y" * (MAX_REQUEST + 1))))
 
 
 @pytest.mark.parametrize("key", ["version", "uid"])
@@ -182,9 +190,11 @@ def test_limits_of_a_request(key: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "AAE", "AA==\n", "A*AA", "ÄÄÄÄ", 7, None, ["AAEC"]])
-def test_what_is_no_certificate(value: Any) -> None:
-    line = json.dumps({"manager": {"certificate": value, "proof": "a" * 64}}).encode()
-    with pytest.raises(ProtocolError, match="certificate"):
+@pytest.mark.parametrize("key", ["certificate", "issued"])
+def test_what_is_no_certificate(value: Any, key: str) -> None:
+    offer = {"certificate": "AAEC", "proof": "a" * 64, "issued": "AAEC"}
+    line = json.dumps({"manager": {**offer, key: value}}).encode()
+    with pytest.raises(ProtocolError, match=key):
         attestation.decode_from_session(line)
 
 
@@ -195,7 +205,9 @@ def test_what_is_no_certificate(value: Any) -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["attest", "manager", "capability", "accepted", "error", "uid", "version", "proof"]),
+                st.sampled_from(
+                    ["attest", "manager", "capability", "csr", "accepted", "error", "uid", "version", "proof", "issued"]
+                ),
                 inner,
                 max_size=3,
             )
@@ -209,4 +221,4 @@ def test_hostile_lines_raise_nothing_but_a_protocol_error(line: bytes) -> None:
 
 
 def test_a_capability_is_in_no_log() -> None:
-    assert "b" * 64 not in repr(IssuedCapability("b" * 64))
+    assert "b" * 64 not in repr(IssuedCapability("b" * 64, b"CSR"))

@@ -16,12 +16,13 @@ from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.intercepts import (
     AGENT_PARTS,
     FORMER_PARTS,
-    MAX_AGENT_CERTIFICATE,
     MAX_EXCLUDED,
     MAX_FORMER_PART,
+    MAX_ISSUED,
     MAX_PART,
     MAX_POD,
     MAX_RELAYS,
+    MAX_REQUEST,
     MAX_SPEC,
     RETURN_PATHS,
     STATES,
@@ -30,6 +31,7 @@ from meshdev.wire.intercepts import (
     AttestedAgent,
     ClaimRefusal,
     Intercept,
+    Issued,
     Local,
     Relay,
     Relays,
@@ -55,11 +57,16 @@ LITERAL: list[tuple[Message, int, str]] = [
         Agents(ID, 21, (AttestedAgent(b"DER", KEY, "b-1", "u-1"),), 4),
         frames.ATTESTED,
         (
-            f'{{"id":"{ID}","part":21,"agents":[{{"certificate":"REVS","proof":"{KEY}","pod":"b-1","uid":"u-1"}}],'
+            f'{{"id":"{ID}","part":21,"agents":[{{"request":"REVS","proof":"{KEY}","pod":"b-1","uid":"u-1"}}],'
             '"order":4}'
         ),
     ),
     (ManagerIdentity(b"DER"), frames.IDENTITY, '{"certificate":"REVS"}'),
+    (
+        Issued(ID, KEY, b"DER"),
+        frames.ISSUED,
+        f'{{"id":"{ID}","request":"{KEY}","certificate":"REVS"}}',
+    ),
     (Withdraw(ID, 4), frames.WITHDRAW, f'{{"id":"{ID}","order":4}}'),
     (
         Local(ID, 8080, "tcp", True, 5),
@@ -88,13 +95,14 @@ LITERAL: list[tuple[Message, int, str]] = [
         ),
     ),
 ]
-_AGENT = {"certificate": "REVS", "proof": KEY, "pod": "b-1", "uid": "u-1"}
+_AGENT = {"request": "REVS", "proof": KEY, "pod": "b-1", "uid": "u-1"}
 #: What peers of the same version may not say yet.
 YOUNGER = {"excluded", "pending", "identity"}
 KINDS = [
     frames.INTERCEPT,
     frames.ATTESTED,
     frames.IDENTITY,
+    frames.ISSUED,
     frames.WITHDRAW,
     frames.LOCAL,
     frames.RELAYS,
@@ -139,6 +147,7 @@ everything = (
     )
     | messages(SCHEMAS[Agents])
     | messages(SCHEMAS[ManagerIdentity])
+    | messages(SCHEMAS[Issued])
     | st.builds(Withdraw, identities, orders)
     | st.builds(Local, identities, ports, st.sampled_from(TRANSPORTS), st.booleans(), orders)
     | st.builds(
@@ -204,15 +213,17 @@ def test_an_older_session_excludes_nobody() -> None:
         (frames.ATTESTED, "agents", [_AGENT, _AGENT]),
         (frames.ATTESTED, "agents", [{**_AGENT, "proof": f"{number:064x}"} for number in range(MAX_PART + 1)]),
         (frames.ATTESTED, "agents", [{**_AGENT, "proof": "A" * 64}]),
-        (frames.ATTESTED, "agents", [{**_AGENT, "certificate": ""}]),
-        (frames.ATTESTED, "agents", [{**_AGENT, "certificate": "A" * (4 * MAX_AGENT_CERTIFICATE // 3 + 4)}]),
-        (frames.ATTESTED, "agents", [{**_AGENT, "certificate": "a b="}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "request": ""}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "request": "A" * (4 * MAX_REQUEST // 3 + 4)}]),
+        (frames.ATTESTED, "agents", [{**_AGENT, "request": "a b="}]),
         (frames.ATTESTED, "agents", [{**_AGENT, "pod": "é"}]),
         (frames.ATTESTED, "agents", [{**_AGENT, "pod": "p" * (MAX_POD + 1)}]),
         (frames.ATTESTED, "agents", [{**_AGENT, "pod": ""}]),
         (frames.ATTESTED, "agents", [{**_AGENT, "uid": "a/b"}]),
         (frames.ATTESTED, "agents", [{**_AGENT, "uid": "u" * 64}]),
         (frames.IDENTITY, "certificate", "A" * (4 * MAX_CERTIFICATE // 3 + 8)),
+        (frames.ISSUED, "request", "1" * 63),
+        (frames.ISSUED, "certificate", "A" * (4 * MAX_ISSUED // 3 + 8)),
         (frames.INTERCEPT, "order", -1),
         (frames.INTERCEPT, "order", (1 << 53) + 1),
         (frames.INTERCEPT, "excluded", ["b-1"] * (MAX_EXCLUDED + 1)),

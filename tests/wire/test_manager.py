@@ -14,13 +14,15 @@ from meshdev.wire import control
 from meshdev.wire.control import ManagerIdentity
 from meshdev.wire.intercepts import (
     AGENT_PARTS,
-    MAX_AGENT_CERTIFICATE,
+    MAX_ISSUED,
     MAX_PART,
     MAX_POD,
     MAX_RELAYS,
+    MAX_REQUEST,
     MAX_SPEC,
     Agents,
     AttestedAgent,
+    Issued,
     Relay,
 )
 from meshdev.wire.manager import (
@@ -28,6 +30,7 @@ from meshdev.wire.manager import (
     MAX_BODY,
     MAX_DATAGRAM,
     Allow,
+    CertificateIssued,
     Claimed,
     ListeningPort,
     ManagerAddress,
@@ -71,7 +74,7 @@ TO_CONTROL: list[tuple[ToControl, str]] = [
     (
         Agents(ID, 3, (AttestedAgent(b"DER", KEY, "b-1", "u-1"),)),
         (
-            f'{{"agents":{{"id":"{ID}","part":3,"agents":[{{"certificate":"REVS","proof":"{KEY}","pod":"b-1","uid":"u-1"}}],'
+            f'{{"agents":{{"id":"{ID}","part":3,"agents":[{{"request":"REVS","proof":"{KEY}","pod":"b-1","uid":"u-1"}}],'
             '"order":0}}'
         ),
     ),
@@ -84,6 +87,10 @@ TO_CONTROL: list[tuple[ToControl, str]] = [
 ]
 TO_TUNNEL: list[tuple[ToTunnel, str]] = [
     (ManagerIdentity(b"DER"), '{"identity":{"certificate":"REVS"}}'),
+    (
+        CertificateIssued(ID, KEY, b'{"x":1}'),
+        f'{{"issued":{{"id":"{ID}","request":"{KEY}","body":"{{\\"x\\":1}}"}}}}',
+    ),
     (
         Allow(20001, (IPv4Address("10.244.0.7"),), False),
         '{"allow":{"relay":20001,"addresses":["10.244.0.7"],"keep":false}}',
@@ -156,8 +163,8 @@ def test_hostile_values_raise_protocol_errors_only(literal: tuple[ToControl | To
 
 def largest_agents() -> Agents:
     """A part whose fields are all as long as they may be."""
-    certificate, pod, uid = b"\xff" * MAX_AGENT_CERTIFICATE, "p" * MAX_POD, "u" * 63
-    agents = tuple(AttestedAgent(certificate, f"{number:064x}", pod, uid) for number in range(MAX_PART))
+    request, pod, uid = b"\xff" * MAX_REQUEST, "p" * MAX_POD, "u" * 63
+    agents = tuple(AttestedAgent(request, f"{number:064x}", pod, uid) for number in range(MAX_PART))
     return Agents(ID, AGENT_PARTS - 1, agents, 1 << 53)
 
 
@@ -172,6 +179,7 @@ def test_the_largest_fit_a_datagram() -> None:
         PodReport(ID, "\U0001f600" * 253, True, b"\x01" * MAX_BODY),
     ]
     assert max(len(encode(message)) for message in largest) <= MAX_DATAGRAM
+    assert len(control.encode_body(Issued(ID, KEY, b"\xff" * MAX_ISSUED))) <= MAX_BODY
 
 
 @given(messages(SCHEMAS[Agents]))
@@ -180,7 +188,7 @@ def test_whatever_agents_are_sent_fits_a_frame_and_a_datagram(message: Agents) -
     """With as many as a part may have, and names as long as they may be, which ASCII alone makes."""
     padded = tuple(
         AttestedAgent(
-            each.certificate.ljust(MAX_AGENT_CERTIFICATE, b"\xfb"),
+            each.request.ljust(MAX_REQUEST, b"\xfb"),
             f"{number:064x}",
             each.pod.ljust(MAX_POD, "p"),
             each.uid.ljust(63, "u"),

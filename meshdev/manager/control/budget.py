@@ -9,9 +9,9 @@ from collections.abc import Hashable
 from typing import Final
 
 from meshdev.manager.control.edges import Edges
-from meshdev.wire.agent import AgentHello, Consents, FromAgent, Listen, SigningRequest, State
+from meshdev.wire.agent import AgentHello, Consents, FromAgent, Listen, State
 
-#: Of the 512 MiB that the container has: 2,048 connections with their trust anchors take 250 (docs/design/0023).
+#: Of the 512 MiB that the container has: 2,048 connections take 130 (docs/design/0023).
 MAX_TOTAL: Final = 128 << 20
 #: Of the keys of one workload's claims: 1,024 pods with counts of 128 intercepts each, or whatever hostile ones send.
 #: Those whose sessions have left, and that still have their streams, count as one.
@@ -73,8 +73,6 @@ def size_of(message: FromAgent) -> int:
             return _HELLOS * sum(_PROBE + _text(each.path) + _text(each.agent) for each in message.probes)
         case Consents(proofs):
             return _PROOF * len(proofs)
-        case SigningRequest(request):
-            return len(request)
         case Listen(ports):
             return _PORT * len(ports)
         case State():

@@ -1,24 +1,20 @@
-"""Certificates for what Envoys show: on an agent's request, as long as it has an edge; a new one at half of their life.
+"""Certificates of workloads: for each agent that a session names, on its request, and a new one at half of its life.
 
-Who the workload is say the sessions with an edge; what the request itself asks for does not count.
+Who the workload is say the sessions, each for itself: another one's words never get into what its agents are given.
+What the request itself asks for does not count.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from meshdev.errors import ProtocolError
 from meshdev.identity.authority import Authority
-from meshdev.identity.keys import key_id
 from meshdev.intercept.spec import Workload
-from meshdev.wire.agent import IssuedCertificate
 
-log = logging.getLogger(__name__)
-
-#: Time between two certificates of one key, in seconds, whatever its agent asks for: one takes 0.4 ms.
-PAUSE_SECONDS: Final = 1.0
+#: Between two looks for what is to be renewed: this part of a certificate's life, at least.
+_PAUSE: Final = 0.01
 
 Later = Callable[[float, Callable[[], None]], object]
 
@@ -28,17 +24,14 @@ def identity_path(workload: Workload, uid: str) -> str:
     return f"ns/{workload.namespace}/{workload.kind}/{workload.name}/pod/{uid}"
 
 
-@dataclass
-class _Requested:
-    request: bytes
-    path: str = ""
-    issued: IssuedCertificate | None = None
-    renew_at: datetime | None = None
-    pause_until: datetime | None = None
+@dataclass(frozen=True)
+class _Certificate:
+    der: bytes
+    renew_at: datetime
 
 
 class Certificates:
-    """By key. *now* is the time of day, *again* is called with a key when :meth:`current` has something new for it."""
+    """By key and path. *now* is the time of day; *again* is called with a key when :meth:`current` has a new one."""
 
     def __init__(
         self,
@@ -53,52 +46,38 @@ class Certificates:
         self._now = now
         self._later = later
         self._again = again
-        self._requested: dict[str, _Requested] = {}
+        self._issued: dict[str, dict[str, _Certificate]] = {}
+        self._looks = False
 
-    def request(self, key: str, request: bytes) -> None:
-        """The agent of *key* asks for a certificate by that request."""
-        mine = self._requested.setdefault(key, _Requested(request))
-        if mine.request != request:
-            mine.request, mine.issued, mine.renew_at = request, None, None
+    def current(self, key: str, request: bytes, path: str) -> bytes:
+        """The certificate (DER) of a key, which signed *request*, with that path; it is kept until :meth:`keep`.
 
-    def forget(self, key: str) -> None:
-        """The agent is gone."""
-        self._requested.pop(key, None)
-
-    def identity(self, key: str) -> str:
-        """The SPIFFE id in the certificate that the agent has; empty where it has none."""
-        mine = self._requested.get(key)
-        return self.authority.identity(mine.path) if mine is not None and mine.issued is not None else ""
-
-    def current(self, key: str, paths: Sequence[str]) -> IssuedCertificate | None:
-        """The certificate that the agent shall have, which sessions know by *paths*, oldest first.
-
-        None where it did not ask for one, or asked for that of another key. Without paths it has what it had.
+        Raises ProtocolError for a path that no workload has.
         """
-        mine = self._requested.get(key)
-        if mine is None:
-            return None
-        now = self._now()
-        if not paths or (mine.path in paths and mine.renew_at is not None and now < mine.renew_at):
-            return mine.issued
-        if mine.pause_until is not None and now < mine.pause_until:
-            self._look_again(key, mine.pause_until - now)
-            return mine.issued
-        mine.pause_until = now + timedelta(seconds=PAUSE_SECONDS)
-        mine.path, mine.renew_at = paths[0], now + self._lifetime / 2
-        mine.issued = self._issue(key, mine.request, mine.path, now)
-        self._look_again(key, self._lifetime / 2)
-        return mine.issued
+        now, mine = self._now(), self._issued.get(key, {})
+        found = mine.get(path)
+        if found is None or found.renew_at <= now:
+            der = self.authority.issue_workload(request, path, now=now, lifetime=self._lifetime)
+            found = _Certificate(der, now + self._lifetime / 2)
+            self._issued[key] = {**mine, path: found}
+            self._look_later()
+        return found.der
 
-    def _issue(self, key: str, request: bytes, path: str, now: datetime) -> IssuedCertificate | None:
-        try:
-            certificate = self.authority.issue_workload(request, path, now=now, lifetime=self._lifetime)
-            if key_id(certificate) != key:
-                raise ProtocolError("the request is for another key than the stream's")  # noqa: TRY301 -- logged alike
-        except ProtocolError as error:
-            log.warning("an agent gets no certificate as %s: %s", path, error.message)
-            return None
-        return IssuedCertificate(certificate, self.authority.certificate)
+    def keep(self, key: str, paths: AbstractSet[str]) -> None:
+        """Sessions know that key by *paths* alone."""
+        kept = {path: one for path, one in self._issued.pop(key, {}).items() if path in paths}
+        if kept:
+            self._issued[key] = kept
 
-    def _look_again(self, key: str, after: timedelta) -> None:
-        self._later(after.total_seconds(), lambda: self._again(key))
+    def _look_later(self) -> None:
+        if self._issued and not self._looks:
+            self._looks = True
+            first = min(one.renew_at for paths in self._issued.values() for one in paths.values())
+            pause = max(first - self._now(), self._lifetime * _PAUSE)
+            self._later(pause.total_seconds(), self._look)
+
+    def _look(self) -> None:
+        self._looks, now = False, self._now()
+        for key in [key for key, paths in self._issued.items() if any(one.renew_at <= now for one in paths.values())]:
+            self._again(key)
+        self._look_later()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from meshdev.identity.authority import Authority
 from meshdev.manager.control.core import Core
-from meshdev.manager.control.credentials import TrustedPeers
+from meshdev.manager.control.credentials import server_credentials
 from meshdev.manager.control.relay_client import RELAY_SOCKET, RelayClient
 from meshdev.manager.control.service import serve
 from meshdev.manager.control.tunnel_client import TUNNEL_SOCKET, TunnelClient
@@ -68,9 +68,8 @@ class ControlContainer:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        peers = TrustedPeers(self.authority, self.core.trust_anchors, loop.call_later, _now())
-        self.core.on_named = peers.follow
-        server, self.port = await serve(self.core, self._settings.address, peers.credentials)
+        credentials = server_credentials(self.authority, _now())
+        server, self.port = await serve(self.core, self._settings.address, credentials)
         log.info("sidecars are served at port %d", self.port)
         self.serving.set()
         try:

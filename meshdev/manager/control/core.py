@@ -5,7 +5,7 @@ go through the callables it was made with.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,21 +14,21 @@ from typing import Final
 
 from meshdev.errors import ProtocolError
 from meshdev.identity.authority import Authority
+from meshdev.identity.fingerprints import fingerprint
 from meshdev.intercept import spec as specs
-from meshdev.manager.control import anchors
 from meshdev.manager.control.budget import Budget, Refused, size_of, size_of_names
 from meshdev.manager.control.certificates import Certificates, Later, identity_path
-from meshdev.manager.control.edges import Edges
+from meshdev.manager.control.edges import Edges, NamedAgent, named_agents
 from meshdev.manager.control.permissions import RelayPermissions
 from meshdev.manager.control.pods import HeldClaim, Pod
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.manager.rate import TokenBucket
 from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.sidecar.envoy.protos import ORDER
-from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, Listen, PodPort, SigningRequest, State
+from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, IssuedCertificate, Listen, PodPort, State
 from meshdev.wire.control import ManagerIdentity, encode_body
-from meshdev.wire.intercepts import Agents, Report
-from meshdev.wire.manager import Claimed, ManagerAddress, PodReport, Synced, ToTunnel, Withdrawn
+from meshdev.wire.intercepts import Agents, Issued, Report
+from meshdev.wire.manager import CertificateIssued, Claimed, ManagerAddress, PodReport, Synced, ToTunnel, Withdrawn
 from meshdev.wire.relay import ToRelay
 
 log = logging.getLogger(__name__)
@@ -80,9 +80,7 @@ class Core:
         """Where datagrams of each agent's pod come from, if that is known."""
         self._permissions = RelayPermissions(to_tunnel, to_relay)
         self._to_permit: set[str] = set()
-        self._certificates = Certificates(authority, certificate_lifetime, now, later, self._follow_key)
-        self.on_named: Callable[[], None] = lambda: None
-        """Called when :meth:`trust_anchors` may be others."""
+        self._certificates = Certificates(authority, certificate_lifetime, now, later, self._renewed)
         self.on_synced: Callable[[], None] = lambda: None
         """Called when all claims of the tunnel container are known."""
 
@@ -110,6 +108,9 @@ class Core:
         """Everything that a tunnel container that begins anew has to know."""
         yield "identity", ManagerIdentity(self._certificates.authority.certificate)
         yield from self._permissions.for_tunnel()
+        for key in self._edges.named():
+            for each in self._edges.naming(key):
+                yield from self._issued(*each)
         for pod in self.pods():
             for alias, report in pod.reported():
                 yield _keyed(alias, report)
@@ -128,6 +129,9 @@ class Core:
             log.warning("a claim of %s cannot be read: %s", message.holder, error.message)
             self._withdrawn(message.id)
             return
+        if before is not None and before.claim.spec.workload != spec.workload:
+            self._withdrawn(message.id)  # another claim: the tunnel container names its agents next
+            before = None
         former = self._claims.get(message.id)
         self._claims[message.id] = message
         if former is not None and (former.relays, former.address) != (message.relays, message.address):
@@ -150,7 +154,7 @@ class Core:
         self._follow(self._edges.keys_of(message.id))
 
     def _name(self, message: Agents) -> None:
-        agents, fault = anchors.named_agents(message.agents)
+        agents, fault = named_agents(message.agents)
         if fault and self._faults.take(self._clock()):
             log.warning("%s", fault)
         self._follow_named(self._edges.name(message.id, message.part, agents), {message.id})
@@ -180,15 +184,6 @@ class Core:
         """The keys of all agents that sessions vouch for, as they are at any time."""
         return self._edges.named()
 
-    def trust_anchors(self) -> Mapping[str, bytes]:
-        """The certificates of those agents, by key: of all that are not connected, which is how few are needed."""
-        connected = {key for key, pods in self._pods.items() if any(pod.has_agent for pod in pods.values())}
-        by_session: dict[IPv4Address, dict[str, bytes]] = {}
-        for alias, claim in self._claims.items():
-            found = {key: one for key, one in self._edges.certificates(alias) if key not in connected}
-            by_session.setdefault(claim.address, {}).update(found)
-        return anchors.select({address: found.items() for address, found in by_session.items()})
-
     # -- sidecars --------------------------------------------------------------------------------------------------
 
     def agent_connected(
@@ -198,10 +193,9 @@ class Core:
         pod = self._pod(key, hello.uid)
         self._charge(key, hello.uid, pod, hello)
         pod.agent_connected(hello, peer, send)
+        self._sources.pop(key, None)
         if peer == hello.address:
             self._sources[key] = peer
-        else:
-            self._sources.pop(key, None)
         self._permit(self._edges.aliases_of(key))
         self._follow_pod(key, pod)
         return pod
@@ -212,8 +206,6 @@ class Core:
         match message:
             case Consents(proofs):
                 self._permit(self._edges.consent(key, proofs))
-            case SigningRequest(request):
-                self._certificates.request(key, request)
             case Listen() | State():
                 pod.agent_reported(message)
         if not pod.listens:  # those of a former process are kept no more
@@ -225,7 +217,6 @@ class Core:
         pod.agent_disconnected()
         self._budget.release(key, (uid, State))
         self._left(key, uid, pod)
-        self.on_named()
 
     def envoy_connected(
         self, key: str, uid: str, send: Callable[[list[DiscoveryAnswer]], None], *, has_resources: bool = False
@@ -297,9 +288,7 @@ class Core:
             return
         del self._gone[key]
         self._sources.pop(key, None)
-        self._certificates.forget(key)
-        for each in (Consents, SigningRequest):
-            self._budget.release(key, (uid, each))
+        self._budget.release(key, (uid, Consents))
         self._permit(self._edges.forget(key))
 
     # -- what follows ----------------------------------------------------------------------------------------------
@@ -311,8 +300,9 @@ class Core:
         """These keys are named otherwise than before, in *claims*."""
         if keys:
             self._permit(claims)
+            for key in keys:
+                self._certify(key, claims)
             self._follow(keys)
-            self.on_named()
 
     def _follow(self, keys: AbstractSet[str]) -> None:
         for key in keys:
@@ -328,8 +318,7 @@ class Core:
             return
         held = [each for each in self._held_by(key) if each.pod not in each.excluded]
         pod.follow(held, self._manager, settling=self._clock() - self._synced_at < SETTLE_SECONDS)
-        certificate = self._certificates.current(key, [each.identity for each in held])
-        pod.certify(certificate, self._certificates.identity(key))
+        self._show(key, pod, held)
         for alias, report in pod.reports(held):
             self._to_tunnel(*_keyed(alias, report))
 
@@ -339,9 +328,48 @@ class Core:
         for alias in self._edges.aliases_of(key):
             held, agent = self._held[alias], self._edges.edge(alias, key)
             if agent is not None and held.claim.spec.id not in found:
-                identity = identity_path(held.claim.spec.workload, agent.uid)
+                identity = self._certificates.authority.identity(self._path(alias, agent))
                 found[held.claim.spec.id] = replace(held, pod=agent.pod, identity=identity)
         return list(found.values())
+
+    # -- certificates ----------------------------------------------------------------------------------------------
+
+    def _certify(self, key: str, claims: AbstractSet[str] | None = None) -> None:
+        """Sessions get a certificate of that key with their words in it: those of *claims*, or all that name it."""
+        naming = dict(self._edges.naming(key))
+        self._certificates.keep(key, {self._path(*each) for each in naming.items()})
+        for alias in naming if claims is None else naming.keys() & claims:
+            for name, message in self._issued(alias, naming[alias]):
+                self._to_tunnel(name, message)
+
+    def _renewed(self, key: str) -> None:
+        self._certify(key)
+        self._follow_key(key)
+
+    def _issued(self, alias: str, agent: NamedAgent) -> Iterator[tuple[str, ToTunnel]]:
+        if (certificate := self._certificate(alias, agent)) is not None:
+            request = fingerprint(agent.request)
+            body = encode_body(Issued(self._held[alias].claim.spec.id, request, certificate))
+            yield f"issued {alias} {request}", CertificateIssued(alias, request, body)
+
+    def _show(self, key: str, pod: Pod, held: Sequence[HeldClaim]) -> None:
+        """The pod's Envoy shows what its oldest session says, as long as that has an edge."""
+        for mine in sorted(held, key=lambda each: each.identity != pod.identity)[:1]:
+            agent = self._edges.edge(mine.alias, key)
+            if agent is not None and (certificate := self._certificate(mine.alias, agent)) is not None:
+                pod.certify(mine.identity, IssuedCertificate(certificate, self._certificates.authority.certificate))
+
+    def _certificate(self, alias: str, agent: NamedAgent) -> bytes | None:
+        """None where what its session says is no identity."""
+        try:
+            return self._certificates.current(agent.key, agent.request, self._path(alias, agent))
+        except ProtocolError as error:
+            if self._faults.take(self._clock()):
+                log.warning("the agent of pod %s gets no certificate: %s", agent.pod, error.message)
+            return None
+
+    def _path(self, alias: str, agent: NamedAgent) -> str:
+        return identity_path(self._held[alias].claim.spec.workload, agent.uid)
 
     # -- who may use relays ----------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ _TOO_MANY_CLAIMS: Final = f"at most {MAX_CLAIMS:,} intercepts of a pod's request
 class HeldClaim:
     """A claim as control has it: *alias* is its name at the tunnel container, *order* grows with every change.
 
-    *excluded* are names of pods that it leaves out. *pod* is this one's name and *identity* the path of its SPIFFE id,
+    *excluded* are names of pods that it leaves out. *pod* is this one's name and *identity* its SPIFFE id,
     in the words of the claim's session.
     """
 
@@ -106,7 +106,8 @@ class Pod:
         """Of the last Redirect, on whatever stream."""
         self._last_try: ProbeRelays | None = None
         self._last_certificate: IssuedCertificate | None = None
-        self._identity = ""
+        self.identity = ""
+        """The SPIFFE id in what its Envoy shows; empty before there is an edge."""
         self._goal: _Goal | None = None
         self._settled: _Goal | None = None
         self._accepted: frozenset[tuple[str, int]] = frozenset()
@@ -191,19 +192,14 @@ class Pod:
             self._envoy.send(self._envoy.stream.prune())
 
     @property
-    def has_agent(self) -> bool:
-        """Whether its agent has a stream."""
-        return self._send is not None
-
-    @property
     def disconnected(self) -> bool:
         """Neither agent nor Envoy is there."""
         return self._send is None and self._envoy is None
 
-    def certify(self, certificate: IssuedCertificate | None, identity: str) -> None:
-        """What its Envoy shall show, if there is anything, and the SPIFFE id in it."""
-        self._identity = identity
-        if self._send is not None and certificate is not None and certificate != self._last_certificate:
+    def certify(self, identity: str, certificate: IssuedCertificate) -> None:
+        """What its Envoy shall show, and the SPIFFE id in it."""
+        self.identity = identity
+        if self._send is not None and certificate != self._last_certificate:
             self._last_certificate = certificate
             self._send(certificate)
 
@@ -382,7 +378,7 @@ class Pod:
         if any(port.transport == "tcp" for port in ports):
             done = done and self._sent.is_applied(each.alias, state.applied)
         why = ", ".join(f"{port}: {why}" for port, why in sorted(held_back.items()))
-        return Report(id_, each.pod, "acked" if done else "joined", why, *common, pending, self._identity)
+        return Report(id_, each.pod, "acked" if done else "joined", why, *common, pending, self.identity)
 
     def _is_removed(self, alias: str) -> bool:
         """Neither Envoy nor the agent nor its passthrough proxy has anything of it."""

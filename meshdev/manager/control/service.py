@@ -1,7 +1,7 @@
 """gRPC for sidecars: ADS for Envoy, a stream of JSON for the agent; both by TLS, with certificates of the agent's key.
 
-Only who a live session vouches for, or once had a certificate issued, completes a handshake. What these send is bounded
-all the same (message sizes, time for the first message, messages a second): whoever is in a pod is that pod.
+Only who has a certificate of this manager's completes a handshake: a session has vouched for its key. What these send
+is bounded all the same (message sizes, time for the first message, messages a second): whoever is in a pod is that pod.
 """
 
 import asyncio
@@ -82,10 +82,7 @@ async def serve(core: Core, address: str, credentials: grpc.ServerCredentials) -
 
 
 async def _admit(core: Core, context: Context) -> tuple[str, IPv4Address]:
-    """The key and address of a peer that a session vouches for; ends the call of any other.
-
-    One that has a certificate of ours completes its handshake, too, and whatever such a key has signed.
-    """
+    """The key and address of a peer that a session vouches for; ends the call of one for which none does any more."""
     key, address = peer_key(context.auth_context()), _address(context.peer())
     if key is None or key not in core.named():
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no session of this manager vouches for this key")

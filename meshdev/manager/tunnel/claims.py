@@ -24,7 +24,7 @@ from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
 from meshdev.wire import intercepts
 from meshdev.wire.control import INTERCEPT_PROTOCOL, ManagerIdentity, encode
-from meshdev.wire.frames import REPORT, frame
+from meshdev.wire.frames import ISSUED, REPORT, frame
 from meshdev.wire.intercepts import (
     AgentKeys,
     Agents,
@@ -37,6 +37,7 @@ from meshdev.wire.intercepts import (
 )
 from meshdev.wire.manager import (
     Allow,
+    CertificateIssued,
     ManagerAddress,
     PodReport,
     Synced,
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 #: Of one session; withdrawn ones that linger count.
 MAX_INTERCEPTS: Final = 32
 MAX_RELAYS: Final = 128
-#: Attested agents that are kept for one session, and for all: one takes 1.2 KB here.
+#: Attested agents that are kept for one session, and for all: with its certificate one takes 2.2 KB here.
 MAX_AGENTS: Final = 2 * intercepts.MAX_AGENTS
 MAX_AGENTS_IN_ALL: Final = 16384
 #: Times that one session may have relays made, at once and then a second: each takes the kernel a millisecond, in
@@ -116,6 +117,8 @@ class ClaimTable:
                 _send_relays(session, Relays(held.id, held.relays))
             for report in held.reports:
                 _forward(session, held, report)
+            for request in held.issued:
+                _forward_issued(session, held, request)
 
     def forget(self, session: Session) -> None:
         """The session has ended, and its relays with it."""
@@ -207,6 +210,7 @@ class ClaimTable:
         if holder and held and held.lingering is None:
             held.lingering = self._loop.call_later(LINGER_SECONDS, lambda: self._drop(holder, held))
             held.up.clear()
+            held.issued.clear()
             self._send_withdrawn(held)
         if answer:
             _send_relays(session, Relays(id_))
@@ -217,7 +221,7 @@ class ClaimTable:
         if not (holder and held) or held.lingering or held.agents.get(message.part, ()) == message.agents:
             return
         if self._has_room(holder, len(message.agents) - len(held.agents.get(message.part, ()))):
-            held.agents[message.part] = message.agents
+            held.set_agents(message.part, message.agents)
             self._send_part(held, message.part)
 
     def _has_room(self, holder: Holder, more: int) -> bool:
@@ -329,6 +333,11 @@ class ClaimTable:
                 holder, held = self._by_alias[message.id]
                 held.reports.put(message)
                 _forward(holder.session, held, message)
+            case CertificateIssued() if message.id in self._by_alias:
+                holder, held = self._by_alias[message.id]
+                if held.names(message.request):
+                    held.issued[message.request] = message.body
+                    _forward_issued(holder.session, held, message.request)
 
     def _allow(self, relay: Relay, message: Allow) -> None:
         try:
@@ -368,3 +377,7 @@ def _send_relays(session: Session, message: Relays) -> None:
 
 def _forward(session: Session, held: HeldIntercept, report: PodReport) -> None:
     session.send_latest(f"{held.id} {report.pod}", frame(REPORT, report.body))
+
+
+def _forward_issued(session: Session, held: HeldIntercept, request: str) -> None:
+    session.send_latest(f"{held.id} {request}", frame(ISSUED, held.issued[request]))

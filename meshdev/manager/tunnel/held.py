@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from meshdev.identity.fingerprints import fingerprint
 from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.reports import Reports
 from meshdev.manager.tunnel.session import Session
@@ -23,13 +24,29 @@ class HeldIntercept:
     excluded: tuple[str, ...] = ()
     up: set[tuple[int, Transport]] = field(default_factory=set)
     agents: dict[int, tuple[AttestedAgent, ...]] = field(default_factory=dict)
+    issued: dict[str, bytes] = field(default_factory=dict)
+    """ISSUED, as bytes, by request: of agents that are named."""
     reports: Reports = field(default_factory=Reports)
     lingering: Timer | None = None
+    _requests: dict[int, frozenset[str]] = field(default_factory=dict)
 
     @property
     def agent_count(self) -> int:
         """Agents of all parts."""
         return sum(map(len, self.agents.values()))
+
+    def set_agents(self, part: int, agents: tuple[AttestedAgent, ...]) -> None:
+        """*agents* are that part now. What was issued for others is dropped."""
+        former = self._requests.get(part, frozenset())
+        self.agents[part] = agents
+        self._requests[part] = frozenset(fingerprint(agent.request) for agent in agents)
+        for request in former:
+            if not self.names(request):
+                self.issued.pop(request, None)
+
+    def names(self, request: str) -> bool:
+        """Whether an agent with that request, by its sha256, is named."""
+        return any(request in some for some in self._requests.values())
 
     def part_key(self, part: int) -> str:
         """What the newest state of that part is known by on its way to control."""

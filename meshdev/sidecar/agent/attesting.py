@@ -52,7 +52,7 @@ class AttestationListener:
         Raises ClusterError where no port is free.
         """
         self._uid = uid
-        self._capabilities, self._trust = identity.capabilities, identity.trust
+        self._identity = identity
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.num_tickets = 0
@@ -76,7 +76,7 @@ class AttestationListener:
 
     async def _lapse(self) -> None:
         while True:
-            seconds = self._capabilities.lapse()
+            seconds = self._identity.capabilities.lapse()
             await asyncio.sleep(seconds)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,18 +103,18 @@ class AttestationListener:
         if refusal := self._refusal(request):
             await channel.send(AttestRefusal(refusal))
             return
-        capability = self._capabilities.issue()
+        capability = self._identity.capabilities.issue()
         kept = False
         try:
-            await channel.send(IssuedCapability(capability.hex()))
+            await channel.send(IssuedCapability(capability.hex(), self._identity.key.request))
             offer = await channel.receive()
             if isinstance(offer, ManagerOffer):
-                verdict = self._trust.consider(offer, capability)
+                verdict = self._identity.consider(offer, capability)
                 kept = verdict.accepted
                 await channel.send(verdict)
         finally:
             if not kept:
-                self._capabilities.withdraw(claim_proof(capability))
+                self._identity.capabilities.withdraw(claim_proof(capability))
 
     def _refusal(self, request: AttestRequest) -> str:
         if request.version != VERSION:

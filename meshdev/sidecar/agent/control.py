@@ -1,7 +1,7 @@
 """The stream to the manager's control container: kept up, and states announced on it whenever they changed.
 
-It is one of mutual TLS: the manager by its certificate, the agent by the one that it signed itself, for which a session
-vouched. The manager may learn of it a moment after the agent dials.
+It is one of mutual TLS: the manager by its certificate, the agent by the one that the manager issued. The first comes
+by the session that attests the agent, the next ones on the stream.
 """
 
 import asyncio
@@ -25,7 +25,6 @@ from meshdev.wire.agent import (
     FromAgent,
     IssuedCertificate,
     ManagerOrder,
-    SigningRequest,
     Want,
 )
 
@@ -43,8 +42,8 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),  # what the pod reaches the internet by
     ("grpc.ssl_target_name_override", CONTROL_NAME),
 )
-#: Between two attempts, in seconds: twice as long each time. gRPC by itself waits for 100 ms at least, which an agent
-#: that dials 5 ms too early would wait; so it has a new channel each time (2 ms with its handshake).
+#: Between two attempts, in seconds: twice as long each time. Each has a new channel (2 ms with its handshake): its
+#: certificate may be a new one, and gRPC by itself waits for 100 ms at least.
 FIRST_RETRY_SECONDS: Final = 0.01
 LONGEST_RETRY_SECONDS: Final = 1.0
 
@@ -70,7 +69,6 @@ class Control:
         self._on_message = on_message
         self._on_lost = on_lost
         self._states = states
-        self._request = SigningRequest(identity.key.request)
         self._news = asyncio.Event()
         self._trouble = ""
 
@@ -96,8 +94,9 @@ class Control:
             self.announce()
 
     async def _dial(self, manager: bytes) -> None:
-        pause = FIRST_RETRY_SECONDS
-        while True:
+        pause, task = FIRST_RETRY_SECONDS, asyncio.current_task()
+        # gRPC catches a cancellation while it begins a call (_prepare_rpc), and the call may end with another error.
+        while task is not None and not task.cancelling():
             began = time.monotonic()
             await self._attempt(manager)
             if time.monotonic() - began > LONGEST_RETRY_SECONDS:
@@ -107,9 +106,11 @@ class Control:
 
     async def _attempt(self, manager: bytes) -> None:
         """One stream until its end."""
-        key = self._identity.key
-        own = pem(key.certificate).encode()
-        credentials = grpc.ssl_channel_credentials(pem(manager).encode(), key.private_pem, own)
+        issued = self._identity.issued.secrets.value
+        if issued is None:  # there is one as soon as there is a manager
+            return
+        own = pem(issued.certificate).encode()
+        credentials = grpc.ssl_channel_credentials(pem(manager).encode(), issued.private_key, own)
         target = f"{self._settings.manager}:{self._settings.port}"
         try:
             async with grpc.aio.secure_channel(target, credentials, options=_OPTIONS) as channel:
@@ -137,7 +138,7 @@ class Control:
                     log.info("the manager is there")
                 trust.lost = False
                 if isinstance(message, IssuedCertificate):
-                    self._identity.issued.take(message, trust.certificate.value)
+                    self._take(message)
                 else:
                     self._on_message(message)
         finally:
@@ -147,6 +148,11 @@ class Control:
                 trust.lost = True
                 self._on_lost()
 
+    def _take(self, issued: IssuedCertificate) -> None:
+        if issued.authority != self._identity.trust.certificate.value:
+            raise ProtocolError("the manager issued a certificate of another authority than its own")
+        self._identity.issued.take(issued)
+
     async def _write(self, call: Any) -> None:  # noqa: ANN401 -- grpc has no types
         """What was sent on this stream is sent again only when it has changed."""
         sent: dict[type[FromAgent], FromAgent] = {}
@@ -154,7 +160,7 @@ class Control:
             await call.write(agent.encode(self._hello()))
             while True:
                 self._news.clear()
-                for state in (self._consents(), self._request, *self._states()):
+                for state in (self._consents(), *self._states()):
                     if sent.get(type(state)) != state:
                         sent[type(state)] = state
                         await call.write(agent.encode(state))

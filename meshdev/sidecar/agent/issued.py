@@ -1,39 +1,54 @@
-"""What the manager issued for the agent's key: its Envoy shows it to control and relays, and so do probes of relays."""
+"""What the manager issued for the agent's key: the agent and its Envoy show it to control and relays."""
 
 import ssl
 from typing import Final
 
 from meshdev.errors import ProtocolError
+from meshdev.identity.engine import TlsEngine
 from meshdev.identity.tls import load_identity
 from meshdev.published import Published
+from meshdev.sidecar.agent.own_key import OwnKey
 from meshdev.sidecar.agent.secret_discovery import Secrets, SecretServer
 from meshdev.wire.agent import IssuedCertificate
+
+#: Each way, of a handshake of TLS 1.2 (RFC 5246, 7.3).
+_FLIGHTS: Final = 2
 
 
 class IssuedIdentity:
     """Kept as long as the process; its Envoys and its streams to the manager come and go."""
 
-    def __init__(self, private_key: bytes) -> None:
-        """For that key (PEM). Nothing is issued yet."""
+    def __init__(self, key: OwnKey) -> None:
+        """For that key. Nothing is issued yet."""
         self.secrets: Final[Published[Secrets | None]] = Published(None)
         self.server: Final = SecretServer()
         """Of the same, for Envoy."""
-        self._private_key = private_key
+        self._key = key
 
-    def take(self, issued: IssuedCertificate, manager: bytes | None) -> None:
-        """Show it from now on. *manager*: the certificate of the one that issued it, which is its authority.
-
-        Raises ProtocolError where it cannot be used.
-        """
-        if issued.authority != manager:
-            raise ProtocolError("the manager issued a certificate of another authority than its own")
-        secrets = Secrets(self._private_key, issued.certificate, issued.authority)
+    def take(self, issued: IssuedCertificate) -> None:
+        """Show it from now on. Raises ProtocolError where the manager would not accept it."""
+        secrets = Secrets(self._key.private_pem, issued.certificate, issued.authority)
         try:
-            client_context(secrets)
-        except ssl.SSLError as error:
+            self._show(secrets)
+        except (ssl.SSLError, ProtocolError) as error:
             raise ProtocolError(f"the certificate that the manager issued cannot be used: {error}") from None
         self.secrets.publish(secrets)
         self.server.set(secrets)
+
+    def _show(self, secrets: Secrets) -> None:
+        """A handshake in memory, with a server that trusts the same authority: OpenSSL checks key, issuer, purpose and
+        time, and ``cryptography`` is not loaded here. It takes two milliseconds."""
+        client, server = client_context(secrets), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        client.verify_mode = ssl.CERT_NONE
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.load_verify_locations(cadata=secrets.authority)
+        load_identity(server, self._key.private_pem, [self._key.certificate])
+        ours, theirs = TlsEngine(client, server_side=False), TlsEngine(server, server_side=True)
+        for _ in range(_FLIGHTS):
+            theirs.receive(ours.outgoing())
+            ours.receive(theirs.outgoing())
+        if theirs.peer_certificate != secrets.certificate:
+            raise ProtocolError("the handshake with it does not end")
 
 
 def client_context(secrets: Secrets) -> ssl.SSLContext:

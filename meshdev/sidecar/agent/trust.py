@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from meshdev.errors import ProtocolError
 from meshdev.identity.edges import claim_proof, manager_proof, new_capability, proof_matches
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.identity.tls import is_certificate
 from meshdev.published import Published
 from meshdev.sidecar.agent.issued import IssuedIdentity
 from meshdev.sidecar.agent.own_key import OwnKey
+from meshdev.wire.agent import IssuedCertificate
 from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
 
 log = logging.getLogger(__name__)
@@ -73,20 +75,21 @@ class ManagerTrust:
         self.lost = True
         """No stream to that manager is up (set by whoever has it). While one is, no other manager takes its place."""
 
-    def consider(self, offer: ManagerOffer, capability: bytes) -> ManagerVerdict:
-        """Take the manager of *offer*, which came on the connection that *capability* was issued on, or say why not."""
+    def objection(self, offer: ManagerOffer, capability: bytes) -> str:
+        """Why the manager of *offer*, which came on the connection that *capability* was issued on, is not taken."""
         if not proof_matches(offer.proof, manager_proof(capability, offer.certificate)):
-            return ManagerVerdict(False, "the proof does not match the manager's certificate")
-        current = self.certificate.value
-        if offer.certificate == current:
-            return ManagerVerdict(True)
-        if current is not None and not self.lost:
-            return ManagerVerdict(False, "another manager serves this sidecar, and is not lost")
-        if not is_certificate(offer.certificate):
-            return ManagerVerdict(False, "the manager's certificate cannot be read")
-        log.info("the manager's certificate is %s", fingerprint(offer.certificate))
-        self.certificate.publish(offer.certificate)
-        return ManagerVerdict(True)
+            return "the proof does not match the manager's certificate"
+        if offer.certificate == self.certificate.value:
+            return ""
+        if self.certificate.value is not None and not self.lost:
+            return "another manager serves this sidecar, and is not lost"
+        return "" if is_certificate(offer.certificate) else "the manager's certificate cannot be read"
+
+    def take(self, certificate: bytes) -> None:
+        """Serve the manager that has this one."""
+        if certificate != self.certificate.value:
+            log.info("the manager's certificate is %s", fingerprint(certificate))
+            self.certificate.publish(certificate)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,21 @@ class AgentIdentity:
     capabilities: Capabilities
     trust: ManagerTrust
     issued: IssuedIdentity
+
+    def consider(self, offer: ManagerOffer, capability: bytes) -> ManagerVerdict:
+        """Take the manager of *offer*, and what it issued, or say why not (:meth:`ManagerTrust.objection`).
+
+        As long as a stream to it is up, the manager itself renews what it issued: a session may have an older one.
+        """
+        if objection := self.trust.objection(offer, capability):
+            return ManagerVerdict(False, objection)
+        if self.trust.lost:
+            try:
+                self.issued.take(IssuedCertificate(offer.issued, offer.certificate))
+            except ProtocolError as error:
+                return ManagerVerdict(False, error.message)
+        self.trust.take(offer.certificate)
+        return ManagerVerdict(True)
 
     async def attested(self) -> bytes:
         """Wait for a session that knows this agent; the certificate of the manager that it vouched for."""
@@ -109,4 +127,4 @@ class AgentIdentity:
 
 def new_identity(key: OwnKey) -> AgentIdentity:
     """That of an agent that nobody has attested."""
-    return AgentIdentity(key, Capabilities(time.monotonic), ManagerTrust(), IssuedIdentity(key.private_pem))
+    return AgentIdentity(key, Capabilities(time.monotonic), ManagerTrust(), IssuedIdentity(key))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from meshdev.identity.fingerprints import fingerprint
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
 from meshdev.wire.intercepts import Agents, AttestedAgent, Intercept, Local, Relays, Report, Withdraw
@@ -46,6 +47,19 @@ class Claimant:
     def withdraw(self, one: Spec = B) -> None:
         self._order += 1
         self._ann.say(Withdraw(one.id, self._order))
+
+    async def issued(self, agent: AttestedAgent, one: Spec = B) -> bytes:
+        """The newest certificate for that agent; the first is waited for, and then reports are read over."""
+        request = fingerprint(agent.request)
+
+        def hear() -> bytes:
+            while True:
+                for each in reversed(self._ann.issued):
+                    if (each.id, each.request) == (one.id, request):
+                        return each.certificate
+                self._ann.hear_once()
+
+        return await asyncio.to_thread(hear)
 
     async def report(self, wanted: Callable[[Report], bool]) -> Report:
         """The first report that is *wanted*."""

@@ -16,11 +16,13 @@ NAMES = ("b-1", "b-2", "evil", "flood", *(f"h-{each}" for each in range(6)))
 
 @dataclass(frozen=True)
 class Identity:
-    """One agent: its key, its self-signed certificate (DER), and the proof of the capability that it gave."""
+    """One agent: its key, its self-signed certificate and its signing request (DER), and the proof of the capability
+    that it gave."""
 
     name: str
     pair: KeyPair
     certificate: bytes
+    request: bytes
     proof: str
 
     @property
@@ -33,7 +35,7 @@ class Identity:
 
     @property
     def attested(self) -> AttestedAgent:
-        return AttestedAgent(self.certificate, self.proof, self.name, f"uid-{self.name}")
+        return AttestedAgent(self.request, self.proof, self.name, f"uid-{self.name}")
 
     def with_proof(self, proof: str) -> "Identity":
         """The same agent, which gave another capability."""
@@ -49,7 +51,7 @@ def identity(name: str = "b-1", workload: str = OURS) -> Identity:
 def _made(name: str, workload: str) -> Identity:
     pair = KeyPair.generate()
     certificate = pair.self_signed(lifetime=timedelta(days=1), now=datetime.now(UTC))
-    return Identity(name, pair, certificate, claim_proof(f"{workload} {name}".encode()))
+    return Identity(name, pair, certificate, pair.request(), claim_proof(f"{workload} {name}".encode()))
 
 
 def agents(*names: str, workload: str = OURS) -> tuple[AttestedAgent, ...]:

@@ -216,7 +216,7 @@ def hello(name: str = "b-1", address: str = "127.0.0.1") -> AgentHello:
 def issued(control: "Place", who: Identity) -> bytes:
     """A certificate as control issues it for that key."""
     path, now = f"ns/default/deployment/b/pod/uid-{who.name}", datetime.now(UTC)
-    return control.authority.issue_workload(who.pair.request(), path, now=now, lifetime=timedelta(minutes=5))
+    return control.authority.issue_workload(who.request, path, now=now, lifetime=timedelta(minutes=5))
 
 
 @asynccontextmanager
@@ -229,8 +229,9 @@ async def agent_of(
     certificate: bytes | None = None,
     consents: bool = True,
 ) -> AsyncIterator[Agent]:
-    """An agent that has said hello, and what it consents to. *certificate*: not the one that it signed itself."""
+    """An agent that has said hello, and what it consents to, once a session names it; it got its *certificate* then."""
     who = identity(name, workload)
+    await until(lambda: who.key in control.core.named())
     async with channel(control, who, certificate) as line:
         made = Agent(line.stream_stream(agent.METHOD)(wait_for_ready=True))
         await made.say(hello(name, address))
@@ -248,9 +249,10 @@ async def envoy_of(
     *,
     certificate: bytes | None = None,
 ) -> AsyncIterator[Envoy]:
-    """An Envoy that has asked for everything, with a certificate that control issued."""
+    """An Envoy that has asked for everything, with the certificate that its agent got."""
     who = identity(name, workload)
-    async with channel(control, who, certificate or issued(control, who)) as line:
+    await until(lambda: who.key in control.core.named())
+    async with channel(control, who, certificate) as line:
         call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(line).StreamAggregatedResources(wait_for_ready=True)
         made = Envoy(call, f"uid-{name}")
         async with beside(made.follow()):
@@ -298,7 +300,6 @@ class Place(Protocol):
     def authority(self) -> Authority: ...
 
 
-#: A client whose session has not vouched for it yet tries again soon.
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.ssl_target_name_override", "control.meshdev"),
@@ -309,8 +310,8 @@ _OPTIONS = (
 
 @asynccontextmanager
 async def channel(control: Place, who: Identity | None, certificate: bytes | None = None) -> AsyncIterator[Any]:
-    """With the self-signed certificate of *who*, another one of its key, or none."""
-    shown = pem(certificate or who.certificate).encode() if who else None
+    """With what control issues for *who*, another *certificate* of its key, or none."""
+    shown = pem(certificate or issued(control, who)).encode() if who else None
     credentials = grpc.ssl_channel_credentials(
         pem(control.authority.certificate).encode(), who.pair.private_pem if who else None, shown
     )

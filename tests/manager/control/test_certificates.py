@@ -1,21 +1,21 @@
-"""Certificates of one agent: when there is one, when another one, and that asking costs little."""
+"""Certificates of agents: one for each key and workload that sessions name, and the next at half of its life."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from meshdev.errors import ProtocolError
 from meshdev.identity.keys import key_id
 from meshdev.intercept.spec import Workload
-from meshdev.manager.control.certificates import PAUSE_SECONDS, Certificates, identity_path
-from meshdev.wire.agent import IssuedCertificate
-from tests.manager.control.identities import identity
+from meshdev.manager.control.certificates import Certificates, identity_path
+from tests.manager.control.identities import Identity, identity
 from tests.manager.control.world import authority
 
 WORKLOAD = Workload("default", "statefulset", "db.x", "0f2e2d8c-uid")
 PATH = identity_path(WORKLOAD, "u-1")
 OTHER = identity_path(WORKLOAD, "u-2")
-ONE = identity()
+ONE, TWO = identity(), identity("b-2")
 
 
 class Clock:
@@ -31,14 +31,16 @@ class Clock:
         self.timers.append((self.now + timedelta(seconds=seconds), callback))
 
     def wait(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-        for at, callback in self.timers:
-            if at <= self.now:
-                callback()
-        self.timers = [timer for timer in self.timers if timer[0] > self.now]
+        """Timers that come due meanwhile are called at their time."""
+        end = self.now + timedelta(seconds=seconds)
+        while due := sorted((timer for timer in self.timers if timer[0] <= end), key=lambda timer: timer[0]):
+            self.timers.remove(due[0])
+            self.now = due[0][0]
+            due[0][1]()
+        self.now = end
 
-    def current(self, *paths: str) -> IssuedCertificate | None:
-        return self.certificates.current(ONE.key, paths)
+    def current(self, path: str = PATH, who: Identity = ONE) -> bytes:
+        return self.certificates.current(who.key, who.request, path)
 
 
 @pytest.fixture
@@ -46,49 +48,50 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_there_is_one_when_it_was_asked_for_and_a_session_says_whose_it_is(clock: Clock) -> None:
-    assert clock.current(PATH) is None
-    clock.certificates.request(ONE.key, ONE.pair.request())
-    assert clock.current() is None
-    issued = clock.current(PATH)
-    assert issued is not None
-    assert key_id(issued.certificate) == ONE.key
-    assert clock.current(OTHER, PATH) is issued, "one session still says so"
-    assert clock.current() is issued, "what it has it keeps"
-    clock.certificates.forget(ONE.key)
-    assert clock.current(PATH) is None
-
-
-def test_the_next_one_comes_at_half_of_its_life_if_there_is_an_edge_still(clock: Clock) -> None:
-    clock.certificates.request(ONE.key, ONE.pair.request())
-    first = clock.current(PATH)
+def test_it_is_the_same_while_it_is_fresh_for_all_who_say_the_same(clock: Clock) -> None:
+    first = clock.current()
+    assert key_id(first) == ONE.key
     clock.wait(1799)
-    assert (clock.looked, clock.current(PATH)) == ([], first)
+    assert clock.current() is first
+    other = clock.current(OTHER)
+    assert key_id(other) == ONE.key
+    assert other != first, "each session has its own words"
+    assert clock.current() is first
+
+
+def test_the_next_one_comes_at_half_of_its_life(clock: Clock) -> None:
+    first = clock.current()
+    clock.wait(600)
+    clock.current(who=TWO)
+    clock.wait(1199)
+    assert clock.looked == []
     clock.wait(1)
     assert clock.looked == [ONE.key]
-    assert clock.current() is first
-    assert clock.current(PATH) != first
+    assert clock.current() != first
+    clock.wait(600)
+    assert clock.looked == [ONE.key, TWO.key]
 
 
-def test_another_workload_or_request_is_another_certificate_but_not_at_once(clock: Clock) -> None:
-    clock.certificates.request(ONE.key, ONE.pair.request())
-    first = clock.current(PATH)
-    assert clock.current(OTHER) is first
-    clock.wait(PAUSE_SECONDS)
-    assert clock.looked == [ONE.key]
-    second = clock.current(OTHER)
-    assert second not in {None, first}
-    clock.certificates.request(ONE.key, ONE.pair.request())
-    assert clock.current(OTHER) is None
-    clock.wait(PAUSE_SECONDS)
-    assert clock.current(OTHER) not in {None, first, second}
+def test_one_that_nobody_renews_costs_a_look_now_and_then(clock: Clock) -> None:
+    clock.current()
+    clock.wait(1800 + 360)
+    assert len(clock.looked) == 11
+    assert len(clock.timers) == 1
 
 
-@pytest.mark.parametrize("request_", [b"", b"PKCS", identity("b-2").pair.request()])
-def test_a_bad_request_gets_nothing_and_is_not_tried_again_and_again(
-    clock: Clock, request_: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    clock.certificates.request(ONE.key, request_)
-    for _ in range(10):
-        assert clock.current(PATH) is None
-    assert caplog.text.count("gets no certificate") == 1
+def test_what_no_session_says_any_more_is_dropped(clock: Clock) -> None:
+    first, other = clock.current(), clock.current(OTHER)
+    clock.certificates.keep(ONE.key, {OTHER})
+    assert clock.current(OTHER) is other
+    assert clock.current() != first
+    clock.certificates.keep(ONE.key, frozenset())
+    clock.certificates.keep(TWO.key, {PATH})
+    clock.wait(3600)
+    assert (clock.looked, clock.timers) == ([], [])
+
+
+@pytest.mark.parametrize("path", ["", "ns/default/deployment/b", PATH.replace("u-1", "../x")])
+def test_what_is_no_workload_gets_nothing(clock: Clock, path: str) -> None:
+    with pytest.raises(ProtocolError):
+        clock.current(path)
+    assert clock.timers == []

@@ -16,7 +16,7 @@ from meshdev.wire import agent
 from meshdev.wire.agent import State
 from tests.manager.control.claimant import Claimant
 from tests.manager.control.identities import identity
-from tests.manager.control.sidecars import Control, channel, control, joined
+from tests.manager.control.sidecars import Control, channel, control, issued, joined
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
 from tests.waiting import until
@@ -29,7 +29,7 @@ def tls(mesh: Control) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pem(mesh.authority.certificate))
     context.set_alpn_protocols(["h2"])
-    load_identity(context, identity().pair.private_pem, [identity().certificate])
+    load_identity(context, identity().pair.private_pem, [issued(mesh, identity())])
     return context
 
 

@@ -15,7 +15,7 @@ from meshdev.wire.manager import Allow, PodReport, Withdrawn
 from meshdev.wire.modes import PROXY
 from meshdev.wire.relay import RelayRemoved
 from tests.manager.claims import HTTP, spec
-from tests.manager.control.identities import NAMES, identity
+from tests.manager.control.identities import identity
 from tests.manager.control.sidecar_pod import SidecarPod
 from tests.manager.control.world import MANAGER, World, alias, attested, claimed, key, unreadable
 
@@ -328,7 +328,7 @@ def test_nothing_is_taken_from_an_agent_that_has_not_said_yet_what_it_consents_t
 
 def test_reports_have_the_words_of_the_session(world: World) -> None:
     agent = identity("b-1").attested
-    world.hear(claimed(A), Agents(alias(A), 0, (AttestedAgent(agent.certificate, agent.proof, "my-name", "u-7"),)))
+    world.hear(claimed(A), Agents(alias(A), 0, (AttestedAgent(agent.request, agent.proof, "my-name", "u-7"),)))
     pod = joined(world)
     assert world.states(A) == {"my-name": "acked"}
     assert pod.name == "b-1"
@@ -362,22 +362,6 @@ def test_relays_that_a_claim_no_longer_has_are_removed(world: World) -> None:
     world.hear(Withdrawn(alias(A)))
     assert world.permitted(20000) == set(), "it is another one's now"
     assert world.relay["relay 20100"] == RelayRemoved(20100)
-
-
-def test_trust_anchors_are_of_all_claims_and_of_agents_that_are_not_connected(world: World) -> None:
-    changes: list[set[str]] = []
-    world.core.on_named = lambda: changes.append({key(name) for name in NAMES} & world.core.trust_anchors().keys())
-    one, two, other = (key(name) for name in ("b-1", "b-2", "evil"))
-    world.claim(A, "b-1", "b-2")
-    world.claim(B, "b-2", "evil", first=20010)
-    assert world.core.trust_anchors() == {key(name): identity(name).certificate for name in ("b-1", "b-2", "evil")}
-    world.claim(B, "b-2", "evil", first=20010)
-    assert changes == [{one, two}, {one, two, other}], "what is as it was is no change"
-    pod = joined(world, "b-2")
-    assert world.core.trust_anchors().keys() == {one, other}
-    pod.disconnect_agent()
-    world.hear(Withdrawn(alias(A)))
-    assert changes[2:] == [{one, two, other}, {two, other}]
 
 
 def test_what_sessions_do_wrong_is_logged_but_not_without_end(world: World, caplog: pytest.LogCaptureFixture) -> None:

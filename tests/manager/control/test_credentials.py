@@ -1,83 +1,52 @@
-"""Control's TLS: anchors follow the claims, and no more often than the cost allows."""
+"""Control's TLS: its name, and that nothing but its authority is trusted."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+import grpc
 import pytest
 
-from meshdev.manager.control.credentials import TrustedPeers
+from meshdev.identity.authority import Authority
+from meshdev.manager.control.credentials import server_credentials
 from tests.manager.control.identities import identity
+from tests.manager.control.sidecars import channel, issued
+from tests.manager.control.test_identity import outcome
 from tests.manager.control.world import authority
 
 
-class Anchors:
-    def __init__(self) -> None:
-        self.found: dict[str, bytes] = {}
-        self.timers: list[tuple[float, Callable[[], None]]] = []
-        self.asked = 0
-        self.peers = TrustedPeers(
-            authority(), self._anchors, lambda *timer: self.timers.append(timer), datetime.now(UTC)
-        )
-
-    def _anchors(self) -> dict[str, bytes]:
-        self.asked += 1
-        return dict(self.found)
-
-    def add(self, name: str) -> None:
-        self.found[name] = identity(name).certificate
-        self.peers.follow()
-
-    def fire(self) -> None:
-        (timer,) = self.timers
-        self.timers.clear()
-        timer[1]()
+@dataclass
+class Served:
+    port: int
+    authority: Authority
 
 
 @pytest.fixture
-def anchors() -> Anchors:
-    return Anchors()
+async def served() -> AsyncIterator[Served]:
+    """A server without any method."""
+    server = grpc.aio.server()
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(authority(), datetime.now(UTC)))
+    await server.start()
+    yield Served(port, authority())
+    await server.stop(0)
 
 
-def test_what_is_as_it_was_is_not_answered_again(anchors: Anchors) -> None:
-    assert anchors.peers._fetch() is None
-    anchors.add("b-1")
-    assert anchors.peers._fetch() is not None
-    assert anchors.peers._fetch() is None
-    anchors.fire()
-    anchors.peers.follow()
-    assert anchors.peers._fetch() is None
-    assert anchors.timers == []
-
-
-def test_changes_that_follow_each_other_are_one(anchors: Anchors) -> None:
-    anchors.add("b-1")
-    before = anchors.asked
-    anchors.add("b-2")
-    anchors.add("evil")
-    assert anchors.asked == before
-    first = anchors.peers._fetch()
-    assert (first is not None, anchors.peers._fetch()) == (True, None)
-    anchors.fire()
-    assert anchors.peers._fetch() is not None
-    assert [seconds for seconds, _ in anchors.timers] == [pytest.approx(0.023)], "the more, the longer"
-
-
-def test_of_sets_that_nobody_fetched_the_newest_counts(anchors: Anchors) -> None:
-    anchors.add("b-1")
-    anchors.fire()
-    anchors.add("b-2")
-    assert anchors.peers._fetch() is not None
-    assert anchors.peers._fetch() is None
-
-
-def test_who_is_not_needed_any_more_makes_no_other_set(anchors: Anchors) -> None:
-    anchors.add("b-1")
-    anchors.fire()
-    anchors.add("b-2")
-    anchors.fire()
-    assert anchors.peers._fetch() is not None
-    anchors.found.clear()
-    anchors.peers.follow()
-    assert (anchors.peers._fetch(), anchors.timers) == (None, [])
-    anchors.add("b-1")
-    assert anchors.peers._fetch() is None, "it is among them still"
+async def test_what_the_authority_issued_completes_a_handshake_as_long_as_it_is_good(served: Served) -> None:
+    mine, now = identity(), datetime.now(UTC)
+    path = "ns/default/deployment/b/pod/u"
+    expired = authority().issue_workload(
+        mine.request, path, now=now - timedelta(seconds=10), lifetime=timedelta(seconds=5)
+    )
+    outcomes = {}
+    for name, certificate in {"good": issued(served, mine), "expired": expired, "own": mine.certificate}.items():
+        async with channel(served, mine, certificate) as line:
+            outcomes[name] = await outcome(line)
+    async with channel(served, None) as line:
+        outcomes["none"] = await outcome(line)
+    refused = grpc.StatusCode.UNAVAILABLE
+    assert outcomes == {
+        "good": grpc.StatusCode.UNIMPLEMENTED,
+        "expired": refused,
+        "own": refused,
+        "none": refused,
+    }

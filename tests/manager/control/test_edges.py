@@ -1,9 +1,13 @@
 """Claims, agents, and the edges between them: an index that is true whatever was told before, in whatever order."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.manager.control.edges import Edges, NamedAgent
+from meshdev.manager.control.edges import Edges, NamedAgent, named_agents
+from tests.manager.control.identities import agents as attested
+from tests.manager.control.identities import identity
 
 KEYS, PROOFS = "abcd", "123"
 NAMED = st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(PROOFS)), max_size=5)
@@ -65,8 +69,9 @@ def test_it_is_what_all_parts_and_all_agents_say(
         for one in claims:
             assert edges.keys_of(one) == {each for each in KEYS if linked(one, each)}
             assert set(edges.named_by(one)) == named_keys[one]
-            assert dict(edges.certificates(one)).keys() == named_keys[one]
         for each in KEYS:
+            naming = {(one, agent) for one, parts in claims.items() for agent in by_key(parts).get(each, ())}
+            assert set(edges.naming(each)) == naming
             assert list(edges.aliases_of(each)) == [one for one in claims if linked(one, each)]
             assert edges.beside(each) == set().union(*(those for those in named_keys.values() if each in those))
 
@@ -99,3 +104,15 @@ def test_a_claim_that_is_over_is_named_no_more() -> None:
     assert edges.end("x") == {"a", "b"}
     assert edges.end("x") == frozenset()
     assert edges.edge("x", "a") is None
+
+
+def test_an_agent_is_named_by_the_key_that_signed_its_request() -> None:
+    one, two = attested("b-1", "b-2")
+    bad = [replace(two, request=each) for each in (b"", b"DER", two.request + b"x", two.request[:-1] + b"\0")]
+    found, fault = named_agents([one, *bad, two])
+    assert [(each.key, each.proof, each.pod, each.uid, each.request) for each in found] == [
+        (identity(name).key, each.proof, name, f"uid-{name}", each.request)
+        for name, each in (("b-1", one), ("b-2", two))
+    ]
+    assert fault.startswith("the agent of pod b-2 is not taken: ")
+    assert named_agents([one])[1] == ""

@@ -19,12 +19,12 @@ from meshdev.identity.keys import KeyPair, common_name, key_id
 from meshdev.identity.tls import pem
 from meshdev.intercept.spec import Port
 from meshdev.wire import agent
-from meshdev.wire.agent import Consents, SigningRequest
+from meshdev.wire.agent import Consents
 from meshdev.wire.modes import PROXY
 from tests.manager.claims import spec
 from tests.manager.control.claimant import B, Claimant
 from tests.manager.control.identities import THEIRS, agents, identity
-from tests.manager.control.sidecars import Control, agent_of, channel, control, envoy_of, hello, joined, sidecar
+from tests.manager.control.sidecars import Control, agent_of, channel, control, envoy_of, hello, issued, joined, sidecar
 from tests.manager.control.test_service import permitted
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
@@ -60,14 +60,22 @@ async def channel_with(control: Control, key: bytes, *chain: bytes) -> AsyncIter
 # Keys
 
 
-async def test_without_a_certificate_that_a_session_vouches_for_no_handshake_is_completed(
+async def test_without_a_certificate_of_the_manager_no_handshake_is_completed(
     mesh: Control, claimant: Claimant
 ) -> None:
     claimant.claim()
     async with joined(mesh):
-        for who in (None, identity("b-1", THEIRS)):
-            async with channel(mesh, who) as line:
-                assert await outcome(line) == grpc.StatusCode.UNAVAILABLE
+        for who in (identity("b-2"), identity("b-1", THEIRS)):
+            async with channel(mesh, who, who.certificate) as line:
+                assert await outcome(line) == grpc.StatusCode.UNAVAILABLE, "that of the agent itself"
+        async with channel(mesh, None) as line:
+            assert await outcome(line) == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_key_that_no_session_vouches_for_begins_no_stream(mesh: Control, claimant: Claimant) -> None:
+    claimant.claim()
+    async with joined(mesh), channel(mesh, identity("b-1", THEIRS)) as line:
+        assert await outcome(line) == DENIED
 
 
 @pytest.mark.filterwarnings("ignore::grpc.experimental.ExperimentalApiWarning")
@@ -86,7 +94,7 @@ async def test_a_copied_certificate_without_its_key_completes_no_handshake(mesh:
         credentials = grpc.experimental.ssl_channel_credentials_with_custom_signer(
             private_key_sign_fn=sign,
             root_certificates=pem(mesh.authority.certificate).encode(),
-            certificate_chain=pem(identity().certificate).encode(),
+            certificate_chain=pem(issued(mesh, identity())).encode(),
         )
         override = [("grpc.ssl_target_name_override", "control.meshdev"), ("grpc.use_local_subchannel_pool", 1)]
         place = f"127.0.0.1:{mesh.port}"
@@ -103,18 +111,18 @@ async def test_a_copied_certificate_without_its_key_completes_no_handshake(mesh:
     assert outcomes == ["served", grpc.StatusCode.UNAVAILABLE]
 
 
-async def test_a_key_that_an_agent_vouches_for_by_itself_is_nobodys(mesh: Control, claimant: Claimant) -> None:
-    """BoringSSL takes an anchor for an issuer, whatever it says of itself; no session names what it issues."""
+async def test_what_an_agent_issues_with_its_own_key_completes_no_handshake(mesh: Control, claimant: Claimant) -> None:
     claimant.claim()
     key = ec.generate_private_key(ec.SECP256R1())
     mine = identity("evil")
+    certificate = await claimant.issued(mine.attested)
     issuer = load_pem_private_key(mine.pair.private_pem, None)
     assert isinstance(issuer, ec.EllipticCurvePrivateKey)
     now = datetime.now(UTC)
     child = (
         x509.CertificateBuilder()
         .subject_name(common_name("child"))
-        .issuer_name(x509.load_der_x509_certificate(mine.certificate).subject)
+        .issuer_name(x509.load_der_x509_certificate(certificate).subject)
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(now - timedelta(minutes=1))
@@ -123,24 +131,25 @@ async def test_a_key_that_an_agent_vouches_for_by_itself_is_nobodys(mesh: Contro
     ).public_bytes(Encoding.DER)
     private = key.private_bytes(Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     async with joined(mesh):
-        async with channel_with(mesh, private, child, mine.certificate) as line:
-            assert await outcome(line) == DENIED
+        async with channel_with(mesh, private, child, certificate) as line:
+            assert await outcome(line) == grpc.StatusCode.UNAVAILABLE
+        async with channel_with(mesh, mine.pair.private_pem, certificate) as line:
+            call = line.stream_stream(agent.METHOD)(timeout=5)
+            await call.write(agent.encode(hello("evil")))
+            await until(lambda: any(pod._hello and pod._hello.pod == "evil" for pod in mesh.core.pods()))
+        await until(lambda: mine.key not in mesh.core._pods)
         assert {pod._hello.pod for pod in mesh.core.pods() if pod._hello} == {"b-1"}
 
 
 async def test_who_is_named_no_more_begins_no_stream(mesh: Control, claimant: Claimant) -> None:
     claimant.claim()
     mine = identity()
-    async with agent_of(mesh) as one:
-        await one.say(SigningRequest(mine.pair.request()))
-        await until(lambda: one.issued is not None)
-        assert one.issued is not None
-        issued = one.issued.certificate
-    async with envoy_of(mesh, certificate=issued):
+    certificate = await claimant.issued(mine.attested)
+    async with envoy_of(mesh, certificate=certificate):
         await until(lambda: is_served(mesh))
     claimant.withdraw()
     await until(lambda: not mesh.core.named())
-    async with channel(mesh, mine, issued) as line:  # whose handshake is completed: it is the authority's
+    async with channel(mesh, mine, certificate) as line:  # whose handshake is completed: it is the authority's
         assert await outcome(line) == DENIED
 
 
@@ -227,42 +236,53 @@ def subject_of(certificate: bytes) -> list[str]:
     return names.value.get_values_for_type(x509.UniformResourceIdentifier)
 
 
-async def test_an_agent_with_an_edge_gets_a_certificate_as_its_session_knows_it(
-    mesh: Control, claimant: Claimant
-) -> None:
+@pytest.mark.usefixtures("mesh")
+async def test_a_session_gets_a_certificate_for_each_agent_with_its_own_words_in_it(manager: Manager) -> None:
+    with Ann(manager) as ann, Ann(manager, "bob") as bob:
+        ours, theirs = Claimant(ann), Claimant(bob)
+        ours.claim(agents=(replace(identity().attested, uid="0f-9"),))
+        theirs.claim(C, agents("b-1", "b-2"))
+        mine = await ours.issued(identity().attested)
+        other = await theirs.issued(identity().attested, C)
+        assert key_id(mine) == key_id(other) == identity().key
+        assert subject_of(mine) == ["spiffe://manager-uid/ns/default/deployment/b/pod/0f-9"]
+        assert subject_of(other) == ["spiffe://manager-uid/ns/default/deployment/b/pod/uid-b-1"]
+        assert key_id(await theirs.issued(identity("b-2").attested, C)) == identity("b-2").key
+        with Ann(manager, "eve") as eve:
+            third = Claimant(eve)
+            third.claim(spec("d"), agents("b-1"))
+            assert await third.issued(identity().attested, spec("d")) == other, "the same one while it is fresh"
+
+
+async def test_an_agent_with_an_edge_gets_what_its_session_was_given(mesh: Control, claimant: Claimant) -> None:
     claimant.claim(agents=(replace(identity().attested, uid="0f-9"),))
     async with agent_of(mesh, consents=False) as one:
-        await one.say(SigningRequest(identity().pair.request()))
         await one.say(Consents(()))
         await until(lambda: one.want is not None)
-        assert one.issued is None, "without an edge there is none"
+        assert one.issued is None, "without an edge there is nothing"
         await one.say(identity().consents)
         await until(lambda: one.issued is not None)
         assert one.issued is not None
         assert one.issued.authority == mesh.authority.certificate
-        assert key_id(one.issued.certificate) == identity().key
-        assert subject_of(one.issued.certificate) == ["spiffe://manager-uid/ns/default/deployment/b/pod/0f-9"]
+        assert one.issued.certificate == await claimant.issued(identity().attested)
         async with envoy_of(mesh, certificate=one.issued.certificate):
             await until(lambda: is_served(mesh))
 
 
-async def test_a_request_for_another_key_than_the_streams_gets_nothing(
+async def test_what_is_no_signing_request_gets_nothing(
     mesh: Control, claimant: Claimant, caplog: pytest.LogCaptureFixture
 ) -> None:
-    claimant.claim()
-    async with agent_of(mesh) as one:
-        await one.say(SigningRequest(identity("b-2").pair.request()))
-        await until(lambda: "for another key than the stream's" in caplog.text)
-        assert one.issued is None
-        await one.say(SigningRequest(identity().pair.request()))
-        await until(lambda: one.issued is not None)
+    bad = (b"DER", identity("b-2").request[:-1] + b"\0")
+    claimant.claim(agents=(*(replace(identity("b-2").attested, request=each) for each in bad), identity().attested))
+    assert key_id(await claimant.issued(identity().attested)) == identity().key
+    assert "the agent of pod b-2 is not taken" in caplog.text
+    assert mesh.core.named() == {identity().key}
 
 
 async def test_the_next_certificate_comes_at_half_of_the_life_of_one(manager: Manager, tmp_path: Path) -> None:
     with Ann(manager) as ann:
         Claimant(ann).claim()
         async with control(tmp_path, lifetime=timedelta(seconds=2)) as mesh, agent_of(mesh) as one:
-            await one.say(SigningRequest(identity().pair.request()))
             issued: set[bytes] = set()
 
             def has_three() -> bool:

@@ -23,12 +23,12 @@ from meshdev.sidecar.agent.secret_discovery import Secrets, SecretServer
 from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.sidecar.envoy.protos import CLUSTERS
-from meshdev.wire.agent import Listen, PodPort, SigningRequest, State
+from meshdev.wire.agent import Listen, PodPort, State
 from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
 from tests.manager.control.claimant import Claimant
 from tests.manager.control.identities import identity
-from tests.manager.control.sidecars import Agent, Control, agent_of, beside, issued
+from tests.manager.control.sidecars import Agent, Control, agent_of, beside
 from tests.manager.standin import POD, Manager, running
 from tests.sidecar.certificates import Certificates
 from tests.sidecar.pod import End, length
@@ -73,7 +73,6 @@ async def real_envoy(mesh: Control, one: Agent) -> AsyncIterator[Path]:
 
     async def request() -> None:
         pair = identity().pair
-        await one.say(SigningRequest(pair.request()))
         await until(lambda: one.issued is not None)
         assert one.issued is not None
         secrets.set(Secrets(pair.private_pem, one.issued.certificate, one.issued.authority))
@@ -221,8 +220,7 @@ async def test_the_envoy_of_another_agent_is_there_before_its_agent_reports(
             pod = Pod(app, former, str(folder))
             await pod.join()
             await claimant.reported("acked", pod.spec("1"))
-        shown = issued(mesh, identity())
-        async with agent_of(mesh, certificate=shown) as other, real_envoy(mesh, other) as folder:
+        async with agent_of(mesh) as other, real_envoy(mesh, other) as folder:
             (known,) = mesh.core.pods()
             await until(lambda: known._envoy is not None and CLUSTERS in known._envoy.stream._watches)
             assert known._envoy is not None

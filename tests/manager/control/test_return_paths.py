@@ -5,8 +5,7 @@ from meshdev.wire.agent import ProbeRelays
 from meshdev.wire.modes import PROXY
 from tests.manager.claims import HTTP, spec
 from tests.manager.control.claimant import Claimant
-from tests.manager.control.identities import identity
-from tests.manager.control.sidecars import Control, agent_of, envoy_of, issued, sidecar
+from tests.manager.control.sidecars import Control, agent_of, envoy_of, sidecar
 from tests.manager.standin import POD
 from tests.waiting import until
 
@@ -37,5 +36,5 @@ async def test_ways_are_tried_when_envoy_is_there_and_again_for_another_agent(
         assert first.tries is None
         async with envoy_of(mesh):
             await until(lambda: first.tries == ProbeRelays((20000,), POD.address))
-            async with agent_of(mesh, certificate=issued(mesh, identity())) as second:
+            async with agent_of(mesh) as second:
                 await until(lambda: second.tries == first.tries)

@@ -26,6 +26,7 @@ from tests.manager.test_intercepts import Ann
 from tests.waiting import until
 
 B = spec("b")
+IDENTITY = "spiffe://manager-uid/ns/default/deployment/b/pod/uid-b-1"
 
 
 def permitted(mesh: Control) -> dict[int, set[str]]:
@@ -48,12 +49,12 @@ async def test_a_pod_joins_step_by_step(mesh: Control, claimant: Claimant) -> No
         assert B.id in made.envoy.routes()
         assert (await claimant.reported("joined")).pod == "b-1"
         await made.state(PORT)
-        assert await claimant.reported("acked") == Report(B.id, "b-1", "acked", up=1)
+        assert await claimant.reported("acked") == Report(B.id, "b-1", "acked", up=1, identity=IDENTITY)
         await until(lambda: permitted(mesh) == {20000: {"b-1"}})
         counts = Counts(5, 1, 2)
         await made.state(PORT, older=((PORT, 3),), intercepts=((B.id, counts), ("x", Counts(9, 9, 9))))
         assert await claimant.report(lambda report: report.counts.matched == 5) == Report(
-            B.id, "b-1", "acked", "", InterceptCounts(5, 1, 2, 3), 1
+            B.id, "b-1", "acked", "", InterceptCounts(5, 1, 2, 3), 1, identity=IDENTITY
         )
 
 
@@ -77,7 +78,7 @@ async def test_a_report_says_how_many_programs_were_up_in_the_state_it_is_about(
         assert (await claimant.reported("acked")).up == 0
         claimant.local(up=True)
         acked = await claimant.report(lambda report: report.up == 1 and report.state == "acked")
-        assert acked == Report(B.id, "b-1", "acked", up=1)
+        assert acked == Report(B.id, "b-1", "acked", up=1, identity=IDENTITY)
         assert names.either(PORT, B.id) in made.envoy.routes()
         claimant.local(up=False)
         assert await claimant.report(lambda report: report.up == 0 and report.state == "acked") == replace(acked, up=0)
@@ -181,7 +182,7 @@ async def test_ports_that_stay_with_the_original_for_a_reason_are_taken(mesh: Co
         assert (await claimant.report(lambda report: bool(report.text))).state == "joined"
         await made.state(held_back=((PORT, "no-listener"),))
         assert await claimant.reported("acked") == Report(
-            B.id, "b-1", "acked", "8080: no-listener", up=1, pending=("8080",)
+            B.id, "b-1", "acked", "8080: no-listener", up=1, pending=("8080",), identity=IDENTITY
         )
         await made.state(PORT)
         assert (await claimant.report(lambda report: not report.pending)).state == "acked"

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from meshdev.kube.attestation import AgentAddress, Attested, attest
+from meshdev.kube.attestation import AgentAddress, Attested, ManagerCertificates, attest
 from meshdev.kube.portforward import PortForward
 from meshdev.pump.transport import SocketTransport
 from meshdev.wire.framing import PlainFraming
@@ -24,15 +24,24 @@ def connect(port: int, place: Place = nullcontext) -> socket.socket:
 
 
 async def attested(
-    port: int, uid: str, manager: bytes, fingerprint: str | None = None, place: Place = nullcontext
+    port: int,
+    uid: str,
+    manager: bytes,
+    fingerprint: str | None = None,
+    place: Place = nullcontext,
+    *,
+    issue: Callable[[bytes], bytes] = lambda _: b"nothing",
 ) -> Attested:
-    """What becomes of an attestation at *port*. Raises as :func:`meshdev.kube.attestation.attest` does."""
+    """What becomes of an attestation at *port*. Raises as :func:`meshdev.kube.attestation.attest` does.
+
+    *issue* gives the manager's certificate for a request.
+    """
 
     async def forward(_namespace: str, _pod: str, port: int) -> PortForward:
         return PortForward(SocketTransport(connect(port, place)), PlainFraming(), "spdy")
 
-    async def introduce(_certificate: bytes, _proof: str) -> bytes:
-        return manager
+    async def introduce(request: bytes, _proof: str) -> ManagerCertificates:
+        return ManagerCertificates(manager, issue(request))
 
     return await attest(forward, AgentAddress("default", "b-1", uid, port, fingerprint), introduce)
 

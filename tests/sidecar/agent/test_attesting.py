@@ -5,13 +5,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from meshdev.errors import ClusterError, MeshdevError, ProtocolError
 from meshdev.identity.fingerprints import fingerprint
-from meshdev.identity.keys import KeyPair
 from meshdev.kube.attestation import Attested
 from meshdev.sidecar.agent import attesting, trust
 from meshdev.sidecar.agent.attesting import MAX_CONNECTIONS, AttestationListener
@@ -20,16 +21,20 @@ from meshdev.sidecar.agent.trust import new_identity
 from meshdev.wire import attestation
 from meshdev.wire.attestation import AttestRequest, FromSession, ManagerOffer
 from tests.sidecar.agent.attesting_session import attested, connect, tls
+from tests.sidecar.certificates import Certificates
 from tests.waiting import until
 
 UID = "uid-b-1"
 
 
-def certificate() -> bytes:
-    return KeyPair.generate().self_signed(lifetime=timedelta(hours=1), now=datetime.now(UTC))
+@cache
+def manager(name: str) -> Certificates:
+    """The same one each time."""
+    with TemporaryDirectory() as folder:
+        return Certificates(Path(folder) / name)
 
 
-FIRST, SECOND = certificate(), certificate()
+FIRST, SECOND = manager("first"), manager("second")
 
 
 class Agent:
@@ -38,8 +43,8 @@ class Agent:
         self.listener = AttestationListener(UID, self.identity)
         self.port = self.listener.announcement.port
 
-    async def attest(self, manager: bytes = FIRST, uid: str = UID, expected: str | None = None) -> Attested:
-        return await attested(self.port, uid, manager, expected)
+    async def attest(self, manager: Certificates = FIRST, uid: str = UID, expected: str | None = None) -> Attested:
+        return await attested(self.port, uid, manager.authority, expected, issue=manager.issue)
 
     @property
     def proofs(self) -> tuple[str, ...]:
@@ -67,10 +72,13 @@ async def agent() -> AsyncIterator[Agent]:
 async def test_it_proves_its_key_and_takes_the_manager(agent: Agent) -> None:
     announced = agent.listener.announcement.fingerprint
     found = await agent.attest(expected=announced)
-    assert found == Attested(agent.identity.key.certificate, announced, found.proof, accepted=True)
+    assert found == Attested(agent.identity.key.request, announced, found.proof, accepted=True)
     assert announced == fingerprint(agent.identity.key.certificate)
     assert agent.proofs == (found.proof,)
-    assert agent.manager == FIRST
+    assert agent.manager == FIRST.authority
+    secrets = agent.identity.issued.secrets.value
+    assert secrets is not None
+    assert (secrets.authority, secrets.private_key) == (FIRST.authority, agent.identity.key.private_pem)
 
 
 async def test_each_session_has_a_capability_of_its_own(agent: Agent) -> None:
@@ -106,15 +114,15 @@ async def test_a_manager_that_is_not_taken_leaves_no_capability(agent: Agent) ->
     await until(lambda: agent.proofs == (kept.proof,))
     agent.identity.trust.lost = True
     assert (await agent.attest(SECOND)).accepted
-    assert agent.manager == SECOND
+    assert agent.manager == SECOND.authority
 
 
 async def test_a_proof_of_another_connection_is_none(agent: Agent) -> None:
     await agent.attest()
-    answer = await agent.answer(AttestRequest(2, UID), ManagerOffer(SECOND, agent.proofs[0]))
+    answer = await agent.answer(AttestRequest(2, UID), ManagerOffer(SECOND.authority, agent.proofs[0], b"x"))
     assert b'"accepted":false' in answer
     await until(lambda: len(agent.proofs) == 1)
-    assert agent.manager == FIRST
+    assert agent.manager == FIRST.authority
 
 
 async def test_whoever_leaves_in_the_middle_leaves_no_capability(agent: Agent) -> None:
@@ -130,7 +138,7 @@ async def test_whoever_leaves_in_the_middle_leaves_no_capability(agent: Agent) -
     [
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
         b"meshdev-agent/1 token\n",
-        attestation.encode(ManagerOffer(FIRST, "0" * 64)),
+        attestation.encode(ManagerOffer(FIRST.authority, "0" * 64, b"x")),
         b"x" * 100_000,
         b"[" * 5_000 + b"\n",
         b'{"attest": {"version": 2}}\n',

@@ -2,21 +2,20 @@
 
 import asyncio
 import dataclasses
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.identity.edges import claim_proof, manager_proof
-from meshdev.identity.keys import KeyPair
 from meshdev.sidecar.agent.own_key import make_key
-from meshdev.sidecar.agent.trust import CAPABILITY_SECONDS, MAX_CAPABILITIES, Capabilities, ManagerTrust, new_identity
+from meshdev.sidecar.agent.trust import CAPABILITY_SECONDS, MAX_CAPABILITIES, Capabilities, new_identity
 from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
-
-
-def certificate() -> bytes:
-    return KeyPair.generate().self_signed(lifetime=timedelta(hours=1), now=datetime.now(UTC))
+from tests.sidecar.certificates import Certificates
 
 
 class Clock:
@@ -94,22 +93,39 @@ def test_never_one_whose_time_is_over(events: list[str | float]) -> None:
 # -- the manager -------------------------------------------------------------------------------------------------------
 
 CAPABILITY, OTHER_CAPABILITY = b"c" * 32, b"d" * 32
-FIRST, SECOND = certificate(), certificate()
+KEY = make_key()
 
 
-def offer(certificate: bytes, capability: bytes = CAPABILITY) -> ManagerOffer:
-    return ManagerOffer(certificate, manager_proof(capability, certificate))
+@cache
+def manager(name: str) -> Certificates:
+    """The same one each time."""
+    with TemporaryDirectory() as folder:
+        return Certificates(Path(folder) / name)
+
+
+FIRST, SECOND = manager("first"), manager("second")
+
+
+def offer(of: Certificates, capability: bytes = CAPABILITY, request: bytes = KEY.request) -> ManagerOffer:
+    return ManagerOffer(of.authority, manager_proof(capability, of.authority), of.issue(request))
 
 
 class World:
     def __init__(self) -> None:
-        self.trust = ManagerTrust()
+        self.identity = new_identity(KEY)
+        self.trust = self.identity.trust
 
     def consider(self, offered: ManagerOffer) -> str:
         """The reason of a refusal."""
-        verdict = self.trust.consider(offered, CAPABILITY)
+        verdict = self.identity.consider(offered, CAPABILITY)
         assert verdict == ManagerVerdict(not verdict.reason, verdict.reason)
         return verdict.reason
+
+    @property
+    def shown(self) -> tuple[bytes, bytes] | None:
+        """The certificate that it shows, and of whom."""
+        secrets = self.identity.issued.secrets.value
+        return (secrets.certificate, secrets.authority) if secrets is not None else None
 
 
 @pytest.fixture
@@ -119,52 +135,82 @@ def world() -> World:
 
 def test_the_first_is_taken_by_its_proof(world: World) -> None:
     assert world.trust.certificate.value is None
-    assert world.consider(offer(FIRST)) == ""
-    assert world.trust.certificate.value == FIRST
+    offered = offer(FIRST)
+    assert world.consider(offered) == ""
+    assert world.trust.certificate.value == FIRST.authority
+    assert world.shown == (offered.issued, FIRST.authority)
 
 
 @pytest.mark.parametrize(
     "offered",
     [
         offer(FIRST, OTHER_CAPABILITY),
-        dataclasses.replace(offer(FIRST), certificate=SECOND),
-        ManagerOffer(FIRST, claim_proof(CAPABILITY)),
-        ManagerOffer(FIRST, "0" * 64),
+        dataclasses.replace(offer(FIRST), certificate=SECOND.authority),
+        dataclasses.replace(offer(FIRST), proof=claim_proof(CAPABILITY)),
+        dataclasses.replace(offer(FIRST), proof="0" * 64),
     ],
 )
 def test_one_without_the_proof_of_that_connection_is_not(world: World, offered: ManagerOffer) -> None:
     assert "proof does not match" in world.consider(offered)
-    assert world.trust.certificate.value is None
+    assert (world.trust.certificate.value, world.shown) == (None, None)
 
 
 def test_another_is_taken_only_while_the_manager_is_lost(world: World) -> None:
     world.consider(offer(FIRST))
+    shown = world.shown
     world.trust.lost = False
     assert "another manager serves this sidecar" in world.consider(offer(SECOND))
-    assert world.trust.certificate.value == FIRST
+    assert (world.trust.certificate.value, world.shown) == (FIRST.authority, shown)
     assert world.consider(offer(FIRST)) == "", "the same is always taken"
+    assert world.shown == shown, "and renews what it issued by itself, while it is there"
     world.trust.lost = True
+    assert world.consider(again := offer(FIRST)) == ""
+    assert world.shown == (again.issued, FIRST.authority)
     assert world.consider(offer(SECOND)) == ""
-    assert world.trust.certificate.value == SECOND
+    assert world.trust.certificate.value == SECOND.authority
+    assert world.shown is not None
+    assert world.shown[1] == SECOND.authority
 
 
-@pytest.mark.parametrize("junk", [b"x", FIRST + b"x", FIRST[:-1], FIRST + SECOND])
+@pytest.mark.parametrize("junk", [b"x", FIRST.authority + b"x", FIRST.authority[:-1], FIRST.authority * 2])
 def test_what_is_no_certificate_is_not_taken(world: World, junk: bytes) -> None:
-    assert world.consider(offer(junk)) != ""
+    assert world.consider(ManagerOffer(junk, manager_proof(CAPABILITY, junk), FIRST.issue(KEY.request))) != ""
     assert world.trust.certificate.value is None
+
+
+@pytest.mark.parametrize(
+    ("issued", "words"),
+    [
+        (b"x", ""),
+        (FIRST.issue(make_key().request), "key values mismatch"),
+        (SECOND.issue(KEY.request), "certificate verify failed"),
+        (KEY.certificate, "certificate verify failed"),
+        (FIRST.issue_server(KEY.request, "control.meshdev"), "certificate verify failed"),
+        (FIRST.issue(KEY.request, age=timedelta(hours=2)), "certificate has expired"),
+        (FIRST.issue(KEY.request, age=-timedelta(hours=1)), "certificate is not yet valid"),
+        (FIRST.issue(KEY.request) + b"x", ""),
+        (FIRST.authority, "key values mismatch"),
+    ],
+    ids=["bytes", "key", "issuer", "own", "purpose", "expired", "clock", "longer", "authority"],
+)
+def test_what_the_manager_would_not_accept_is_not_taken(world: World, issued: bytes, words: str) -> None:
+    reason = world.consider(dataclasses.replace(offer(FIRST), issued=issued))
+    assert reason.startswith("the certificate that the manager issued cannot be used: ")
+    assert words in reason.lower()
+    assert (world.trust.certificate.value, world.shown) == (None, None)
 
 
 async def test_an_agent_is_attested_when_a_session_knows_it_and_a_manager_is_known() -> None:
     identity = new_identity(make_key())
     attested = asyncio.ensure_future(identity.attested())
-    identity.trust.certificate.publish(FIRST)
+    identity.trust.take(FIRST.authority)
     await asyncio.sleep(0.01)
     assert not attested.done()
     proof = claim_proof(identity.capabilities.issue())
-    assert await attested == FIRST
+    assert await attested == FIRST.authority
     identity.capabilities.withdraw(proof)
     again = asyncio.ensure_future(identity.attested())
     await asyncio.sleep(0.01)
     assert not again.done(), "nobody knows it any more"
     identity.capabilities.issue()
-    assert await again == FIRST
+    assert await again == FIRST.authority
