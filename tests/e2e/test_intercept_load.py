@@ -1,9 +1,12 @@
 """Under load: what comes and goes, is scaled, killed and stopped costs no request but those in its own hands."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
 from http.client import OK
 from typing import Final
 
@@ -12,7 +15,7 @@ import pytest
 from meshdev.config import MANAGER_NAME
 from tests.cluster.manifests import HTTP, App
 from tests.e2e import pods, workloads
-from tests.e2e.conftest import Laptop, kubectl, until
+from tests.e2e.conftest import Laptop, control, kubectl, until
 from tests.e2e.intercepting import LOCAL, ask, counts, intercepted, local, up
 from tests.e2e.loading import Load, Plan, Row, loading
 from tests.e2e.workloads import CLIENT, GRPC
@@ -28,6 +31,8 @@ BUSY: Final = Plan(f"b.{NAMESPACE}", new=0, kept=100, connections=50, pool=0, gr
 #: No HTTP/2, of which Envoy has all connections.
 HTTP1: Final = Plan(f"b.{NAMESPACE}", new=60, kept=60, pool=60, grpc=0)
 LOAD_SECONDS: Final = 60.0
+#: Issue: how soon what is claimed is served again after what it needs is back.
+BACK_SECONDS: Final = 3.0
 #: What may fail around a death: what was on its way. Its time is known only so well.
 SLACK_SECONDS: Final = 0.1
 
@@ -230,6 +235,45 @@ def test_everything_happens(laptop: Laptop, laptop2: Laptop) -> None:
         until("it has been long enough", lambda: time.time() > story.begun + LOAD_SECONDS, LOAD_SECONDS)
     story.judge()
     kubectl("-n", NAMESPACE, "delete", "leases", "--all")
+
+
+@pytest.mark.usefixtures("there")
+def test_parts_of_the_manager_and_the_api_server_end(laptop: Laptop) -> None:
+    """What is claimed may fail with the relay that had it; nothing else does, and all is back soon after its part."""
+    scale(2)
+    with (
+        laptop.connected(),
+        local(laptop, "--port=8080", "--grpc-port=50051"),
+        loading(CLIENT, NAMESPACE, PLAN) as load,
+    ):
+        story = Story(load)
+        up(laptop, "mesh", "deployment/b", NAMESPACE, "-H", "a=1")
+        load.renew()
+        everybody_is_right(load)
+        for part in ("relay", "control"):
+            (pod,) = pods.pods("default", f"app.kubernetes.io/name={MANAGER_NAME}")
+            killed = time.time()
+            pods.kill(pod, re.compile(rf"meshdev\.manager\.{part}"))
+            story.died(f"the container {part}", killed, time.time(), matched_only=True)
+            runs = until(f"{part} runs again", partial(has_another, pod, part, killed), 30)
+            load.answered(LOCAL, matched=True, since=runs, seconds=BACK_SECONDS)
+            until("both pods are reported", partial(acked, laptop, 2), 10)
+            story.say(f"{part} is back")
+        control("restart", "apiserver", timeout=120)
+        story.say("the API server was restarted")
+        everybody_is_right(load)
+        assert acked(laptop, 2)
+    story.judge()
+
+
+def has_another(pod: pods.Pod, container: str, since: float) -> float | None:
+    """When the container was found to run again."""
+    (now,) = pods.pods("default", f"app.kubernetes.io/name={MANAGER_NAME}")
+    assert now["metadata"]["uid"] == pod["metadata"]["uid"]
+    (status,) = (each for each in now["status"]["containerStatuses"] if each["name"] == container)
+    started = (status["state"].get("running") or {}).get("startedAt", "")
+    runs = bool(started) and datetime.fromisoformat(started).timestamp() >= int(since)
+    return time.time() if runs and status["restartCount"] else None
 
 
 def everybody_is_right(load: Load) -> None:
