@@ -86,13 +86,13 @@ class RelayConnection:
         self._watch_client(READABLE)
 
     def reset(self) -> None:
-        """End it now, on both sides."""
+        """End it now, on both sides; for a laptop that was told nothing yet without a reset."""
         if self._streams is not None:
             self._streams.reset()
         elif not self._closed:
             for end in filter(None, (self._client, self._laptop)):
                 watch(self._registry.loop, end, NOT_WATCHED, self._ignore)
-                end.close(reset=True)
+                end.close(reset=end is self._client)
             self._over()
 
     def check_laptop(self) -> None:

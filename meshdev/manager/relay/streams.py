@@ -7,6 +7,7 @@ Ends are passed on as they are:
 a close_notify of the client          ends that direction: the laptop gets a FIN, and may go on sending
 an end without one                    a truncation (RFC 5246, 7.2.1), as of an Envoy that was killed: the laptop gets
                                       a reset, and does not take half a body for a whole one
+... before it said anything           both are closed: an agent has looked whether the laptop listens
 a FIN of the laptop                   ends that direction: the client gets a close_notify, and may go on
 a reset of either, or silence         the other gets a reset; the client once it has what came before
 ====================================  ==================================================================
@@ -49,7 +50,7 @@ class RelayedStreams:
 
     __slots__ = (
         *("_buffers", "_client", "_delivering", "_delivery", "_ended", "_guard"),
-        *("_laptop", "_on_client", "_on_laptop", "_over", "_silence", "_tls"),
+        *("_laptop", "_on_client", "_on_laptop", "_over", "_said", "_silence", "_tls"),
     )
 
     def __init__(
@@ -70,6 +71,7 @@ class RelayedStreams:
         self._delivery = Delivery(client, buffers.loop.clock)
         self._silence = Silence()
         self._delivering = self._over = False
+        self._said = False  # the client has said something
 
     def begin(self) -> None:
         """Pass on what came with the last message of the handshake, and whatever comes."""
@@ -123,18 +125,19 @@ class RelayedStreams:
         except BlockingIOError:
             return
         except OSError:
-            size = 0
+            self.reset()
+            return
         if size:
             self._from_client(piece[:size])
         else:  # without a close_notify before it, after which nothing is read
-            self.reset()
+            self._close(reset=self._said)
 
     def _from_client(self, data: memoryview) -> None:
         tls, laptop, plain = self._tls, self._laptop, self._buffers.plain
         size = tls.decrypt(data, plain)
         if size:
             laptop.send(plain[:size])
-            self._silence.sent = True
+            self._said = self._silence.sent = True
         if tls.ended:
             self._client.ended = True
             laptop.finish()

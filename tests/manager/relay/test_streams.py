@@ -137,6 +137,13 @@ def test_an_end_without_close_notify_is_a_truncation(world: RelayWorld) -> None:
     ended(world)
 
 
+def test_who_only_looks_whether_the_laptop_listens_resets_nothing(world: RelayWorld) -> None:
+    client, laptop = world.both()
+    client.sock.close()
+    assert laptop.recv(1) == b""
+    world.until(lambda: not world.server.open)
+
+
 def test_a_reset_of_the_client(world: RelayWorld) -> None:
     client, laptop = world.both()
     reset(client.sock)
