@@ -1,8 +1,8 @@
 """The test's side of :mod:`tests.e2e.load`: it runs in a pod while things happen, and what came of it."""
 
 import json
+import re
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.e2e import load
-from tests.e2e.conftest import CHECKOUT, until
+from tests.e2e import load, pods
+from tests.e2e.conftest import until
 
 _CODE: Final = Path(load.__file__).read_text()
+_CLIENT: Final = re.compile(r"python.* --name=client ")
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ class Load:
     """A running load."""
 
     def __init__(self, client: str, namespace: str, plan: Plan) -> None:
-        command = ("kubectl", "-n", namespace, "exec", "-i", client, "--", "python3", "-c", _CODE)
+        (pod,) = (each for each in pods.pods(namespace) if each["metadata"]["name"] == client)
+        # Not by kubectl exec: what it prints comes through the API server, which tests restart.
+        inside = ("nsenter", f"--target={pods.process(pod, _CLIENT)}", "--mount", "--net")
         self.rows: list[Row] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster", *command, json.dumps(plan.__dict__)],
-            cwd=CHECKOUT,
+            [*inside, "python3", "-c", _CODE, json.dumps(plan.__dict__)],
             start_new_session=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
