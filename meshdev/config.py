@@ -23,15 +23,15 @@ TUNNEL_PORT: Final = 9000
 
 #: Most carriers of one session, and so queues of one TUN device (the kernel's own limit is 256).
 MAX_CARRIERS: Final = 8
-#: Port of the container *control* on the manager pod's address: sidecars bring their agent's token.
+#: Ports of the containers *control* and *relay* on the manager pod's address, both by TLS with client certificates, and
+#: their users: the pod's packet filter tells whose packets are whose.
 CONTROL_PORT: Final = 15010
-#: Port of the container *relay* there, by TLS with client certificates. Nothing starts it yet (docs/STATUS.md).
 RELAYS_PORT: Final = 15011
-#: The users of these containers.
 CONTROL_UID: Final = 65532  # the usual "nonroot" of minimal images
 RELAY_UID: Final = 65533
 
-#: Where relays are on the manager pod's address: below the usual range of ephemeral ports (32768 and up).
+#: Relays are ports of a session's address, and for UDP of the manager pod's, too: below the usual range of ephemeral
+#: ports (32768 and up).
 RELAY_PORTS: Final = range(20000, 30000)
 
 #: Where session addresses come from, in order of preference: the benchmarking range of RFC 2544 (RFC 6890: not

@@ -149,7 +149,7 @@ def test_marked_tests_run_on_the_other_cluster_too(tmp_path: Path) -> None:
     assert (code, lines[-1]) == (0, "3 passed, 0 failed")
     default, other = (tmp_path / "kinds").read_text().splitlines()
     assert default == "--kubernetes 1.35 --nodes 1 --kube-proxy nftables"
-    assert other == "--kubernetes 1.32 --nodes 2 --kube-proxy iptables"
+    assert other == "--kubernetes 1.32 --nodes 2 --kube-proxy iptables --masquerade-all"
 
 
 def test_failures_of_both_clusters_are_in_one_summary(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_failures_of_both_clusters_are_in_one_summary(tmp_path: Path) -> None:
     assert code == 1
     assert lines[-3:] == [
         "flaky: test_suite.py::test_flaky[0] failed, and passed when it ran alone",
-        "failed: test_suite.py::test_everywhere (Kubernetes 1.32, 2 nodes, kube-proxy iptables)",
+        "failed: test_suite.py::test_everywhere (Kubernetes 1.32, 2 nodes, kube-proxy iptables --masquerade-all)",
         "3 passed, 1 failed",
     ]
 

@@ -66,9 +66,8 @@ class ClusterKind:
 
 
 DEFAULT = ClusterKind()
-#: The oldest Kubernetes that is served, and what else differs from the default at the same time. masquerade_all=True
-#: is to join it once relays do not identify pods by their addresses: until then every intercept is refused there.
-OTHER = ClusterKind("1.32", 2, "iptables")
+#: The oldest Kubernetes that is served, and what else differs from the default at the same time.
+OTHER = ClusterKind("1.32", 2, "iptables", masquerade_all=True)
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:

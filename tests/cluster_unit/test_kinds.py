@@ -36,8 +36,8 @@ def test_another_kind_needs_down_first() -> None:
     ) as it:
         kinds.choose(DEFAULT, {"nodes": 2})
     assert "Kubernetes 1.35, 1 node, kube-proxy nftables" in str(it.value)
-    with pytest.raises(TestbedError, match=r"down; then: .* up .* --kube-proxy iptables --masquerade-all$"):
-        kinds.choose(OTHER, {"masquerade_all": True})
+    with pytest.raises(TestbedError, match=r"down; then: .* up .* --kube-proxy nftables --masquerade-all$"):
+        kinds.choose(DEFAULT, {"masquerade_all": True})
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_the_kind_that_is_up_is_a_fact() -> None:
     assert kinds.running({kinds.FACT: OTHER.as_fact(), "network": "x"}) == OTHER
     assert kinds.running({"network": "x"}) == DEFAULT
     assert kinds.running({kinds.FACT: MASQUERADING.as_fact()}) == MASQUERADING
-    assert OTHER.as_fact() == '{"kubernetes": "1.32", "nodes": 2, "kube_proxy": "iptables"}'
+    assert DEFAULT.as_fact() == '{"kubernetes": "1.35", "nodes": 1, "kube_proxy": "nftables"}'
 
 
 def test_where_all_is_masqueraded_no_test_needs_the_pods_addresses() -> None:
-    assert OTHER.selection == "every_cluster"
+    assert DEFAULT.selection == "every_cluster"
     assert MASQUERADING.selection == "every_cluster and not pod_addresses"
 
 

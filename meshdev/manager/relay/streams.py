@@ -50,7 +50,7 @@ class RelayedStreams:
 
     __slots__ = (
         *("_buffers", "_client", "_delivering", "_delivery", "_ended", "_guard"),
-        *("_laptop", "_on_client", "_on_laptop", "_over", "_said", "_silence", "_tls"),
+        *("_laptop", "_on_client", "_on_laptop", "_over", "_sent", "_silence", "_tls"),
     )
 
     def __init__(
@@ -71,7 +71,7 @@ class RelayedStreams:
         self._delivery = Delivery(client, buffers.loop.clock)
         self._silence = Silence()
         self._delivering = self._over = False
-        self._said = False  # the client has said something
+        self._sent = False  # to the laptop, anything
 
     def begin(self) -> None:
         """Pass on what came with the last message of the handshake, and whatever comes."""
@@ -130,14 +130,14 @@ class RelayedStreams:
         if size:
             self._from_client(piece[:size])
         else:  # without a close_notify before it, after which nothing is read
-            self._close(reset=self._said)
+            self._close(reset=self._sent)
 
     def _from_client(self, data: memoryview) -> None:
         tls, laptop, plain = self._tls, self._laptop, self._buffers.plain
         size = tls.decrypt(data, plain)
         if size:
             laptop.send(plain[:size])
-            self._said = self._silence.sent = True
+            self._sent = self._silence.sent = True
         if tls.ended:
             self._client.ended = True
             laptop.finish()
