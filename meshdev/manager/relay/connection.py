@@ -1,8 +1,8 @@
 """One connection until it is one for the client: a workload's Envoy by TLS on one side, the laptop by TCP on the other.
 
-In this order: the ClientHello is read, the laptop is connected, the handshake is answered, the client's key is looked
-at, and only then our Finished is sent. Whatever goes wrong before that is a reset, which Envoy takes for a failure to
-connect. What follows is :mod:`~meshdev.manager.relay.streams`.
+In this order: the ClientHello is read and answered, the client's key is looked at, the laptop is connected, and only
+then our Finished is sent. Whatever goes wrong before that is a reset, which Envoy takes for a failure to connect; and
+nobody whose key is not permitted reaches the laptop. What follows is :mod:`~meshdev.manager.relay.streams`.
 """
 
 import functools
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from meshdev.errors import ProtocolError
-from meshdev.manager.relay.client_hello import MAX_BYTES, ClientHello, ClientHelloReader
+from meshdev.manager.relay.client_hello import MAX_BYTES, ClientHelloReader
 from meshdev.manager.relay.legs import ERROR, HANGUP, IN_PROGRESS, laptop_socket, prepare_client, watch
 from meshdev.manager.relay.permissions import Permissions
 from meshdev.manager.relay.streams import RelayedStreams, StreamBuffers
@@ -39,11 +39,11 @@ class RelayRegistry(StreamBuffers, Protocol):
     def tls(self) -> RelayTls | None:
         """None until control has issued a certificate."""
 
-    def dialled(self, connection: "RelayConnection") -> None:
+    def chosen(self, connection: "RelayConnection") -> None:
         """It has a relay and an address now."""
 
     def authenticated(self, connection: "RelayConnection") -> bool:
-        """Its handshake is over, and its key is permitted. Whether there is room for one more of that key."""
+        """Its key is permitted. Whether there is room for one more of that key."""
 
     def refused(self, connection: "RelayConnection", reason: str) -> None:
         """It ends before it was one for the client."""
@@ -56,7 +56,7 @@ class RelayConnection:
     """Lives until both directions have ended, one side is reset, or what permits it is withdrawn."""
 
     __slots__ = (
-        *("_client", "_closed", "_laptop", "_offered", "_reader", "_registry", "_shaken", "_step", "_streams"),
+        *("_client", "_closed", "_laptop", "_reader", "_registry", "_shaken", "_step", "_streams"),
         *("_timer", "address", "counted", "key", "relay", "source", "started"),
     )
 
@@ -73,7 +73,6 @@ class RelayConnection:
         """It counts as one of its key."""
         self._registry = registry
         self._reader = ClientHelloReader()
-        self._offered = ClientHello(None, b"")
         self._shaken = 0  # bytes of the handshake
         self._client = SocketEnd(client)
         self._laptop: SocketEnd | None = None
@@ -86,13 +85,13 @@ class RelayConnection:
         self._watch_client(READABLE)
 
     def reset(self) -> None:
-        """End it now, on both sides; for a laptop that was told nothing yet without a reset."""
+        """End it now, on both sides."""
         if self._streams is not None:
             self._streams.reset()
         elif not self._closed:
             for end in filter(None, (self._client, self._laptop)):
                 watch(self._registry.loop, end, NOT_WATCHED, self._ignore)
-                end.close(reset=end is self._client)
+                end.close(reset=True)
             self._over()
 
     def check_laptop(self) -> None:
@@ -158,61 +157,24 @@ class RelayConnection:
             raise ProtocolError(f"it names no relay: {(offered.server_name or b'')[:64]!r}")
         if self._registry.tls is None:
             raise ProtocolError("control has issued no certificate yet")
-        self._offered, self.relay, self.address = offered, relay, address
-        self._registry.dialled(self)
-        self._watch_client(0)
-        self._dial()
-
-    # The laptop
-
-    def _dial(self) -> None:
-        try:
-            sock = laptop_socket()
-        except OSError as error:
-            raise ProtocolError(f"there is no socket for the laptop: {error.strerror}") from None
-        laptop = self._laptop = SocketEnd(sock)
-        error_number = sock.connect_ex((str(self.address), self.relay))
-        if error_number in IN_PROGRESS:
-            self._timer = self._registry.loop.call_later(CONNECT_SECONDS, self.reset)
-            watch(self._registry.loop, laptop, WRITABLE, functools.partial(self._guard, self._laptop_ready))
-        else:
-            self._answered(laptop, error_number)
-
-    def _laptop_ready(self, _events: int) -> None:
-        laptop = self._laptop
-        if laptop is None:
-            return
-        if laptop.events & WRITABLE:
-            self._answered(laptop, laptop.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-        else:  # it is reset during the handshake
-            self.reset()
-
-    def _answered(self, laptop: SocketEnd, error: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        tls = self._registry.tls
-        if error or tls is None:
-            self.reset()
-            return
-        watch(self._registry.loop, laptop, 0, functools.partial(self._guard, self._laptop_ready))
-        self._step = functools.partial(self._shake, tls.accept(self._offered), laptop)
-        self._watch_client(READABLE)
+        self.relay, self.address = relay, address
+        self._registry.chosen(self)
+        self._step = functools.partial(self._shake, self._registry.tls.accept(offered))
         received, self._reader = self._reader.received, ClientHelloReader()
         self._step(memoryview(received))
 
     # The handshake
 
-    def _shake(self, tls: TlsStream, laptop: SocketEnd, data: memoryview) -> None:
+    def _shake(self, tls: TlsStream, data: memoryview) -> None:
         self._shaken += len(data)
         if self._shaken > 2 * MAX_BYTES:
             raise ProtocolError("its handshake is too long")
-        done = tls.handshake(data)
-        if done:
+        if tls.handshake(data):
             self._authenticate(tls.peer_key())
-        self._client.send(tls.take())
-        if done:
-            self._open(tls, laptop)
+            self._watch_client(0)
+            self._dial(tls)
         else:
+            self._client.send(tls.take())
             self._settle()
 
     def _authenticate(self, key: str) -> None:
@@ -222,6 +184,35 @@ class RelayConnection:
         self.counted = self._registry.authenticated(self)
         if not self.counted:
             raise ProtocolError(f"its key {key[:16]} has too many connections")
+
+    # The laptop
+
+    def _dial(self, tls: TlsStream) -> None:
+        try:
+            sock = laptop_socket()
+        except OSError as error:
+            raise ProtocolError(f"there is no socket for the laptop: {error.strerror}") from None
+        laptop = self._laptop = SocketEnd(sock)
+        error_number = sock.connect_ex((str(self.address), self.relay))
+        if error_number in IN_PROGRESS:
+            self._timer = self._registry.loop.call_later(CONNECT_SECONDS, self.reset)
+            watch(
+                self._registry.loop, laptop, WRITABLE, functools.partial(self._guard, self._laptop_ready, tls, laptop)
+            )
+        else:
+            self._answered(tls, laptop, error_number)
+
+    def _laptop_ready(self, tls: TlsStream, laptop: SocketEnd, _events: int) -> None:
+        self._answered(tls, laptop, laptop.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _answered(self, tls: TlsStream, laptop: SocketEnd, error: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if error:
+            self.reset()
+            return
+        self._client.send(tls.take())  # our Finished
+        self._open(tls, laptop)
 
     def _open(self, tls: TlsStream, laptop: SocketEnd) -> None:
         for end in (self._client, laptop):

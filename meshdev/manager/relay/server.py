@@ -129,7 +129,7 @@ class RelayServer:
 
     # Events of connections
 
-    def dialled(self, connection: RelayConnection) -> None:
+    def chosen(self, connection: RelayConnection) -> None:
         """It has a relay and an address now."""
         self._by_relay.setdefault(connection.relay, set()).add(connection)
 

@@ -49,10 +49,8 @@ def test_who_goes_silent_in_the_middle_of_the_handshake(world: RelayWorld, monke
     sock = world.client()
     hello = TLS12.replace(b"20001.relay", b"%d.relay" % world.relay)
     sock.sendall(hello)
-    laptop = world.accept()
     assert sock.recv(1 << 16)
     assert is_reset(sock)
-    assert laptop.recv(1) == b""  # it was told nothing that could be cut short
 
 
 def test_a_handshake_is_bounded(world: RelayWorld) -> None:
