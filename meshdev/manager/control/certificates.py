@@ -15,6 +15,8 @@ from meshdev.intercept.spec import Workload
 
 #: Between two looks for what is to be renewed: this part of a certificate's life, at least.
 _PAUSE: Final = 0.01
+#: And so long at most: timers do not notice that the clock was set.
+_LONGEST_PAUSE: Final = timedelta(minutes=1)
 
 Later = Callable[[float, Callable[[], None]], object]
 
@@ -47,6 +49,8 @@ class Certificates:
         self._later = later
         self._again = again
         self._issued: dict[str, dict[str, _Certificate]] = {}
+        self._replaced: set[str] = set()
+        """Keys of certificates that took another one's place since :attr:`_again` was called last."""
         self._looks = False
 
     def current(self, key: str, request: bytes, path: str) -> bytes:
@@ -58,6 +62,9 @@ class Certificates:
         found = mine.get(path)
         if found is None or found.renew_at <= now:
             der = self.authority.issue_workload(request, path, now=now, lifetime=self._lifetime)
+            if found is not None and key not in self._replaced:  # whoever asked is one of those who need it
+                self._replaced.add(key)
+                self._later(0, self._tell)
             found = _Certificate(der, now + self._lifetime / 2)
             self._issued[key] = {**mine, path: found}
             self._look_later()
@@ -73,11 +80,17 @@ class Certificates:
         if self._issued and not self._looks:
             self._looks = True
             first = min(one.renew_at for paths in self._issued.values() for one in paths.values())
-            pause = max(first - self._now(), self._lifetime * _PAUSE)
+            pause = min(max(first - self._now(), self._lifetime * _PAUSE), _LONGEST_PAUSE)
             self._later(pause.total_seconds(), self._look)
 
     def _look(self) -> None:
         self._looks, now = False, self._now()
         for key in [key for key, paths in self._issued.items() if any(one.renew_at <= now for one in paths.values())]:
             self._again(key)
+            self._replaced.discard(key)
         self._look_later()
+
+    def _tell(self) -> None:
+        for key in self._replaced & self._issued.keys():
+            self._again(key)
+        self._replaced.clear()

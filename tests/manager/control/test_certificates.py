@@ -68,8 +68,8 @@ def test_the_next_one_comes_at_half_of_its_life(clock: Clock) -> None:
     clock.wait(1)
     assert clock.looked == [ONE.key]
     assert clock.current() != first
-    clock.wait(600)
-    assert clock.looked == [ONE.key, TWO.key]
+    clock.wait(600 + 36)
+    assert clock.looked == [ONE.key, ONE.key, TWO.key], "it was this test that asked first"
 
 
 def test_one_that_nobody_renews_costs_a_look_now_and_then(clock: Clock) -> None:
@@ -95,3 +95,18 @@ def test_what_is_no_workload_gets_nothing(clock: Clock, path: str) -> None:
     with pytest.raises(ProtocolError):
         clock.current(path)
     assert clock.timers == []
+
+
+def test_whoever_needs_it_is_called_where_the_next_one_was_made_before_the_look(clock: Clock) -> None:
+    clock.current()
+    clock.wait(20)
+    first = clock.current(who=TWO)
+    clock.wait(1801)  # the look that found the first one due is 21 s ago, and the next is in 15 s
+    assert clock.looked == [ONE.key]
+    clock.looked.clear()
+    assert clock.current(who=TWO) != first
+    assert clock.looked == []
+    clock.wait(0)
+    assert clock.looked == [TWO.key]
+    clock.wait(60)
+    assert clock.looked.count(TWO.key) == 1

@@ -52,3 +52,16 @@ def test_a_claim_that_is_another_workloads_names_its_agents_anew(world: World) -
     other = replace(A, workload=replace(A.workload, name="other"))
     world.hear(claimed(other), attested(other, "b-1"))
     assert issued(world, other, "b-1") != first
+
+
+def test_the_next_one_reaches_the_session_when_a_report_of_the_agent_was_first_to_need_it(world: World) -> None:
+    world.claim(A, "b-1")
+    world.wait(20)
+    world.claim(B, "b-2", first=20010)
+    pod = joined(world, "b-2")
+    first = issued(world, B, "b-2")
+    world.wait(1800 + 5)  # the next look for what is due comes later
+    pod.report()
+    world.wait(0)
+    assert pod.certificate is not None
+    assert pod.certificate.certificate == issued(world, B, "b-2") != first
