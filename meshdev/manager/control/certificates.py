@@ -17,6 +17,9 @@ from meshdev.intercept.spec import Workload
 _PAUSE: Final = 0.01
 #: And so long at most: timers do not notice that the clock was set.
 _LONGEST_PAUSE: Final = timedelta(minutes=1)
+#: One that is to be issued later than this from now is issued anew: the clock was put back. It may be by less than what
+#: certificates are dated back by.
+_MOST_BACK: Final = timedelta(minutes=1)
 
 Later = Callable[[float, Callable[[], None]], object]
 
@@ -29,7 +32,11 @@ def identity_path(workload: Workload, uid: str) -> str:
 @dataclass(frozen=True)
 class _Certificate:
     der: bytes
+    issued_at: datetime
     renew_at: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        return self.issued_at - _MOST_BACK <= now < self.renew_at
 
 
 class Certificates:
@@ -60,12 +67,12 @@ class Certificates:
         """
         now, mine = self._now(), self._issued.get(key, {})
         found = mine.get(path)
-        if found is None or found.renew_at <= now:
+        if found is None or not found.is_fresh(now):
             der = self.authority.issue_workload(request, path, now=now, lifetime=self._lifetime)
             if found is not None and key not in self._replaced:  # whoever asked is one of those who need it
                 self._replaced.add(key)
                 self._later(0, self._tell)
-            found = _Certificate(der, now + self._lifetime / 2)
+            found = _Certificate(der, now, now + self._lifetime / 2)
             self._issued[key] = {**mine, path: found}
             self._look_later()
         return found.der
@@ -85,7 +92,8 @@ class Certificates:
 
     def _look(self) -> None:
         self._looks, now = False, self._now()
-        for key in [key for key, paths in self._issued.items() if any(one.renew_at <= now for one in paths.values())]:
+        issued = self._issued.items()
+        for key in [key for key, paths in issued if not all(one.is_fresh(now) for one in paths.values())]:
             self._again(key)
             self._replaced.discard(key)
         self._look_later()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 
 from meshdev.errors import ProtocolError
 from meshdev.identity.keys import key_id
@@ -22,9 +23,11 @@ class Clock:
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.timers: list[tuple[datetime, Callable[[], None]]] = []
+        self.wrong = timedelta()
+        """By how much the time of day is not that of timers."""
         self.looked: list[str] = []
         self.certificates = Certificates(
-            authority(), timedelta(hours=1), lambda: self.now, self.later, self.looked.append
+            authority(), timedelta(hours=1), lambda: self.now + self.wrong, self.later, self.looked.append
         )
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
@@ -110,3 +113,19 @@ def test_whoever_needs_it_is_called_where_the_next_one_was_made_before_the_look(
     assert clock.looked == [TWO.key]
     clock.wait(60)
     assert clock.looked.count(TWO.key) == 1
+
+
+@pytest.mark.parametrize("hours", [-2, 2], ids=["put back", "put forward"])
+def test_where_the_clock_was_set_the_next_one_comes_within_a_minute(clock: Clock, hours: int) -> None:
+    first = clock.current()
+    clock.wait(30)
+    clock.wrong = timedelta(seconds=-50)
+    assert clock.current() is first
+    clock.wrong = timedelta(hours=hours)
+    clock.wait(60)
+    assert clock.looked == [ONE.key]
+    found = x509.load_der_x509_certificate(clock.current())
+    assert found.not_valid_before_utc < clock.now + clock.wrong < found.not_valid_after_utc
+    clock.looked.clear()
+    clock.wait(1740)
+    assert clock.looked == [ONE.key], "it was this test that asked"
