@@ -18,7 +18,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshdev.errors import ManagerError, ProtocolError
-from meshdev.identity.keys import UNREADABLE, KeyPair, common_name, id_of, requested_key, unsigned
+from meshdev.identity.keys import (
+    BACKDATED,
+    BACKDATED_FOR_OTHERS,
+    UNREADABLE,
+    KeyPair,
+    common_name,
+    id_of,
+    requested_key,
+    unsigned,
+)
 
 log = logging.getLogger("meshdev.identity.authority")
 
@@ -90,24 +99,30 @@ class Authority:
         if not _WORKLOAD.fullmatch(path):
             raise ProtocolError(f"not a workload's identity: {path!r:.200}")
         name = x509.UniformResourceIdentifier(self.identity(path))
-        return self._issue(request, name, ExtendedKeyUsageOID.CLIENT_AUTH, now, now + lifetime)
+        return self._issue(request, name, ExtendedKeyUsageOID.CLIENT_AUTH, (now, now + lifetime), BACKDATED)
 
     def issue_server(self, request: bytes, name: str, *, now: datetime) -> bytes:
         """A server's certificate (DER) for the key of *request* (PKCS#10, DER) and the DNS name *name*.
 
-        It is good as long as the authority: its key ends with its process. Raises ProtocolError for a bad request,
-        ValueError for a bad name.
+        It is good from a day ago until the authority ends: its key ends with its process. Raises ProtocolError for a
+        bad request, ValueError for a bad name.
         """
         if not _DNS_NAME.fullmatch(name):
             raise ValueError(f"not a DNS name: {name!r}")
         end = self._parsed.not_valid_after_utc
-        return self._issue(request, x509.DNSName(name), ExtendedKeyUsageOID.SERVER_AUTH, now, end)
+        purpose = ExtendedKeyUsageOID.SERVER_AUTH
+        return self._issue(request, x509.DNSName(name), purpose, (now, end), BACKDATED_FOR_OTHERS)
 
     def _issue(
-        self, request: bytes, name: x509.GeneralName, purpose: x509.ObjectIdentifier, now: datetime, end: datetime
+        self,
+        request: bytes,
+        name: x509.GeneralName,
+        purpose: x509.ObjectIdentifier,
+        dates: tuple[datetime, datetime],
+        backdated: timedelta,
     ) -> bytes:
-        end = min(end, self._parsed.not_valid_after_utc)
-        draft = unsigned(x509.Name([]), self._parsed.subject, requested_key(request), self._id, now, end)
+        now, end = dates[0], min(dates[1], self._parsed.not_valid_after_utc)
+        draft = unsigned(x509.Name([]), self._parsed.subject, requested_key(request), self._id, now, end, backdated)
         draft = (
             draft.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(_SIGNS), critical=True)
@@ -131,7 +146,7 @@ def _make(trust_domain: str, now: datetime) -> _Pair:
     # Distinct from that of an authority before it.
     name = common_name(f"meshdev-manager-{identifier[:32]}")
     draft = (
-        unsigned(name, name, private.public_key(), identifier, now, now + _LIFETIME)
+        unsigned(name, name, private.public_key(), identifier, now, now + _LIFETIME, BACKDATED_FOR_OTHERS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(_SIGNS_CERTIFICATES), critical=True)
         .add_extension(x509.SubjectAlternativeName([_domain(trust_domain)]), critical=False)

@@ -22,8 +22,10 @@ from meshdev.errors import ProtocolError
 
 #: Bytes of a certificate or of a request (DER) that a peer shows: ours have under 700.
 MAX_DER: Final = 4 << 10
-#: How far a peer's clock may be behind.
+#: How far back a certificate's time begins: of one that the manager checks, whose clock may be put back a little, and
+#: of one that pods check, each by its own clock.
 BACKDATED: Final = timedelta(minutes=5)
+BACKDATED_FOR_OTHERS: Final = timedelta(days=1)
 #: What the library raises at bytes that it cannot read, at what it does not know, and at a signature that is wrong.
 UNREADABLE: Final = (
     *(ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature),
@@ -115,6 +117,7 @@ def unsigned(
     issuer_id: str,
     now: datetime,
     end: datetime,
+    backdated: timedelta = BACKDATED,
 ) -> x509.CertificateBuilder:
     """What all our certificates have: dates, a random serial, key identifiers. Raises ValueError for bad dates."""
     if now.tzinfo is None or end <= now:
@@ -126,7 +129,7 @@ def unsigned(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATED)
+        .not_valid_before(now - backdated)
         .not_valid_after(end)
         .add_extension(x509.SubjectKeyIdentifier(_short(id_of(key))), critical=False)
         .add_extension(issuer_key, critical=False)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from meshdev.errors import ProtocolError
 from meshdev.identity.authority import Authority
-from meshdev.identity.keys import BACKDATED, MAX_DER, KeyPair, key_id
+from meshdev.identity.keys import BACKDATED, BACKDATED_FOR_OTHERS, MAX_DER, KeyPair, key_id
 from meshdev.identity.tls import pem
 from tests.identity import forge
 from tests.identity.test_keys import damaged
@@ -59,7 +59,7 @@ def test_the_authority_may_sign_leaves_and_nothing_else(authority: Authority) ->
     assert usages(marked[x509.KeyUsage]) == {"key_cert_sign", "crl_sign"}
     domain = x509.UniformResourceIdentifier(f"spiffe://{DOMAIN}")
     assert others(own)[x509.SubjectAlternativeName] == x509.SubjectAlternativeName([domain])
-    assert own.not_valid_before_utc == NOW - BACKDATED
+    assert own.not_valid_before_utc == NOW - BACKDATED_FOR_OTHERS
     assert own.not_valid_after_utc > NOW + timedelta(days=3600)
     own.verify_directly_issued_by(own)
 
@@ -84,6 +84,7 @@ def test_a_server_has_the_name_of_its_service(authority: Authority) -> None:
     name = x509.SubjectAlternativeName([x509.DNSName("relay.meshdev")])
     assert critical(made)[x509.SubjectAlternativeName] == name
     assert others(made)[x509.ExtendedKeyUsage] == x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    assert made.not_valid_before_utc == NOW - BACKDATED_FOR_OTHERS
     assert made.not_valid_after_utc == x509.load_der_x509_certificate(authority.certificate).not_valid_after_utc
 
 
