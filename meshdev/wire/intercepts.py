@@ -51,7 +51,6 @@ _PORT: Final = re.compile(r"[1-9][0-9]{0,4}(/udp)?", re.ASCII)
 _ORDER: Final = Integer(0, 1 << 53)
 
 RELAY: Final = Integer(RELAY_PORTS.start, RELAY_PORTS.stop - 1)
-EXCLUDED: Final = Many(Text(MAX_POD), MAX_EXCLUDED)
 
 
 def _port(text: str) -> str:
@@ -64,6 +63,9 @@ def _pod(text: str) -> str:
     if _POD.fullmatch(text) is None:
         raise ValueError("not the name of a pod")
     return text
+
+
+EXCLUDED: Final = Many(Parsed(_pod), MAX_EXCLUDED)
 
 
 def _uid(text: str) -> str:

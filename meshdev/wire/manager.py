@@ -22,6 +22,7 @@ import json
 from ipaddress import IPv4Address
 from typing import Final
 
+from meshdev.errors import ProtocolError
 from meshdev.wire.codecs import FLAG, PORT, Codec, InvalidValueError, Many, Text, itself
 from meshdev.wire.control import ManagerIdentity
 from meshdev.wire.intercepts import (
@@ -153,9 +154,12 @@ _TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(
 
 
 def encode(message: ToControl | ToTunnel) -> bytes:
-    """One datagram."""
+    """One datagram. Raises ProtocolError for one longer than MAX_DATAGRAM, of which the reader would get a part."""
     value = _TO_TUNNEL.dump(message) if isinstance(message, ToTunnel) else _TO_CONTROL.dump(message)
-    return json.dumps(value, separators=(",", ":")).encode()
+    datagram = json.dumps(value, separators=(",", ":")).encode()
+    if len(datagram) > MAX_DATAGRAM:
+        raise ProtocolError(f"a datagram of {len(datagram):,} bytes is longer than {MAX_DATAGRAM:,}")
+    return datagram
 
 
 def decode_to_control(datagram: bytes) -> ToControl:

@@ -11,6 +11,7 @@ from meshdev.errors import FirewallError
 from meshdev.intercept.spec import Port
 from meshdev.manager.tunnel import control_socket
 from meshdev.manager.tunnel.claims import LINGER_SECONDS, MAX_CHANGES, MAX_INTERCEPTS, MAX_RELAYS
+from meshdev.wire import manager as wire
 from meshdev.wire.control import Close, ManagerIdentity, decode, encode
 from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Issued, Local, Relay, Relays, Report, Withdraw
@@ -330,6 +331,20 @@ def test_a_hostile_listener_is_ended_and_costs_nothing(manager: Manager, tmp_pat
         while control.sock.recv(1 << 17):
             pass
         assert ann.relays(intercept(B, 2)) == relays
+
+
+def test_a_claim_that_is_too_long_for_control_is_refused(
+    manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_DATAGRAM", 800)
+    with Ann(manager, "eve") as eve, Ann(manager) as ann:
+        assert eve.relays(intercept(B, 1)).error is None
+        refused = eve.relays(intercept(spec("b", value="2" * 500), 2)).error
+        assert refused is not None
+        assert "longer than 800" in refused.reason
+        assert ann.relays(intercept(B, 1)).error is None
+        with Listener(tmp_path) as control:
+            assert [each.holder for each in control.hear_all() if isinstance(each, Claimed)] == ["ann"]
 
 
 def flood_of_claims(visitor: Ann) -> None:

@@ -41,7 +41,7 @@ from meshdev.wire.intercepts import (
 from meshdev.wire.message import SCHEMAS
 from meshdev.wire.objects import MAX_CERTIFICATE
 from meshdev.wire.ports import TRANSPORTS
-from tests.wire.strategies import messages
+from tests.wire.strategies import PARSED, messages
 from tests.wire.test_control import json_values, travelled
 
 ID, KEY = "1" * 32, "a" * 64
@@ -136,7 +136,7 @@ everything = (
         st.text(st.characters(exclude_characters="\0", codec="utf-8")),
         st.booleans(),
         orders,
-        st.lists(words.filter(bool), max_size=4).map(tuple),
+        st.lists(PARSED["intercepts._pod"], max_size=4).map(tuple),
     )
     | st.builds(
         AgentKeys,
@@ -229,6 +229,7 @@ def test_an_older_session_excludes_nobody() -> None:
         (frames.INTERCEPT, "excluded", ["b-1"] * (MAX_EXCLUDED + 1)),
         (frames.INTERCEPT, "excluded", ["b" * (MAX_POD + 1)]),
         (frames.INTERCEPT, "excluded", "b-1"),
+        (frames.INTERCEPT, "excluded", ["b\U0001f600"]),
         (frames.WITHDRAW, "id", None),
         (frames.LOCAL, "remote", 0),
         (frames.LOCAL, "remote", 65536),

@@ -14,6 +14,7 @@ from meshdev.wire import control
 from meshdev.wire.control import ManagerIdentity
 from meshdev.wire.intercepts import (
     AGENT_PARTS,
+    MAX_EXCLUDED,
     MAX_ISSUED,
     MAX_PART,
     MAX_POD,
@@ -50,6 +51,7 @@ from tests.wire.strategies import messages
 from tests.wire.test_control import json_values
 
 ID, KEY = "1" * 32, "a" * 64
+LAST = IPv4Address("198.18.255.254")
 CLAIM = Claimed(
     ID,
     '{"x":1}',
@@ -168,11 +170,20 @@ def largest_agents() -> Agents:
     return Agents(ID, AGENT_PARTS - 1, agents, 1 << 53)
 
 
+def test_what_is_longer_than_a_datagram_is_not_sent() -> None:
+    """Whoever reads it would get a part of it, begin anew, and get it again."""
+    message = Claimed(ID, "\U0001f600" * MAX_SPEC, "ann", LAST, (), ())
+    with pytest.raises(ProtocolError, match=r"147,\d+ bytes is longer than 65,536"):
+        encode(message)
+
+
 def test_the_largest_fit_a_datagram() -> None:
     relays = tuple(Relay(65535, "tcp", 29999) for _ in range(MAX_RELAYS))
     ups = tuple(ListeningPort(65535, "tcp") for _ in range(MAX_RELAYS))
+    excluded = ("p" * MAX_POD,) * MAX_EXCLUDED
     largest: list[ToControl | ToTunnel] = [
-        Claimed(ID, '"' * MAX_SPEC, "h" * 128, IPv4Address("198.18.255.254"), relays, ups),
+        # What specs.decode takes has no more bytes than MAX_SPEC, of which two become six.
+        Claimed(ID, "\xe9" * (MAX_SPEC // 2), "\U0001f600" * 128, LAST, relays, ups, False, excluded),
         largest_agents(),
         ManagerIdentity(b"\xff" * MAX_CERTIFICATE),
         Allow(20000, tuple(IPv4Address("255.255.240.0") + number for number in range(MAX_ADDRESSES)), True),

@@ -17,7 +17,7 @@ from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.control_socket import ControlSocket
-from meshdev.manager.tunnel.held import HeldIntercept, Holder
+from meshdev.manager.tunnel.held import HeldIntercept, Holder, refuse_too_long
 from meshdev.manager.tunnel.introduction import Introduction
 from meshdev.manager.tunnel.network import Network
 from meshdev.manager.tunnel.session import Session
@@ -155,6 +155,7 @@ class ClaimTable:
         """The intercept with its relays: the one there is, changed or not, or a new one."""
         held = holder.held.get(message.id)
         wanted = tuple((port.remote, port.transport) for port in spec.ports)
+        refuse_too_long(holder, message, wanted)
         if held and {(one.remote, one.protocol) for one in held.relays} != set(wanted):
             self._drop(holder, held)
             held = None

@@ -1,14 +1,16 @@
 """What one session has at the tunnel container: its intercepts, and whether it is silent."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from meshdev.config import RELAY_PORTS
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.reports import Reports
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Timer
-from meshdev.wire.intercepts import AttestedAgent, Relay
-from meshdev.wire.manager import Claimed, ListeningPort
+from meshdev.wire.intercepts import AttestedAgent, Intercept, Relay
+from meshdev.wire.manager import Claimed, ListeningPort, encode
 from meshdev.wire.ports import Transport
 
 
@@ -70,3 +72,11 @@ class Holder:
     held: dict[str, HeldIntercept] = field(default_factory=dict)
     silent: bool = False
     cut: bool = False
+
+
+def refuse_too_long(holder: Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> None:
+    """Raise ProtocolError where control could not be sent the claim, with all of the *wanted* ports up."""
+    relays = tuple(Relay(remote, protocol, RELAY_PORTS.start) for remote, protocol in wanted)
+    held = HeldIntercept(message.id, message.id, message.spec, relays, message.reset_older, message.excluded)
+    held.up.update(wanted)
+    encode(held.claim(holder))
