@@ -66,6 +66,11 @@ class Budget:
         return sum(self._sums.get(one, 0) for one in together) + more <= MAX_OF_WORKLOAD
 
 
+def item_of(uid: str, message: FromAgent) -> Hashable:
+    """What this is counted as: proofs are kept by key, and longer than its pod; all else is that pod's."""
+    return Consents if isinstance(message, Consents) else (uid, type(message))
+
+
 def size_of(message: FromAgent) -> int:
     """Bytes that this takes once it is kept."""
     match message:

@@ -16,7 +16,7 @@ from meshdev.errors import ProtocolError
 from meshdev.identity.authority import Authority
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.intercept import spec as specs
-from meshdev.manager.control.budget import Budget, Refused, size_of, size_of_names
+from meshdev.manager.control.budget import Budget, Refused, item_of, size_of, size_of_names
 from meshdev.manager.control.certificates import Certificates, Later, identity_path
 from meshdev.manager.control.edges import Edges, NamedAgent, named_agents
 from meshdev.manager.control.permissions import RelayPermissions
@@ -263,7 +263,7 @@ class Core:
     def _charge(self, key: str, uid: str, pod: Pod, message: FromAgent) -> None:
         kept = pod.listens_after(message) if isinstance(message, Listen) else message
         try:
-            self._budget.charge(key, (uid, type(message)), size_of(kept), self._edges)
+            self._budget.charge(key, item_of(uid, message), size_of(kept), self._edges)
         except Refused:
             self._left(key, uid, pod)
             raise
@@ -278,17 +278,17 @@ class Core:
             for alias, report in pod.last_reports():
                 self._to_tunnel(*_keyed(alias, report))
             since = self._gone[key] = self._clock()
-            self._later(EDGE_SECONDS, lambda: self._forget(key, uid, since))
+            self._later(EDGE_SECONDS, lambda: self._forget(key, since))
         else:
             self._follow_pod(key, pod)
 
-    def _forget(self, key: str, uid: str, since: float) -> None:
+    def _forget(self, key: str, since: float) -> None:
         """Unless it has come again, the sidecar is gone."""
         if self._gone.get(key) != since:
             return
         del self._gone[key]
         self._sources.pop(key, None)
-        self._budget.release(key, (uid, Consents))
+        self._budget.release(key, Consents)
         self._permit(self._edges.forget(key))
 
     # -- what follows ----------------------------------------------------------------------------------------------

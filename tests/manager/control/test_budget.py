@@ -183,6 +183,18 @@ def test_what_a_pod_leaves_is_free_again() -> None:
     assert list(told.core.pods()) == []
 
 
+def test_what_an_agent_consents_to_counts_once_under_whatever_uids_it_comes() -> None:
+    told = Told()
+    for number in range(400):  # 75 MiB, if each counted
+        uid = f"u{number}"
+        pod = told.connect(KEY, AgentHello("p", uid, "default", SOMEWHERE))
+        told.core.agent_reported(KEY, uid, pod, MANY_CONSENTS)
+        assert told.core._budget._total == size_of(MANY_CONSENTS)
+        told.core.agent_disconnected(KEY, uid, pod)
+    told.world.wait(EDGE_SECONDS)
+    assert told.core._budget._total == 0
+
+
 async def test_the_stream_of_a_sidecar_that_takes_too_much_ends(
     mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
