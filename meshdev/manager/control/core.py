@@ -21,13 +21,14 @@ from meshdev.manager.control.certificates import Certificates, Later, identity_p
 from meshdev.manager.control.edges import Edges, NamedAgent, named_agents
 from meshdev.manager.control.permissions import RelayPermissions
 from meshdev.manager.control.pods import HeldClaim, Pod
+from meshdev.manager.control.reports import PodReports
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.manager.rate import TokenBucket
 from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, IssuedCertificate, Listen, PodPort, State
 from meshdev.wire.control import ManagerIdentity, encode_body
-from meshdev.wire.intercepts import Agents, Issued, Report
+from meshdev.wire.intercepts import Agents, Issued
 from meshdev.wire.manager import CertificateIssued, Claimed, ManagerAddress, PodReport, Synced, ToTunnel, Withdrawn
 from meshdev.wire.relay import ToRelay
 
@@ -73,6 +74,7 @@ class Core:
         self._pods: dict[str, dict[str, Pod]] = {}
         self._gone: dict[str, float] = {}
         """When the last stream of a sidecar ended whose edges still hold."""
+        self._reports = PodReports(self._edges, self._pods)
         self._budget = Budget()
         self._faults = TokenBucket(1, 10, clock())
         """Lines of the log about what sessions do wrong, a second and at once."""
@@ -111,9 +113,7 @@ class Core:
         for key in self._edges.named():
             for each in self._edges.naming(key):
                 yield from self._issued(*each)
-        for pod in self.pods():
-            for alias, report in pod.reported():
-                yield _keyed(alias, report)
+        yield from self._reports.all()
 
     def for_relay(self) -> Iterator[tuple[str, ToRelay]]:
         """Everything that a relay that begins anew has to know."""
@@ -275,8 +275,7 @@ class Core:
                 del self._pods[key]
             for each in (AgentHello, Listen, State):
                 self._budget.release(key, (uid, each))
-            for alias, report in pod.last_reports():
-                self._to_tunnel(*_keyed(alias, report))
+            self._report(self._reports.of(pod, pod.last_reports()))
             since = self._gone[key] = self._clock()
             self._later(EDGE_SECONDS, lambda: self._forget(key, since))
         else:
@@ -319,8 +318,11 @@ class Core:
         held = [each for each in self._held_by(key) if each.pod not in each.excluded]
         pod.follow(held, self._manager, settling=self._clock() - self._synced_at < SETTLE_SECONDS)
         self._show(key, pod, held)
-        for alias, report in pod.reports(held):
-            self._to_tunnel(*_keyed(alias, report))
+        self._report(self._reports.of(pod, pod.reports(held)))
+
+    def _report(self, reports: Iterable[tuple[str, PodReport]]) -> None:
+        for name, report in reports:
+            self._to_tunnel(name, report)
 
     def _held_by(self, key: str) -> list[HeldClaim]:
         """The claims with an edge to that key, oldest first; an id that two sessions use is the first one's."""
@@ -393,8 +395,3 @@ class Core:
                 keys |= {key for key in self._edges.named_by(alias) if not self._edges.has_spoken(key)}
             self._permissions.permit(self._claims[alias], keys, sources, keep=keep)
         self._to_permit.clear()
-
-
-def _keyed(alias: str, report: Report) -> tuple[str, PodReport]:
-    message = PodReport(alias, report.pod, report.state == "gone", encode_body(report))
-    return f"report {alias} {report.pod}", message

@@ -50,6 +50,8 @@ class Edges:
         self._parts: dict[str, dict[int, tuple[NamedAgent, ...]]] = {}
         self._named: dict[str, dict[str, tuple[NamedAgent, ...]]] = {}
         """By alias and key."""
+        self._at: dict[str, dict[str, set[str]]] = {}
+        """Keys by alias and pod."""
         self._aliases: dict[str, set[str]] = {}
         self._consents: dict[str, frozenset[str]] = {}
 
@@ -66,14 +68,17 @@ class Edges:
             return frozenset()
         self._parts[alias][part] = tuple(agents)
         found: dict[str, list[NamedAgent]] = {}
+        at = self._at[alias] = {}
         for one in self._parts[alias].values():
             for agent in one:
                 found.setdefault(agent.key, []).append(agent)
+                at.setdefault(agent.pod, set()).add(agent.key)
         return self._replace(alias, {key: tuple(each) for key, each in found.items()})
 
     def end(self, alias: str) -> AbstractSet[str]:
         """The claim is over; the keys that it named."""
         self._parts.pop(alias, None)
+        self._at.pop(alias, None)
         changed = self._replace(alias, {})
         self._named.pop(alias, None)
         return changed
@@ -121,6 +126,10 @@ class Edges:
     def named_by(self, alias: str) -> AbstractSet[str]:
         """Those of the agents that the claim names, whether they consent or not."""
         return self._named.get(alias, {}).keys()
+
+    def keys_at(self, alias: str, pod: str) -> AbstractSet[str]:
+        """Those of them in the pod of that name; several where its agent was replaced by another one."""
+        return self._at.get(alias, {}).get(pod, frozenset())
 
     def aliases_of(self, key: str) -> Iterator[str]:
         """The claims that have an edge to the agent of *key*, oldest first."""

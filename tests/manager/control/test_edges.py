@@ -95,6 +95,19 @@ def test_key_and_proof_make_an_edge_only_together() -> None:
     assert not edges.has_spoken("a")
 
 
+def test_several_agents_may_be_in_the_pod_of_one_name() -> None:
+    edges = Edges()
+    edges.begin("x")
+    edges.name("x", 0, [agent("a", "1", "b-1"), agent("c", "1", "b-2")])
+    edges.name("x", 1, [agent("b", "1", "b-1")])
+    assert edges.keys_at("x", "b-1") == {"a", "b"}
+    edges.name("x", 0, [agent("c", "1", "b-2")])
+    assert edges.keys_at("x", "b-1") == {"b"}
+    assert edges.keys_at("y", "b-1") == frozenset()
+    edges.end("x")
+    assert edges.keys_at("x", "b-1") == frozenset()
+
+
 def test_a_claim_that_is_over_is_named_no_more() -> None:
     edges = Edges()
     assert edges.name("x", 0, [agent("a", "1")]) == frozenset()

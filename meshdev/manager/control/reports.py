@@ -1,0 +1,46 @@
+"""Reports of pods on their way to sessions, which know a pod by its name alone. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from meshdev.manager.control.edges import Edges
+from meshdev.manager.control.pods import Pod
+from meshdev.wire.control import encode_body
+from meshdev.wire.intercepts import Report
+from meshdev.wire.manager import PodReport
+
+Keyed = tuple[str, PodReport]
+
+
+class PodReports:
+    """*pods* are all that are known by key and uid, as they are at any time."""
+
+    def __init__(self, edges: Edges, pods: Mapping[str, Mapping[str, Pod]]) -> None:
+        self._edges = edges
+        self._pods = pods
+
+    def all(self) -> Iterator[Keyed]:
+        """Everything that was reported and still holds."""
+        for pods in self._pods.values():
+            for pod in pods.values():
+                for alias, report in pod.reported():
+                    yield _keyed(alias, report)
+
+    def of(self, pod: Pod, reports: Iterable[tuple[str, Report]]) -> Iterator[Keyed]:
+        """What that one reports. Where the agent's process in a pod is another one now, the former's end is noticed
+        last, and is not that of the pod."""
+        for alias, report in reports:
+            if report.state != "gone" or not self._is_served(alias, report.pod, pod):
+                yield _keyed(alias, report)
+
+    def _is_served(self, alias: str, name: str, but: Pod) -> bool:
+        """Whether another agent that the claim knows by that pod's name has reported."""
+        for key in self._edges.keys_at(alias, name):
+            for pod in self._pods.get(key, {}).values():
+                if pod is not but and any(one == alias for one, _ in pod.reported()):
+                    return True
+        return False
+
+
+def _keyed(alias: str, report: Report) -> Keyed:
+    message = PodReport(alias, report.pod, report.state == "gone", encode_body(report))
+    return f"report {alias} {report.pod}", message
