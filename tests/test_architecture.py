@@ -35,6 +35,7 @@ PURE = (
         "manager/control/listeners",
         "manager/control/permissions",
         "manager/control/pods",
+        "manager/control/reports",
         "manager/control/return_paths",
         "manager/control/xds",
     ),

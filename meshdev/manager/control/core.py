@@ -74,7 +74,7 @@ class Core:
         self._pods: dict[str, dict[str, Pod]] = {}
         self._gone: dict[str, float] = {}
         """When the last stream of a sidecar ended whose edges still hold."""
-        self._reports = PodReports(self._edges, self._pods)
+        self._reports = PodReports(self._edges, self._held, self._pods)
         self._budget = Budget()
         self._faults = TokenBucket(1, 10, clock())
         """Lines of the log about what sessions do wrong, a second and at once."""
@@ -175,6 +175,9 @@ class Core:
         self._synced_at = self._clock()
         self._later(SETTLE_SECONDS, self._follow_all)
         self._later(REJOIN_SECONDS, lambda: self._permit(self._held.keys()))
+        # Where control was away for long, certificates have expired, and only sessions can bring their agents back.
+        known = frozenset(self._edges.named())
+        self._later(REJOIN_SECONDS, lambda: self._report(self._reports.absent(known)))
         self._permit_now()
         self._permissions.sync()
         self._follow_all()

@@ -1,9 +1,10 @@
 """Reports of pods on their way to sessions, which know a pod by its name alone. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 from meshdev.manager.control.edges import Edges
-from meshdev.manager.control.pods import Pod
+from meshdev.manager.control.pods import HeldClaim, Pod
 from meshdev.wire.control import encode_body
 from meshdev.wire.intercepts import Report
 from meshdev.wire.manager import PodReport
@@ -12,10 +13,11 @@ Keyed = tuple[str, PodReport]
 
 
 class PodReports:
-    """*pods* are all that are known by key and uid, as they are at any time."""
+    """*held* are the claims by alias, *pods* all that are known by key and uid, both as they are at any time."""
 
-    def __init__(self, edges: Edges, pods: Mapping[str, Mapping[str, Pod]]) -> None:
+    def __init__(self, edges: Edges, held: Mapping[str, HeldClaim], pods: Mapping[str, Mapping[str, Pod]]) -> None:
         self._edges = edges
+        self._held = held
         self._pods = pods
 
     def all(self) -> Iterator[Keyed]:
@@ -32,8 +34,15 @@ class PodReports:
             if report.state != "gone" or not self._is_served(alias, report.pod, pod):
                 yield _keyed(alias, report)
 
-    def _is_served(self, alias: str, name: str, but: Pod) -> bool:
-        """Whether another agent that the claim knows by that pod's name has reported."""
+    def absent(self, keys: AbstractSet[str]) -> Iterator[Keyed]:
+        """Of agents that are named and have no stream."""
+        for key in (keys & self._edges.named()) - self._pods.keys():
+            for alias, agent in self._edges.naming(key):
+                if not self._is_served(alias, agent.pod):
+                    yield _keyed(alias, Report(self._held[alias].claim.spec.id, agent.pod, "gone"))
+
+    def _is_served(self, alias: str, name: str, but: Pod | None = None) -> bool:
+        """Whether an agent that the claim knows by that pod's name has reported."""
         for key in self._edges.keys_at(alias, name):
             for pod in self._pods.get(key, {}).values():
                 if pod is not but and any(one == alias for one, _ in pod.reported()):
