@@ -1,14 +1,25 @@
 """The agents of a claim at the tunnel container: told to control as they are, and nothing of a session of before."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from meshdev.identity.fingerprints import fingerprint
-from meshdev.manager.tunnel import claims
+from meshdev.manager.tunnel import claims, control_socket
+from meshdev.manager.tunnel.claims import MAX_INTERCEPTS
 from meshdev.wire.control import INTERCEPT_PROTOCOL, decode, encode_body
 from meshdev.wire.frames import ISSUED
-from meshdev.wire.intercepts import AgentKeys, Agents, AttestedAgent, Issued, Report, Withdraw
+from meshdev.wire.intercepts import (
+    AGENT_PARTS,
+    AgentKeys,
+    Agents,
+    AttestedAgent,
+    Issued,
+    Relays,
+    Report,
+    Withdraw,
+)
 from meshdev.wire.manager import CertificateIssued, Claimed, Withdrawn
 from tests.manager.claims import Listener, intercept, reported, spec
 from tests.manager.standin import Manager, Visitor, hello
@@ -52,6 +63,37 @@ def test_a_claim_that_is_withdrawn_reaches_nobody_until_it_comes_back(manager: M
         assert [control.hear(), control.hear()] == [Withdrawn(claim.id), Agents(claim.id, 0, ())]
         ann.relays(intercept(B, 5))
         assert [control.hear(), control.hear()] == [claim, Agents(claim.id, 0, (ONE,))]
+
+
+def test_all_there_is_may_be_more_than_waits_for_control(
+    manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent as fast as control reads, and what changes meanwhile is heard as it is in the end."""
+    monkeypatch.setattr(control_socket, "MAX_WAITING", 64)
+    claimed = [spec(f"x{number}") for number in range(MAX_INTERCEPTS)]
+    with Ann(manager) as ann, Listener(tmp_path) as control:
+        control.hear_all()
+        control.sock.close()
+        orders = itertools.count(1)
+        for one in claimed:
+            ann.relays(intercept(one, next(orders)))
+            ann.say(*(Agents(one.id, part, (ONE,), next(orders)) for part in range(AGENT_PARTS)))
+        withdrawn, changed = claimed[-1].id, claimed[-2].id
+        with Listener(tmp_path) as late:
+            manager.until(lambda: manager.control._connections[-1]._waits)
+            ann.say(Withdraw(withdrawn, next(orders)), Agents(changed, 3, (TWO,), next(orders)))
+            assert ann.hear() == Relays(withdrawn)
+            manager.ask(lambda: None)
+            heard = late.hear_all()
+        claims = {each.id for each in heard if isinstance(each, Claimed)}
+        parts = {(each.id, each.part): each.agents for each in heard if isinstance(each, Agents)}
+        left = [held.alias for _, held in manager.server._claims._by_alias.values() if held.id != withdrawn]
+        assert claims == set(left)
+        assert {key: value for key, value in parts.items() if key[0] in claims} == {
+            (alias, part): (TWO,) if (alias, part) == (left[-1], 3) else (ONE,)
+            for alias in left
+            for part in range(AGENT_PARTS)
+        }
 
 
 @pytest.mark.parametrize("limit", ["MAX_AGENTS", "MAX_AGENTS_IN_ALL"])

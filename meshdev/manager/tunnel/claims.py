@@ -297,13 +297,21 @@ class ClaimTable:
     # -- control ---------------------------------------------------------------------------------------------------
 
     def _snapshot(self) -> Iterator[tuple[str, ToControl]]:
+        """Each as it is when it is asked for; what is claimed later is sent as a change."""
         yield "pod", ManagerAddress(self._pod)
-        for holder, held in self._by_alias.values():
-            if held.lingering is None:
-                yield held.alias, held.claim(holder)
-                for part, agents in held.agents.items():
-                    yield held.part_key(part), Agents(held.alias, part, agents)
+        for alias in list(self._by_alias):
+            if alias in self._by_alias:
+                yield from self._state_of(alias)
         yield "synced", Synced()
+
+    def _state_of(self, alias: str) -> Iterator[tuple[str, ToControl]]:
+        """The claim and its parts, also those that are empty by now: control may remember them."""
+        holder, held = self._by_alias[alias]
+        if held.lingering is None:
+            yield alias, held.claim(holder)
+        for part in list(held.agents):
+            if held.lingering is None and self._by_alias.get(alias, (None, None))[1] is held:
+                yield held.part_key(part), Agents(alias, part, held.agents[part])
 
     def _send_claim(self, holder: Holder, held: HeldIntercept) -> None:
         self._control.send_latest(held.alias, held.claim(holder))

@@ -1,7 +1,7 @@
 """The container *control* as the container *tunnel* sees it: a SEQPACKET unix socket in their shared folder.
 
-Whoever connects is sent everything there is, then every change; what waits for a slow reader is replaced by what is
-newer (its key is the same). Nobody in there holds up the tunnel, and nothing grows without bound.
+Whoever connects is sent everything there is, as fast as it reads, and every change; what waits for a slow reader is
+replaced by what is newer (its key is the same). Nobody in there holds up the tunnel, and nothing grows without bound.
 """
 
 import logging
@@ -22,9 +22,9 @@ SOCKET_PATH: Final = Path("/run/meshdev/tunnel.sock")
 #: emptyDir that only these two containers mount.
 SOCKET_MODE: Final = 0o666
 MAX_CONNECTIONS: Final = 4
-#: Keys that may wait for one connection; one more ends it, and the next is sent all anew.
+#: Keys of changes that may wait for one connection; one more ends it, and the next is sent all anew.
 MAX_WAITING: Final = 8192
-#: Datagrams taken from one connection in one turn of the loop.
+#: Datagrams taken from one connection in one turn of the loop, and sent of all there is.
 _TURN: Final = 32
 
 Snapshot = Callable[[], Iterable[tuple[str, ToControl]]]
@@ -48,7 +48,10 @@ class ControlSocket:
         loop.register(self._server.fileno(), READABLE, self._on_accept)
 
     def attach(self, snapshot: Snapshot, take: Callable[[ToTunnel], None]) -> None:
-        """*snapshot* is everything a new connection is sent, *take* gets what comes from any."""
+        """*snapshot* is everything a new connection is sent, *take* gets what comes from any.
+
+        It is asked for the next message when that can be sent, and then says what is true: changes come meanwhile.
+        """
         self._snapshot, self._take = snapshot, take
 
     def send_latest(self, key: str, message: ToControl) -> None:
@@ -78,10 +81,9 @@ class ControlSocket:
         sock.setblocking(False)
         if len(self._connections) >= MAX_CONNECTIONS:
             self._connections[0].close()
-        connection = _ControlConnection(self._loop, sock, self._take, self._connections.remove)
+        connection = _ControlConnection(self._loop, sock, self._snapshot(), self._take, self._connections.remove)
         self._connections.append(connection)
-        for key, message in self._snapshot():
-            connection.send_latest(key, message)
+        connection.start()
 
 
 class _ControlConnection:
@@ -89,16 +91,24 @@ class _ControlConnection:
         self,
         loop: Loop,
         sock: socket.socket,
+        snapshot: Iterable[tuple[str, ToControl]],
         take: Callable[[ToTunnel], None],
         on_end: Callable[["_ControlConnection"], None],
     ) -> None:
         self._loop = loop
         self._sock = sock
+        self._snapshot = iter(snapshot)
+        """What it has not been sent yet of what there was."""
         self._take = take
         self._on_end = on_end
         self._outbox: Outbox[bytes] = Outbox()
-        self._full = False
-        loop.register(sock.fileno(), READABLE, self._on_event)
+        self._waits = True
+        """For the moment when it is writable."""
+        loop.register(sock.fileno(), READABLE | WRITABLE, self._on_event)
+
+    def start(self) -> None:
+        """Send what there is, before any change."""
+        self._flush()
 
     def send_latest(self, key: str, message: ToControl) -> None:
         if self._sock.fileno() < 0:
@@ -107,7 +117,7 @@ class _ControlConnection:
         if len(self._outbox) > MAX_WAITING:
             log.warning("control does not keep up and has to begin anew")
             self.close()
-        elif not self._full:
+        elif not self._waits:
             self._flush()
 
     def close(self) -> None:
@@ -124,17 +134,27 @@ class _ControlConnection:
             self._receive()
 
     def _flush(self) -> None:
-        full = False
         try:
-            self._outbox.drain(self._sock.send)
+            waits = self._send()
         except BlockingIOError:
-            full = True
+            waits = True
         except OSError:
             self.close()
             return
-        if full != self._full:
-            self._full = full
-            self._loop.modify(self._sock.fileno(), READABLE | WRITABLE if full else READABLE)
+        if waits != self._waits:
+            self._waits = waits
+            self._loop.modify(self._sock.fileno(), READABLE | WRITABLE if waits else READABLE)
+
+    def _send(self) -> bool:
+        """All changes, then a part of the rest; whether there is more of it."""
+        self._outbox.drain(self._sock.send)
+        for _ in range(_TURN):
+            item = next(self._snapshot, None)
+            if item is None:
+                return False
+            self._outbox.put(item[0], encode(item[1]))
+            self._outbox.drain(self._sock.send)
+        return True
 
     def _receive(self) -> None:
         try:
