@@ -22,6 +22,10 @@ class Outbox(Generic[M]):
         self._waiting[key] = message
         self._news.set()
 
+    def discard(self, key: Hashable) -> None:
+        """What waits under *key*, if anything does, waits no longer."""
+        self._waiting.pop(key, None)
+
     def take(self) -> M:
         """The first one, which waits no longer. Raises StopIteration where there is none."""
         return self._waiting.pop(next(iter(self._waiting)))

@@ -17,14 +17,21 @@ from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
 from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.control_socket import ControlSocket
+from meshdev.manager.tunnel.forwarding import (
+    drop,
+    drop_issued,
+    forward_issued,
+    forward_report,
+    keep_report,
+    send_relays,
+)
 from meshdev.manager.tunnel.held import HeldIntercept, Holder, refuse_too_long
 from meshdev.manager.tunnel.introduction import Introduction
 from meshdev.manager.tunnel.network import Network
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
 from meshdev.wire import intercepts
-from meshdev.wire.control import INTERCEPT_PROTOCOL, ManagerIdentity, encode
-from meshdev.wire.frames import ISSUED, REPORT, frame
+from meshdev.wire.control import INTERCEPT_PROTOCOL, ManagerIdentity
 from meshdev.wire.intercepts import (
     AgentKeys,
     Agents,
@@ -114,11 +121,11 @@ class ClaimTable:
         holder = self._holders.get(session.id)
         for held in holder.held.values() if holder else ():
             if held.lingering is None:
-                _send_relays(session, Relays(held.id, held.relays))
+                send_relays(session, Relays(held.id, held.relays))
             for report in held.reports:
-                _forward(session, held, report)
+                forward_report(session, held, report)
             for request in held.issued:
-                _forward_issued(session, held, request)
+                forward_issued(session, held, request)
 
     def forget(self, session: Session) -> None:
         """The session has ended, and its relays with it."""
@@ -145,10 +152,10 @@ class ClaimTable:
             if holder.changes.take(self._loop.clock()):  # a refusal costs as much: logs take no more of them either
                 log.warning("an intercept of %s is refused: %s", session.holder, error)
             code = error.code
-            _send_relays(session, Relays(message.id, (), ClaimRefusal(code, str(error))))
+            send_relays(session, Relays(message.id, (), ClaimRefusal(code, str(error))))
             self._withdraw(session, message.id, answer=False)
             return
-        _send_relays(session, Relays(held.id, held.relays))
+        send_relays(session, Relays(held.id, held.relays))
         self._watch_over()
 
     def _held(self, holder: Holder, message: Intercept, spec: Spec) -> HeldIntercept:
@@ -211,10 +218,10 @@ class ClaimTable:
         if holder and held and held.lingering is None:
             held.lingering = self._loop.call_later(LINGER_SECONDS, lambda: self._drop(holder, held))
             held.up.clear()
-            held.issued.clear()
+            drop_issued(session, held, held.issued)
             self._send_withdrawn(held)
         if answer:
-            _send_relays(session, Relays(id_))
+            send_relays(session, Relays(id_))
 
     def _set_agents(self, session: Session, message: Agents) -> None:
         holder = self._holders.get(session.id)
@@ -222,7 +229,7 @@ class ClaimTable:
         if not (holder and held) or held.lingering or held.agents.get(message.part, ()) == message.agents:
             return
         if self._has_room(holder, len(message.agents) - len(held.agents.get(message.part, ()))):
-            held.set_agents(message.part, message.agents)
+            drop_issued(session, held, held.set_agents(message.part, message.agents))
             self._send_part(held, message.part)
 
     def _has_room(self, holder: Holder, more: int) -> bool:
@@ -252,6 +259,7 @@ class ClaimTable:
         else:
             held.lingering.cancel()
         del holder.held[held.id], self._by_alias[held.alias]
+        drop(holder.session, held)
         for one in held.relays:
             del self._by_relay[one.relay]
         self._network.close_relays([(one.protocol, one.relay) for one in held.relays], holder.session.address)
@@ -340,13 +348,12 @@ class ClaimTable:
                     self._allow(relay, message)
             case PodReport() if message.id in self._by_alias:
                 holder, held = self._by_alias[message.id]
-                held.reports.put(message)
-                _forward(holder.session, held, message)
+                keep_report(holder.session, held, message)
             case CertificateIssued() if message.id in self._by_alias:
                 holder, held = self._by_alias[message.id]
                 if held.names(message.request):
                     held.issued[message.request] = message.body
-                    _forward_issued(holder.session, held, message.request)
+                    forward_issued(holder.session, held, message.request)
 
     def _allow(self, relay: Relay, message: Allow) -> None:
         try:
@@ -378,15 +385,3 @@ def _read_spec(message: Intercept) -> Spec:
     if spec.id != message.id:
         raise ProtocolError("the spec has another id")
     return spec
-
-
-def _send_relays(session: Session, message: Relays) -> None:
-    session.send_latest(message.id, encode(message))
-
-
-def _forward(session: Session, held: HeldIntercept, report: PodReport) -> None:
-    session.send_latest(f"{held.id} {report.pod}", frame(REPORT, report.body))
-
-
-def _forward_issued(session: Session, held: HeldIntercept, request: str) -> None:
-    session.send_latest(f"{held.id} {request}", frame(ISSUED, held.issued[request]))

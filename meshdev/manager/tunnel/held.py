@@ -37,14 +37,12 @@ class HeldIntercept:
         """Agents of all parts."""
         return sum(map(len, self.agents.values()))
 
-    def set_agents(self, part: int, agents: tuple[AttestedAgent, ...]) -> None:
-        """*agents* are that part now. What was issued for others is dropped."""
+    def set_agents(self, part: int, agents: tuple[AttestedAgent, ...]) -> list[str]:
+        """*agents* are that part now. The requests of agents, by their sha256, that are named no more."""
         former = self._requests.get(part, frozenset())
         self.agents[part] = agents
         self._requests[part] = frozenset(fingerprint(agent.request) for agent in agents)
-        for request in former:
-            if not self.names(request):
-                self.issued.pop(request, None)
+        return [request for request in former if not self.names(request)]
 
     def names(self, request: str) -> bool:
         """Whether an agent with that request, by its sha256, is named."""

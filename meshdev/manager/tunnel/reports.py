@@ -23,14 +23,17 @@ class Reports:
     def __len__(self) -> int:
         return len(self._by_pod)
 
-    def put(self, report: PodReport) -> None:
-        """It replaces the one of the same pod."""
+    def put(self, report: PodReport) -> list[str]:
+        """It replaces the one of the same pod; the pods whose reports made room for it."""
         self._remove(report.pod)
+        removed = []
         while self._by_pod and (len(self._by_pod) >= MAX_REPORTS or self._bytes + len(report.body) > MAX_BYTES):
             gone = (pod for pod, one in self._by_pod.items() if one.gone)
-            self._remove(next(gone, next(iter(self._by_pod))))
+            removed.append(next(gone, next(iter(self._by_pod))))
+            self._remove(removed[-1])
         self._by_pod[report.pod] = report
         self._bytes += len(report.body)
+        return removed
 
     def _remove(self, pod: str) -> None:
         if (old := self._by_pod.pop(pod, None)) is not None:

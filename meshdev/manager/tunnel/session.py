@@ -7,6 +7,7 @@ ends, *on_control_carrier* has everything sent again on the next: nobody knows w
 import hashlib
 import hmac
 import logging
+import math
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 #: newer ones of the same key.
 _MAX_WAITING: Final = 64
 _RETRY_SECONDS: Final = 0.05
+#: Keys that may wait here, beside those of all that is sent again on another carrier; one more ends all carriers. An
+#: honest session has an answer to each of its messages, and of each of 2,112 agents a certificate and a report.
+MAX_WAITING: Final = 8192
 #: Frames that one session is sent at once, and then a second: a report of each of 1,024 pods, and so many again every
 #: two seconds. What pods report comes through this process, whose loop moves everybody's packets.
 MAX_SENT: Final = 2048
@@ -65,6 +69,7 @@ class Session:
         self._on_control_carrier = on_control_carrier
         self._control_carrier: int | None = None
         self._outbox: Outbox[bytes] = Outbox()
+        self._most: float = MAX_WAITING
         self._retry: Timer | None = None
         self._rate = TokenBucket(SENT_PER_SECOND, MAX_SENT, loop.clock())
         self._last_received = loop.clock()
@@ -134,15 +139,25 @@ class Session:
 
     def send_latest(self, key: str, frame: bytes) -> None:
         """Send *frame* when there is room, at no more than :data:`SENT_PER_SECOND`; a newer one of the
-        same key replaces one that waits."""
+        same key replaces one that waits. Without a carrier nothing waits: the next one is sent all anew."""
+        if self._control_carrier is None:
+            return
         self._outbox.put(key, frame)
         self._flush()
+        if len(self._outbox) > self._most:
+            self.end(TunnelError(f"{len(self._outbox):,} messages wait for the laptop"))
+
+    def discard(self, key: str) -> None:
+        """Do not send what waits under *key*."""
+        self._outbox.discard(key)
 
     def _use_for_control(self, index: int | None) -> None:
         self._control_carrier = index
         self._outbox.clear()
+        self._most = math.inf
         if index is not None:
             self._on_control_carrier(self)
+        self._most = len(self._outbox) + MAX_WAITING
 
     def _flush(self) -> None:
         while (
