@@ -11,7 +11,7 @@ from typing import Final
 from meshdev.manager.control.edges import Edges
 from meshdev.wire.agent import AgentHello, Consents, FromAgent, Listen, State
 
-#: Of the 512 MiB that the container has: 2,048 connections take 130 (docs/design/0023).
+#: Of the 512 MiB that the container has: 2,560 connections take 163 (docs/design/0023).
 MAX_TOTAL: Final = 128 << 20
 #: Of the keys of one workload's claims: 1,024 pods with counts of 128 intercepts each, or whatever hostile ones send.
 #: Those whose sessions have left, and that still have their streams, count as one.

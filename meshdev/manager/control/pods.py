@@ -4,7 +4,7 @@ In: want → the agent listens → Envoy takes listeners and routes → redirect
 applied them (acked). Out: want without the port → the agent ends its redirect. Envoy keeps what it has for a port as
 long as the pod is known, without claims: connections that are kept alive go on to the original. Taking a listener or
 cluster away would fail their next requests (docs/design/0009).
-The return paths are probed as soon as Envoy is there: from its address relays may be used.
+The return paths are probed as soon as Envoy is there: before that no request takes them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
