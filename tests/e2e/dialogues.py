@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from tests.sidecar.worker.world import SECONDS, exactly
+from tests.sidecar.worker.world import SECONDS
+from tests.sockets import exactly
 
 #: ``>`` the client says this, ``<`` the server does. With ``h``: it is a message's head, which may be spelled otherwise
 #: by Envoy. Without bytes: that is all it will say.

@@ -16,7 +16,8 @@ from tests.e2e.intercepting import intercepted, local
 from tests.e2e.networks import inside, of_pod
 from tests.e2e.workloads import of
 from tests.sidecar.worker.test_verbatim import CASES, ORIGINAL, PLAIN
-from tests.sidecar.worker.world import SECONDS, everything, exactly
+from tests.sidecar.worker.world import SECONDS
+from tests.sockets import everything, exactly
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 

@@ -1,7 +1,6 @@
 """The packet pump between a memory device and a socket: packets, control frames, heartbeat, and its end."""
 
 import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +15,7 @@ from meshdev.wire import frames
 from meshdev.wire.frames import CLOSE, OPTIONAL, PACKET, PING, PONG, frame
 from tests.loops import Clock, one_round, pass_time, until
 from tests.pump.ends import End, drain, make_end, numbers, packet, put, take
+from tests.sockets import reset
 
 
 @pytest.fixture
@@ -248,8 +248,7 @@ def test_a_reset() -> None:
     near, _ = listener.accept()
     end = make_end(loop, transport=SocketTransport(near))
     end.pump.start(ping=False)
-    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    far.close()
+    reset(far)
     until(loop, lambda: end.ended)
     assert end.ended[0].message == "the carrier broke: Connection reset by peer"
     end.close()

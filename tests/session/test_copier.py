@@ -10,6 +10,7 @@ import pytest
 from meshdev.session import copier as module
 from meshdev.session.copier import Copier, open_copier
 from meshdev.wire.ports import Transport
+from tests.sockets import reset
 from tests.waiting import until
 
 
@@ -117,8 +118,7 @@ async def test_a_reset_is_handed_on(side: int) -> None:
         async with copying(listener.getsockname()[1]) as copier:
             ends = await pair(listener, copier)
             with ends[1 - side] as other:
-                ends[side].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes.fromhex("0100000000000000"))
-                ends[side].close()
+                reset(ends[side])
                 with pytest.raises(ConnectionResetError):
                     await hear(other)
 

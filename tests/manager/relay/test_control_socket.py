@@ -19,7 +19,8 @@ from meshdev.wire.relay import (
     decode_from_relay,
     encode,
 )
-from tests.manager.relay.world import LAPTOP, RelayWorld, exactly, is_reset
+from tests.manager.relay.world import LAPTOP, RelayWorld
+from tests.sockets import exactly, is_reset
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from meshdev.identity.tls import pem
 from meshdev.manager.relay import connection, tls
 from meshdev.manager.relay.client_hello import ClientHello
 from meshdev.wire.relay import RelayEndpoint, RelayRemoved
-from tests.manager.relay.world import LAPTOP, RelayWorld, Workload, is_reset
+from tests.manager.relay.world import LAPTOP, RelayWorld, Workload
+from tests.sockets import is_reset
 
 
 def refusal(world: RelayWorld, context: ssl.SSLContext, name: str = "") -> bytes:

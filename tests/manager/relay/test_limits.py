@@ -14,7 +14,8 @@ from meshdev.manager.relay.admission import Admission
 from meshdev.pump.end import SocketEnd
 from tests.manager.relay.conftest import Make
 from tests.manager.relay.test_client_hello import TLS12
-from tests.manager.relay.world import RelayWorld, exactly, is_reset
+from tests.manager.relay.world import RelayWorld
+from tests.sockets import exactly, is_reset
 
 
 def works(world: RelayWorld) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.manager.relay.world import RelayWorld, TlsClient, exactly, reset
+from tests.manager.relay.world import RelayWorld, TlsClient
+from tests.sockets import exactly, reset
 
 MUCH = bytes(8 << 20)
 Situation = Callable[[RelayWorld, TlsClient, socket.socket], None]

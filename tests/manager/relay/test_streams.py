@@ -10,7 +10,8 @@ import pytest
 from meshdev.manager.relay import legs, server
 from meshdev.pump.end import SocketEnd
 from meshdev.wire.relay import RelayEndpoint, RelayRemoved, RelaysSynced
-from tests.manager.relay.world import RelayWorld, TlsClient, everything, exactly, is_reset, reset
+from tests.manager.relay.world import RelayWorld, TlsClient
+from tests.sockets import everything, exactly, is_reset, reset
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
 

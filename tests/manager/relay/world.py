@@ -4,9 +4,7 @@ import contextlib
 import functools
 import socket
 import ssl
-import struct
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from meshdev.manager.relay.server import RelayServer
 from meshdev.pump.loop import Loop
 from meshdev.sidecar.envoy.tls import RELAY_NAME
 from meshdev.wire.relay import RelayEndpoint, RelayIdentity, ToRelay, server_name
+from tests.sockets import wait_for
 
 SECONDS = 10.0
 #: Not 127.0.0.1: other tests at the same moment connect to ports that they have just closed there.
@@ -212,43 +211,10 @@ class RelayWorld:
         client = self.tls()
         return client, self.accept()
 
-    def until(self, condition: Callable[[], object]) -> None:
-        end = time.monotonic() + SECONDS
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.005)
+    until = staticmethod(wait_for)
 
     def close(self) -> None:
         self.loop.post(self.server.close)
         self.loop.post(self.loop.stop)
         self._running.result(SECONDS)
         self.loop.close()
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
-
-
-def is_reset(sock: socket.socket) -> bool:
-    """Whether a reset is the next that comes."""
-    try:
-        assert sock.recv(1 << 16) == b""
-    except ConnectionResetError:
-        return True
-    return False
-
-
-def everything(sock: socket.socket | TlsClient) -> bytes:
-    """Until its end."""
-    found = bytearray()
-    while piece := sock.recv(1 << 16):
-        found += piece
-    return bytes(found)
-
-
-def exactly(sock: socket.socket | TlsClient, size: int) -> bytes:
-    found = bytearray()
-    while len(found) < size and (piece := sock.recv(size - len(found))):
-        found += piece
-    return bytes(found)

@@ -22,7 +22,8 @@ from meshdev.sidecar.agent.passthrough import COMMAND, Passthrough
 from meshdev.wire.agent import PodPort
 from meshdev.wire.passthrough import PassthroughCounts, PortClaims
 from tests.sidecar.worker.process import serving
-from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, answers, everything, exactly
+from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, answers
+from tests.sockets import everything, exactly
 from tests.waiting import until
 
 LOOPBACK = IPv4Address("127.0.0.1")

@@ -13,7 +13,8 @@ import pytest
 from meshdev.sidecar.agent import client_addresses
 from meshdev.sidecar.worker.dialling import LOST_SECONDS, PAUSE_SECONDS, AppDialler, Dialled
 from tests.sidecar.worker.process import WorkerProcess, listening, serving, worker_process
-from tests.sidecar.worker.world import GET, OK, SECONDS, Port, World, everything, exactly
+from tests.sidecar.worker.world import GET, OK, SECONDS, Port, World
+from tests.sockets import everything, exactly
 
 HOST = "127.0.78.1"
 CLIENT = "127.0.78.9"

@@ -11,7 +11,8 @@ import pytest
 from meshdev.pump import end
 from meshdev.sidecar.agent import listener_ports
 from meshdev.sidecar.worker import dialling, worker
-from tests.sidecar.worker.world import SECONDS, Port, Serve, World, answers, everything, reset
+from tests.sidecar.worker.world import SECONDS, Port, Serve, World, answers
+from tests.sockets import everything, reset
 
 #: The kernel of a socket takes it although the other one does not read.
 RESPONSE = bytes(60_000)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.sidecar.worker.world import Serve, World, exactly
+from tests.sidecar.worker.world import Serve, World
+from tests.sockets import exactly
 
 CLIENTS = 10
 

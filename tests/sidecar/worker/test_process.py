@@ -19,7 +19,8 @@ from meshdev.pump.loop import READABLE, Loop
 from meshdev.wire.agent import PodPort
 from meshdev.wire.passthrough import PassthroughCounts, PortClaims, SetClaims
 from tests.sidecar.worker.process import WorkerProcess, connected, listening, resident, serving, worker_process
-from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, answers, everything, exactly
+from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, answers
+from tests.sockets import everything, exactly
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from meshdev.sidecar.passthrough.sniff import PREFACE
 from meshdev.sidecar.worker import worker
-from tests.sidecar.worker.world import World, everything, exactly
+from tests.sidecar.worker.world import World
+from tests.sockets import everything, exactly
 
 PLAIN: Final = b"GET /plain HTTP/1.1\r\nHost: odd\r\n\r\n"
 ORIGINAL: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\noriginal"

@@ -13,7 +13,8 @@ import pytest
 
 from meshdev.sidecar.worker import worker as module
 from meshdev.sidecar.worker.connection import ClientConnection
-from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, Port, World, answers, everything, exactly, reset
+from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, Port, World, answers
+from tests.sockets import everything, exactly, reset
 
 
 def test_each_request_meets_its_end(world: World) -> None:

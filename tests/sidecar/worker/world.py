@@ -2,9 +2,7 @@
 
 import contextlib
 import socket
-import struct
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 from meshdev.pump.loop import Loop
 from meshdev.sidecar.passthrough.http1 import RequestHead
 from meshdev.sidecar.worker.worker import PassthroughWorker
+from tests.sockets import wait_for
 
 GET = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"
 CLAIMED = b"GET / HTTP/1.1\r\nHost: b\r\nA: 1\r\n\r\n"
@@ -84,11 +83,7 @@ class World:
         sock.settimeout(SECONDS)
         return sock
 
-    def until(self, condition: Callable[[], object]) -> None:
-        end = time.monotonic() + SECONDS
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.005)
+    until = staticmethod(wait_for)
 
     def close(self) -> None:
         self.loop.post(self.worker.close)
@@ -115,21 +110,6 @@ class World:
         threading.Thread(target=accept, daemon=True).start()
 
 
-def everything(sock: socket.socket) -> bytes:
-    """Until its end."""
-    found = bytearray()
-    while piece := sock.recv(1 << 16):
-        found += piece
-    return bytes(found)
-
-
-def exactly(sock: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size and (piece := sock.recv(size - len(found))):
-        found += piece
-    return found
-
-
 def answers(body: bytes) -> Serve:
     """One request after the other, each with the same body."""
 
@@ -140,8 +120,3 @@ def answers(body: bytes) -> Serve:
             sock.sendall((OK + body) * len(requests))
 
     return serve
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
