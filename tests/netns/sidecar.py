@@ -18,9 +18,7 @@ from meshdev.kube.attestation import AgentAddress, Attested, Introduce, ManagerC
 from meshdev.kube.portforward import PortForward
 from meshdev.pump.transport import SocketTransport
 from meshdev.sidecar.envoy.claims import LiveClaim, pod_port
-from meshdev.wire.agent import (
-    PodPort,
-)
+from meshdev.wire.agent import PodPort
 from meshdev.wire.attestation import AgentAnnouncement, parse_announcement
 from meshdev.wire.framing import PlainFraming
 from meshdev.wire.intercepts import Relay

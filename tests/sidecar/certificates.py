@@ -3,6 +3,7 @@
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -65,3 +66,13 @@ class Certificates:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _of(name: str) -> Certificates:
+    """A manager's authority whose folder is gone: it keeps nothing there but its key."""
+    with TemporaryDirectory() as folder:
+        return Certificates(Path(folder) / name)
+
+
+#: Two managers, for tests that only compare.
+FIRST, SECOND = _of("first"), _of("second")

@@ -23,6 +23,7 @@ from meshdev.identity.tls import pem
 from meshdev.manager.control.container import ControlContainer, ControlSettings
 from meshdev.manager.control.core import Core
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
+from meshdev.sidecar.envoy.tls import CONTROL_NAME
 from meshdev.wire import agent
 from meshdev.wire.agent import (
     AgentHello,
@@ -302,7 +303,7 @@ class Place(Protocol):
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.ssl_target_name_override", "control.meshdev"),
+    ("grpc.ssl_target_name_override", CONTROL_NAME),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 100),
 )
@@ -315,8 +316,13 @@ async def channel(control: Place, who: Identity | None, certificate: bytes | Non
     credentials = grpc.ssl_channel_credentials(
         pem(control.authority.certificate).encode(), who.pair.private_pem if who else None, shown
     )
-    async with grpc.aio.secure_channel(f"127.0.0.1:{control.port}", credentials, options=_OPTIONS) as made:
+    async with secured(control, credentials) as made:
         yield made
+
+
+def secured(control: Place, credentials: grpc.ChannelCredentials) -> Any:
+    """A channel to control, to be entered."""
+    return grpc.aio.secure_channel(f"127.0.0.1:{control.port}", credentials, options=_OPTIONS)
 
 
 @asynccontextmanager

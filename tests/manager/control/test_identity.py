@@ -1,9 +1,8 @@
 """Who is who at control, by real TLS: keys, proofs, consents, and the certificates that it issues."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,18 @@ from meshdev.wire.modes import PROXY
 from tests.manager.claims import spec
 from tests.manager.control.claimant import B, Claimant
 from tests.manager.control.identities import THEIRS, agents, identity
-from tests.manager.control.sidecars import Control, agent_of, channel, control, envoy_of, hello, issued, joined, sidecar
+from tests.manager.control.sidecars import (
+    Control,
+    agent_of,
+    channel,
+    control,
+    envoy_of,
+    hello,
+    issued,
+    joined,
+    secured,
+    sidecar,
+)
 from tests.manager.control.test_service import permitted
 from tests.manager.standin import Manager
 from tests.manager.test_intercepts import Ann
@@ -47,14 +57,10 @@ def is_served(mesh: Control) -> bool:
     return any(pod._envoy is not None for pod in mesh.core.pods())
 
 
-@asynccontextmanager
-async def channel_with(control: Control, key: bytes, *chain: bytes) -> AsyncIterator[Any]:
-    credentials = grpc.ssl_channel_credentials(
-        pem(control.authority.certificate).encode(), key, "".join(map(pem, chain)).encode()
-    )
-    override = [("grpc.ssl_target_name_override", "control.meshdev"), ("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.secure_channel(f"127.0.0.1:{control.port}", credentials, options=override) as made:
-        yield made
+def channel_with(control: Control, key: bytes, *chain: bytes) -> Any:
+    """A channel that shows these certificates."""
+    shown = "".join(map(pem, chain)).encode()
+    return secured(control, grpc.ssl_channel_credentials(pem(control.authority.certificate).encode(), key, shown))
 
 
 # Keys
@@ -96,9 +102,7 @@ async def test_a_copied_certificate_without_its_key_completes_no_handshake(mesh:
             root_certificates=pem(mesh.authority.certificate).encode(),
             certificate_chain=pem(issued(mesh, identity())).encode(),
         )
-        override = [("grpc.ssl_target_name_override", "control.meshdev"), ("grpc.use_local_subchannel_pool", 1)]
-        place = f"127.0.0.1:{mesh.port}"
-        async with joined(mesh, name="b-2"), grpc.aio.secure_channel(place, credentials, options=override) as line:
+        async with joined(mesh, name="b-2"), secured(mesh, credentials) as line:
             call = line.stream_stream(agent.METHOD)(timeout=5)
             try:
                 await call.write(agent.encode(hello()))
@@ -283,17 +287,18 @@ async def test_the_next_certificate_comes_at_half_of_the_life_of_one(manager: Ma
     with Ann(manager) as ann:
         Claimant(ann).claim()
         async with control(tmp_path, lifetime=timedelta(seconds=2)) as mesh, agent_of(mesh) as one:
-            issued: set[bytes] = set()
+            issued: list[bytes] = []
 
             def has_three() -> bool:
-                if one.issued is not None:
-                    issued.add(one.issued.certificate)
+                if one.issued is not None and one.issued.certificate not in issued:
+                    issued.append(one.issued.certificate)
                 return len(issued) == 3
 
-            began = datetime.now(UTC)
             await until(has_three)
-            assert timedelta(seconds=1.8) < datetime.now(UTC) - began < timedelta(seconds=4)
             assert {key_id(each) for each in issued} == {identity().key}
+            ends = [x509.load_der_x509_certificate(each).not_valid_after_utc for each in issued]
+            later = [each - former for former, each in pairwise(ends)]
+            assert all(timedelta(seconds=1) <= each <= timedelta(seconds=2) for each in later), "before it expires"
 
 
 async def test_the_relay_gets_a_certificate_of_its_name(mesh: Control) -> None:

@@ -17,9 +17,7 @@ from meshdev.intercept.spec import Spec
 from meshdev.manager.control.core import PERMIT_SECONDS, Core
 from meshdev.manager.control.pods import Pod
 from meshdev.wire import control
-from meshdev.wire.agent import (
-    PodPort,
-)
+from meshdev.wire.agent import PodPort
 from meshdev.wire.frames import REPORT
 from meshdev.wire.intercepts import Agents, Relay, Report
 from meshdev.wire.manager import (
@@ -40,8 +38,6 @@ from tests.manager.control.sidecar_pod import SidecarPod
 #: As timers are, in seconds: rounding makes none of them early.
 _LATE = 1e-6
 MANAGER = IPv4Address("10.244.0.9")
-
-
 SESSION = IPv4Address("198.18.0.2")
 
 

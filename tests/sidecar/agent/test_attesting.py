@@ -5,9 +5,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, closing
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -21,20 +18,10 @@ from meshdev.sidecar.agent.trust import new_identity
 from meshdev.wire import attestation
 from meshdev.wire.attestation import AttestRequest, FromSession, ManagerOffer
 from tests.sidecar.agent.attesting_session import attested, connect, tls
-from tests.sidecar.certificates import Certificates
+from tests.sidecar.certificates import FIRST, SECOND, Certificates
 from tests.waiting import until
 
 UID = "uid-b-1"
-
-
-@cache
-def manager(name: str) -> Certificates:
-    """The same one each time."""
-    with TemporaryDirectory() as folder:
-        return Certificates(Path(folder) / name)
-
-
-FIRST, SECOND = manager("first"), manager("second")
 
 
 class Agent:

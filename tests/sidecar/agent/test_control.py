@@ -187,14 +187,17 @@ async def test_each_consent_is_announced(manager: Manager) -> None:
 @pytest.mark.parametrize("late", [0.005, 0.05, 0.3])
 async def test_a_manager_that_learns_of_it_late_is_asked_again_soon(manager: Manager, late: float) -> None:
     """As one that has just begun anew. gRPC by itself asks again 100 ms later at the earliest."""
-    seen = Agent(manager.port)
-    manager.denies = True
-    async with seen.running():
-        attest(seen.identity, manager.certificates)
-        began = time.monotonic()
-        asyncio.get_running_loop().call_later(late, setattr, manager, "denies", False)
-        await until(lambda: manager.heard(State))
-        assert late < time.monotonic() - began < late + max(0.08, 1.5 * late)
+    took: list[float] = []
+    while len(took) < 3:  # a busy machine may hold one of them up
+        seen = Agent(manager.port)
+        manager.denies = True
+        async with seen.running():
+            attest(seen.identity, manager.certificates)
+            began = time.monotonic()
+            asyncio.get_running_loop().call_later(late, setattr, manager, "denies", False)
+            await until(lambda: len(manager.streams) > len(took) and manager.heard(State))
+            took.append(time.monotonic() - began)
+    assert late < min(took) < late + max(0.08, 1.5 * late)
 
 
 async def test_a_stream_that_ended_is_made_again(manager: Manager) -> None:

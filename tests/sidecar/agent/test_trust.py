@@ -3,9 +3,6 @@
 import asyncio
 import dataclasses
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -15,7 +12,7 @@ from meshdev.identity.edges import claim_proof, manager_proof
 from meshdev.sidecar.agent.own_key import make_key
 from meshdev.sidecar.agent.trust import CAPABILITY_SECONDS, MAX_CAPABILITIES, Capabilities, new_identity
 from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
-from tests.sidecar.certificates import Certificates
+from tests.sidecar.certificates import FIRST, SECOND, Certificates
 
 
 class Clock:
@@ -94,16 +91,6 @@ def test_never_one_whose_time_is_over(events: list[str | float]) -> None:
 
 CAPABILITY, OTHER_CAPABILITY = b"c" * 32, b"d" * 32
 KEY = make_key()
-
-
-@cache
-def manager(name: str) -> Certificates:
-    """The same one each time."""
-    with TemporaryDirectory() as folder:
-        return Certificates(Path(folder) / name)
-
-
-FIRST, SECOND = manager("first"), manager("second")
 
 
 def offer(of: Certificates, capability: bytes = CAPABILITY, request: bytes = KEY.request) -> ManagerOffer:
