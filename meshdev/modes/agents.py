@@ -18,6 +18,7 @@ from meshdev.kube.replicas import Replica
 from meshdev.modes.keeping import boot_time, first_of
 from meshdev.modes.link import Claim, Link
 from meshdev.sidecar.join.container import SidecarSpec
+from meshdev.wire.attestation import CAPABILITY_SECONDS
 from meshdev.wire.intercepts import AttestedAgent, Report
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,8 @@ _STARTING_TRIES: Final = 40
 MANAGER_SECONDS: Final = 5.0
 #: It issues a certificate in milliseconds.
 ISSUE_SECONDS: Final = 3.0
-#: A capability lapses after an hour (meshdev.sidecar.agent.trust), so it is renewed before; time of a suspended machine
-#: counts.
-RENEW_SECONDS: Final = 1800.0
-_LAPSE_SECONDS: Final = 3600.0
+#: A capability is renewed before it lapses; time of a suspended machine counts.
+RENEW_SECONDS: Final = CAPABILITY_SECONDS / 2
 #: How often is looked whether it is time.
 LOOK_SECONDS: Final = 5.0
 #: The new proof of an agent that is attested again takes the place of the old one after this time: by then the agent
@@ -354,7 +353,7 @@ class PodAgents:
 
     def _has_edge(self, known: _Attestation, request: bytes) -> bool:
         attested = known.attested
-        fresh = self._clock() - known.attested_at < _LAPSE_SECONDS
+        fresh = self._clock() - known.attested_at < CAPABILITY_SECONDS
         return attested is not None and attested.request == request and fresh
 
     def _set_claimed(self, process: _Process, known: _Attestation, claimed: AttestedAgent | None) -> None:

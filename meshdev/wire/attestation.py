@@ -37,6 +37,8 @@ PORT_VARIABLE: Final = "MESHDEV_ATTESTATION_PORT"
 #: an assigned port of its own choice, so that what answers there is never another agent.
 ASSIGNED_PORTS: Final = range(16200, 16300)
 CHOSEN_PORTS: Final = range(16300, 16400)
+#: How long a capability is good: a session attests the agent again before, and one that is gone is forgotten.
+CAPABILITY_SECONDS: Final = 3600.0
 #: Bytes of a line with its end. The longest has certificates of MAX_CERTIFICATE and MAX_ISSUED bytes: 7.5 KiB.
 MAX_LINE: Final = 8 << 10
 

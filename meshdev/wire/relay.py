@@ -22,14 +22,13 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.wire.codecs import FLAG, Codec, InvalidValueError
-from meshdev.wire.intercepts import RELAY
+from meshdev.wire.intercepts import MAX_AGENTS, RELAY
 from meshdev.wire.message import Keyed, decode, field, message
 from meshdev.wire.objects import CERTIFICATE, IPV4, Der
 
 #: Bytes of one datagram; below the kernel's 208 KiB for a socket's queue.
 MAX_DATAGRAM: Final = 64 << 10
-#: Agents of one claim.
-MAX_KEYS: Final = 1056
+MAX_KEYS: Final = MAX_AGENTS
 _KEY_BYTES: Final = 32
 _NAME: Final = re.compile(rb"([1-9][0-9]{4})\.relay\.meshdev")
 

@@ -9,6 +9,7 @@ from typing import Final
 from meshdev.identity.authority import Authority
 from meshdev.manager.control.link import ContainerLink
 from meshdev.manager.outbox import Outbox
+from meshdev.sidecar.envoy.tls import RELAY_NAME
 from meshdev.wire import relay
 from meshdev.wire.relay import MAX_DATAGRAM, RelayIdentity, ToRelay
 
@@ -16,8 +17,6 @@ log = logging.getLogger(__name__)
 
 #: The other container's socket: what is /run/meshdev there is a folder of its own here.
 RELAY_SOCKET: Final = Path("/run/relay/relay.sock")
-#: What clients find in the relay's certificate.
-SERVER_NAME: Final = "relay.meshdev"
 
 
 class RelayClient(ContainerLink[ToRelay]):
@@ -42,7 +41,7 @@ class RelayClient(ContainerLink[ToRelay]):
     def receive(self, datagram: bytes) -> None:
         """See :class:`ContainerLink`."""
         request = relay.decode_from_relay(datagram)
-        certificate = self._authority.issue_server(request.csr, SERVER_NAME, now=self._now())
+        certificate = self._authority.issue_server(request.csr, RELAY_NAME, now=self._now())
         self.send_latest("identity", RelayIdentity(certificate, self._authority.certificate))
 
     def encode(self, message: ToRelay) -> bytes:

@@ -17,15 +17,10 @@ from meshdev.identity.tls import is_certificate
 from meshdev.published import Published
 from meshdev.sidecar.agent.issued import IssuedIdentity
 from meshdev.sidecar.agent.own_key import OwnKey
-from meshdev.wire.agent import IssuedCertificate
-from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
+from meshdev.wire.agent import MAX_CONSENTS, IssuedCertificate
+from meshdev.wire.attestation import CAPABILITY_SECONDS, ManagerOffer, ManagerVerdict
 
 log = logging.getLogger(__name__)
-
-#: The manager takes no more of one agent: the oldest make room.
-MAX_CAPABILITIES: Final = 1024
-#: A session attests the agent again before: one that is gone is forgotten.
-CAPABILITY_SECONDS: Final = 3600.0
 
 
 class Capabilities:
@@ -41,10 +36,10 @@ class Capabilities:
         self.proofs: Final[Published[tuple[str, ...]]] = Published(())
 
     def issue(self) -> bytes:
-        """A new capability."""
+        """A new capability. The oldest makes room where the manager would take no more of one agent."""
         capability = new_capability()
         self._ends[claim_proof(capability)] = self._clock() + CAPABILITY_SECONDS
-        if len(self._ends) > MAX_CAPABILITIES:
+        if len(self._ends) > MAX_CONSENTS:
             del self._ends[next(iter(self._ends))]
         self._publish()
         return capability

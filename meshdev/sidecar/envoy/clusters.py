@@ -40,16 +40,15 @@ _KEEPALIVE: Final = {"tcp_keepalive": {"keepalive_time": 1, "keepalive_interval"
 _GIVE_UP: Final = {"level": 6, "name": 18, "int_value": 4000, "state": "STATE_PREBIND"}
 #: No two clients share a connection, so what one has logged in stays its own (NTLM).
 _DEDICATED: Final = {"connection_pool_per_downstream_connection": True}
-#: Of clusters whose endpoints may be relays or the original; one that matches nothing is plain.
-_TLS_TO_RELAYS: Final = {
-    "transport_socket_matches": [{"name": "relay", "match": {"relayed": True}, "transport_socket": tls.to_relay()}]
-}
 _AGGREGATE: Final = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 
-
-#: By it an endpoint chooses its transport socket (envoy.config.cluster.v3.Cluster, transport_socket_matches).
+#: By its metadata an endpoint chooses its transport socket (envoy.config.cluster.v3.Cluster, transport_socket_matches),
+#: where a cluster's endpoints may be relays or the original; one that matches nothing is plain.
 _MATCH_METADATA: Final = "envoy.transport_socket_match"
 _RELAYED: Final = {"relayed": True}
+_TLS_TO_RELAYS: Final = {
+    "transport_socket_matches": [{"name": "relay", "match": _RELAYED, "transport_socket": tls.to_relay()}]
+}
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,11 @@ from hypothesis import strategies as st
 
 from meshdev.identity.edges import claim_proof, manager_proof
 from meshdev.sidecar.agent.own_key import make_key
-from meshdev.sidecar.agent.trust import CAPABILITY_SECONDS, MAX_CAPABILITIES, Capabilities, new_identity
-from meshdev.wire.attestation import ManagerOffer, ManagerVerdict
+from meshdev.sidecar.agent.trust import Capabilities, new_identity
+from meshdev.wire.agent import MAX_CONSENTS
+from meshdev.wire.attestation import CAPABILITY_SECONDS, ManagerOffer, ManagerVerdict
+from tests.loops import Clock
 from tests.sidecar.certificates import FIRST, SECOND, Certificates
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -53,7 +47,7 @@ async def test_a_change_is_notified(capabilities: Capabilities) -> None:
 
 
 def test_the_oldest_make_room(capabilities: Capabilities) -> None:
-    proofs = [claim_proof(capabilities.issue()) for _ in range(MAX_CAPABILITIES + 2)]
+    proofs = [claim_proof(capabilities.issue()) for _ in range(MAX_CONSENTS + 2)]
     assert capabilities.proofs.value == tuple(proofs[2:])
 
 
