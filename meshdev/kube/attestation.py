@@ -113,7 +113,7 @@ async def _within(seconds: float, what: str, work: Awaitable[T]) -> T:
         async with asyncio.timeout(seconds):
             return await work
     except TimeoutError:
-        raise ClusterError(f"{what} within {seconds:.0f} seconds") from None
+        raise ClusterError(f"{what} within {seconds:g} seconds") from None
 
 
 async def _announced(api: KubeApi, namespace: str, pod: str, container: str) -> AgentAnnouncement:
