@@ -19,7 +19,7 @@ from meshdev.pump.loop import READABLE, Loop
 
 log = logging.getLogger("meshdev.manager.relay")
 
-#: Descriptors, two a connection. One takes 33 KB, and keeps up to 120 KB once it has carried large bodies.
+#: Descriptors, two a connection. One takes 50 KB beside its pieces, and 120 KB once it has carried a large body.
 _MOST_DESCRIPTORS: Final = 8192
 #: Envoys of many pods may connect at once.
 _BACKLOG: Final = 1024

@@ -371,7 +371,7 @@ class _Refused(Exception):  # noqa: N818 -- an answer, not a fault
 
 
 def _refuse_older(session: Session) -> None:
-    """It knows agents by tokens, and those of this manager's image have certificates."""
+    """Sessions of protocol 3 know agents by tokens, which agents no longer have."""
     if session.version < INTERCEPT_PROTOCOL:
         raise _Refused(
             "version",

@@ -197,7 +197,7 @@ class Agent:
     async def _await_attestation(self) -> None:
         await self._identity.attested()
         self._perform(self._lifecycle.on_attested())
-        await asyncio.Event().wait()
+        await asyncio.Event().wait()  # a part that ends is a failure
 
     def _on_message(self, message: ManagerOrder) -> None:
         self._perform(self._lifecycle.on_message(message, time.monotonic()))
