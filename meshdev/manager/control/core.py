@@ -100,7 +100,7 @@ class Core:
             case Claimed():
                 self._claimed(message)
             case Agents():
-                self._name(message)
+                self._set_agents(message)
             case Withdrawn(alias):
                 self._withdrawn(alias)
             case Synced():
@@ -153,7 +153,7 @@ class Core:
         self._permit({message.id})
         self._follow(self._edges.keys_of(message.id))
 
-    def _name(self, message: Agents) -> None:
+    def _set_agents(self, message: Agents) -> None:
         agents, fault = named_agents(message.agents)
         if fault and self._faults.take(self._clock()):
             log.warning("%s", fault)
@@ -316,11 +316,11 @@ class Core:
 
     def _follow_pod(self, key: str, pod: Pod) -> None:
         # Before an agent that came again has said what it consents to, nothing is taken from it.
-        if self._manager is None or self._synced_at is None or not self._edges.has_spoken(key):
+        if self._manager is None or self._synced_at is None or not self._edges.has_reported(key):
             return
         held = [each for each in self._held_by(key) if each.pod not in each.excluded]
         pod.follow(held, self._manager, settling=self._clock() - self._synced_at < SETTLE_SECONDS)
-        self._show(key, pod, held)
+        self._certify_pod(key, pod, held)
         self._report(self._reports.of(pod, pod.reports(held)))
 
     def _report(self, reports: Iterable[tuple[str, PodReport]]) -> None:
@@ -357,7 +357,7 @@ class Core:
             body = encode_body(Issued(self._held[alias].claim.spec.id, request, certificate))
             yield f"issued {alias} {request}", CertificateIssued(alias, request, body)
 
-    def _show(self, key: str, pod: Pod, held: Sequence[HeldClaim]) -> None:
+    def _certify_pod(self, key: str, pod: Pod, held: Sequence[HeldClaim]) -> None:
         """The pod's Envoy shows what its oldest session says, as long as that has an edge."""
         for mine in sorted(held, key=lambda each: each.identity != pod.identity)[:1]:
             agent = self._edges.edge(mine.alias, key)
@@ -395,6 +395,6 @@ class Core:
             keys = self._edges.keys_of(alias)
             sources = [self._sources[key] for key in keys & self._sources.keys()]
             if keep:
-                keys |= {key for key in self._edges.named_by(alias) if not self._edges.has_spoken(key)}
+                keys |= {key for key in self._edges.named_by(alias) if not self._edges.has_reported(key)}
             self._permissions.permit(self._claims[alias], keys, sources, keep=keep)
         self._to_permit.clear()

@@ -108,7 +108,7 @@ class Edges:
         self._consents.pop(key, None)
         return before
 
-    def has_spoken(self, key: str) -> bool:
+    def has_reported(self, key: str) -> bool:
         """Whether it is known what that agent consents to."""
         return key in self._consents
 

@@ -32,13 +32,13 @@ class IssuedIdentity:
         """Show it from now on. Raises ProtocolError where the manager would not accept it."""
         secrets = Secrets(self._key.private_pem, issued.certificate, issued.authority)
         try:
-            self._show(secrets)
+            self._verify(secrets)
         except (ssl.SSLError, ProtocolError) as error:
             raise ProtocolError(f"the certificate that the manager issued cannot be used: {error}") from None
         self.secrets.publish(secrets)
         self.server.set(secrets)
 
-    def _show(self, secrets: Secrets) -> None:
+    def _verify(self, secrets: Secrets) -> None:
         """A handshake in memory, with a server that trusts the same authority: OpenSSL checks key, issuer and
         purpose, and ``cryptography`` is not loaded here. It takes two milliseconds."""
         client, server = client_context(secrets), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

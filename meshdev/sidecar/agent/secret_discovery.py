@@ -104,13 +104,13 @@ class _Stream:
     async def read(self, requests: AsyncIterator[bytes]) -> None:
         try:
             async for data in requests:
-                self._hear(sds.decode_request(data))
+                self._take(sds.decode_request(data))
         except ProtocolError as error:
             log.error("%s", error.message)  # noqa: TRY400 -- the sentence says it
         self.ended = True
         self.news.set()
 
-    def _hear(self, request: sds.SecretRequest) -> None:
+    def _take(self, request: sds.SecretRequest) -> None:
         self.names = request.names
         if request.refused:
             # Without its words, which may quote what it refuses, and without the name: it refuses the one that came

@@ -90,9 +90,9 @@ def test_key_and_proof_make_an_edge_only_together() -> None:
     assert (found.pod, found.proof) == ("b-1", "1"), "the words are those that came with the proof"
     assert edges.consent("a", []) == {"x"}
     assert edges.keys_of("x") == frozenset()
-    assert edges.has_spoken("a")
+    assert edges.has_reported("a")
     edges.forget("a")
-    assert not edges.has_spoken("a")
+    assert not edges.has_reported("a")
 
 
 def test_several_agents_may_be_in_the_pod_of_one_name() -> None:
