@@ -49,10 +49,6 @@ class Row:
     def ok(self) -> bool:
         return not self.said.startswith("!")
 
-    def spans(self, moment: float, slack: float = 0.1) -> bool:
-        """Whether it was on its way then."""
-        return self.start - slack <= moment <= self.end + slack
-
 
 class Load:
     """A running load."""

@@ -87,7 +87,7 @@ class Manager:
         await self._tell()
 
     async def tries(self, *relays: int, address: IPv4Address = MANAGER) -> None:
-        """Have these ways tried."""
+        """Have these relays probed."""
         async with self._one_at_a_time:
             assert self._outgoing is not None
             self._outgoing.put_nowait(ProbeRelays(relays, address))

@@ -87,8 +87,8 @@ CAPABILITY, OTHER_CAPABILITY = b"c" * 32, b"d" * 32
 KEY = make_key()
 
 
-def offer(of: Certificates, capability: bytes = CAPABILITY, request: bytes = KEY.request) -> ManagerOffer:
-    return ManagerOffer(of.authority, manager_proof(capability, of.authority), of.issue(request))
+def offer(of: Certificates, capability: bytes = CAPABILITY) -> ManagerOffer:
+    return ManagerOffer(of.authority, manager_proof(capability, of.authority), of.issue(KEY.request))
 
 
 class World:
