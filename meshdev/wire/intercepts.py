@@ -93,8 +93,8 @@ class Intercept:
 class AttestedAgent:
     """An agent that the session attested: its signing request (PKCS#10, DER) stands for its key. ISSUED answers.
 
-    ``proof`` is :func:`meshdev.identity.edges.claim_proof`. ``pod`` and ``uid`` are the session's words: they come back
-    in its own reports, and in what the agent's Envoy shows of itself.
+    ``proof`` is :func:`meshdev.identity.edges.claim_proof`. ``pod`` and ``uid`` are what the session reports: they come
+    back in its own reports, and in what the agent's Envoy shows of itself.
     """
 
     request: bytes = field(Der(MAX_REQUEST))

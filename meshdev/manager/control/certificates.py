@@ -1,7 +1,7 @@
 """Certificates of workloads: for each agent that a session names, on its request, and a new one at half of its life.
 
-Who the workload is say the sessions, each for itself: another one's words never get into what its agents are given.
-What the request itself asks for does not count.
+Sessions report who the workload is, each for its own claims: no certificate has what another session reported. What the
+request itself asks for does not count.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class Certificates:
         return found.der
 
     def keep(self, key: str, paths: AbstractSet[str]) -> None:
-        """Sessions know that key by *paths* alone."""
+        """Keep the certificates of that key for *paths* alone."""
         kept = {path: one for path, one in self._issued.pop(key, {}).items() if path in paths}
         if kept:
             self._issued[key] = kept

@@ -62,7 +62,7 @@ class ControlContainer:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tunnel.run())
             group.create_task(self._relay.run())
-            # Before all claims are known, sidecars that come again would be refused as ones that nobody vouches for.
+            # Before all claims are known, sidecars that reconnect would be refused: no session would vouch for them.
             await synced.wait()
             await self._serve()
 

@@ -34,8 +34,8 @@ from meshdev.wire.relay import ToRelay
 
 log = logging.getLogger(__name__)
 
-#: After this process or the tunnel container began anew, sessions and sidecars come again within this time: until
-#: then nobody who was allowed is shut out, and no sidecar is asked to leave.
+#: After this process or the tunnel container has restarted, sessions and sidecars reconnect within this time: until
+#: then nobody loses a permission, and no sidecar is asked to leave.
 SETTLE_SECONDS: Final = 3.0
 REJOIN_SECONDS: Final = 15.0
 #: A sidecar that lost its streams still has its routes: what it was permitted it may use for so long.
@@ -107,7 +107,7 @@ class Core:
                 self._synced()
 
     def for_tunnel(self) -> Iterator[tuple[str, ToTunnel]]:
-        """Everything that a tunnel container that begins anew has to know."""
+        """All that a tunnel container is sent when it has connected."""
         yield "identity", ManagerIdentity(self._certificates.authority.certificate)
         yield from self._permissions.for_tunnel()
         for key in self._edges.named():
@@ -116,7 +116,7 @@ class Core:
         yield from self._reports.all()
 
     def for_relay(self) -> Iterator[tuple[str, ToRelay]]:
-        """Everything that a relay that begins anew has to know."""
+        """All that a relay is sent when it has connected."""
         yield from self._permissions.for_relay()
 
     def _claimed(self, message: Claimed) -> None:
@@ -285,7 +285,7 @@ class Core:
             self._follow_pod(key, pod)
 
     def _forget(self, key: str, since: float) -> None:
-        """Unless it has come again, the sidecar is gone."""
+        """The sidecar is gone, unless it has reconnected."""
         if self._gone.get(key) != since:
             return
         del self._gone[key]
@@ -315,7 +315,7 @@ class Core:
             self._follow_pod(key, pod)
 
     def _follow_pod(self, key: str, pod: Pod) -> None:
-        # Before an agent that came again has said what it consents to, nothing is taken from it.
+        # Before an agent that reconnected has reported its consents, nothing is taken from it.
         if self._manager is None or self._synced_at is None or not self._edges.has_reported(key):
             return
         held = [each for each in self._held_by(key) if each.pod not in each.excluded]
@@ -340,7 +340,7 @@ class Core:
     # -- certificates ----------------------------------------------------------------------------------------------
 
     def _certify(self, key: str, claims: AbstractSet[str] | None = None) -> None:
-        """Sessions get a certificate of that key with their words in it: those of *claims*, or all that name it."""
+        """Send a certificate for that key to the sessions of *claims*, or all that name it: each has its own path."""
         naming = dict(self._edges.naming(key))
         self._certificates.keep(key, {self._path(*each) for each in naming.items()})
         for alias in naming if claims is None else naming.keys() & claims:
@@ -358,14 +358,14 @@ class Core:
             yield f"issued {alias} {request}", CertificateIssued(alias, request, body)
 
     def _certify_pod(self, key: str, pod: Pod, held: Sequence[HeldClaim]) -> None:
-        """The pod's Envoy shows what its oldest session says, as long as that has an edge."""
+        """Its Envoy shows the identity that its oldest session reports, as long as that one has an edge."""
         for mine in sorted(held, key=lambda each: each.identity != pod.identity)[:1]:
             agent = self._edges.edge(mine.alias, key)
             if agent is not None and (certificate := self._certificate(mine.alias, agent)) is not None:
                 pod.certify(mine.identity, IssuedCertificate(certificate, self._certificates.authority.certificate))
 
     def _certificate(self, alias: str, agent: NamedAgent) -> bytes | None:
-        """None where what its session says is no identity."""
+        """None where what its session reports is no identity."""
         try:
             return self._certificates.current(agent.key, agent.request, self._path(alias, agent))
         except ProtocolError as error:
@@ -386,8 +386,8 @@ class Core:
             self._later(PERMIT_SECONDS, self._permit_now)
 
     def _permit_now(self) -> None:
-        """The relays of a claim are for the agents with an edge to it; until those that lost control had time to come
-        again, also for those that it names and that have not spoken yet. Its own session vouches for them."""
+        """The relays of a claim are for the agents with an edge to it; until those that lost control had time to
+        reconnect, also for those that it names and that have not reported yet. Its own session vouches for them."""
         if self._synced_at is None:
             return
         keep = self._clock() - self._synced_at < REJOIN_SECONDS

@@ -1,7 +1,7 @@
 """Which agents belong to which claims. Pure.
 
 A claim (by its alias) names agents by their signing requests, that is by their keys, each with a proof, in parts; an
-agent says which proofs it consents to. Where it says one that a claim names it by, there is an edge: the claim reaches
+agent reports which proofs it consents to. Where a claim names it by one of these, there is an edge: the claim reaches
 exactly those agents. A claim that names an agent without its proof, and a proof without the key that it was given for,
 reach nobody.
 """
@@ -17,7 +17,7 @@ from meshdev.wire.intercepts import AttestedAgent
 
 
 class NamedAgent(NamedTuple):
-    """An agent as a claim names it. ``pod`` and ``uid`` are its session's words."""
+    """An agent as a claim names it. ``pod`` and ``uid`` are what its session reports."""
 
     key: str
     proof: str
@@ -55,7 +55,7 @@ class Edges:
         self._aliases: dict[str, set[str]] = {}
         self._consents: dict[str, frozenset[str]] = {}
 
-    # -- what sessions say -----------------------------------------------------------------------------------------
+    # -- from sessions ---------------------------------------------------------------------------------------------
 
     def begin(self, alias: str) -> None:
         """There is such a claim; it names no agents yet, or still those that it named before."""
@@ -94,7 +94,7 @@ class Edges:
             self._aliases.setdefault(key, set()).add(alias)
         return {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
 
-    # -- what agents say -------------------------------------------------------------------------------------------
+    # -- from agents -----------------------------------------------------------------------------------------------
 
     def consent(self, key: str, proofs: Iterable[str]) -> AbstractSet[str]:
         """The proofs that the agent of *key* consents to, all of them; the claims whose edge to it began or ended."""

@@ -37,7 +37,7 @@ class ContainerLink(ABC, Generic[M]):
 
     @abstractmethod
     def receive(self, datagram: bytes) -> None:
-        """What the container sends. Raises ProtocolError: then the connection begins anew."""
+        """What the container sends. Raises ProtocolError: then it is connected to again."""
 
     @abstractmethod
     def encode(self, message: M) -> bytes:

@@ -20,7 +20,7 @@ class RelayPermissions:
         self._allowed: dict[int, Allow] = {}
         self._endpoints: dict[int, RelayEndpoint] = {}
         self._owners: dict[int, str] = {}
-        """The claim of each relay: a number that one claim had is another's later, which may be heard of first."""
+        """The claim of each relay: a number that one claim had is another's later, which may be announced first."""
         self._synced = False
 
     def permit(self, claim: Claimed, keys: AbstractSet[str], addresses: Iterable[IPv4Address], *, keep: bool) -> None:
@@ -54,7 +54,7 @@ class RelayPermissions:
         self._to_relay("synced", RelaysSynced())
 
     def for_tunnel(self) -> Iterator[tuple[str, ToTunnel]]:
-        """Everything that a tunnel container which begins anew has to know."""
+        """All that a tunnel container is sent when it has connected."""
         for relay, allow in self._allowed.items():
             yield f"allow {relay}", allow
 

@@ -49,7 +49,7 @@ class HeldClaim:
     """A claim as control has it: *alias* is its name at the tunnel container, *order* grows with every change.
 
     *excluded* are names of pods that it leaves out. *pod* is this one's name and *identity* its SPIFFE id,
-    in the words of the claim's session.
+    as the claim's session reports them.
     """
 
     alias: str

@@ -20,7 +20,7 @@ RELAY_SOCKET: Final = Path("/run/relay/relay.sock")
 
 
 class RelayClient(ContainerLink[ToRelay]):
-    """*snapshot* is sent to a relay that begins anew, and the certificate that it asks for."""
+    """*snapshot* is sent to a relay that has connected, and the certificate that it asks for."""
 
     def __init__(
         self,

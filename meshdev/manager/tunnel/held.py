@@ -16,7 +16,7 @@ from meshdev.wire.ports import Transport
 
 @dataclass
 class HeldIntercept:
-    """One intercept. *alias* names it to control: an id is known to many, and claimed by whoever likes."""
+    """One intercept. *alias* names it to control: an id is known to many, and any session may claim it."""
 
     id: str
     alias: str
@@ -53,7 +53,7 @@ class HeldIntercept:
         return f"{self.alias} agents {part}"
 
     def claim(self, holder: "Holder") -> Claimed:
-        """What control is told of it."""
+        """The claim as control gets it."""
         up = () if holder.silent else tuple(ListeningPort(*port) for port in sorted(self.up))
         session = holder.session
         return Claimed(

@@ -17,7 +17,7 @@ class Introduction:
         self._identity: ManagerIdentity | None = None
 
     def announce(self, identity: ManagerIdentity) -> None:
-        """Control's certificate is this one; every session that does not know it yet is told."""
+        """Control's certificate is this one: send it to every session that does not have it yet."""
         if identity != self._identity:
             self._identity = identity
             for session in list(self._sessions()):

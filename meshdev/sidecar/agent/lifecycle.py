@@ -71,7 +71,7 @@ class Phase(Enum):
 
 
 class Lifecycle:
-    """One agent, from its start, when nobody has told it of a manager, to its end."""
+    """One agent, from its start without a manager to its end."""
 
     def __init__(self, now: float, probes: Sequence[Probe] = (), *, looks: bool = False) -> None:
         """*probes* are those of the pod; *looks*: the kernel redirects nothing to which nobody listens."""
@@ -101,7 +101,7 @@ class Lifecycle:
     # -- the manager -----------------------------------------------------------------------------------------------
 
     def on_attested(self) -> Actions:
-        """A session has told which manager to serve."""
+        """A session has named the manager to serve."""
         self._attested = True
         return []
 
