@@ -25,16 +25,7 @@ from typing import Final
 from meshdev.errors import ProtocolError
 from meshdev.wire.codecs import FLAG, PORT, Codec, InvalidValueError, Many, Text, itself
 from meshdev.wire.control import ManagerIdentity
-from meshdev.wire.intercepts import (
-    EXCLUDED,
-    MAX_AGENTS,
-    MAX_POD,
-    MAX_RELAYS,
-    MAX_SPEC,
-    RELAY,
-    Agents,
-    Relay,
-)
+from meshdev.wire.intercepts import EXCLUDED, MAX_AGENTS, MAX_POD, MAX_RELAYS, MAX_SPEC, RELAY, Agents, Relay
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.objects import DIGEST, IDENTITY, IPV4, ForPeople, Line
 from meshdev.wire.ports import TRANSPORT, Transport

@@ -26,14 +26,7 @@ from meshdev.sidecar.envoy.tls import RELAY_NAME
 from meshdev.wire.agent import PodPort
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.modes import MESH, PROXY
-from meshdev.wire.relay import (
-    RelayEndpoint,
-    RelayIdentity,
-    RelaysSynced,
-    ToRelay,
-    decode_from_relay,
-    encode,
-)
+from meshdev.wire.relay import RelayEndpoint, RelayIdentity, RelaysSynced, ToRelay, decode_from_relay, encode
 from tests.netns.cluster import MANAGER, MTU, Namespace
 from tests.sidecar.certificates import Certificates
 from tests.sidecar.pod import FIRST, LOOPBACK, WORKLOAD, End, length

@@ -32,16 +32,7 @@ from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
 from meshdev.wire import intercepts
 from meshdev.wire.control import INTERCEPT_PROTOCOL, ManagerIdentity
-from meshdev.wire.intercepts import (
-    AgentKeys,
-    Agents,
-    ClaimRefusal,
-    Intercept,
-    Local,
-    Relay,
-    Relays,
-    Withdraw,
-)
+from meshdev.wire.intercepts import AgentKeys, Agents, ClaimRefusal, Intercept, Local, Relay, Relays, Withdraw
 from meshdev.wire.manager import (
     Allow,
     CertificateIssued,

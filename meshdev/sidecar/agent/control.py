@@ -19,14 +19,7 @@ from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.trust import AgentIdentity
 from meshdev.sidecar.envoy.tls import CONTROL_NAME
 from meshdev.wire import agent
-from meshdev.wire.agent import (
-    AgentHello,
-    Consents,
-    FromAgent,
-    IssuedCertificate,
-    ManagerOrder,
-    Want,
-)
+from meshdev.wire.agent import AgentHello, Consents, FromAgent, IssuedCertificate, ManagerOrder, Want
 
 log = logging.getLogger(__name__)
 
