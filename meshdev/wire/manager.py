@@ -1,4 +1,4 @@
-"""Messages between the manager's two containers, one JSON object a datagram of a SEQPACKET unix socket.
+"""Messages between the containers *tunnel* and *control*, one JSON object a datagram of a SEQPACKET unix socket.
 
 ::
 

@@ -1,4 +1,4 @@
-"""All processes at once: a laptop's helper and tunnel, both containers of the manager, a pod's agent and Envoy."""
+"""All processes at once: a laptop's helper and tunnel, the containers of the manager, a pod's agent and Envoy."""
 
 import asyncio
 import time
