@@ -245,6 +245,9 @@ class PodAgents:
         age = RENEW_SECONDS * random.uniform(0.9, 1.0)  # noqa: S311 -- as above
         while True:
             known.wake.clear()
+            if known.attested is None:  # it was found out to be no agent: the one that the log names comes first
+                await known.wake.wait()
+                continue
             now, away = self._clock(), self._away.get(process.pod)
             if now - known.attested_at >= age:
                 return

@@ -63,7 +63,9 @@ class AgentsWorld:
         self.broken: set[str] = set()
         self.claimed: tuple[AttestedAgent, ...] = ()
         self.claims: list[frozenset[tuple[str, str]]] = []
-        self.told = self.read = self.tried = self.attested = 0
+        self.reasons: list[Mapping[str, str]] = []
+        """Each time why agents are not attested, by pod."""
+        self.read = self.tried = self.attested = 0
         self.attesting = self.most = 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -117,8 +119,8 @@ class AgentsWorld:
         assert request in {each.request for each in self.claimed}, "it is issued for those that are named"
         return b"issued for " + request
 
-    def changed(self, _unknown: Mapping[str, str]) -> None:
-        self.told += 1
+    def changed(self, unknown: Mapping[str, str]) -> None:
+        self.reasons.append(unknown)
 
     def watched(self, *pods: Replica) -> None:
         self.agents.watched({each.uid: each for each in pods})

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Iterable
 
+import pytest
+
 from meshdev.identity.fingerprints import fingerprint
+from meshdev.modes import agents
 from meshdev.modes.agents import AT_ONCE
 from meshdev.wire.attestation import AgentAnnouncement
 from meshdev.wire.intercepts import AttestedAgent
@@ -124,6 +127,20 @@ async def test_a_process_that_took_the_port_first_is_found_out(world: AgentsWorl
     world.pods["a"].answers[LOG_PORT] = b"a"
     await until(lambda: world.has("a") and world.agents.unknown == {})
     assert len(world.notes) == 1
+
+
+async def test_why_the_agent_that_the_log_names_is_not_attested_stays(
+    world: AgentsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "REPLACED_SECONDS", 0.01)
+    world.pods["a"] = Pod({PORT: b"thief"}, AgentAnnouncement(LOG_PORT, fingerprint(b"a")))
+    world.watched(pod("a", attestation_port=PORT))
+    why = {"a": f"nothing answers on port {LOG_PORT}"}
+    await until(lambda: world.agents.unknown == why)
+    reads = world.read
+    world.reasons.clear()
+    await until(lambda: world.read > reads + 1)
+    assert all(each == why for each in world.reasons)
 
 
 async def test_a_log_that_cannot_be_read_takes_nothing_away(world: AgentsWorld) -> None:
