@@ -15,18 +15,15 @@ from meshdev.errors import MeshdevError
 from meshdev.intercept.match import HeaderMatch, Match
 from meshdev.intercept.spec import Port, Spec
 from meshdev.kube.attestation import AgentAddress, Attested, Introduce, ManagerCertificates, attest
-from meshdev.kube.portforward import PortForward
-from meshdev.pump.transport import SocketTransport
 from meshdev.sidecar.envoy.claims import LiveClaim, pod_port
 from meshdev.wire.agent import PodPort
 from meshdev.wire.attestation import AgentAnnouncement, parse_announcement
-from meshdev.wire.framing import PlainFraming
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.modes import MESH, PROXY
 from meshdev.wire.ports import Protocol
 from tests.netns.cluster import MANAGER, POD, Cluster, Namespace
 from tests.netns.sidecar_manager import Manager
-from tests.sidecar.agent.attesting_session import connect
+from tests.sidecar.agent.attesting_session import forwarding
 from tests.sidecar.certificates import Certificates
 from tests.sidecar.pod import FIRST, WORKLOAD, End
 from tests.sidecar.real_envoy import binary
@@ -151,14 +148,11 @@ class SidecarPod:
     async def attest(self, announced: AgentAnnouncement, introduce: Introduce | None = None) -> Attested:
         """As a session does, to which the agent consents then; to this pod's manager where nobody else is named."""
 
-        async def forward(_namespace: str, _pod: str, port: int) -> PortForward:
-            return PortForward(SocketTransport(connect(port, self.pod.inside)), PlainFraming(), "spdy")
-
         async def issue(request: bytes, _proof: str) -> ManagerCertificates:
             return ManagerCertificates(self.certificates.authority, self.certificates.issue(request))
 
         address = AgentAddress("default", "b-1", "uid-b-1", announced.port, announced.fingerprint)
-        return await attest(forward, address, introduce or issue)
+        return await attest(forwarding(self.pod.inside), address, introduce or issue)
 
     @property
     def agent(self) -> subprocess.Popen[bytes]:

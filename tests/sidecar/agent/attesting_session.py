@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from meshdev.kube.attestation import AgentAddress, Attested, ManagerCertificates, attest
+from meshdev.kube.attestation import AgentAddress, Attested, Forward, ManagerCertificates, attest
 from meshdev.kube.portforward import PortForward
 from meshdev.pump.transport import SocketTransport
 from meshdev.wire.framing import PlainFraming
@@ -21,6 +21,15 @@ def connect(port: int, place: Place = nullcontext) -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", port), timeout=5)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as every connection of a program in Go
     return sock
+
+
+def forwarding(place: Place = nullcontext) -> Forward:
+    """Port-forwards that end in the network of *place*."""
+
+    async def forward(_namespace: str, _pod: str, port: int) -> PortForward:
+        return PortForward(SocketTransport(connect(port, place)), PlainFraming(), "spdy")
+
+    return forward
 
 
 async def attested(
@@ -37,13 +46,10 @@ async def attested(
     *issue* gives the manager's certificate for a request.
     """
 
-    async def forward(_namespace: str, _pod: str, port: int) -> PortForward:
-        return PortForward(SocketTransport(connect(port, place)), PlainFraming(), "spdy")
-
     async def introduce(request: bytes, _proof: str) -> ManagerCertificates:
         return ManagerCertificates(manager, issue(request))
 
-    return await attest(forward, AgentAddress("default", "b-1", uid, port, fingerprint), introduce)
+    return await attest(forwarding(place), AgentAddress("default", "b-1", uid, port, fingerprint), introduce)
 
 
 @contextlib.asynccontextmanager
