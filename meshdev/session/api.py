@@ -125,14 +125,15 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, han
         if isinstance(request, InterceptRequest):
             await _stream(request, Exchange(reader, writer), stream)
         else:
-            await _write(writer, encode_answer(await _answered(request, handle)))
+            await _write(writer, await _answered(request, handle))
 
 
-async def _answered(request: Question, handle: Handler) -> Answer | Failed:
+async def _answered(request: Question, handle: Handler) -> bytes:
+    """One line, also where the answer is too long for one."""
     try:
-        return await handle(request)
+        return encode_answer(await handle(request))
     except MeshdevError as error:
-        return Failed.of(error)
+        return encode_answer(Failed.of(error))
 
 
 async def _write(writer: asyncio.StreamWriter, line: bytes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshdev.errors import InterceptError, VersionError
+from meshdev.errors import InterceptError, ProtocolError, VersionError
 from meshdev.session.api import Exchange, serving
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.modes import PROXY
@@ -25,7 +25,7 @@ from meshdev.wire.session_api import (
     parse_answer,
     parse_event,
 )
-from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, Up
+from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest, Left, Live, PodIdentity, Up
 from tests.wire.test_session_intercepts import INTERCEPT
 
 WANTED = InterceptRequest(target="deploy/b", mode=PROXY)
@@ -82,6 +82,19 @@ async def test_answers_and_errors_are_handed_on(path: Path) -> None:
         with pytest.raises(VersionError, match="no"):
             await ask(path, DisconnectRequest())
     assert mode(path) is None
+
+
+async def test_an_answer_that_is_too_long_is_an_error(path: Path) -> None:
+    """As a status may be: it names every pod of up to 32 intercepts."""
+    pods = tuple(PodIdentity(f"b-{number}", "spiffe://m/" + "x" * 1000) for number in range(1056))
+    status = Status(state="connected", context="dev", intercepts=(replace(INTERCEPT, identities=pods),))
+
+    async def handle(_request: Question) -> Status:
+        return status
+
+    async with serving(path, handle):
+        with pytest.raises(ProtocolError, match="is longer than"):
+            await ask(path, StatusRequest())
 
 
 async def test_it_ends_only_when_its_last_answer_has_left(path: Path) -> None:
