@@ -19,6 +19,7 @@ from meshdev.errors import ProtocolError
 from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.peers import peer_key
+from meshdev.manager.control.places import Ended, Place, Places
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
 from meshdev.manager.outbox import Outbox
 from meshdev.manager.rate import TokenBucket
@@ -34,6 +35,8 @@ FIRST_SECONDS: Final = 5.0
 #: Streams and connections at once, two for each sidecar. A connection takes 65 KiB with TLS.
 MAX_STREAMS: Final = 2560
 MAX_CONNECTIONS: Final = 2560
+#: A write under way has so long to end when its stream does: a peer that reads nothing would hold its place.
+WRITE_SECONDS: Final = 2.0
 #: One without TLS and HTTP/2, or without a stream, is closed after these times.
 HANDSHAKE_SECONDS: Final = 3.0
 IDLE_SECONDS: Final = 10.0
@@ -46,7 +49,8 @@ _BURST: Final = 200.0
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_RECEIVED),
     ("grpc.max_metadata_size", 16 << 10),
-    ("grpc.max_concurrent_streams", 16),
+    # Of one connection. A sidecar has one; those of peers that take nothing stay as long as the connection.
+    ("grpc.max_concurrent_streams", 4),
     # A pod that vanished is noticed; one that asks often is not thrown out.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -66,10 +70,11 @@ Context = Any  # grpc.aio has no types
 async def serve(core: Core, address: str, credentials: grpc.ServerCredentials) -> tuple[Any, int]:
     """A server that runs, and its port. The caller stops it."""
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
+    places = Places(MAX_STREAMS // 2, core.named)
     envoys = grpc.stream_stream_rpc_method_handler(
-        _EnvoyStreams(core).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
+        _EnvoyStreams(core, places).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
     )
-    agents = grpc.stream_stream_rpc_method_handler(_AgentStreams(core).session)
+    agents = grpc.stream_stream_rpc_method_handler(_AgentStreams(core, places).session)
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(_ADS, {"StreamAggregatedResources": envoys}),
@@ -117,16 +122,29 @@ def _parse_request(data: bytes) -> _DiscoveryRequest:
 
 
 class _EnvoyStreams:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, places: Places) -> None:
         self._core = core
+        self._places = places
 
     async def stream(self, requests: AsyncIterator[_DiscoveryRequest], context: Context) -> None:
         """One Envoy, from its first request to the end of its stream."""
         key, _ = await _admit(self._core, context)
+        try:
+            async with self._places.take("envoy", key) as place:
+                await self._follow(key, place, requests, context)
+        except Ended as ended:
+            await context.abort(grpc.StatusCode.ABORTED, str(ended))
+        except _TakesNothing:
+            raise asyncio.CancelledError from None
+
+    async def _follow(
+        self, key: str, place: Place, requests: AsyncIterator[_DiscoveryRequest], context: Context
+    ) -> None:
         first = await _first(requests, context)
         uid, has_resources, outgoing = first.node, first.has_resources, Outbox[Any]()
         paced = _paced(requests, first)
         del first
+        self._places.begin(place)
 
         def send(answers: list[DiscoveryAnswer]) -> None:
             for answer in answers:
@@ -151,23 +169,32 @@ class _EnvoyStreams:
 
 
 class _AgentStreams:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, places: Places) -> None:
         self._core = core
+        self._places = places
         self._current: dict[tuple[str, str], object] = {}
 
     async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One agent, from its hello to the end of its stream."""
         key, address = await _admit(self._core, context)
         try:
-            await self._follow(key, address, requests, context)
+            async with self._places.take("agent", key) as place:
+                await self._follow(key, address, place, requests, context)
+        except Ended as ended:
+            await context.abort(grpc.StatusCode.ABORTED, str(ended))
+        except _TakesNothing:
+            raise asyncio.CancelledError from None
         except ProtocolError as error:
             log.warning("an agent at %s is ended: %s", context.peer(), error.message)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
 
-    async def _follow(self, key: str, address: IPv4Address, requests: AsyncIterator[bytes], context: Context) -> None:
+    async def _follow(
+        self, key: str, address: IPv4Address, place: Place, requests: AsyncIterator[bytes], context: Context
+    ) -> None:
         hello = agent.decode_from_agent(await _first(requests, context))
         if not isinstance(hello, AgentHello):
             raise ProtocolError("the first message is not hello")
+        self._places.begin(place)
         outgoing = Outbox[Any]()
 
         def send(message: FromControl) -> None:
@@ -240,6 +267,10 @@ def _response(answer: DiscoveryAnswer) -> Any:  # noqa: ANN401 -- protobuf has n
     )
 
 
+class _TakesNothing(Exception):  # noqa: N818 -- an answer, not a fault
+    """The peer reads nothing, and cannot be sent a status either: gRPC keeps the call until its connection ends."""
+
+
 async def _write(outgoing: Outbox[Any], context: Context, form: Callable[[Any], Any]) -> None:
     """Until None is its turn."""
     while (message := await outgoing.get()) is not None:
@@ -251,7 +282,8 @@ async def _written(outgoing: Outbox[Any], context: Context, form: Callable[[Any]
     """What comes into *outgoing* is written as long as the block.
 
     A write that is under way ends by itself: cancelled, it would still be gRPC's, which then takes no status any more
-    (GRPC_CALL_ERROR_TOO_MANY_OPERATIONS), and the peer would never learn that its stream has ended.
+    (GRPC_CALL_ERROR_TOO_MANY_OPERATIONS), and the peer would never learn that its stream has ended. It has
+    WRITE_SECONDS for that. Raises _TakesNothing.
     """
     task = asyncio.ensure_future(_write(outgoing, context, form))
     try:
@@ -259,5 +291,10 @@ async def _written(outgoing: Outbox[Any], context: Context, form: Callable[[Any]
     finally:
         outgoing.clear()
         outgoing.put(None, None)
-        with contextlib.suppress(grpc.RpcError, grpc.aio.BaseError):
-            await task
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await task
+        except TimeoutError:
+            raise _TakesNothing from None
+        except (grpc.RpcError, grpc.aio.BaseError):
+            pass  # the reading side ends the stream and says why
