@@ -28,7 +28,11 @@ AT_ONCE: Final = 8
 #: Between two tries, in seconds: from the first to the longest, each within its half and its one and a half.
 FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
-#: The same where nothing waits for it: an agent that was attested is to be confirmed by its log.
+#: The longest after an agent did not take this manager, at most a second with its spread, and how many times: one whose
+#: connection to the former was cut without a word waits for it for 5 s (meshdev.sidecar.agent.control).
+_LONGEST_REFUSED_PAUSE: Final = 2 / 3
+_REFUSALS: Final = 15
+#: The longest where nothing waits for it: an agent that was attested is to be confirmed by its log.
 _LONGEST_CONFIRM_PAUSE: Final = 60.0
 #: By which factor pauses grow. Nobody knows when a container that starts will answer: with the smaller one a pause is
 #: 0.1 s and a tenth of the time that has passed. A try takes 10 ms of everybody's API server: all together are no more
@@ -82,6 +86,8 @@ class _Attestation:
         """What the claim names."""
         self.failure = ""
         """Why it is not attested."""
+        self.refusals = 0
+        """How many times in a row it did not take this connection's manager."""
         self.wake = asyncio.Event()
         """It may be due again."""
         self.lock = asyncio.Lock()
@@ -222,6 +228,7 @@ class PodAgents:
                 pause, runs = FIRST_PAUSE, not runs
             await self._pause(known, pause)
             most = _LONGEST_PAUSE if known.attested is None else longest
+            most = _LONGEST_REFUSED_PAUSE if 0 < known.refusals < _REFUSALS else most
             pause = min((_GROWTH if runs else _STARTING_GROWTH) * pause, most)
         known.failure = ""
         self._changed(self.unknown)
@@ -324,6 +331,7 @@ class PodAgents:
         finally:
             if not accepted:
                 self._set_claimed(process, known, before)
+        known.refusals = 0 if accepted else known.refusals + 1
         if not accepted:
             raise ClusterError(f"the sidecar does not take this connection's manager: {found.reason}")
         renewed = self._has_edge(known, found.request)

@@ -180,7 +180,7 @@ def away(laptop: Laptop) -> bool:
 
 #: The cluster calls a node lost after so long (k8s.io/kubernetes: node-monitor-grace-period), and looks every 5 s.
 LOST_SECONDS: Final = 60.0
-#: Both ends give a stream up that is silent (keepalives of 10 and 5 s).
+#: Both ends give a stream up that is silent (keepalives of 10 and 5 s at control, of 3 and 2 s at sidecars).
 SILENT_SECONDS: Final = 20.0
 #: A lost manager is replaced (meshdev.kube.manifest), starts, and is met again.
 MANAGER_SECONDS: Final = 30.0 + 20.0

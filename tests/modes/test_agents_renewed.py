@@ -6,7 +6,7 @@ import pytest
 
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.modes import agents
-from meshdev.modes.agents import AT_ONCE, AWAY_SECONDS, RENEW_SECONDS
+from meshdev.modes.agents import AT_ONCE, AWAY_SECONDS, RENEW_SECONDS, PodAgents
 from meshdev.published import Published
 from meshdev.wire.attestation import AgentAnnouncement
 from tests.modes.agents_world import FIRST, LOG_PORT, SECOND, AgentsWorld, Pod, pod
@@ -46,6 +46,30 @@ async def test_an_agent_that_takes_another_manager_is_no_part_of_the_claim(world
     await until(world.has)
     world.pods["a"].refuses = ""
     await until(lambda: world.has("a") and world.agents.unknown == {})
+
+
+async def test_one_that_does_not_take_the_manager_yet_is_asked_each_second_for_a_while(
+    world: AgentsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection to the former was cut without a word, and it waits for that one."""
+    pauses: list[float] = []
+
+    async def pause(_self: PodAgents, _known: object, seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    world.watched(pod("a"))
+    await until(lambda: world.has("a") and world.agents.unknown == {})
+    world.pods["a"].refuses = "not lost"
+    monkeypatch.setattr(PodAgents, "_pause", pause)
+    monkeypatch.setattr(agents, "REPLACED_SECONDS", 0.0)
+    world.manager_certificate.publish(SECOND)
+    await until(lambda: len(pauses) > 30)
+    world.pods["a"].refuses = ""
+    await until(lambda: world.pods["a"].manager == SECOND)
+    assert 1.5 * max(pauses[:15]) <= 1
+    assert 5 < sum(pauses[:15]) < 10, "as long as the agent waits for the former"
+    assert max(pauses) == 5
 
 
 async def test_after_a_replacement_those_that_do_not_come_back_learn_of_the_new_one(

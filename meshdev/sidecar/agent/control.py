@@ -23,10 +23,13 @@ from meshdev.wire.agent import AgentHello, Consents, FromAgent, IssuedCertificat
 
 log = logging.getLogger(__name__)
 
-#: A manager that is silent is asked after this time and given up after the other, in milliseconds.
+#: A manager that is silent is asked after this time and given up after the other, in milliseconds. gRPC's C core takes
+#: any (github.com/grpc/grpc/issues/32912); the manager takes a ping a second (meshdev.manager.control.service). Of both
+#: timeouts the ping's counts where the kernel still answers (github.com/grpc/grpc/pull/34647), and is 60 s otherwise.
 _OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_time_ms", 3_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.min_reconnect_backoff_ms", 2_000),  # gRPC calls the time so that a connection may take to be made

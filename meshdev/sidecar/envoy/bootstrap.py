@@ -11,8 +11,9 @@ Object = dict[str, Any]
 
 #: Time for requests in flight when a listener is removed, in seconds; docs/intercepts.md promises it.
 DRAIN_SECONDS: Final = 25
-#: A manager that is gone is noticed after this silence, in seconds.
-_KEEPALIVE: Final = {"interval": "10s", "timeout": "5s"}
+#: A manager that is gone is noticed after this silence, as by the agent. Envoy takes a millisecond or more for each,
+#: and adds up to 15 % to the interval (config.core.v3.KeepaliveSettings).
+_KEEPALIVE: Final = {"interval": "3s", "timeout": "2s"}
 #: Bytes that Envoy may take for itself where its container has no limit of its own, and what else such a container
 #: needs: agent, passthrough proxy, and what of Envoy is no heap.
 MAX_HEAP: Final = 512 << 20

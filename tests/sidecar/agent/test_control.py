@@ -1,6 +1,7 @@
 """The agent's stream to the manager: mutual TLS, dialled when there is a manager, again and again, and anew."""
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -212,6 +213,37 @@ async def test_a_stream_that_ended_is_made_again(manager: Manager) -> None:
             assert not seen.identity.trust.lost
             manager.say(None)
             await until(lambda: seen.lost == number)  # noqa: B023 -- awaited here
+
+
+async def test_a_connection_that_was_cut_without_a_word_is_given_up_in_five_seconds(manager: Manager) -> None:
+    cut = asyncio.Event()
+    forwarding: set[asyncio.Task[None]] = set()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while (data := await reader.read(1 << 16)) and not cut.is_set():
+                writer.write(data)
+            await asyncio.Event().wait()  # neither FIN nor RST
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to_there = await asyncio.open_connection("127.0.0.1", manager.port)
+        for one, other in ((reader, to_there), (there, writer)):
+            forwarding.add(asyncio.ensure_future(forward(one, other)))
+
+    async with await asyncio.start_server(accepted, "127.0.0.1") as between:
+        seen = Agent(between.sockets[0].getsockname()[1])
+        async with seen.running():
+            attest(seen.identity, manager.certificates)
+            await until(lambda: manager.heard(State))
+            manager.say(WANT)
+            await until(lambda: seen.heard)
+            cut.set()
+            began = time.monotonic()
+            await until(lambda: seen.lost)
+            assert 2 < time.monotonic() - began < 6
+        for task in forwarding:
+            task.cancel()
+        await asyncio.wait(forwarding)
 
 
 async def test_another_manager_is_dialled_when_the_first_is_lost(manager: Manager, tmp_path: Path) -> None:
