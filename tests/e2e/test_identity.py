@@ -346,6 +346,7 @@ def test_certificates_are_renewed_under_load_without_a_failed_request(laptop2: L
             found = counts(laptop2, target)
             (manager,) = pods.pods(NAMESPACE, f"app.kubernetes.io/name={MANAGER_NAME}")
             (pod,) = pods.pods(NAMESPACE, f"app={RENEWED}")
+            print(kubectl("-n", NAMESPACE, "logs", manager["metadata"]["name"], "-c", "relay"))
     finally:
         program.stop()
     print(load.summary(), found)
