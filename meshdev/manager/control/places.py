@@ -18,7 +18,7 @@ UNNAMED_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 1.0
 
 
-class Ended(Exception):  # noqa: N818 -- an answer, not a fault
+class PlaceLost(Exception):  # noqa: N818 -- an answer, not a fault
     """The stream has no place, or none any more."""
 
 
@@ -34,7 +34,7 @@ class Place:
         self._limit = limit
 
     def end(self, reason: str) -> None:
-        """Its block raises Ended soon."""
+        """Its block raises PlaceLost soon."""
         if not self.reason:
             self.reason = reason
             self._limit.reschedule(0)
@@ -51,10 +51,10 @@ class Places:
 
     @asynccontextmanager
     async def take(self, kind: str, key: str) -> AsyncIterator[Place]:
-        """A place for a stream of that *kind*. Raises Ended: there is none, or the stream has to end."""
+        """A place for a stream of that *kind*. Raises PlaceLost: there is none, or the stream has to end."""
         owner = kind, key
         if len(self._taken.get(owner, ())) >= MAX_OF_KEY:
-            raise Ended("this key has too many streams")
+            raise PlaceLost("this key has too many streams")
         place = None
         try:
             async with asyncio.timeout(None) as limit:
@@ -64,7 +64,7 @@ class Places:
                 yield place
         except TimeoutError:
             if place is not None and place.reason:
-                raise Ended(place.reason) from None
+                raise PlaceLost(place.reason) from None
             raise
         finally:
             self._leave(owner, place)

@@ -19,7 +19,7 @@ from meshdev.errors import ProtocolError
 from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.peers import peer_key
-from meshdev.manager.control.places import Ended, Place, Places
+from meshdev.manager.control.places import Place, PlaceLost, Places
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
 from meshdev.manager.outbox import Outbox
 from meshdev.manager.rate import TokenBucket
@@ -132,8 +132,8 @@ class _EnvoyStreams:
         try:
             async with self._places.take("envoy", key) as place:
                 await self._follow(key, place, requests, context)
-        except Ended as ended:
-            await context.abort(grpc.StatusCode.ABORTED, str(ended))
+        except PlaceLost as lost:
+            await context.abort(grpc.StatusCode.ABORTED, str(lost))
         except _TakesNothing:
             raise asyncio.CancelledError from None
 
@@ -180,8 +180,8 @@ class _AgentStreams:
         try:
             async with self._places.take("agent", key) as place:
                 await self._follow(key, address, place, requests, context)
-        except Ended as ended:
-            await context.abort(grpc.StatusCode.ABORTED, str(ended))
+        except PlaceLost as lost:
+            await context.abort(grpc.StatusCode.ABORTED, str(lost))
         except _TakesNothing:
             raise asyncio.CancelledError from None
         except ProtocolError as error:
