@@ -62,7 +62,9 @@ def test_a_claim_that_is_withdrawn_reaches_nobody_until_it_comes_back(manager: M
         ann.hear()
         assert [control.hear(), control.hear()] == [Withdrawn(claim.id), Agents(claim.id, 0, ())]
         ann.relays(intercept(B, 5))
-        assert [control.hear(), control.hear()] == [claim, Agents(claim.id, 0, (ONE,))]
+        assert [control.hear(), control.hear()] == [claim, Agents(claim.id, 0, ())], "it names its agents anew"
+        ann.say(Agents(B.id, 0, (ONE,), 6))
+        assert agents(control) == Agents(claim.id, 0, (ONE,))
 
 
 def test_all_there_is_may_be_more_than_waits_for_control(

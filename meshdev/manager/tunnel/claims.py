@@ -211,6 +211,7 @@ class ClaimTable:
             held.up.clear()
             drop_issued(session, held, held.issued)
             self._send_withdrawn(held)
+            held.forget_agents()
         if answer:
             send_relays(session, Relays(id_))
 

@@ -44,6 +44,11 @@ class HeldIntercept:
         self._requests[part] = frozenset(fingerprint(agent.request) for agent in agents)
         return [request for request in former if not self.names(request)]
 
+    def forget_agents(self) -> None:
+        """It names none, until it is told again whom it names. The parts stay: control may still know them."""
+        for part in self.agents:
+            self.set_agents(part, ())
+
     def names(self, request: str) -> bool:
         """Whether an agent with that request, by its sha256, is named."""
         return any(request in some for some in self._requests.values())
