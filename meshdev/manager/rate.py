@@ -10,12 +10,12 @@ class TokenBucket:
         self._tokens = burst
         self._since = now
 
-    def take(self, now: float) -> bool:
-        """Count one time more; False, and nothing counted, where it is one too many."""
+    def take(self, now: float, times: int = 1) -> bool:
+        """Count so many *times* more; False, and nothing counted, where that is too many."""
         self._fill(now)
-        if self._tokens < 1:
+        if self._tokens < times:
             return False
-        self._tokens -= 1
+        self._tokens -= times
         return True
 
     def delay(self, now: float) -> float:

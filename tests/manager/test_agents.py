@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from meshdev.identity.fingerprints import fingerprint
-from meshdev.manager.tunnel import claims, control_socket
+from meshdev.manager.tunnel import claims, control_socket, naming
 from meshdev.manager.tunnel.claims import MAX_INTERCEPTS
+from meshdev.manager.tunnel.held import HeldIntercept
 from meshdev.wire.control import INTERCEPT_PROTOCOL, decode, encode_body
 from meshdev.wire.frames import ISSUED
 from meshdev.wire.intercepts import (
@@ -110,6 +111,42 @@ def test_the_agents_that_are_kept_are_bounded(
         assert agents(control).agents == (TWO,), "of the others there are too many"
         ann.say(Agents(B.id, 1, (), 5), Agents(B.id, 0, (ONE,), 6))
         assert [agents(control).agents, agents(control).agents] == [(), (ONE,)]
+
+
+def held(manager: Manager) -> HeldIntercept:
+    """The first that there is."""
+    return next(each for _, each in manager.server._claims._by_alias.values())
+
+
+def test_agents_are_named_no_faster_than_control_takes_them(
+    timed: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(naming, "MAX_NAMED", 4)
+    monkeypatch.setattr(naming, "NAMED_PER_SECOND", 2.0)
+    with Ann(timed) as ann, Ann(timed, "bob") as bob, Listener(tmp_path) as control:
+        ann.relays(intercept(B, 1))
+        claim = control.claimed()
+        ann.say(Agents(B.id, 0, (ONE, TWO), 2), Agents(B.id, 1, (ONE,), 3))
+        ann.say(Agents(B.id, 2, (ONE, TWO), 4), Agents(B.id, 2, (TWO,), 5), Agents(B.id, 1, (ONE, TWO), 6))
+        assert [agents(control), agents(control)] == [
+            Agents(claim.id, 0, (ONE, TWO)),
+            Agents(claim.id, 1, (ONE,)),
+        ]
+        timed.until(lambda: [*held(timed).overdue] == [2, 1])
+        bob.relays(intercept(B, 1))
+        control.claimed()
+        bob.say(Agents(B.id, 0, (ONE, TWO), 2))
+        assert agents(control).id != claim.id, "each session has its own rate"
+        timed.pass_time(0.5)
+        assert [agents(control), agents(control)] == [
+            Agents(claim.id, 2, (TWO,)),
+            Agents(claim.id, 1, (ONE, TWO)),
+        ], "the newest of each"
+        ann.say(Agents(B.id, 3, (ONE, TWO), 7))
+        timed.until(lambda: [*held(timed).overdue] == [3])
+        ann.say(Withdraw(B.id, 8))
+        assert control.hear() == Withdrawn(claim.id)
+        assert {agents(control) for _ in range(4)} == {Agents(claim.id, part, ()) for part in range(4)}
 
 
 def issued(alias: str, agent: AttestedAgent, certificate: bytes = b"DER") -> CertificateIssued:

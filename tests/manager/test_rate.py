@@ -13,6 +13,12 @@ def test_a_burst_then_so_many_a_second() -> None:
     assert [bucket.take(1000.0) for _ in range(4)] == [True, True, True, False], "what is unused is a burst at most"
 
 
+def test_several_times_are_all_or_none() -> None:
+    bucket = TokenBucket(2.0, 3.0, now=10.0)
+    assert [bucket.take(10.0, 2), bucket.take(10.0, 2), bucket.take(10.0)] == [True, False, True]
+    assert [bucket.take(10.5, 2), bucket.take(11.0, 2)] == [False, True]
+
+
 @given(st.lists(st.floats(0, 10), max_size=200), st.integers(1, 20), st.integers(1, 20))
 def test_never_more_than_burst_and_rate_allow(times: list[float], per_second: int, burst: int) -> None:
     bucket = TokenBucket(per_second, burst, now=0.0)

@@ -27,6 +27,7 @@ from meshdev.manager.tunnel.forwarding import (
 )
 from meshdev.manager.tunnel.held import HeldIntercept, Holder, refuse_too_long
 from meshdev.manager.tunnel.introduction import Introduction
+from meshdev.manager.tunnel.naming import Naming
 from meshdev.manager.tunnel.network import Network
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
@@ -81,6 +82,7 @@ class ClaimTable:
         self._control = control
         self._pod = pod
         self._introduction = Introduction(sessions)
+        self._naming = Naming(loop, control)
         self._holders: dict[str, Holder] = {}
         self._by_alias: dict[str, tuple[Holder, HeldIntercept]] = {}
         self._by_relay: dict[int, Relay] = {}
@@ -127,6 +129,7 @@ class ClaimTable:
             self._drop(holder, held)
         if holder.silent:
             self._silence(holder, False)
+        self._naming.forget(holder)
         del self._holders[session.id]
 
     # -- from sessions ---------------------------------------------------------------------------------------------
@@ -135,7 +138,7 @@ class ClaimTable:
         holder = self._holders.get(session.id)
         if holder is None:
             changes = TokenBucket(CHANGES_PER_SECOND, MAX_CHANGES, self._loop.clock())
-            holder = self._holders[session.id] = Holder(session, changes)
+            holder = self._holders[session.id] = Holder(session, changes, self._naming.pace())
         try:
             _refuse_older(session)
             held = self._held(holder, message, _read_spec(message))
@@ -166,7 +169,7 @@ class ClaimTable:
             return held
         held.spec, held.reset_older, held.excluded = message.spec, message.reset_older, message.excluded
         self._send_claim(holder, held)
-        self._send_agents(held)
+        self._naming.send_all(holder, held)
         return held
 
     def _new(self, holder: Holder, message: Intercept, wanted: Sequence[tuple[int, Transport]]) -> HeldIntercept:
@@ -218,11 +221,12 @@ class ClaimTable:
     def _set_agents(self, session: Session, message: Agents) -> None:
         holder = self._holders.get(session.id)
         held = holder.held.get(message.id) if holder else None
-        if not (holder and held) or held.lingering or held.agents.get(message.part, ()) == message.agents:
+        former = held.agents.get(message.part, ()) if held else ()
+        if not (holder and held) or held.lingering or former == message.agents:
             return
-        if self._has_room(holder, len(message.agents) - len(held.agents.get(message.part, ()))):
+        if self._has_room(holder, len(message.agents) - len(former)):
             drop_issued(session, held, held.set_agents(message.part, message.agents))
-            self._send_part(held, message.part)
+            self._naming.send(holder, held, message.part, len(set(message.agents).difference(former)))
 
     def _has_room(self, holder: Holder, more: int) -> bool:
         """Whether so many agents more may be kept; that they may not is logged at the pace of changes."""
@@ -317,18 +321,8 @@ class ClaimTable:
         self._control.send_latest(held.alias, held.claim(holder))
 
     def _send_withdrawn(self, held: HeldIntercept) -> None:
-        """Where it is claimed again before control has read this, it begins without the agents that it had."""
         self._control.send_latest(held.alias, Withdrawn(held.alias))
-        for part in held.agents:
-            self._control.send_latest(held.part_key(part), Agents(held.alias, part, ()))
-
-    def _send_agents(self, held: HeldIntercept) -> None:
-        """All of them: control forgot a claim that was withdrawn."""
-        for part in held.agents:
-            self._send_part(held, part)
-
-    def _send_part(self, held: HeldIntercept, part: int) -> None:
-        self._control.send_latest(held.part_key(part), Agents(held.alias, part, held.agents[part]))
+        self._naming.send_withdrawn(held)
 
     def _on_message(self, message: ToTunnel) -> None:
         match message:

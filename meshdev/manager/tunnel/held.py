@@ -30,6 +30,8 @@ class HeldIntercept:
     """ISSUED, as bytes, by request: of agents that are named."""
     reports: Reports = field(default_factory=Reports)
     lingering: Timer | None = None
+    overdue: dict[int, int] = field(default_factory=dict)
+    """Parts that control has not been sent as they are, with how many agents are named in them otherwise."""
     _requests: dict[int, frozenset[str]] = field(default_factory=dict)
 
     @property
@@ -72,6 +74,9 @@ class Holder:
 
     session: Session
     changes: TokenBucket
+    naming: TokenBucket
+    catching_up: Timer | None = None
+    """When what is overdue is tried again."""
     held: dict[str, HeldIntercept] = field(default_factory=dict)
     silent: bool = False
     cut: bool = False
