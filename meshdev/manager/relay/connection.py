@@ -179,11 +179,15 @@ class RelayConnection:
 
     def _authenticate(self, key: str) -> None:
         self.key = key
-        if not self._registry.permissions.permits(self.relay, self.address, key):
+        if not self._permitted:
             raise ProtocolError(f"its key {key[:16]} is not permitted at relay {self.relay}")
         self.counted = self._registry.authenticated(self)
         if not self.counted:
             raise ProtocolError(f"its key {key[:16]} has too many connections")
+
+    @property
+    def _permitted(self) -> bool:
+        return self._registry.permissions.permits(self.relay, self.address, self.key)
 
     # The laptop
 
@@ -208,7 +212,7 @@ class RelayConnection:
     def _answered(self, tls: TlsStream, laptop: SocketEnd, error: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if error:
+        if error or not self._permitted:
             self.reset()
             return
         self._client.send(tls.take())  # our Finished

@@ -1,6 +1,7 @@
 """All connections of the relay: accepts them, keeps their limits, and ends them where their permission is withdrawn."""
 
 import errno
+import functools
 import logging
 import socket
 from collections import Counter
@@ -21,6 +22,9 @@ log = logging.getLogger("meshdev.manager.relay")
 
 #: From accept() to the end of the handshake, in seconds.
 HANDSHAKE_SECONDS: Final = 5.0
+#: How long connections of a relay that was removed may go on, in seconds: the claim is over, and Envoys learn of it
+#: after us. Requests that are on their way then are answered; as long as Envoy drains a listener.
+DRAIN_SECONDS: Final = 25.0
 #: How long nobody is accepted where descriptors or memory are used up, in seconds. The listener's queue keeps them.
 FULL_SECONDS: Final = 0.1
 #: Descriptors of the process itself, and of a connection.
@@ -99,7 +103,8 @@ class RelayServer:
         self.permissions.begin()
 
     def take(self, message: ToRelay) -> None:
-        """Control's state, or a part of it. Connections that it no longer permits end now."""
+        """Control's state, or a part of it. Connections of keys that it no longer permits end now, those of a relay
+        that is removed after :data:`DRAIN_SECONDS`."""
         if isinstance(message, RelayIdentity):
             self._certify(message)
             return
@@ -120,6 +125,13 @@ class RelayServer:
         log.info("control has issued a certificate; the authority's is %s", fingerprint(identity.authority))
 
     def _withdraw(self, relay: int) -> None:
+        if self.permissions.address(relay) is None:
+            self.loop.call_later(DRAIN_SECONDS, functools.partial(self._end, relay))
+        else:
+            self._end(relay)
+
+    def _end(self, relay: int) -> None:
+        """Whatever is not permitted, or not again."""
         connections = self._by_relay.get(relay, set())
         over = [each for each in connections if not self.permissions.permits(relay, each.address, each.key)]
         for connection in over:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshdev.identity.keys import key_id
+from meshdev.manager.relay import server
 from meshdev.manager.relay.control_socket import RelayControlSocket
 from meshdev.sidecar.envoy.tls import RELAY_NAME
 from meshdev.wire.relay import (
@@ -50,7 +51,10 @@ def test_it_is_asked_for_a_certificate_of_one_key(world: RelayWorld, path: Path)
     assert world.both()
 
 
-def test_the_last_state_holds_while_it_is_away(world: RelayWorld, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_last_state_holds_while_it_is_away(
+    world: RelayWorld, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.1)
     caplog.set_level("INFO")
     sock, _ = control(world, path)
     sock.send(encode(RelaysSynced()))  # nothing is there

@@ -257,18 +257,48 @@ def test_a_bug_ends_one_connection_only(
     assert exactly(its_laptop, 4) == b"fine"
 
 
-@pytest.mark.parametrize("how", ["key", "relay", "address"])
+@pytest.mark.parametrize("how", ["key", "address"])
 def test_what_is_no_longer_permitted_ends_at_once(world: RelayWorld, how: str) -> None:
     client, laptop = world.both()
     if how == "key":
         world.permit("0" * 64)
-    elif how == "relay":
-        world.take(RelayRemoved(world.relay))
     else:
         world.take(RelayEndpoint(world.relay, IPv4Address("127.0.77.3"), frozenset({world.workload.key.key_id})))
     assert is_reset(laptop)
     assert is_reset(client.sock)
     assert not world.server.open
+
+
+@pytest.mark.parametrize("how", ["removed", "not named again"])
+def test_what_is_on_its_way_when_a_claim_ends_is_finished(
+    world: RelayWorld, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.5)
+    client, laptop = world.both()
+    if how == "removed":
+        world.take(RelayRemoved(world.relay))
+    else:
+        world.do(world.server.control_connected)
+        world.take(RelaysSynced())
+    with pytest.raises(ConnectionResetError):
+        world.tls()
+    client.sendall(b"question")
+    assert exactly(laptop, 8) == b"question"
+    laptop.sendall(b"answer")
+    assert client.recv(100) == b"answer"
+    assert is_reset(laptop)
+    assert is_reset(client.sock)
+
+
+def test_a_relay_that_comes_again_keeps_its_connections(world: RelayWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.1)
+    client, laptop = world.both()
+    world.take(RelayRemoved(world.relay))
+    world.permit()
+    over = world.loop.clock() + 0.3
+    world.until(lambda: world.loop.clock() > over)
+    client.sendall(b"fine")
+    assert exactly(laptop, 4) == b"fine"
 
 
 def test_what_stays_permitted_goes_on(world: RelayWorld) -> None:
@@ -279,6 +309,3 @@ def test_what_stays_permitted_goes_on(world: RelayWorld) -> None:
     world.take(RelaysSynced())
     client.sendall(b"fine")
     assert exactly(laptop, 4) == b"fine"
-    world.do(world.server.control_connected)
-    world.take(RelaysSynced())
-    assert is_reset(laptop)
