@@ -10,7 +10,8 @@ from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from typing import Final
 
-#: Streams of one kind and key at once: one that has said nothing yet, and former ones that are about to end.
+#: Streams of one kind and key at once: one that has said nothing yet, and former ones that are about to end, or that
+#: gRPC keeps until their connection ends because their peer reads nothing (25 KiB, and twice the message).
 MAX_OF_KEY: Final = 3
 #: Where more than half of the places are taken, the others are given back by those whose key has not been named for so
 #: long. Before that they cost nothing, and a sidecar that waits for the next session does not dial each second.
@@ -31,6 +32,8 @@ class Place:
         """Why it has to end."""
         self.has_begun = False
         self.unnamed_since: float | None = None
+        self.writes: asyncio.Task[None] | None = None
+        """What is under way still when the stream has ended: the place is taken until then."""
         self._limit = limit
 
     def end(self, reason: str) -> None:
@@ -67,7 +70,8 @@ class Places:
                 raise PlaceLost(place.reason) from None
             raise
         finally:
-            self._leave(owner, place)
+            if place is not None:
+                self._leave(place)
 
     def begin(self, place: Place) -> None:
         """Its first message is there: former streams of the same kind and key end."""
@@ -76,10 +80,17 @@ class Places:
             if each is not place and each.has_begun:
                 each.end("a newer stream of this key has begun")
 
-    def _leave(self, owner: tuple[str, str], place: Place | None) -> None:
-        left = [each for each in self._taken.pop(owner, ()) if each is not place]
+    def _leave(self, place: Place) -> None:
+        place.reason = place.reason or "it has ended"
+        if place.writes is not None:
+            place.writes.add_done_callback(lambda _: self._remove(place))
+        else:
+            self._remove(place)
+
+    def _remove(self, place: Place) -> None:
+        left = [each for each in self._taken.pop(place.owner) if each is not place]
         if left:
-            self._taken[owner] = left
+            self._taken[place.owner] = left
 
     def _look_later(self) -> None:
         if not self._looks and self._taken:
@@ -90,7 +101,7 @@ class Places:
         self._looks = False
         self._look_later()
         now, named = asyncio.get_running_loop().time(), self._named()
-        all_places = [each for places in self._taken.values() for each in places]
+        all_places = [each for places in self._taken.values() for each in places if not each.reason]
         for each in all_places:
             if each.owner[1] in named:
                 each.unnamed_since = None

@@ -49,7 +49,7 @@ _BURST: Final = 200.0
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_RECEIVED),
     ("grpc.max_metadata_size", 16 << 10),
-    # Of one connection. A sidecar has one; those of peers that take nothing stay as long as the connection.
+    # Of one connection. A sidecar has one.
     ("grpc.max_concurrent_streams", 4),
     # A pod that vanished is noticed; one that asks often is not thrown out.
     ("grpc.keepalive_time_ms", 10_000),
@@ -155,7 +155,7 @@ class _EnvoyStreams:
         except Refused as refused:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
         try:
-            async with _written(outgoing, context, _response):
+            async with _written(outgoing, context, _response, place):
                 async for request in paced:
                     self._core.envoy_requested(key, stream, request.kind, len(request.names))
                     send(stream.on_request(request.kind, request.names, request.nonce, request.error))
@@ -209,7 +209,7 @@ class _AgentStreams:
         mine = self._current[key, uid] = object()
         log.info("the agent of pod %s is there", who)
         try:
-            async with _written(outgoing, context, agent.encode):
+            async with _written(outgoing, context, agent.encode, place):
                 async for data in _paced(requests):
                     message = agent.decode_from_agent(data)
                     del data  # as long as nothing follows
@@ -278,7 +278,9 @@ async def _write(outgoing: Outbox[Any], context: Context, form: Callable[[Any], 
 
 
 @contextlib.asynccontextmanager
-async def _written(outgoing: Outbox[Any], context: Context, form: Callable[[Any], Any]) -> AsyncIterator[None]:
+async def _written(
+    outgoing: Outbox[Any], context: Context, form: Callable[[Any], Any], place: Place
+) -> AsyncIterator[None]:
     """What comes into *outgoing* is written as long as the block.
 
     A write that is under way ends by itself: cancelled, it would still be gRPC's, which then takes no status any more
@@ -286,15 +288,15 @@ async def _written(outgoing: Outbox[Any], context: Context, form: Callable[[Any]
     WRITE_SECONDS for that. Raises _TakesNothing.
     """
     task = asyncio.ensure_future(_write(outgoing, context, form))
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # of no interest where nobody waits
     try:
         yield
     finally:
         outgoing.clear()
         outgoing.put(None, None)
-        try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await task
-        except TimeoutError:
-            raise _TakesNothing from None
-        except (grpc.RpcError, grpc.aio.BaseError):
-            pass  # the reading side ends the stream and says why
+        await asyncio.wait([task], timeout=WRITE_SECONDS)
+        if not task.done():
+            place.writes = task
+            raise _TakesNothing
+        with contextlib.suppress(grpc.RpcError, grpc.aio.BaseError):
+            task.result()

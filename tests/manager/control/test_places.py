@@ -109,24 +109,48 @@ def headers() -> bytes:
     return b"".join(b"\0" + b"".join(bytes((len(text),)) + text for text in pair) for pair in pairs)
 
 
-async def test_a_peer_that_takes_nothing_holds_its_place_no_longer_than_others(
-    small: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its window is 0 (SETTINGS_INITIAL_WINDOW_SIZE), so that no write ends."""
-    monkeypatch.setattr(service, "WRITE_SECONDS", 0.2)
-    claimant.claim()
-    await until(lambda: identity().key in small.core.named())
-    _reader, writer = await asyncio.open_connection(
-        "127.0.0.1", small.port, ssl=tls(small), server_hostname=CONTROL_NAME
-    )
+async def takes_nothing(mesh: Control) -> asyncio.StreamWriter:
+    """An agent whose window is 0 (SETTINGS_INITIAL_WINDOW_SIZE), so that no write ends; it breaks the protocol."""
+    _reader, writer = await asyncio.open_connection("127.0.0.1", mesh.port, ssl=tls(mesh), server_hostname=CONTROL_NAME)
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"\0\x04\0\0\0\0"))
     writer.write(frame(1, 4, 1, headers()))
     for message in (agent.encode(hello()), agent.encode(identity().consents)):
         writer.write(frame(0, 0, 1, b"\0" + len(message).to_bytes(4) + message))
-    await until(lambda: [each for each in small.core.pods() if each._last_want is not None])
-    writer.write(frame(0, 0, 1, b"\0" + (2).to_bytes(4) + b"{}"))  # what no agent says
-    await until(lambda: not list(small.core.pods()))
+    await until(lambda: [each for each in mesh.core.pods() if each._last_want is not None])
+    writer.write(frame(0, 0, 1, b"\0" + (2).to_bytes(4) + b"{}"))
+    await until(lambda: not list(mesh.core.pods()))
+    return writer
+
+
+async def test_a_peer_that_takes_nothing_holds_its_place_no_longer_than_others(
+    small: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "WRITE_SECONDS", 0.2)
+    claimant.claim()
+    await until(lambda: identity().key in small.core.named())
+    writer = await takes_nothing(small)
     async with joined(small):
         await claimant.reported("acked")
     assert "Traceback" not in caplog.text
     writer.transport.abort()
+
+
+async def test_a_key_has_few_calls_that_end_with_their_connections_only(
+    small: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "WRITE_SECONDS", 0.05)
+    claimant.claim()
+    await until(lambda: identity().key in small.core.named())
+    writers = [await takes_nothing(small) for _ in range(MAX_OF_KEY)]
+    async with agent_of(small, name="b-2"), channel(small, identity()) as line:  # gRPC has room for others
+        call = line.stream_stream(agent.METHOD)(timeout=5)
+        assert await call.code() == ABORTED
+        for each in writers:
+            each.transport.abort()
+
+        async with asyncio.timeout(5):
+            while await call.code() in {ABORTED, grpc.StatusCode.INTERNAL}:  # as above
+                call = line.stream_stream(agent.METHOD)(timeout=5)
+                with suppress(grpc.RpcError, asyncio.InvalidStateError):
+                    await call.write(b"{}")
+        assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
