@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from meshdev.config import TUNNEL_PORT
+from meshdev.config import CONTROL_PORT, RELAYS_PORT, TUNNEL_PORT, gateway_of
 from meshdev.wire import frames
 from tests.manager.standin import hello
 from tests.netns.bare_session import PORT, Session, arrives_alone, pod_listener, received, syn, udp
@@ -101,6 +101,21 @@ def test_the_tunnel_does_not_listen_on_the_pods_address(cluster: Cluster, sessio
     assert reset[frames.VNET_HEADER_SIZE + 20 + 13] & 0x04
     with cluster.pod.inside(), pytest.raises(ConnectionRefusedError):
         socket.create_connection((str(MANAGER), TUNNEL_PORT), timeout=5)
+
+
+@pytest.mark.parametrize("port", [CONTROL_PORT, RELAYS_PORT])
+def test_sessions_do_not_reach_the_ports_of_sidecars(cluster: Cluster, session: Session, port: int) -> None:
+    """Who dials there is limited by address, and they have the tunnel for all that they say."""
+    with cluster.manager.inside():
+        server = socket.create_server(("", port))
+    with server:
+        for address in (MANAGER, gateway_of(session.address)):
+            assert address is not None
+            session.packets(syn(session.address, address, port))
+            (reset,) = received(session, lambda packets: len(packets) == 1)
+            assert reset[frames.VNET_HEADER_SIZE + 20 + 13] & 0x04
+        with cluster.pod.inside():
+            socket.create_connection((str(MANAGER), port), timeout=5).close()
 
 
 def test_only_replies_reach_a_laptop(cluster: Cluster, session: Session) -> None:

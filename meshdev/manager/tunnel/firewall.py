@@ -50,6 +50,7 @@ table inet meshdev {
   }
   chain input {
     type filter hook input priority filter; policy accept;
+    iifname "mesh*" tcp dport { CONTROL_PORT, RELAYS_PORT } reject with tcp reset
     iifname UPLINK tcp dport { CONTROL_PORT, RELAYS_PORT } tcp flags & (fin|syn|rst|ack) == syn \
       update @dialling { ip saddr limit rate over DIALS/second burst BURST packets } drop
   }
