@@ -9,13 +9,17 @@ The table outlives the process, while devices go with it. What would then leave 
 refused, so that relays of a tunnel that has ended keep nobody waiting.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.config import CONTROL_PORT, CONTROL_UID, RELAY_UID, RELAYS_PORT
+from meshdev.errors import FirewallError
 from meshdev.nft import Nftables
 from meshdev.wire.ports import Transport
+
+log = logging.getLogger(__name__)
 
 #: A relay's port, with the kernel's protocol.
 RelayPort = tuple[Transport, int]
@@ -24,6 +28,10 @@ RelayPort = tuple[Transport, int]
 #: that hides them (kube-proxy --masquerade-all) are one address. What is more is dropped, and tried a second later.
 _DIALS_PER_SECOND: Final = 500
 _DIALS_AT_ONCE: Final = 1000
+#: Connections to control that one address may have, a quarter of control's: one that says nothing keeps its place there
+#: until its handshake is late (meshdev.manager.control.service). Agents and Envoys of 256 pods behind such a node have
+#: 512. More are dropped.
+CONNECTIONS: Final = 640
 
 _RULES: Final = """\
 table inet meshdev
@@ -92,6 +100,12 @@ table inet meshdev {
   }
 }
 """
+#: By itself: not every kernel can count them (CONFIG_NFT_CONNLIMIT).
+_COUNTING: Final = """\
+add set inet meshdev connected { type ipv4_addr; size 4096; flags dynamic; }
+add rule inet meshdev input iifname UPLINK tcp dport CONTROL_PORT ct state new \
+  add @connected { ip saddr ct count over CONNECTIONS } drop
+"""
 _NUMBERS: Final = {
     "CONTROL_PORT": CONTROL_PORT,
     "CONTROL_UID": CONTROL_UID,
@@ -99,6 +113,7 @@ _NUMBERS: Final = {
     "RELAY_UID": RELAY_UID,
     "DIALS": _DIALS_PER_SECOND,
     "BURST": _DIALS_AT_ONCE,
+    "CONNECTIONS": CONNECTIONS,
 }
 
 
@@ -107,10 +122,11 @@ class SessionFirewall:
 
     def __init__(self, uplink: str, pod: IPv4Address) -> None:
         self._nft = Nftables()
-        rules = _RULES
-        for name, value in _NUMBERS.items():
-            rules = rules.replace(name, str(value))
-        self._nft.run(rules.replace("UPLINK", f'"{uplink}"').replace("POD", str(pod)))
+        self._nft.run(_filled_in(_RULES, uplink, pod))
+        try:
+            self._nft.run(_filled_in(_COUNTING, uplink, pod))
+        except FirewallError as error:
+            log.warning("what one address may keep open at control is not limited: %s", error.message)
 
     def add_session(self, device: str, address: IPv4Address) -> None:
         """Only that address may come from *device*."""
@@ -142,6 +158,12 @@ class SessionFirewall:
     def silence(self, address: IPv4Address, silent: bool) -> None:
         """Answer new flows to *address* with a reset (UDP: port unreachable), or do not."""
         self._nft.run(_elements("add" if silent else "delete", "silent", [str(address)]))
+
+
+def _filled_in(rules: str, uplink: str, pod: IPv4Address) -> str:
+    for name, value in _NUMBERS.items():
+        rules = rules.replace(name, str(value))
+    return rules.replace("UPLINK", f'"{uplink}"').replace("POD", str(pod))
 
 
 def _elements(verb: str, name: str, elements: Sequence[str]) -> str:
