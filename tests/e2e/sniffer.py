@@ -35,10 +35,16 @@ def main(path: Path, seconds: float, limit: int) -> Ending:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as sock, path.open("wb") as file:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         sock.setblocking(False)
+        _dropped(sock)  # what was before there was room for it
         print("ready", flush=True)
         ended_by = _record(sock, file, time.monotonic() + seconds, limit)
-        _, dropped = _STATISTICS.unpack(sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
-    return Ending(ended_by, dropped)
+        return Ending(ended_by, _dropped(sock))
+
+
+def _dropped(sock: socket.socket) -> int:
+    """Frames since the last call (packet(7), PACKET_STATISTICS)."""
+    _, dropped = _STATISTICS.unpack(sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
+    return int(dropped)
 
 
 def _record(sock: socket.socket, file: BinaryIO, deadline: float, limit: int) -> str:
