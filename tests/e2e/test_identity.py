@@ -352,7 +352,7 @@ def test_certificates_are_renewed_under_load_without_a_failed_request(laptop2: L
     print(load.summary(), found)
     assert {row.said for row in load.rows} == {LOCAL}
     assert found["fell_back"] == found["errors"] == 0
-    assert len(load.since(begun)) > 100 * elapsed
+    assert len(load.since(begun)) > 40 * elapsed
     assert all(seen), "each time somebody connected anew"
     every = [x509.load_der_x509_certificate(each) for each in set().union(*seen)]
     assert len(every) >= 5, "one for each half of a lifetime"
