@@ -1,11 +1,16 @@
 """TCP listeners that can be drained: accept in a thread, serve each connection in its own."""
 
+import ctypes
 import os
 import select
 import socket
+import struct
 import threading
 from collections.abc import Callable
 
+#: asm-generic/socket.h, linux/bpf_common.h
+_SO_ATTACH_FILTER = 26
+_BPF_RET = 0x06
 Handler = Callable[[socket.socket], None]
 
 
@@ -31,6 +36,8 @@ class Listener:
         while not stopping:
             ready, _, _ = select.select(either, [], [])
             stopping = self._stopping in ready
+            if stopping:
+                _drop_new(self._socket)
             while self._accept_one():
                 pass
         self._socket.close()
@@ -59,7 +66,11 @@ class Listener:
                 self._idle.notify_all()
 
     def stop_accepting(self) -> None:
-        """New connections are refused from now on; those that the kernel has taken are served."""
+        """New connections are refused from now on; those that the kernel has taken are served.
+
+        One that comes in between is dropped, and refused when it tries again: closing the socket would reset what the
+        kernel took after the last accept(), and with it a request that may have come already.
+        """
         os.write(self._stop, b".")
         self._accepting.join()
 
@@ -67,6 +78,12 @@ class Listener:
         """Wait until no connection is left; False when some are after SECONDS."""
         with self._idle:
             return self._idle.wait_for(lambda: not self._connections, seconds)
+
+
+def _drop_new(listener: socket.socket) -> None:
+    """A filter that lets nothing in (SO_ATTACH_FILTER, socket(7); struct sock_fprog in linux/filter.h)."""
+    nothing = ctypes.create_string_buffer(struct.pack("@HBBI", _BPF_RET, 0, 0, 0))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(nothing)))
 
 
 def _bind(host: str, port: int) -> socket.socket:
