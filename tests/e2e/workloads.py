@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from tests.cluster.addresses import CLUSTER_DOMAIN
 from tests.cluster.images import SAMPLE_IMAGE
 from tests.cluster.manifests import HTTP, SAMPLE, App, Manifest, Port, service, workload
 from tests.e2e.accounts import apply
-from tests.e2e.conftest import kubectl, until
+from tests.e2e.conftest import control, kubectl, until
 
 #: A pod that asks: a client inside the cluster.
 CLIENT: Final = "client"
@@ -112,6 +113,7 @@ def namespace(name: str, *manifests: Manifest, labels: dict[str, str] | None = N
     try:
         apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": [client(name), *manifests]}))
         ready(name)
+        until("the cluster's DNS has all Services", lambda: _resolves(name, *manifests), 10)
         yield name
     finally:
         kubectl("delete", "namespace", name, "--wait=false")
@@ -121,6 +123,17 @@ def ready(namespace: str, seconds: int = 60) -> None:
     """Every pod there is ready, and there are as many as wanted."""
     until("all pods are there", lambda: not _missing(namespace), seconds)
     kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod", "--all", f"--timeout={seconds}s")
+
+
+def _resolves(namespace: str, *manifests: Manifest) -> bool:
+    """Those that have an address. For longer than a negative answer stays in a cache: 5 s."""
+    services = [each for each in manifests if each["kind"] == "Service" and each["spec"].get("clusterIP") != "None"]
+    names = [f"{each['metadata']['name']}.{namespace}.svc.{CLUSTER_DOMAIN}." for each in services]
+    script = "import socket, sys; [socket.getaddrinfo(name, None) for name in sys.argv[1:]]"
+    asked = control(
+        "kubectl", "-n", namespace, "exec", CLIENT, "--", "python3", "-c", f"{script}; print(True)", *names, check=False
+    )
+    return asked == "True\n"
 
 
 def _missing(namespace: str) -> list[str]:

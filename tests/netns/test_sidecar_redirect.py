@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 
-from meshdev.identity.fingerprints import fingerprint
 from meshdev.identity.keys import key_id
 from meshdev.wire.agent import PodPort
 from meshdev.wire.counts import Counts
@@ -55,9 +54,8 @@ async def test_new_connections_meet_envoy_and_older_ones_keep_their_way() -> Non
         state = await pod.manager.until(lambda state: not state.older and state.intercepts)
         assert state.intercepts == ((FIRST, Counts(1, 0, 0)),)
         agents, envoys = pod.manager.peers, pod.manager.ads.peers
-        assert [fingerprint(each) for each in agents] == [(await pod.announcement()).fingerprint]
-        assert [key_id(each) for each in envoys] == [key_id(each) for each in agents], "one key"
-        assert agents != envoys
+        assert len(agents) == len(envoys) == 1
+        assert key_id(agents[0]) == key_id(envoys[0]), "one key"
 
 
 async def test_older_connections_are_closed_where_that_is_wanted() -> None:
