@@ -128,9 +128,10 @@ class PodAgents:
     def watched(self, replicas: Mapping[str, Replica]) -> None:
         """The pods as they are now: agents that are gone are taken out of the claim, new ones are attested."""
         wanted = dict(self._wanted(replicas))
-        for process in self._agents.keys() - wanted.keys():
+        left = self._agents.keys() - wanted.keys()
+        for process in left:
             self._away.pop(process.pod, None)
-        gone = [self._agents.pop(process) for process in self._agents.keys() - wanted.keys()]
+        gone = [self._agents.pop(process) for process in left]
         for process, runs in wanted.items():
             known = self._agents.setdefault(process, _Attestation())
             (known.running.set if runs else known.running.clear)()

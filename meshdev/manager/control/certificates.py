@@ -57,7 +57,7 @@ class Certificates:
         self._again = again
         self._issued: dict[str, dict[str, _Certificate]] = {}
         self._replaced: set[str] = set()
-        """Keys of certificates that took another one's place since :attr:`_again` was called last."""
+        """Keys for which :attr:`_again` is to be called: a certificate took another one's place, or is due."""
         self._looks = False
 
     def current(self, key: str, request: bytes, path: str) -> bytes:
@@ -93,9 +93,8 @@ class Certificates:
     def _look(self) -> None:
         self._looks, now = False, self._now()
         issued = self._issued.items()
-        for key in [key for key, paths in issued if not all(one.is_fresh(now) for one in paths.values())]:
-            self._again(key)
-            self._replaced.discard(key)
+        self._replaced |= {key for key, paths in issued if not all(one.is_fresh(now) for one in paths.values())}
+        self._tell()
         self._look_later()
 
     def _tell(self) -> None:

@@ -359,10 +359,10 @@ class Core:
 
     def _certify_pod(self, key: str, pod: Pod, held: Sequence[HeldClaim]) -> None:
         """Its Envoy shows the identity that its oldest session reports, as long as that one has an edge."""
-        for mine in sorted(held, key=lambda each: each.identity != pod.identity)[:1]:
-            agent = self._edges.edge(mine.alias, key)
-            if agent is not None and (certificate := self._certificate(mine.alias, agent)) is not None:
-                pod.certify(mine.identity, IssuedCertificate(certificate, self._certificates.authority.certificate))
+        mine = min(held, key=lambda each: each.identity != pod.identity, default=None)
+        agent = self._edges.edge(mine.alias, key) if mine is not None else None
+        if mine and agent and (certificate := self._certificate(mine.alias, agent)) is not None:
+            pod.certify(mine.identity, IssuedCertificate(certificate, self._certificates.authority.certificate))
 
     def _certificate(self, alias: str, agent: NamedAgent) -> bytes | None:
         """None where what its session reports is no identity."""

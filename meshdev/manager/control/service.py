@@ -97,6 +97,18 @@ async def _admit(core: Core, context: Context) -> tuple[str, IPv4Address]:
     return key, address  # type: ignore[return-value] # abort raises
 
 
+@contextlib.asynccontextmanager
+async def _placed(places: Places, kind: str, key: str, context: Context) -> AsyncIterator[Place]:
+    """A place as long as the block; ends the call where there is none, or none any more."""
+    try:
+        async with places.take(kind, key) as place:
+            yield place
+    except PlaceLost as lost:
+        await context.abort(grpc.StatusCode.ABORTED, str(lost))
+    except _TakesNothing:
+        raise asyncio.CancelledError from None
+
+
 @dataclass(frozen=True)
 class _DiscoveryRequest:
     """What counts of a DiscoveryRequest. All else is not kept: an Envoy's first one is long."""
@@ -130,13 +142,8 @@ class _EnvoyStreams:
     async def stream(self, requests: AsyncIterator[_DiscoveryRequest], context: Context) -> None:
         """One Envoy, from its first request to the end of its stream."""
         key, _ = await _admit(self._core, context)
-        try:
-            async with self._places.take("envoy", key) as place:
-                await self._follow(key, place, requests, context)
-        except PlaceLost as lost:
-            await context.abort(grpc.StatusCode.ABORTED, str(lost))
-        except _TakesNothing:
-            raise asyncio.CancelledError from None
+        async with _placed(self._places, "envoy", key, context) as place:
+            await self._follow(key, place, requests, context)
 
     async def _follow(
         self, key: str, place: Place, requests: AsyncIterator[_DiscoveryRequest], context: Context
@@ -179,12 +186,8 @@ class _AgentStreams:
         """One agent, from its hello to the end of its stream."""
         key, address = await _admit(self._core, context)
         try:
-            async with self._places.take("agent", key) as place:
+            async with _placed(self._places, "agent", key, context) as place:
                 await self._follow(key, address, place, requests, context)
-        except PlaceLost as lost:
-            await context.abort(grpc.StatusCode.ABORTED, str(lost))
-        except _TakesNothing:
-            raise asyncio.CancelledError from None
         except ProtocolError as error:
             log.warning("an agent at %s is ended: %s", context.peer(), error.message)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)

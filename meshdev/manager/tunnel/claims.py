@@ -206,10 +206,15 @@ class ClaimTable:
     def _next(port: int) -> int:
         return port + 1 if port + 1 in RELAY_PORTS else RELAY_PORTS.start
 
-    def _withdraw(self, session: Session, id_: str, *, answer: bool = True) -> None:
+    def _live(self, session: Session, id_: str) -> tuple[Holder, HeldIntercept] | None:
+        """The session's intercept of that id, unless it is withdrawn."""
         holder = self._holders.get(session.id)
         held = holder.held.get(id_) if holder else None
-        if holder and held and held.lingering is None:
+        return (holder, held) if holder and held and held.lingering is None else None
+
+    def _withdraw(self, session: Session, id_: str, *, answer: bool = True) -> None:
+        if live := self._live(session, id_):
+            holder, held = live
             held.lingering = self._loop.call_later(LINGER_SECONDS, lambda: self._drop(holder, held))
             held.up.clear()
             drop_issued(session, held, held.issued)
@@ -219,32 +224,34 @@ class ClaimTable:
             send_relays(session, Relays(id_))
 
     def _set_agents(self, session: Session, message: Agents) -> None:
-        holder = self._holders.get(session.id)
-        held = holder.held.get(message.id) if holder else None
-        former = held.agents.get(message.part, ()) if held else ()
-        if not (holder and held) or held.lingering or former == message.agents:
+        live = self._live(session, message.id)
+        if live is None:
             return
-        if self._has_room(holder, len(message.agents) - len(former)):
+        holder, held = live
+        former = held.agents.get(message.part, ())
+        if former != message.agents and self._has_room(holder, len(message.agents) - len(former)):
             drop_issued(session, held, held.set_agents(message.part, message.agents))
             self._naming.send(holder, held, message.part, len(set(message.agents).difference(former)))
 
     def _has_room(self, holder: Holder, more: int) -> bool:
         """Whether so many agents more may be kept; that they may not is logged at the pace of changes."""
+        if more <= 0:
+            return True
         mine = sum(held.agent_count for held in holder.held.values()) + more
         every = sum(held.agent_count for _, held in self._by_alias.values()) + more
-        if more <= 0 or (mine <= MAX_AGENTS and every <= MAX_AGENTS_IN_ALL):
+        if mine <= MAX_AGENTS and every <= MAX_AGENTS_IN_ALL:
             return True
         if holder.changes.take(self._loop.clock()):
             log.warning("%s has too many agents: the manager keeps %d", holder.session.holder, mine - more)
         return False
 
     def _set_local(self, session: Session, message: Local) -> None:
-        holder = self._holders.get(session.id)
-        held = holder.held.get(message.id) if holder else None
-        port = message.remote, message.protocol
-        if not (holder and held) or held.lingering or port not in {(one.remote, one.protocol) for one in held.relays}:
+        live = self._live(session, message.id)
+        if live is None:
             return
-        if (port in held.up) != message.up:
+        holder, held = live
+        port = message.remote, message.protocol
+        if port in {(one.remote, one.protocol) for one in held.relays} and (port in held.up) != message.up:
             held.up ^= {port}
             self._send_claim(holder, held)
 
