@@ -14,11 +14,11 @@ from tests.e2e import networks, pods, strangers
 from tests.e2e.conftest import CHECKOUT
 from tests.sidecar.agent.attesting_session import attested
 
-#: ``knock(address, port, name, key, certificate, copied)``: whether the server began to answer, and whether it let us
-#: through. *key* and *certificate* are PEM or None; *copied* (DER) is shown in place of the certificate. TLS 1.2, in
-#: which a client is through only when the server has looked at its certificate, and which shows it in the clear.
-#: Needs nothing but Python.
-KNOCK: Final = '''
+#: ``try_handshake(address, port, name, key, certificate, copied)``: whether the server began to answer, and whether it
+#: let us through. *key* and *certificate* are PEM or None; *copied* (DER) is shown in place of the certificate. TLS
+#: 1.2, in which a client is through only when the server has looked at its certificate, and which shows it in the
+#: clear. Needs nothing but Python.
+HANDSHAKE: Final = '''
 import base64, json, os, socket, ssl, sys
 
 def lengthened(data):
@@ -36,7 +36,7 @@ def flight(data, copied):
         out += head + body
     return out
 
-def knock(address, port, name, key=None, certificate=None, copied=None):
+def try_handshake(address, port, name, key=None, certificate=None, copied=None):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -67,9 +67,9 @@ def knock(address, port, name, key=None, certificate=None, copied=None):
         return [answered, False]
 '''
 
-#: Behind those of strangers. ``hear_all(vouching, hello, proofs, seconds)``: all that the agent with the key of
+#: Behind those of strangers. ``receive_all(vouching, hello, proofs, seconds)``: all that the agent with the key of
 #: *vouching* and its Envoy are sent when they do what they should, and the agent consents to *proofs*.
-HEAR: Final = """
+RECEIVE: Final = """
 import base64, queue
 from envoy.config.listener.v3 import listener_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -83,7 +83,7 @@ def one_more(answers):
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED, error
         return None
 
-def hear_all(vouching, hello, proofs, seconds):
+def receive_all(vouching, hello, proofs, seconds):
     over, said, asked = threading.Event(), queue.SimpleQueue(), queue.SimpleQueue()
     def agent_messages():
         port = agent.PodPort(8080)

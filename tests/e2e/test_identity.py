@@ -30,7 +30,7 @@ from tests.e2e import imposters, pods, tls_streams, workloads
 from tests.e2e.accounts import apply, uninstall
 from tests.e2e.capture import Capture, captured
 from tests.e2e.conftest import Laptop, kubectl, until
-from tests.e2e.imposters import CLAIMING, HEAR, KNOCK
+from tests.e2e.imposters import CLAIMING, HANDSHAKE, RECEIVE
 from tests.e2e.intercepting import A1, LOCAL, LocalProgram, ask, counts, in_pod, intercepted, local
 from tests.e2e.loading import Plan, loading
 from tests.e2e.strangers import as_a_sidecar, manager_pod
@@ -148,7 +148,7 @@ def asked_for(capture: Capture) -> str:
 
 _STRANGER: Final = """
 address, shown = sys.argv[1], json.loads(sys.argv[2])
-print(json.dumps([knock(address, *each) for each in shown]))
+print(json.dumps([try_handshake(address, *each) for each in shown]))
 """
 
 
@@ -166,8 +166,8 @@ def test_without_a_certificate_of_the_manager_no_handshake_is_completed(there: L
         shown = [(None, None), *((pair.private_pem.decode(), pem(each)) for each in (signed, issued))]
         names = {asked_for(capture): True, "20999.relay.meshdev": False, CONTROL_NAME: False}
         at = [(CONTROL_PORT, CONTROL_NAME, True), *((RELAYS_PORT, name, answers) for name, answers in names.items())]
-        knocks = [(port, name, *pair) for port, name, _ in at for pair in shown]
-        told = json.loads(in_pod(NAMESPACE, KNOCK + _STRANGER, manager["status"]["podIP"], json.dumps(knocks)))
+        handshakes = [(port, name, *pair) for port, name, _ in at for pair in shown]
+        told = json.loads(in_pod(NAMESPACE, HANDSHAKE + _STRANGER, manager["status"]["podIP"], json.dumps(handshakes)))
         assert told == [[answers, False] for *_, answers in at for _ in shown]
         right()
 
@@ -175,7 +175,7 @@ def test_without_a_certificate_of_the_manager_no_handshake_is_completed(there: L
 _COPIED: Final = """
 mine, copied = Vouching(), [base64.b64decode(each) for each in arguments["copied"]]
 def at(port, name, other):
-    return knock(arguments["manager"], port, name, mine.key.private_pem.decode(), pem(mine.certificate), other)
+    return try_handshake(arguments["manager"], port, name, mine.key.private_pem.decode(), pem(mine.certificate), other)
 print(json.dumps({
     "control": [at(CONTROL_PORT, CONTROL_NAME, each) for each in (mine.certificate, *copied)],
     "relay": [at(arguments["relays"], arguments["relay"], each) for each in copied],
@@ -192,7 +192,7 @@ def test_a_certificate_that_was_copied_on_its_way_is_of_no_use(there: Laptop) ->
         assert copied
         spec = claimed()
         told = as_a_sidecar(
-            KNOCK + _COPIED,
+            HANDSHAKE + _COPIED,
             spec=specs.encode(spec),
             id=spec.id,
             copied=[base64.b64encode(each).decode() for each in copied],
@@ -244,7 +244,7 @@ posed, id = claiming(*arguments["posed"])
 heard = posed.hear(2)
 mine = Vouching()
 hello = {"pod": "b-x", "uid": "0" * 36, "namespace": "x", "address": "10.244.0.1", "probes": []}
-as_agent = hear_all(mine, hello, (mine.proof, arguments["posed"][2]), 6)
+as_agent = receive_all(mine, hello, (mine.proof, arguments["posed"][2]), 6)
 mine.over.set()
 heard += posed.hear(0.5)
 print(json.dumps([states(heard, id), repr(heard), as_agent]))
@@ -260,7 +260,7 @@ def test_who_poses_as_a_session_or_as_an_agent_hears_of_its_own_claim_only(there
         own = another(spec, token_hex(16))
         assert own.match is not None
         reported, as_session, as_agent = as_a_sidecar(
-            CLAIMING + HEAR + _POSED,
+            CLAIMING + RECEIVE + _POSED,
             spec=specs.encode(own),
             id=own.id,
             posed=imposters.shown(specs.encode(another(spec, its)), posed, pod),
