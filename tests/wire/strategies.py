@@ -53,6 +53,8 @@ PARSED: Final[dict[str, Strategy]] = {
     "intercepts._port": _ports.map(str),
     "intercepts._pod": st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),
     "intercepts._uid": st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True),
+    "access._trace_id": st.text(_hex, min_size=32, max_size=32),
+    "access._intercept": st.from_regex(r"[0-9A-Za-z_-]{1,32}", fullmatch=True).filter(str.isascii),
     "passthrough._reason": st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True),
     "lease._port": st.builds("{}/{}".format, st.integers(1, 65535), st.sampled_from(("tcp", "udp"))),
     "journal._own_table": st.integers(0, 1 << 32).map(journal.table_name),
@@ -77,8 +79,8 @@ def allowed(codec: Codec[Any]) -> Strategy:  # noqa: C901, PLR0911 -- one case f
             return st.integers(low, high) | st.sampled_from((low, high))
         case Number(low=low, high=high, digits=digits):
             return st.floats(low, high).map(lambda number: number if digits is None else round(number, digits))
-        case objects.ForPeople(limit=limit):
-            return st.text(max_size=50).map(lambda text: objects.for_people(text, limit))
+        case objects.ForPeople():
+            return st.text(max_size=50).map(codec.dump)
         case objects.Line(limit=limit):
             return st.text(st.characters(exclude_categories=["C", "Z"]), max_size=min(limit, 50))
         case Text(limit=limit):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meshdev.errors import ProtocolError
 from meshdev.host import journal
 from meshdev.intercept import lease, match, spec
-from meshdev.wire import agent, control, manager, passthrough, relay, session_api
+from meshdev.wire import access, agent, control, manager, passthrough, relay, session_api
 from meshdev.wire.agent import DecidedClaim
 from meshdev.wire.codecs import (
     PORT,
@@ -33,7 +33,7 @@ from meshdev.wire.helper import lines
 from meshdev.wire.message import SCHEMAS, Schema, Tagged, decode, dump, field, load, message, nested
 from tests.wire import strategies
 
-MODULES: Final = (agent, control, journal, lease, lines, manager, match, passthrough, relay, session_api, spec)
+MODULES: Final = (access, agent, control, journal, lease, lines, manager, match, passthrough, relay, session_api, spec)
 #: Without those of this file. Texts of a Spec have strategies of their own, in tests/intercept.
 DECLARED: Final = {
     kind: schema
