@@ -22,7 +22,7 @@ FILES = sorted((ROOT / "meshdev").rglob("*.py"))
 ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench", "demo") for path in (ROOT / folder).rglob("*.py"))
 
 PURE = (
-    *("wire", "host", "intercept", "sidecar/envoy", "sidecar/passthrough", "sidecar/agent/lifecycle"),
+    *("wire", "host", "intercept", "observe", "sidecar/envoy", "sidecar/passthrough", "sidecar/agent/lifecycle"),
     *("sidecar/agent/plan", "manager/rate", "manager/tunnel/reports", "manager/tunnel/addresses"),
     *(
         "manager/relay/client_hello",
