@@ -23,7 +23,7 @@ ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench", "demo") for 
 
 PURE = (
     *("wire", "host", "intercept", "observe", "sidecar/envoy", "sidecar/passthrough", "sidecar/agent/lifecycle"),
-    *("sidecar/agent/plan", "manager/rate", "manager/tunnel/reports", "manager/tunnel/addresses"),
+    *("sidecar/agent/plan", "rate", "manager/tunnel/reports", "manager/tunnel/addresses"),
     *(
         "manager/relay/client_hello",
         "manager/relay/permissions",

@@ -23,7 +23,7 @@ from meshdev.manager.control.permissions import RelayPermissions
 from meshdev.manager.control.pods import HeldClaim, Pod
 from meshdev.manager.control.reports import PodReports
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
-from meshdev.manager.rate import TokenBucket
+from meshdev.rate import TokenBucket
 from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, IssuedCertificate, Listen, PodPort, State

@@ -22,7 +22,7 @@ from meshdev.manager.control.peers import peer_key
 from meshdev.manager.control.places import Place, PlaceLost, Places
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
 from meshdev.manager.outbox import Outbox
-from meshdev.manager.rate import TokenBucket
+from meshdev.rate import TokenBucket
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
 from meshdev.wire.agent import AgentHello, FromControl

@@ -15,7 +15,6 @@ from meshdev.config import RELAY_PORTS
 from meshdev.errors import FirewallError, ProtocolError
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Spec
-from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.control_socket import ControlSocket
 from meshdev.manager.tunnel.forwarding import (
     drop,
@@ -31,6 +30,7 @@ from meshdev.manager.tunnel.naming import Naming
 from meshdev.manager.tunnel.network import Network
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Loop, Timer
+from meshdev.rate import TokenBucket
 from meshdev.wire import intercepts
 from meshdev.wire.control import INTERCEPT_PROTOCOL, ManagerIdentity
 from meshdev.wire.intercepts import AgentKeys, Agents, ClaimRefusal, Intercept, Local, Relay, Relays, Withdraw

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from meshdev.config import RELAY_PORTS
 from meshdev.identity.fingerprints import fingerprint
-from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.reports import Reports
 from meshdev.manager.tunnel.session import Session
 from meshdev.pump.loop import Timer
+from meshdev.rate import TokenBucket
 from meshdev.wire.intercepts import AttestedAgent, Intercept, Relay
 from meshdev.wire.manager import Claimed, ListeningPort, encode
 from meshdev.wire.ports import Transport

@@ -5,10 +5,10 @@ control looks at the request of each and issues a certificate for it (0.2 ms in 
 
 from typing import Final
 
-from meshdev.manager.rate import TokenBucket
 from meshdev.manager.tunnel.control_socket import ControlSocket
 from meshdev.manager.tunnel.held import HeldIntercept, Holder
 from meshdev.pump.loop import Loop
+from meshdev.rate import TokenBucket
 from meshdev.wire import intercepts
 from meshdev.wire.intercepts import Agents
 

@@ -15,9 +15,9 @@ from typing import Final
 from meshdev.config import GRACE_SECONDS, PROTOCOL
 from meshdev.errors import DeviceError, MeshdevError, TunnelError
 from meshdev.manager.outbox import Outbox
-from meshdev.manager.rate import TokenBucket
 from meshdev.pump.loop import Loop, Timer
 from meshdev.pump.pump import Pump
+from meshdev.rate import TokenBucket
 from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Hello, SessionInfo
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.manager.rate import TokenBucket
+from meshdev.rate import TokenBucket
 
 
 def test_a_burst_then_so_many_a_second() -> None:
