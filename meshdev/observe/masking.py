@@ -81,6 +81,10 @@ _LOOK: Final = 4096
 _CUT: Final = 512
 #: Names up to this length are kept with what they are: the same ones come again and again.
 _KNOWN_NAME: Final = 64
+#: Short texts in which there is no credential, and how many of them: the same ones come again and again.
+_UNCHANGED: Final[set[str]] = set()
+_KNOWN_TEXT: Final = 128
+_MAX_UNCHANGED: Final = 512
 #: How often a value is decoded that is percent-encoded again and again.
 _DECODINGS: Final = 3
 
@@ -118,10 +122,21 @@ def authority(found: str) -> str:
 
 def text(found: str, limit: int = MAX_PATH) -> str:
     """A request's target (RFC 9112, 3.2), or any other text, as it may be shown: at most *limit* characters."""
+    if found in _UNCHANGED:
+        return found[:limit]
     if len(found) <= _LOOK:
-        return _masked(found, _DECODINGS)[:limit]
+        masked = _masked(found, _DECODINGS)
+        if masked == found and len(found) <= _KNOWN_TEXT:
+            _remember(found)
+        return masked[:limit]
     masked = _masked(_CUT_USERINFO.sub(f"://{MASK}", found[:_LOOK]), _DECODINGS)
     return (masked if masked.endswith(MASK) else masked[:-_CUT])[:limit]
+
+
+def _remember(found: str) -> None:
+    if len(_UNCHANGED) >= _MAX_UNCHANGED:
+        _UNCHANGED.clear()
+    _UNCHANGED.add(found)
 
 
 def _masked(found: str, decodings: int) -> str:
@@ -130,7 +145,7 @@ def _masked(found: str, decodings: int) -> str:
         found = _USERINFO.sub(f"://{MASK}@", found)
     if " " in found or "+" in found:
         found = _SCHEME.sub(rf"\1\2{MASK}", found)
-    if "=" not in found and "%" not in found and ":" not in found:
+    if "=" not in found and "%" not in found and '"' not in found and "'" not in found:
         return found
     at = _QUERY.search(found)
     begin, end = at.span() if at else (len(found), len(found))

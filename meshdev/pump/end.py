@@ -16,6 +16,7 @@ NOT_WATCHED: Final = -1
 ABANDONED_SECONDS: Final = 360.0
 #: How long it may acknowledge nothing of that before it is closed, or reset, all the same, in seconds.
 UNACKNOWLEDGED_SECONDS: Final = 5.0
+_ACKED_AND_RECEIVED: Final = slice(120, 136)  # tcpi_bytes_acked, tcpi_bytes_received
 _TCP_CLOSE: Final = 7  # include/net/tcp_states.h
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: a close sends a reset (socket(7))
 _ORDERLY: Final = struct.pack("ii", 0, 0)
@@ -53,6 +54,18 @@ class SocketEnd:
         if size and self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
             return 0  # it was reset: nothing more will come
         return size
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes of a TCP connection that were read, and those that it took, as its kernel has counted (linux/tcp.h,
+        struct tcp_info): an end of stream is counted as one. (0, 0) where a sandbox's kernel does not count."""
+        info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AND_RECEIVED.stop)
+        if len(info) < _ACKED_AND_RECEIVED.stop:
+            return 0, 0
+        acknowledged, received = struct.unpack("QQ", info[_ACKED_AND_RECEIVED])
+        unread = int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0"), "little")
+        ended = self.ended and not self.broken
+        return max(0, received - unread - ended), max(0, acknowledged + self.unacknowledged - self.finished)
 
     def limit(self) -> None:
         """From now on it fails after :data:`ABANDONED_SECONDS` in which it takes nothing (TCP_USER_TIMEOUT, tcp(7)):

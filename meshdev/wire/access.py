@@ -4,6 +4,7 @@
 
     control → agent     {"watch": {"all": true, "values": false}}
     agent   → control   {"records": {"records": [{…}], "dropped": 3}}          what the passthrough worker saw
+                        (the agent passes both on, to its worker and from it)
     Envoy   → control   its access log (envoy.service.accesslog.v3), of what it carried
     control → session   {"id": …, "pod": "b-1", "records": [{…}], "dropped": 3}
 
@@ -37,6 +38,10 @@ MAX_REASON: Final = 200
 _MAX_ID: Final = 32
 #: Records in one message: they fit a frame or a datagram of 64 KiB.
 MAX_RECORDS: Final = 12
+#: A watch that is not renewed within this time ends by itself, wherever it is known, in seconds.
+WATCH_SECONDS: Final = 10.0
+#: Records of one pod a second: what is more is counted.
+RECORDS_PER_SECOND: Final = 500
 #: Microseconds.
 _MAX_TIME: Final = 1 << 53
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")

@@ -39,6 +39,13 @@ A ``redirect`` has a ``number``, which grows. The agent repeats it in ``state`` 
 The agent may hold a redirect back: the app does not listen, or (for UDP) Envoy has exited. It then reports the reason.
 Of a TCP port without a listener the rule may stay in place, where the kernel itself looks for one at each connection.
 
+While somebody watches the pod (:mod:`meshdev.wire.access`), control says so again and again, and the agent sends what
+its passthrough worker saw. Control says it only to agents whose hello has ``records``: others would end the stream. So
+nothing is sent that an older peer does not know::
+
+    control → {"watch": {"on": true, "all": true}}
+    agent   → {"records": {"records": [{…}], "dropped": 3}}
+
 A relay is probed by a connection that is closed at once, so that a NetworkPolicy or firewall between pod and laptop is
 found before anything depends on it. Its return path is ``open``, ``refused`` (there was an answer: nothing listens, or
 it is not allowed) or ``silent``, and is then probed again every second.
@@ -53,6 +60,7 @@ from typing import Final, Literal
 
 from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
+from meshdev.wire.access import AccessRecords, Watch
 from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, Many, Pairs, Parsed, Text, itself
 from meshdev.wire.counts import COUNT, Counts
 from meshdev.wire.intercepts import MAX_POD, ProbeResult
@@ -174,13 +182,17 @@ PROBES: Final = Many(nested(Probe), MAX_PROBES)
 
 @message()
 class AgentHello:
-    """The agent's identity. ``uid`` is the pod's and the node id of its Envoy; ``address`` the pod's."""
+    """The agent's identity. ``uid`` is the pod's and the node id of its Envoy; ``address`` the pod's.
+
+    ``records``: it may be watched.
+    """
 
     pod: str = field(Line(MAX_POD))
     uid: str = field(Line(63))
     namespace: str = field(Line(63))
     address: IPv4Address = field(IPV4)
     probes: tuple[Probe, ...] = field(PROBES, default=())
+    records: bool = field(FLAG, default=False, sparse=True)
 
 
 @message()
@@ -294,14 +306,14 @@ class ProbeRelays:
     address: IPv4Address = field(IPV4)
 
 
-FromAgent = AgentHello | Consents | Listen | State
+FromAgent = AgentHello | Consents | Listen | State | AccessRecords
 #: What the agent's life cycle follows.
 ManagerOrder = Want | Redirect | ProbeRelays
-FromControl = IssuedCertificate | ManagerOrder
+FromControl = IssuedCertificate | ManagerOrder | Watch
 
 
-_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, Consents, hello=AgentHello, state=State)
-_FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, ProbeRelays, IssuedCertificate)
+_FROM_AGENT: Final[Keyed[FromAgent]] = Keyed(Listen, Consents, hello=AgentHello, state=State, records=AccessRecords)
+_FROM_CONTROL: Final[Keyed[FromControl]] = Keyed(Want, Redirect, ProbeRelays, IssuedCertificate, watch=Watch)
 
 
 def encode(message: FromAgent | FromControl) -> bytes:

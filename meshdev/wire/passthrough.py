@@ -9,6 +9,8 @@ They travel on a pair of unix sockets, of which the worker inherits one; its end
     agent  → {"ask": 7}
     worker → {"counts": {"answers": 7, "open": {"8080": 3}, "accepted": 12, "claimed": 5, "without_envoy": 0,
                          "errors": 0, "pod_address": {}, "raw": {"until-close": 1}}}
+    agent  → {"watch": {"on": true, "all": true}}
+    worker → {"records": {"records": [{…}], "dropped": 3}}          while it is watched (:mod:`meshdev.wire.access`)
 
 ``ports`` is the whole state each time: on a port that it does not name nothing is claimed. Both processes are of one
 image, so the worker refuses what it does not know. Sockets that have their client's address have a queue of their own
@@ -21,6 +23,7 @@ from ipaddress import IPv4Address
 from typing import Final, Self
 
 from meshdev.wire import jsonlines
+from meshdev.wire.access import AccessRecords, Watch
 from meshdev.wire.agent import MAX_INTERCEPTS, MAX_PORTS, PROBES, PodPort, Probe, tcp_port
 from meshdev.wire.codecs import FLAG, Many, Pairs, Parsed, Text
 from meshdev.wire.counts import COUNT
@@ -146,15 +149,16 @@ def _sum(one: _ByReason, other: _ByReason) -> _ByReason:
     return tuple(sorted(both.items()))
 
 
-ToWorker = AppAddress | AddListener | SetClaims | AskCounts
+ToWorker = AppAddress | AddListener | SetClaims | AskCounts | Watch
+FromWorker = PassthroughCounts | AccessRecords
 
-_TO_WORKER: Final[Keyed[ToWorker]] = Keyed(AppAddress, AddListener, SetClaims, AskCounts)
-_FROM_WORKER: Final[Keyed[PassthroughCounts]] = Keyed(counts=PassthroughCounts)
+_TO_WORKER: Final[Keyed[ToWorker]] = Keyed(AppAddress, AddListener, SetClaims, AskCounts, watch=Watch)
+_FROM_WORKER: Final[Keyed[FromWorker]] = Keyed(counts=PassthroughCounts, records=AccessRecords)
 
 
-def encode(message: ToWorker | PassthroughCounts) -> bytes:
+def encode(message: ToWorker | FromWorker) -> bytes:
     """One line, newline included. Raises ProtocolError when it would be longer than :data:`MAX_LINE`."""
-    value = _FROM_WORKER.dump(message) if isinstance(message, PassthroughCounts) else _TO_WORKER.dump(message)
+    value = _FROM_WORKER.dump(message) if isinstance(message, FromWorker) else _TO_WORKER.dump(message)
     return jsonlines.encode(value, MAX_LINE)
 
 
@@ -163,6 +167,6 @@ def decode_to_worker(line: bytes) -> ToWorker:
     return decode(line, "a message of the agent", _TO_WORKER.load)
 
 
-def decode_from_worker(line: bytes) -> PassthroughCounts:
+def decode_from_worker(line: bytes) -> FromWorker:
     """Decode a message of the worker. Raises ProtocolError."""
     return decode(line, "a message of the worker", _FROM_WORKER.load)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from meshdev.observe import masking
 from meshdev.observe.masking import MASK, authority, header, is_credential, text
 from meshdev.wire.access import MAX_AUTHORITY, MAX_PATH
 
@@ -343,3 +344,12 @@ def _took(found: str) -> float:
     authority(found)
     is_credential(found[:4096])
     return time.perf_counter() - began
+
+
+def test_no_more_texts_are_remembered_than_that_and_none_with_a_credential() -> None:
+    for number in range(masking._MAX_UNCHANGED + 10):
+        assert text(f"/{number}?token={SECRET}") == f"/{number}?token=***"
+        assert text(f"/{number}?a=1") == text(f"/{number}?a=1") == f"/{number}?a=1"
+        assert text(f"/{number}?a=1", 3) == f"/{number}?a=1"[:3]
+    assert 0 < len(masking._UNCHANGED) <= masking._MAX_UNCHANGED
+    assert not any(SECRET in each for each in masking._UNCHANGED)

@@ -138,9 +138,14 @@ def test_long_values_are_shortened() -> None:
 
 
 def test_no_more_claims_are_looked_at_than_that() -> None:
-    looked = []
+    looked: list[HeadTest] = []
+
+    def fails(test: HeadTest) -> bool:
+        looked.append(test)
+        return False
+
     claims = [head_tests(Match(headers=(exact(f"h{number}", "1"),))) for number in range(MAX_CLAIMS + 100)]
-    assert not_claimed(Asked(), claims, lambda test: bool(looked.append(test))) == "no header h0"
+    assert not_claimed(Asked(), claims, fails) == "no header h0"
     assert len(looked) == MAX_CLAIMS
 
 

@@ -16,6 +16,7 @@ from meshdev.manager.tunnel import claims
 from meshdev.manager.tunnel.server import MAX_SESSIONS
 from meshdev.sidecar.envoy import names
 from meshdev.wire import agent
+from meshdev.wire.access import AccessRecord, AccessRecords, Watch
 from meshdev.wire.agent import (
     AgentHello,
     DecidedClaim,
@@ -70,6 +71,39 @@ FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
         },
     ),
 ]
+FROM_AGENT += [
+    (
+        AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7"), records=True),
+        {
+            "hello": {
+                "pod": "b-1",
+                "uid": "u-1",
+                "namespace": "default",
+                "address": "10.244.0.7",
+                "probes": [],
+                "records": True,
+            }
+        },
+    ),
+    (AccessRecords((), 3), {"records": {"records": [], "dropped": 3}}),
+    (
+        AccessRecords((AccessRecord(1, IPv4Address("10.244.0.9"), 8080, "tcp", "original", 2),)),
+        {
+            "records": {
+                "records": [
+                    {
+                        "time": 1,
+                        "source": "10.244.0.9",
+                        "port": 8080,
+                        "protocol": "tcp",
+                        "served_by": "original",
+                        "duration": 2,
+                    }
+                ]
+            }
+        },
+    ),
+]
 FROM_CONTROL: list[tuple[agent.FromControl, object]] = [
     (
         Want((Wanted(WEB, "http", MESH), Wanted(VOICE, "udp", PROXY, reset_older=True))),
@@ -84,6 +118,8 @@ FROM_CONTROL: list[tuple[agent.FromControl, object]] = [
     (Redirect((WEB, VOICE)), {"redirect": ["8080", "9090/udp"]}),
     (ProbeRelays((20001, 29999), IPv4Address("10.244.0.9")), {"try": ["20001", "29999"], "address": "10.244.0.9"}),
     (ProbeRelays((), IPv4Address("10.244.0.9")), {"try": [], "address": "10.244.0.9"}),
+    (Watch(on=True, all=True), {"watch": {"on": True, "all": True}}),
+    (Watch(), {"watch": {"on": False}}),
 ]
 
 
@@ -119,6 +155,9 @@ def test_what_the_manager_says(message: agent.FromControl, value: object) -> Non
         '{"listen": {' + ",".join(f'"{port}": 1' for port in range(1, 1100)) + '}, "folder": "/tmp/x"}',
         '{"hello": {"pod": "b\\n", "uid": "", "namespace": "", "address": "10.0.0.1", "probes": []}}',
         '{"redirect": ["8080"]}',
+        '{"watch": {"on": true}}',
+        '{"records": []}',
+        '{"records": {"records": [{}]}}',
         "{}",
         "[]",
         "",
@@ -160,6 +199,10 @@ def test_states_that_cannot_be(key: str, value: object) -> None:
     "text",
     [
         '{"redirect": [], "claims": {}}',
+        '{"watch": true}',
+        '{"watch": {}}',
+        '{"watch": {"on": 1}}',
+        '{"records": {"records": []}}',
         '{"redirect": [], "claims": [{"match": "null"}]}',
         '{"redirect": [], "claims": [{"ports": ["9090/udp"]}]}',
         '{"redirect": [], "claims": [{"ports": ["80", "80"]}]}',

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from meshdev.errors import ProtocolError
 from meshdev.sidecar.passthrough.heads import REASONS
 from meshdev.wire import agent, jsonlines, passthrough
+from meshdev.wire.access import AccessRecord, AccessRecords, Watch
 from meshdev.wire.agent import PodPort, Probe
+from meshdev.wire.message import dump
 from meshdev.wire.passthrough import AddListener, AppAddress, AskCounts, PassthroughCounts, PortClaims, SetClaims
 
 WEB = PodPort(8080)
@@ -49,6 +51,8 @@ TO_WORKER: list[tuple[passthrough.ToWorker, object]] = [
     ),
     (SetClaims(()), {"ports": {}}),
     (AskCounts(7), {"ask": 7}),
+    (Watch(on=True, all=True), {"watch": {"on": True, "all": True}}),
+    (Watch(), {"watch": {"on": False}}),
 ]
 COUNTS = PassthroughCounts(7, ((WEB, 3), (RAW, 1)), 12, 5, 1, 2, (("in-use", 4),), (("chunk", 1), ("other", 2)))
 
@@ -73,6 +77,13 @@ def test_what_the_worker_says() -> None:
     }
     assert json.loads(line) == {"counts": {"answers": 7, "open": {"8080": 3, "5432": 1}, **counted}}
     assert passthrough.decode_from_worker(line) == COUNTS
+
+
+def test_what_the_worker_saw() -> None:
+    record = AccessRecord(1, IPv4Address("10.244.0.9"), 8080, "tcp", "original", 2)
+    line = passthrough.encode(AccessRecords((record,), 3))
+    assert json.loads(line) == {"records": json.loads(json.dumps(dump(AccessRecords((record,), 3))))}
+    assert passthrough.decode_from_worker(line) == AccessRecords((record,), 3)
 
 
 def test_every_reason_can_be_counted() -> None:
@@ -106,6 +117,8 @@ def test_what_another_worker_counted_before_is_added_but_its_connections_are_ove
         '{"ports": {"8080": {}}}',
         '{"ask": -1}',
         '{"ask": 1, "and": 2}',
+        '{"watch": true}',
+        '{"records": {"records": []}}',
         '{"counts": {}}',
         "{}",
         "[]",

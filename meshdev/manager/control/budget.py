@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from meshdev.manager.control.edges import Edges
+from meshdev.wire.access import AccessRecords
 from meshdev.wire.agent import AgentHello, Consents, FromAgent, Listen, State
 
 #: Of the 512 MiB that the container has: 2,560 connections take 163 (docs/design/0023).
@@ -84,6 +85,8 @@ def size_of(message: FromAgent) -> int:
             entries = len(message.redirected) + len(message.held_back) + len(message.older)
             counts = len(message.intercepts) + len(message.flows)
             return _PORT * entries + _COUNTS * counts + _RELAY * len(message.return_paths)
+        case AccessRecords():
+            return 0  # they are passed on
 
 
 def size_of_names(number: int) -> int:

@@ -25,6 +25,7 @@ from meshdev.manager.outbox import Outbox
 from meshdev.rate import TokenBucket
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
+from meshdev.wire.access import AccessRecords
 from meshdev.wire.agent import AgentHello, FromControl
 from meshdev.wire.objects import for_people
 
@@ -134,6 +135,20 @@ def _parse_request(data: bytes) -> _DiscoveryRequest:
     )
 
 
+class RecordCounts:
+    """Access records that agents sent, and how many more there were. They are counted, and go no further: nothing here
+    tells an agent that somebody watches."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.dropped = 0
+
+    def take(self, records: AccessRecords) -> None:
+        """These came."""
+        self.records += len(records.records)
+        self.dropped += records.dropped
+
+
 class _EnvoyStreams:
     def __init__(self, core: Core, places: Places) -> None:
         self._core = core
@@ -181,6 +196,7 @@ class _AgentStreams:
         self._core = core
         self._places = places
         self._current: dict[tuple[str, str], object] = {}
+        self._recorded = RecordCounts()
 
     async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One agent, from its hello to the end of its stream."""
@@ -221,6 +237,9 @@ class _AgentStreams:
                         raise ProtocolError("a second hello")
                     if self._current.get((key, uid)) is not mine:
                         break  # the same pod's newer stream counts
+                    if isinstance(message, AccessRecords):
+                        self._recorded.take(message)
+                        continue
                     self._core.agent_reported(key, uid, pod, message)
                     del message
         except Refused as refused:

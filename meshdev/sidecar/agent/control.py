@@ -15,10 +15,12 @@ import grpc
 
 from meshdev.errors import ProtocolError
 from meshdev.identity.tls import pem
+from meshdev.sidecar.agent.records import RecordQueue
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.trust import AgentIdentity
 from meshdev.sidecar.envoy.tls import CONTROL_NAME
 from meshdev.wire import agent
+from meshdev.wire.access import AccessRecords, Watch
 from meshdev.wire.agent import AgentHello, Consents, FromAgent, IssuedCertificate, ManagerOrder, Want
 
 log = logging.getLogger(__name__)
@@ -47,8 +49,8 @@ LONGEST_RETRY_SECONDS: Final = 1.0
 class Control:
     """One stream after the other, for ever, once a manager is known.
 
-    *on_message* is called with each order of the manager, *on_lost* when a stream that carried something has ended;
-    *states* gives all that the manager has to know now, in order.
+    *on_message* is called with each order of the manager, *on_watch* when it says what is watched, *on_lost* when a
+    stream that carried something has ended; *states* gives all that the manager has to know now, in order.
     """
 
     def __init__(
@@ -59,18 +61,30 @@ class Control:
         on_message: Callable[[ManagerOrder], None],
         on_lost: Callable[[], None],
         states: Callable[[], list[FromAgent]],
+        on_watch: Callable[[Watch], None] | None = None,
     ) -> None:
+        """Without *on_watch* the manager is not told that this pod can be watched."""
         self._settings = settings
         self._identity = identity
         self._on_message = on_message
         self._on_lost = on_lost
         self._states = states
+        self._on_watch = on_watch
+        self._records = RecordQueue()
+        self._watched = False
+        """Whether this stream's manager knows what records are."""
         self._news = asyncio.Event()
         self._trouble = ""
 
     def announce(self) -> None:
         """Something that the manager has to know has changed."""
         self._news.set()
+
+    def record(self, records: AccessRecords) -> None:
+        """Send what was seen, as soon as the manager takes it; nothing where it has not asked on this stream."""
+        if self._watched:
+            self._records.put(records)
+            self._news.set()
 
     async def run(self) -> None:
         """Until it is cancelled. Nothing is dialled before a session has attested this agent and named the manager."""
@@ -125,6 +139,8 @@ class Control:
 
     async def _stream(self, method: Any) -> None:  # noqa: ANN401 -- grpc has no types
         trust = self._identity.trust
+        self._watched = False
+        self._records.clear()
         call = method()
         writing = asyncio.ensure_future(self._write(call))
         try:
@@ -135,6 +151,8 @@ class Control:
                 trust.lost = False
                 if isinstance(message, IssuedCertificate):
                     self._take(message)
+                elif isinstance(message, Watch):
+                    self._be_watched(message)
                 else:
                     self._on_message(message)
         finally:
@@ -143,6 +161,11 @@ class Control:
             if not trust.lost:
                 trust.lost = True
                 self._on_lost()
+
+    def _be_watched(self, watch: Watch) -> None:
+        if self._on_watch is not None:
+            self._watched = True
+            self._on_watch(watch)
 
     def _take(self, issued: IssuedCertificate) -> None:
         if issued.authority != self._identity.trust.certificate.value:
@@ -160,7 +183,10 @@ class Control:
                     if sent.get(type(state)) != state:
                         sent[type(state)] = state
                         await call.write(agent.encode(state))
-                await self._news.wait()
+                if (records := self._records.take()) is not None:
+                    await call.write(agent.encode(records))  # states that changed meanwhile go before the next
+                else:
+                    await self._news.wait()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the reading side reports why
 
@@ -169,7 +195,7 @@ class Control:
 
     def _hello(self) -> AgentHello:
         it = self._settings
-        return AgentHello(it.pod, it.uid, it.namespace, it.address, it.probes)
+        return AgentHello(it.pod, it.uid, it.namespace, it.address, it.probes, records=self._on_watch is not None)
 
 
 async def wanted_again(settings: Settings, identity: AgentIdentity, ended: asyncio.Event) -> None:

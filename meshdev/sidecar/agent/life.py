@@ -61,8 +61,14 @@ class Agent:
         self._passthrough = passthrough
         self._envoy = Envoy(settings, envoy, firewall.hold)
         self._control = Control(
-            settings, identity, on_message=self._on_message, on_lost=self._on_lost, states=self._states
+            settings,
+            identity,
+            on_message=self._on_message,
+            on_lost=self._on_lost,
+            states=self._states,
+            on_watch=passthrough.watch,
         )
+        passthrough.on_records = self._control.record
         self._return_paths = ReturnPaths(identity.issued.secrets, self._control.announce)
         self._listener_ports = ListenerPorts()
         self._lifecycle = Lifecycle(time.monotonic(), settings.probes, looks=firewall.looks)

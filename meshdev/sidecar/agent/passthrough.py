@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -14,6 +14,7 @@ from meshdev.sidecar.agent import child, client_addresses
 from meshdev.sidecar.agent.client_addresses import ClientAddresses
 from meshdev.sidecar.agent.listener_ports import listener
 from meshdev.sidecar.agent.worker_channel import WorkerChannel
+from meshdev.wire.access import WATCH_SECONDS, AccessRecords, Watch
 from meshdev.wire.agent import PodPort
 from meshdev.wire.passthrough import AddListener, AppAddress, PassthroughCounts, PortClaims, SetClaims
 
@@ -60,6 +61,9 @@ class Passthrough:
         self._ends: deque[float] = deque(maxlen=2)  # when the last workers ended
         self._news = asyncio.Event()  # set for a moment: the worker answered, has begun, or has ended
         self._applied_more = asyncio.Event()  # set for a moment
+        self._watch, self._watched_until = Watch(), 0.0
+        self.on_records: Callable[[AccessRecords], None] = lambda _: None
+        """Called with what a worker saw while it is watched."""
 
     @property
     def pid(self) -> int | None:
@@ -138,6 +142,12 @@ class Passthrough:
         self._number = number
         self._note_applied()
 
+    def watch(self, watch: Watch) -> None:
+        """For WATCH_SECONDS this is watched, by a worker that takes the place of this one, too."""
+        self._watch, self._watched_until = watch, time.monotonic() + WATCH_SECONDS
+        if self._channel is not None:
+            self._channel.send(watch)
+
     def drain(self) -> None:
         """Nothing is claimed any more, and the app is about to end."""
         self.set_ports({port: PortClaims(draining=True) for port in self._listeners}, self._number)
@@ -195,11 +205,13 @@ class Passthrough:
         queue.close()  # there are none to come
 
     async def _converse(self, ours: socket.socket) -> str:
-        self._channel = WorkerChannel(ours, self._on_counts)
+        self._channel = WorkerChannel(ours, self._on_counts, self._on_records)
         try:
             self._channel.send(self._app)
             self._channel.send(self._claims)
             self._question = self._channel.ask()
+            if self._watch.on and time.monotonic() < self._watched_until:
+                self._channel.send(self._watch)
             for port in self._listeners:
                 self._hand_over(port)
             self._notify()
@@ -215,6 +227,9 @@ class Passthrough:
         self._counts = counts
         self._note_applied()
         self._notify()
+
+    def _on_records(self, records: AccessRecords) -> None:
+        self.on_records(records)
 
     def _note_applied(self) -> None:
         """The worker does one thing after the other: whatever was sent before a question is done when it answers."""

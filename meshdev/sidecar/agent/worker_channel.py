@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from meshdev.errors import ProtocolError
+from meshdev.wire.access import AccessRecords
 from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.passthrough import MAX_LINE, AskCounts, PassthroughCounts, ToWorker, decode_from_worker, encode
 
@@ -29,13 +30,19 @@ async def writable(sock: socket.socket) -> None:
 
 
 class WorkerChannel:
-    """One worker's. *on_counts* gets each answer."""
+    """One worker's. *on_counts* gets each answer, *on_records* what it saw while it is watched."""
 
-    def __init__(self, sock: socket.socket, on_counts: Callable[[PassthroughCounts], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_counts: Callable[[PassthroughCounts], None],
+        on_records: Callable[[AccessRecords], None],
+    ) -> None:
         """*sock* stays its owner's."""
         sock.setblocking(False)
         self._sock = sock
         self._on_counts = on_counts
+        self._on_records = on_records
         self._to_send: asyncio.Queue[tuple[bytes, Sequence[int]]] = asyncio.Queue()
         self._asked = 0
         self._unanswered = 0  # regular questions since the last answer
@@ -84,9 +91,12 @@ class WorkerChannel:
         try:
             while data := await loop.sock_recv(self._sock, _READ_BYTES):
                 for line in splitter.feed(data):
-                    counts = decode_from_worker(line)
-                    self._unanswered = 0
-                    self._on_counts(counts)
+                    message = decode_from_worker(line)
+                    if isinstance(message, AccessRecords):
+                        self._on_records(message)
+                    else:
+                        self._unanswered = 0
+                        self._on_counts(message)
         except ProtocolError as error:
             return error.message
         except ConnectionResetError:  # it had not read all that was sent to it

@@ -7,11 +7,13 @@ so their number makes no difference; only expressions on one and the same header
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 import re2
 
 from meshdev.intercept.match import HeadTest, Match, head_tests, in_order
+from meshdev.observe import reasons
 from meshdev.sidecar.envoy import http
 from meshdev.sidecar.passthrough.http1 import RequestHead
 from meshdev.sidecar.passthrough.seen import SeenHead, path_of, seen, sent_as
@@ -36,8 +38,10 @@ class Decider:
 
     def __init__(self, matches: Sequence[Match | None], probes: Iterable[Probe] = ()) -> None:
         self._order = in_order(matches)
-        self._fits = [[_fits(test) for test in _tests(matches[place])] for place in self._order]
-        self._claims = _Index(_tests(matches[place]) for place in self._order)
+        self._tests = [_tests(matches[place]) for place in self._order]
+        self._conditions = {test: _fits(test) for test in chain.from_iterable(self._tests)}
+        self._fits = [[self._conditions[test] for test in tests] for tests in self._tests]
+        self._claims = _Index(self._tests)
         self._probes: defaultdict[bytes, list[bytes]] = defaultdict(list)
         for probe in probes:
             self._probes[probe.path.encode()].append(probe.agent.encode())
@@ -53,12 +57,39 @@ class Decider:
         taken = next((place for place in places if all(fits(view) for fits in self._fits[place])), None)
         return None if taken is None or self._is_probe(view) else self._order[taken]
 
+    def explain(self, head: RequestHead) -> str | None:
+        """Why no claim takes this request; None where one does."""
+        view = seen(head)
+        if view is None:
+            return reasons.REFUSED if self._tests else reasons.NOTHING_CLAIMED
+        reason = reasons.not_claimed(_ShownHead(view), self._tests, lambda test: self._conditions[test](view))
+        return reason or (reasons.PROBE if self._is_probe(view) else None)
+
     def _is_probe(self, view: SeenHead) -> bool:
         if view.path not in self._probes:
             return False
         agent = view.headers.get(b"user-agent")
         probes = self._probes[view.path]
         return b"" in probes if agent is None else any(probe and agent[0].startswith(probe) for probe in probes)
+
+
+class _ShownHead:
+    """A head for people: a byte is a character, and headers have the names by which they are claimed."""
+
+    def __init__(self, view: SeenHead) -> None:
+        self._view = view
+
+    @property
+    def method(self) -> str:
+        return self._view.method.decode("latin-1")
+
+    @property
+    def path(self) -> str:
+        return self._view.path.decode("latin-1")
+
+    def values(self, name: str) -> Sequence[str]:
+        found = self._view.headers.get(http.masked(name).encode(), [])
+        return [value.decode("latin-1") for value in found if value != _NO_PROTO[0]]
 
 
 class _Index:

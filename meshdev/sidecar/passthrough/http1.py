@@ -226,6 +226,10 @@ class RequestFollower(_Follower[RequestHead]):
     def __init__(self) -> None:
         super().__init__(REQUEST)
 
+    def replace(self, exchange: HttpExchange) -> None:
+        """Let this one stand for the request whose body is followed now."""
+        self._exchange = exchange
+
     def _head(self, found: re.Match[bytes]) -> RequestHead | Raw:
         head = RequestHead(found)
         reason = _frame(head) if head.method != b"CONNECT" else "connect"

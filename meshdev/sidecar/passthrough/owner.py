@@ -27,6 +27,10 @@ class ClaimPolicy(Protocol):
     def draining(self) -> bool:
         """Whether the app is about to end: nobody would accept another connection."""
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody wants to know of its requests."""
+
     def claims(self, head: RequestHead) -> bool:
         """Whether this request is for Envoy."""
 

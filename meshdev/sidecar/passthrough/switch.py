@@ -239,7 +239,12 @@ class Switch:
             self._owner.dial_app()
             self._app = True
         self._since = False
+        if self._policy.watched:
+            self.record(head)
         return self._responses.expect(head)
+
+    def record(self, head: RequestHead) -> None:
+        """Somebody watches: :class:`~meshdev.sidecar.passthrough.recording.RecordingSwitch` does."""
 
     def _send_app(self, data: bytes) -> None:
         if data:

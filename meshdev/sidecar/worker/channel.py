@@ -10,6 +10,7 @@ from meshdev.errors import ProtocolError
 from meshdev.pump.loop import READABLE, WRITABLE, Loop
 from meshdev.sidecar.worker.port import ClaimedPort
 from meshdev.sidecar.worker.worker import PassthroughWorker
+from meshdev.wire.access import AccessRecords, Watch
 from meshdev.wire.agent import PodPort
 from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.passthrough import (
@@ -48,6 +49,8 @@ class AgentChannel:
         self._ports: dict[PodPort, ClaimedPort] = {}
         self._listeners: list[socket.socket] = []
         self._out = b""
+        self._answer_waiting = b""  # behind what is not taken yet
+        worker.recorder.send = self._send_records
         loop.register(sock.fileno(), READABLE, self._on_ready)
 
     def close(self) -> None:
@@ -93,6 +96,8 @@ class AgentChannel:
                 self._listen(message.port)
             case AskCounts():
                 self._answer(message.number)
+            case Watch():
+                self._worker.recorder.watch(message)
 
     def _set(self, message: SetClaims) -> None:
         claims = dict(message.ports)
@@ -107,7 +112,8 @@ class AgentChannel:
         if not self._app:
             raise ProtocolError("A message of the agent comes before the app's address")
         if port not in self._ports:
-            self._ports[port] = ClaimedPort((self._app, port.number))
+            served = self._ports[port] = ClaimedPort((self._app, port.number))
+            self._worker.recorder.add(served)
         return self._ports[port]
 
     def _listen(self, port: PodPort) -> None:
@@ -119,8 +125,6 @@ class AgentChannel:
         self._worker.listen(listener, self._port(port))
 
     def _answer(self, number: int) -> None:
-        if self._out:
-            return  # the last answer is not read yet
         worker = self._worker
         worker.accept_waiting()  # before the question they came, so they count
         counts = PassthroughCounts(
@@ -133,10 +137,22 @@ class AgentChannel:
             pod_address=tuple(worker.dialler.reasons.items()),
             raw=tuple(worker.reasons.items()),
         )
-        self._send(encode(counts))
+        if self._out:
+            self._answer_waiting = encode(counts)  # in place of the one before, which was not taken either
+        else:
+            self._send(encode(counts))
+
+    def _send_records(self, records: AccessRecords) -> bool:
+        if self._out:
+            return False
+        self._send(encode(records))
+        return True
 
     def _send(self, data: bytes) -> None:
         with suppress(BlockingIOError, BrokenPipeError):  # that it is gone is read
             data = data[self._sock.send(data) :]
+            if not data and self._answer_waiting:
+                data, self._answer_waiting = self._answer_waiting, b""
+                data = data[self._sock.send(data) :]
         self._out = data
         self._loop.modify(self._sock.fileno(), READABLE | WRITABLE if data else READABLE)

@@ -1,4 +1,4 @@
-"""The sockets of one client's connection: the client's, the app's and Envoy's, joined by a :class:`Switch`.
+"""The sockets of one client's connection: the client's, the app's and Envoy's, joined by a :class:`RecordingSwitch`.
 
 Nothing is read from one socket before the last piece for another one is out, so a connection keeps at most one piece
 a direction (``ConnectionRegistry.piece``), and what the switch holds. Ends are passed on as they are: a half-close as
@@ -8,16 +8,17 @@ one, a reset as one, once whatever came before it is delivered.
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from meshdev.pump.end import NOT_WATCHED, Delivery, SocketEnd
-from meshdev.pump.loop import READABLE, WRITABLE, Loop
+from meshdev.pump.loop import READABLE, WRITABLE
 from meshdev.sidecar.passthrough.heads import Reason
+from meshdev.sidecar.passthrough.http1 import RequestHead
 from meshdev.sidecar.passthrough.owner import Side
-from meshdev.sidecar.passthrough.switch import Switch
+from meshdev.sidecar.passthrough.recording import RecordingSwitch, RequestRecord
 from meshdev.sidecar.worker.client_ports import IN_PROGRESS, Address
-from meshdev.sidecar.worker.dialling import AppDialler
 from meshdev.sidecar.worker.port import PassthroughPort
+from meshdev.sidecar.worker.registry import ConnectionRegistry
 
 log = logging.getLogger(__name__)
 
@@ -29,43 +30,12 @@ _ERROR: Final = 0x08
 _HANGUP: Final = 0x10
 
 
-class ConnectionRegistry(Protocol):
-    """What the connections of a worker share."""
-
-    @property
-    def loop(self) -> Loop:
-        """Their loop."""
-
-    @property
-    def piece(self) -> memoryview:
-        """Where each of them reads, and how much at a time: kept where the other side does not take it."""
-
-    @property
-    def dialler(self) -> AppDialler:
-        """What connects to the app."""
-
-    def raw(self, reason: Reason) -> None:
-        """Count a connection that is followed no further."""
-
-    def held(self, connection: "ClientConnection", size: int, heads: int) -> None:
-        """So many bytes of that connection are held back now, behind so many heads that were complete."""
-
-    def without_envoy(self) -> None:
-        """Count a claim that goes to the app, since Envoy is not there."""
-
-    def failed(self) -> None:
-        """Count a connection that ends by an internal error."""
-
-    def closed(self, connection: "ClientConnection") -> None:
-        """The connection is over."""
-
-
 class ClientConnection:
     """One client's connection. Lives until both directions have ended, or one of its sockets is reset."""
 
     __slots__ = (
-        *("_aborted", "_address", "_app", "_client", "_closed", "_closing", "_delivery"),
-        *("_envoy", "_held", "_registry", "_switch", "port"),
+        *("_aborted", "_app", "_client", "_closed", "_closing", "_delivery"),
+        *("_envoy", "_held", "_registry", "_switch", "address", "port"),
     )
 
     def __init__(
@@ -73,7 +43,7 @@ class ClientConnection:
     ) -> None:
         """Owns *client* from here on, which does not block; *address* is where it is connected from."""
         self._registry = registry
-        self._address = address
+        self.address = address
         self.port = port
         self._app: SocketEnd | None = None
         self._envoy: SocketEnd | None = None
@@ -115,7 +85,7 @@ class ClientConnection:
 
     def dial_app(self) -> None:
         """Begin to connect to the app."""
-        sock, error, own = self._registry.dialler.dial(self.port.app, self._address, self)
+        sock, error, own = self._registry.dialler.dial(self.port.app, self.address, self)
         self._app = SocketEnd(sock, abortive=own)
         self._dialled(self._app, error)
 
@@ -162,10 +132,34 @@ class ClientConnection:
         """Count it."""
         self._registry.raw(reason)
 
+    # What is recorded
+
+    def record(self, head: RequestHead) -> RequestRecord | None:
+        """A request goes to the app."""
+        return self._registry.recorder.begin(self, head)
+
+    def record_rest(self, reason: Reason | None) -> None:
+        """Bytes do, and are no requests any more."""
+        self._registry.recorder.begin_rest(self, reason)
+
+    def watch(self, *, on: bool) -> None:
+        """A watch begins or ends."""
+        if not on:
+            self._switch.end_recording()
+        elif self._switch.raw == "app" and not self._closing:
+            self._registry.recorder.begin_bytes(self, new=False)
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes that came from the client, and those for it, up to now; for open ones."""
+        return self._client.carried
+
     # Events of the loop
 
     def _begin(self) -> None:
-        self._switch = Switch(self, self.port, whole=self.port.whole, unclaimed=self.port.unclaimed)
+        self._switch = RecordingSwitch(self, self.port, whole=self.port.whole, unclaimed=self.port.unclaimed)
+        if self.port.watched and self._switch.raw == "app":
+            self._registry.recorder.begin_bytes(self)
 
     def _on_client(self, events: int) -> None:
         self._happened(self._client, "client", events)
@@ -389,6 +383,8 @@ class ClientConnection:
 
     def _close_all(self, *, reset: bool) -> None:
         self._closing = self._closed = True
+        if self.port.watched:
+            self._registry.recorder.end_all(self)
         self._close(self._client, reset=reset)
         self._close_others(reset=reset)
         self._registry.held(self, 0, 0)

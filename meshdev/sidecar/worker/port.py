@@ -36,6 +36,12 @@ class PassthroughPort(ClaimPolicy, Protocol):
     def envoy(self) -> str:
         """The path of Envoy's listener."""
 
+    def would_claim(self, head: RequestHead) -> bool:
+        """Whether this request is for Envoy; not counted."""
+
+    def explain(self, head: RequestHead) -> str | None:
+        """Why it is not; None where it is."""
+
 
 class ClaimedPort:
     """Shared by all connections of the port, so that what changes is true of their next requests, too.
@@ -43,13 +49,15 @@ class ClaimedPort:
     How a connection begins stays so: claimed as a whole, never inspected, or request by request.
     """
 
-    __slots__ = ("_claims", "_decider", "app", "claimed", "draining", "envoy", "http2", "unclaimed", "whole")
+    __slots__ = ("_claims", "_decider", "app", "claimed", "draining", "envoy", "http2", "unclaimed", "watched", "whole")
 
     def __init__(self, app: tuple[str, int]) -> None:
         """*app*: where the app listens. Nothing is claimed."""
         self.app = app
         self.claimed = 0
         """Requests, so far."""
+        self.watched = False
+        """Whether somebody wants to know of its requests."""
         self._apply(UNCLAIMED)
 
     def set(self, claims: PortClaims) -> None:
@@ -63,6 +71,14 @@ class ClaimedPort:
             return False
         self.claimed += 1
         return True
+
+    def would_claim(self, head: RequestHead) -> bool:
+        """Whether Envoy gets it; not counted."""
+        return self._decider.decide(head) is not None
+
+    def explain(self, head: RequestHead) -> str | None:
+        """Why not; None where it does."""
+        return self._decider.explain(head)
 
     def _apply(self, claims: PortClaims) -> None:
         matches: list[Match | None] = [None] if claims.whole else list(_usable(claims.matches))

@@ -14,6 +14,7 @@ from meshdev.sidecar.worker.client_ports import Address
 from meshdev.sidecar.worker.connection import ClientConnection
 from meshdev.sidecar.worker.dialling import AppDialler
 from meshdev.sidecar.worker.port import PassthroughPort
+from meshdev.sidecar.worker.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class PassthroughWorker:
         self._warned = -_WARN_SECONDS
         self._most = max((descriptors - _OWN_DESCRIPTORS) // _OF_ONE, _AT_ONCE)
         self._connections: set[ClientConnection] = set()
+        self.recorder: Final = Recorder(loop, self._connections)
+        """Who is told of requests, while somebody watches."""
         self._listeners: dict[socket.socket, PassthroughPort] = {}
         self._paused: set[socket.socket] = set()
         self._holding: dict[ClientConnection, _HeldBytes] = {}

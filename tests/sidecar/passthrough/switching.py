@@ -18,6 +18,7 @@ class World:
     http2: bool = True
     whole: bool = False
     draining: bool = False
+    watched: bool = False
     sent: dict[Side, bytes] = field(default_factory=lambda: {"client": b"", "app": b"", "envoy": b""})
     log: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)

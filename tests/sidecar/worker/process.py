@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from meshdev.sidecar.agent import client_addresses
+from meshdev.wire.access import AccessRecords
 from meshdev.wire.agent import PodPort
 from meshdev.wire.jsonlines import LineSplitter
 from meshdev.wire.passthrough import (
@@ -46,6 +47,7 @@ class WorkerProcess:
         its.close()
         no_queue.close()
         self._asked = 0
+        self.records: list[AccessRecords] = []
         self._splitter = LineSplitter()
         self.say(AppAddress(IPv4Address("127.0.0.1")))
 
@@ -70,7 +72,9 @@ class WorkerProcess:
         while True:
             for line in self._splitter.feed(self.channel.recv(1 << 16)):
                 answer = decode_from_worker(line)
-                if answer.answers == self._asked:
+                if isinstance(answer, AccessRecords):
+                    self.records.append(answer)
+                elif answer.answers == self._asked:
                     return answer
 
     def ended(self) -> tuple[int, str]:

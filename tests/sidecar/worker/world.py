@@ -31,13 +31,20 @@ class Port:
     unclaimed: bool = False
     http2: bool = True
     draining: bool = False
+    watched: bool = False
     seen: list[bytes] = field(default_factory=list)
 
     def claims(self, head: RequestHead) -> bool:
         if head.target == b"/bug":
             raise RuntimeError("a bug")
         self.seen.append(head.raw)
+        return self.would_claim(head)
+
+    def would_claim(self, head: RequestHead) -> bool:
         return b"\na: 1\r\n" in head.lower
+
+    def explain(self, head: RequestHead) -> str | None:
+        return None if self.would_claim(head) else "no header a"
 
 
 class World:

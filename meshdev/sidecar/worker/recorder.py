@@ -1,0 +1,308 @@
+"""Access records of what goes to the app, while somebody watches (:mod:`meshdev.wire.access`).
+
+Nobody is held up by it: what is too much is counted instead. Too much is more than RECORDS_PER_SECOND, more than
+:data:`MAX_OPEN` that are not over, or more than :data:`MAX_WAITING` that the agent has not taken yet. What is kept of a
+request is made when it begins, so nothing refers to its head, which may have 64 KiB.
+
+A request is recorded when its response is complete; what is not followed any more, and bytes, when their connection
+ends. Of these the kernel has counted the bytes.
+"""
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address
+from typing import Final, Protocol
+
+from meshdev.observe import masking, reasons
+from meshdev.pump.loop import Loop, Timer
+from meshdev.rate import TokenBucket
+from meshdev.sidecar.passthrough.heads import Reason
+from meshdev.sidecar.passthrough.http1 import RequestHead
+from meshdev.sidecar.worker.port import PassthroughPort
+from meshdev.wire.access import (
+    MAX_METHOD,
+    MAX_REASON,
+    MAX_RECORDS,
+    RECORDS_PER_SECOND,
+    WATCH_SECONDS,
+    AccessProtocol,
+    AccessRecord,
+    AccessRecords,
+    ServedBy,
+    Watch,
+)
+
+#: How old a record may be when it is sent, in seconds.
+BATCH_SECONDS: Final = 0.1
+#: Records that are over and that wait for the agent: half a second of them.
+MAX_WAITING: Final = 240
+#: Records that are not over: 2 KB each.
+MAX_OPEN: Final = 4096
+#: Where one is too much, so are those of the next moment: half the time until another one is allowed, in seconds.
+_FULL_SECONDS: Final = 0.5 / RECORDS_PER_SECOND
+#: Of connections that were there before the watch.
+EARLIER: Final = "followed no further since before the watch"
+
+#: W3C Trace Context, 3.2.
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)")
+
+
+class RecordedConnection(Protocol):
+    """A client's connection."""
+
+    port: PassthroughPort
+    address: tuple[str, int]
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes that came from the client, and those for it, up to now."""
+
+    def watch(self, *, on: bool) -> None:
+        """A watch begins or ends."""
+
+
+class WatchedPort(Protocol):
+    """A port's own notice that somebody watches: it is asked once for each request."""
+
+    watched: bool
+
+
+class OpenRecord:
+    """A request or connection that is not over. Those who carry it count here."""
+
+    __slots__ = (
+        *("_recorder", "authority", "began", "carried", "connection", "method", "path", "protocol", "reason"),
+        *("request_bytes", "response_bytes", "served_by", "status", "time", "trace_id"),
+    )
+
+    def __init__(self, recorder: "Recorder", connection: RecordedConnection, protocol: AccessProtocol) -> None:
+        self._recorder = recorder
+        self.connection = connection
+        self.protocol = protocol
+        self.served_by: ServedBy = "original"
+        self.time = self.began = 0.0
+        self.method = self.authority = self.path = self.reason = ""
+        self.trace_id: str | None = None
+        self.status = self.request_bytes = self.response_bytes = 0
+        self.carried: tuple[int, int] | None = None
+        """What the connection had carried when it was followed no further; None as long as it is followed."""
+
+    def end(self) -> None:
+        """It is over."""
+        self._recorder.end(self)
+
+
+class Recorder:
+    """Of one worker. Everything belongs to the loop's thread."""
+
+    def __init__(
+        self, loop: Loop, connections: Iterable[RecordedConnection], now: Callable[[], float] = time.time
+    ) -> None:
+        """*connections* are those that are open, at any time; *now* is the time of day, in seconds."""
+        self.send: Callable[[AccessRecords], bool] = lambda _: False
+        """Send this to the agent; False where that is not possible now."""
+        self._loop = loop
+        self._connections = connections
+        self._now = now
+        self._watch = Watch()
+        self._ports: list[WatchedPort] = []
+        self._expiry: Timer | None = None
+        self._rate = TokenBucket(RECORDS_PER_SECOND, RECORDS_PER_SECOND, loop.clock())
+        self._full_until = 0.0
+        self._open: dict[RecordedConnection, list[OpenRecord]] = {}
+        self._opened = 0
+        self._waiting: deque[AccessRecord] = deque()
+        self._dropped = 0
+        self._flushing: Timer | None = None
+
+    def add(self, port: WatchedPort) -> None:
+        """A port whose requests are recorded."""
+        self._ports.append(port)
+        port.watched = self._watch.on
+
+    def watch(self, watch: Watch) -> None:
+        """From now on this is watched, for WATCH_SECONDS."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = self._loop.call_later(WATCH_SECONDS, lambda: self.watch(Watch())) if watch.on else None
+        before, self._watch = self._watch, watch
+        if (watch.on, watch.all) == (before.on, before.all):
+            return
+        for port in self._ports:
+            port.watched = watch.on
+        if not watch.on:
+            self._forget()
+        for connection in list(self._connections):
+            connection.watch(on=watch.on)
+
+    def begin(self, connection: RecordedConnection, head: RequestHead) -> OpenRecord | None:
+        """A request goes to the app. None: nobody wants to know, or it is too much."""
+        if not (self._watch.all or connection.port.would_claim(head)):
+            return None
+        if self._loop.clock() < self._full_until:  # as for most requests of a busy pod, so it is quick
+            self._dropped += 1
+            return None
+        if not self._may():
+            return None
+        record = OpenRecord(self, connection, "HTTP/1.1" if head.minor else "HTTP/1.0")
+        record.method = masking.text(_latin1(head.method), MAX_METHOD)
+        _describe(record, head)
+        reason = connection.port.explain(head)
+        if reason is None:
+            record.served_by, record.reason = "fallback", reasons.NO_ENVOY
+        else:
+            record.reason = reason
+        return self._begin(record)
+
+    def begin_bytes(self, connection: RecordedConnection, *, new: bool = True) -> None:
+        """A connection whose bytes all go to the app; of one that is not *new* only what comes from now on counts."""
+        port = connection.port
+        if new and port.whole:
+            self._begin_tcp(connection, reasons.NO_ENVOY, (0, 0), "fallback")
+        elif self._watch.all and connection not in self._open:
+            reason = reasons.NOTHING_CLAIMED if port.unclaimed else EARLIER
+            self._begin_tcp(connection, reason, (0, 0) if new else connection.carried)
+
+    def begin_rest(self, connection: RecordedConnection, reason: Reason | None) -> None:
+        """A connection is followed no further: its oldest request that has no complete response goes on until it ends.
+
+        Without one it goes on as bytes, unless there is no *reason*: then it is about to end.
+        """
+        if pending := self._open.get(connection):
+            first, *others = pending
+            first.carried = connection.carried
+            for record in others:
+                self.end(record)
+            if reason is not None:
+                text = reasons.not_followed(reason)
+                first.reason = f"{first.reason}; {text}"[:MAX_REASON] if first.reason else text
+        elif reason is not None and self._watch.all:
+            self._begin_tcp(connection, reasons.not_followed(reason), connection.carried)
+
+    def end(self, record: OpenRecord) -> None:
+        """It is over; nothing changes where it was so already."""
+        mine = self._open.get(record.connection, [])
+        if record in mine:
+            mine.remove(record)
+            self._opened -= 1
+            if not mine:
+                del self._open[record.connection]
+            self._finish(record)
+
+    def end_all(self, connection: RecordedConnection) -> None:
+        """The connection is about to be closed."""
+        for record in self._open.pop(connection, ()):
+            self._opened -= 1
+            self._finish(record)
+
+    def _may(self) -> bool:
+        """Whether one more can be recorded; counted where it cannot."""
+        now = self._loop.clock()
+        if self._opened < MAX_OPEN and self._rate.take(now):
+            return True
+        self._full_until = now + _FULL_SECONDS
+        self._drop()
+        return False
+
+    def _begin_tcp(
+        self, connection: RecordedConnection, reason: str, carried: tuple[int, int], served_by: ServedBy = "original"
+    ) -> None:
+        if self._may():
+            record = OpenRecord(self, connection, "tcp")
+            record.reason, record.carried, record.served_by = reason, carried, served_by
+            self._begin(record)
+
+    def _begin(self, record: OpenRecord) -> OpenRecord:
+        record.time, record.began = self._now(), self._loop.clock()
+        self._open.setdefault(record.connection, []).append(record)
+        self._opened += 1
+        return record
+
+    def _finish(self, record: OpenRecord) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self._drop()
+            return
+        self._waiting.append(_over(record, self._loop.clock()))
+        if len(self._waiting) == MAX_RECORDS:
+            self._flush()
+        self._flush_later()
+
+    def _drop(self) -> None:
+        self._dropped += 1
+        self._flush_later()
+
+    def _flush_later(self) -> None:
+        if self._flushing is None and (self._waiting or self._dropped):
+            self._flushing = self._loop.call_later(BATCH_SECONDS, self._flush_in_time)
+
+    def _flush_in_time(self) -> None:
+        self._flushing = None
+        self._flush()
+        self._flush_later()  # the agent takes no more now
+
+    def _flush(self) -> None:
+        waiting = self._waiting
+        while waiting or self._dropped:
+            batch = tuple(waiting[number] for number in range(min(len(waiting), MAX_RECORDS)))
+            if not self.send(AccessRecords(batch, self._dropped)):
+                return
+            self._dropped = 0
+            for _ in batch:
+                waiting.popleft()
+
+    def _forget(self) -> None:
+        """Nobody wants to know any more."""
+        self._open.clear()
+        self._waiting.clear()
+        self._opened = self._dropped = 0
+        self._full_until = 0.0
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+
+
+def _describe(record: OpenRecord, head: RequestHead) -> None:
+    """Where a request goes, and its trace."""
+    target, host = head.target, b""
+    for name, value in head.headers:
+        if name == b"host":
+            host = value
+        elif name == b"traceparent" and (found := _TRACEPARENT.fullmatch(value)) is not None:
+            record.trace_id = found[1].decode()
+    if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+        host, target = absolute[1], absolute[2] or b"/"
+    record.authority = masking.authority(_latin1(host))
+    record.path = masking.text(_latin1(target))
+
+
+def _over(record: OpenRecord, now: float) -> AccessRecord:
+    received, sent = record.request_bytes, record.response_bytes
+    connection = record.connection
+    if record.carried is not None:
+        both = connection.carried
+        received += max(0, both[0] - record.carried[0])
+        sent += max(0, both[1] - record.carried[1])
+    return AccessRecord(
+        time=int(record.time * 1e6),
+        source=IPv4Address(connection.address[0]),
+        port=connection.port.app[1],
+        protocol=record.protocol,
+        served_by=record.served_by,
+        duration=max(0, int((now - record.began) * 1e6)),
+        method=record.method,
+        authority=record.authority,
+        path=record.path,
+        status=record.status,
+        request_bytes=received,
+        response_bytes=sent,
+        reason=record.reason,
+        trace_id=record.trace_id,
+    )
+
+
+def _latin1(found: bytes) -> str:
+    """Each byte a character: what is no ASCII is replaced when it is sent."""
+    return found.decode("latin-1")
