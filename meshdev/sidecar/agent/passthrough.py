@@ -148,6 +148,18 @@ class Passthrough:
         if self._channel is not None:
             self._channel.send(watch)
 
+    def _go_on_watching(self) -> None:
+        """By a new worker, for as long as the one before would have."""
+        left = self._watched_until - time.monotonic()
+        if self._watch.on and left > 0 and self._channel is not None:
+            self._channel.send(self._watch)
+            asyncio.get_running_loop().call_later(left, self._end_watch)
+
+    def _end_watch(self) -> None:
+        """Unless it was renewed."""
+        if time.monotonic() >= self._watched_until:
+            self.watch(Watch())
+
     def drain(self) -> None:
         """Nothing is claimed any more, and the app is about to end."""
         self.set_ports({port: PortClaims(draining=True) for port in self._listeners}, self._number)
@@ -210,8 +222,7 @@ class Passthrough:
             self._channel.send(self._app)
             self._channel.send(self._claims)
             self._question = self._channel.ask()
-            if self._watch.on and time.monotonic() < self._watched_until:
-                self._channel.send(self._watch)
+            self._go_on_watching()
             for port in self._listeners:
                 self._hand_over(port)
             self._notify()

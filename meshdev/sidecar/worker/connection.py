@@ -140,14 +140,11 @@ class ClientConnection:
 
     def record_rest(self, reason: Reason | None) -> None:
         """Bytes do, and are no requests any more."""
-        self._registry.recorder.begin_rest(self, reason)
+        self._registry.recorder.begin_rest(self, reason, new=not self._switch.heads)
 
     def watch(self, *, on: bool) -> None:
         """A watch begins or ends."""
-        if not on:
-            self._switch.end_recording()
-        elif self._switch.raw == "app" and not self._closing:
-            self._registry.recorder.begin_bytes(self, new=False)
+        self._guard(self._begin_watch if on else self._switch.end_recording)
 
     @property
     def carried(self) -> tuple[int, int]:
@@ -160,6 +157,10 @@ class ClientConnection:
         self._switch = RecordingSwitch(self, self.port, whole=self.port.whole, unclaimed=self.port.unclaimed)
         if self.port.watched and self._switch.raw == "app":
             self._registry.recorder.begin_bytes(self)
+
+    def _begin_watch(self) -> None:
+        if self._switch.raw == "app":
+            self._registry.recorder.begin_bytes(self, new=False)
 
     def _on_client(self, events: int) -> None:
         self._happened(self._client, "client", events)

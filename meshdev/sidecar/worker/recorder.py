@@ -166,10 +166,11 @@ class Recorder:
             reason = reasons.NOTHING_CLAIMED if port.unclaimed else EARLIER
             self._begin_tcp(connection, reason, (0, 0) if new else connection.carried)
 
-    def begin_rest(self, connection: RecordedConnection, reason: Reason | None) -> None:
+    def begin_rest(self, connection: RecordedConnection, reason: Reason | None, *, new: bool) -> None:
         """A connection is followed no further: its oldest request that has no complete response goes on until it ends.
 
-        Without one it goes on as bytes, unless there is no *reason*: then it is about to end.
+        Without one it goes on as bytes, those before included where it is *new*; unless there is no *reason*: then it
+        is about to end.
         """
         if pending := self._open.get(connection):
             first, *others = pending
@@ -180,7 +181,7 @@ class Recorder:
                 text = reasons.not_followed(reason)
                 first.reason = f"{first.reason}; {text}"[:MAX_REASON] if first.reason else text
         elif reason is not None and self._watch.all:
-            self._begin_tcp(connection, reasons.not_followed(reason), connection.carried)
+            self._begin_tcp(connection, reasons.not_followed(reason), (0, 0) if new else connection.carried)
 
     def end(self, record: OpenRecord) -> None:
         """It is over; nothing changes where it was so already."""
@@ -286,12 +287,12 @@ def _over(record: OpenRecord, now: float) -> AccessRecord:
         received += max(0, both[0] - record.carried[0])
         sent += max(0, both[1] - record.carried[1])
     return AccessRecord(
-        time=int(record.time * 1e6),
+        time=round(record.time * 1e6),
         source=IPv4Address(connection.address[0]),
         port=connection.port.app[1],
         protocol=record.protocol,
         served_by=record.served_by,
-        duration=max(0, int((now - record.began) * 1e6)),
+        duration=max(0, round((now - record.began) * 1e6)),
         method=record.method,
         authority=record.authority,
         path=record.path,

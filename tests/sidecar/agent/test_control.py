@@ -16,9 +16,11 @@ import pytest
 from meshdev.identity.edges import manager_proof
 from meshdev.sidecar.agent.control import Control, wanted_again
 from meshdev.sidecar.agent.own_key import make_key
+from meshdev.sidecar.agent.records import MAX_MESSAGES
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.trust import AgentIdentity, new_identity
 from meshdev.wire import agent
+from meshdev.wire.access import AccessRecords, Watch
 from meshdev.wire.agent import (
     AgentHello,
     Consents,
@@ -71,6 +73,11 @@ class Manager:
         newest = self.streams[-1] if self.streams else []
         return next((each for each in reversed(newest) if isinstance(each, kind)), None)
 
+    @property
+    def recorded(self) -> list[AccessRecords]:
+        """On the newest stream."""
+        return [each for each in self.streams[-1] if isinstance(each, AccessRecords)]
+
     async def _session(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         if self.denies:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "nobody vouches for this key")
@@ -102,7 +109,8 @@ def attest(identity: AgentIdentity, certificates: Certificates) -> None:
 class Agent:
     """What control is for, without the rest of an agent."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, watched: bool = False) -> None:
+        self.watched: list[Watch] = []
         self.identity = new_identity(make_key())
         self.settings = Settings("b-1", "uid", "default", IPv4Address("127.0.0.1"), "127.0.0.1", port)
         self.heard: list[FromControl] = []
@@ -114,6 +122,7 @@ class Agent:
             on_message=self.heard.append,
             on_lost=self._on_lost,
             states=lambda: [self.state],
+            on_watch=self.watched.append if watched else None,
         )
 
     def _on_lost(self) -> None:
@@ -288,6 +297,59 @@ async def test_a_certificate_that_cannot_be_used_ends_the_stream(
         await until(lambda: len(manager.streams) == 2)
         assert seen.identity.issued.secrets.value is secrets is not None
         assert "the manager broke the protocol" in caplog.text
+
+
+async def test_what_was_seen_is_sent_on_streams_whose_manager_has_asked(manager: Manager) -> None:
+    seen = Agent(manager.port, watched=True)
+    one, two = AccessRecords((), 1), AccessRecords((), 2)
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        await until(lambda: manager.heard(State))
+        hello = manager.streams[0][0]
+        assert isinstance(hello, AgentHello)
+        assert hello.records
+        seen.control.record(one)
+        manager.say(Watch(on=True, all=True))
+        await until(lambda: seen.watched)
+        assert (seen.watched, seen.heard) == ([Watch(on=True, all=True)], [])
+        for _ in range(3):
+            seen.control.record(two)
+        await until(lambda: manager.streams[0].count(two) == 3)
+        assert one not in manager.streams[0], "it came before anybody asked"
+        manager.say(None)
+        await until(lambda: len(manager.streams) == 2 and manager.heard(State))
+        seen.control.record(two)
+        seen.state = State(applied=1)
+        seen.control.announce()
+        await until(lambda: manager.heard(State) == State(applied=1))
+        assert manager.heard(AccessRecords) is None, "another manager may not know what this is"
+
+
+async def test_a_slow_manager_loses_records_and_learns_how_many(manager: Manager) -> None:
+    seen = Agent(manager.port, watched=True)
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        await until(lambda: manager.heard(State))
+        manager.say(Watch(on=True))
+        await until(lambda: seen.watched)
+        for _ in range(2 * MAX_MESSAGES):  # at once, while nothing can be written
+            seen.control.record(AccessRecords((), 1))
+        await until(lambda: sum(each.dropped for each in manager.recorded) == 2 * MAX_MESSAGES)
+        assert len(manager.recorded) == MAX_MESSAGES
+
+
+async def test_an_agent_that_cannot_be_watched_does_not_say_so(manager: Manager) -> None:
+    seen = Agent(manager.port)
+    async with seen.running():
+        attest(seen.identity, manager.certificates)
+        await until(lambda: manager.heard(State))
+        manager.say(Watch(on=True))
+        manager.say(WANT)
+        await until(lambda: seen.heard)
+        hello = manager.streams[0][0]
+        assert isinstance(hello, AgentHello)
+        assert not hello.records
+        assert len(manager.streams) == 1
 
 
 async def test_what_waits_for_an_intercept_consents_and_has_its_certificate(manager: Manager) -> None:

@@ -69,13 +69,15 @@ class WorkerProcess:
     def counts(self) -> PassthroughCounts:
         self._asked += 1
         self.say(AskCounts(self._asked))
-        while True:
+        answer: PassthroughCounts | None = None
+        while answer is None:
             for line in self._splitter.feed(self.channel.recv(1 << 16)):
-                answer = decode_from_worker(line)
-                if isinstance(answer, AccessRecords):
-                    self.records.append(answer)
-                elif answer.answers == self._asked:
-                    return answer
+                message = decode_from_worker(line)
+                if isinstance(message, AccessRecords):
+                    self.records.append(message)
+                elif message.answers == self._asked:
+                    answer = message
+        return answer
 
     def ended(self) -> tuple[int, str]:
         """Exit code and what it said."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from meshdev.sidecar.passthrough.sniff import PREFACE
 from meshdev.sidecar.worker import worker
+from meshdev.wire.access import Watch
 from tests.sidecar.worker.world import World
 from tests.sockets import everything, exactly
 
@@ -220,10 +221,20 @@ def conversation(world: World, pieces: list[bytes], response: bytes, *, kept: bo
     return got[0], heard
 
 
+def watch(world: World) -> None:
+    """Have everything recorded."""
+    world.loop.post(lambda: world.worker.recorder.add(world.port))
+    world.loop.post(lambda: world.worker.recorder.watch(Watch(on=True, all=True)))
+    world.until(lambda: world.port.watched)
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("case", CASES)
-def test_nothing_is_changed(world: World, case: str) -> None:
+def test_nothing_is_changed(world: World, case: str, watched: bool) -> None:
     request, response = CASES[case]
     world.start(lambda _: None)
+    if watched:
+        watch(world)
     middle = len(request) // 2
     ways = [[request], [piece for piece in (request[:middle], request[middle:]) if piece]]
     if len(request) < 100:
@@ -240,9 +251,10 @@ _WORDS: Final = (
 _PIECES: Final = st.lists(st.one_of(st.sampled_from(_WORDS), st.binary(min_size=1, max_size=20)), max_size=12)
 
 
+@pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_PIECES, _PIECES)
-def test_garbage_is_not_changed(world: World, sent: list[bytes], answered: list[bytes]) -> None:
+def test_garbage_is_not_changed(world: World, watched: bool, sent: list[bytes], answered: list[bytes]) -> None:
     """Both sides say what they have to say at once, piece by piece, and then end."""
     got: list[bytes] = []
 
@@ -254,6 +266,8 @@ def test_garbage_is_not_changed(world: World, sent: list[bytes], answered: list[
 
     if not world.started:
         world.start(serve)
+        if watched:
+            watch(world)
     world.port.app = world.server(serve)
     client = world.client()
     for piece in sent:
