@@ -78,6 +78,37 @@ def test_nothing_is_recorded_while_nobody_watches() -> None:
     assert (world.records, world.rest, world.plain) == ([], [], True)
 
 
+class Asked(Recorded):
+    """How often the switch wants to know whether somebody watches."""
+
+    asked = 0
+
+    @property
+    def watched(self) -> bool:
+        self.asked += 1
+        return False
+
+    @watched.setter
+    def watched(self, value: bool) -> None:
+        """It is not."""
+
+
+def test_whether_somebody_watches_is_asked_once_for_each_request_and_nothing_else_happens() -> None:
+    world = Asked()
+    for number in range(1, 11):
+        for piece in (post(b"x" * 100)[:-60], b"x" * 30, b"x" * 30):
+            world.comes("client", piece, unseen=True)
+        for piece in (CHUNKED, CHUNKS):
+            world.comes("app", piece, unseen=True)
+        assert (world.asked, world.plain) == (number, True)
+    world.switch.from_client(get(claimed=True))
+    world.switch.from_envoy(OK)
+    assert world.asked == 10
+    world.switch.from_client(get() * 10)
+    world.switch.from_app(OK * 10)
+    assert world.asked == 20
+
+
 @pytest.mark.parametrize(
     ("request_", "response", "seen"),
     [
