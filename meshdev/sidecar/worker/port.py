@@ -1,7 +1,7 @@
 """A port of the pod as the worker serves it: what is claimed of it now, as the agent says."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import re2
@@ -39,8 +39,9 @@ class PassthroughPort(ClaimPolicy, Protocol):
     def would_claim(self, head: RequestHead) -> bool:
         """Whether this request is for Envoy; not counted."""
 
-    def explain(self, head: RequestHead) -> str | None:
-        """Why it is not; None where it is."""
+    @property
+    def explainer(self) -> Callable[[RequestHead], str | None]:
+        """Says why a request is not, by the claims of now; None where it is."""
 
 
 class ClaimedPort:
@@ -76,9 +77,10 @@ class ClaimedPort:
         """Whether Envoy gets it; not counted."""
         return self._decider.decide(head) is not None
 
-    def explain(self, head: RequestHead) -> str | None:
-        """Why not; None where it does."""
-        return self._decider.explain(head)
+    @property
+    def explainer(self) -> Callable[[RequestHead], str | None]:
+        """Says why it does not, by the claims of now; None where it does."""
+        return self._decider.explain
 
     def _apply(self, claims: PortClaims) -> None:
         matches: list[Match | None] = [None] if claims.whole else list(_usable(claims.matches))

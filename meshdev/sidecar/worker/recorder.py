@@ -1,8 +1,8 @@
 """Access records of what goes to the app, while somebody watches (:mod:`meshdev.wire.access`).
 
 Nobody is held up by it: what is too much is counted instead. Too much is more than RECORDS_PER_SECOND, more than
-:data:`MAX_OPEN` that are not over, or more than :data:`MAX_WAITING` that the agent has not taken yet. What is kept of a
-request is made when it begins, so nothing refers to its head, which may have 64 KiB.
+:data:`MAX_OPEN` that are not over, or more than :data:`MAX_WAITING` that the agent has not taken yet. Records are made
+of what was noted in batches: one by one, each costs five times as much, since the caches of the CPU have other things.
 
 A request is recorded when its response is complete; what is not followed any more, and bytes, when their connection
 ends. Of these the kernel has counted the bytes.
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
+from itertools import islice
 from typing import Final, Protocol
 
 from meshdev.observe import masking, reasons
@@ -36,10 +37,13 @@ from meshdev.wire.access import (
 
 #: How old a record may be when it is sent, in seconds.
 BATCH_SECONDS: Final = 0.1
-#: Records that are over and that wait for the agent: half a second of them.
+#: Records that are over and that wait for the agent: half a second of them. With so many none waits for the others.
 MAX_WAITING: Final = 240
-#: Records that are not over: 2 KB each.
-MAX_OPEN: Final = 4096
+_ENOUGH: Final = 4 * MAX_RECORDS
+#: Records that are not over.
+MAX_OPEN: Final = 2048
+#: Bytes of a head that is kept until its record is made; of a longer one it is made at once.
+_MAX_KEPT_HEAD: Final = 2048
 #: Where one is too much, so are those of the next moment: half the time until another one is allowed, in seconds.
 _FULL_SECONDS: Final = 0.5 / RECORDS_PER_SECOND
 #: Of connections that were there before the watch.
@@ -74,8 +78,8 @@ class OpenRecord:
     """A request or connection that is not over. Those who carry it count here."""
 
     __slots__ = (
-        *("_recorder", "authority", "began", "carried", "connection", "method", "path", "protocol", "reason"),
-        *("request_bytes", "response_bytes", "served_by", "status", "time", "trace_id"),
+        *("_recorder", "authority", "began", "carried", "connection", "duration", "explain", "head", "method"),
+        *("path", "protocol", "reason", "request_bytes", "response_bytes", "served_by", "status", "time", "trace_id"),
     )
 
     def __init__(self, recorder: "Recorder", connection: RecordedConnection, protocol: AccessProtocol) -> None:
@@ -83,7 +87,10 @@ class OpenRecord:
         self.connection = connection
         self.protocol = protocol
         self.served_by: ServedBy = "original"
-        self.time = self.began = 0.0
+        self.head: RequestHead | None = None
+        """What the rest is still to be made of, and why no claim takes it, as things were when it came."""
+        self.explain: Callable[[RequestHead], str | None] = lambda _: None
+        self.time = self.began = self.duration = 0.0
         self.method = self.authority = self.path = self.reason = ""
         self.trace_id: str | None = None
         self.status = self.request_bytes = self.response_bytes = 0
@@ -114,7 +121,7 @@ class Recorder:
         self._full_until = 0.0
         self._open: dict[RecordedConnection, list[OpenRecord]] = {}
         self._opened = 0
-        self._waiting: deque[AccessRecord] = deque()
+        self._waiting: deque[OpenRecord] = deque()
         self._dropped = 0
         self._flushing: Timer | None = None
 
@@ -148,13 +155,9 @@ class Recorder:
         if not self._may():
             return None
         record = OpenRecord(self, connection, "HTTP/1.1" if head.minor else "HTTP/1.0")
-        record.method = masking.text(_latin1(head.method), MAX_METHOD)
-        _describe(record, head)
-        reason = connection.port.explain(head)
-        if reason is None:
-            record.served_by, record.reason = "fallback", reasons.NO_ENVOY
-        else:
-            record.reason = reason
+        record.head, record.explain = head, connection.port.explainer
+        if len(head.raw) > _MAX_KEPT_HEAD:
+            _describe(record)
         return self._begin(record)
 
     def begin_bytes(self, connection: RecordedConnection, *, new: bool = True) -> None:
@@ -178,6 +181,7 @@ class Recorder:
             for record in others:
                 self.end(record)
             if reason is not None:
+                _describe(first)
                 text = reasons.not_followed(reason)
                 first.reason = f"{first.reason}; {text}"[:MAX_REASON] if first.reason else text
         elif reason is not None and self._watch.all:
@@ -226,8 +230,13 @@ class Recorder:
         if len(self._waiting) >= MAX_WAITING:
             self._drop()
             return
-        self._waiting.append(_over(record, self._loop.clock()))
-        if len(self._waiting) == MAX_RECORDS:
+        record.duration = self._loop.clock() - record.began
+        if record.carried is not None:
+            received, sent = record.connection.carried
+            record.request_bytes += max(0, received - record.carried[0])
+            record.response_bytes += max(0, sent - record.carried[1])
+        self._waiting.append(record)
+        if len(self._waiting) == _ENOUGH:
             self._flush()
         self._flush_later()
 
@@ -247,7 +256,7 @@ class Recorder:
     def _flush(self) -> None:
         waiting = self._waiting
         while waiting or self._dropped:
-            batch = tuple(waiting[number] for number in range(min(len(waiting), MAX_RECORDS)))
+            batch = tuple([_made(record) for record in islice(waiting, MAX_RECORDS)])
             if not self.send(AccessRecords(batch, self._dropped)):
                 return
             self._dropped = 0
@@ -265,8 +274,11 @@ class Recorder:
             self._flushing = None
 
 
-def _describe(record: OpenRecord, head: RequestHead) -> None:
-    """Where a request goes, and its trace."""
+def _describe(record: OpenRecord) -> None:
+    """Say of a request where it goes, why, and in which trace. It does not refer to its head any more."""
+    head, record.head = record.head, None
+    if head is None:
+        return
     target, host = head.target, b""
     for name, value in head.headers:
         if name == b"host":
@@ -275,30 +287,32 @@ def _describe(record: OpenRecord, head: RequestHead) -> None:
             record.trace_id = found[1].decode()
     if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
         host, target = absolute[1], absolute[2] or b"/"
+    record.method = masking.text(_latin1(head.method), MAX_METHOD)
     record.authority = masking.authority(_latin1(host))
     record.path = masking.text(_latin1(target))
+    reason = record.explain(head)
+    if reason is None:
+        record.served_by, record.reason = "fallback", reasons.NO_ENVOY
+    else:
+        record.reason = reason
 
 
-def _over(record: OpenRecord, now: float) -> AccessRecord:
-    received, sent = record.request_bytes, record.response_bytes
+def _made(record: OpenRecord) -> AccessRecord:
+    _describe(record)
     connection = record.connection
-    if record.carried is not None:
-        both = connection.carried
-        received += max(0, both[0] - record.carried[0])
-        sent += max(0, both[1] - record.carried[1])
     return AccessRecord(
         time=round(record.time * 1e6),
         source=IPv4Address(connection.address[0]),
         port=connection.port.app[1],
         protocol=record.protocol,
         served_by=record.served_by,
-        duration=max(0, round((now - record.began) * 1e6)),
+        duration=max(0, round(record.duration * 1e6)),
         method=record.method,
         authority=record.authority,
         path=record.path,
         status=record.status,
-        request_bytes=received,
-        response_bytes=sent,
+        request_bytes=record.request_bytes,
+        response_bytes=record.response_bytes,
         reason=record.reason,
         trace_id=record.trace_id,
     )

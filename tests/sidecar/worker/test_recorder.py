@@ -6,13 +6,16 @@ from typing import Final
 
 import pytest
 
+from meshdev.intercept.match import HeaderMatch, Match
+from meshdev.intercept.spec import canonical_json
 from meshdev.observe import reasons
 from meshdev.pump.loop import Loop
 from meshdev.sidecar.passthrough.http1 import RequestFollower, RequestHead
 from meshdev.sidecar.worker import recorder as module
-from meshdev.sidecar.worker.port import PassthroughPort
+from meshdev.sidecar.worker.port import ClaimedPort, PassthroughPort
 from meshdev.sidecar.worker.recorder import EARLIER, MAX_WAITING, OpenRecord, Recorder
 from meshdev.wire.access import MAX_RECORDS, RECORDS_PER_SECOND, WATCH_SECONDS, AccessRecord, AccessRecords, Watch
+from meshdev.wire.passthrough import PortClaims
 from tests.sidecar.worker.world import Port
 
 ALL: Final = Watch(on=True, all=True)
@@ -129,9 +132,12 @@ def test_one_request(world: World) -> None:
 )
 def test_where_a_request_goes(world: World, request_: RequestHead, expected: tuple[str, str]) -> None:
     world.recorder.watch(ALL)
-    record = world.begin(request_)
-    assert record is not None
+    opened = world.begin(request_)
+    assert opened is not None
+    opened.end()
+    record = world.one()
     assert (record.authority, record.path) == expected
+    assert opened.head is None, "nothing refers to it"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +151,29 @@ def test_what_is_no_trace(world: World, value: str) -> None:
     world.recorder.watch(ALL)
     record = world.begin(head("/", f"traceparent: {value}"))
     assert record is not None
-    assert record.trace_id is None
+    record.end()
+    assert world.one().trace_id is None
+
+
+def test_a_long_head_is_not_kept(world: World) -> None:
+    world.recorder.watch(ALL)
+    short, long = world.begin(head("/1")), world.begin(head("/2", f"x: {'y' * 3000}"))
+    assert short is not None is not long
+    assert short.head is not None
+    assert (long.head, long.path, long.reason) == (None, "/2", "no header a")
+
+
+def test_why_by_the_claims_of_the_moment_when_it_came(world: World) -> None:
+    port = world.connection.port = ClaimedPort(("10.244.0.7", 8080))
+    port.set(PortClaims(matches=(canonical_json(Match(headers=(HeaderMatch("a", "exact", "1"),))),)))
+    world.recorder.watch(ALL)
+    first = world.begin()
+    port.set(PortClaims(matches=(canonical_json(Match(method="POST")),)))
+    second = world.begin()
+    assert first is not None is not second
+    first.end()
+    second.end()
+    assert [record.reason for record in world.records()] == ["no header a", "method GET, not POST"]
 
 
 def test_http_1_0_and_what_envoy_was_to_get(world: World) -> None:
@@ -224,14 +252,14 @@ def test_so_many_a_second_and_the_others_are_counted(world: World) -> None:
 
 def test_batches_are_small_and_young(world: World) -> None:
     world.recorder.watch(ALL)
-    for number in range(30):
+    for number in range(60):
         record = world.begin(head(f"/{number}"))
         assert record is not None
         record.end()
-        assert len(world.sent) == (number + 1) // MAX_RECORDS, "a full batch goes at once"
+        assert len(world.sent) == 4 * (number >= 47), "enough of them go at once"
     world.wait(module.BATCH_SECONDS)
-    assert [len(each.records) for each in world.sent] == [12, 12, 6]
-    assert [record.path for each in world.sent for record in each.records] == [f"/{number}" for number in range(30)]
+    assert [len(each.records) for each in world.sent] == [MAX_RECORDS] * 5
+    assert [record.path for each in world.sent for record in each.records] == [f"/{number}" for number in range(60)]
 
 
 def test_a_slow_agent_loses_records_and_learns_how_many(world: World) -> None:

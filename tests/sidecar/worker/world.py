@@ -43,7 +43,7 @@ class Port:
     def would_claim(self, head: RequestHead) -> bool:
         return b"\na: 1\r\n" in head.lower
 
-    def explain(self, head: RequestHead) -> str | None:
+    def explainer(self, head: RequestHead) -> str | None:
         return None if self.would_claim(head) else "no header a"
 
 
