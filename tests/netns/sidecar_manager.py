@@ -14,6 +14,7 @@ from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.wire import agent
+from meshdev.wire.access import AccessRecord, AccessRecords, Watch
 from meshdev.wire.agent import (
     AgentHello,
     Consents,
@@ -45,6 +46,8 @@ class Manager:
         self.hello: AgentHello | None = None
         self.state = State()
         self.consents: tuple[str, ...] = ()
+        self.records: list[AccessRecord] = []
+        self.dropped = 0
         self.peers: list[bytes] = []
         """By stream of an agent, its certificate."""
         self._place = place
@@ -91,6 +94,12 @@ class Manager:
         async with self._one_at_a_time:
             assert self._outgoing is not None
             self._outgoing.put_nowait(ProbeRelays(relays, address))
+
+    async def watch(self, watch: Watch) -> None:
+        """Say that somebody watches."""
+        async with self._one_at_a_time:
+            assert self._outgoing is not None
+            self._outgoing.put_nowait(watch)
 
     async def until(self, condition: Callable[[State], object], seconds: float = 10.0) -> State:
         """The first state of which *condition* holds; where anything is redirected, with all claims applied."""
@@ -173,4 +182,7 @@ class Manager:
                         self._listen = message
                     case State():
                         self.state = message
+                    case AccessRecords():
+                        self.records += message.records
+                        self.dropped += message.dropped
                 self._told.notify_all()

@@ -159,7 +159,7 @@ class ClientConnection:
             self._registry.recorder.begin_bytes(self)
 
     def _begin_watch(self) -> None:
-        if self._switch.raw == "app":
+        if self._switch.raw == "app" and not (self._client.ended or self._client.finishing):  # it is about to end
             self._registry.recorder.begin_bytes(self, new=False)
 
     def _on_client(self, events: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from meshdev.sidecar.worker import recorder
 from meshdev.sidecar.worker.recorder import EARLIER
 from meshdev.wire.access import AccessRecord, AccessRecords, Watch
 from tests.sidecar.worker.test_process import A1, Pod, ask
-from tests.sidecar.worker.world import CLAIMED, GET, OK, World, answers
+from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, World, answers
 from tests.sockets import everything, exactly, reset
 
 ALL = Watch(on=True, all=True)
@@ -113,6 +114,30 @@ def test_connections_from_before_the_watch(world: World, watched: Watched) -> No
     client.close()
     [record] = watched.records()
     assert (record.protocol, record.request_bytes, record.reason) == ("tcp", 2 * len(GET), EARLIER)
+
+
+def test_connections_from_before_the_watch_that_are_about_to_end_are_no_records(world: World, watched: Watched) -> None:
+    ends = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        answers(b"ap")(sock)
+        ends.wait(SECONDS)
+
+    world.start(serve)
+    client = world.client()
+    client.sendall(GET)
+    client.shutdown(socket.SHUT_WR)
+    exactly(client, len(OK) + 2)
+    watched.begin()
+    ends.set()
+    assert everything(client) == b""
+    client.close()
+    world.until(lambda: world.worker.open == 0)
+    other = world.client()
+    other.sendall(GET)
+    exactly(other, len(OK) + 2)
+    [record] = watched.records()
+    assert record.protocol == "HTTP/1.1"
 
 
 @pytest.mark.parametrize("status", [b"101 Switching Protocols", b"200 OK"])
