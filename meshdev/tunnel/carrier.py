@@ -21,6 +21,7 @@ from meshdev.wire.control import Close, Hello, ManagerIdentity, Message, Session
 from meshdev.wire.framing import Framing
 from meshdev.wire.intercepts import Issued, Relays, Report
 from meshdev.wire.session_api import CarrierStatus
+from meshdev.wire.watching import ClaimRecords
 
 #: Time for WELCOME after the port-forward stands, in seconds.
 WELCOME_SECONDS: Final = 5.0
@@ -50,7 +51,7 @@ class Carrier:
         loop: Loop,
         dialled: CarrierConnection,
         queue: TunQueue | None,
-        on_intercept: Callable[[ManagerIdentity | Relays | Report | Issued], None] | None = None,
+        on_intercept: Callable[[ManagerIdentity | Relays | Report | Issued | ClaimRecords], None] | None = None,
     ) -> None:
         """*on_intercept* gets the manager's messages on intercepts and its certificates, in the event loop of whoever
         makes the carrier."""
@@ -157,7 +158,9 @@ class Carrier:
                 raise PeerClosed(message.reason)
             case Sessions() if self._queue is None and not self._greeted:
                 self._answer(message)
-            case ManagerIdentity() | Relays() | Report() | Issued() if self._greeted and self._on_intercept is not None:
+            case ManagerIdentity() | Relays() | Report() | Issued() | ClaimRecords() if (
+                self._greeted and self._on_intercept is not None
+            ):
                 self._main.call_soon_threadsafe(self._on_intercept, message)
             case None:
                 pass

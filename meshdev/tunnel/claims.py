@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.published import Published
+from meshdev.wire.access import Watch
 from meshdev.wire.control import ManagerIdentity
 from meshdev.wire.intercepts import (
     AGENT_PARTS,
@@ -23,8 +24,10 @@ from meshdev.wire.intercepts import (
     Withdraw,
 )
 from meshdev.wire.ports import Transport
+from meshdev.wire.watching import ClaimRecords, WatchClaim
 
-ClaimMessage = Intercept | Agents | Withdraw | Local
+_State = Intercept | Agents | Withdraw | Local
+ClaimMessage = _State | WatchClaim
 
 
 @dataclass
@@ -67,6 +70,9 @@ class Claims:
         self._order = 0
         self._send: Callable[[ClaimMessage], None] | None = None
         self._listeners: dict[str, Callable[[Relays | Report], None]] = {}
+        self._watched: dict[str, Watch] = {}
+        self.on_records: Callable[[ClaimRecords], None] = lambda _: None
+        """Called with records of claims that are watched."""
         self.manager_certificate: Published[bytes | None] = Published(None)
         """That of the manager's authority (DER), as the manager says over the tunnel; None before it has."""
 
@@ -114,6 +120,18 @@ class Claims:
             claim.up[remote, protocol] = up
             self._send_newest(Local(id_, remote, protocol, up))
 
+    def watch(self, id_: str, watch: Watch) -> None:
+        """Have records made of the requests that a declared claim's pods get, for WATCH_SECONDS; or no more of them.
+
+        A manager that makes none does nothing.
+        """
+        if watch.on:
+            self._watched[id_] = watch
+        else:
+            self._watched.pop(id_, None)
+        if self._send is not None and id_ in self._claims:
+            self._send(WatchClaim(id_, watch))
+
     def listen(self, id_: str, listener: Callable[[Relays | Report], None]) -> None:
         """Call *listener* with the manager's messages on that claim, until :meth:`ignore`."""
         self._listeners[id_] = listener
@@ -122,13 +140,16 @@ class Claims:
         """The opposite of :meth:`listen`."""
         self._listeners.pop(id_, None)
 
-    def on_message(self, message: ManagerIdentity | Relays | Report | Issued) -> None:
+    def on_message(self, message: ManagerIdentity | Relays | Report | Issued | ClaimRecords) -> None:
         """Take a message of the manager. A withdrawn claim is forgotten when it has no relays any more."""
         if isinstance(message, ManagerIdentity):
             if message.certificate != self.manager_certificate.value:
                 for claim in self._claims.values():
                     claim.issued.publish({})  # by the former manager
             self.manager_certificate.publish(message.certificate)
+            return
+        if isinstance(message, ClaimRecords):
+            self.on_records(message)
             return
         if isinstance(message, Issued):
             if (named := self._claims.get(message.id)) is not None and named.names(message.request):
@@ -145,8 +166,10 @@ class Claims:
         if send is not None:
             for message in list(self._snapshot()):
                 self._send_newest(message)
+            for id_ in self._watched.keys() & self._claims.keys():
+                send(WatchClaim(id_, self._watched[id_]))
 
-    def _snapshot(self) -> Iterator[ClaimMessage]:
+    def _snapshot(self) -> Iterator[_State]:
         for id_ in self._leaving:
             yield Withdraw(id_)
         for id_, claim in self._claims.items():
@@ -156,7 +179,7 @@ class Claims:
             for (remote, protocol), up in claim.up.items():
                 yield Local(id_, remote, protocol, up)
 
-    def _send_newest(self, message: ClaimMessage) -> None:
+    def _send_newest(self, message: _State) -> None:
         if self._send is not None:
             self._order += 1
             self._send(replace(message, order=self._order))

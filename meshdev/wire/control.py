@@ -1,7 +1,8 @@
 """Control messages of the tunnel: frozen values and their JSON.
 
 The first frame of a carrier is the client's HELLO; the manager answers WELCOME or CLOSE. A carrier whose HELLO has
-``observer`` set gets SESSIONS and is closed. Messages about intercepts are in :mod:`meshdev.wire.intercepts`.
+``observer`` set gets SESSIONS and is closed. Messages about intercepts are in :mod:`meshdev.wire.intercepts`, those
+about their requests in :mod:`meshdev.wire.watching`.
 
 Texts for people (holder, reason) are made printable and cut to their limit when they are encoded.
 """
@@ -18,6 +19,7 @@ from meshdev.wire.intercepts import AgentKeys, Agents, Intercept, Issued, Local,
 from meshdev.wire.message import decode as decode_object
 from meshdev.wire.message import dump, field, load, message, nested
 from meshdev.wire.objects import CERTIFICATE, IDENTITY, IPV4, NETWORK, ForPeople, Line
+from meshdev.wire.watching import ClaimRecords, WatchClaim
 
 #: From this version on sessions attest agents (ATTESTED) and the manager has a certificate (IDENTITY). An older manager
 #: ends the carrier that sends them, and an older session knows agents by tokens, which they no longer have: neither can
@@ -126,6 +128,8 @@ Message = (
     | Relays
     | Report
     | Issued
+    | WatchClaim
+    | ClaimRecords
 )
 
 
@@ -143,6 +147,8 @@ _KINDS: Final[dict[int, type[Message]]] = {
     frames.RELAYS: Relays,
     frames.REPORT: Report,
     frames.ISSUED: Issued,
+    frames.WATCH: WatchClaim,
+    frames.RECORDS: ClaimRecords,
 }
 _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
 

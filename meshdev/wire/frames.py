@@ -37,6 +37,8 @@ ISSUED: Final = 16
 
 #: Set in the kinds that a receiver may skip when it does not know them.
 OPTIONAL: Final = 0x80
+WATCH: Final = OPTIONAL | 17
+RECORDS: Final = OPTIONAL | 18
 
 HEADER_SIZE: Final = 4
 VNET_HEADER_SIZE: Final = 10

@@ -6,16 +6,18 @@
     tunnel  → {"claim": {"id": …, "spec": "{…}", "holder": …, "address": "198.18.0.2", "relays": […], "up": […]}}
     tunnel  → {"agents": {"id": …, "part": 0, "agents": […], …}}  after its claim: the agents it is for
     tunnel  → {"withdrawn": id}
+    tunnel  → {"watched": {"id": …, "on": true, "all": true}}     a session's WATCH
     tunnel  → {"synced": true}                                   the claims sent so far are all there are
     tunnel  → {"seen": {"event": "joined", "holder": "ann@laptop", "address": "198.18.0.2"}}
     control → {"identity": {"certificate": "…"}}                 first: the manager's certificate, for all sessions
     control → {"allow": {"relay": 20001, "addresses": ["10.244.0.7"], "keep": false}}
     control → {"report": {"id": …, "pod": …, "gone": false, "body": "{…}"}}
     control → {"issued": {"id": …, "request": …, "body": "{…}"}}     for each agent that a claim names
+    control → {"records": {"id": …, "body": "{…}"}}               while a claim is watched
 
-Both send states, never changes, so a side that was slow or has restarted gets the newest and needs no history. The body
-of a report is a REPORT (meshdev.wire.intercepts) that the tunnel container forwards to the session and never reads, and
-that of ``issued`` an ISSUED.
+But for records, both send states, never changes, so a side that was slow or has restarted gets the newest and needs no
+history. The body of a report is a REPORT (meshdev.wire.intercepts) that the tunnel container forwards to the session
+and never reads, that of ``issued`` an ISSUED, that of ``records`` RECORDS.
 """
 
 import json
@@ -29,11 +31,14 @@ from meshdev.wire.intercepts import EXCLUDED, MAX_AGENTS, MAX_POD, MAX_RELAYS, M
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.objects import DIGEST, IDENTITY, IPV4, ForPeople, Line
 from meshdev.wire.ports import TRANSPORT, Transport
+from meshdev.wire.watching import WatchClaim
 
 #: Bytes of one datagram: a spec, escaped once more, and its relays. Below the kernel's 208 KiB for a socket's queue.
 MAX_DATAGRAM: Final = 64 << 10
 #: Pods of one claim that may use a relay of UDP.
 MAX_ADDRESSES: Final = MAX_AGENTS
+#: Bytes of the body of records: escaped once more they fit a datagram (meshdev.wire.access.MAX_RECORDS).
+MAX_RECORDS_BODY: Final = 60 << 10
 #: Bytes of one report's body. The longest text that a report may have takes 4 KiB.
 MAX_BODY: Final = 8 << 10
 _HOLDER: Final = Line(128)
@@ -42,11 +47,13 @@ _HOLDER: Final = Line(128)
 class _Body(Codec[bytes]):
     """JSON that is not for whoever reads the message around it."""
 
-    _text: Final = Text(MAX_BODY)
+    def __init__(self, limit: int = MAX_BODY) -> None:
+        self._limit = limit
+        self._text = Text(limit)
 
     def load(self, value: object) -> bytes:
         body = self._text.load(value).encode()  # lone surrogates: UnicodeEncodeError is a ValueError
-        if len(body) > MAX_BODY:
+        if len(body) > self._limit:
             raise InvalidValueError
         return body
 
@@ -134,13 +141,23 @@ class CertificateIssued:
     body: bytes = field(_Body())
 
 
-ToControl = ManagerAddress | Claimed | Agents | Withdrawn | Synced | Seen
-ToTunnel = ManagerIdentity | Allow | PodReport | CertificateIssued
+@message()
+class RecordsOfClaim:
+    """Records of requests that a claim's session watches: *body* is a RECORDS."""
+
+    id: str = field(IDENTITY)
+    body: bytes = field(_Body(MAX_RECORDS_BODY))
 
 
-_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(ManagerAddress, Withdrawn, Synced, claim=Claimed, agents=Agents, seen=Seen)
+ToControl = ManagerAddress | Claimed | Agents | Withdrawn | WatchClaim | Synced | Seen
+ToTunnel = ManagerIdentity | Allow | PodReport | CertificateIssued | RecordsOfClaim
+
+
+_TO_CONTROL: Final[Keyed[ToControl]] = Keyed(
+    ManagerAddress, Withdrawn, Synced, claim=Claimed, agents=Agents, seen=Seen, watched=WatchClaim
+)
 _TO_TUNNEL: Final[Keyed[ToTunnel]] = Keyed(
-    identity=ManagerIdentity, allow=Allow, report=PodReport, issued=CertificateIssued
+    identity=ManagerIdentity, allow=Allow, report=PodReport, issued=CertificateIssued, records=RecordsOfClaim
 )
 
 

@@ -17,6 +17,7 @@ from meshdev.wire.frames import PING, PONG, frame
 from meshdev.wire.intercepts import Intercept, Issued, Local, Relay, Relays, Report, Withdraw
 from meshdev.wire.manager import Allow, Claimed, ListeningPort, ManagerAddress, Seen, Synced, Withdrawn
 from meshdev.wire.modes import PROXY
+from meshdev.wire.watching import ClaimRecords
 from tests.manager.claims import HTTP, Listener, intercept, reported, spec
 from tests.manager.standin import POD, Manager, Visitor, hello
 
@@ -32,10 +33,11 @@ class Ann(Visitor):
     def __init__(self, manager: Manager, name: str = "ann", **changes: object) -> None:
         super().__init__(manager)
         self.issued: list[Issued] = []
+        self.records: list[ClaimRecords] = []
         self.address = self.say(hello(name, **changes)).welcome().address
 
     def hear(self) -> Relays | Report:
-        """The next message that is no heartbeat, nor about the manager itself; certificates are kept."""
+        """The next message that is no heartbeat, nor about the manager itself; certificates and records are kept."""
         while (message := self.hear_once()) is None:
             pass
         return message
@@ -46,6 +48,9 @@ class Ann(Visitor):
         message = decode(kind, body) if kind not in {PING, PONG} else None
         if isinstance(message, Issued):
             self.issued.append(message)
+            return None
+        if isinstance(message, ClaimRecords):
+            self.records.append(message)
             return None
         if isinstance(message, ManagerIdentity):
             return None

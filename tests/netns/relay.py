@@ -23,6 +23,7 @@ from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, wanted
 from meshdev.sidecar.envoy.resources import resources
 from meshdev.sidecar.envoy.tls import RELAY_NAME
+from meshdev.wire import proxy_protocol
 from meshdev.wire.agent import PodPort
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.modes import MESH, PROXY
@@ -183,7 +184,9 @@ class RelayedPod:
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """As the passthrough proxy brings a client."""
-        return await asyncio.open_unix_connection(self.socket, limit=1 << 24)
+        reader, writer = await asyncio.open_unix_connection(self.socket, limit=1 << 24)
+        writer.write(proxy_protocol.header((str(LOOPBACK), 1), (str(LOOPBACK), PORT.number)))
+        return reader, writer
 
     async def ask(self, request: bytes) -> str:
         """On a connection of its own: which end it was, or the head of another answer than 200."""

@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import grpc
+from envoy.service.accesslog.v3 import als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy import protos
 from meshdev.sidecar.envoy.resources import Resources
+from tests.sidecar.access_logs import AccessLogs
 
 
 class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc] # grpc has no types
@@ -22,6 +24,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     def __init__(self, credentials: Any, place: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._place = place
         self.port = 0
+        self.logs = AccessLogs()
         self.peers: list[bytes] = []
         """By stream, the certificate of its Envoy."""
         self.first_versions: list[str] = []
@@ -35,6 +38,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     def register(self, server: Any) -> None:
         """Serve there."""
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, server)
+        als_pb2_grpc.add_AccessLogServiceServicer_to_server(self.logs, server)
 
     async def start(self) -> None:
         self._server = grpc.aio.server()

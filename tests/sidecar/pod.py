@@ -16,6 +16,7 @@ from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.bootstrap import MAX_HEAP
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
 from meshdev.sidecar.envoy.resources import resources
+from meshdev.wire import proxy_protocol
 from meshdev.wire.agent import PodPort, Probe, Wanted
 from meshdev.wire.intercepts import Relay
 from meshdev.wire.modes import MESH, PROXY
@@ -105,6 +106,8 @@ class Pod:
         self.relays = Relays(certificates, str(self.manager))
         self.original = original
         self.laptop = laptop
+        self.client = ("10.244.1.7", 43210)
+        """Whose connections the passthrough proxy brings."""
         self.probes: tuple[Probe, ...] = ()
         self.claims: dict[str, LiveClaim] = {}
         self._wanted: tuple[Wanted, ...] = ()
@@ -149,7 +152,9 @@ class Pod:
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """As the passthrough proxy would bring a client."""
-        return await asyncio.open_unix_connection(self.socket, limit=1 << 24)
+        reader, writer = await asyncio.open_unix_connection(self.socket, limit=1 << 24)
+        writer.write(proxy_protocol.header(self.client, (str(LOOPBACK), self.port.number)))
+        return reader, writer
 
     async def ask(self, request: bytes) -> bytes:
         """The answer to one request, to the end of the connection."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.intercept import spec as specs
+from meshdev.session.records import PodRecord, RecordFeed
 from meshdev.tunnel.claims import ClaimMessage, Claims
 from meshdev.tunnel.pool import Pool
-from meshdev.wire.control import ManagerIdentity
+from meshdev.wire.access import AccessRecord, AccessRecords, Watch
+from meshdev.wire.control import ManagerIdentity, encode_body
 from meshdev.wire.intercepts import (
     MAX_AGENTS,
     Agents,
@@ -26,7 +29,8 @@ from meshdev.wire.intercepts import (
     Report,
     Withdraw,
 )
-from meshdev.wire.manager import ListeningPort
+from meshdev.wire.manager import ListeningPort, RecordsOfClaim
+from meshdev.wire.watching import ClaimRecords, WatchClaim
 from tests.manager.claims import Listener, reported, spec
 from tests.manager.standin import Manager, running
 from tests.tunnel.standin import Laptop, dial
@@ -35,6 +39,8 @@ from tests.waiting import until
 
 B = spec("b")
 TEXT = specs.encode(B)
+WATCH = Watch(on=True, all=True)
+RECORD = AccessRecord(1, IPv4Address("10.244.1.1"), 80, "HTTP/2", "laptop", 250, "GET", "b", "/a", 200)
 
 
 @asynccontextmanager
@@ -296,3 +302,50 @@ def test_whatever_changes_the_parts_are_the_whole(states: list[set[int]], renewe
         assert named(words) <= wanted
         assert len(named(words)) == min(len(wanted), MAX_AGENTS)
     assert named(said(claims)) == named(words)
+
+
+def test_what_is_watched_is_said_at_once_and_on_every_carrier() -> None:
+    claims, words = Claims(), list[ClaimMessage]()
+    claims.watch(B.id, WATCH)
+    assert said(claims) == [], "it is not claimed yet"
+    claims.declare(B.id, TEXT)
+    claims.use(words.append)
+    assert words[1:] == [WatchClaim(B.id, WATCH)]
+    claims.watch(B.id, Watch())
+    assert words[2:] == [WatchClaim(B.id, Watch())]
+    assert len(said(claims)) == 1
+    claims.watch("1" * 32, WATCH)
+    assert len(said(claims)) == 1
+
+
+def test_records_go_to_whoever_wants_them() -> None:
+    claims, found = Claims(), list[ClaimRecords]()
+    records = ClaimRecords(B.id, "b-1", AccessRecords((), 1))
+    claims.on_message(records)
+    claims.on_records = found.append
+    claims.on_message(records)
+    assert found == [records]
+
+
+async def test_records_come_through_the_tunnel(laptop: Laptop, manager: Manager, relay: Wire, tmp_path: Path) -> None:
+    with Listener(tmp_path) as control:
+        async with up(laptop, relay, []) as pool:
+            feed = RecordFeed(pool.claims.watch)
+            pool.claims.on_records = feed.on_records
+            pool.claims.declare(B.id, TEXT)
+            alias = (await asyncio.to_thread(control.claimed)).id
+            news = asyncio.Event()
+            subscription = feed.subscribe({B.id}, WATCH, news.set)
+            assert await asyncio.to_thread(control.hear) == WatchClaim(alias, WATCH)
+            body = encode_body(ClaimRecords(B.id, "b-1", AccessRecords((RECORD,), 2)))
+            control.say(RecordsOfClaim(alias, body))
+            async with asyncio.timeout(10):
+                await news.wait()
+            assert subscription.take() == ([PodRecord(B.id, "b-1", RECORD)], 2)
+            relay.cut()  # the next carrier's manager is told again
+            watched: list[WatchClaim] = []
+            while not watched:
+                message = await asyncio.to_thread(control.hear)
+                watched += [message] if isinstance(message, WatchClaim) else []
+            assert watched == [WatchClaim(alias, WATCH)]
+            assert manager.holders() == ["ann@laptop"]

@@ -6,7 +6,7 @@ The bytes that protocol 2 makes of them are in ``recorded``: one line each, writ
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Final
 
-from meshdev.wire import agent, control, intercepts, manager
+from meshdev.wire import access, agent, control, intercepts, manager, watching
 from meshdev.wire import session_api as api
 from meshdev.wire import session_intercepts as stream
 from meshdev.wire.counts import Counts, InterceptCounts
@@ -167,6 +167,7 @@ _AGENT: Final = intercepts.AttestedAgent(b"DER", KEY, "b-1", "u-1")
 _REPORT: Final = intercepts.Report(
     ID, "b-1", "acked", "é", InterceptCounts(5, 1, 2, 3), 1, "open", ("8080", "9090/udp")
 )
+_RECORD: Final = access.AccessRecord(1, SERVER, 80, "HTTP/2", "laptop", 250, "GET", "b", "/a", 200, intercept=ID)
 TUNNEL: Final[dict[str, control.Message]] = {
     "hello": control.Hello(
         1, 2, ID, ID, "ann@laptop", 103, (IPv4Network("198.18.0.0/16"),), IPv4Address("198.18.0.7"), 1, 2, True
@@ -186,6 +187,10 @@ TUNNEL: Final[dict[str, control.Message]] = {
     "relays_refused": intercepts.Relays(ID, (), intercepts.ClaimRefusal("full", "too many")),
     "report": _REPORT,
     "issued": intercepts.Issued(ID, KEY, b"DER"),
+    "watch": watching.WatchClaim(ID, access.Watch(on=True, all=True)),
+    "watch_no_more": watching.WatchClaim(ID, access.Watch()),
+    "records": watching.ClaimRecords(ID, "b-1", access.AccessRecords((_RECORD,), 3), 24),
+    "records_dropped": watching.ClaimRecords(ID, "b-1", access.AccessRecords((), 1)),
 }
 TO_CONTROL: Final[dict[str, manager.ToControl]] = {
     "pod": manager.ManagerAddress(SERVER),
@@ -196,12 +201,14 @@ TO_CONTROL: Final[dict[str, manager.ToControl]] = {
     "withdrawn": manager.Withdrawn(ID),
     "synced": manager.Synced(),
     "seen": manager.Seen("joined", "ann", SERVER),
+    "watched": watching.WatchClaim(ID, access.Watch(on=True, values=True)),
 }
 TO_TUNNEL: Final[dict[str, manager.ToTunnel]] = {
     "manager_identity": control.ManagerIdentity(b"DER"),
     "allow": manager.Allow(20001, (SERVER,), True),
     "tunnel_report": manager.PodReport(ID, "b-1", False, b'{"id":"1"}'),
     "certificate_issued": manager.CertificateIssued(ID, KEY, b'{"id":"1"}'),
+    "tunnel_records": manager.RecordsOfClaim(ID, b'{"id":"1"}'),
 }
 
 _HTTP: Final = agent.PodPort(8080)

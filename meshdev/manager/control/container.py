@@ -12,8 +12,11 @@ from meshdev.manager.control.credentials import server_credentials
 from meshdev.manager.control.relay_client import RELAY_SOCKET, RelayClient
 from meshdev.manager.control.service import serve
 from meshdev.manager.control.tunnel_client import TUNNEL_SOCKET, TunnelClient
-from meshdev.wire.manager import ToTunnel
+from meshdev.manager.control.watches import WaitingRecords, Watches
+from meshdev.wire.intercepts import Agents
+from meshdev.wire.manager import Claimed, ManagerAddress, Synced, ToTunnel, Withdrawn
 from meshdev.wire.relay import ToRelay
+from meshdev.wire.watching import WatchClaim
 
 log = logging.getLogger("meshdev.manager.control")
 
@@ -49,8 +52,13 @@ class ControlContainer:
             self.authority, to_tunnel, to_relay, loop.call_later, loop.time, _now, settings.certificate_lifetime
         )
         self._tunnel = TunnelClient(
-            settings.tunnel, self.core.tunnel_connected, self.core.on_tunnel_message, self.core.for_tunnel
+            settings.tunnel, self._on_tunnel_connected, self._on_tunnel_message, self.core.for_tunnel
         )
+
+        def send_records(queue: WaitingRecords) -> None:
+            self._tunnel.send_latest(queue.name, queue)
+
+        self.watches = Watches(self.core, send_records, loop.call_later, loop.time)
         self._relay = RelayClient(settings.relay, self.authority, _now, self.core.for_relay)
         self.port = 0
         self.serving = asyncio.Event()
@@ -66,10 +74,20 @@ class ControlContainer:
             await synced.wait()
             await self._serve()
 
+    def _on_tunnel_connected(self) -> None:
+        self.core.tunnel_connected()
+        self.watches.tunnel_connected()
+
+    def _on_tunnel_message(self, message: ManagerAddress | Claimed | Agents | Withdrawn | WatchClaim | Synced) -> None:
+        if isinstance(message, WatchClaim):
+            self.watches.on_watch(message)
+        else:
+            self.core.on_tunnel_message(message)
+
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         credentials = server_credentials(self.authority, _now())
-        server, self.port = await serve(self.core, self._settings.address, credentials)
+        server, self.port = await serve(self.core, self.watches, self._settings.address, credentials)
         log.info("sidecars are served at port %d", self.port)
         self.serving.set()
         try:

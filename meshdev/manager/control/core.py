@@ -140,7 +140,7 @@ class Core:
         claim = LiveClaim(spec, message.holder, message.relays, up)
         excluded = frozenset(message.excluded)
         same = before is not None and (before.claim, before.reset_older) == (claim, message.reset_older)
-        if before is not None and same and before.excluded == excluded:
+        if before is not None and same and (before.excluded, before.session) == (excluded, message.address):
             return
         if before is None:
             log.info("%s claims %s in %s (%s)", message.holder, spec.workload, spec.workload.namespace, spec.mode)
@@ -148,7 +148,7 @@ class Core:
         # Which pods are left out is not: those that stay have taken what they shall have.
         self._order += not same
         order = before.order if before is not None and same else self._order
-        self._held[message.id] = HeldClaim(message.id, claim, message.reset_older, order, excluded)
+        self._held[message.id] = HeldClaim(message.id, claim, message.reset_older, order, excluded, message.address)
         self._edges.begin(message.id)
         self._permit({message.id})
         self._follow(self._edges.keys_of(message.id))
@@ -253,6 +253,10 @@ class Core:
         for pods in self._pods.values():
             yield from pods.values()
 
+    def reached_by(self, alias: str) -> AbstractSet[str]:
+        """The keys that a claim has an edge to."""
+        return self._edges.keys_of(alias)
+
     def _pod(self, key: str, uid: str) -> Pod:
         pod = self._pods.get(key, {}).get(uid)
         if pod is not None:
@@ -318,7 +322,7 @@ class Core:
         # Before an agent that reconnected has reported its consents, nothing is taken from it.
         if self._manager is None or self._synced_at is None or not self._edges.has_reported(key):
             return
-        held = [each for each in self._held_by(key) if each.pod not in each.excluded]
+        held = [each for each in self.held_by(key) if each.pod not in each.excluded]
         pod.follow(held, self._manager, settling=self._clock() - self._synced_at < SETTLE_SECONDS)
         self._certify_pod(key, pod, held)
         self._report(self._reports.of(pod, pod.reports(held)))
@@ -327,7 +331,7 @@ class Core:
         for name, report in reports:
             self._to_tunnel(name, report)
 
-    def _held_by(self, key: str) -> list[HeldClaim]:
+    def held_by(self, key: str) -> list[HeldClaim]:
         """The claims with an edge to that key, oldest first; an id that two sessions use is the first one's."""
         found: dict[str, HeldClaim] = {}
         for alias in self._edges.aliases_of(key):

@@ -16,6 +16,7 @@ from meshdev.manager.control import decided
 from meshdev.manager.control.datagrams import hidden_address
 from meshdev.manager.control.decided import DecidedClaims, Decisions, SentClaims
 from meshdev.manager.control.listeners import AgentListeners
+from meshdev.manager.control.reporting import gone
 from meshdev.manager.control.return_paths import worst_return_path
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.sidecar.envoy.claims import LiveClaim, PodView, Served, pod_port, wanted
@@ -48,8 +49,8 @@ _TOO_MANY_CLAIMS: Final = f"at most {MAX_CLAIMS:,} intercepts of a pod's request
 class HeldClaim:
     """A claim as control has it: *alias* is its name at the tunnel container, *order* grows with every change.
 
-    *excluded* are names of pods that it leaves out. *pod* is this one's name and *identity* its SPIFFE id,
-    as the claim's session reports them.
+    *excluded* are names of pods that it leaves out, *session* is its session's address. *pod* is this one's name and
+    *identity* its SPIFFE id, as that session reports them.
     """
 
     alias: str
@@ -57,6 +58,7 @@ class HeldClaim:
     reset_older: bool
     order: int
     excluded: frozenset[str] = frozenset()
+    session: IPv4Address | None = None
     pod: str = ""
     identity: str = ""
 
@@ -341,12 +343,12 @@ class Pod:
                 yield each.alias, report
         for alias in [alias for alias in self._reported if alias not in there]:
             if self.disconnected or self._is_removed(alias):
-                yield alias, _gone(self._reported.pop(alias))
+                yield alias, gone(self._reported.pop(alias))
 
     def last_reports(self) -> Iterator[tuple[str, Report]]:
         """The pod is gone for all."""
         for alias, report in self._reported.items():
-            yield alias, _gone(report)
+            yield alias, gone(report)
         self._reported.clear()
 
     def reported(self) -> Iterator[tuple[str, Report]]:
@@ -393,7 +395,3 @@ class Pod:
 
     def _redirected_ports(self) -> set[PodPort]:
         return set(self._state.redirected) if self._state is not None else set()
-
-
-def _gone(report: Report) -> Report:
-    return Report(report.id, report.pod, "gone")

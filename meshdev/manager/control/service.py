@@ -1,4 +1,5 @@
-"""gRPC for sidecars: ADS for Envoy, a stream of JSON for the agent; both by TLS, with certificates of the agent's key.
+"""gRPC for sidecars: ADS and access logs for Envoy, a stream of JSON for the agent; all by TLS, with certificates of
+the agent's key.
 
 Only who has a certificate of this manager's completes a handshake: a session has vouched for its key. What these send
 is bounded all the same (message sizes, time for the first message, messages a second): whoever is in a pod is that pod.
@@ -13,13 +14,17 @@ from ipaddress import IPv4Address
 from typing import Any, Final
 
 import grpc
+from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshdev.errors import ProtocolError
+from meshdev.manager.control import access_logs
+from meshdev.manager.control.access_logs import EnvoyLogs
 from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.peers import peer_key
 from meshdev.manager.control.places import Place, PlaceLost, Places
+from meshdev.manager.control.watches import MAX_PODS, Watches
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
 from meshdev.manager.outbox import Outbox
 from meshdev.rate import TokenBucket
@@ -33,9 +38,10 @@ log = logging.getLogger(__name__)
 
 #: Time for the first message, in seconds.
 FIRST_SECONDS: Final = 5.0
-#: Streams and connections at once, two for each sidecar. A connection takes 65 KiB with TLS.
-MAX_STREAMS: Final = 2560
-MAX_CONNECTIONS: Final = 2560
+#: Streams and connections at once, two for each sidecar; and of those that are watched two of each kind of log, and two
+#: more connections (one for each worker of Envoy). A connection takes 65 KiB with TLS.
+MAX_STREAMS: Final = 2560 + 4 * MAX_PODS
+MAX_CONNECTIONS: Final = 2560 + 2 * MAX_PODS
 #: A write under way has so long to end when its stream does: a peer that reads nothing would hold its place.
 WRITE_SECONDS: Final = 2.0
 #: One without TLS and HTTP/2, or without a stream, is closed after these times.
@@ -47,6 +53,10 @@ MAX_RECEIVED: Final = agent.MAX_MESSAGE
 #: watched brings 50 with records (wire/access.py).
 _PER_SECOND: Final = 100.0
 _BURST: Final = 200.0
+#: The same of access logs: an entry that is too many is counted (watches.py), which costs less than keeping it.
+_LOGS_PER_SECOND: Final = 200.0
+#: Without a log for so long, in seconds, such a stream is ended: Envoy makes another when it has one.
+_LOG_SECONDS: Final = 15.0
 
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_RECEIVED),
@@ -65,22 +75,27 @@ OPTIONS: Final = (
     ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
     ("grpc.max_connection_idle_ms", int(IDLE_SECONDS * 1000)),
 )
+_ALS: Final = "envoy.service.accesslog.v3.AccessLogService"
 _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 Context = Any  # grpc.aio has no types
 
 
-async def serve(core: Core, address: str, credentials: grpc.ServerCredentials) -> tuple[Any, int]:
+async def serve(core: Core, watches: Watches, address: str, credentials: grpc.ServerCredentials) -> tuple[Any, int]:
     """A server that runs, and its port. The caller stops it."""
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
     places = Places(MAX_STREAMS // 2, core.named)
     envoys = grpc.stream_stream_rpc_method_handler(
         _EnvoyStreams(core, places).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
     )
-    agents = grpc.stream_stream_rpc_method_handler(_AgentStreams(core, places).session)
+    agents = grpc.stream_stream_rpc_method_handler(_AgentStreams(core, places, watches).session)
+    logs = grpc.stream_unary_rpc_method_handler(
+        _LogStreams(core, watches).stream, access_logs.parse, als_pb2.StreamAccessLogsResponse.SerializeToString
+    )
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(_ADS, {"StreamAggregatedResources": envoys}),
+            grpc.method_handlers_generic_handler(_ALS, {"StreamAccessLogs": logs}),
             grpc.method_handlers_generic_handler(agent.SERVICE, {"Session": agents}),
         )
     )
@@ -136,20 +151,6 @@ def _parse_request(data: bytes) -> _DiscoveryRequest:
     )
 
 
-class RecordCounts:
-    """Access records that agents sent, and how many more there were. They are counted, and go no further: nothing here
-    tells an agent that somebody watches."""
-
-    def __init__(self) -> None:
-        self.records = 0
-        self.dropped = 0
-
-    def take(self, records: AccessRecords) -> None:
-        """These came."""
-        self.records += len(records.records)
-        self.dropped += records.dropped
-
-
 class _EnvoyStreams:
     def __init__(self, core: Core, places: Places) -> None:
         self._core = core
@@ -192,12 +193,30 @@ class _EnvoyStreams:
             self._core.envoy_disconnected(key, uid, pod, stream)
 
 
+class _LogStreams:
+    def __init__(self, core: Core, watches: Watches) -> None:
+        self._core = core
+        self._watches = watches
+
+    async def stream(self, messages: AsyncIterator[EnvoyLogs], context: Context) -> Any:  # noqa: ANN401 -- protobuf
+        """What one worker of an Envoy logs, as long as somebody watches its pod."""
+        key, _ = await _admit(self._core, context)
+        paced = _paced(messages, per_second=_LOGS_PER_SECOND)
+        wanted = True
+        with contextlib.suppress(TimeoutError, StopAsyncIteration):
+            while wanted:
+                async with asyncio.timeout(_LOG_SECONDS):
+                    logs = await anext(paced)
+                wanted = self._watches.logged(key, logs)
+        return als_pb2.StreamAccessLogsResponse()
+
+
 class _AgentStreams:
-    def __init__(self, core: Core, places: Places) -> None:
+    def __init__(self, core: Core, places: Places, watches: Watches) -> None:
         self._core = core
         self._places = places
+        self._watches = watches
         self._current: dict[tuple[str, str], object] = {}
-        self._recorded = RecordCounts()
 
     async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One agent, from its hello to the end of its stream."""
@@ -226,23 +245,25 @@ class _AgentStreams:
         except Refused as refused:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
         uid, who = hello.uid, f"{hello.namespace}/{hello.pod}"
+        watched = self._watches.agent(key, send) if hello.records else contextlib.nullcontext()
         del hello  # the pod keeps the newest; one stream of many does not
         mine = self._current[key, uid] = object()
         log.info("the agent of pod %s is there", who)
         try:
             async with _written(outgoing, context, agent.encode, place):
-                async for data in _paced(requests):
-                    message = agent.decode_from_agent(data)
-                    del data  # as long as nothing follows
-                    if isinstance(message, AgentHello):
-                        raise ProtocolError("a second hello")
-                    if self._current.get((key, uid)) is not mine:
-                        break  # the same pod's newer stream counts
-                    if isinstance(message, AccessRecords):
-                        self._recorded.take(message)
-                        continue
-                    self._core.agent_reported(key, uid, pod, message)
-                    del message
+                with watched:
+                    async for data in _paced(requests):
+                        message = agent.decode_from_agent(data)
+                        del data  # as long as nothing follows
+                        if isinstance(message, AgentHello):
+                            raise ProtocolError("a second hello")
+                        if self._current.get((key, uid)) is not mine:
+                            break  # the same pod's newer stream counts
+                        if isinstance(message, AccessRecords):
+                            self._watches.recorded(key, message)
+                        else:
+                            self._core.agent_reported(key, uid, pod, message)
+                        del message
         except Refused as refused:
             log.warning("the agent of pod %s is ended: %s", who, refused)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))
@@ -270,10 +291,14 @@ async def _first(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa
         await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no message within {FIRST_SECONDS:.0f} seconds")
 
 
-async def _paced(requests: AsyncIterator[Any], *first: Any) -> AsyncIterator[Any]:  # noqa: ANN401 -- protobuf has no types
+async def _paced(
+    requests: AsyncIterator[Any],
+    *first: Any,  # noqa: ANN401 -- protobuf has no types
+    per_second: float = _PER_SECOND,
+) -> AsyncIterator[Any]:
     """*first*, then what comes, no faster than it may: gRPC's flow control holds the sender then."""
     clock = asyncio.get_running_loop().time
-    rate = TokenBucket(_PER_SECOND, _BURST, clock())
+    rate = TokenBucket(per_second, _BURST, clock())
     for each in first:
         yield each
         del each

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.manager.control.link import ContainerLink
+from meshdev.manager.control.watches import WaitingRecords
 from meshdev.manager.outbox import Outbox
 from meshdev.wire import manager
 from meshdev.wire.intercepts import Agents
 from meshdev.wire.manager import MAX_DATAGRAM, Claimed, ManagerAddress, Seen, Synced, ToTunnel, Withdrawn
+from meshdev.wire.watching import WatchClaim
 
 log = logging.getLogger(__name__)
 
@@ -17,14 +19,14 @@ log = logging.getLogger(__name__)
 TUNNEL_SOCKET: Final = Path("/run/meshdev/tunnel.sock")
 
 
-class TunnelClient(ContainerLink[ToTunnel]):
+class TunnelClient(ContainerLink[ToTunnel | WaitingRecords]):
     """*on_connected* is called first, then *snapshot* is sent; *on_message* gets all but what is for the log."""
 
     def __init__(
         self,
         path: Path,
         on_connected: Callable[[], None],
-        on_message: Callable[[ManagerAddress | Claimed | Agents | Withdrawn | Synced], None],
+        on_message: Callable[[ManagerAddress | Claimed | Agents | Withdrawn | WatchClaim | Synced], None],
         snapshot: Callable[[], Iterable[tuple[str, ToTunnel]]],
     ) -> None:
         super().__init__("tunnel", path, MAX_DATAGRAM)
@@ -32,7 +34,7 @@ class TunnelClient(ContainerLink[ToTunnel]):
         self._on_message = on_message
         self._snapshot = snapshot
 
-    def begin(self) -> Outbox[ToTunnel]:
+    def begin(self) -> Outbox[ToTunnel | WaitingRecords]:
         """See :class:`ContainerLink`."""
         self._on_connected()
         return Outbox(self._snapshot())
@@ -45,6 +47,11 @@ class TunnelClient(ContainerLink[ToTunnel]):
         else:
             self._on_message(message)
 
-    def encode(self, message: ToTunnel) -> bytes:
-        """See :class:`ContainerLink`."""
-        return manager.encode(message)
+    def encode(self, message: ToTunnel | WaitingRecords) -> bytes:
+        """See :class:`ContainerLink`. What is left of a queue has its turn behind what waits already."""
+        if not isinstance(message, WaitingRecords):
+            return manager.encode(message)
+        records = message.take()
+        if message:
+            self.send_latest(message.name, message)
+        return manager.encode(records)

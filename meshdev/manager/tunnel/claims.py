@@ -33,18 +33,21 @@ from meshdev.pump.loop import Loop, Timer
 from meshdev.rate import TokenBucket
 from meshdev.wire import intercepts
 from meshdev.wire.control import INTERCEPT_PROTOCOL, ManagerIdentity
+from meshdev.wire.frames import RECORDS, frame
 from meshdev.wire.intercepts import AgentKeys, Agents, ClaimRefusal, Intercept, Local, Relay, Relays, Withdraw
 from meshdev.wire.manager import (
     Allow,
     CertificateIssued,
     ManagerAddress,
     PodReport,
+    RecordsOfClaim,
     Synced,
     ToControl,
     ToTunnel,
     Withdrawn,
 )
 from meshdev.wire.ports import Transport
+from meshdev.wire.watching import WatchClaim
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,9 @@ MAX_AGENTS_IN_ALL: Final = 16384
 #: which nobody's packets pass.
 MAX_CHANGES: Final = 2 * MAX_INTERCEPTS
 CHANGES_PER_SECOND: Final = 8.0
+#: Times that one session may say what it watches, at once and then a second: each intercept every RENEW_SECONDS.
+MAX_WATCHES: Final = 2 * MAX_INTERCEPTS
+WATCHES_PER_SECOND: Final = 16.0
 
 #: A laptop with relays is probed so often that one second without an answer is silence.
 ASK_SECONDS: Final = 0.25
@@ -108,6 +114,13 @@ class ClaimTable:
             case Local():
                 self._set_local(session, message)
 
+    def watch(self, session: Session, message: WatchClaim) -> None:
+        """A session watches one of its own intercepts: for control, which has the lease."""
+        holder = self._holders.get(session.id)
+        held = holder.held.get(message.id) if holder else None
+        if holder and held and held.lingering is None and holder.watches.take(self._loop.clock()):
+            self._control.send_latest(f"{held.alias} watch", WatchClaim(held.alias, message.watch))
+
     def resend(self, session: Session) -> None:
         """Everything that the session was sent, or would have been, once more."""
         self._introduction.introduce(session)
@@ -138,7 +151,8 @@ class ClaimTable:
         holder = self._holders.get(session.id)
         if holder is None:
             changes = TokenBucket(CHANGES_PER_SECOND, MAX_CHANGES, self._loop.clock())
-            holder = self._holders[session.id] = Holder(session, changes, self._naming.pace())
+            watches = TokenBucket(WATCHES_PER_SECOND, MAX_WATCHES, self._loop.clock())
+            holder = self._holders[session.id] = Holder(session, changes, watches, self._naming.pace())
         try:
             _refuse_older(session)
             held = self._held(holder, message, _read_spec(message))
@@ -342,6 +356,8 @@ class ClaimTable:
             case PodReport() if message.id in self._by_alias:
                 holder, held = self._by_alias[message.id]
                 keep_report(holder.session, held, message)
+            case RecordsOfClaim() if message.id in self._by_alias:
+                self._by_alias[message.id][0].session.send_records(frame(RECORDS, message.body))
             case CertificateIssued() if message.id in self._by_alias:
                 holder, held = self._by_alias[message.id]
                 if held.names(message.request):

@@ -74,6 +74,7 @@ class Holder:
 
     session: Session
     changes: TokenBucket
+    watches: TokenBucket
     naming: TokenBucket
     catching_up: Timer | None = None
     """When what is overdue is tried again."""

@@ -28,6 +28,7 @@ from meshdev.wire.control import Close, Hello, Sessions, Welcome, decode, encode
 from meshdev.wire.framing import PlainFraming
 from meshdev.wire.intercepts import AgentKeys, Agents, Intercept, Local, Withdraw
 from meshdev.wire.manager import Seen
+from meshdev.wire.watching import WatchClaim
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +151,10 @@ class TunnelServer:
         """A session's message about its intercepts."""
         self._claims.take(session, message)
 
+    def watch(self, session: Session, message: WatchClaim) -> None:
+        """A session's message about what it watches."""
+        self._claims.watch(session, message)
+
     def hello_received(self, connection: "_Connection") -> None:
         """The connection has sent HELLO, or has ended."""
         self._unauthenticated.pop(id(connection), None)
@@ -271,6 +276,8 @@ class _Connection:
                 raise PeerClosed(message.reason)
             case Intercept() | Agents() | AgentKeys() | Withdraw() | Local() if self._session is not None:
                 self._server.claim(self._session, message)
+            case WatchClaim() if self._session is not None:
+                self._server.watch(self._session, message)
             case None:
                 pass
             case _:

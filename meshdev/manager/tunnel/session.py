@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import logging
 import math
+from collections import deque
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
@@ -30,6 +31,11 @@ _RETRY_SECONDS: Final = 0.05
 #: Keys that may wait here, beside those of all that is sent again on another carrier; one more ends all carriers. An
 #: honest session has an answer to each of its messages, and of each of 2,112 agents a certificate and a report.
 MAX_WAITING: Final = 8192
+#: Frames of records that wait for a carrier: who loses some learns it by ClaimRecords.before. How many of them stand
+#: before packets there, as all control frames do. How many one session is sent at once, and then a second.
+MAX_RECORDS_WAITING: Final = 128
+_MAX_WAITING_BEFORE_RECORDS: Final = 2
+RECORDS_SENT_PER_SECOND: Final = 512.0
 #: Frames that one session is sent at once, and then a second: a report of each of 1,024 pods, and so many again every
 #: two seconds. What pods report comes through this process, whose loop moves everybody's packets.
 MAX_SENT: Final = 2048
@@ -70,6 +76,8 @@ class Session:
         self._control_carrier: int | None = None
         self._outbox: Outbox[bytes] = Outbox()
         self._most: float = MAX_WAITING
+        self._records: deque[bytes] = deque()
+        self._records_rate = TokenBucket(RECORDS_SENT_PER_SECOND, RECORDS_SENT_PER_SECOND, loop.clock())
         self._retry: Timer | None = None
         self._rate = TokenBucket(SENT_PER_SECOND, MAX_SENT, loop.clock())
         self._last_received = loop.clock()
@@ -151,10 +159,17 @@ class Session:
         """Do not send what waits under *key*."""
         self._outbox.discard(key)
 
+    def send_records(self, frame: bytes) -> None:
+        """Send *frame* in order when there is room; it is dropped where too many wait."""
+        if self._control_carrier is not None and len(self._records) < MAX_RECORDS_WAITING:
+            self._records.append(frame)
+            self._flush()
+
     def _use_for_control(self, index: int | None) -> None:
         self._control_carrier = index
         self._outbox.clear()
         self._most = math.inf
+        self._records.clear()
         if index is not None:
             self._on_control_carrier(self)
         self._most = len(self._outbox) + MAX_WAITING
@@ -167,6 +182,13 @@ class Session:
                 self._flush_later()
                 return
             pump.send(self._outbox.take())
+        while (
+            self._records and self._control_carrier is not None and (pump := self._carriers.get(self._control_carrier))
+        ):
+            if pump.waiting >= _MAX_WAITING_BEFORE_RECORDS or not self._records_rate.take(self._loop.clock()):
+                self._flush_later()
+                return
+            pump.send(self._records.popleft())
 
     def _flush_later(self) -> None:
         def retry() -> None:

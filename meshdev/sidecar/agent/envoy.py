@@ -19,7 +19,7 @@ from typing import Final
 from meshdev.errors import ClusterError
 from meshdev.sidecar.agent import child
 from meshdev.sidecar.agent.settings import Settings
-from meshdev.sidecar.envoy import stats
+from meshdev.sidecar.envoy import access_log, stats
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command, heap_within
 from meshdev.sidecar.envoy.stats import Stats
 
@@ -105,6 +105,10 @@ class Envoy:
     async def drain(self, *, on: bool) -> None:
         """Ask every client to come again on another connection: Connection: close, GOAWAY. Raises ClusterError."""
         await self._ask("POST", "/healthcheck/fail" if on else "/healthcheck/ok")
+
+    async def record(self, *, on: bool) -> None:
+        """Send a record of every request that ends from now on to the manager, or none. Raises ClusterError."""
+        await self._ask("POST", access_log.target(watched=on))
 
     def kill(self) -> None:
         """At once; :meth:`run` ends then. Nothing where it is not there."""

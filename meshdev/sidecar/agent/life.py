@@ -25,6 +25,7 @@ from meshdev.sidecar.agent.actions import (
 )
 from meshdev.sidecar.agent.control import Control
 from meshdev.sidecar.agent.envoy import Envoy
+from meshdev.sidecar.agent.envoy_watch import Watching
 from meshdev.sidecar.agent.firewall import PodFirewall
 from meshdev.sidecar.agent.lifecycle import Lifecycle, Phase
 from meshdev.sidecar.agent.listener_ports import ListenerPorts
@@ -33,6 +34,7 @@ from meshdev.sidecar.agent.return_paths import ReturnPaths
 from meshdev.sidecar.agent.settings import Settings
 from meshdev.sidecar.agent.sockets import Sockets
 from meshdev.sidecar.agent.trust import AgentIdentity
+from meshdev.wire.access import Watch
 from meshdev.wire.agent import FromAgent, ManagerOrder
 
 log = logging.getLogger(__name__)
@@ -60,13 +62,14 @@ class Agent:
         self._sockets = sockets
         self._passthrough = passthrough
         self._envoy = Envoy(settings, envoy, firewall.hold)
+        self._watching = Watching(self._envoy, time.monotonic)
         self._control = Control(
             settings,
             identity,
             on_message=self._on_message,
             on_lost=self._on_lost,
             states=self._states,
-            on_watch=passthrough.watch,
+            on_watch=self._on_watch,
         )
         passthrough.on_records = self._control.record
         self._return_paths = ReturnPaths(identity.issued.secrets, self._control.announce)
@@ -94,6 +97,7 @@ class Agent:
             self._keep_envoy(),
             self._ask_envoy(),
             self._return_paths.run(),
+            self._watching.run(),
             self._report_applied(),
             self._every(lambda: COUNT_SECONDS, lambda _: self._lifecycle.on_count()),
             self._every(lambda: self._lifecycle.tick_seconds, self._lifecycle.on_tick),
@@ -205,6 +209,10 @@ class Agent:
         self._perform(self._lifecycle.on_attested())
         await asyncio.Event().wait()  # a part that ends is a failure
 
+    def _on_watch(self, watch: Watch) -> None:
+        self._passthrough.watch(watch)
+        self._watching.watch(on=watch.on)
+
     def _on_message(self, message: ManagerOrder) -> None:
         self._perform(self._lifecycle.on_message(message, time.monotonic()))
 
@@ -226,6 +234,10 @@ class Agent:
             await asyncio.sleep(seconds())
             self._on(event)
 
+    def _on_envoy_started(self) -> None:
+        self._watching.envoy_started()
+        self._on(self._lifecycle.on_envoy_started)
+
     async def _keep_envoy(self) -> None:
         """One that cannot be started is tried again, unless it is the first: then this sidecar is of no use."""
         pause, first = _RESTART_SECONDS, True
@@ -233,7 +245,7 @@ class Agent:
             started = time.monotonic()
             try:
                 await self._envoy.run(
-                    started=lambda: self._on(self._lifecycle.on_envoy_started),
+                    started=self._on_envoy_started,
                     ended=lambda: self._on(self._lifecycle.on_envoy_ended),
                 )
             except ClusterError as error:

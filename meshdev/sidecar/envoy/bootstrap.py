@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from meshdev.sidecar.envoy import stats, tls
+from meshdev.sidecar.envoy import names, stats, tls
 
 Object = dict[str, Any]
 
@@ -27,7 +27,6 @@ _SHED: Final = (
     ("reject_incoming_connections", 0.98),
 )
 _FIXED_HEAP: Final = "envoy.resource_monitors.fixed_heap"
-_ADS: Final = "ads"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -52,7 +51,7 @@ def heap_within(limit: int | None) -> int:
 def bootstrap(start: Start) -> Object:
     """The configuration as JSON has it; nothing in it is secret."""
     # A new manager is asked at once: until then routes lead to relays of the former one.
-    service: Object = {"envoy_grpc": {"cluster_name": _ADS, "retry_policy": {"retry_back_off": tls.RETRY}}}
+    service: Object = {"envoy_grpc": {"cluster_name": names.ADS, "retry_policy": {"retry_back_off": tls.RETRY}}}
     dynamic = {"ads": {}, "resource_api_version": "V3"}
     return {
         "node": {"id": start.node, "cluster": "meshdev"},
@@ -70,7 +69,10 @@ def bootstrap(start: Start) -> Object:
         "static_resources": {"clusters": [tls.secrets_cluster(start.secrets), _ads_cluster(start.manager, start.port)]},
         "overload_manager": _overload_manager(start.heap),
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": stats.PATTERNS}}},
-        "layered_runtime": {"layers": [{"name": "meshdev", "static_layer": runtime()}]},
+        # What the admin socket sets goes over what stands here.
+        "layered_runtime": {
+            "layers": [{"name": "meshdev", "static_layer": runtime()}, {"name": "admin", "admin_layer": {}}]
+        },
     }
 
 
@@ -120,7 +122,7 @@ def _ads_cluster(manager: str, port: int) -> Object:
     """The manager by its address or, where it has one, by name: a new manager pod is then found again."""
     address = {"socket_address": {"address": manager, "port_value": port}}
     return {
-        "name": _ADS,
+        "name": names.ADS,
         "type": "STATIC" if _is_address(manager) else "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": "1s",
@@ -132,7 +134,7 @@ def _ads_cluster(manager: str, port: int) -> Object:
         },
         "transport_socket": tls.to_control(),
         "load_assignment": {
-            "cluster_name": _ADS,
+            "cluster_name": names.ADS,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }

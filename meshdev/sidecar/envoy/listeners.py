@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from meshdev.sidecar.envoy import answers, http, names
+from meshdev.sidecar.envoy import access_log, answers, http, names
 from meshdev.sidecar.envoy.claims import Served
 from meshdev.sidecar.envoy.http import OFF, typed
 from meshdev.wire.agent import PodPort
@@ -17,6 +17,9 @@ _DATAGRAM: Final = 65535
 #: dropped, as any proxy may do, where Envoy would refuse the request. RE2 has no "not", hence the spelling.
 _UPGRADES: Final = ("websocket", "CONNECT", "tcp", "spdy/3.1")
 _OTHER_UPGRADES: Final = "(?i)[^wts].*|w([^e].*)?|we([^b].*)?|t([^c].*)?|tc([^p].*)?|s([^p].*)?|sp([^d].*)?"
+#: Envoy would record the address before so many others in X-Forwarded-For as the client's. No head has as many: it is
+#: the one that the passthrough proxy has sent.
+_NO_FORWARDED_FOR: Final = (1 << 31) - 1
 #: Whoever has an internal address would get x-envoy-internal.
 _NOBODY: Final = {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]}
 
@@ -27,7 +30,26 @@ def listener(served: Served) -> Object:
     if port.transport == "udp":
         return _datagrams(served)
     chain = {"filters": [_requests(port) if served.has_requests else _bytes(port)]}
-    return {**_listener(port, {"pipe": {"path": served.listener, "mode": 0o600}}), "filter_chains": [chain]}
+    return {
+        **_listener(port, {"pipe": {"path": served.listener, "mode": 0o600}}),
+        "listener_filters": [_read_client_address()],
+        # The passthrough proxy sends it at once, whatever its client does.
+        "listener_filters_timeout": OFF,
+        "filter_chains": [chain],
+    }
+
+
+def _read_client_address() -> Object:
+    """From what the passthrough proxy sends first (meshdev.wire.proxy_protocol): for records, nothing else uses it.
+
+    What follows is the client's, also where it looks the same; and where the proxy of an older image sends none.
+    """
+    config = typed(
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+        allow_requests_without_proxy_protocol=True,
+        disallowed_versions=["V1"],
+    )
+    return {"name": "envoy.filters.listener.proxy_protocol", "typed_config": config}
 
 
 def _listener(port: PodPort, address: Object) -> Object:
@@ -47,6 +69,7 @@ def _requests(port: PodPort) -> Object:
         use_remote_address=False,
         skip_xff_append=True,
         internal_address_config=_NOBODY,
+        xff_num_trusted_hops=_NO_FORWARDED_FOR,
         generate_request_id=False,
         preserve_external_request_id=True,
         normalize_path=False,
@@ -71,6 +94,7 @@ def _requests(port: PodPort) -> Object:
         ),
         http2_protocol_options=http.http2(),
         local_reply_config=answers.local_replies(),
+        access_log=access_log.of_requests(),
     )
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
@@ -117,6 +141,7 @@ def _bytes(port: PodPort) -> Object:
         stat_prefix=names.listener(port),
         cluster=names.flow(port),
         idle_timeout=OFF,
+        access_log=access_log.of_connections(),
     )
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}
 

@@ -8,6 +8,9 @@ from meshdev.wire.agent import PodPort
 LISTENER: Final = "listener"
 FLOW: Final = "flow"
 FALLBACK: Final = "fallback"
+#: And records.
+ORIGINAL: Final = "original"
+LAPTOP: Final = "laptop"
 #: The cluster in which there is nobody.
 NOBODY: Final = "nobody"
 #: Virtual host of every route: requests of an intercept are counted below it.
@@ -15,6 +18,10 @@ HOST: Final = "all"
 #: Metadata of a route: the end it leads to, as text for the answer that Envoy gives when that cannot be reached.
 METADATA: Final = "meshdev"
 END: Final = "end"
+#: And the id of the intercept whose requests it matches.
+INTERCEPT: Final = "intercept"
+#: The cluster of the bootstrap in which control is.
+ADS: Final = "ads"
 
 
 def of(kind: str, port: PodPort) -> str:
@@ -39,7 +46,7 @@ def routes(port: PodPort) -> str:
 
 def original(port: PodPort) -> str:
     """The app itself, by requests."""
-    return of("original", port)
+    return of(ORIGINAL, port)
 
 
 def flow(port: PodPort) -> str:
@@ -49,7 +56,7 @@ def flow(port: PodPort) -> str:
 
 def laptop(port: PodPort, intercept: str) -> str:
     """The local program of one intercept."""
-    return f"{of('laptop', port)}_{intercept}"
+    return f"{of(LAPTOP, port)}_{intercept}"
 
 
 def either(port: PodPort, intercept: str) -> str:

@@ -61,8 +61,10 @@ def _claimed(claim: LiveClaim, port: PodPort) -> list[Object]:
     if port.transport == "tcp" and claim.relay(port) is not None:
         return [_to_laptop(match, claim, port)]
     if claim.spec.fallback:
-        return [{**_to_original(match, port), "stat_prefix": names.counted(claim.spec.id, fallen=True)}]
-    nobody = {"match": match, "route": {"cluster": names.NOBODY, **_TIMELESS}, "metadata": _end(_absent(claim, port))}
+        fallen = names.counted(claim.spec.id, fallen=True)
+        return [{**_to_original(match, port), "stat_prefix": fallen, "metadata": _end(_ORIGINAL, claim)}]
+    route: Object = {"cluster": names.NOBODY, **_TIMELESS}
+    nobody = {"match": match, "route": route, "metadata": _end(_absent(claim, port), claim)}
     return [{**nobody, "stat_prefix": names.counted(claim.spec.id)}]
 
 
@@ -71,9 +73,9 @@ def _to_laptop(match: Object, claim: LiveClaim, port: PodPort) -> Object:
     found: Object = {"match": match, "route": route, "stat_prefix": names.counted(claim.spec.id)}
     if not claim.spec.fallback:
         route.update(retry_policy=_NEVER_READ)
-        return {**found, "metadata": _end(_absent(claim, port))}
+        return {**found, "metadata": _end(_absent(claim, port), claim)}
     route.update(cluster=names.either(port, claim.spec.id), retry_policy=_FALL_BACK)
-    return {**found, "request_body_buffer_limit": FALLBACK_BYTES, "metadata": _end(_ORIGINAL)}
+    return {**found, "request_body_buffer_limit": FALLBACK_BYTES, "metadata": _end(_ORIGINAL, claim)}
 
 
 def condition(match: Match | None) -> Object:
@@ -99,8 +101,10 @@ def _to_original(match: Object, port: PodPort) -> Object:
     return {"match": match, "route": route, "request_body_buffer_limit": _AGAIN_BYTES, "metadata": _end(_ORIGINAL)}
 
 
-def _end(text: str) -> Object:
-    return {"filter_metadata": {names.METADATA: {names.END: text}}}
+def _end(text: str, claim: LiveClaim | None = None) -> Object:
+    """What answers and records tell of a route."""
+    intercept = {} if claim is None else {names.INTERCEPT: claim.spec.id}
+    return {"filter_metadata": {names.METADATA: {names.END: text, **intercept}}}
 
 
 def _absent(claim: LiveClaim, port: PodPort) -> str:

@@ -19,6 +19,7 @@ from meshdev.sidecar.passthrough.recording import RecordingSwitch, RequestRecord
 from meshdev.sidecar.worker.client_ports import IN_PROGRESS, Address
 from meshdev.sidecar.worker.port import PassthroughPort
 from meshdev.sidecar.worker.registry import ConnectionRegistry
+from meshdev.wire import proxy_protocol
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ class ClientConnection:
             self._registry.without_envoy()
             return False
         self._envoy = SocketEnd(sock)
+        # Records of its requests have the client's address: of a unix socket's other end Envoy learns none.
+        self._envoy.send(proxy_protocol.header(self.address, self.port.app))
         return True
 
     def send(self, side: Side, data: bytes | memoryview) -> None:

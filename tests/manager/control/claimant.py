@@ -6,7 +6,9 @@ from collections.abc import Callable
 from meshdev.identity.fingerprints import fingerprint
 from meshdev.intercept import spec as specs
 from meshdev.intercept.spec import Port, Spec
+from meshdev.wire.access import AccessRecord, Watch
 from meshdev.wire.intercepts import Agents, AttestedAgent, Intercept, Local, Relays, Report, Withdraw
+from meshdev.wire.watching import WatchClaim
 from tests.manager.claims import HTTP, spec
 from tests.manager.control.identities import AGENTS
 from tests.manager.test_intercepts import Ann
@@ -43,6 +45,25 @@ class Claimant:
     def local(self, one: Spec = B, up: bool = True, port: Port = HTTP) -> None:
         self._order += 1
         self._ann.say(Local(one.id, port.remote, port.transport, up, self._order))
+
+    def watch(self, watch: Watch, one: Spec = B) -> None:
+        self._ann.say(WatchClaim(one.id, watch))
+
+    async def records(self, count: int) -> tuple[list[AccessRecord], int]:
+        """The next records, so many with those that were dropped; and how many these were."""
+        found, dropped = list[AccessRecord](), 0
+
+        def hear() -> None:
+            nonlocal dropped
+            while len(found) + dropped < count:
+                while not self._ann.records:
+                    self._ann.hear_once()
+                message = self._ann.records.pop(0)
+                found.extend(message.records.records)
+                dropped += message.records.dropped
+
+        await asyncio.to_thread(hear)
+        return found, dropped
 
     def withdraw(self, one: Spec = B) -> None:
         self._order += 1

@@ -25,6 +25,7 @@ from meshdev.manager.control.core import Core
 from meshdev.sidecar.envoy.protos import CLUSTERS, ENDPOINTS, LISTENERS, ORDER, ROUTES
 from meshdev.sidecar.envoy.tls import CONTROL_NAME
 from meshdev.wire import agent
+from meshdev.wire.access import Watch
 from meshdev.wire.agent import (
     AgentHello,
     FromAgent,
@@ -91,13 +92,14 @@ async def control(
 
 @dataclass
 class Agent:
-    """An agent's stream; ``want``, ``redirect``, ``tries`` and ``issued`` are the last that were told."""
+    """An agent's stream; ``want``, ``redirect``, ``tries``, ``issued`` and ``watch`` are the last that were told."""
 
     call: Any
     want: Want | None = None
     redirect: Redirect | None = None
     tries: ProbeRelays | None = None
     issued: IssuedCertificate | None = None
+    watch: Watch | None = None
     log: list[str] = field(default_factory=list)
     _state: State = field(default_factory=State)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -123,6 +125,8 @@ class Agent:
                     self.tries = message
                 case IssuedCertificate():
                     self.issued = message
+                case Watch():
+                    self.watch = message
             self.log.append(type(message).__name__)
 
     def wants(self) -> list[str]:
@@ -211,7 +215,7 @@ NAMED_BY: dict[str, Callable[[Any], str]] = {
 
 
 def hello(name: str = "b-1", address: str = "127.0.0.1") -> AgentHello:
-    return AgentHello(name, f"uid-{name}", "default", IPv4Address(address))
+    return AgentHello(name, f"uid-{name}", "default", IPv4Address(address), records=True)
 
 
 def issued(control: "Place", who: Identity) -> bytes:

@@ -23,6 +23,7 @@ from meshdev.sidecar.agent.secret_discovery import Secrets, SecretServer
 from meshdev.sidecar.envoy import names
 from meshdev.sidecar.envoy.bootstrap import Start, bootstrap, command
 from meshdev.sidecar.envoy.protos import CLUSTERS
+from meshdev.wire import proxy_protocol
 from meshdev.wire.agent import Listen, PodPort, State
 from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
@@ -137,6 +138,7 @@ class Pod:
         if self.decides(value):
             path = names.socket(self._folder, PodPort(self._number))
             reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(proxy_protocol.header(("10.244.1.7", 43210), ("127.0.0.1", self._number)))
         else:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._number)
         writer.write(f"GET / HTTP/1.1\r\nHost: b\r\na: {value}\r\nConnection: close\r\n\r\n".encode())

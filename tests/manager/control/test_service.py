@@ -59,11 +59,11 @@ async def test_a_pod_joins_step_by_step(mesh: Control, claimant: Claimant) -> No
         )
 
 
-async def test_records_are_counted_and_take_nothing_from_what_an_agent_reports(
+async def test_records_are_passed_on_and_take_nothing_from_what_an_agent_reports(
     mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[AccessRecords] = []
-    monkeypatch.setattr(service.RecordCounts, "take", lambda _, records: taken.append(records))
+    monkeypatch.setattr(mesh.process.watches, "recorded", lambda _, records: taken.append(records))
     record = AccessRecord(1, IPv4Address("10.244.0.9"), 8080, "HTTP/1.1", "original", 2)
     claimant.claim()
     async with joined(mesh) as made:
@@ -73,14 +73,6 @@ async def test_records_are_counted_and_take_nothing_from_what_an_agent_reports(
         await made.state(PORT, older=((PORT, 3),))
         await claimant.report(lambda report: report.counts.older == 3)
         assert [each.dropped for each in taken] == list(range(40))
-
-
-def test_records_that_came() -> None:
-    counts = service.RecordCounts()
-    record = AccessRecord(1, IPv4Address("10.244.0.9"), 8080, "HTTP/1.1", "original", 2)
-    counts.take(AccessRecords((record,) * 3, 4))
-    counts.take(AccessRecords((), 1))
-    assert (counts.records, counts.dropped) == (3, 5)
 
 
 async def test_a_pod_leaves_step_by_step(mesh: Control, claimant: Claimant) -> None:

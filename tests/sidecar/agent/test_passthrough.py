@@ -22,7 +22,7 @@ from meshdev.sidecar.agent.passthrough import COMMAND, Passthrough
 from meshdev.wire.agent import PodPort
 from meshdev.wire.passthrough import PassthroughCounts, PortClaims
 from tests.sidecar.worker.process import serving
-from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, answers
+from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, answers, behind_header
 from tests.sockets import everything, exactly
 from tests.waiting import until
 
@@ -37,7 +37,7 @@ class Pod:
         self._stack = stack
         self.envoy = folder / "envoy"
         self.app = PodPort(stack.enter_context(serving(answers(b"ap"))))
-        stack.enter_context(serving(answers(b"en"), self.envoy))
+        stack.enter_context(serving(behind_header(answers(b"en")), self.envoy))
         self.held = os.memfd_create("held")
         stack.callback(os.close, self.held)
         self.passthrough = Passthrough(LOOPBACK, (self.held,), command)

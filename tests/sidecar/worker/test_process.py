@@ -19,7 +19,7 @@ from meshdev.pump.loop import READABLE, Loop
 from meshdev.wire.agent import PodPort
 from meshdev.wire.passthrough import PassthroughCounts, PortClaims, SetClaims
 from tests.sidecar.worker.process import WorkerProcess, connected, listening, resident, serving, worker_process
-from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, answers
+from tests.sidecar.worker.world import CLAIMED, GET, OK, SECONDS, answers, behind_header
 from tests.sockets import everything, exactly
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -36,7 +36,7 @@ class Pod:
         self.listener = stack.enter_context(listening())
 
     def start_envoy(self) -> None:
-        self._stack.enter_context(serving(answers(b"en"), self.envoy))
+        self._stack.enter_context(serving(behind_header(answers(b"en")), self.envoy))
 
     def claim(self, *matches: str, whole: bool = False, http2: bool = False) -> None:
         self.worker.claim(self.app, PortClaims(whole, matches, str(self.envoy), http2))

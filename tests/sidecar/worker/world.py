@@ -11,7 +11,8 @@ from pathlib import Path
 from meshdev.pump.loop import Loop
 from meshdev.sidecar.passthrough.http1 import RequestHead
 from meshdev.sidecar.worker.worker import PassthroughWorker
-from tests.sockets import wait_for
+from meshdev.wire import proxy_protocol
+from tests.sockets import exactly, wait_for
 
 GET = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"
 CLAIMED = b"GET / HTTP/1.1\r\nHost: b\r\nA: 1\r\n\r\n"
@@ -69,7 +70,7 @@ class World:
             sock = self._listening(socket.socket(socket.AF_UNIX))
             sock.bind(port.envoy)
             sock.listen()
-            self._serve(sock, envoy)
+            self._serve(sock, behind_header(envoy))
         self.loop.post(lambda: self.worker.listen(self.listener, port))
         return port
 
@@ -115,6 +116,17 @@ class World:
 
         self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
         threading.Thread(target=accept, daemon=True).start()
+
+
+def behind_header(serve: Serve) -> Serve:
+    """As Envoy: first comes whose connection it is."""
+
+    def behind(sock: socket.socket) -> None:
+        peer = exactly(sock, proxy_protocol.SIZE)
+        assert len(peer) in {0, proxy_protocol.SIZE}
+        serve(sock)
+
+    return behind
 
 
 def answers(body: bytes) -> Serve:

@@ -1,0 +1,11 @@
+"""Access records as they may be shown."""
+
+from dataclasses import replace
+
+from meshdev.observe import masking
+from meshdev.wire.access import AccessRecord
+
+
+def masked(record: AccessRecord) -> AccessRecord:
+    """Without values of credentials. One that is masked already stays as it is."""
+    return replace(record, authority=masking.authority(record.authority), path=masking.text(record.path))
