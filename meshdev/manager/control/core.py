@@ -29,7 +29,7 @@ from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl, IssuedCertificate, Listen, PodPort, State
 from meshdev.wire.control import ManagerIdentity, encode_body
 from meshdev.wire.intercepts import Agents, Issued
-from meshdev.wire.manager import CertificateIssued, Claimed, ManagerAddress, PodReport, Synced, ToTunnel, Withdrawn
+from meshdev.wire.manager import CertificateIssued, Claimed, ManagerAddress, Synced, ToTunnel, Withdrawn
 from meshdev.wire.relay import ToRelay
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Core:
         self._pods: dict[str, dict[str, Pod]] = {}
         self._gone: dict[str, float] = {}
         """When the last stream of a sidecar ended whose edges still hold."""
-        self._reports = PodReports(self._edges, self._held, self._pods)
+        self._reports = PodReports(self._edges, self._held, self._pods, to_tunnel)
         self._budget = Budget()
         self._faults = TokenBucket(1, 10, clock())
         """Lines of the log about what sessions do wrong, a second and at once."""
@@ -177,7 +177,7 @@ class Core:
         self._later(REJOIN_SECONDS, lambda: self._permit(self._held.keys()))
         # Where control was away for long, certificates have expired, and only sessions can bring their agents back.
         known = frozenset(self._edges.named())
-        self._later(REJOIN_SECONDS, lambda: self._report(self._reports.absent(known)))
+        self._later(REJOIN_SECONDS, lambda: self._reports.send_absent(known))
         self._permit_now()
         self._permissions.sync()
         self._follow_all()
@@ -282,7 +282,7 @@ class Core:
                 del self._pods[key]
             for each in (AgentHello, Listen, State):
                 self._budget.release(key, (uid, each))
-            self._report(self._reports.of(pod, pod.last_reports()))
+            self._reports.send(pod, pod.last_reports())
             since = self._gone[key] = self._clock()
             self._later(EDGE_SECONDS, lambda: self._forget(key, since))
         else:
@@ -325,11 +325,7 @@ class Core:
         held = [each for each in self.held_by(key) if each.pod not in each.excluded]
         pod.follow(held, self._manager, settling=self._clock() - self._synced_at < SETTLE_SECONDS)
         self._certify_pod(key, pod, held)
-        self._report(self._reports.of(pod, pod.reports(held)))
-
-    def _report(self, reports: Iterable[tuple[str, PodReport]]) -> None:
-        for name, report in reports:
-            self._to_tunnel(name, report)
+        self._reports.send(pod, pod.reports(held))
 
     def held_by(self, key: str) -> list[HeldClaim]:
         """The claims with an edge to that key, oldest first; an id that two sessions use is the first one's."""
