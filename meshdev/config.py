@@ -27,6 +27,9 @@ MAX_CARRIERS: Final = 8
 #: their users: the pod's packet filter tells whose packets are whose.
 CONTROL_PORT: Final = 15010
 RELAYS_PORT: Final = 15011
+#: Of *control* too: Prometheus text at METRICS_PATH, for whoever reaches the pod. The session serves the same path.
+METRICS_PORT: Final = 15020
+METRICS_PATH: Final = "/metrics"
 CONTROL_UID: Final = 65532  # the usual "nonroot" of minimal images
 RELAY_UID: Final = 65533
 

@@ -36,7 +36,9 @@ PURE = (
         "manager/control/permissions",
         "manager/control/pods",
         "manager/control/reports",
+        "manager/control/reporting",
         "manager/control/return_paths",
+        "manager/control/totals",
         "manager/control/xds",
     ),
 )
@@ -56,8 +58,12 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"
 #: Processes whose memory and start-up count, and what they must never load, however indirectly.
 LIGHT = {
     "meshdev.helper.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "asyncio", "dns"},
+    "meshdev.session.__main__": {"prometheus_client", "typer", "rich", "grpc"},
     # Its gRPC needs no protobuf; what an entry point loads later is in this module.
-    "meshdev.sidecar.agent.serving": {"kubernetes", "aiohttp", "typer", "rich", "yaml", "dns", "google", "envoy"},
+    "meshdev.sidecar.agent.serving": {
+        *("kubernetes", "aiohttp", "typer", "rich", "yaml", "dns", "google", "envoy"),
+        "prometheus_client",
+    },
     "meshdev.sidecar.worker.__main__": {
         "kubernetes",
         "aiohttp",
@@ -71,7 +77,10 @@ LIGHT = {
     },
     "meshdev.manager.relay.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns", "pyroute2"},
     "meshdev.manager.tunnel.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns", "pyroute2"},
-    "meshdev.cli.commands": {"kubernetes", "aiohttp", "rich", "grpc", "yaml", "asyncio", "pyroute2", "pytun", "ssl"},
+    "meshdev.cli.commands": {
+        *("kubernetes", "aiohttp", "rich", "grpc", "yaml", "asyncio", "pyroute2", "pytun", "ssl"),
+        "prometheus_client",
+    },
 }
 
 #: Style: a file is read in one sitting.

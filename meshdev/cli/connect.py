@@ -49,6 +49,16 @@ def command(
     unguarded: Annotated[
         bool, typer.Option("--unguarded", help="Connect without nftables; pods may then reach ports of this machine.")
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Serve Prometheus metrics at 127.0.0.1:PORT/metrics.",
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Enable debug logging in the session.")] = False,
     output: options.Output = Format.TEXT,
 ) -> None:
@@ -67,6 +77,7 @@ def command(
         upgrade=upgrade,
         unguarded=unguarded,
         debug=debug,
+        metrics_port=metrics_port,
     )
     connect(Paths.locate(), wanted, output)
 
@@ -76,6 +87,7 @@ def connect(paths: Paths, wanted: ConnectOptions, output: Format) -> None:
     found = lock_or_status(paths)
     if isinstance(found, Status):
         _check_same(found, wanted)
+        _check_metrics(found, wanted)
         _answer(found, output, _already(found))
         return
     with Signals() as signals, contextlib.closing(render.progress_view()) as progress:
@@ -156,6 +168,16 @@ def _check_same(status: Status, wanted: ConnectOptions) -> None:
         raise AlreadyConnectedError(
             f"connected to {_where(status)} ({status.server})",
             hint="`meshdev disconnect` ends that connection",
+        )
+
+
+def _check_metrics(status: Status, wanted: ConnectOptions) -> None:
+    port = wanted.metrics_port
+    if port is not None and (status.metrics is None or f":{port}/" not in status.metrics):
+        where = f"at {status.metrics}" if status.metrics else "no metrics"
+        raise AlreadyConnectedError(
+            f"the connection to {_where(status)} serves {where}",
+            hint="`meshdev disconnect`, then connect with --metrics-port",
         )
 
 

@@ -223,5 +223,6 @@ def _details(status: Status) -> list[tuple[str, str]]:
         ("routes", ", ".join(status.routes)),
         ("names", names),
         ("manager", manager),
+        ("metrics", status.metrics or ""),
         ("processes", ", ".join(f"{name} {pid}" for name, pid in pids if pid)),
     ]

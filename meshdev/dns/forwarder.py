@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, Literal, get_args
 
 import dns.opcode
 import dns.rcode
@@ -40,6 +41,11 @@ log = logging.getLogger(__name__)
 
 #: How long to wait for the helper to set routes before an answer; it takes a millisecond or two.
 _ROUTE_SECONDS: Final = 2.0
+
+#: Whose answer a program got: the cluster's nameserver; the resolver that the machine has without us; meshdev itself,
+#: for names that nobody is asked for; or nobody's, SERVFAIL.
+AnswerSource = Literal["cluster", "laptop", "meshdev", "failed"]
+ANSWER_SOURCES: Final[tuple[AnswerSource, ...]] = get_args(AnswerSource)
 
 _TRANSFERS: Final = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
 
@@ -88,11 +94,16 @@ class Forwarder:
         *,
         cluster: ClusterDns,
         former: FormerResolver,
+        answers: Counter[AnswerSource] | None = None,
     ) -> None:
-        """*listening*: UDP and TCP sockets, and which of *former*'s servers programs ask there (None: any)."""
+        """*listening*: UDP and TCP sockets, and which of *former*'s servers programs ask there (None: any).
+
+        *answers* counts the questions of programs; meshdev's own probes are none.
+        """
         self._listeners = [Listener(udp, tcp, self._serve, asked) for udp, tcp, asked in listening]
         self._cluster = cluster
         self._former = former
+        self._answers: Counter[AnswerSource] = Counter() if answers is None else answers
 
     async def run(self) -> None:
         """Serves until cancelled; then all sockets are closed."""
@@ -108,15 +119,19 @@ class Forwarder:
         plan = self._cluster.zone.plan(query, self._cluster.inside, self._cluster.known())
         transfer = client.stream and plan == FORMER_ONLY and query.rdtype in _TRANSFERS
         if transfer and await self._former.transfer(query, client.reply, client.asked):
+            self._answers["laptop"] += 1
             return
-        await client.reply(await self._resolve(query, plan, client))
+        source, wire = await self._resolve(query, plan, client)
+        self._answers["failed" if rcode(wire) == dns.rcode.SERVFAIL else source] += 1
+        await client.reply(wire)
 
-    async def _resolve(self, query: Query, plan: QueryPlan, client: Client) -> bytes:
-        """The answer for the client; never raises."""
+    async def _resolve(self, query: Query, plan: QueryPlan, client: Client) -> tuple[AnswerSource, bytes]:
+        """The answer for the client, and whose it is; never raises."""
         if plan.absent:
-            return empty(query, dns.rcode.NXDOMAIN)
+            return "meshdev", empty(query, dns.rcode.NXDOMAIN)
         if not plan.names:
-            return await self._ask_former(query, client) if plan.former else empty(query, dns.rcode.SERVFAIL)
+            own = await self._ask_former(query, client) if plan.former else empty(query, dns.rcode.SERVFAIL)
+            return "laptop", own
         if not self._cluster.up():
             self._cluster.failed()
             found: ClusterAnswer | NotFound = NotFound(certain=False)
@@ -128,11 +143,11 @@ class Forwarder:
             found, former = await self._ask_cluster(query, plan.names, stream=client.stream), None
         match found:
             case ClusterAnswer():
-                return await self._routed(query, found)
+                return "cluster", await self._routed(query, found)
             case NotFound(certain) if former is None:
-                return empty(query, dns.rcode.NXDOMAIN if certain else dns.rcode.SERVFAIL)
+                return "cluster", empty(query, dns.rcode.NXDOMAIN if certain else dns.rcode.SERVFAIL)
             case NotFound(certain):
-                return former if certain else _uncachable(query, former)
+                return "laptop", former if certain else _uncachable(query, former)
 
     async def _ask_both(
         self, query: Query, plan: QueryPlan, client: Client

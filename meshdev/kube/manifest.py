@@ -9,6 +9,8 @@ from meshdev.config import (
     CONTROL_UID,
     MANAGER_LABELS,
     MANAGER_NAME,
+    METRICS_PATH,
+    METRICS_PORT,
     PROTOCOL,
     RELAY_UID,
     RELAYS_PORT,
@@ -77,6 +79,10 @@ def deployment(spec: ManagerSpec) -> Object:
                         # Its volume would keep the autoscaler from emptying the node; sessions follow it elsewhere.
                         "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
                         "kubectl.kubernetes.io/default-container": TUNNEL_CONTAINER,
+                        # What the usual configuration of Prometheus for pods looks for.
+                        "prometheus.io/scrape": "true",
+                        "prometheus.io/port": str(METRICS_PORT),
+                        "prometheus.io/path": METRICS_PATH,
                     },
                 },
                 "spec": _pod(spec),
@@ -130,14 +136,18 @@ def _control(spec: ManagerSpec) -> Object:
     container = _container(spec, CONTROL_CONTAINER, volumes)
     container["env"] += [
         {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},  # where metrics are served
         {"name": "GRPC_VERBOSITY", "value": "ERROR"},  # or each handshake that fails, whoever's, is a line of the log
     ]
     return {
         **container,
         "securityContext": _powerless(CONTROL_UID),
         "livenessProbe": _alive(CONTROL_CONTAINER),
-        # For sidecars, whose certificates a session vouched for.
-        "ports": [{"name": CONTROL_CONTAINER, "containerPort": CONTROL_PORT}],
+        # For sidecars, whose certificates a session vouched for; and for Prometheus.
+        "ports": [
+            {"name": CONTROL_CONTAINER, "containerPort": CONTROL_PORT},
+            {"name": "metrics", "containerPort": METRICS_PORT},
+        ],
         # With 1,024 agents 180 MiB, 65 KiB for the connection of each Envoy, and 128 MiB of reports (docs/design/0023).
         "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
     }

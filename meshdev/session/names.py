@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Final
@@ -12,7 +13,7 @@ from dns.name import from_text
 
 from meshdev.dns.cluster import DNS_PORT, ClusterNameserver
 from meshdev.dns.former import FormerResolver
-from meshdev.dns.forwarder import ClusterDns, Forwarder
+from meshdev.dns.forwarder import AnswerSource, ClusterDns, Forwarder
 from meshdev.dns.policy import Zone, domain_of
 from meshdev.dns.reverse import reverse_zones
 from meshdev.errors import DnsError, LaptopError
@@ -67,6 +68,8 @@ class Names:
         self._zones_until = 0.0
         self._nameserver = welcome.nameservers[0]
         self._failed = False
+        self._answers: Counter[AnswerSource] = Counter()
+        """Of all forwarders."""
         self._containers: str | None = None
         self._cached: str | None = None
 
@@ -181,7 +184,7 @@ class Names:
             (listener.udp, listener.tcp, (str(listener.at.server), DNS_PORT) if listener.at.server else None)
             for listener in sockets.listeners
         ]
-        return Forwarder(listening, cluster=self._cluster(), former=former)
+        return Forwarder(listening, cluster=self._cluster(), former=former, answers=self._answers)
 
     async def check(self) -> IPv4Address:
         """Resolve a name of the cluster as any program would, and return its address.
@@ -235,7 +238,8 @@ class Names:
     def show(self, state: SessionState) -> SessionState:
         """*state*, with what is known here."""
         dns = DnsStatus(self._laptop.dns_integration, str(self._nameserver), self._zone.search, self._zone.domains)
-        return replace(state, dns=dns, notes=(*state.notes, *self.notes))
+        answers = tuple(sorted(self._answers.items()))
+        return replace(state, dns=dns, dns_answers=answers, notes=(*state.notes, *self.notes))
 
     def _cluster(self) -> ClusterDns:
         return ClusterDns(

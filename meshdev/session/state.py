@@ -4,7 +4,9 @@ import os
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+from meshdev.dns.forwarder import AnswerSource
 from meshdev.modes.state import InterceptState
+from meshdev.tunnel.traffic import TunnelTraffic
 from meshdev.wire.control import Welcome
 from meshdev.wire.session_api import CarrierStatus, ConnectionState, DnsStatus, Status
 
@@ -16,6 +18,8 @@ class SessionState:
     phase: ConnectionState = "connecting"
     since: float = 0.0
     """When the phase was entered, on the monotonic clock."""
+    metrics: str | None = None
+    """The URL of its metrics, where it serves them."""
     context: str | None = None
     namespace: str | None = None
     server: str | None = None
@@ -26,8 +30,14 @@ class SessionState:
     carriers: tuple[CarrierStatus, ...] = ()
     tunnel_error: str | None = None
     """Why the last carrier ended or could not be dialled."""
+    traffic: TunnelTraffic = TunnelTraffic()  # noqa: RUF009 -- it is immutable
+    """What has passed all carriers so far."""
+    reconnects: int = 0
+    """How often a carrier took the place of another one."""
     routes: tuple[IPv4Network, ...] = ()
     dns: DnsStatus | None = None
+    dns_answers: tuple[tuple[AnswerSource, int], ...] = ()
+    """Answers so far, by whose they were."""
     troubles: tuple[str, ...] = ()
     """What is not as it should be on this machine, each with since when."""
     intercepts: tuple[InterceptState, ...] = ()
@@ -59,6 +69,7 @@ class SessionState:
             manager_pod=self.welcome.pod if self.welcome else None,
             session_pid=os.getpid(),
             helper_pid=self.helper_pid,
+            metrics=self.metrics,
             intercepts=tuple(status for each in self.intercepts if (status := each.status(now)) is not None),
             since_s=round(now - self.since, 1),
             notes=notes,

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from meshdev.config import OLDEST_PROTOCOL, PROTOCOL
+from meshdev.config import METRICS_PATH, OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import Cancelled, MeshdevError, VersionError, first_of_group
 from meshdev.kube.leases import current_holder
 from meshdev.published import Published
@@ -59,7 +59,8 @@ class Supervisor:
         self._outcome: MeshdevError | None = None
         self.broken: MeshdevError | None = None
         """After :meth:`run`: why a connection that stood has ended, None where that was asked for."""
-        self.state = Published(SessionState(since=time.monotonic()))
+        metrics = None if options.metrics_port is None else f"http://127.0.0.1:{options.metrics_port}{METRICS_PATH}"
+        self.state = Published(SessionState(since=time.monotonic(), metrics=metrics))
         self._cancelled = False
         self._parts: list[Callable[[SessionState], SessionState]] = []
         """What of the connection exists so far: each adds what it knows to a state."""
@@ -72,9 +73,9 @@ class Supervisor:
     async def run(self, api: Path) -> int:
         """Connect, stay, undo. The exit code: 0 after a connection that was ended on purpose.
 
-        Raises LaptopError, and does nothing, where nobody could reach it at *api*.
+        Raises LaptopError, and does nothing, where nobody could reach it at *api*, or its metrics.
         """
-        async with serving(api, self._answer, self._stream):
+        async with self._metrics(), serving(api, self._answer, self._stream):
             connected = False
             try:
                 async with asyncio.TaskGroup() as group:
@@ -98,6 +99,18 @@ class Supervisor:
             await self._progress.failed(error)
         self.broken = error if connected and not isinstance(error, Cancelled) else None
         return 0 if connected and isinstance(error, Cancelled) else error.exit_code
+
+    @asynccontextmanager
+    async def _metrics(self) -> AsyncIterator[None]:
+        """They are served inside, where that was asked for. Raises LaptopError where the port is taken."""
+        port = self._options.metrics_port
+        if port is None:
+            yield
+            return
+        from meshdev.session import metrics  # noqa: PLC0415 -- 80 ms and 4 MB that hardly a session needs
+
+        async with metrics.serving(port, self._publish):
+            yield
 
     # -- what ends it ----------------------------------------------------------------------------------------------
 
@@ -220,7 +233,7 @@ class Supervisor:
     def _publish(self) -> SessionState:
         """The state as it is now."""
         known = self.state.value
-        state = SessionState(known.phase, known.since)
+        state = SessionState(known.phase, known.since, known.metrics)
         for part in self._parts:
             state = part(state)
         self.state.publish(state)
@@ -265,6 +278,8 @@ def _show_tunnel(pool: Pool, state: SessionState) -> SessionState:
         welcome=pool.welcome,
         carriers=pool.carriers(),
         tunnel_error=pool.last_error.message if pool.last_error else None,
+        traffic=pool.traffic(),
+        reconnects=pool.reconnects,
     )
 
 

@@ -12,6 +12,7 @@ from meshdev.pump.loop import Loop
 from meshdev.tun.device import TunQueue
 from meshdev.tunnel.carrier import Carrier, CarrierConnection, packet_thread
 from meshdev.tunnel.claims import Claims
+from meshdev.tunnel.traffic import TunnelTraffic
 from meshdev.wire.control import Close, Hello, Sessions, Welcome
 from meshdev.wire.session_api import CarrierStatus
 
@@ -64,6 +65,12 @@ class Pool:
         self._over: asyncio.Future[None] | None = None
         self.last_error: MeshdevError | None = None
         """Why the last carrier ended or could not be dialled."""
+        self._counting: set[Carrier] = set()
+        self._ended_traffic = TunnelTraffic()
+        """Of carriers that are no more."""
+        self._joined: set[int] = set()
+        self.reconnects = 0
+        """How often a carrier took the place of another one."""
 
     def connected(self) -> bool:
         """Whether packets pass now: at least one carrier got something from the manager a moment ago."""
@@ -72,6 +79,10 @@ class Pool:
     def carriers(self) -> tuple[CarrierStatus, ...]:
         """Every carrier that exists, in order."""
         return tuple(self._carriers[index].state() for index in sorted(self._carriers))
+
+    def traffic(self) -> TunnelTraffic:
+        """What has passed all carriers so far."""
+        return sum((TunnelTraffic.of(each.counters) for each in self._counting), self._ended_traffic)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -179,7 +190,8 @@ class Pool:
             dialled.transport.close()
             raise TunnelError("the tunnel was closed meanwhile")
         carrier = self._carriers[index] = Carrier(self._loop, dialled, self._queues[index], self.claims.on_message)
-        carrier.ended.add_done_callback(lambda _: self._choose_control_carrier())
+        self._counting.add(carrier)
+        carrier.ended.add_done_callback(lambda _: self._carrier_ended(carrier))
         wanted = self.welcome.address if self.welcome else self._hello.wanted
         try:
             answer = await self._greet(carrier, dialled.kind, replace(self._hello, carrier=index, wanted=wanted))
@@ -189,7 +201,14 @@ class Pool:
             self._carriers.pop(index, None)
             raise
         self._choose_control_carrier()
+        self.reconnects += index in self._joined
+        self._joined.add(index)
         return carrier, welcome
+
+    def _carrier_ended(self, carrier: Carrier) -> None:
+        self._counting.discard(carrier)
+        self._ended_traffic += TunnelTraffic.of(carrier.counters)
+        self._choose_control_carrier()
 
     async def _greet(self, carrier: Carrier, kind: str, hello: Hello) -> Welcome | Sessions:
         try:

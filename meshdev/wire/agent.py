@@ -62,7 +62,7 @@ from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
 from meshdev.wire.access import AccessRecords, Watch
 from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, Many, Pairs, Parsed, Text, itself
-from meshdev.wire.counts import COUNT, Counts
+from meshdev.wire.counts import COUNT, Counts, PassthroughTotals
 from meshdev.wire.intercepts import MAX_POD, ProbeResult
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.modes import MODE, Mode
@@ -232,6 +232,9 @@ class State:
     by port, for the holder that claims all of its traffic. ``return_paths`` has the results so far of the last
     :class:`ProbeRelays`, by relay. ``applied`` is the number of the newest :class:`Redirect` of this stream by whose
     claims the passthrough proxy decides; 0 before any.
+
+    ``envoys`` is the number of the Envoy that counted ``intercepts`` and ``flows``, 1 for the agent's first: with each
+    they begin anew. ``passthrough`` is up to 10 s old. Agents that are older send neither.
     """
 
     redirected: tuple[PodPort, ...] = field(_PORTS, default=())
@@ -245,6 +248,8 @@ class State:
         Pairs(_relay, Choice(PROBE_RESULTS), MAX_RETURN_PATHS), default=(), key="ways"
     )
     applied: int = field(COUNT, default=0, sparse=True)
+    envoys: int = field(COUNT, default=0, sparse=True)
+    passthrough: PassthroughTotals = field(nested(PassthroughTotals), default=PassthroughTotals(), sparse=True)
 
 
 @message(order=True)

@@ -4,10 +4,11 @@ A new count is a line of :class:`Counts`, one of its ``texts``, and the statisti
 (meshdev.sidecar.envoy.stats).
 """
 
+import re
 from dataclasses import asdict, fields
 from typing import Final, Self
 
-from meshdev.wire.codecs import Integer
+from meshdev.wire.codecs import Integer, Pairs
 from meshdev.wire.message import field, message
 
 
@@ -19,6 +20,19 @@ class _Sum(Integer):
 
 
 COUNT: Final = _Sum(0, 1 << 53)
+
+_MAX_REASONS: Final = 64
+_REASON: Final = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
+
+
+def _reason(text: str) -> str:
+    if _REASON.fullmatch(text) is None:
+        raise ValueError("is not a reason")
+    return text
+
+
+CountsByReason = tuple[tuple[str, int], ...]
+BY_REASON: Final = Pairs(_reason, COUNT, _MAX_REASONS)
 
 
 @message(slots=True)
@@ -52,3 +66,21 @@ class InterceptCounts(Counts):
     def of(cls, counts: Counts, older: int) -> Self:
         """*counts*, with that many older connections."""
         return cls(**{**asdict(counts), "older": older})
+
+
+@message()
+class PassthroughTotals:
+    """What the passthrough workers of one agent have counted since the agent's process began."""
+
+    accepted: int = field(COUNT, default=0, sparse=True)
+    """Connections."""
+    claimed: int = field(COUNT, default=0, sparse=True)
+    """Requests."""
+    without_envoy: int = field(COUNT, default=0, sparse=True)
+    """Claimed requests and connections that went to the app, because Envoy did not accept a connection."""
+    errors: int = field(COUNT, default=0, sparse=True)
+    """Connections that were reset by an internal error."""
+    pod_address: CountsByReason = field(BY_REASON, default=(), sparse=True)
+    """Connections to the app from the pod's address instead of the client's, by reason."""
+    raw: CountsByReason = field(BY_REASON, default=(), sparse=True)
+    """Connections that were followed no further, by reason."""

@@ -17,7 +17,6 @@ image, so the worker refuses what it does not know. Sockets that have their clie
 (``sidecar/agent/client_addresses.py``).
 """
 
-import re
 from collections import Counter
 from ipaddress import IPv4Address
 from typing import Final, Self
@@ -26,7 +25,7 @@ from meshdev.wire import jsonlines
 from meshdev.wire.access import AccessRecords, Watch
 from meshdev.wire.agent import MAX_INTERCEPTS, MAX_PORTS, PROBES, PodPort, Probe, tcp_port
 from meshdev.wire.codecs import FLAG, Many, Pairs, Parsed, Text
-from meshdev.wire.counts import COUNT
+from meshdev.wire.counts import BY_REASON, COUNT, CountsByReason, PassthroughTotals
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.objects import IPV4
 
@@ -37,18 +36,6 @@ MAX_LINE: Final = 4 << 20
 _MAX_PATH: Final = 107
 #: More than a Spec has, with all that is around its match.
 _MAX_MATCH: Final = 16 << 10
-_MAX_REASONS: Final = 64
-
-_REASON: Final = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
-
-
-def _reason(text: str) -> str:
-    if _REASON.fullmatch(text) is None:
-        raise ValueError("is not a reason")
-    return text
-
-
-_ByReason = tuple[tuple[str, int], ...]
 
 
 @message(strict=True)
@@ -119,15 +106,22 @@ class PassthroughCounts:
     """Claimed requests and connections that went to the app, because Envoy did not accept a connection."""
     errors: int = field(COUNT, default=0)
     """Connections that were reset by an internal error."""
-    pod_address: _ByReason = field(Pairs(_reason, COUNT, _MAX_REASONS), default=())
+    pod_address: CountsByReason = field(BY_REASON, default=())
     """Connections to the app from the pod's address instead of the client's, by reason."""
-    raw: _ByReason = field(Pairs(_reason, COUNT, _MAX_REASONS), default=())
+    raw: CountsByReason = field(BY_REASON, default=())
     """Connections that were followed no further, by reason."""
 
     @property
     def all_open(self) -> int:
         """Of all ports."""
         return sum(count for _, count in self.open)
+
+    @property
+    def totals(self) -> PassthroughTotals:
+        """What the manager learns of them."""
+        return PassthroughTotals(
+            self.accepted, self.claimed, self.without_envoy, self.errors, self.pod_address, self.raw
+        )
 
     def following(self, earlier: Self) -> Self:
         """These counts with those of an *earlier* worker, whose connections are over."""
@@ -143,7 +137,7 @@ class PassthroughCounts:
         )
 
 
-def _sum(one: _ByReason, other: _ByReason) -> _ByReason:
+def _sum(one: CountsByReason, other: CountsByReason) -> CountsByReason:
     both = Counter(dict(one))
     both.update(dict(other))
     return tuple(sorted(both.items()))

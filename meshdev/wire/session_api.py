@@ -20,7 +20,7 @@ from typing import Final, Literal, overload
 from meshdev.config import MAX_CARRIERS
 from meshdev.errors import MeshdevError, by_code
 from meshdev.wire import values
-from meshdev.wire.codecs import FLAG, MAX_TEXT, Choice, Codec, Integer, Many, Nullable, Number, Parsed, Text
+from meshdev.wire.codecs import FLAG, MAX_TEXT, PORT, Choice, Codec, Integer, Many, Nullable, Number, Parsed, Text
 from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from meshdev.wire.jsonlines import encode
 from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
@@ -66,6 +66,7 @@ class ConnectOptions:
     upgrade: bool = field(FLAG, default=False)
     unguarded: bool = field(FLAG, default=False)
     debug: bool = field(FLAG, default=False)
+    metrics_port: int | None = field(Nullable(PORT), default=None, sparse=True)  #: of 127.0.0.1; None: not served
 
     def encode(self) -> bytes:
         """The first line on the progress socket."""
@@ -129,6 +130,8 @@ class Status:
     session_pid: int | None = field(_PID, key="pids.session", default=None)
     helper_pid: int | None = field(_PID, key="pids.helper", default=None)
     intercepts: tuple[InterceptStatus, ...] = field(Many(nested(InterceptStatus)), default=())
+    metrics: str | None = field(_TEXT, default=None, sparse=True)
+    """Where the session serves its metrics."""
     leftovers: tuple[str, ...] = field(_TEXTS, default=())
     since_s: float | None = field(Nullable(_SECONDS), default=None)
     """Seconds since the state last changed."""

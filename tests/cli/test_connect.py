@@ -32,6 +32,17 @@ def test_it_tells_a_story_and_leaves(meshdev: Commands) -> None:
     assert not _gone(meshdev.pids()[0])
 
 
+def test_a_connection_that_exists_serves_no_other_metrics(meshdev: Commands) -> None:
+    serving = {"status": {"metrics": "http://127.0.0.1:9190/metrics"}}
+    meshdev.env["FAKE_SESSION"] = json.dumps(serving)
+    assert meshdev("connect", "--metrics-port", "9190").code == 0
+    for port, code in (("9190", 0), ("919", 56), ("9191", 56)):
+        ran = meshdev("connect", "--metrics-port", port)
+        assert ran.code == code, ran.err
+    assert "http://127.0.0.1:9190/metrics" in ran.err
+    assert "meshdev disconnect" in ran.err
+
+
 def test_the_answer_as_json(meshdev: Commands) -> None:
     ran = meshdev("connect", "-o", "json")
     assert ran.code == 0, ran.err
@@ -45,6 +56,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
     meshdev.env["MESHDEV_IMAGE"] = "registry/image:1"
     words = ["--as", "jane", "--request-timeout", "1m30s", "--manager-namespace", "ops", "--image-pull-secret", "pull"]
     words += ["--carrier", "websocket", "--also", "10.20.0.1/16", "--also", "10.1.2.3", "--never", "10.20.30.0/24"]
+    words += ["--metrics-port", "9190"]
     assert meshdev("connect", *file, *words, "--upgrade", "--unguarded", "--carriers", "3").code == 0
     line = next(line for line in meshdev.trace() if line.startswith("options "))
     assert json.loads(line.removeprefix("options "))["connect"] == {
@@ -64,6 +76,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
         "upgrade": True,
         "unguarded": True,
         "debug": False,
+        "metrics_port": 9190,
     }
     environment = Path(f"/proc/{meshdev.pids()[0]}/environ").read_bytes().split(b"\0")
     assert f"KUBECONFIG=/etc/one:{Path.cwd()}/relative".encode() in environment

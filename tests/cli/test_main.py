@@ -55,6 +55,8 @@ def test_versions(meshdev: Commands) -> None:
         ("connect", "-o", "yaml"),
         ("connect", "--carrier", "pigeon"),
         ("connect", "--carriers", "9"),
+        ("connect", "--metrics-port", "0"),
+        ("connect", "--metrics-port", "65536"),
         ("connect", "--also", "10.0.0.0/33"),
         ("connect", "--never", "fd00::/8"),
         ("connect", "--request-timeout", "soon"),
@@ -275,6 +277,7 @@ def test_a_status_for_people() -> None:
         session_pid=7,
         helper_pid=8,
         since_s=3725,
+        metrics="http://127.0.0.1:9190/metrics",
         notes=("10.0.0.0/8 is also yours",),
     )
     assert status_text(status) == (
@@ -285,6 +288,7 @@ def test_a_status_for_people() -> None:
         "  routes     10.96.0.0/16, 10.244.0.0/24\n"
         "  names      svc, cluster.local (redirect, nameserver 10.96.0.10)\n"
         "  manager    default/meshdev-traffic-manager-1\n"
+        "  metrics    http://127.0.0.1:9190/metrics\n"
         "  processes  session 7, helper 8\n"
         "note: 10.0.0.0/8 is also yours"
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 from meshdev.dns import forwarder, policy
 from meshdev.dns.cluster import ClusterNameserver
 from meshdev.dns.former import FormerResolver
-from meshdev.dns.forwarder import ClusterDns, Forwarder
+from meshdev.dns.forwarder import AnswerSource, ClusterDns, Forwarder
 from meshdev.dns.known import Known
 from meshdev.dns.policy import Zone
 from meshdev.errors import MeshdevError
@@ -78,6 +79,8 @@ class Laptop:
     dial_error: MeshdevError | None = None
     upstream_sockets: int = 4
     failures: int = 0
+    #: Whose answers programs got.
+    answers: Counter[AnswerSource] = field(default_factory=Counter)
     #: More listeners, for questions to one of the servers.
     others: list[tuple[socket.socket, socket.socket, tuple[str, int] | None]] = field(default_factory=list)
     #: Which of the servers run on this machine.
@@ -124,7 +127,7 @@ class Laptop:
             self.dial,
             here=[("127.0.0.1", server.port) for server in self.here],
         )
-        return Forwarder([(udp, tcp, None), *self.others], cluster=cluster, former=former)
+        return Forwarder([(udp, tcp, None), *self.others], cluster=cluster, former=former, answers=self.answers)
 
 
 def connected_sockets(server: tuple[str, int], count: int) -> list[socket.socket]:

@@ -10,6 +10,7 @@ import dns.rcode
 import pytest
 
 from meshdev.dns.known import domains
+from meshdev.dns.policy import Zone
 from meshdev.errors import RouteError
 from tests.dns.conftest import KUBE, WORLD, Laptop, connected
 from tests.dns.servers import FakeServer, lines
@@ -193,6 +194,26 @@ class TestFormerFirst:
         for name in ("github.com", "www.github.com", "github.com."):
             await laptop.stub.ask(name)
         assert laptop.kube.seen == []
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+async def test_answers_are_counted_by_whose_they_are(laptop: Laptop, tcp: bool) -> None:
+    laptop.known = replace(laptop.known, reserved=domains(["api.test"]))
+    for name in ("b.ns", "nothing.ns.svc", "b", "www.example.test", "nowhere.test", "wpad.ns.svc.cluster.local"):
+        await laptop.stub.ask(name, tcp=tcp)
+    assert laptop.answers == {"cluster": 3, "laptop": 2, "meshdev": 1}
+
+
+async def test_what_nobody_answered_has_failed() -> None:
+    async with connected(Laptop(kube_gone=True, world=FakeServer(code=dns.rcode.SERVFAIL))) as laptop:
+        for name in ("b.ns.svc", "www.example.test"):
+            await laptop.stub.ask(name)
+        assert laptop.answers == {"failed": 2}
+
+
+async def test_own_probes_are_no_questions_of_programs(laptop: Laptop) -> None:
+    await laptop.stub.ask(f"x.{Zone.of('cluster.local', 'ns').probe}")
+    assert not +laptop.answers
 
 
 async def test_a_namespace_is_confirmed_by_what_is_in_it(laptop: Laptop) -> None:

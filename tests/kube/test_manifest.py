@@ -42,7 +42,7 @@ def test_no_token_no_host_no_privilege() -> None:
         # A quota asks for all four; the default of a LimitRange would throttle where there is none.
         assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys() == {"cpu", "memory"}
     assert "ports" not in CONTAINERS["tunnel"]
-    assert [port["containerPort"] for port in CONTAINERS["control"]["ports"]] == [15010]
+    assert [port["containerPort"] for port in CONTAINERS["control"]["ports"]] == [15010, 15020]
     assert CONTAINERS["relay"]["ports"] == [{"name": "relay", "containerPort": 15011}]
     assert POD["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
 
@@ -124,6 +124,15 @@ def test_it_does_not_wait_on_a_lost_node_and_keeps_none() -> None:
     assert waits == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
     assert {each["effect"] for each in template["spec"]["tolerations"]} == {"NoExecute"}
     assert template["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true"
+
+
+def test_prometheus_finds_controls_metrics_at_the_pods_address() -> None:
+    annotations = deployment(SPEC)["spec"]["template"]["metadata"]["annotations"]
+    found = {name: value for name, value in annotations.items() if name.startswith("prometheus.io/")}
+    assert found == {"prometheus.io/scrape": "true", "prometheus.io/port": "15020", "prometheus.io/path": "/metrics"}
+    environment = {each["name"]: each for each in CONTAINERS["control"]["env"]}
+    assert environment["POD_IP"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    assert "15020" not in json.dumps(service("team", "uid-1")), "not for whoever reaches the Service"
 
 
 def test_versions_are_read_from_the_deployment_and_its_pods() -> None:

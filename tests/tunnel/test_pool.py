@@ -14,8 +14,10 @@ import pytest
 from meshdev.errors import DeviceError, ForbiddenError, MeshdevError, PortForwardError, RouteError
 from meshdev.pump import pump
 from meshdev.tun.memory import MemoryQueue
+from meshdev.tun.offload import VNET_HEADER_LENGTH
 from meshdev.tunnel import pool as pool_module
 from meshdev.tunnel.pool import FIRST_BACKOFF, Pool
+from meshdev.tunnel.traffic import TunnelTraffic
 from meshdev.wire.control import Welcome
 from tests.manager.standin import HELLO, Manager, Visitor, hello, running
 from tests.pump.ends import packet
@@ -115,6 +117,26 @@ async def test_a_cut_carrier_is_dialled_again_to_the_same_session(
         await until(lambda: up(pool) == 2)
         assert len(laptop.welcomes) == 1
         assert manager.holders() == ["ann@laptop"]
+        await until(lambda: pool.reconnects == relay.accepted - 2)
+
+
+async def test_traffic_outlives_its_carriers(manager: Manager, laptop: Laptop, relay: Relay) -> None:
+    pool = laptop.pool(lambda: dial(relay.address))
+    async with kept_up(pool):
+        await until(lambda: up(pool) == 2)
+        assert (pool.traffic(), pool.reconnects) == (TunnelTraffic(), 0)
+        size = len(packet(0)) - VNET_HEADER_LENGTH
+        for number in (1, 2):
+            for index, kernel in enumerate(laptop.kernel):
+                os.write(kernel, packet(index))
+                os.write(manager.network.cluster_side(laptop.welcomes[0].address, index), packet(index))
+            passed = TunnelTraffic(2 * number, 2 * number, 2 * number * size, 2 * number * size)
+            await until(lambda passed=passed: pool.traffic() == passed)  # type: ignore[misc]  # its default has no type
+            relay.cut()
+            await until(lambda number=number: pool.reconnects == 2 * number)  # type: ignore[misc]  # the same
+            await until(lambda: up(pool) == 2)
+            assert pool.traffic() == passed
+    assert pool.traffic() == passed
 
 
 @pytest.mark.usefixtures("_impatient")

@@ -9,7 +9,7 @@ from typing import Final
 from meshdev.wire import access, agent, control, intercepts, manager, watching
 from meshdev.wire import session_api as api
 from meshdev.wire import session_intercepts as stream
-from meshdev.wire.counts import Counts, InterceptCounts
+from meshdev.wire.counts import Counts, InterceptCounts, PassthroughTotals
 from meshdev.wire.helper import answers, lines, requests
 from meshdev.wire.modes import MESH, PROXY
 
@@ -226,6 +226,9 @@ FROM_AGENT: Final[dict[str, agent.FromAgent]] = {
         ((20001, "open"),),
     ),
     "state_applied": agent.State((_HTTP,), applied=3),
+    "state_counted": agent.State(
+        (_HTTP,), envoys=2, passthrough=PassthroughTotals(9, 8, 7, 6, (("lost", 5),), (("upgraded", 4),))
+    ),
 }
 FROM_CONTROL: Final[dict[str, agent.FromControl]] = {
     "want": agent.Want((agent.Wanted(_HTTP, "http", MESH, True),)),

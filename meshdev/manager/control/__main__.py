@@ -12,7 +12,7 @@ import sys
 from datetime import timedelta
 from typing import Final
 
-from meshdev.config import CONTROL_PORT
+from meshdev.config import CONTROL_PORT, METRICS_PORT
 from meshdev.errors import MeshdevError
 from meshdev.manager.alive import BEAT_SECONDS, beat
 from meshdev.manager.control.container import ControlContainer, ControlSettings
@@ -30,7 +30,13 @@ def _beat(loop: asyncio.AbstractEventLoop) -> None:
 
 async def _until_signalled() -> None:
     loop = asyncio.get_running_loop()
-    settings = ControlSettings(os.environ["POD_UID"], f"0.0.0.0:{CONTROL_PORT}", certificate_lifetime=_lifetime())
+    pod = os.environ.get("POD_IP")  # not there in a Deployment of an earlier version
+    settings = ControlSettings(
+        os.environ["POD_UID"],
+        f"0.0.0.0:{CONTROL_PORT}",
+        metrics=(pod, METRICS_PORT) if pod else None,
+        certificate_lifetime=_lifetime(),
+    )
     task = asyncio.ensure_future(ControlContainer(settings).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)

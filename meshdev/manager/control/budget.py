@@ -84,6 +84,7 @@ def size_of(message: FromAgent) -> int:
         case State():
             entries = len(message.redirected) + len(message.held_back) + len(message.older)
             counts = len(message.intercepts) + len(message.flows)
+            counts += len(message.passthrough.raw) + len(message.passthrough.pod_address)
             return _PORT * entries + _COUNTS * counts + _RELAY * len(message.return_paths)
         case AccessRecords():
             return 0  # they are passed on

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from meshdev.identity.authority import Authority
+from meshdev.manager.control import metrics
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.credentials import server_credentials
 from meshdev.manager.control.relay_client import RELAY_SOCKET, RelayClient
@@ -31,6 +32,8 @@ class ControlSettings:
     tunnel: Path = TUNNEL_SOCKET
     relay: Path = RELAY_SOCKET
     certificate_lifetime: timedelta = timedelta(hours=1)
+    metrics: tuple[str, int] | None = None
+    """Where its metrics are served."""
 
 
 class ControlContainer:
@@ -70,6 +73,8 @@ class ControlContainer:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tunnel.run())
             group.create_task(self._relay.run())
+            if self._settings.metrics is not None:
+                group.create_task(metrics.serve(self.core, self._settings.metrics))
             # Before all claims are known, sidecars that reconnect would be refused: no session would vouch for them.
             await synced.wait()
             await self._serve()

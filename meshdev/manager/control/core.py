@@ -22,6 +22,7 @@ from meshdev.manager.control.edges import Edges, NamedAgent, named_agents
 from meshdev.manager.control.permissions import RelayPermissions
 from meshdev.manager.control.pods import HeldClaim, Pod
 from meshdev.manager.control.reports import PodReports
+from meshdev.manager.control.totals import Totals
 from meshdev.manager.control.xds import AdsStream, DiscoveryAnswer
 from meshdev.rate import TokenBucket
 from meshdev.sidecar.envoy.claims import LiveClaim
@@ -76,6 +77,7 @@ class Core:
         """When the last stream of a sidecar ended whose edges still hold."""
         self._reports = PodReports(self._edges, self._held, self._pods, to_tunnel)
         self._budget = Budget()
+        self.totals = Totals(clock, self._held.values())
         self._faults = TokenBucket(1, 10, clock())
         """Lines of the log about what sessions do wrong, a second and at once."""
         self._sources: dict[str, IPv4Address] = {}
@@ -173,14 +175,14 @@ class Core:
         for alias in missing:
             self._withdrawn(alias)
         self._synced_at = self._clock()
-        self._later(SETTLE_SECONDS, self._follow_all)
+        self._later(SETTLE_SECONDS, lambda: self._follow(self._pods.keys()))
         self._later(REJOIN_SECONDS, lambda: self._permit(self._held.keys()))
         # Where control was away for long, certificates have expired, and only sessions can bring their agents back.
         known = frozenset(self._edges.named())
         self._later(REJOIN_SECONDS, lambda: self._reports.send_absent(known))
         self._permit_now()
         self._permissions.sync()
-        self._follow_all()
+        self._follow(self._pods.keys())
         self.on_synced()
 
     def named(self) -> AbstractSet[str]:
@@ -214,6 +216,7 @@ class Core:
         if not pod.listens:  # those of a former process are kept no more
             self._budget.release(key, (uid, Listen))
         self._follow_pod(key, pod)
+        self.totals.report(key, message, pod.held)
 
     def agent_disconnected(self, key: str, uid: str, pod: Pod) -> None:
         """Its stream ended, and no other has taken its place."""
@@ -295,12 +298,10 @@ class Core:
         del self._gone[key]
         self._sources.pop(key, None)
         self._budget.release(key, Consents)
+        self.totals.forget(key)
         self._permit(self._edges.forget(key))
 
     # -- what follows ----------------------------------------------------------------------------------------------
-
-    def _follow_all(self) -> None:
-        self._follow(frozenset(self._pods))
 
     def _follow_named(self, keys: AbstractSet[str], claims: AbstractSet[str]) -> None:
         """These keys are named otherwise than before, in *claims*."""
@@ -311,12 +312,9 @@ class Core:
             self._follow(keys)
 
     def _follow(self, keys: AbstractSet[str]) -> None:
-        for key in keys:
-            self._follow_key(key)
-
-    def _follow_key(self, key: str) -> None:
-        for pod in list(self._pods.get(key, {}).values()):
-            self._follow_pod(key, pod)
+        for key in frozenset(keys):
+            for pod in list(self._pods.get(key, {}).values()):
+                self._follow_pod(key, pod)
 
     def _follow_pod(self, key: str, pod: Pod) -> None:
         # Before an agent that reconnected has reported its consents, nothing is taken from it.
@@ -349,7 +347,7 @@ class Core:
 
     def _renewed(self, key: str) -> None:
         self._certify(key)
-        self._follow_key(key)
+        self._follow({key})
 
     def _issued(self, alias: str, agent: NamedAgent) -> Iterator[tuple[str, ToTunnel]]:
         if (certificate := self._certificate(alias, agent)) is not None:

@@ -97,7 +97,8 @@ class Pod:
         self._counts: dict[str, Counts] = {}
         self._return_paths: dict[int, ReturnPath] = {}
         self._envoy: _Envoy | None = None
-        self._held: tuple[HeldClaim, ...] = ()
+        self.held: tuple[HeldClaim, ...] = ()
+        """The claims that it serves, as far as Envoy has not refused them."""
         self._wanted: tuple[Wanted, ...] = ()
         self._former: dict[PodPort, Wanted] = {}
         self._last_want: Want | None = None
@@ -213,8 +214,8 @@ class Pod:
         *held* is in the order in which it was claimed; *settling*: claims may be on their way still.
         """
         self._read_verdict(held)
-        self._held = self._within_bounds([each for each in held if each.alias not in self._refused])
-        if self._hello is None or (settling and not self._held):
+        self.held = self._within_bounds([each for each in held if each.alias not in self._refused])
+        if self._hello is None or (settling and not self.held):
             return
         self._want(self._hello)
         if self._envoy is not None:
@@ -260,16 +261,16 @@ class Pod:
         return tuple(fitting)
 
     def _want(self, hello: AgentHello) -> None:
-        reset = frozenset(each.claim.spec.id for each in self._held if each.reset_older)
+        reset = frozenset(each.claim.spec.id for each in self.held if each.reset_older)
         self._former.update((each.port, each) for each in self._wanted)
-        self._wanted = wanted([each.claim for each in self._held], hello.probes, reset)
+        self._wanted = wanted([each.claim for each in self.held], hello.probes, reset)
         want = Want(self._wanted)
         if self._send is not None and want != self._last_want:
             self._last_want = want
             self._send(want)
 
     def _try(self, manager: IPv4Address) -> None:
-        relays = sorted(each.relay for held in self._held for each in held.claim.relays if each.protocol == "tcp")
+        relays = sorted(each.relay for held in self.held for each in held.claim.relays if each.protocol == "tcp")
         message = ProbeRelays(tuple(relays), manager)
         if self._send is not None and message != self._last_try and (message.relays or self._last_try is not None):
             self._last_try = message
@@ -286,7 +287,7 @@ class Pod:
             Served(each, self._listeners.where(port)) for port, each in every.items() if port in self._listeners.ports
         )
         goal = _Goal(
-            frozenset((each.alias, each.order) for each in self._held),
+            frozenset((each.alias, each.order) for each in self.held),
             tuple(sorted(served, key=lambda one: one.port)),
             manager,
             hello,
@@ -297,14 +298,14 @@ class Pod:
         self._goal = goal
         self._decided.aim(goal.decisions)
         view = PodView(hello.address, goal.served, hello.probes)
-        envoy.send(envoy.stream.aim(packed(resources(view, manager, [each.claim for each in self._held]))))
+        envoy.send(envoy.stream.aim(packed(resources(view, manager, [each.claim for each in self.held]))))
         if envoy.stream.settled:  # it has all of it already, so nothing is sent, and nothing will be answered
             self._accept(goal)
 
     def _decisions(self) -> Decisions:
         """All that the claims make the passthrough proxy decide where Envoy listens."""
         ports = self._listeners.ports
-        return frozenset().union(*(decided.decisions(each.alias, each.claim, ports) for each in self._held))
+        return frozenset().union(*(decided.decisions(each.alias, each.claim, ports) for each in self.held))
 
     def _accept(self, goal: _Goal) -> None:
         self._settled, self._accepted = goal, goal.orders
@@ -320,7 +321,7 @@ class Pod:
         else:
             return
         ports = tuple(each.port for each in self._wanted if each.port in listening)
-        on = self._decided.on({each.alias: each.claim for each in self._held})
+        on = self._decided.on({each.alias: each.claim for each in self.held})
         redirect = Redirect(ports, tuple(on.values()), self._number)
         if redirect != self._last_redirect or not self._redirect_sent:
             self._number += 1

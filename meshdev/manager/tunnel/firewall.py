@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
-from meshdev.config import CONTROL_PORT, CONTROL_UID, RELAY_UID, RELAYS_PORT
+from meshdev.config import CONTROL_PORT, CONTROL_UID, METRICS_PORT, RELAY_UID, RELAYS_PORT
 from meshdev.errors import FirewallError
 from meshdev.nft import Nftables
 from meshdev.wire.ports import Transport
@@ -32,6 +32,9 @@ _DIALS_AT_ONCE: Final = 1000
 #: until its handshake is late (meshdev.manager.control.service). Agents and Envoys of 256 pods behind such a node have
 #: 512. More are dropped.
 CONNECTIONS: Final = 640
+#: The same of connections for metrics, which have no handshake: a scraper makes one in some seconds.
+_SCRAPES_PER_SECOND: Final = 20
+_SCRAPES_AT_ONCE: Final = 40
 
 _RULES: Final = """\
 table inet meshdev
@@ -43,6 +46,7 @@ table inet meshdev {
   set declared { type ipv4_addr . inet_service; }
   set allowed { type ipv4_addr . inet_proto . inet_service; }
   set dialling { type ipv4_addr; size 4096; flags dynamic; timeout 10s; }
+  set scraping { type ipv4_addr; size 4096; flags dynamic; timeout 10s; }
   map relays { type inet_proto . inet_service : ipv4_addr; }
   chain source {
     type filter hook prerouting priority raw; policy accept;
@@ -61,6 +65,8 @@ table inet meshdev {
     iifname "mesh*" tcp dport { CONTROL_PORT, RELAYS_PORT } reject with tcp reset
     iifname UPLINK tcp dport { CONTROL_PORT, RELAYS_PORT } tcp flags & (fin|syn|rst|ack) == syn \
       update @dialling { ip saddr limit rate over DIALS/second burst BURST packets } drop
+    tcp dport METRICS_PORT tcp flags & (fin|syn|rst|ack) == syn \
+      update @scraping { ip saddr limit rate over SCRAPES/second burst FEW packets } drop
   }
   chain output {
     type filter hook output priority filter; policy accept;
@@ -76,7 +82,7 @@ table inet meshdev {
     reject
   }
   chain control_sends {
-    tcp sport CONTROL_PORT tcp flags & (syn|ack) != syn accept
+    tcp sport { CONTROL_PORT, METRICS_PORT } tcp flags & (syn|ack) != syn accept
     meta l4proto tcp reject with tcp reset
     reject
   }
@@ -109,6 +115,9 @@ add rule inet meshdev input iifname UPLINK tcp dport CONTROL_PORT ct state new \
 _NUMBERS: Final = {
     "CONTROL_PORT": CONTROL_PORT,
     "CONTROL_UID": CONTROL_UID,
+    "METRICS_PORT": METRICS_PORT,
+    "SCRAPES": _SCRAPES_PER_SECOND,
+    "FEW": _SCRAPES_AT_ONCE,
     "RELAYS_PORT": RELAYS_PORT,
     "RELAY_UID": RELAY_UID,
     "DIALS": _DIALS_PER_SECOND,

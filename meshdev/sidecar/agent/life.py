@@ -99,7 +99,7 @@ class Agent:
             self._return_paths.run(),
             self._watching.run(),
             self._report_applied(),
-            self._every(lambda: COUNT_SECONDS, lambda _: self._lifecycle.on_count()),
+            self._every(lambda: COUNT_SECONDS, self._count),
             self._every(lambda: self._lifecycle.tick_seconds, self._lifecycle.on_tick),
         )
         tasks = [asyncio.ensure_future(part) for part in parts]
@@ -228,6 +228,10 @@ class Agent:
         while True:
             await self._passthrough.applied_more()
             self._on(partial(self._lifecycle.on_applied, self._passthrough.applied))
+
+    def _count(self, now: float) -> Actions:
+        passed = self._lifecycle.on_passthrough(self._passthrough.counts.totals, now)
+        return [*self._lifecycle.on_count(), *passed]
 
     async def _every(self, seconds: Callable[[], float], event: Callable[[float], Actions]) -> None:
         while True:

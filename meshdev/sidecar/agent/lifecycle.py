@@ -39,6 +39,7 @@ from meshdev.wire.agent import (
     Want,
     Wanted,
 )
+from meshdev.wire.counts import PassthroughTotals
 from meshdev.wire.intercepts import ProbeResult
 from meshdev.wire.passthrough import PortClaims
 
@@ -53,6 +54,8 @@ CUT_OFF_SECONDS: Final = 3.0
 #: Between two :meth:`Lifecycle.on_tick`: how soon a listener that came or went is seen; the kernel has no event for it.
 LOOK_SECONDS: Final = 0.25
 LOOK_SECONDS_TERMINATING: Final = 0.05
+#: How often the manager learns what the passthrough proxy counted: it is for metrics alone.
+PASSTHROUGH_SECONDS: Final = 10.0
 #: An Envoy that answers nothing for so long serves nothing either: it is killed, the app gets what was claimed, and
 #: another Envoy starts.
 HUNG_SECONDS: Final = 10.0
@@ -93,7 +96,9 @@ class Lifecycle:
         self._leaving_since = 0.0
         self._envoy = False
         self._envoy_answered = now
+        self._envoys = self._counted_by = 0  # how many were started, and which one has counted the stats
         self._stats = Stats()
+        self._passthrough, self._passthrough_at = PassthroughTotals(), -PASSTHROUGH_SECONDS
         self._reading = self._read_again = False
         self._draining = False
         self._drain_asked: bool | None = None
@@ -157,6 +162,8 @@ class Lifecycle:
             flows=tuple(sorted(self._stats.flows.items())),
             return_paths=return_paths,
             applied=self._applied,
+            envoys=self._counted_by,
+            passthrough=self._passthrough,
         )
         return [self._listen, state] if self._listen.ports else [state]
 
@@ -209,11 +216,19 @@ class Lifecycle:
             found += self._read()
         return [*found, Announce()]
 
+    def on_passthrough(self, totals: PassthroughTotals, now: float) -> Actions:
+        """What the passthrough proxy has counted by now."""
+        if totals == self._passthrough or now - self._passthrough_at < PASSTHROUGH_SECONDS:
+            return []
+        self._passthrough, self._passthrough_at = totals, now
+        return [Announce()]
+
     # -- Envoy -----------------------------------------------------------------------------------------------------
 
     def on_envoy_started(self, now: float) -> Actions:
         """Its process runs, and knows nothing of what another one was asked."""
         self._envoy, self._envoy_answered = True, now
+        self._envoys += 1
         self._draining, self._drain_asked = False, None
         return self._check(now)
 
@@ -225,6 +240,7 @@ class Lifecycle:
     def on_stats(self, stats: Stats, now: float) -> Actions:
         """What Envoy counted."""
         self._stats, self._envoy_answered = stats, now
+        self._counted_by = self._envoys
         return [*self._after_reading(), Announce()]
 
     def on_stats_failed(self, now: float) -> Actions:

@@ -4,10 +4,11 @@ import dataclasses
 from ipaddress import IPv4Address
 
 from meshdev.sidecar.agent import lifecycle
-from meshdev.sidecar.agent.actions import ReadStats
+from meshdev.sidecar.agent.actions import Announce, ReadStats
 from meshdev.sidecar.agent.lifecycle import Lifecycle
 from meshdev.sidecar.envoy.stats import Stats
 from meshdev.wire.agent import DecidedClaim, Listen, ProbeRelays, Redirect, State, Want
+from meshdev.wire.counts import Counts, PassthroughTotals
 from meshdev.wire.passthrough import PortClaims
 from tests.sidecar.agent.world import ALL, BYTES, FOLDER, HTTP, LISTENERS, RAW, WEB, World
 
@@ -148,6 +149,37 @@ def test_what_happens_while_envoy_is_asked_is_asked_again(world: World) -> None:
     assert world.unanswered == [ReadStats()]
     world.answer(Stats())
     assert world.unanswered == []
+
+
+def test_counts_say_which_envoy_has_counted_them(world: World) -> None:
+    """Each begins anew; the former one's are reported until the next one has answered."""
+    assert world.state().envoys == 0, "none has answered yet"
+    world.do(world.life.on_count())
+    world.answer(Stats({"a": Counts(5)}))
+    assert (world.state().envoys, world.state().intercepts) == (1, (("a", Counts(5)),))
+    world.end_envoy()
+    world.start_envoy()
+    assert (world.state().envoys, world.state().intercepts) == (1, (("a", Counts(5)),))
+    world.do(world.life.on_count())
+    world.answer(Stats({"a": Counts(5)}))
+    assert (world.state().envoys, world.state().intercepts) == (2, (("a", Counts(5)),))
+
+
+def test_what_the_passthrough_proxy_counts_is_reported_now_and_then(world: World) -> None:
+    def passes(accepted: int) -> bool:
+        actions = world.life.on_passthrough(PassthroughTotals(accepted), world.now)
+        assert actions in ([], [Announce()])
+        return bool(actions)
+
+    assert not passes(0)
+    assert passes(1)
+    assert world.state().passthrough == PassthroughTotals(1)
+    world.now += lifecycle.PASSTHROUGH_SECONDS - 0.1
+    assert not passes(2)
+    assert world.state().passthrough == PassthroughTotals(1)
+    world.now += 0.1
+    assert passes(3)
+    assert world.state().passthrough == PassthroughTotals(3)
 
 
 def test_an_envoy_that_hangs_is_killed(world: World) -> None:
