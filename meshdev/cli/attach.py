@@ -2,18 +2,17 @@
 
 import contextlib
 import selectors
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from meshdev.cli.event_stream import EventStream
 from meshdev.cli.render import ProgressView
 from meshdev.cli.signals import ENDING, Signals
 from meshdev.errors import Cancelled, MeshdevError, TunnelError
 from meshdev.state import Paths
-from meshdev.wire.jsonlines import LineSplitter
-from meshdev.wire.session_api import Event, Failed, Note, Step, Wait, encode_request, parse_event
+from meshdev.wire.session_api import Event, Failed, Note, Step, Wait
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, Left, Live, Up
 
 #: A sidecar that leaves drains for up to 25 s (docs/intercepts.md); leaving needs not much more.
@@ -36,44 +35,28 @@ class Stream:
         self.over = False
         self.notes: set[str] = set()
         """Notes that were among the steps."""
-        self._splitter = LineSplitter()
-        self._socket = socket.socket(socket.AF_UNIX)
-        self.fileno = self._socket.fileno
-        try:
-            self._socket.connect(str(paths.socket))
-            self._socket.sendall(encode_request(request))
-        except OSError as error:
-            self._socket.close()
-            raise TunnelError(f"the session is not there ({error.strerror})", hint=f"its log: {paths.log}") from error
-        self._socket.setblocking(False)
+        self._events = EventStream(paths, request)
+        self.fileno = self._events.fileno
+        self.leave = self._events.leave
+        """Ask the session to end it; its last event says that nothing is left."""
 
     def read(self) -> list[Event]:
         """The events that have arrived. A stream that ends without a final one is an error."""
         try:
-            data = self._socket.recv(65536)
-            events = [parse_event(line) for line in self._splitter.feed(data)]
-        except BlockingIOError:
-            return []
-        except OSError:
-            data, events = b"", []
+            events = self._events.read()
         except MeshdevError as error:
             self._end(error)
             return []
         for event in events:
             self._take(event)
-        if not data and not self.over:
+        if self._events.ended and not self.over:
             self._end(TunnelError("the session ended without giving a reason"))
         return events
-
-    def leave(self) -> None:
-        """Ask the session to end it; its last event says that nothing is left."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """To the session, that is the same as :meth:`leave`."""
         self.over = True
-        self._socket.close()
+        self._events.close()
 
     def _take(self, event: Event) -> None:
         match event:

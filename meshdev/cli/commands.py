@@ -14,6 +14,7 @@ import typer
 from meshdev.cli import (
     connect,
     disconnect,
+    inspect,
     leave,
     rbac,
     render,
@@ -40,7 +41,7 @@ app = typer.Typer(
 _MODULES: Final = (
     connect,
     *(import_module(f"meshdev.cli.{mode}") for mode in MODES),
-    *(run_program, leave, everybodys, status, disconnect),
+    *(run_program, leave, everybodys, inspect, status, disconnect),
     *(restore, uninstall, rbac, version),
 )
 for _module in _MODULES:

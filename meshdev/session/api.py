@@ -1,4 +1,5 @@
-"""The session API: a unix socket only its user reaches. A request has one answer, an intercept a stream."""
+"""The session API: a unix socket only its user reaches. A request has one answer; an intercept has a stream, and so has
+what is inspected."""
 
 import asyncio
 import logging
@@ -11,6 +12,7 @@ from typing import Final
 from meshdev.errors import InterceptError, LaptopError, MeshdevError
 from meshdev.wire.jsonlines import MAX_LINE
 from meshdev.wire.session_api import Answer, Event, Failed, Question, encode_answer, encode_event, parse_request
+from meshdev.wire.session_inspect import InspectRequest
 from meshdev.wire.session_intercepts import InterceptRequest, Live
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 class Exchange:
-    """The stream of one intercept, from the session's side. Made for one :data:`Streamer` call."""
+    """One stream, from the session's side. Made for one :data:`Streamer` call."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -56,10 +58,13 @@ class Exchange:
 
         To one that does not read, no more Live is sent until it does; the others are few.
         """
-        transport = self._writer.transport
-        late = transport.get_write_buffer_size() > UNREAD_BYTES
-        if not transport.is_closing() and not (late and isinstance(event, Live)):
+        if not self._writer.transport.is_closing() and not (self.late and isinstance(event, Live)):
             self._writer.write(encode_event(event))
+
+    @property
+    def late(self) -> bool:
+        """Whether the client leaves much unread."""
+        return self._writer.transport.get_write_buffer_size() > UNREAD_BYTES
 
     async def closed(self) -> None:
         """Return when the client has half-closed the stream, or is gone. Any number of tasks may wait."""
@@ -73,11 +78,12 @@ class Exchange:
         self._closed.set()
 
 
-#: Runs one intercept to its end. What it raises as MeshdevError is the stream's last event; it sends "left" itself.
-Streamer = Callable[[InterceptRequest, Exchange], Awaitable[None]]
+StreamRequest = InterceptRequest | InspectRequest
+#: Runs one of them to its end. What it raises as MeshdevError is the stream's last event; it sends "left" itself.
+Streamer = Callable[[StreamRequest, Exchange], Awaitable[None]]
 
 
-async def _takes_none(_request: InterceptRequest, _exchange: Exchange) -> None:
+async def _takes_none(_request: StreamRequest, _exchange: Exchange) -> None:
     raise InterceptError("this session takes no intercepts")
 
 
@@ -85,7 +91,7 @@ async def _takes_none(_request: InterceptRequest, _exchange: Exchange) -> None:
 async def serving(path: Path, handle: Handler, stream: Streamer = _takes_none) -> AsyncIterator[None]:
     """Answer requests at *path* with what *handle* returns or raises, as long as the context lasts.
 
-    Intercepts are for *stream*; it is cancelled when it does not end soon after the context.
+    What has a stream is for *stream*; it is cancelled when it does not end soon after the context.
 
     The context ends when the pending answers have been sent; the socket's file is removed. Raises LaptopError where it
     cannot be made.
@@ -122,7 +128,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, han
     except (TimeoutError, ValueError, OSError) as error:
         log.info("a request to the session API failed: %s", error)
     else:
-        if isinstance(request, InterceptRequest):
+        if isinstance(request, StreamRequest):
             await _stream(request, Exchange(reader, writer), stream)
         else:
             await _write(writer, await _answered(request, handle))
@@ -144,7 +150,7 @@ async def _write(writer: asyncio.StreamWriter, line: bytes) -> None:
         log.info("nobody waits for the answer: %s", error)
 
 
-async def _stream(request: InterceptRequest, exchange: Exchange, stream: Streamer) -> None:
+async def _stream(request: StreamRequest, exchange: Exchange, stream: Streamer) -> None:
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(exchange.watch())
         try:

@@ -22,14 +22,18 @@ from meshdev.published import Published
 from meshdev.session.api import Exchange
 from meshdev.session.claim import Claimant
 from meshdev.session.cluster import Cluster
+from meshdev.session.inspecting import Inspectable, Inspector
 from meshdev.session.laptop import Laptop
 from meshdev.session.local import LocalPorts
 from meshdev.session.progress import StepReporter
+from meshdev.session.records import RecordFeed
 from meshdev.session.state import SessionState
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.attestation import AgentAnnouncement
 from meshdev.wire.control import INTERCEPT_PROTOCOL
+from meshdev.wire.session_inspect import InspectRequest
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
+from meshdev.wire.watching import RENEW_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +73,10 @@ class NotConnected:
         """Refuse it."""
         raise InterceptError("the connection is not up yet", hint="try again")
 
+    async def inspect(self, _request: InspectRequest, _exchange: Exchange) -> None:
+        """Refuse it."""
+        raise InterceptError("the connection is not up yet", hint="try again")
+
     async def leave(self, _request: LeaveRequest) -> tuple[str, ...]:
         """Refuse it."""
         raise InterceptError("the connection is not up yet", hint="try again")
@@ -77,25 +85,30 @@ class NotConnected:
 @asynccontextmanager
 async def intercepting(cluster: Cluster, laptop: Laptop, pool: Pool, holder: str) -> AsyncIterator["SessionIntercepts"]:
     """Intercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
-    ports = LocalPorts()
+    ports, feed = LocalPorts(), RecordFeed(pool.claims.watch)
+    pool.claims.on_records = feed.on_records
     # Two groups: should the looking break, intercepts are ended by close, and not once more by their group.
     async with asyncio.TaskGroup() as around:
         looking = around.create_task(ports.run())
+        renewing = around.create_task(_keep_renewing(feed))
         try:
             async with asyncio.TaskGroup() as group:
-                intercepts = SessionIntercepts(cluster, Claimant(pool, laptop, ports), holder, group)
+                intercepts = SessionIntercepts(cluster, Claimant(pool, laptop, ports), feed, holder, group)
                 try:
                     yield intercepts
                 finally:
                     await _whole(intercepts.close())
         finally:
             looking.cancel()
+            renewing.cancel()
 
 
 class SessionIntercepts:
     """All of one session, made by :func:`intercepting`. It is the :class:`meshdev.modes.link.Link` of each."""
 
-    def __init__(self, cluster: Cluster, claimant: Claimant, holder: str, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, cluster: Cluster, claimant: Claimant, feed: RecordFeed, holder: str, group: asyncio.TaskGroup
+    ) -> None:
         self.api = cluster.api
         self.namespace = cluster.api.namespace
         self.manager_namespace = cluster.manager_namespace
@@ -107,6 +120,7 @@ class SessionIntercepts:
         self._closed = False
         self._running: list[_Running] = []
         self._lost: dict[str, None] = {}
+        self.inspect = Inspector(self.api, feed, self._inspectable).stream
 
     def show(self, state: SessionState) -> SessionState:
         """*state*, with all of them, the oldest first, and with those that were lost while nobody was attached."""
@@ -189,6 +203,19 @@ class SessionIntercepts:
         left = await self._end(self._on(namespace, str(resolved.workload)))
         return left or await clear_leftovers(self.api, resolved, self.holder)
 
+    def _inspectable(self, request: InspectRequest) -> tuple[Inspectable, ...]:
+        target = parse_target(request.target) if request.target is not None else None
+        namespace = request.namespace or (self.namespace if target else None)
+        found = []
+        for each in self._running:
+            plan = each.state.value.plan
+            if plan is None or namespace not in (None, each.namespace):
+                continue
+            workload = str(plan.spec.workload)
+            if target is None or target == each.intent.target or str(target) == workload:
+                found.append(Inspectable(plan.spec.id, each.namespace, workload))
+        return tuple(found)
+
     def _on(self, namespace: str, *workloads: str | None) -> list[_Running]:
         """Those that are known to be on one of them."""
         return [
@@ -256,6 +283,12 @@ class SessionIntercepts:
             await asyncio.wait((*ends, changed), return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=LIVE_SECONDS)
+
+
+async def _keep_renewing(feed: RecordFeed) -> None:
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        feed.renew()
 
 
 async def _whole(work: Coroutine[Any, Any, object]) -> None:

@@ -10,6 +10,8 @@ from meshdev.wire.watching import ClaimRecords
 
 #: Records that wait for one subscriber: then the oldest make room, and are counted.
 MAX_WAITING: Final = 4096
+#: The last ones of all that somebody watched.
+MAX_RECENT: Final = 256
 
 _NOTHING: Final = Watch()
 
@@ -66,6 +68,8 @@ class RecordFeed:
     def __init__(self, watch: Callable[[str, Watch], None]) -> None:
         self._watch = watch
         self._subscriptions: list[Subscription] = []
+        self.recent: Final[deque[PodRecord]] = deque(maxlen=MAX_RECENT)
+        """What came last, the oldest first, without values of credentials."""
         self._asked: dict[str, Watch] = {}
         self._next: dict[tuple[str, str], int] = {}
         """By claim and pod, how many records have come or are known to be lost."""
@@ -93,6 +97,7 @@ class RecordFeed:
         place = message.id, message.pod
         lost = max(0, message.before - self._next.get(place, message.before))  # less: the manager began anew
         self._next[place] = message.before + len(message.records.records)
+        self.recent.extend(PodRecord(message.id, message.pod, masked(each)) for each in message.records.records)
         for each in list(self._subscriptions):
             each.offer(message.id, message.pod, message.records.records, message.records.dropped + lost)
 

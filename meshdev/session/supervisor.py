@@ -21,7 +21,7 @@ from meshdev.config import METRICS_PATH, OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import Cancelled, MeshdevError, VersionError, first_of_group
 from meshdev.kube.leases import current_holder
 from meshdev.published import Published
-from meshdev.session.api import Exchange, serving
+from meshdev.session.api import Exchange, StreamRequest, serving
 from meshdev.session.cluster import Cluster, opened_cluster
 from meshdev.session.intercepts import NotConnected, SessionIntercepts, intercepting
 from meshdev.session.laptop import Laptop, opened_laptop
@@ -40,7 +40,8 @@ from meshdev.wire.session_api import (
     Status,
     StatusRequest,
 )
-from meshdev.wire.session_intercepts import InterceptRequest, LeaveRequest
+from meshdev.wire.session_inspect import InspectRequest
+from meshdev.wire.session_intercepts import LeaveRequest
 
 log = logging.getLogger(__name__)
 
@@ -267,8 +268,11 @@ class Supervisor:
             case LeaveRequest():
                 return await self._intercepts.leave(request)
 
-    async def _stream(self, request: InterceptRequest, exchange: Exchange) -> None:
-        await self._intercepts.stream(request, exchange)
+    async def _stream(self, request: StreamRequest, exchange: Exchange) -> None:
+        if isinstance(request, InspectRequest):
+            await self._intercepts.inspect(request, exchange)
+        else:
+            await self._intercepts.stream(request, exchange)
 
 
 def _show_tunnel(pool: Pool, state: SessionState) -> SessionState:

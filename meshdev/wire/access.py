@@ -30,11 +30,12 @@ ServedBy = Literal["laptop", "original", "fallback", "meshdev"]
 ACCESS_PROTOCOLS: Final[tuple[AccessProtocol, ...]] = ("HTTP/1.0", "HTTP/1.1", "HTTP/2", "gRPC", "tcp")
 SERVED_BY: Final[tuple[ServedBy, ...]] = ("laptop", "original", "fallback", "meshdev")
 
-#: Characters of a record's texts, of ASCII. Escaped, and once more as a text within JSON, a record has at most 4.5 KiB.
+#: Characters of a record's texts, of ASCII. Escaped, and once more as a text within JSON, a record has at most 5 KiB.
 MAX_METHOD: Final = 32
 MAX_AUTHORITY: Final = 255
 MAX_PATH: Final = 512
 MAX_REASON: Final = 200
+MAX_HOLDER: Final = 128
 _MAX_ID: Final = 32
 #: Records in one message: they fit a frame or a datagram of 64 KiB.
 MAX_RECORDS: Final = 12
@@ -80,6 +81,7 @@ class AccessRecord:
     in microseconds. ``source`` is the client's address, ``port`` the pod's. ``status`` is 0 where there was no answer,
     and for bytes. ``intercept`` is the id of the claim that took it, and ``reason`` why it went where it went: which
     condition did not hold, or why the local program was not reached; empty where there is nothing to explain.
+    ``holder`` has the intercept; only the manager knows.
     """
 
     time: int = field(Integer(0, _MAX_TIME))
@@ -97,6 +99,7 @@ class AccessRecord:
     intercept: str | None = field(Nullable(Parsed(_intercept, _MAX_ID)), default=None, sparse=True)
     reason: str = field(_Ascii(MAX_REASON), default="", sparse=True)
     trace_id: str | None = field(Nullable(Parsed(_trace_id)), default=None, sparse=True)
+    holder: str = field(_Ascii(MAX_HOLDER), default="", sparse=True)
 
 
 @message()

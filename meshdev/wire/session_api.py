@@ -12,7 +12,8 @@ Session API (``session.sock``, one request and one answer a connection)::
     {"op": "disconnect"}                →  {"ok": {}}         after everything is undone
                                         or {"error": {…}, "exit_code": n}
 
-``leave`` and the stream ``intercept`` are described in :mod:`meshdev.wire.session_intercepts`.
+``leave`` and the stream ``intercept`` are described in :mod:`meshdev.wire.session_intercepts`, and the stream
+``inspect`` in :mod:`meshdev.wire.session_inspect`.
 """
 
 from typing import Final, Literal, overload
@@ -24,6 +25,7 @@ from meshdev.wire.codecs import FLAG, MAX_TEXT, PORT, Choice, Codec, Integer, Ma
 from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from meshdev.wire.jsonlines import encode
 from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
+from meshdev.wire.session_inspect import InspectRequest, Requests
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
 #: ``degraded``: the tunnel is up, but something of ours on this machine is not as it should be; the notes say what.
@@ -188,12 +190,23 @@ class Failed:
         return (by_code(self.code) or MeshdevError)(self.message, hint=self.hint)
 
 
-#: Done comes on the progress socket only; Up, Live and Left in the stream of an intercept only.
-Event = Step | Note | Wait | Done | Up | Live | Left | Failed
+#: Done comes on the progress socket only; Up, Live and Left in the stream of an intercept only, Requests in that of
+#: ``inspect``.
+Event = Step | Note | Wait | Done | Up | Live | Left | Requests | Failed
 
 _EVENTS: Final[Tagged[Event]] = Tagged(
     "event",
-    {"step": Step, "note": Note, "wait": Wait, "done": Done, "up": Up, "live": Live, "left": Left, "error": Failed},
+    {
+        "step": Step,
+        "note": Note,
+        "wait": Wait,
+        "done": Done,
+        "up": Up,
+        "live": Live,
+        "left": Left,
+        "requests": Requests,
+        "error": Failed,
+    },
 )
 
 
@@ -229,13 +242,19 @@ class DisconnectRequest:
 
 #: Requests with one answer.
 Question = StatusRequest | DisconnectRequest | LeaveRequest
-Request = Question | InterceptRequest
+Request = Question | InterceptRequest | InspectRequest
 #: To ``status``; to ``leave``, what was left; to ``disconnect``.
 Answer = Status | tuple[str, ...] | None
 
 _REQUESTS: Final[Tagged[Request]] = Tagged(
     "op",
-    {"status": StatusRequest, "disconnect": DisconnectRequest, "leave": LeaveRequest, "intercept": InterceptRequest},
+    {
+        "status": StatusRequest,
+        "disconnect": DisconnectRequest,
+        "leave": LeaveRequest,
+        "intercept": InterceptRequest,
+        "inspect": InspectRequest,
+    },
 )
 
 

@@ -17,10 +17,12 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 from typing import Any
 
 from meshdev.errors import Cancelled, InterceptError, ManagerError, MeshdevError, SudoError
 from meshdev.state import Paths
+from meshdev.wire.access import AccessRecord
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.session_api import (
     ConnectOptions,
@@ -36,6 +38,7 @@ from meshdev.wire.session_api import (
     encode_request,
     parse_request,
 )
+from meshdev.wire.session_inspect import InspectedRequest, InspectRequest, Requests
 from meshdev.wire.session_intercepts import (
     InterceptRequest,
     InterceptStatus,
@@ -44,6 +47,27 @@ from meshdev.wire.session_intercepts import (
     Live,
     LocalPort,
     Up,
+)
+
+INSPECTED = InspectedRequest(
+    "default",
+    "deployment/b",
+    "b-1",
+    AccessRecord(
+        time=1_795_000_000_123_456,
+        source=IPv4Address("10.244.0.7"),
+        port=8080,
+        protocol="HTTP/1.1",
+        served_by="original",
+        duration=3_400,
+        method="GET",
+        authority="b",
+        path="/api?token=***",
+        status=200,
+        response_bytes=12,
+        reason="a=2, not a=1",
+    ),
+    "deployment/a",
 )
 
 
@@ -228,10 +252,24 @@ class FakeSession:
             self.undo_only()
             client.sendall(encode_answer(None))
             sys.exit(0)
+        if isinstance(request, InspectRequest):
+            self.inspect(client, request)
+            return
         if request.settled and self.state == "connecting":
             self.waiting.append(client)
             return
         client.sendall(encode_answer(self.status()))
+        client.close()
+
+    def inspect(self, client: socket.socket, request: InspectRequest) -> None:
+        """One request, and the end of the stream; or, of one that follows, until its client is gone."""
+        self.trace(f"asked {json.dumps(json.loads(encode_request(request)))}")
+        client.sendall(encode_event(Requests((INSPECTED,), 2)))
+        if request.follow:
+            client.recv(1)
+            self.trace("nobody looks any more")
+        else:
+            client.sendall(encode_event(Left()))
         client.close()
 
     # -- intercepts ------------------------------------------------------------------------------------------------

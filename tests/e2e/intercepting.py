@@ -28,7 +28,7 @@ for url, headers in json.loads(sys.argv[1]):
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=8)
     try:
-        connection.request("GET", parts.path or "/", headers=headers)
+        connection.request("GET", (parts.path or "/") + f"?{parts.query}" * bool(parts.query), headers=headers)
         answer = connection.getresponse()
         print(json.dumps([answer.status, answer.read().decode()]))
     except (OSError, http.client.HTTPException) as error:

@@ -41,9 +41,14 @@ class Connection:
         return not self.reader.at_eof() and self.reader.exception() is None and not self.writer.is_closing()
 
     async def ask(self, host: str, *, matched: bool, last: bool = False) -> tuple[str, bool]:
-        """GET /; what was answered and whether the connection goes on."""
+        """GET /, with the request's number behind it; what was answered and whether the connection goes on."""
         self.asked += 1
-        lines = [f"GET / HTTP/1.1\r\nHost: {host}", *(["a: 1"] * matched), *(["Connection: close"] * last), "\r\n"]
+        lines = [
+            f"GET /?{self.number}.{self.asked} HTTP/1.1\r\nHost: {host}",
+            *(["a: 1"] * matched),
+            *(["Connection: close"] * last),
+            "\r\n",
+        ]
         self.writer.write("\r\n".join(lines).encode())
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status, *fields = head.split("\r\n")

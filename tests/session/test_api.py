@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshdev.errors import InterceptError, ProtocolError, VersionError
-from meshdev.session.api import Exchange, serving
+from meshdev.session.api import Exchange, StreamRequest, serving
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.modes import PROXY
 from meshdev.wire.session_api import (
@@ -132,7 +132,7 @@ async def test_who_takes_no_intercepts_says_so(path: Path) -> None:
 
 
 async def test_an_intercept_lives_until_its_client_half_closes(path: Path) -> None:
-    async def stream(request: InterceptRequest, exchange: Exchange) -> None:
+    async def stream(request: StreamRequest, exchange: Exchange) -> None:
         assert request == WANTED
         exchange.send(Step("pods", "1 of 1", 0.1))
         exchange.send(Up(INTERCEPT))
@@ -150,7 +150,7 @@ async def test_an_intercept_lives_until_its_client_half_closes(path: Path) -> No
 
 
 async def test_what_goes_wrong_is_the_last_event(path: Path) -> None:
-    async def stream(_request: InterceptRequest, exchange: Exchange) -> None:
+    async def stream(_request: StreamRequest, exchange: Exchange) -> None:
         exchange.send(Up(INTERCEPT))
         raise InterceptError("taken over by jane@host", hint="ask jane")
 
@@ -168,7 +168,7 @@ async def test_a_client_that_vanishes_is_noticed_and_told_nothing(
 ) -> None:
     left = asyncio.Event()
 
-    async def stream(_request: InterceptRequest, exchange: Exchange) -> None:
+    async def stream(_request: StreamRequest, exchange: Exchange) -> None:
         exchange.send(Up(INTERCEPT))
         await asyncio.gather(exchange.closed(), exchange.closed())
         for _ in range(10):
@@ -185,7 +185,7 @@ async def test_a_client_that_vanishes_is_noticed_and_told_nothing(
 
 
 async def test_a_client_that_does_not_read_is_spared_old_news_and_gets_the_last_word(path: Path) -> None:
-    async def stream(_request: InterceptRequest, exchange: Exchange) -> None:
+    async def stream(_request: StreamRequest, exchange: Exchange) -> None:
         for matched in range(10_000):
             exchange.send(Live(replace(INTERCEPT, counts=InterceptCounts(matched))))
         raise InterceptError("too bad")
@@ -202,7 +202,7 @@ async def test_a_client_that_does_not_read_is_spared_old_news_and_gets_the_last_
 async def test_a_stream_that_does_not_end_with_its_session_is_ended(path: Path) -> None:
     undone = asyncio.Event()
 
-    async def stream(_request: InterceptRequest, exchange: Exchange) -> None:
+    async def stream(_request: StreamRequest, exchange: Exchange) -> None:
         exchange.send(Up(INTERCEPT))
         try:
             await asyncio.Event().wait()

@@ -8,7 +8,7 @@ counted. What waits for a session is bounded: more is counted, too.
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final, Protocol
 
@@ -206,14 +206,15 @@ class Watches:
         connections = [each for each in logs.connections if _is_wanted(watching, pod.flow(each))]
         records = [pod.request(each) if self._may(key) else None for each in requests]
         records += [pod.connection(each) if self._may(key) else None for each in connections]
-        self._deliver(watching, records, logs.unreadable)
+        self._deliver(held, records, logs.unreadable)
         return True
 
     def recorded(self, key: str, records: AccessRecords) -> None:
         """What the agent of a pod sends."""
-        watching = self._watching(self._claims.held_by(key) if key in self._by_key else [])
+        held = self._claims.held_by(key) if key in self._by_key else []
+        watching = self._watching(held)
         wanted = [each for each in records.records if _is_wanted(watching, each.intercept)]
-        self._deliver(watching, [each if self._may(key) else None for each in wanted], records.dropped)
+        self._deliver(held, [each if self._may(key) else None for each in wanted], records.dropped)
 
     def _watching(self, held: Iterable[HeldClaim]) -> Watching:
         return [(each, self._leases[each.alias].watch) for each in held if each.alias in self._leases]
@@ -223,13 +224,15 @@ class Watches:
         now = self._clock()
         return self._rates.setdefault(key, TokenBucket(RECORDS_PER_SECOND, RECORDS_PER_SECOND, now)).take(now)
 
-    def _deliver(self, watching: Watching, records: Iterable[AccessRecord | None], dropped: int = 0) -> None:
+    def _deliver(self, claims: Sequence[HeldClaim], records: Iterable[AccessRecord | None], dropped: int = 0) -> None:
         """Each to every session that wants it, once. None is one that there is only the number of."""
-        changed = set()
-        for record in records:
-            if record is None:
+        changed, watching = set(), self._watching(claims)
+        holders = {held.claim.spec.id: held.claim.holder for held in claims}
+        for found in records:
+            if found is None:
                 dropped += 1
                 continue
+            record = replace(found, holder=holders.get(found.intercept or "", ""))
             hidden = masked(record)
             for held, watch in _one_a_session(watching, record.intercept):
                 queue = self._queue(held)

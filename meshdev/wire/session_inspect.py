@@ -1,0 +1,86 @@
+"""Requests that pods got, between the commands and the session.
+
+``inspect`` is a stream on the session API::
+
+    CLI → session   {"op": "inspect", …InspectRequest…}                     one line
+    session → CLI   {"event": "requests", "requests": [{…}], "dropped": 0}  any number; without "follow" one
+                    {"event": "note", …}                                    what cannot be shown, and why
+                    {"event": "error", …}                                   the last: it has ended
+
+End of file from the client ends it; nothing is recorded for it any more.
+"""
+
+from typing import Final
+
+from meshdev.wire.access import AccessRecord
+from meshdev.wire.codecs import FLAG, Many, Nullable, Text
+from meshdev.wire.counts import COUNT
+from meshdev.wire.message import field, message, nested
+
+#: Requests in one event: with their longest texts one has 6 KB.
+MAX_REQUESTS: Final = 128
+
+_TYPED: Final = Text(4096)
+_NAMESPACE: Final = Text(253)
+_NAME: Final = Text(253)
+
+
+@message(strict=True, kw_only=True)
+class InspectRequest:
+    """Asks for requests that the pods of this session's intercepts get.
+
+    Without *follow* it is those that are remembered; with it also what comes from now on.
+    """
+
+    target: str | None = field(Nullable(_TYPED), default=None)
+    """As typed; None: all intercepts."""
+    namespace: str | None = field(Nullable(_NAMESPACE), default=None)
+    """The target's; None: the connection's, or, without a target, every one."""
+    follow: bool = field(FLAG, default=False)
+    all: bool = field(FLAG, default=False)
+    """Also what nobody claimed, or others did."""
+    values: bool = field(FLAG, default=False)
+    """Values of credentials are shown in requests that these intercepts took."""
+
+
+@message()
+class InspectedRequest:
+    """One request. *workload* is the client's (``deployment/a``), where its address is that of a known pod."""
+
+    namespace: str = field(_NAMESPACE)
+    target: str = field(_TYPED)
+    pod: str = field(_NAME)
+    record: AccessRecord = field(nested(AccessRecord))
+    workload: str | None = field(Nullable(_TYPED), default=None)
+
+    def as_json(self) -> dict[str, object]:
+        """What ``inspect -o json`` prints: keys that scripts rely on."""
+        record = self.record
+        return {
+            "time": record.time / 1e6,
+            "namespace": self.namespace,
+            "target": self.target,
+            "pod": self.pod,
+            "source": {"address": str(record.source), "workload": self.workload},
+            "protocol": record.protocol,
+            "method": record.method or None,
+            "authority": record.authority or None,
+            "path": record.path or None,
+            "status": record.status or None,
+            "duration_ms": record.duration / 1000,
+            "request_bytes": record.request_bytes,
+            "response_bytes": record.response_bytes,
+            "intercept": record.intercept,
+            "holder": record.holder or None,
+            "served_by": record.served_by,
+            "reason": record.reason or None,
+            "trace_id": record.trace_id,
+        }
+
+
+@message()
+class Requests:
+    """Requests in the order in which they came here, and how many more there were that could not be kept."""
+
+    requests: tuple[InspectedRequest, ...] = field(Many(nested(InspectedRequest), MAX_REQUESTS))
+    dropped: int = field(COUNT, default=0)
