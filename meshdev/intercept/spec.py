@@ -80,7 +80,10 @@ class Port:
 
 @message()
 class Spec:
-    """One intercept. *match* is None exactly where the mode needs none; *ports* are sorted, none is there twice."""
+    """One intercept. *match* is None exactly where the mode needs none; *ports* are sorted, none is there twice.
+
+    *trace*: its requests get a W3C trace context, which an older manager does not do.
+    """
 
     id: str = field(_matching(r"[0-9a-f]{32}", "32 hexadecimal digits"))
     workload: Workload = field(nested(Workload))
@@ -88,6 +91,7 @@ class Spec:
     match: Match | None = field(Nullable(CODEC))
     ports: tuple[Port, ...] = field(Many(nested(Port), MAX_PORTS, distinct=lambda port: (port.remote, port.transport)))
     fallback: bool = field(FLAG, default=True)
+    trace: bool = field(FLAG, default=False, sparse=True)
 
 
 def encode(spec: Spec) -> str:

@@ -46,12 +46,20 @@ RECORDS_PER_SECOND: Final = 500
 #: Microseconds.
 _MAX_TIME: Final = 1 << 53
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+#: The W3C's parent-id: all zeros are no id.
+_SPAN_ID: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _INTERCEPT: Final = re.compile(r"[0-9A-Za-z_-]{1,32}", re.ASCII)
 
 
 def _trace_id(text: str) -> str:
     if _TRACE_ID.fullmatch(text) is None:
         raise ValueError("not 32 hexadecimal digits")
+    return text
+
+
+def _span_id(text: str) -> str:
+    if _SPAN_ID.fullmatch(text) is None:
+        raise ValueError("not 16 hexadecimal digits, or only zeros")
     return text
 
 
@@ -82,6 +90,10 @@ class AccessRecord:
     and for bytes. ``intercept`` is the id of the claim that took it, and ``reason`` why it went where it went: which
     condition did not hold, or why the local program was not reached; empty where there is nothing to explain.
     ``holder`` has the intercept; only the manager knows.
+
+    Where the intercept is traced, the request is the span ``span_id`` of the trace ``trace_id``; what served it got
+    both in its traceparent. ``parent_span_id`` is the span that the client sent, None where it sent no valid
+    traceparent. ``sampled`` is the client's flag, or true where the trace begins here. All others have none of them.
     """
 
     time: int = field(Integer(0, _MAX_TIME))
@@ -100,6 +112,9 @@ class AccessRecord:
     reason: str = field(_Ascii(MAX_REASON), default="", sparse=True)
     trace_id: str | None = field(Nullable(Parsed(_trace_id)), default=None, sparse=True)
     holder: str = field(_Ascii(MAX_HOLDER), default="", sparse=True)
+    span_id: str | None = field(Nullable(Parsed(_span_id)), default=None, sparse=True)
+    parent_span_id: str | None = field(Nullable(Parsed(_span_id)), default=None, sparse=True)
+    sampled: bool = field(FLAG, default=False, sparse=True)
 
 
 @message()

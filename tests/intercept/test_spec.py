@@ -39,6 +39,12 @@ def test_what_is_written_is_read(spec: Spec) -> None:
     assert decode(encode(spec)) == spec
 
 
+def test_trace_is_there_only_where_it_is_wanted() -> None:
+    traced = replace(SPEC, trace=True)
+    assert json.loads(encode(traced)) == {**json.loads(TEXT), "trace": True}
+    assert decode(encode(traced)) == traced
+
+
 def changed(path: str, value: Any) -> str:
     """TEXT with another value at *path*; ``…`` removes it."""
     spec = json.loads(TEXT)
@@ -107,6 +113,8 @@ def test_what_a_newer_session_adds_is_skipped() -> None:
         ("workload.uid", ""),
         ("workload.uid", "a" * 64),
         ("fallback", "yes"),
+        ("trace", 1),
+        ("trace", None),
     ],
 )
 def test_what_is_not_allowed_is_refused(path: str, value: Any) -> None:

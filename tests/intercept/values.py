@@ -64,9 +64,11 @@ _PORTS = st.lists(
 ).map(lambda ports: tuple(sorted(ports)))
 
 
-def _spec(number: int, workload: Workload, match: Match | None, ports: tuple[Port, ...], fallback: bool) -> Spec:
+def _spec(number: int, workload: Workload, match: Match | None, ports: tuple[Port, ...], *flags: bool) -> Spec:
     mode = PROXY if match is None else MESH
-    return Spec(f"{number:032x}", workload, mode, match, ports, fallback)
+    return Spec(f"{number:032x}", workload, mode, match, ports, *flags)
 
 
-SPECS = st.builds(_spec, st.integers(0, (1 << 128) - 1), WORKLOADS, st.none() | MATCHES, _PORTS, st.booleans())
+SPECS = st.builds(
+    _spec, st.integers(0, (1 << 128) - 1), WORKLOADS, st.none() | MATCHES, _PORTS, st.booleans(), st.booleans()
+)

@@ -54,6 +54,7 @@ PARSED: Final[dict[str, Strategy]] = {
     "intercepts._pod": st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),
     "intercepts._uid": st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True),
     "access._trace_id": st.text(_hex, min_size=32, max_size=32),
+    "access._span_id": st.text(_hex, min_size=16, max_size=16).filter(lambda text: text != "0" * 16),
     "access._intercept": st.from_regex(r"[0-9A-Za-z_-]{1,32}", fullmatch=True).filter(str.isascii),
     "counts._reason": st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True),
     "lease._port": st.builds("{}/{}".format, st.integers(1, 65535), st.sampled_from(("tcp", "udp"))),

@@ -47,6 +47,9 @@ FULL: Final = AccessRecord(
     intercept="0af7",
     reason="fell back: nothing listens on 8080",
     trace_id="ab" * 16,
+    span_id="cd" * 8,
+    parent_span_id="ef" * 8,
+    sampled=True,
 )
 RECORDS: Final[list[tuple[AccessRecord, dict[str, object]]]] = [
     (
@@ -78,9 +81,15 @@ RECORDS: Final[list[tuple[AccessRecord, dict[str, object]]]] = [
             "intercept": "0af7",
             "reason": "fell back: nothing listens on 8080",
             "trace_id": "ab" * 16,
+            "span_id": "cd" * 8,
+            "parent_span_id": "ef" * 8,
+            "sampled": True,
         },
     ),
 ]
+
+
+NO_SPANS: Final = ("", "0" * 16, "CD" * 8, "cd" * 7, "cd" * 9, "cd" * 8 + "\n", "g" * 16, "é" * 16, 7, ["cd" * 8])
 
 
 def read(data: bytes) -> AccessRecords:
@@ -148,6 +157,9 @@ def largest(letter: str) -> AccessRecord:
         reason=letter * MAX_REASON,
         trace_id="f" * 32,
         holder=letter * MAX_HOLDER,
+        span_id="f" * 16,
+        parent_span_id="f" * 16,
+        sampled=True,
     )
 
 
@@ -203,6 +215,8 @@ def test_more_than_can_be_counted_is_capped() -> None:
         *(("intercept", ""), ("intercept", "x" * 33), ("intercept", "a b"), ("intercept", "é"), ("intercept", 7)),
         *(("reason", "x" * (MAX_REASON + 1)), ("reason", "\r"), ("reason", [])),
         *(("trace_id", "AB" * 16), ("trace_id", "ab" * 15), ("trace_id", "ab" * 17), ("trace_id", "ab" * 16 + "\n")),
+        *((key, value) for key in ("span_id", "parent_span_id") for value in NO_SPANS),
+        *(("sampled", 1), ("sampled", "true"), ("sampled", None)),
     ],
 )
 def test_wrong_values_are_refused(key: str, value: Any) -> None:

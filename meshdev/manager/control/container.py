@@ -34,6 +34,8 @@ class ControlSettings:
     certificate_lifetime: timedelta = timedelta(hours=1)
     metrics: tuple[str, int] | None = None
     """Where its metrics are served."""
+    trace_all: bool = False
+    """Whether the requests of every claim get a trace context."""
 
 
 class ControlContainer:
@@ -52,7 +54,14 @@ class ControlContainer:
             self._relay.send_latest(key, message)
 
         self.core = Core(
-            self.authority, to_tunnel, to_relay, loop.call_later, loop.time, _now, settings.certificate_lifetime
+            self.authority,
+            to_tunnel,
+            to_relay,
+            loop.call_later,
+            loop.time,
+            _now,
+            settings.certificate_lifetime,
+            trace_all=settings.trace_all,
         )
         self._tunnel = TunnelClient(
             settings.tunnel, self._on_tunnel_connected, self._on_tunnel_message, self.core.for_tunnel

@@ -49,7 +49,7 @@ PRUNE_SECONDS: Final = 5.0
 
 class Core:
     """Belongs to one event loop. *to_tunnel* and *to_relay* take a key and the newest message for it, *later* calls
-    back in so many seconds, *clock* is in seconds, *now* the time of day."""
+    back in so many seconds, *clock* is in seconds, *now* the time of day. *trace_all*: all claims are traced."""
 
     def __init__(
         self,
@@ -60,10 +60,12 @@ class Core:
         clock: Callable[[], float],
         now: Callable[[], datetime],
         certificate_lifetime: timedelta,
+        *,
+        trace_all: bool = False,
     ) -> None:
         self._to_tunnel = to_tunnel
-        self._later = later
-        self._clock = clock
+        self._later, self._clock = later, clock
+        self._trace_all = trace_all
         self._manager: IPv4Address | None = None
         self._claims: dict[str, Claimed] = {}
         self._held: dict[str, HeldClaim] = {}
@@ -131,6 +133,7 @@ class Core:
             log.warning("a claim of %s cannot be read: %s", message.holder, error.message)
             self._withdrawn(message.id)
             return
+        spec = replace(spec, trace=spec.trace or self._trace_all)
         if before is not None and before.claim.spec.workload != spec.workload:
             self._withdrawn(message.id)  # another claim: the tunnel container names its agents next
             before = None
@@ -261,8 +264,7 @@ class Core:
         return self._edges.keys_of(alias)
 
     def _pod(self, key: str, uid: str) -> Pod:
-        pod = self._pods.get(key, {}).get(uid)
-        if pod is not None:
+        if (pod := self._pods.get(key, {}).get(uid)) is not None:
             return pod
         if self._pods.get(key):
             raise Refused("this key is that of another pod's agent")

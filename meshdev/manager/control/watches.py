@@ -210,11 +210,11 @@ class Watches:
         return True
 
     def recorded(self, key: str, records: AccessRecords) -> None:
-        """What the agent of a pod sends."""
+        """What the agent of a pod sends: of requests that nobody claimed, which belong to no trace of ours."""
         held = self._claims.held_by(key) if key in self._by_key else []
         watching = self._watching(held)
         wanted = [each for each in records.records if _is_wanted(watching, each.intercept)]
-        self._deliver(held, [each if self._may(key) else None for each in wanted], records.dropped)
+        self._deliver(held, [_without_span(each) if self._may(key) else None for each in wanted], records.dropped)
 
     def _watching(self, held: Iterable[HeldClaim]) -> Watching:
         return [(each, self._leases[each.alias].watch) for each in held if each.alias in self._leases]
@@ -252,6 +252,10 @@ class Watches:
             found = WaitingRecords(held.alias, held.claim.spec.id, held.pod, self._waiting)
             self._queues[held.alias, held.pod] = found
         return found
+
+
+def _without_span(record: AccessRecord) -> AccessRecord:
+    return replace(record, span_id=None, parent_span_id=None, sampled=False)
 
 
 def _is_wanted(watching: Watching, intercept: str | None) -> bool:

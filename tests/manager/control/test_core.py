@@ -1,5 +1,6 @@
 """Control's core: who reaches whom, in whatever order claims and sidecars come. No gRPC, no socket, no clock."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -46,6 +47,17 @@ def test_a_claim_goes_from_wanted_to_acked_step_by_step(world: World) -> None:
     assert world.permitted(20000) == {"b-1"}
     assert pod.probes is not None
     assert (pod.probes.relays, pod.probes.address) == ((20000,), MANAGER)
+
+
+@pytest.mark.parametrize("trace_all", [False, True])
+def test_claims_are_traced_where_they_ask_for_it_or_control_traces_all(world: World, *, trace_all: bool) -> None:
+    world.trace_all = trace_all
+    world.restart_control()
+    world.connect_tunnel()
+    world.claim(A, "b-1")
+    world.claim(replace(B, trace=True), "b-1", first=20001)
+    traced = {each.claim.spec.id: each.claim.spec.trace for each in world.core.held_by(key("b-1"))}
+    assert traced == {A.id: trace_all, B.id: True}
 
 
 def test_a_withdrawn_claim_leaves_nothing_but_a_listener(world: World) -> None:

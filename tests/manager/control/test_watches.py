@@ -235,6 +235,15 @@ def test_what_an_agent_saw(world: World) -> None:
     assert found.records == AccessRecords((replace(one, path="/x?token=***"),), 2)
 
 
+def test_what_an_agent_saw_is_no_span(world: World) -> None:
+    one = AccessRecord(1, IPv4Address("10.0.0.1"), 80, "HTTP/1.1", "original", 1, trace_id="ab" * 16)
+    world.watch(A, ALL)
+    made_up = replace(one, span_id="cd" * 8, parent_span_id="ef" * 8, sampled=True)
+    world.watches.recorded("k", AccessRecords((made_up,), 0))
+    (found,) = world.take()
+    assert found.records == AccessRecords((one,), 0)
+
+
 def test_credentials_are_masked_but_in_one_s_own_requests_where_one_asks_for_them(world: World) -> None:
     world.claim(B, "k", session=BOB)
     world.watch(A, Watch(on=True, all=True, values=True))

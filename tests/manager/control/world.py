@@ -80,13 +80,22 @@ class World:
         self._number = itertools.count()
         self.tunnel: dict[str, ToTunnel] = {}
         self.relay: dict[str, ToRelay] = {}
+        self.trace_all = False
+        """Of the next process of control."""
         self.core = self._core()
         self.pods: dict[str, SidecarPod] = {}
 
     def _core(self) -> Core:
         lifetime = timedelta(hours=1)
         return Core(
-            authority(), self.tunnel.__setitem__, self.relay.__setitem__, self._later, self.clock, self.now, lifetime
+            authority(),
+            self.tunnel.__setitem__,
+            self.relay.__setitem__,
+            self._later,
+            self.clock,
+            self.now,
+            lifetime,
+            trace_all=self.trace_all,
         )
 
     def now(self) -> datetime:
