@@ -56,6 +56,7 @@ def test_claims_are_traced_where_they_ask_for_it_or_control_traces_all(world: Wo
     world.connect_tunnel()
     world.claim(A, "b-1")
     world.claim(replace(B, trace=True), "b-1", first=20001)
+    joined(world)
     traced = {each.claim.spec.id: each.claim.spec.trace for each in world.core.held_by(key("b-1"))}
     assert traced == {A.id: trace_all, B.id: True}
 
