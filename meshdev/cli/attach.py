@@ -5,7 +5,7 @@ import selectors
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from meshdev.cli.event_stream import EventStream
 from meshdev.cli.render import ProgressView
@@ -19,6 +19,14 @@ from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, L
 LEAVE_SECONDS: Final = 40.0
 
 _GOES_ON: Final = "the session goes on undoing it: see `meshdev status`; `meshdev disconnect` ends everything"
+
+
+class HasFileno(Protocol):
+    """What can be waited for."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        ...
 
 
 class Stream:
@@ -124,7 +132,23 @@ class AttachedIntercepts:
         for key, _ in self._selector.select(seconds):
             if isinstance(key.fileobj, Stream):
                 self._read(key.fileobj, live)
+            elif key.data is not None:
+                key.data()
         return self._signals.take()
+
+    @contextmanager
+    def also_reading(self, source: HasFileno, on_ready: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """:meth:`turn` calls *on_ready* when *source* is readable, until the end, or until what it yields is called."""
+        self._selector.register(source, selectors.EVENT_READ, on_ready)
+
+        def stop() -> None:
+            if source in self._selector.get_map():
+                self._selector.unregister(source)
+
+        try:
+            yield stop
+        finally:
+            stop()
 
     def leave(self) -> None:
         """All are left when this returns. Raises what went wrong with that; a second signal does not wait for it."""

@@ -1,5 +1,6 @@
 """What ``proxy`` and ``mesh`` share: turn flags into a request, intercept, and stay attached."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from meshdev.cli import intercept_text, options, render
 from meshdev.cli.attach import AttachedIntercepts, intercepts
 from meshdev.cli.connected import connected
 from meshdev.cli.counting import Counting
+from meshdev.cli.live_requests import LiveRequests
 from meshdev.cli.options import Format
 from meshdev.cli.signals import ENDING, Ended
 from meshdev.errors import Cancelled
@@ -70,7 +72,7 @@ def intercept(wanted: ConnectOptions, asked: InterceptRequest, output: Format) -
             if asked.detach:
                 here.ours = False
                 return
-            _stay(them, here.progress)
+            _Staying(them, here.progress).run(paths, requests=output is Format.TEXT)
         here.progress.close()
     if them.interrupted:
         raise Ended(Cancelled.exit_code)
@@ -83,25 +85,54 @@ def _say_up(status: InterceptStatus, asked: InterceptRequest, output: Format) ->
         render.print_text(intercept_text.up(status, asked))
 
 
-def _stay(them: AttachedIntercepts, progress: render.ProgressView) -> None:
-    """Stay until a signal arrives or another command ends it. Raises whatever else ends it."""
-    stream, counting = them.streams[0], Counting()
+class _Staying:
+    """Shows how the intercept of a command stands until a signal arrives or another command ends it."""
 
-    def live(status: InterceptStatus) -> None:
+    def __init__(self, them: AttachedIntercepts, progress: render.ProgressView) -> None:
+        self._them = them
+        self._stream = them.streams[0]
+        self._progress = progress
+        self._counting = Counting()
+
+    def run(self, paths: Paths, *, requests: bool) -> None:
+        """Until then; on a terminal with the last *requests*. Raises whatever else ends it."""
+        them, stream = self._them, self._stream
+        status = stream.status
+        with contextlib.ExitStack() as stack:
+            if status and (self._counting.in_place or status.counts != InterceptCounts() or status.notes):
+                self._live(status)
+            if status and requests and self._counting.in_place:
+                self._show_requests(paths, status, stack)
+            while not (stream.over or them.interrupted):
+                them.interrupted = bool(them.turn(self._counting.due(), self._live) & ENDING)
+                self._counting.tick()
+            self._counting.end()
+        if stream.error:
+            raise stream.error
+        if not them.interrupted:
+            self._progress.show(Note("another command has ended it"))
+
+    def _live(self, status: InterceptStatus) -> None:
         for note in status.notes:
-            if note not in stream.notes:
-                stream.notes.add(note)
-                counting.end()
-                progress.show(Note(note))
-        counting.show(intercept_text.counts(status))
+            if note not in self._stream.notes:
+                self._stream.notes.add(note)
+                self._note(Note(note))
+        self._counting.show(intercept_text.counts(status))
 
-    if stream.status and (counting.in_place or stream.status.counts != InterceptCounts() or stream.status.notes):
-        live(stream.status)
-    while not (stream.over or them.interrupted):
-        them.interrupted = bool(them.turn(counting.due(), live) & ENDING)
-        counting.tick()
-    counting.end()
-    if stream.error:
-        raise stream.error
-    if not them.interrupted:
-        progress.show(Note("another command has ended it"))
+    def _note(self, note: Note) -> None:
+        self._counting.end()
+        self._progress.show(note)
+
+    def _show_requests(self, paths: Paths, status: InterceptStatus, stack: contextlib.ExitStack) -> None:
+        live = stack.enter_context(contextlib.closing(LiveRequests(paths, status)))
+
+        def read() -> None:
+            for note in live.read():
+                self._note(note)
+                if self._stream.status:
+                    self._live(self._stream.status)
+            self._counting.show_below(live.lines(self._counting.columns))
+            if live.over:
+                stop()
+
+        stop = stack.enter_context(self._them.also_reading(live, read))

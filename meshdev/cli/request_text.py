@@ -19,6 +19,12 @@ _STYLES: Final[dict[ServedBy, str]] = {"laptop": "green", "fallback": "yellow", 
 #: Those that get the room that is left; and the columns of a terminal from which on all columns are shown.
 _LONG: Final = frozenset({"PATH", "WHY"})
 _WIDE: Final = 120
+#: The columns from which on a line has room for all, and much of the last.
+_LINE: Final = 140
+#: On one line of a narrow terminal: at most so many characters of the client and the method, at least of the path.
+_NARROW_CLIENT: Final = 16
+_NARROW_METHOD: Final = 6
+_NARROW_PATH: Final = 20
 #: Lines of a terminal that the table's head, its frame and the prompt take.
 _AROUND: Final = 5
 
@@ -54,6 +60,22 @@ def row(found: InspectedRequest) -> RequestRow:
 def line(found: InspectedRequest) -> str:
     """The request as one line; columns that are too long push the others aside."""
     return aligned(row(found))
+
+
+def fitting_line(found: InspectedRequest, columns: int) -> str:
+    """The same within so many *columns*. Where they are few it is shown why, and not to whom."""
+    cells = row(found)
+    if columns >= _LINE:
+        return line(found)[:columns]
+    client, method = _shortened(cells.client, _NARROW_CLIENT), _shortened(cells.method, _NARROW_METHOD)
+    first = f"{cells.time[:8]} {client:<{_NARROW_CLIENT}} {method:<{_NARROW_METHOD}} "
+    last = f" {cells.status:<3} {cells.took:<8} {cells.why}".rstrip()
+    room = max(_NARROW_PATH, columns - len(first) - len(last))
+    return f"{first}{_shortened(cells.path, room):<{room}}{last}"[:columns]
+
+
+def _shortened(cell: str, limit: int) -> str:
+    return cell if len(cell) <= limit else f"{cell[: limit - 1]}…"
 
 
 def aligned(cells: Iterable[str]) -> str:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.5
 #: A client that reads slowly is tried again after so many seconds; meanwhile its oldest records make room.
 _LATE_SECONDS: Final = 0.1
+#: Between two events for a client that wants the last requests only.
+_LAST_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,18 @@ class _Inspection:
         self._news.clear()
 
     async def _forward(self, subscription: Subscription, closed: asyncio.Future[None]) -> None:
+        if self._request.last:
+            await asyncio.wait((closed,), timeout=_LAST_SECONDS)
         while self._exchange.late and not closed.done():
             await asyncio.wait((closed,), timeout=_LATE_SECONDS)
         self._send(*subscription.take())
 
     def _send(self, records: list[PodRecord], dropped: int) -> None:
-        shown = [self._shown(each) for each in records if each.id in self._intercepts]
+        wanted = [each for each in records if each.id in self._intercepts]
+        if self._request.last:
+            dropped += max(0, len(wanted) - self._request.last)
+            wanted = wanted[-self._request.last :]
+        shown = [self._shown(each) for each in wanted]
         for at in range(0, max(len(shown), 1), MAX_REQUESTS):
             some = tuple(shown[at : at + MAX_REQUESTS])
             if some or dropped:

@@ -3,7 +3,8 @@
 ``inspect`` is a stream on the session API::
 
     CLI → session   {"op": "inspect", …InspectRequest…}                     one line
-    session → CLI   {"event": "requests", "requests": [{…}], "dropped": 0}  any number; without "follow" one
+    session → CLI   {"event": "requests", "requests": [{…}], "dropped": 0}  any number; without "follow" one;
+                                                                            with "last" no more than 4 a second
                     {"event": "note", …}                                    what cannot be shown, and why
                     {"event": "error", …}                                   the last: it has ended
 
@@ -13,7 +14,7 @@ End of file from the client ends it; nothing is recorded for it any more.
 from typing import Final
 
 from meshdev.wire.access import AccessRecord
-from meshdev.wire.codecs import FLAG, Many, Nullable, Text
+from meshdev.wire.codecs import FLAG, Integer, Many, Nullable, Text
 from meshdev.wire.counts import COUNT
 from meshdev.wire.message import field, message, nested
 
@@ -41,6 +42,8 @@ class InspectRequest:
     """Also what nobody claimed, or others did."""
     values: bool = field(FLAG, default=False)
     """Values of credentials are shown in requests that these intercepts took."""
+    last: int | None = field(Nullable(Integer(1, MAX_REQUESTS)), default=None, sparse=True)
+    """Only the last so many, a few times a second; the others count as dropped."""
 
 
 @message()

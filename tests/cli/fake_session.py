@@ -134,6 +134,7 @@ class FakeSession:
         self.intercepts: list[Intercept] = []
         self.detached: list[InterceptStatus] = []
         self.mute: list[socket.socket] = []
+        self.looking: list[socket.socket] = []
 
     def trace(self, word: str) -> None:
         with (self.paths.directory / "trace").open("a") as file:
@@ -206,6 +207,7 @@ class FakeSession:
         while not until():
             sockets = [self.listener, self.helper, *([] if self.state == "connected" else [self.progress])]
             self.look_after_intercepts()
+            self.look_after_those_who_look()
             for ready in select.select(sockets, [], [], 0.02)[0]:
                 if ready is self.listener:
                     self.serve(self.listener.accept()[0])
@@ -264,13 +266,21 @@ class FakeSession:
     def inspect(self, client: socket.socket, request: InspectRequest) -> None:
         """One request, and the end of the stream; or, of one that follows, until its client is gone."""
         self.trace(f"asked {json.dumps(json.loads(encode_request(request)))}")
-        client.sendall(encode_event(Requests((INSPECTED,), 2)))
+        claimed = replace(INSPECTED, record=replace(INSPECTED.record, intercept="0" * 32, path="/mine"))
+        found = (INSPECTED, claimed) if request.last else (INSPECTED,)
+        client.sendall(encode_event(Requests(found, 2)))
         if request.follow:
-            client.recv(1)
-            self.trace("nobody looks any more")
+            self.looking.append(client)
         else:
             client.sendall(encode_event(Left()))
-        client.close()
+            client.close()
+
+    def look_after_those_who_look(self) -> None:
+        for client in list(self.looking):
+            if select.select([client], [], [], 0)[0] and not client.recv(1):
+                self.looking.remove(client)
+                client.close()
+                self.trace("nobody looks any more")
 
     # -- intercepts ------------------------------------------------------------------------------------------------
 

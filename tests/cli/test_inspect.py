@@ -109,3 +109,24 @@ def test_cells(changes: dict[str, object], cells: dict[str, str]) -> None:
 
 def test_an_unknown_client_is_its_address() -> None:
     assert request_text.row(replace(INSPECTED, workload=None)).client == "10.244.0.7"
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (60, " deployment/a     GET    /api?token=***       200 3."),
+        (79, " deployment/a     GET    /api?token=***       200 3.4 ms   a=2, not a=1"),
+        (150, "deployment/b            a=2, not a=1"),
+    ],
+)
+def test_a_line_that_fits(columns: int, expected: str) -> None:
+    found = request_text.fitting_line(INSPECTED, columns)
+    assert len(found) <= columns
+    assert found.endswith(expected)
+
+
+def test_what_is_too_long_for_a_line_is_shortened() -> None:
+    record = replace(INSPECTED.record, path="/" + "x" * 200, method="PROPFIND")
+    found = request_text.fitting_line(replace(INSPECTED, record=record, workload="deployment/a-long-name"), 79)
+    assert found[8:] == f" deployment/a-lo… PROPF… /{'x' * 18}… 200 3.4 ms   a=2, not a=1"
+    assert len(found) == 79

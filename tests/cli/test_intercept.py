@@ -288,6 +288,57 @@ def test_counts_on_a_terminal_stay_in_their_line(meshdev: Commands) -> None:
     assert "Traceback" not in terminal.seen
 
 
+def test_the_last_requests_on_a_terminal_are_below_the_counts(meshdev: Commands) -> None:
+    meshdev("connect")
+    terminal = Terminal(meshdev, "mesh", "deploy/b", "-H", "a=1")
+    until_up(meshdev)
+    terminal.read_until("GET    /mine")
+    meshdev.say("count")
+    terminal.read_until("\r\x1b[K3 matched")
+    terminal.read_until("2 of 2 pods, nothing listens on 8080/tcp: the\r\n\r\x1b[K")
+    terminal.write("\x03")
+    assert terminal.finish() == 130
+    assert "/api" not in terminal.seen, "it is not the intercept's"
+    assert "Traceback" not in terminal.seen
+    (asked,) = [json.loads(line[6:]) for line in meshdev.trace() if line.startswith("asked ") and "inspect" in line]
+    assert asked == {
+        "op": "inspect",
+        "target": "deployment/b",
+        "namespace": "default",
+        "follow": True,
+        "all": False,
+        "values": False,
+        "last": 5,
+    }
+    assert "nobody looks any more" in meshdev.trace()
+
+
+@pytest.mark.parametrize("words", [("mesh", "deploy/b", "-H", "a=1", "-o", "json"), ("run", "--proxy", "deploy/b")])
+def test_requests_are_for_people_on_a_terminal_only(meshdev: Commands, words: tuple[str, ...]) -> None:
+    meshdev("connect")
+    terminal = Terminal(meshdev, *words, *(["--", "sleep", "60"] if words[0] == "run" else []))
+    until_up(meshdev)
+    if words[0] != "run":
+        meshdev.say("count")
+        terminal.read_until("3 matched")
+    terminal.write("\x03")
+    terminal.finish()
+    assert not [line for line in meshdev.trace() if "inspect" in line]
+
+
+def test_without_a_terminal_no_requests_are_asked_for(meshdev: Commands) -> None:
+    meshdev("connect")
+    process = meshdev.start("mesh", "deploy/b", "-H", "a=1")
+    until_up(meshdev)
+    meshdev.say("count")
+    assert process.stderr is not None
+    while "3 matched" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    meshdev.finish(process)
+    assert not [line for line in meshdev.trace() if "inspect" in line]
+
+
 def test_leave(meshdev: Commands) -> None:
     for words in (("leave", "--all"), ("leave", "deploy/b")):
         ran = meshdev(*words)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshdev.cli.counting import LINE_SECONDS, Counting
+from meshdev.cli.counting import DRAW_SECONDS, LINE_SECONDS, Counting
 from meshdev.cli.intercept_text import counts, identities, line, trial, up
 from meshdev.wire.counts import InterceptCounts
 from meshdev.wire.modes import MESH, PROXY, Mode
@@ -138,3 +138,40 @@ def test_on_a_terminal_it_stays_in_place(capsys: pytest.CaptureFixture[str], mon
     counting.end()
     counting.end()
     assert capsys.readouterr().err == "\r\x1b[Kone\r\x1b[Ka line tha\n"
+
+
+def test_on_a_terminal_it_is_drawn_in_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "12")
+    monkeypatch.setenv("LINES", "6")
+    now = [0.0]
+    counting = Counting(lambda: now[0])
+    counting.show("0 matched")
+    assert capsys.readouterr().err == "\r\x1b[K0 matched"
+    counting.show_below(["one", "two: cut by columns"])
+    counting.show("1 matched")
+    assert capsys.readouterr().err == "", "not so soon"
+    assert counting.due() == DRAW_SECONDS
+    now[0] += DRAW_SECONDS
+    counting.tick()
+    assert capsys.readouterr().err == "\r\x1b[K1 matched\n\r\x1b[Kone\n\r\x1b[Ktwo: cut by"
+    now[0] += DRAW_SECONDS
+    counting.show_below(["one", "two: cut by columns"])
+    assert counting.due() is None, "it is as it was"
+    counting.show_below(["three", "four", "five"])
+    drawn = "\x1b[2A\r\x1b[K1 matched\n\r\x1b[Kthree\n\r\x1b[Kfour\x1b[J"
+    assert capsys.readouterr().err == drawn, "no more than there are lines"
+    counting.end()
+    assert capsys.readouterr().err == "\n"
+    counting.show("2 matched")
+    assert capsys.readouterr().err.startswith("\r\x1b[K2 matched\n"), "at once, and not over what stands there"
+
+
+def test_without_a_terminal_nothing_is_below(capsys: pytest.CaptureFixture[str]) -> None:
+    counting = Counting(lambda: 0.0)
+    counting.show("1 matched")
+    counting.show_below(["one"])
+    counting.end()
+    assert capsys.readouterr().err == "1 matched\n"

@@ -112,6 +112,23 @@ async def test_what_comes_is_shown_with_its_client(world: World) -> None:
     assert world.asked == {A.id: Watch()}, "nobody looks any more"
 
 
+async def test_who_wants_the_last_ones_gets_no_more(world: World) -> None:
+    """Whatever comes: a few, a few times a second."""
+    async with world.inspected(replace(FOLLOW, last=3)) as exchange:
+        for _ in range(5):
+            world.come(A, own=True, count=100)
+            await asyncio.sleep(0)
+        await until(exchange.requests)
+        assert [path for _, _, path in exchange.requests()] == [f"/{number}?token=***" for number in (97, 98, 99)]
+        (event,) = exchange.events
+        assert isinstance(event, Requests)
+        assert event.dropped == 497
+        world.come(A, own=True)
+        await asyncio.sleep(0.05)
+        assert len(exchange.events) == 1, "not at once"
+        await until(lambda: len(exchange.events) == 2)
+
+
 async def test_what_nobody_claimed_is_for_who_asks_for_all(world: World) -> None:
     async with world.inspected(FOLLOW) as exchange:
         world.come(A)
