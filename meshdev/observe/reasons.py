@@ -19,7 +19,7 @@ _MAX_VALUE: Final = 48
 _CUT: Final = "..."
 
 NOTHING_CLAIMED: Final = "nothing is claimed on this port"
-PROBE: Final = "a probe of the kubelet"
+PROBE: Final = "probe of the kubelet"
 #: Its routes find no request that it would refuse.
 REFUSED: Final = "Envoy would refuse this request"
 NO_ENVOY: Final = "fell back: the sidecar's Envoy accepts no connections"

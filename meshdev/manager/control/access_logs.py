@@ -15,7 +15,7 @@ from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
 from meshdev.manager.control.unclaimed import LoggedRequest, UnclaimedRequests
-from meshdev.sidecar.envoy import answers, names
+from meshdev.sidecar.envoy import answers, names, noted
 from meshdev.sidecar.envoy.claims import LiveClaim, pod_port
 from meshdev.wire.access import AccessProtocol, AccessRecord, ServedBy
 from meshdev.wire.agent import PodPort
@@ -144,7 +144,8 @@ class LoggedPod:
         if claim is not None and kind in {names.ORIGINAL, names.FALLBACK}:
             return "fallback", _fell_back(claim, port, common, tried=kind == names.FALLBACK)
         if kind == names.ORIGINAL:
-            seen = LoggedRequest(_method(entry.request), _path(entry.request))
+            request = entry.request
+            seen = LoggedRequest(_method(request), _path(request), noted.read(common.metadata))
             return "original", self._unclaimed_on(port).reason(seen)
         return "meshdev", ""
 

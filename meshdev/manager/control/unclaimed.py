@@ -1,11 +1,22 @@
-"""Why no claim took a request that Envoy carried: of its headers an entry of the access log has none. Pure."""
+"""Why no claim took a request that Envoy carried. Pure.
+
+Of its headers an entry of the access log has those that claims ask for (meshdev.sidecar.envoy.noted), unless Envoy was
+asked for others when the request came, or they are credentials: these are not known.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from meshdev.intercept.match import HeadTest, head_tests, in_order
 from meshdev.observe import reasons
+from meshdev.sidecar.envoy import http
 from meshdev.sidecar.envoy.claims import LiveClaim
+from meshdev.sidecar.envoy.noted import NotedHeaders
+from meshdev.sidecar.passthrough import decide
+from meshdev.sidecar.passthrough.seen import SeenHead
+
+_NOTHING: Final = NotedHeaders()
 
 
 @dataclass(frozen=True)
@@ -14,10 +25,20 @@ class LoggedRequest:
 
     method: str
     path: str
+    noted: NotedHeaders = _NOTHING
 
-    def values(self, _name: str) -> Sequence[str]:
-        """None is known."""
-        return ()
+    def values(self, name: str) -> Sequence[str]:
+        """None where the header is missing, or not known."""
+        value = self.noted.values.get(name)
+        return () if value is None else (value,)
+
+    def as_seen(self) -> SeenHead:
+        """The same for conditions, with each of several values that Envoy has joined."""
+        headers = {
+            http.masked(name).encode(): [value.encode(), *(each.strip().encode() for each in value.split(","))]
+            for name, value in self.noted.values.items()
+        }
+        return SeenHead(self.method.encode(), self.path.encode(), headers)
 
 
 class UnclaimedRequests:
@@ -27,11 +48,18 @@ class UnclaimedRequests:
         matches = [claim.spec.match for claim in claims]
         ordered = [matches[place] for place in in_order(matches)]
         self._claims = [head_tests(match) for match in ordered if match is not None][: reasons.MAX_CLAIMS]
+        self._fits = {test: decide.condition(test) for tests in self._claims for test in tests}
 
     def reason(self, request: LoggedRequest) -> str:
         """The conditions that do not hold for sure, else the headers by one of which it is another's."""
-        failed = [[test for test in tests if _fails(test, request)] for tests in self._claims]
-        unknown = [sorted({test.header for test in tests if test.header}) for tests in self._claims]
+        if request.noted.probe:
+            return reasons.PROBE
+        seen = request.as_seen()
+        unknown = [sorted({test.header for test in tests if _unknown(test, request)}) for tests in self._claims]
+        failed = [
+            [test for test in tests if not (_unknown(test, request) or self._fits[test](seen))]
+            for tests in self._claims
+        ]
         by_headers = [names for tests, names in zip(failed, unknown, strict=True) if not tests and names]
         if not by_headers:
             return reasons.not_claimed(request, failed, lambda _: False)
@@ -39,10 +67,5 @@ class UnclaimedRequests:
         return f"{'header' if len(fewest) == 1 else 'one of the headers'} {', '.join(fewest)} does not match"
 
 
-def _fails(test: HeadTest, request: LoggedRequest) -> bool:
-    match test.how:
-        case "method":
-            return request.method != test.value
-        case "path-prefix":
-            return not request.path.startswith(test.value)
-    return False
+def _unknown(test: HeadTest, request: LoggedRequest) -> bool:
+    return bool(test.header) and not (test.header in request.noted.values or test.header in request.noted.missing)

@@ -22,6 +22,7 @@ REQUEST_HEADERS: Final = (":method", "traceparent", "content-type")
 FLUSH: Final = "0.1s"
 _BUFFER: Final = 64 << 10
 _LOG: Final = "meshdev"
+_NONE: Final = {"numerator": 0, "denominator": "HUNDRED"}
 _CONFIG: Final = "envoy.extensions.access_loggers.grpc.v3"
 
 
@@ -57,6 +58,11 @@ def target(*, watched: bool) -> str:
     return f"/runtime_modify?{urlencode({WATCHED: 100 if watched else 0})}"
 
 
+def while_watched() -> Object:
+    """A RuntimeFractionalPercent: all while somebody watches, else nothing."""
+    return {"runtime_key": WATCHED, "default_value": _NONE}
+
+
 def _common(**more: object) -> Object:
     return {
         "log_name": _LOG,
@@ -73,7 +79,7 @@ def _while_watched() -> Object:
     return {
         "runtime_filter": {
             "runtime_key": WATCHED,
-            "percent_sampled": {"numerator": 0, "denominator": "HUNDRED"},
+            "percent_sampled": _NONE,
             "use_independent_randomness": True,
         }
     }

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from meshdev.intercept import match as matches
 from meshdev.intercept.match import Match
-from meshdev.sidecar.envoy import http, names
+from meshdev.sidecar.envoy import access_log, http, names, noted
 from meshdev.sidecar.envoy.claims import LiveClaim, Served, in_order
 from meshdev.sidecar.envoy.http import OFF, typed
 from meshdev.wire.agent import PodPort, Probe
@@ -18,6 +18,7 @@ FALLBACK_BYTES: Final = 1 << 20
 _AGAIN_BYTES: Final = 1 << 16
 #: Matches every target, ``*`` of OPTIONS and absolute ones, too.
 _ANYTHING: Final = {"prefix": ""}
+_NO_MATCH: Final = Match()
 _TIMELESS: Final = {"timeout": OFF, "idle_timeout": OFF}
 _ORIGINAL: Final = "the original"
 #: It was not sent, or the other end says that it did nothing with it: a gRPC server that stops does (RFC 9113, 8.7).
@@ -43,10 +44,13 @@ _NEVER_LEFT: Final = {"retry_on": _UNREAD, "num_retries": 1, "retry_back_off": _
 def routes(served: Served, claims: Iterable[LiveClaim], probes: Sequence[Probe]) -> Object:
     """The routes of one port as Envoy tries them: from the top."""
     port = served.port
-    found = [_to_original(_probe(probe), port) for probe in probes if probe.port == port.number]
-    for claim in in_order(claims):
+    of_kubelet = [_probe(probe) for probe in probes if probe.port == port.number]
+    found = [{**_to_original(each, port), **noted.probe_on_route()} for each in of_kubelet]
+    ordered = list(in_order(claims))
+    for claim in ordered:
         found += _claimed(claim, port)
     found.append(_to_original({"connect_matcher": {}}, port))
+    found += _watched(ordered, port)
     found.append(_to_original(_ANYTHING, port))
     return {
         "name": names.routes(port),
@@ -54,6 +58,18 @@ def routes(served: Served, claims: Iterable[LiveClaim], probes: Sequence[Probe])
         # A route may come before its cluster is ready; Envoy then answers 503 for that one alone.
         "validate_clusters": False,
     }
+
+
+def _watched(claims: Iterable[LiveClaim], port: PodPort) -> list[Object]:
+    """What no claim took, while somebody watches: it is noted which of its headers claims ask for."""
+    headers = noted.names(
+        test.header for claim in claims for test in matches.head_tests(claim.spec.match or _NO_MATCH) if test.header
+    )
+    if not headers:
+        return []
+    return [
+        {**_to_original({**_ANYTHING, "runtime_fraction": access_log.while_watched()}, port), **noted.on_route(headers)}
+    ]
 
 
 def _claimed(claim: LiveClaim, port: PodPort) -> list[Object]:

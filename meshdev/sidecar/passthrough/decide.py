@@ -39,7 +39,7 @@ class Decider:
     def __init__(self, matches: Sequence[Match | None], probes: Iterable[Probe] = ()) -> None:
         self._order = in_order(matches)
         self._tests = [_tests(matches[place]) for place in self._order]
-        self._conditions = {test: _fits(test) for test in chain.from_iterable(self._tests)}
+        self._conditions = {test: condition(test) for test in chain.from_iterable(self._tests)}
         self._fits = [[self._conditions[test] for test in tests] for tests in self._tests]
         self._claims = _Index(self._tests)
         self._probes: defaultdict[bytes, list[bytes]] = defaultdict(list)
@@ -62,8 +62,9 @@ class Decider:
         view = seen(head)
         if view is None:
             return reasons.REFUSED if self._tests else reasons.NOTHING_CLAIMED
-        reason = reasons.not_claimed(_ShownHead(view), self._tests, lambda test: self._conditions[test](view))
-        return reason or (reasons.PROBE if self._is_probe(view) else None)
+        if self._is_probe(view):
+            return reasons.PROBE
+        return reasons.not_claimed(_ShownHead(view), self._tests, lambda test: self._conditions[test](view)) or None
 
     def _is_probe(self, view: SeenHead) -> bool:
         if view.path not in self._probes:
@@ -174,7 +175,7 @@ def _name(test: HeadTest) -> bytes:
     return http.masked(test.header).encode()
 
 
-def _fits(test: HeadTest) -> Callable[[SeenHead], bool]:
+def condition(test: HeadTest) -> Callable[[SeenHead], bool]:
     """Whether a request passes the test."""
     name, value = _name(test), test.value.encode()
     match test.how:

@@ -7,6 +7,7 @@ from meshdev.intercept.spec import Port, Spec
 from meshdev.manager.control.unclaimed import LoggedRequest, UnclaimedRequests
 from meshdev.observe.reasons import NOTHING_CLAIMED
 from meshdev.sidecar.envoy.claims import LiveClaim
+from meshdev.sidecar.envoy.noted import NotedHeaders
 from meshdev.wire.modes import MESH
 from tests.manager.claims import WORKLOAD
 
@@ -40,3 +41,41 @@ def claims(*matches: Match) -> list[LiveClaim]:
 )
 def test_reasons(matches: tuple[Match, ...], reason: str) -> None:
     assert UnclaimedRequests(claims(*matches)).reason(LoggedRequest("GET", "/x")) == reason
+
+
+def header(name: str, value: str = "1") -> Match:
+    return Match(headers=(HeaderMatch(name, "exact", value),))
+
+
+@pytest.mark.parametrize(
+    ("matches", "values", "missing", "reason"),
+    [
+        ((header("a"),), {"a": "2"}, "", "a=2, not a=1"),
+        ((header("a"),), {}, "a", "no header a"),
+        ((header("a"),), {"a": ""}, "", "a=, not a=1"),
+        ((Match(headers=(A, B)),), {"a": "1"}, "b", "no header b"),
+        ((Match(headers=(A, B)),), {"a": "2"}, "b", "a=2, not a=1; no header b"),
+        ((Match(headers=(A, B)),), {"a": "2"}, "", "a=2, not a=1"),
+        ((Match(headers=(A, B)),), {"a": "1"}, "", "header b does not match"),
+        ((header("a"), header("c")), {"a": "2"}, "", "header c does not match"),
+        ((Match(headers=(HeaderMatch("a", "regex", "[0-9]+"),)),), {"a": "x"}, "", "a=x, not a~[0-9]+"),
+        ((BAGGAGE,), {"baggage": "k=v, user=bob;p=1"}, "", "baggage user=bob, not user=ann"),
+        ((Match(path_prefix="/api", headers=(A,)),), {"a": "3,1"}, "", "path /x, not below /api"),
+        (
+            (header("x-envoy-max-retries"),),
+            {"x-envoy-max-retries": "2"},
+            "",
+            "x-envoy-max-retries=2, not x-envoy-max-retries=1",
+        ),
+        ((header("authorization"),), {}, "", "header authorization does not match"),
+    ],
+)
+def test_reasons_by_headers(matches: tuple[Match, ...], values: dict[str, str], missing: str, reason: str) -> None:
+    noted = NotedHeaders(values, frozenset(missing.split()))
+    found = UnclaimedRequests(claims(*matches)).reason(LoggedRequest("GET", "/x", noted))
+    assert found == reason
+
+
+def test_a_probe_is_named_whatever_it_lacks() -> None:
+    request = LoggedRequest("GET", "/x", NotedHeaders(missing=frozenset("a"), probe=True))
+    assert UnclaimedRequests(claims(header("a"))).reason(request) == "probe of the kubelet"

@@ -102,7 +102,7 @@ async def test_where_each_request_went_and_why(mesh: Control, claimant: Claimant
         of: dict[str, AccessRecord] = {each.path: each for each in found}
         assert {path: (each.served_by, each.reason) for path, each in of.items() if path != "/"} == {
             "/laptop?token=***": ("laptop", ""),
-            "/nobody's": ("original", "header a does not match"),
+            "/nobody's": ("original", "a=2, not a=1"),
             "/stopped": ("fallback", "fell back: ann refused the connection to 3000"),
             "/down": ("fallback", "fell back: nothing listens on 3000"),
         }

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from meshdev.intercept.match import HeaderMatch, Match
-from meshdev.sidecar.envoy import access_log, names
+from meshdev.sidecar.envoy import access_log, names, noted
+from meshdev.sidecar.envoy.noted import NotedHeaders
+from meshdev.wire.agent import Probe
 from tests.sidecar.envoy.test_protocols import grpc_pod
 from tests.sidecar.pod import FIRST, SECOND, End, Pod, pod
 from tests.waiting import until
@@ -161,6 +163,37 @@ async def test_calls_of_grpc() -> None:
         assert [ends(entry)[0] for entry in found] == ["laptop", "original"]
         assert [entry.request.request_headers["content-type"] for entry in found] == ["application/grpc"] * 2
         assert {entry.protocol_version for entry in found} == {found[0].HTTP2}
+
+
+async def test_what_claims_ask_for_of_what_they_did_not_take() -> None:
+    """Nothing else of its headers, nothing of what was claimed, and no credential."""
+    async with pod() as app:
+        wanted = ("a", "b", "c", "authorization", "x-forwarded-proto", "x-envoy-max-retries")
+        app.claim(Match(headers=tuple(HeaderMatch(name, "exact", "1") for name in wanted)))
+        app.claim(MINE, name=SECOND)
+        app.probes = (Probe(app.port.number, "/healthz", "kube-probe/"),)
+        await app.serve()
+        await watch(app)
+        sent = {"a": "2", "b": "", "d": "4", "authorization": "Basic x", "x-envoy-max-retries": "3"}
+        await app.get("/nobody's", **sent)
+        await app.get("/claimed", a="1", c="3")
+        await app.get("/healthz", **{"user-agent": "kube-probe/1.35"})
+        other, claimed, probe = [noted.read(entry.common_properties.metadata) for entry in await requests(app, 3)]
+        assert other.values == {"a": "2", "x-envoy-max-retries": "3"}
+        assert other.missing == {"c", "x-forwarded-proto"}, "an empty one is neither"
+        assert (claimed, probe) == (NotedHeaders(), NotedHeaders(probe=True))
+
+
+async def test_headers_are_noted_while_somebody_watches_only() -> None:
+    """It is a route of its own, so that nobody pays for it otherwise."""
+    async with pod() as app:
+        app.claim(MINE)
+        await app.serve()
+        for on in (True, False, True):
+            await watch(app, on=on)
+            await app.get("/x", a="2")
+        found = [noted.read(entry.common_properties.metadata) for entry in await requests(app, 2)]
+        assert found == [NotedHeaders({"a": "2"})] * 2
 
 
 async def echo(end: End, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

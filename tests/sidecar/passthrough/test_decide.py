@@ -93,12 +93,12 @@ def test_the_number_of_claims_makes_no_difference(kind: str, monkeypatch: pytest
         "path_prefix": lambda number: Match(path_prefix=f"/{number}/"),
     }
     compared = itertools.count()
-    fits = decide._fits
+    fits = decide.condition
 
     def counting(test: HeadTest) -> Callable[[SeenHead], bool]:
         return lambda view: (next(compared), fits(test)(view))[1]
 
-    monkeypatch.setattr(decide, "_fits", counting)
+    monkeypatch.setattr(decide, "condition", counting)
     decider = Decider([claims[kind](number) for number in range(1000)])
     lines = {"headers": "a: 500", "baggage": "baggage: user=500", "tracestate": "tracestate: user=500"}
     assert decider.decide(get(lines.get(kind, "b: 1"), target="/500/x")) == 500
@@ -109,3 +109,17 @@ def test_each_kind_of_condition_is_drawn() -> None:
     """What is compared with Envoy is all that there is."""
     drawn = [match for seed in range(200) if (match := Vocabulary(seed).match()) is not None]
     assert all(any(kind.values(match) for match in drawn) for kind in MATCH_KINDS)
+
+
+def test_why_it_is_nobodys() -> None:
+    """A probe is one whatever else it lacks, and also where a claim would take it."""
+    probes = (Probe(80, "/healthz", "kube-probe/"),)
+    agent = "User-Agent: kube-probe/1.35"
+    for match in (exact("a", "1"), Match(path_prefix="/")):
+        decider = Decider([match], probes)
+        assert decider.explain(get(agent, target="/healthz")) == "probe of the kubelet"
+        assert decider.decide(get(agent, target="/healthz")) is None
+    decider = Decider([exact("a", "1")], probes)
+    assert decider.explain(get("a: 2", target="/healthz")) == "a=2, not a=1"
+    assert decider.explain(get("a: 1")) is None
+    assert decider.explain(get(agent)) == "no header a"
