@@ -58,7 +58,7 @@ bench: setup ## meshdev against kubectl port-forward, sidecars against bare apps
 image: setup ## the traffic-manager's image (IMAGE=name, BUILDER='podman build')
 	@rm -rf build/image && mkdir -p build/image
 	@$(PYTHON) -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
-		print(*extras['manager'], *extras['cluster'], sep='\n')" > build/image/requirements
+		print(*extras['manager'], *extras['cluster'], *extras['otlp'], sep='\n')" > build/image/requirements
 	@$(PYTHON) -m pip download -q --disable-pip-version-check --only-binary=:all: \
 		--python-version $(IMAGE_PYTHON) --dest build/image/wheels --requirement build/image/requirements
 	@cp -r meshdev images/traffic-manager/Dockerfile build/image/

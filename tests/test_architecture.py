@@ -41,6 +41,7 @@ PURE = (
         "manager/control/totals",
         "manager/control/xds",
     ),
+    *("telemetry/causes", "telemetry/endpoint", "telemetry/logs", "telemetry/signals", "telemetry/spans"),
 )
 
 #: Input and output, clocks and dice, in the standard library. What a pure module needs of them is an argument.
@@ -58,12 +59,13 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"
 #: Processes whose memory and start-up count, and what they must never load, however indirectly.
 LIGHT = {
     "meshdev.helper.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "asyncio", "dns"},
-    "meshdev.session.__main__": {"prometheus_client", "typer", "rich", "grpc"},
+    "meshdev.session.__main__": {"prometheus_client", "opentelemetry", "typer", "rich", "grpc"},
     # Its gRPC needs no protobuf; what an entry point loads later is in this module.
     "meshdev.sidecar.agent.serving": {
         *("kubernetes", "aiohttp", "typer", "rich", "yaml", "dns", "google", "envoy"),
-        "prometheus_client",
+        *("opentelemetry", "prometheus_client"),
     },
+    "meshdev.manager.control.__main__": {"kubernetes", "aiohttp", "typer", "rich", "yaml", "opentelemetry"},
     "meshdev.sidecar.worker.__main__": {
         "kubernetes",
         "aiohttp",
@@ -79,7 +81,7 @@ LIGHT = {
     "meshdev.manager.tunnel.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns", "pyroute2"},
     "meshdev.cli.commands": {
         *("kubernetes", "aiohttp", "rich", "grpc", "yaml", "asyncio", "pyroute2", "pytun", "ssl"),
-        "prometheus_client",
+        *("opentelemetry", "prometheus_client"),
     },
 }
 
@@ -141,6 +143,10 @@ def test_only_the_adapter_imports_the_kubernetes_client() -> None:
     assert _users("kubernetes") <= {"meshdev/kube/rest.py"}
 
 
+def test_only_telemetry_imports_opentelemetry() -> None:
+    assert all(user.startswith("meshdev/telemetry/") for user in _users("opentelemetry"))
+
+
 def test_only_commands_write_to_the_terminal() -> None:
     assert all(user.startswith("meshdev/cli/") for user in _users("typer", "rich"))
 
@@ -156,10 +162,12 @@ def test_what_starts_often_or_stays_loads_little(module: str) -> None:
     assert _loaded(module, LIGHT[module]) == []
 
 
-@pytest.mark.parametrize("module", sorted({*LIGHT, "meshdev.session.__main__"} - {"meshdev.manager.relay.__main__"}))
+@pytest.mark.parametrize(
+    "module", sorted(LIGHT.keys() - {"meshdev.manager.relay.__main__", "meshdev.manager.control.__main__"})
+)
 def test_only_the_image_has_cryptography(module: str) -> None:
     """On the laptop it is not installed; where packets pass, it would cost 12 MB (meshdev.identity.keys).
-    The relay has certificates to read."""
+    The relay has certificates to read, control issues them."""
     assert _loaded(module, {"cryptography"}) == []
 
 

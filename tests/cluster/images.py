@@ -98,7 +98,7 @@ def manager_requirements() -> tuple[str, ...]:
     """What pyproject.toml lists for the image."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return (*extras["manager"], *extras["cluster"])
+    return (*extras["manager"], *extras["cluster"], *extras["otlp"])
 
 
 def build_base() -> None:
