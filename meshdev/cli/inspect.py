@@ -6,6 +6,7 @@ import selectors
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
@@ -14,17 +15,19 @@ from meshdev.cli import api, options, render, request_text
 from meshdev.cli.event_stream import EventStream
 from meshdev.cli.options import Format
 from meshdev.cli.signals import ENDING, Signals
-from meshdev.errors import TunnelError
+from meshdev.errors import TunnelError, UsageError
 from meshdev.intercept.target import parse_target
 from meshdev.state import Paths
+from meshdev.wire.access import SERVED_BY, ServedBy
 from meshdev.wire.session_api import Failed, Note
-from meshdev.wire.session_inspect import InspectRequest, Requests
+from meshdev.wire.session_inspect import InspectRequest, RequestFilter, Requests, parse_statuses
 from meshdev.wire.session_intercepts import Left
 
 EXAMPLE: Final = """\b
 Examples:
   meshdev inspect --follow
   meshdev inspect deployment/b --all --follow
+  meshdev inspect --all --follow --status 5xx --path /api
   meshdev inspect deployment/b --all --follow -o json | jq .reason
 """
 
@@ -32,6 +35,49 @@ Examples:
 _Show = Callable[[Requests], None]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # as in meshdev.cli.options
+class Filters(options.Bundle):
+    """Which requests to show: one of each that is given."""
+
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="METHOD", help="Show only requests such as POST. Repeatable."),
+    ] = None
+    paths: Annotated[
+        list[str] | None, typer.Option("--path", metavar="PREFIX", help="Show only paths that begin so. Repeatable.")
+    ] = None
+    statuses: Annotated[
+        list[str] | None,
+        typer.Option("--status", metavar="CODE", help="Show only answers such as 404, or 5xx. Repeatable."),
+    ] = None
+    served_by: Annotated[
+        list[str] | None,
+        typer.Option("--served-by", metavar="|".join(SERVED_BY), help="Show only answers from there. Repeatable."),
+    ] = None
+    clients: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="CLIENT", help="Show only a workload, deployment/a, or an address. Repeatable."),
+    ] = None
+
+    def wanted(self) -> RequestFilter:
+        """Checked. Raises UsageError."""
+        try:
+            statuses = tuple(map(parse_statuses, self.statuses or ()))
+        except ValueError as error:
+            raise UsageError(f"--status: {error}") from error
+        answering: list[ServedBy] = [each for each in SERVED_BY if each in (self.served_by or ())]
+        if len(answering) < len(set(self.served_by or ())):
+            raise UsageError("--served-by takes none but " + ", ".join(SERVED_BY))
+        return RequestFilter(
+            methods=tuple(self.methods or ()),
+            paths=tuple(self.paths or ()),
+            statuses=statuses,
+            served_by=tuple(answering),
+            clients=tuple(self.clients or ()),
+        )
+
+
+@options.bundled
 def command(
     *,
     target: Annotated[
@@ -46,6 +92,7 @@ def command(
     show_secrets: Annotated[
         bool, typer.Option("--show-secrets", help="Do not mask credentials in requests of your own intercepts.")
     ] = False,
+    filters: Filters,
     output: options.Output = Format.TEXT,
 ) -> None:
     """Show the requests that the pods of your intercepts get.
@@ -61,6 +108,7 @@ def command(
         follow=follow,
         all=everything,
         values=show_secrets,
+        filter=filters.wanted(),
     )
     with Signals() as signals, _shown(output, follow=follow) as show:
         _run(request, signals, show)

@@ -11,6 +11,7 @@ from typing import Final
 from meshdev.errors import InterceptError, MeshdevError
 from meshdev.kube.client import KubeApi
 from meshdev.kube.clients import watch_clients
+from meshdev.observe.filters import is_wanted
 from meshdev.session.api import Exchange
 from meshdev.session.records import PodRecord, RecordFeed, Subscription
 from meshdev.wire.access import Watch
@@ -161,11 +162,11 @@ class _Inspection:
         self._send(*subscription.take())
 
     def _send(self, records: list[PodRecord], dropped: int) -> None:
-        wanted = [each for each in records if each.id in self._intercepts]
+        shown = [self._shown(each) for each in records if each.id in self._intercepts]
+        shown = [each for each in shown if is_wanted(self._request.filter, each)]
         if self._request.last:
-            dropped += max(0, len(wanted) - self._request.last)
-            wanted = wanted[-self._request.last :]
-        shown = [self._shown(each) for each in wanted]
+            dropped += max(0, len(shown) - self._request.last)
+            shown = shown[-self._request.last :]
         for at in range(0, max(len(shown), 1), MAX_REQUESTS):
             some = tuple(shown[at : at + MAX_REQUESTS])
             if some or dropped:

@@ -16,8 +16,8 @@ _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def for_people(text: str, limit: int = MAX_TEXT) -> str:
-    """One printable line of at most *limit* characters."""
-    line = " ".join(text.split())[:limit]
+    """One printable line of at most *limit* characters: of one already, itself."""
+    line = " ".join(text.split())[:limit].rstrip()
     return line if line.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in line)
 
 

@@ -11,10 +11,11 @@
 End of file from the client ends it; nothing is recorded for it any more.
 """
 
-from typing import Final
+import re
+from typing import Final, NamedTuple
 
-from meshdev.wire.access import AccessRecord
-from meshdev.wire.codecs import FLAG, Integer, Many, Nullable, Text
+from meshdev.wire.access import SERVED_BY, AccessRecord, ServedBy
+from meshdev.wire.codecs import FLAG, Choice, Integer, Many, Nullable, Parsed, Text
 from meshdev.wire.counts import COUNT
 from meshdev.wire.message import field, message, nested
 
@@ -24,6 +25,41 @@ MAX_REQUESTS: Final = 128
 _TYPED: Final = Text(4096)
 _NAMESPACE: Final = Text(253)
 _NAME: Final = Text(253)
+#: Values of one condition of a filter.
+_MAX_VALUES: Final = 32
+_STATUS: Final = re.compile(r"([1-9][0-9][0-9])|([1-9])xx", re.ASCII)
+
+
+class Statuses(NamedTuple):
+    """Status codes from *first* to *last*, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first // 100}xx"
+
+
+def parse_statuses(text: str) -> Statuses:
+    """Of ``404`` or ``5xx``. Raises ValueError."""
+    found = _STATUS.fullmatch(text)
+    if found is None:
+        raise ValueError("not a status code such as 404, or a class such as 5xx")
+    first, last = (found[1], found[1]) if found[1] else (f"{found[2]}00", f"{found[2]}99")
+    return Statuses(int(first), int(last))
+
+
+@message(strict=True, kw_only=True)
+class RequestFilter:
+    """What a request has to be: one of each of these that is not empty."""
+
+    methods: tuple[str, ...] = field(Many(_NAME, _MAX_VALUES), default=(), sparse=True)
+    paths: tuple[str, ...] = field(Many(_TYPED, _MAX_VALUES), default=(), sparse=True)
+    """What its path begins with."""
+    statuses: tuple[Statuses, ...] = field(Many(Parsed(parse_statuses), _MAX_VALUES), default=(), sparse=True)
+    served_by: tuple[ServedBy, ...] = field(Many(Choice(SERVED_BY), _MAX_VALUES), default=(), sparse=True)
+    clients: tuple[str, ...] = field(Many(_TYPED, _MAX_VALUES), default=(), sparse=True)
+    """Workloads (``deployment/a``) or addresses."""
 
 
 @message(strict=True, kw_only=True)
@@ -44,6 +80,7 @@ class InspectRequest:
     """Values of credentials are shown in requests that these intercepts took."""
     last: int | None = field(Nullable(Integer(1, MAX_REQUESTS)), default=None, sparse=True)
     """Only the last so many, a few times a second; the others count as dropped."""
+    filter: RequestFilter = field(nested(RequestFilter), default=RequestFilter(), sparse=True)
 
 
 @message()

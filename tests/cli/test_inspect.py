@@ -25,6 +25,27 @@ def test_what_is_asked_for(meshdev: Commands) -> None:
     }
 
 
+def test_filters(meshdev: Commands) -> None:
+    meshdev("connect")
+    flags = "--method GET --method POST --path /api --status 5xx --status 404 --served-by laptop --from deployment/a"
+    assert meshdev("inspect", *flags.split()).code == 0
+    asked = next(line for line in meshdev.trace() if line.startswith("asked "))
+    assert json.loads(asked.removeprefix("asked "))["filter"] == {
+        "methods": ["GET", "POST"],
+        "paths": ["/api"],
+        "statuses": ["5xx", "404"],
+        "served_by": ["laptop"],
+        "clients": ["deployment/a"],
+    }
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--status", "600s"), ("--served-by", "nobody")])
+def test_filters_that_are_none(meshdev: Commands, flag: str, value: str) -> None:
+    ran = meshdev("inspect", flag, value)
+    assert ran.code == 2
+    assert flag in ran.err
+
+
 def test_lines_for_people(meshdev: Commands) -> None:
     meshdev("connect")
     ran = meshdev("inspect")

@@ -15,7 +15,7 @@ from meshdev.session.inspecting import Inspectable, Inspector
 from meshdev.session.records import RecordFeed
 from meshdev.wire.access import AccessRecord, AccessRecords, Watch
 from meshdev.wire.session_api import Event, Note
-from meshdev.wire.session_inspect import InspectRequest, Requests
+from meshdev.wire.session_inspect import InspectRequest, RequestFilter, Requests
 from meshdev.wire.session_intercepts import Left
 from meshdev.wire.watching import ClaimRecords
 from tests.waiting import until
@@ -110,6 +110,14 @@ async def test_what_comes_is_shown_with_its_client(world: World) -> None:
         assert exchange.requests() == [("deployment/a", "deployment/client", "/0?token=***")]
         assert world.asked == {A.id: Watch(on=True, all=True)}
     assert world.asked == {A.id: Watch()}, "nobody looks any more"
+
+
+async def test_only_what_the_filter_lets_through(world: World) -> None:
+    wanted = RequestFilter(clients=("deployment/client",), paths=("/1", "/3"))
+    async with world.inspected(replace(ALL, filter=wanted)) as exchange:
+        world.come(A, count=5)
+        await until(exchange.requests)
+        assert [path for _, _, path in exchange.requests()] == ["/1?token=***", "/3?token=***"]
 
 
 async def test_who_wants_the_last_ones_gets_no_more(world: World) -> None:

@@ -14,6 +14,7 @@ from meshdev.wire import agent, intercepts, objects, session_api
 from meshdev.wire.codecs import Choice, Codec, Flag, Integer, Many, Nullable, Number, Pairs, Parsed, Text
 from meshdev.wire.message import SCHEMAS, Schema, Tagged
 from meshdev.wire.modes import MODES
+from meshdev.wire.session_inspect import parse_statuses
 
 Strategy = st.SearchStrategy[Any]
 
@@ -49,6 +50,7 @@ PARSED: Final[dict[str, Strategy]] = {
     "agent._folder": st.from_regex(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,5}){1,8}", fullmatch=True),
     "agent._relay": st.integers(intercepts.RELAY.low, intercepts.RELAY.high),
     "agent._intercept": st.text(_hex, max_size=32),
+    "session_inspect.parse_statuses": st.from_regex(r"[1-9][0-9][0-9]|[1-9]xx", fullmatch=True).map(parse_statuses),
     "modes.mode": st.sampled_from(tuple(MODES.values())),
     "intercepts._port": _ports.map(str),
     "intercepts._pod": st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),

@@ -12,7 +12,7 @@ from meshdev.wire.access import AccessRecord
 from meshdev.wire.jsonlines import MAX_LINE
 from meshdev.wire.message import SCHEMAS
 from meshdev.wire.session_api import encode_event, encode_request, parse_event, parse_request
-from meshdev.wire.session_inspect import MAX_REQUESTS, InspectedRequest, InspectRequest, Requests
+from meshdev.wire.session_inspect import MAX_REQUESTS, InspectedRequest, InspectRequest, Requests, parse_statuses
 from tests.wire.strategies import messages
 from tests.wire.test_access import largest
 
@@ -91,3 +91,15 @@ def test_the_largest_event_is_a_line(letter: str) -> None:
 def test_what_is_none_is_refused(value: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
         parse_request(json.dumps({"op": "inspect", **value}).encode())
+
+
+@pytest.mark.parametrize(("text", "expected"), [("404", (404, 404)), ("5xx", (500, 599)), ("100", (100, 100))])
+def test_statuses(text: str, expected: tuple[int, int]) -> None:
+    assert parse_statuses(text) == expected
+    assert str(parse_statuses(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "5", "5XX", "0xx", "099", "1000", "5xx ", "٥xx", "-1"])
+def test_what_is_no_status(text: str) -> None:
+    with pytest.raises(ValueError, match="not a status code"):
+        parse_statuses(text)
