@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from meshdev.intercept.match import Match
 from meshdev.intercept.spec import Port, Spec, Workload
@@ -99,6 +99,9 @@ def length(head: bytes) -> int:
 class Pod:
     """What a test holds. Claims are made by :meth:`claim`, and told to Envoy by :meth:`serve`."""
 
+    trace: ClassVar[bool] = False
+    """Whether claims are traced that do not say it."""
+
     def __init__(self, envoy: RealEnvoy, certificates: Certificates, original: End, laptop: End) -> None:
         self.envoy = envoy
         self.certificates = certificates
@@ -135,12 +138,13 @@ class Pod:
         fallback: bool = True,
         up: bool = True,
         to: End | None = None,
+        trace: bool | None = None,
     ) -> None:
         """A claim on the app's port; without a match it wants everything."""
         mode = PROXY if match is None else MESH
         port = Port(self.original.port, protocol, 8080)
         relay = Relay(port.remote, port.transport, (to or self.laptop).port)
-        spec = Spec(name, WORKLOAD, mode, match, (port,), fallback)
+        spec = Spec(name, WORKLOAD, mode, match, (port,), fallback, self.trace if trace is None else trace)
         self.claims[name] = LiveClaim(spec, f"{name[0]}@laptop", (relay,), frozenset({pod_port(port)} if up else ()))
 
     async def serve(self, keep: Sequence[Wanted] = ()) -> None:

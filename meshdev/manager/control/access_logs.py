@@ -15,7 +15,7 @@ from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
 from meshdev.manager.control.unclaimed import LoggedRequest, UnclaimedRequests
-from meshdev.sidecar.envoy import answers, names, noted
+from meshdev.sidecar.envoy import answers, names, noted, trace_context
 from meshdev.sidecar.envoy.claims import LiveClaim, pod_port
 from meshdev.wire.access import AccessProtocol, AccessRecord, ServedBy
 from meshdev.wire.agent import PodPort
@@ -27,6 +27,9 @@ _PROTOCOLS: Final[dict[int, AccessProtocol]] = {
     _HTTP.HTTP2: "HTTP/2",
 }
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-.{2,}")
+#: What the sidecar's own script sends, and what it says of the client's span.
+_OWN_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-((?!0{16})[0-9a-f]{16})-0([0-3])")
+_PARENT: Final = re.compile(rf"(?!0{{16}})[0-9a-f]{{16}}|{trace_context.NO_PARENT}")
 #: What an end has sent has these details (Envoy, "Response Code Details"); all else is Envoy's own answer.
 _VIA_UPSTREAM: Final = "via_upstream"
 _CLIENT_ENDED: Final = "the client ended the connection"
@@ -56,6 +59,18 @@ def parse(data: bytes) -> EnvoyLogs:
     return EnvoyLogs(tuple(message.http_logs.log_entry), tuple(message.tcp_logs.log_entry))
 
 
+@dataclass(frozen=True)
+class _Span:
+    """What a traced request is in its trace. ``parent`` is None where the trace begins with it."""
+
+    id: str | None = None
+    parent: str | None = None
+    sampled: bool = False
+
+
+_NO_SPAN: Final = _Span()
+
+
 class LoggedPod:
     """The pod whose entries they are, and what is claimed of it, oldest first."""
 
@@ -82,6 +97,7 @@ class LoggedPod:
             return None
         intercept = self.intercept(entry)
         served_by, reason = self._served_by(entry, intercept, port)
+        span = self._span(entry, intercept)
         return AccessRecord(
             time=_time(common),
             source=_ipv4(common.downstream_remote_address),
@@ -98,6 +114,9 @@ class LoggedPod:
             intercept=intercept,
             reason=reason,
             trace_id=_trace_id(request.request_headers.get("traceparent", "")),
+            span_id=span.id,
+            parent_span_id=span.parent,
+            sampled=span.sampled,
         )
 
     def connection(self, entry: Any) -> AccessRecord | None:  # noqa: ANN401 -- the same
@@ -130,6 +149,15 @@ class LoggedPod:
             intercept=intercept,
             reason=reason,
         )
+
+    def _span(self, entry: Any, intercept: str | None) -> _Span:  # noqa: ANN401 -- the same
+        """None's of a request that is not traced: its traceparent is that of its client."""
+        claim = self._claims.get(intercept or "")
+        sent = _OWN_TRACEPARENT.fullmatch(entry.request.request_headers.get("traceparent", "")[:MAX_TEXT])
+        parent = _PARENT.fullmatch(entry.common_properties.custom_tags.get(names.PARENT, "")[:MAX_TEXT])
+        if claim is None or not claim.spec.trace or sent is None or parent is None:
+            return _NO_SPAN
+        return _Span(sent[1], None if parent[0] == trace_context.NO_PARENT else parent[0], bool(int(sent[2]) & 1))
 
     def _served_by(self, entry: Any, intercept: str | None, port: int) -> tuple[ServedBy, str]:  # noqa: ANN401 -- same
         common, response = entry.common_properties, entry.response

@@ -30,17 +30,7 @@ def of_requests() -> list[Object]:
     """For an HTTP connection manager."""
     config = typed(
         f"{_CONFIG}.HttpGrpcAccessLogConfig",
-        common_config=_common(
-            custom_tags=[
-                {
-                    "tag": names.INTERCEPT,
-                    "metadata": {
-                        "kind": {"route": {}},
-                        "metadata_key": {"key": names.METADATA, "path": [{"key": names.INTERCEPT}]},
-                    },
-                }
-            ]
-        ),
+        common_config=_common(custom_tags=[_tag(names.INTERCEPT, "route"), _tag(names.PARENT, "request")]),
         additional_request_headers_to_log=list(REQUEST_HEADERS),
         additional_response_headers_to_log=[answers.HEADER],
     )
@@ -61,6 +51,12 @@ def target(*, watched: bool) -> str:
 def while_watched() -> Object:
     """A RuntimeFractionalPercent: all while somebody watches, else nothing."""
     return {"runtime_key": WATCHED, "default_value": _NONE}
+
+
+def _tag(name: str, kind: str) -> Object:
+    """Metadata of that kind, by its own name."""
+    key = {"key": names.METADATA, "path": [{"key": name}]}
+    return {"tag": name, "metadata": {"kind": {kind: {}}, "metadata_key": key}}
 
 
 def _common(**more: object) -> Object:

@@ -38,7 +38,7 @@ ENVOY_HEADERS: Final = (
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def typed(name: str, **fields: object) -> Object:
+def typed(name: str, /, **fields: object) -> Object:
     """A message of that type where Envoy wants one of many."""
     return {"@type": f"type.googleapis.com/{name}", **fields}
 

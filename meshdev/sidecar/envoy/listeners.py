@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from meshdev.sidecar.envoy import access_log, answers, http, names, noted
+from meshdev.sidecar.envoy import access_log, answers, http, names, noted, trace_context
 from meshdev.sidecar.envoy.claims import Served
 from meshdev.sidecar.envoy.http import OFF, typed
 from meshdev.wire.agent import PodPort
@@ -77,7 +77,7 @@ def _requests(port: PodPort) -> Object:
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         proxy_100_continue=True,
         early_header_mutation_extensions=[_mark_missing_proto()],
-        http_filters=[_remove_proto_mark(), noted.noting_nothing(), _router()],
+        http_filters=[_remove_proto_mark(), noted.noting_nothing(), trace_context.http_filter(), _router()],
         upgrade_configs=[{"upgrade_type": each} for each in _UPGRADES],
         # The passthrough proxy reads what was sent before it learns of an end, so that can follow at once.
         delayed_close_timeout=OFF,

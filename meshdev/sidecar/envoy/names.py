@@ -20,6 +20,8 @@ METADATA: Final = "meshdev"
 END: Final = "end"
 #: And the id of the intercept whose requests it matches.
 INTERCEPT: Final = "intercept"
+#: Metadata of a traced request: the id of the span that its client sent.
+PARENT: Final = "parent"
 #: The cluster of the bootstrap in which control is.
 ADS: Final = "ads"
 

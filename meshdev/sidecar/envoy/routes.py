@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from meshdev.intercept import match as matches
 from meshdev.intercept.match import Match
-from meshdev.sidecar.envoy import access_log, http, names, noted
+from meshdev.sidecar.envoy import access_log, http, names, noted, trace_context
 from meshdev.sidecar.envoy.claims import LiveClaim, Served, in_order
 from meshdev.sidecar.envoy.http import OFF, typed
 from meshdev.wire.agent import PodPort, Probe
@@ -48,7 +48,8 @@ def routes(served: Served, claims: Iterable[LiveClaim], probes: Sequence[Probe])
     found = [{**_to_original(each, port), **noted.probe_on_route()} for each in of_kubelet]
     ordered = list(in_order(claims))
     for claim in ordered:
-        found += _claimed(claim, port)
+        traced = trace_context.of_route() if claim.spec.trace else {}
+        found += [{**each, **traced} for each in _claimed(claim, port)]
     found.append(_to_original({"connect_matcher": {}}, port))
     found += _watched(ordered, port)
     found.append(_to_original(_ANYTHING, port))

@@ -1,6 +1,7 @@
 """Entries of Envoy's access log: where a request went and why, and that no entry does harm."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, Final
 
@@ -23,11 +24,13 @@ from tests.manager.claims import spec
 
 CLAIM: Final = spec("a")
 OTHER: Final = spec("b")
+TRACED: Final = replace(spec("d"), trace=True)
 BYTES: Final = spec("c", Port(7000, "tcp", 7001), mode=PROXY)
 POD: Final = LoggedPod(
     (
         LiveClaim(CLAIM, "ann@laptop", (), frozenset({PodPort(8080)})),
         LiveClaim(OTHER, "bob@laptop", (), frozenset()),
+        LiveClaim(TRACED, "ann@laptop", (), frozenset({PodPort(8080)})),
         LiveClaim(BYTES, "eve@laptop", (), frozenset({PodPort(7000)})),
     )
 )
@@ -202,6 +205,52 @@ def test_traces(header: str, trace: str | None) -> None:
     assert record(request={"requestHeaders": {"traceparent": header}}).trace_id == trace
 
 
+SPAN: Final = "b7ad6b7169203331"
+PARENT: Final = "00f067aa0ba902b7"
+
+
+def traced(one: Any, header: str, parent: str | None) -> AccessRecord:
+    tags = {"intercept": one.id, **({} if parent is None else {"parent": parent})}
+    return record(of(one, "laptop", customTags=tags), request={"requestHeaders": {"traceparent": header}})
+
+
+def span(found: AccessRecord) -> tuple[str | None, str | None, bool]:
+    return found.span_id, found.parent_span_id, found.sampled
+
+
+@pytest.mark.parametrize(("flags", "sampled"), [("00", False), ("01", True), ("02", False), ("03", True)])
+@pytest.mark.parametrize(("parent", "found"), [(PARENT, PARENT), ("none", None)])
+def test_requests_of_traced_claims_are_spans(*, flags: str, sampled: bool, parent: str, found: str | None) -> None:
+    one = traced(TRACED, f"00-{'ab' * 16}-{SPAN}-{flags}", parent)
+    assert (one.trace_id, *span(one)) == ("ab" * 16, SPAN, found, sampled)
+
+
+@pytest.mark.parametrize(
+    ("header", "parent"),
+    [
+        *((f"00-{'ab' * 16}-{SPAN}-01", parent) for parent in (None, "", "0" * 16, PARENT[1:], f"{PARENT}0", "x" * 9)),
+        *((f"00-{'ab' * 16}-{SPAN}-01", parent) for parent in (PARENT.upper(), f"{PARENT}\n", "none ", "x" * 100_000)),
+        (f"00-{'00' * 16}-{SPAN}-01", PARENT),
+        (f"00-{'ab' * 16}-{'0' * 16}-01", PARENT),
+        (f"01-{'ab' * 16}-{SPAN}-01", PARENT),
+        (f"00-{'ab' * 16}-{SPAN}-04", PARENT),
+        (f"00-{'ab' * 16}-{SPAN}-01-", PARENT),
+        (f"00-{'ab' * 16}-{SPAN.upper()}-01", PARENT),
+        ("", PARENT),
+    ],
+)
+def test_what_no_sidecar_sends_is_no_span(header: str, parent: str | None) -> None:
+    """The script failed, or somebody in the pod made it up."""
+    assert span(traced(TRACED, header, parent)) == (None, None, False)
+
+
+def test_requests_of_others_are_no_spans() -> None:
+    header = f"00-{'ab' * 16}-{SPAN}-01"
+    assert span(traced(CLAIM, header, PARENT)) == (None, None, False)
+    unclaimed = record({"customTags": {"parent": PARENT}}, request={"requestHeaders": {"traceparent": header}})
+    assert (unclaimed.trace_id, *span(unclaimed)) == ("ab" * 16, None, None, False)
+
+
 def test_a_client_whose_address_nobody_said() -> None:
     for address in ({"pipe": {"path": "/x"}}, {}, {"socketAddress": {"address": "fe80::1", "portValue": 1}}):
         assert record({"downstreamRemoteAddress": address}).source == IPv4Address("0.0.0.0")
@@ -224,7 +273,9 @@ ENTRIES = st.fixed_dictionaries(
                 "downstreamLocalAddress": ADDRESSES,
                 "upstreamRemoteAddress": ADDRESSES,
                 "upstreamCluster": TEXTS,
-                "customTags": st.dictionaries(st.just("intercept"), TEXTS),
+                "customTags": st.dictionaries(
+                    st.sampled_from(["intercept", "parent"]), TEXTS | st.sampled_from([TRACED.id, "1" * 16, "none"])
+                ),
                 "upstreamTransportFailureReason": TEXTS,
             }
         ),
@@ -234,7 +285,10 @@ ENTRIES = st.fixed_dictionaries(
                 "authority": TEXTS,
                 "path": TEXTS,
                 "requestBodyBytes": LARGE,
-                "requestHeaders": st.dictionaries(st.sampled_from([":method", "traceparent", "content-type"]), TEXTS),
+                "requestHeaders": st.dictionaries(
+                    st.sampled_from([":method", "traceparent", "content-type"]),
+                    TEXTS | st.just(f"00-{'1' * 32}-{'2' * 16}-01"),
+                ),
             }
         ),
         "response": st.fixed_dictionaries(

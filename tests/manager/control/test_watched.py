@@ -1,6 +1,7 @@
 """What sessions learn of requests that a real Envoy carried, through control and the tunnel container."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -133,6 +134,23 @@ async def test_each_request_is_told_once_and_none_when_nobody_watches_any_more(
         claimant.watch(Watch(), one)
         await until(lambda: pod._agent.watch == Watch())
         assert not mesh.process.watches.logged(identity().key, access_logs.EnvoyLogs(unreadable=1))
+
+
+@pytest.mark.usefixtures("relays")
+async def test_a_traced_request_is_the_span_that_the_laptop_gets(mesh: Control, claimant: Claimant) -> None:
+    async with watched(mesh, claimant, OWN) as (pod, laptop), Client(pod) as client:
+        claimant.claim(replace(pod.spec("1"), trace=True))
+        async with asyncio.timeout(5):
+            while b"traceparent" not in b"".join(laptop.heard):
+                await client.ask("/")
+        found: list[AccessRecord] = []
+        while not found or found[-1].span_id is None:
+            found += (await claimant.records(1))[0]
+        sent = re.search(rb"traceparent: 00-(\w{32})-(\w{16})-01\r\n", laptop.heard[-1])
+        assert sent is not None
+        last = found[-1]
+        assert (str(last.trace_id).encode(), str(last.span_id).encode()) == sent.groups()
+        assert (last.parent_span_id, last.sampled) == (None, True)
 
 
 @asynccontextmanager

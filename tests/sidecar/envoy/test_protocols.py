@@ -15,6 +15,8 @@ from websockets.asyncio.server import ServerConnection
 from meshdev.intercept.match import HeaderMatch, Match
 from tests.sidecar.pod import End, Pod, length, pod
 
+pytestmark = pytest.mark.usefixtures("traced")
+
 MINE = Match(headers=(HeaderMatch("a", "exact", "1"),))
 ENDS = [((), "original"), ((("a", "1"),), "laptop")]
 LARGE = 64 << 20
