@@ -109,7 +109,7 @@ async def test_watching_costs_little_and_not_watching_nothing(monkeypatch: pytes
                 assert len(logs.requests) > CLIENTS * EACH * (ROUNDS - 1), "in batches, soon after"
                 print(f"{logs.messages} messages")
     assert shares["idle"] > 0.9
-    assert shares["watched"] > 0.7
+    assert shares["watched"] > 0.6
 
 
 async def test_a_trace_context_costs_little_and_none_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -120,4 +120,4 @@ async def test_a_trace_context_costs_little_and_none_nothing(monkeypatch: pytest
             async with client(tmp_path, CLAIMED) as bare:
                 shares = await measured({"bare": bare, "plain": plain, "traced": traced})
     assert shares["plain"] > 0.9
-    assert shares["traced"] > 0.7
+    assert shares["traced"] > 0.6

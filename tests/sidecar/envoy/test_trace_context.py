@@ -139,6 +139,7 @@ async def test_an_invalid_trace_begins_anew_without_its_state() -> None:
             [f"Traceparent: {VALID}", f"traceparent: {VALID}"],
             [f"Traceparent: 01-{TRACE}-{SPAN}-01-", f"traceparent: 01-{TRACE}-{SPAN}-01-"],
             [f"Traceparent: {VALID}, {VALID}"],
+            [f"Traceparent: 00-{TRACE * 20_000}"],
             ["Traceparent:"],
             [],
         ):
