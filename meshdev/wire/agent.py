@@ -54,7 +54,7 @@ it is not allowed) or ``silent``, and is then probed again every second.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final, Literal
 
@@ -62,7 +62,7 @@ from meshdev.config import RELAY_PORTS
 from meshdev.errors import ProtocolError
 from meshdev.wire.access import AccessRecords, Watch
 from meshdev.wire.codecs import FLAG, PORT, Choice, Codec, Many, Pairs, Parsed, Text, itself
-from meshdev.wire.counts import COUNT, Counts, PassthroughTotals
+from meshdev.wire.counts import COUNT, Counts, PassthroughTotals, Traffic
 from meshdev.wire.intercepts import MAX_POD, ProbeResult
 from meshdev.wire.message import Keyed, decode, field, message, nested
 from meshdev.wire.modes import MODE, Mode
@@ -90,6 +90,8 @@ MAX_PROBES: Final = 64
 #: More intercepts and relays than a manager accepts in total (60 sessions with 32 and 128 each).
 MAX_INTERCEPTS: Final = 2048
 MAX_RETURN_PATHS: Final = 8192
+#: Intercepts of one pod whose bytes and durations are reported.
+MAX_TRAFFIC: Final = 256
 #: Claims of one pod that its passthrough proxy decides by, ports of one and bytes of its match: those of a Spec.
 MAX_CLAIMS: Final = 1024
 _MAX_CLAIM_PORTS: Final = 64
@@ -235,6 +237,9 @@ class State:
 
     ``envoys`` is the number of the Envoy that counted ``intercepts`` and ``flows``, 1 for the agent's first: with each
     they begin anew. ``passthrough`` is up to 10 s old. Agents that are older send neither.
+
+    ``traffic`` and ``flow_traffic`` are by intercept and by port, as ``intercepts`` and ``flows`` are; of at most
+    MAX_TRAFFIC intercepts. Agents that are older send none.
     """
 
     redirected: tuple[PodPort, ...] = field(_PORTS, default=())
@@ -250,6 +255,16 @@ class State:
     applied: int = field(COUNT, default=0, sparse=True)
     envoys: int = field(COUNT, default=0, sparse=True)
     passthrough: PassthroughTotals = field(nested(PassthroughTotals), default=PassthroughTotals(), sparse=True)
+    traffic: tuple[tuple[str, Traffic], ...] = field(
+        Pairs(_intercept, nested(Traffic), MAX_TRAFFIC), default=(), sparse=True
+    )
+    flow_traffic: tuple[tuple[PodPort, Traffic], ...] = field(
+        Pairs(pod_port, nested(Traffic), MAX_CLAIMED_PORTS), default=(), sparse=True
+    )
+
+    def without_traffic(self) -> "State":
+        """What is kept of it: thousands of pods may report some."""
+        return replace(self, traffic=(), flow_traffic=()) if self.traffic or self.flow_traffic else self
 
 
 @message(order=True)

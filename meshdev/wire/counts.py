@@ -5,10 +5,12 @@ A new count is a line of :class:`Counts`, one of its ``texts``, and the statisti
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, fields
+from itertools import zip_longest
 from typing import Final, Self
 
-from meshdev.wire.codecs import Integer, Pairs
+from meshdev.wire.codecs import Integer, Many, Pairs
 from meshdev.wire.message import field, message
 
 
@@ -54,6 +56,43 @@ class Counts:
             f"{self.fell_back} fell back",
             f"{self.errors} error{'' if self.errors == 1 else 's'}",
         ]
+
+
+#: Upper bounds of durations of requests, in milliseconds, of which Envoy measures whole ones. Longer ones are counted
+#: behind the last.
+DURATIONS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
+
+
+@message(slots=True)
+class Traffic:
+    """Bytes and durations of one intercept's requests in one pod since its Envoy started.
+
+    ``durations`` has a count for each of :data:`DURATIONS`, of requests that took less than that and not less than the
+    one before, and one of those that took longer; nothing where there is none. ``milliseconds`` is how long all took.
+    """
+
+    request_bytes: int = field(COUNT, default=0, sparse=True)
+    response_bytes: int = field(COUNT, default=0, sparse=True)
+    milliseconds: int = field(COUNT, default=0, sparse=True)
+    durations: tuple[int, ...] = field(Many(COUNT, len(DURATIONS) + 1), default=(), sparse=True)
+
+    def __add__(self, other: Self) -> Self:
+        return self._with(other, int.__add__)
+
+    def __bool__(self) -> bool:
+        return bool(self.request_bytes or self.response_bytes or any(self.durations))
+
+    def since(self, before: Self) -> Self:
+        """What is more than *before*; of a count that has begun anew all of it."""
+        return self._with(before, lambda now, then: now - then if now >= then else now)
+
+    def _with(self, other: Self, join: Callable[[int, int], int]) -> Self:
+        return type(self)(
+            join(self.request_bytes, other.request_bytes),
+            join(self.response_bytes, other.response_bytes),
+            join(self.milliseconds, other.milliseconds),
+            tuple(join(*each) for each in zip_longest(self.durations, other.durations, fillvalue=0)),
+        )
 
 
 @message()

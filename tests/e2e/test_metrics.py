@@ -4,6 +4,7 @@ dashboard returns data."""
 import json
 import math
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ for path, headers, times in json.loads(sys.argv[1]):
         try:
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
-            found[f"{answer.status} {answer.read().decode()}"] += 1
+            found[f"{answer.status} {answer.read().decode(errors='replace')[:80]}"] += 1
         except (OSError, http.client.HTTPException) as error:
             found[f"0 {error!r}"] += 1
         connection.close()
@@ -120,6 +121,37 @@ def test_requests_are_those_of_the_load(watched: Watched) -> None:
     assert labels["id"] == own["id"]
     assert (labels["workload"], labels["namespace"]) == ("deployment/b", NAMESPACE)
     assert "@" in labels["holder"]
+
+
+def test_durations_and_bytes_are_those_of_the_load(watched: Watched) -> None:
+    """Half of the requests take no less than 300 ms at the program itself: p50 is in the bucket of the load's own."""
+    ask = watched.prometheus.value
+    took = "meshdev_request_duration_seconds"
+    names = (f"{took}_count", f"{took}_sum", _BYTES.format("request"), _BYTES.format("response"))
+    before = {name: ask(f"sum({name})") or 0.0 for name in names}
+    buckets = watched.prometheus.query(f"sum by (le) ({took}_bucket)")
+    since = watched.requests()
+    size, times, delay = 20_000, 20, 0.3
+    begun = time.monotonic()
+    answers = load((f"/bytes/{size}", True, times), (f"/delay/{delay}", True, times + 1))
+    lasted = time.monotonic() - begun
+    assert sorted(answers.values()) == [times, times + 1]
+    watched.counts({"matched": 2 * times + 1}, since)
+
+    def more(name: str) -> float:
+        return (ask(f"sum({name})") or 0.0) - before[name]
+
+    until("each request has its duration", lambda: more(f"{took}_count") == 2 * times + 1, COUNTED_SECONDS)
+    assert times * delay <= more(f"{took}_sum") < lasted
+    below = {labels["le"]: value for labels, value in buckets}
+    now = {labels["le"]: value for labels, value in watched.prometheus.query(f"sum by (le) ({took}_bucket)")}
+    cumulative = {float(bound): now[bound] - below[bound] for bound in now}
+    assert next(bound for bound in sorted(cumulative) if cumulative[bound] > times) == 0.5, "above 0.25, up to 0.5"
+    assert 0 <= more(_BYTES.format("response")) - size * times < 0.02 * size * times
+    assert 0 < more(_BYTES.format("request")) < (2 * times + 1) * 500
+
+
+_BYTES: Final = 'meshdev_request_bytes_total{{direction="{}"}}'
 
 
 def test_fallbacks_are_counted(watched: Watched) -> None:

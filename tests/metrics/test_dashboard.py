@@ -12,13 +12,14 @@ from typing import Any
 from meshdev.manager.control import metrics as of_control
 from meshdev.manager.control.totals import InterceptLabels, WorkloadLabels, WorkloadTotals
 from meshdev.session import metrics as of_session
-from meshdev.wire.counts import Counts
+from meshdev.wire.counts import Counts, Traffic
 from tests.metrics import dashboard
 from tests.session.test_metrics import STATE
 
 #: With a value in each metric.
 CONTROL = of_control.ControlSnapshot(
     ((InterceptLabels("id", "ann", "default", "deployment/b"), Counts()),),
+    ((InterceptLabels("id", "ann", "default", "deployment/b"), Traffic()),),
     ((WorkloadLabels("default", "deployment/b"), WorkloadTotals(raw=Counter(upgraded=1))),),
 )
 _GROUPED = re.compile(r"by \(([^)]*)\)")

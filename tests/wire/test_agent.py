@@ -29,7 +29,7 @@ from meshdev.wire.agent import (
     Want,
     Wanted,
 )
-from meshdev.wire.counts import Counts
+from meshdev.wire.counts import DURATIONS, Counts, Traffic
 from meshdev.wire.modes import MESH, PROXY
 
 WEB = PodPort(8080)
@@ -72,6 +72,24 @@ FROM_AGENT: list[tuple[agent.FromAgent, object]] = [
     ),
 ]
 FROM_AGENT += [
+    (
+        State(traffic=((IDENTITY, Traffic(10, 20, 7, (0, 2))), ("ab", Traffic())), flow_traffic=((VOICE, Traffic(3)),)),
+        {
+            "state": {
+                "redirected": [],
+                "apart": {},
+                "older": {},
+                "intercepts": {},
+                "flows": {},
+                "ways": {},
+                "traffic": {
+                    IDENTITY: {"request_bytes": 10, "response_bytes": 20, "milliseconds": 7, "durations": [0, 2]},
+                    "ab": {},
+                },
+                "flow_traffic": {"9090/udp": {"request_bytes": 3}},
+            }
+        },
+    ),
     (
         AgentHello("b-1", "u-1", "default", IPv4Address("10.244.0.7"), records=True),
         {
@@ -251,6 +269,7 @@ def test_the_largest_state_fits_one_message_and_a_manager_has_no_more_to_say() -
     assert MAX_SESSIONS * claims.MAX_INTERCEPTS <= agent.MAX_INTERCEPTS
     ports = [PodPort(60000 + number, "udp") for number in range(agent.MAX_PORTS)]
     counts = Counts(*[1 << 53] * 3)
+    most = Traffic(1 << 53, 1 << 53, 1 << 53, (1 << 53,) * (len(DURATIONS) + 1))
     state = State(
         redirected=tuple(ports),
         held_back=tuple((port, "no-listener") for port in ports),
@@ -258,6 +277,8 @@ def test_the_largest_state_fits_one_message_and_a_manager_has_no_more_to_say() -
         intercepts=tuple((f"{number:032x}", counts) for number in range(agent.MAX_INTERCEPTS)),
         flows=tuple((port, counts) for port in ports),
         return_paths=tuple((relay, "refused") for relay in RELAY_PORTS[: agent.MAX_RETURN_PATHS]),
+        traffic=tuple((f"{number:032x}", most) for number in range(agent.MAX_TRAFFIC)),
+        flow_traffic=tuple((port, most) for port in ports[: agent.MAX_CLAIMED_PORTS]),
     )
     assert len(agent.encode(state)) <= agent.MAX_MESSAGE * 0.8
     assert agent.decode_from_agent(agent.encode(state)) == state

@@ -2,9 +2,6 @@
 
 :func:`snapshot` copies what they need out of the core, :func:`families` makes metrics of it, and may do so in a thread.
 Counters are kept by :mod:`meshdev.manager.control.totals`, where it says what bounds the labels.
-
-Durations of requests need a record of each request, and agents send counts only. A histogram by
-:class:`InterceptLabels` belongs beside the totals, where records arrive, and is one more function in :data:`_PARTS`.
 """
 
 import asyncio
@@ -14,16 +11,23 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Literal, get_args
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 
 from meshdev.config import METRICS_PATH, VERSION
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.pods import Pod
 from meshdev.manager.control.totals import OTHER, InterceptLabels, WorkloadLabels, WorkloadTotals
 from meshdev.metrics import exposition, server
-from meshdev.wire.counts import Counts
+from meshdev.wire.counts import DURATIONS, Counts, Traffic
 from meshdev.wire.modes import MODES
 
 log = logging.getLogger("meshdev.manager.control")
@@ -37,6 +41,7 @@ class ControlSnapshot:
     """What the metrics are made of."""
 
     requests: tuple[tuple[InterceptLabels, Counts], ...] = ()
+    traffic: tuple[tuple[InterceptLabels, Traffic], ...] = ()
     workloads: tuple[tuple[WorkloadLabels, WorkloadTotals], ...] = ()
     intercepts: tuple[tuple[str, int], ...] = ()
     """How many there are, by mode."""
@@ -48,6 +53,7 @@ def snapshot(core: Core) -> ControlSnapshot:
     totals = core.totals
     return ControlSnapshot(
         tuple(sorted(totals.requests().items())),
+        tuple(sorted(totals.traffic().items(), key=lambda item: item[0])),
         tuple(sorted(totals.workloads().items(), key=lambda item: item[0])),
         tuple(Counter(str(claim.spec.mode) for claim in totals.claims).items()),
         tuple(Counter(map(_state, core.pods())).items()),
@@ -90,6 +96,31 @@ def _requests(known: ControlSnapshot) -> Iterator[Metric]:
         for outcome, count in outcomes:
             found.add_metric([*labels, outcome], count)
     yield found
+
+
+#: Upper bounds in seconds.
+_BOUNDS: Final = [*(str(bound / 1000) for bound in DURATIONS), "+Inf"]
+
+
+def _traffic(known: ControlSnapshot) -> Iterator[Metric]:
+    durations = HistogramMetricFamily(
+        "meshdev_request_duration_seconds",
+        "From the end of a request to the end of its response, as the sidecar sees it: of an intercept's HTTP requests"
+        " that were answered.",
+        labels=InterceptLabels._fields,
+    )
+    carried = CounterMetricFamily(
+        "meshdev_request_bytes",
+        "Bytes of requests and responses of an intercept, with their heads; also of connections and datagrams.",
+        labels=[*InterceptLabels._fields, "direction"],
+    )
+    for labels, traffic in known.traffic:
+        counts = accumulate(traffic.durations or (0,) * len(_BOUNDS))
+        durations.add_metric(labels, list(zip(_BOUNDS, counts, strict=True)), traffic.milliseconds / 1000)
+        carried.add_metric([*labels, "request"], traffic.request_bytes)
+        carried.add_metric([*labels, "response"], traffic.response_bytes)
+    yield durations
+    yield carried
 
 
 def _sidecars(known: ControlSnapshot) -> Iterator[Metric]:
@@ -143,6 +174,7 @@ def _workloads(known: ControlSnapshot) -> Iterator[Metric]:
 _PARTS: Final[tuple[Callable[[ControlSnapshot], Iterable[Metric]], ...]] = (
     _intercepts,
     _requests,
+    _traffic,
     _sidecars,
     _workloads,
 )

@@ -160,7 +160,7 @@ class Pod:
 
     def _set_state(self, state: State | None) -> None:
         """Every claim looks up what is its own: searching thousands of entries for each would be quadratic."""
-        self._state = state
+        self._state = state.without_traffic() if state is not None else None
         self._counts = dict(state.intercepts) if state is not None else {}
         self._return_paths = dict(state.return_paths) if state is not None else {}
 

@@ -23,10 +23,11 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from meshdev.intercept.spec import Workload
 from meshdev.manager.control.pods import HeldClaim
-from meshdev.sidecar.envoy.claims import LiveClaim, pod_port
+from meshdev.manager.control.traffic import ReportedTraffic, keys_of
+from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.sidecar.passthrough.heads import REASONS
 from meshdev.wire.agent import FromAgent, PodPort, State
-from meshdev.wire.counts import Counts, CountsByReason
+from meshdev.wire.counts import Counts, CountsByReason, Traffic
 
 #: How long the counts of what ended can still be scraped, in seconds: a few scrapes at the usual intervals.
 KEPT_SECONDS: Final = 300.0
@@ -137,6 +138,8 @@ class Totals:
         self._live = live
         self._agents: dict[Hashable, _Reported] = {}
         self._requests: _Recent[InterceptLabels, Counts] = _Recent(MAX_INTERCEPTS, clock)
+        self._traffic: _Recent[InterceptLabels, Traffic] = _Recent(MAX_INTERCEPTS, clock)
+        self._traffic_kept = ReportedTraffic(InterceptLabels.of)
         self._workloads: _Recent[WorkloadLabels, WorkloadTotals] = _Recent(MAX_WORKLOADS, clock)
 
     def report(self, agent: Hashable, message: FromAgent, held: Sequence[HeldClaim]) -> None:
@@ -147,7 +150,12 @@ class Totals:
         workload = before.workload if before is not None else None
         if held:
             workload = WorkloadLabels.of(held[0].claim.spec.workload)
-        now = self._agents[agent] = _Reported(message, held, workload)
+        now = self._agents[agent] = _Reported(message.without_traffic(), held, workload)
+        anew = before is not None and before.state.envoys != message.envoys
+        # A claim that ended a moment ago was there when this was counted.
+        claims = [*held, *(before.held if before is not None else ())]
+        for label, more in self._traffic_kept.report(agent, message, claims, anew=anew):
+            self._traffic.put(label, self._traffic.get(label, Traffic()) + more)
         if before is None:
             return
         old = before.state
@@ -159,6 +167,7 @@ class Totals:
     def forget(self, agent: Hashable) -> None:
         """It is gone; what it has counted stays."""
         self._agents.pop(agent, None)
+        self._traffic_kept.forget(agent)
 
     @property
     def claims(self) -> list[LiveClaim]:
@@ -169,6 +178,11 @@ class Totals:
         """Those of all claims that there are, and of those that ended a while ago."""
         labels = frozenset(map(InterceptLabels.of, self.claims))
         return dict.fromkeys(labels, Counts()) | dict(self._requests.items(labels))
+
+    def traffic(self) -> dict[InterceptLabels, Traffic]:
+        """The same, of bytes and durations."""
+        labels = frozenset(map(InterceptLabels.of, self.claims))
+        return dict.fromkeys(labels, Traffic()) | dict(self._traffic.items(labels))
 
     def workloads(self) -> dict[WorkloadLabels, WorkloadTotals]:
         """The same by workload."""
@@ -182,7 +196,7 @@ class Totals:
         # A claim that ended a moment ago was there when this was counted, unless another one has taken its place.
         for each in (*now.held, *before.held):
             labels, more = InterceptLabels.of(each.claim), Counts()
-            for key in _keys(each.claim):
+            for key in keys_of(each.claim):
                 if (found := counts.pop(key, None)) is not None:
                     more += _grown(found, base.get(key, Counts()))
             if more != Counts():
@@ -200,13 +214,6 @@ class Totals:
         # The first one is no restart; of an agent in the same pod that is new the number is lower.
         total.envoy_restarts += max(now.envoys - max(before.envoys, 1), 0)
         self._workloads.put(workload, total)
-
-
-def _keys(claim: LiveClaim) -> Iterator[str | PodPort]:
-    """Under which agents count what is the claim's."""
-    yield claim.spec.id
-    if claim.spec.mode.takes_bytes:  # all that comes to the ports is its holder's
-        yield from map(pod_port, claim.spec.ports)
 
 
 def _grown(now: Counts, before: Counts) -> Counts:

@@ -100,7 +100,10 @@ class Envoy:
 
     async def stats(self) -> Stats:
         """What it counted. Raises ClusterError."""
-        return stats.read(await self._ask("GET", stats.TARGET))
+        found = stats.read(await self._ask("GET", stats.TARGET))
+        if found.intercepts:
+            stats.read_times(await self._ask("GET", stats.TIMES), found)
+        return found
 
     async def drain(self, *, on: bool) -> None:
         """Ask every client to come again on another connection: Connection: close, GOAWAY. Raises ClusterError."""

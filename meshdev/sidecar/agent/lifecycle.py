@@ -28,6 +28,8 @@ from meshdev.sidecar.agent.actions import (
 from meshdev.sidecar.envoy.bootstrap import DRAIN_SECONDS
 from meshdev.sidecar.envoy.stats import Stats
 from meshdev.wire.agent import (
+    MAX_CLAIMED_PORTS,
+    MAX_TRAFFIC,
     FromAgent,
     Listen,
     ManagerOrder,
@@ -160,6 +162,8 @@ class Lifecycle:
             older=tuple(sorted(self._older.items())),
             intercepts=tuple(sorted(self._stats.intercepts.items())),
             flows=tuple(sorted(self._stats.flows.items())),
+            traffic=tuple(self._stats.newest_traffic(MAX_TRAFFIC)),
+            flow_traffic=tuple(sorted(self._stats.flow_traffic.items())[:MAX_CLAIMED_PORTS]),
             return_paths=return_paths,
             applied=self._applied,
             envoys=self._counted_by,

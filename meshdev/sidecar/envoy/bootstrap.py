@@ -26,6 +26,8 @@ _SHED: Final = (
     ("stop_accepting_requests", 0.95),
     ("reject_incoming_connections", 0.98),
 )
+#: Durations of requests are known as of the last flush; agents ask for them each second.
+_FLUSH: Final = "1s"
 _FIXED_HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -68,7 +70,11 @@ def bootstrap(start: Start) -> Object:
         },
         "static_resources": {"clusters": [tls.secrets_cluster(start.secrets), _ads_cluster(start.manager, start.port)]},
         "overload_manager": _overload_manager(start.heap),
-        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": stats.PATTERNS}}},
+        "stats_config": {
+            "stats_matcher": {"inclusion_list": {"patterns": stats.PATTERNS}},
+            "histogram_bucket_settings": stats.BUCKETS,
+        },
+        "stats_flush_interval": _FLUSH,
         # What the admin socket sets goes over what stands here.
         "layered_runtime": {
             "layers": [{"name": "meshdev", "static_layer": runtime()}, {"name": "admin", "admin_layer": {}}]

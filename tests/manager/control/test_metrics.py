@@ -14,7 +14,7 @@ from meshdev.manager.control.container import ControlContainer, ControlSettings
 from meshdev.manager.control.metrics import ControlSnapshot, families, snapshot
 from meshdev.manager.control.totals import InterceptLabels, WorkloadLabels, WorkloadTotals
 from meshdev.metrics import exposition
-from meshdev.wire.counts import Counts, PassthroughTotals
+from meshdev.wire.counts import Counts, PassthroughTotals, Traffic
 from tests.manager.claims import spec
 from tests.manager.control.sidecar_pod import SidecarPod
 from tests.manager.control.test_totals import A, joined, report
@@ -62,6 +62,23 @@ def test_requests_by_intercept_and_outcome(world: World) -> None:
 OUTCOMES = ("matched", "fell_back", "error")
 
 
+def test_durations_and_bytes_by_intercept(world: World) -> None:
+    world.claim(A, "b-1")
+    pod = joined(world)
+    empty = samples(snapshot(world.core))
+    labels = {"id": A.id, "holder": "ann", "namespace": "default", "workload": "deployment/b"}
+    name = "meshdev_request_duration_seconds"
+    assert value(empty, f"{name}_count", **labels) == 0, "a series from the start: rate() needs a first value"
+    pod.report(traffic=((A.id, Traffic(100, 2000, 61_007, (0, 0, 2, *[0] * 12, 1))),))
+    found = samples(snapshot(world.core))
+    assert value(found, f"{name}_count", **labels) == 3
+    assert value(found, f"{name}_sum", **labels) == 61.007
+    below = {bound: value(found, f"{name}_bucket", **labels, le=bound) for bound in ("0.002", "0.005", "60.0", "+Inf")}
+    assert below == {"0.002": 0, "0.005": 2, "60.0": 2, "+Inf": 3}
+    assert value(found, "meshdev_request_bytes_total", **labels, direction="request") == 100
+    assert value(found, "meshdev_request_bytes_total", **labels, direction="response") == 2000
+
+
 def test_sidecars_by_state(world: World) -> None:
     world.claim(A, "b-1", "b-2", "b-3")
     assert joined(world, "b-1").redirects()
@@ -105,12 +122,13 @@ def test_names_of_any_kind_arrive_as_they_are(holder: str) -> None:
 def test_all_names_are_ours_and_all_counters_are_called_so() -> None:
     known = ControlSnapshot(
         requests=((InterceptLabels("a", "b", "c", "d"), Counts()),),
+        traffic=((InterceptLabels("a", "b", "c", "d"), Traffic()),),
         workloads=((WorkloadLabels("c", "d"), WorkloadTotals(raw=Counter({"upgraded": 1}))),),
     )
     for family in families(known):
         assert family.name.startswith("meshdev_")
         assert family.documentation.endswith(".")
-        assert family.type in {"counter", "gauge", "info"}
+        assert family.type in {"counter", "gauge", "histogram", "info"}
         assert all(each.name.endswith("_total") == (family.type == "counter") for each in family.samples)
 
 
