@@ -25,6 +25,8 @@ PURE = (
     *("wire", "host", "intercept", "observe", "sidecar/envoy", "sidecar/passthrough", "sidecar/agent/lifecycle"),
     *("sidecar/agent/plan", "rate", "manager/tunnel/reports", "manager/tunnel/addresses"),
     *(
+        "session/checks",
+        "session/dashboard_view",
         "manager/relay/client_hello",
         "manager/relay/permissions",
         "manager/relay/admission",
@@ -59,7 +61,10 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"
 #: Processes whose memory and start-up count, and what they must never load, however indirectly.
 LIGHT = {
     "meshdev.helper.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "asyncio", "dns"},
-    "meshdev.session.__main__": {"prometheus_client", "opentelemetry", "typer", "rich", "grpc"},
+    "meshdev.session.__main__": {
+        *("prometheus_client", "opentelemetry", "typer", "rich", "grpc"),
+        "meshdev.dashboard",
+    },
     # Its gRPC needs no protobuf; what an entry point loads later is in this module.
     "meshdev.sidecar.agent.serving": {
         *("kubernetes", "aiohttp", "typer", "rich", "yaml", "dns", "google", "envoy"),

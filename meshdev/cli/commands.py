@@ -13,6 +13,7 @@ import typer
 
 from meshdev.cli import (
     connect,
+    dashboard,
     disconnect,
     inspect,
     leave,
@@ -41,7 +42,7 @@ app = typer.Typer(
 _MODULES: Final = (
     connect,
     *(import_module(f"meshdev.cli.{mode}") for mode in MODES),
-    *(run_program, leave, everybodys, inspect, status, disconnect),
+    *(run_program, leave, everybodys, inspect, dashboard, status, disconnect),
     *(restore, uninstall, rbac, version),
 )
 for _module in _MODULES:

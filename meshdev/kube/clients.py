@@ -20,6 +20,16 @@ class ClientPod(NamedTuple):
     workload: str
 
 
+class WorkloadPod(NamedTuple):
+    """A pod of *workload*: the addresses that are its own, and how it counts there, as kubectl counts it."""
+
+    addresses: tuple[IPv4Address, ...]
+    workload: str
+    ready: bool
+    counts: bool
+    """It has not ended, and is not about to."""
+
+
 def workload_of(pod: Object) -> str:
     """The workload that a pod says it belongs to: ``deployment/b``; without an owner itself, ``pod/x``.
 
@@ -48,6 +58,28 @@ def client_pod(pod: Object) -> ClientPod:
         except AddressValueError:
             continue  # of the other family
     return ClientPod(tuple(found), workload_of(pod) if found else "")
+
+
+def workload_pod(pod: Object) -> WorkloadPod:
+    """Its workload also where it has no address of its own."""
+    status = pod.get("status") or {}
+    conditions = status.get("conditions") or []
+    ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+    counts = status.get("phase") not in _ENDED and "deletionTimestamp" not in pod["metadata"]
+    return WorkloadPod(client_pod(pod).addresses, workload_of(pod), ready and counts, counts)
+
+
+async def watch_workload_pods(
+    api: KubeApi, namespace: str, trouble: Callable[[MeshdevError], None]
+) -> AsyncGenerator[Mapping[str, WorkloadPod]]:
+    """The pods of that namespace by uid, whenever they change; the mapping is live.
+
+    Never ends by itself. Raises ForbiddenError where pods may not be listed; what a retry may cure goes to *trouble*.
+    """
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    async with aclosing(follow(api, path, {}, workload_pod, trouble)) as states:
+        async for state in states:
+            yield state
 
 
 async def watch_clients(

@@ -1,5 +1,5 @@
-"""The session API: a unix socket only its user reaches. A request has one answer; an intercept has a stream, and so has
-what is inspected."""
+"""The session API: a unix socket only its user reaches. A request has one answer; an intercept has a stream, and so
+have ``inspect`` and the dashboard."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from typing import Final
 from meshdev.errors import InterceptError, LaptopError, MeshdevError
 from meshdev.wire.jsonlines import MAX_LINE
 from meshdev.wire.session_api import Answer, Event, Failed, Question, encode_answer, encode_event, parse_request
+from meshdev.wire.session_dashboard import DashboardRequest
 from meshdev.wire.session_inspect import InspectRequest
 from meshdev.wire.session_intercepts import InterceptRequest, Live
 
@@ -78,7 +79,7 @@ class Exchange:
         self._closed.set()
 
 
-StreamRequest = InterceptRequest | InspectRequest
+StreamRequest = InterceptRequest | InspectRequest | DashboardRequest
 #: Runs one of them to its end. What it raises as MeshdevError is the stream's last event; it sends "left" itself.
 Streamer = Callable[[StreamRequest, Exchange], Awaitable[None]]
 

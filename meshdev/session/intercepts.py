@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -31,6 +31,7 @@ from meshdev.session.state import SessionState
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.attestation import AgentAnnouncement
 from meshdev.wire.control import INTERCEPT_PROTOCOL
+from meshdev.wire.session_dashboard import DashboardRequest
 from meshdev.wire.session_inspect import InspectRequest
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 from meshdev.wire.watching import RENEW_SECONDS
@@ -77,6 +78,12 @@ class NotConnected:
         """Refuse it."""
         raise InterceptError("the connection is not up yet", hint="try again")
 
+    async def dashboard(
+        self, _state: Callable[[], SessionState], _request: DashboardRequest, _exchange: Exchange
+    ) -> None:
+        """Refuse it."""
+        raise InterceptError("the connection is not up yet", hint="try again")
+
     async def leave(self, _request: LeaveRequest) -> tuple[str, ...]:
         """Refuse it."""
         raise InterceptError("the connection is not up yet", hint="try again")
@@ -117,7 +124,8 @@ class SessionIntercepts:
         self._cluster = cluster
         self._pool = claimant.pool
         self._group = group
-        self._closed = False
+        self._closing = asyncio.Event()
+        self._feed = feed
         self._running: list[_Running] = []
         self._lost: dict[str, None] = {}
         self.inspect = Inspector(self.api, feed, self._inspectable).stream
@@ -129,7 +137,7 @@ class SessionIntercepts:
 
     async def close(self) -> None:
         """Take no more, and end all of them."""
-        self._closed = True
+        self._closing.set()
         await self._end(self._running)
 
     # -- what modes need of the session ----------------------------------------------------------------------------
@@ -186,6 +194,16 @@ class SessionIntercepts:
             raise Cancelled("interrupted; the intercept is undone")
         exchange.send(Left())
 
+    async def dashboard(self, state: Callable[[], SessionState], request: DashboardRequest, exchange: Exchange) -> None:
+        """Serve the page that shows *state*, these intercepts and their requests."""
+        from meshdev.session import dashboard  # noqa: PLC0415 -- and the next: the HTTP server takes 2 MB
+        from meshdev.session.dashboard_feed import Observed  # noqa: PLC0415 -- as above
+
+        observed = Observed(
+            self.api, self.holder, state, self._feed, lambda: self._inspectable(InspectRequest()), self._leave_one
+        )
+        await dashboard.stream(observed, self._closing, request, exchange)
+
     async def leave(self, request: LeaveRequest) -> tuple[str, ...]:
         """End this session's intercepts on the target, or all; what they were on. Nothing to do is no error."""
         if request.target is None:
@@ -202,6 +220,13 @@ class SessionIntercepts:
         resolved = await resolve(self.api, target, namespace)
         left = await self._end(self._on(namespace, str(resolved.workload)))
         return left or await clear_leftovers(self.api, resolved, self.holder)
+
+    async def _leave_one(self, id_: str) -> None:
+        """End that intercept of this session. Raises InterceptError where there is none with that id."""
+        chosen = [each for each in self._running if (plan := each.state.value.plan) and plan.spec.id == id_]
+        if not chosen:
+            raise InterceptError("this session has no such intercept", hint="meshdev list shows whose it is")
+        await self._end(chosen)
 
     def _inspectable(self, request: InspectRequest) -> tuple[Inspectable, ...]:
         target = parse_target(request.target) if request.target is not None else None
@@ -225,7 +250,7 @@ class SessionIntercepts:
         ]
 
     def _start(self, request: InterceptRequest, exchange: Exchange) -> _Running:
-        if self._closed:
+        if self._closing.is_set():
             raise InterceptError("the connection is about to end", hint="try again")
         wanted = intent(request)
         state = Published(InterceptState(time.monotonic(), detached=request.detach))

@@ -97,6 +97,7 @@ class Laptop:
             helper_pid=self._pid,
             routes=self.routing.routes,
             troubles=self.troubles.notes(),
+            trouble_sources=self.troubles.sources(),
             notes=(*state.notes, *self.routing.notes),
         )
 

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 
 from meshdev.dns.forwarder import AnswerSource
 from meshdev.modes.state import InterceptState
+from meshdev.session.troubles import Source
 from meshdev.tunnel.traffic import TunnelTraffic
 from meshdev.wire.control import Welcome
 from meshdev.wire.session_api import CarrierStatus, ConnectionState, DnsStatus, Status
@@ -40,6 +41,8 @@ class SessionState:
     """Answers so far, by whose they were."""
     troubles: tuple[str, ...] = ()
     """What is not as it should be on this machine, each with since when."""
+    trouble_sources: tuple[Source, ...] = ()
+    """Who found each of them."""
     intercepts: tuple[InterceptState, ...] = ()
     notes: tuple[str, ...] = ()
 

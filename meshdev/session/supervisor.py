@@ -40,6 +40,7 @@ from meshdev.wire.session_api import (
     Status,
     StatusRequest,
 )
+from meshdev.wire.session_dashboard import DashboardRequest
 from meshdev.wire.session_inspect import InspectRequest
 from meshdev.wire.session_intercepts import LeaveRequest
 
@@ -269,10 +270,13 @@ class Supervisor:
                 return await self._intercepts.leave(request)
 
     async def _stream(self, request: StreamRequest, exchange: Exchange) -> None:
-        if isinstance(request, InspectRequest):
-            await self._intercepts.inspect(request, exchange)
-        else:
-            await self._intercepts.stream(request, exchange)
+        match request:
+            case InspectRequest():
+                await self._intercepts.inspect(request, exchange)
+            case DashboardRequest():
+                await self._intercepts.dashboard(self._publish, request, exchange)
+            case _:
+                await self._intercepts.stream(request, exchange)
 
 
 def _show_tunnel(pool: Pool, state: SessionState) -> SessionState:

@@ -55,6 +55,10 @@ class Troubles:
     def __bool__(self) -> bool:
         return any(self._known.values())
 
+    def sources(self) -> tuple[Source, ...]:
+        """Who found each of :meth:`notes`."""
+        return tuple(source for source, known in self._known.items() for _ in known)
+
     def notes(self) -> tuple[str, ...]:
         """A sentence each, with since when."""
         return tuple(

@@ -13,7 +13,7 @@ Session API (``session.sock``, one request and one answer a connection)::
                                         or {"error": {…}, "exit_code": n}
 
 ``leave`` and the stream ``intercept`` are described in :mod:`meshdev.wire.session_intercepts`, and the stream
-``inspect`` in :mod:`meshdev.wire.session_inspect`.
+``inspect`` in :mod:`meshdev.wire.session_inspect`; ``dashboard`` in :mod:`meshdev.wire.session_dashboard`.
 """
 
 from typing import Final, Literal, overload
@@ -25,6 +25,7 @@ from meshdev.wire.codecs import FLAG, MAX_TEXT, PORT, Choice, Codec, Integer, Ma
 from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from meshdev.wire.jsonlines import encode
 from meshdev.wire.message import Tagged, decode, dump, field, load, message, nested, take
+from meshdev.wire.session_dashboard import DashboardRequest, DashboardServed
 from meshdev.wire.session_inspect import InspectRequest, Requests
 from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, LeaveRequest, Left, Live, Up
 
@@ -191,8 +192,8 @@ class Failed:
 
 
 #: Done comes on the progress socket only; Up, Live and Left in the stream of an intercept only, Requests in that of
-#: ``inspect``.
-Event = Step | Note | Wait | Done | Up | Live | Left | Requests | Failed
+#: ``inspect``, DashboardServed in that of ``dashboard``.
+Event = Step | Note | Wait | Done | Up | Live | Left | Requests | DashboardServed | Failed
 
 _EVENTS: Final[Tagged[Event]] = Tagged(
     "event",
@@ -205,6 +206,7 @@ _EVENTS: Final[Tagged[Event]] = Tagged(
         "live": Live,
         "left": Left,
         "requests": Requests,
+        "dashboard": DashboardServed,
         "error": Failed,
     },
 )
@@ -242,7 +244,7 @@ class DisconnectRequest:
 
 #: Requests with one answer.
 Question = StatusRequest | DisconnectRequest | LeaveRequest
-Request = Question | InterceptRequest | InspectRequest
+Request = Question | InterceptRequest | InspectRequest | DashboardRequest
 #: To ``status``; to ``leave``, what was left; to ``disconnect``.
 Answer = Status | tuple[str, ...] | None
 
@@ -254,6 +256,7 @@ _REQUESTS: Final[Tagged[Request]] = Tagged(
         "leave": LeaveRequest,
         "intercept": InterceptRequest,
         "inspect": InspectRequest,
+        "dashboard": DashboardRequest,
     },
 )
 

@@ -38,6 +38,7 @@ from meshdev.wire.session_api import (
     encode_request,
     parse_request,
 )
+from meshdev.wire.session_dashboard import DashboardRequest
 from meshdev.wire.session_inspect import InspectedRequest, InspectRequest, Requests
 from meshdev.wire.session_intercepts import (
     InterceptRequest,
@@ -48,6 +49,7 @@ from meshdev.wire.session_intercepts import (
     LocalPort,
     Up,
 )
+from tests.cli import fake_dashboard
 
 INSPECTED = InspectedRequest(
     "default",
@@ -256,6 +258,9 @@ class FakeSession:
             sys.exit(0)
         if isinstance(request, InspectRequest):
             self.inspect(client, request)
+            return
+        if isinstance(request, DashboardRequest):
+            fake_dashboard.serve(client, request, self.trace, self.said)
             return
         if request.settled and self.state == "connecting":
             self.waiting.append(client)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from meshdev.kube.clients import ClientPod, client_pod, workload_of
+from meshdev.kube.clients import ClientPod, WorkloadPod, client_pod, workload_of, workload_pod
 
 Object = dict[str, Any]
 
@@ -47,3 +47,29 @@ def test_a_pod_is_known_by_its_own_addresses() -> None:
 )
 def test_an_address_that_is_not_its_own_is_nobodys(pod: Object) -> None:
     assert client_pod(pod) == ClientPod((), "")
+
+
+READY = {"type": "Ready", "status": "True"}
+
+
+@pytest.mark.parametrize(
+    ("pod", "ready", "counts"),
+    [
+        (made(conditions=[{"type": "PodScheduled", "status": "True"}, READY]), True, True),
+        (made(conditions=[{"type": "Ready", "status": "False"}]), False, True),
+        (made(phase="Pending"), False, True),
+        (made(phase="Succeeded", conditions=[READY]), False, False),
+        (made(phase="Failed"), False, False),
+        (made(host=True, conditions=[READY]), True, True),
+    ],
+)
+def test_how_it_counts(pod: Object, *, ready: bool, counts: bool) -> None:
+    found = workload_pod(pod)
+    assert (found.workload, found.ready, found.counts) == ("pod/b-6c9-x7", ready, counts)
+    assert found.addresses == client_pod(pod).addresses
+
+
+def test_a_pod_that_ends_counts_no_more() -> None:
+    pod = made(conditions=[READY], owner=("StatefulSet", "db"))
+    pod["metadata"]["deletionTimestamp"] = "2026-11-29T12:00:00Z"
+    assert workload_pod(pod) == WorkloadPod((IPv4Address("10.244.0.7"),), "statefulset/db", ready=False, counts=False)

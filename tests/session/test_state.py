@@ -24,6 +24,7 @@ STANDING = SessionState(
     tunnel_error="a proxy says no",
     routes=(IPv4Network("10.96.0.0/16"),),
     troubles=("names do not work (since 12:00:00)",),
+    trouble_sources=("names",),
     notes=("an overlap",),
 )
 
