@@ -88,6 +88,23 @@ def unpacked(name: str, *others: str) -> Path:
     return root
 
 
+def unpacked_with_dependencies(name: str, *others: str) -> Path:
+    """As :func:`unpacked`, with all that package NAME depends on and this machine does not have installed."""
+    root = CACHE / name
+    return root if (root / "complete").exists() else unpacked(name, *_to_install(name), *others)
+
+
+def _to_install(name: str) -> list[str]:
+    command = ("apt-get", "install", "--simulate", "-q", "--no-install-recommends", name)
+    try:
+        planned = run(*command)
+    except CommandFailedError:
+        run("apt-get", "update", "-q")
+        planned = run(*command)
+    lines = [line.split() for line in planned.splitlines()]
+    return [words[1] for words in lines if words[:1] == ["Inst"] and words[1] != name]
+
+
 def _unpack(root: Path, *names: str) -> None:
     """Download packages and unpack them below ROOT; the same version of both, as they share a private library."""
     shutil.rmtree(root, ignore_errors=True)
