@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 #: Pages that are open at once.
 MAX_CLIENTS: Final = 8
-#: Connections at once: those that are too many are closed unanswered.
+#: Connections at once: then others make room for those with the token.
 MAX_CONNECTIONS: Final = 64
 #: Bytes of the first line, and of one header; and of a body.
 MAX_LINE: Final = 4096
@@ -74,6 +74,7 @@ async def serving(listener: socket.socket, feed: DashboardFeed, token: str) -> A
         max_field_size=MAX_LINE,
         keepalive_timeout=IDLE_SECONDS,
         lingering_time=0,
+        auto_decompress=False,
     )
     connections = _Connections(server, site)
     listening = await asyncio.get_running_loop().create_server(connections.accept, sock=listener, backlog=_BACKLOG)
@@ -102,6 +103,8 @@ class _Site:
         self._encoded: dict[str, tuple[Mapping[str, object], bytes]] = {}
         self.began: set[web.RequestHandler] = set()
         """Connections that have sent a request."""
+        self.trusted: set[web.RequestHandler] = set()
+        """Those that have shown the token."""
         self.streaming: set[web.RequestHandler] = set()
         """Those that get events."""
 
@@ -112,6 +115,8 @@ class _Site:
         file = self._files.get(request.path)
         if refusal := self._guard.refuses_file(values) if file else self._guard.refuses(values):
             return _refused(refusal)
+        if not file:
+            self.trusted.add(request.protocol)
         match request.method, request.path:
             case "GET", _ if file:
                 return file()
@@ -197,8 +202,15 @@ class _Connections:
         self._site = site
 
     def accept(self) -> asyncio.Protocol:
-        """For one more connection."""
-        return self._server() if len(self._server.connections) < MAX_CONNECTIONS else _Closing()
+        """For one more connection: where there are too many, the oldest without the token makes room."""
+        there = self._server.connections
+        if len(there) >= MAX_CONNECTIONS:
+            others = (each.transport for each in there if each not in self._site.trusted)
+            oldest = next((each for each in others if each is not None and not each.is_closing()), None)
+            if oldest is None:
+                return _Closing()
+            oldest.abort()
+        return self._server()
 
     async def keep_ending_idle(self) -> None:
         """End those that have sent no request, or do not read an answer, for REQUEST_SECONDS, or twice that."""
@@ -207,6 +219,7 @@ class _Connections:
             await asyncio.sleep(REQUEST_SECONDS)
             there = {*self._server.connections}
             self._site.began &= there
+            self._site.trusted &= there
             idle = {each for each in there - self._site.streaming if self._is_idle(each)}
             for each in idle & former:
                 if each.transport is not None:

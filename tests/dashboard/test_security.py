@@ -1,5 +1,6 @@
 """Who is refused, over real sockets: nothing of the feed comes back, and nothing is left."""
 
+import gzip
 import logging
 
 import pytest
@@ -94,6 +95,13 @@ async def test_what_a_form_can_send_is_refused(kind: str | None) -> None:
 async def test_other_bodies_are_refused(body: bytes) -> None:
     async with dashboard() as there:
         status, _, _ = await there.post(body)
+        assert (status, there.feed.left) == (400, [])
+
+
+async def test_a_body_is_not_unpacked() -> None:
+    """A few bytes may become gigabytes."""
+    async with dashboard() as there:
+        status, _, _ = await there.post(gzip.compress(b'{"id": "one"}'), {"Content-Encoding": "gzip"})
         assert (status, there.feed.left) == (400, [])
 
 

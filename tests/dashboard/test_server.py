@@ -116,16 +116,29 @@ async def test_who_sends_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         assert [(await stream.next())[0] for _ in range(2)] == ["history", "state"], "who reads events stays"
 
 
-async def test_too_many_connections_are_closed() -> None:
-    async with dashboard() as there:
-        idle = [await asyncio.open_connection("127.0.0.1", there.port) for _ in range(server.MAX_CONNECTIONS)]
-        assert not await is_answered(there)
-        idle.pop()[1].close()
-        async with asyncio.timeout(10):
-            while not await is_answered(there):  # noqa: ASYNC110 -- the server sees the end of that one when it does
-                await asyncio.sleep(0.01)
+async def test_many_connections_of_others_keep_nobody_with_the_token_out() -> None:
+    async with dashboard(SyntheticFeed(HISTORY)) as there, there.streaming() as stream:
+        assert await stream.status() == 200
+        idle = [await asyncio.open_connection("127.0.0.1", there.port) for _ in range(2 * server.MAX_CONNECTIONS)]
+        async with there.streaming() as another:
+            assert await another.status() == 200
+        assert (await there.post({"id": "x"}))[0] == 200
+        open_now = [reader for reader, _ in idle if not reader.at_eof()]
+        assert len(open_now) <= server.MAX_CONNECTIONS
+        assert await idle[0][0].read() == b"", "the oldest of those made room"
+        there.feed.put("state", time=1)
+        assert [(await stream.next())[0] for _ in range(2)] == ["history", "state"]
         for _, writer in idle:
             writer.close()
+
+
+async def test_where_all_have_the_token_one_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    async with dashboard(SyntheticFeed(HISTORY)) as there, there.streaming() as one, there.streaming() as other:
+        assert [await one.status(), await other.status()] == [200, 200]
+        assert not await is_answered(there)
+        there.feed.put("state", time=1)
+        assert [(await one.next())[0] for _ in range(2)] == ["history", "state"]
 
 
 async def is_answered(there: Dashboard) -> bool:
