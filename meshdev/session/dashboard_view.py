@@ -169,7 +169,7 @@ def nodes(
     for each in shown_intercepts:
         target = workload_node(str(each["target"]), str(each["namespace"]), here)
         held.setdefault(target, []).append(each["id"])
-        held.setdefault(laptop_node(str(each["holder"])), []).append(each["id"])
+        held.setdefault(laptop_node(str(each["holder"])), [])
         pods[target] = each["pods"]
     shown = dict.fromkeys([*at_edges, *held])
     for node in sorted(workloads.total):

@@ -183,7 +183,12 @@ async def test_huge_headers_are_refused() -> None:
 
 
 async def test_other_methods_are_refused() -> None:
-    async with dashboard() as there:
+    async with dashboard(SyntheticFeed(SECRET)) as there:
+        for method, path in (("CONNECT", f"127.0.0.1:{there.port}"), ("TRACE", "/events"), ("PRI", "*")):
+            status, _, body = await there.ask(method, path)
+            assert (400 <= status < 500, b"SECRET" in body, TOKEN.encode() in body) == (True, False, False)
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Authorization": None}
+        assert (await there.ask("GET", "/events", upgrade))[0] == 401
         for method, path in (("POST", "/"), ("DELETE", "/leave"), ("GET", "/leave"), ("PUT", "/events")):
             assert (await there.ask(method, path))[0] == 405
 
