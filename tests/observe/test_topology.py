@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshdev.observe import topology
@@ -90,6 +90,7 @@ hops = st.builds(
 steps = st.lists(st.tuples(st.floats(0, 25), hops), min_size=1, max_size=60)
 
 
+@settings(deadline=None)  # up to 60 looks at up to 60 requests: long where others work, too
 @given(st.floats(0, 1e6), steps)
 def test_it_counts_what_a_list_of_all_requests_has(begin: float, steps: list[tuple[float, Hop]]) -> None:
     there, now, everything = Topology(begin), begin, []
@@ -137,6 +138,7 @@ many = st.builds(
 )
 
 
+@settings(deadline=None)  # as above
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.0, 0.1, 30.0]), many), max_size=600))
 def test_bounds_hold_and_all_is_released(steps: list[tuple[float, Hop]]) -> None:
     there, now = Topology(0.0), 0.0
