@@ -19,6 +19,13 @@ from tests.dashboard.chromium import log, until
 from tests.dashboard.client import TOKEN, SyntheticFeed
 
 _START_SECONDS: Final = 10.0
+_AT_REST: Final = """
+const place = () => JSON.stringify(document.querySelector(given[0]).getBoundingClientRect());
+for (let former = ""; former !== place(); ) {
+  former = place();
+  await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+}
+"""
 
 
 class Served:
@@ -175,6 +182,11 @@ class Page:
         """The text or the label of what has the focus."""
         found: str = self.run("const e = document.activeElement; return e.ariaLabel ?? e.innerText")
         return found
+
+    def click(self, selector: str) -> None:
+        """The first, once it no longer moves."""
+        self.wait_for_script(_AT_REST, selector)
+        self.find(selector).click()
 
     def press(self, *keys: str) -> None:
         """One after the other, wherever the focus is."""

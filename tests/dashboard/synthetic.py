@@ -42,6 +42,10 @@ def _edge(from_: str, to: str, rate: float, errors: float, p50: float) -> Json:
     return {"from": from_, "to": to, "rate": rate, "errors": errors, "p50_ms": p50}
 
 
+def _check(check: str, state: str, detail: str, hint: str | None = None) -> Json:
+    return {"check": check, "state": state, "detail": detail, "hint": hint}
+
+
 def intercept(id_: str, target: str, **others: object) -> Json:
     """One of ann, whose pods have all taken it."""
     return {
@@ -49,8 +53,8 @@ def intercept(id_: str, target: str, **others: object) -> Json:
         "target": target,
         "namespace": "shop",
         "mode": "mesh",
-        "match": "header x-user=ann",
-        "ports": ["8080 → 3000"],
+        "match": "x-user=ann",
+        "ports": ["3000:8080/tcp"],
         "holder": "ann@laptop",
         "mine": True,
         "state": "active",
@@ -80,7 +84,7 @@ def small(time: float = NOW) -> Json:
         "nodes": [
             *(_node("deployment", name, ready, total, *claims.get(name, ())) for name, ready, total in _WORKLOADS),
             _node("statefulset", "ledger", 3, 3),
-            _node("laptop", "ann@laptop", None, None),
+            _node("laptop", "ann@laptop", None, None, "i1"),
             _node("address", "203.0.113.7", None, None),
             _node("address", "others", None, None),
         ],
@@ -92,12 +96,16 @@ def small(time: float = NOW) -> Json:
                 "deployment/payments",
                 holder="bob@desk",
                 mine=False,
-                match="path below /v2",
+                match="/v2/*",
                 pods={"acked": 1, "total": 2},
-                state="joining",
+                state="pending",
                 reports=[
                     {"pod": "payments-66b5f-9s7tq", "state": "acked", "detail": ""},
-                    {"pod": "payments-66b5f-r4hnw", "state": "joining", "detail": "its sidecar is starting"},
+                    {
+                        "pod": "payments-66b5f-r4hnw",
+                        "state": "joined",
+                        "detail": "nothing listens in the pod on 9000/tcp",
+                    },
                 ],
             ),
         ],
@@ -110,16 +118,18 @@ def small(time: float = NOW) -> Json:
             "to_laptop": 412_800.0,
         },
         "health": [
-            {"check": "Routes", "state": "ok", "detail": "3 routes lead to the cluster", "hint": None},
-            {"check": "Names", "state": "ok", "detail": "systemd-resolved asks meshdev", "hint": None},
-            {
-                "check": "Sidecars",
-                "state": "warning",
-                "detail": "payments-66b5f-r4hnw has not joined yet",
-                "hint": "kubectl describe pod payments-66b5f-r4hnw",
-            },
-            {"check": "Manager", "state": "ok", "detail": "version 0.1.0, as here", "hint": None},
-            {"check": "Metrics", "state": "skipped", "detail": "not served", "hint": None},
+            _check("tunnel", "ok", "2 of 2 carriers are up, round trip 11.8 ms"),
+            _check("manager", "ok", "pod ops/meshdev-traffic-manager-5c7, protocol 4"),
+            _check("API server", "ok", "https://203.0.113.40:6443"),
+            _check("names", "ok", "resolved by 10.96.0.10 (resolved)"),
+            _check("routes", "ok", "3 routes lead to the tunnel"),
+            _check(
+                "intercept of deployment/orders",
+                "warning",
+                "2 of 2 pods have it; nothing listens here on 3000/tcp",
+                "start your program on that port",
+            ),
+            _check("requests", "skipped", "3 more workloads are not drawn"),
         ],
     }
 

@@ -57,8 +57,8 @@ def test_only_own_intercepts_can_be_left(page: Page) -> None:
 
 def test_reports_of_pods_are_shown(page: Page) -> None:
     page.open()
-    page.find("#intercepts li:nth-child(2) summary").click()
-    page.shows("its sidecar is starting", "#intercepts .reports li")
+    page.click("#intercepts li:nth-child(2) summary")
+    page.shows("nothing listens in the pod on 9000/tcp", "#intercepts .reports li")
 
 
 def test_the_details_of_a_request_are_reached_by_keyboard_alone(page: Page) -> None:
@@ -97,7 +97,7 @@ def test_a_field_that_the_page_does_not_know_is_shown_all_the_same(page: Page) -
     page.open()
     page.served.put("requests", synthetic.requests(1, weight={"grams": 3}))
     page.shows("orders", "#rows tr")
-    page.find("#rows tr").click()
+    page.click("#rows tr")
     page.shows('{"grams":3}', "#panel dd")
 
 
@@ -119,7 +119,7 @@ def test_why_a_request_went_where_it_went(page: Page, by: str, sentence: str) ->
     page.open()
     page.served.put("requests", synthetic.requests(1, served_by=by, reason="no header a"))
     page.shows("orders", "#rows tr")
-    page.find("#rows tr").click()
+    page.click("#rows tr")
     page.shows(sentence, "#panel-why")
 
 
@@ -133,10 +133,10 @@ def test_the_table_is_held_while_somebody_looks(page: Page) -> None:
     assert len(page.texts("#rows tr")) == 3
     page.run("document.activeElement.blur()")
     until("it goes on", lambda: len(page.texts("#rows tr")) == 8)
-    page.find("#pause").click()
+    page.click("#pause")
     page.served.put("requests", synthetic.requests(5, first=8))
     page.shows("Paused: 5 newer requests", "#held")
-    page.find("#pause").click()
+    page.click("#pause")
     until("it goes on", lambda: len(page.texts("#rows tr")) == 13)
 
 
@@ -169,10 +169,10 @@ def test_hostile_names_stay_text(page: Page) -> None:
     others: dict[str, Any] = {"path": EVIL, "method": EVIL, "reason": EVIL, "authority": EVIL, EVIL: EVIL}
     page.served.put("requests", synthetic.requests(1, **others))
     page.shows(EVIL, "#rows td")
-    page.find("#rows tr").click()
+    page.click("#rows tr")
     page.shows(EVIL, "#panel dd")
     page.shows(EVIL, "#context")
-    page.find(".leave").click()
+    page.click(".leave")
     page.shows(EVIL, "dialog h2")
     assert page.run("return document.querySelectorAll('img, body script').length") == 0
     assert page.run("return window.hacked ?? 'no'") == "no"
@@ -185,7 +185,7 @@ def test_a_look_at_a_workload(page: Page) -> None:
     assert page.focused == "deployment catalog, 2 of 2 ready, asked 30.7/s by 1 caller"
     page.press(Keys.ARROW_DOWN)
     assert page.focused == "deployment orders, 2 of 2 ready, intercepted, asked 13.3/s by 2 callers, asks 16.4/s of 3"
-    page.shows("Intercepted by ann@laptop: header x-user=ann", "#node-details")
+    page.shows("Intercepted by ann@laptop: x-user=ann", "#node-details")
     page.shows("payments\t5.5/s\t41\u202fms\t✕ 4.2\u202f%", "#node-details tr")
     page.press(Keys.ENTER)
     page.shows("Show its requests", "#node-details button")
@@ -239,9 +239,12 @@ def test_the_tunnel_over_five_minutes(page: Page) -> None:
 
 def test_what_is_wrong_comes_first(page: Page) -> None:
     page.open()
-    assert page.texts("#health b") == ["Sidecars", "Routes", "Names", "Manager", "Metrics"]
-    assert page.texts("#health .shape") == ["!", "✓", "✓", "✓", "–"]
-    page.shows("kubectl describe pod payments-66b5f-r4hnw", "#health .hint")
+    assert page.texts("#health b")[:2] == ["Intercept of deployment/orders", "Tunnel"]
+    assert page.texts("#health .shape") == ["!", *"✓✓✓✓✓", "–"]
+    assert page.text("#health .hint") == "start your program on that port"
+    state = synthetic.small(synthetic.NOW + 1)
+    page.served.put("state", {**state, "health": [each | {"check": "requests"} for each in state["health"]]})
+    until("each is shown", lambda: page.texts("#health b") == ["Requests"] * 7)
 
 
 def test_the_state_of_the_session(page: Page) -> None:

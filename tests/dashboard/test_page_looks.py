@@ -57,7 +57,7 @@ def test_the_page_does_not_scroll_sideways(page: Page, width: int) -> None:
     page.served.put("requests", synthetic.requests(1, first=40, path=f"/{long}", reason=long))
     page.shows(long, "#banner-title")
     page.shows(long, "#rows tr:first-child")
-    page.find("#rows tr").click()
+    page.click("#rows tr")
     page.shows(long, "#panel dd")
     scroll, room = page.run("return [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert scroll <= room

@@ -18,11 +18,14 @@ def test_it_connects_again(page: Page) -> None:
     until("all rows", lambda: len(page.texts("#rows tr")) == 3)
     page.served.stop()
     page.shows("The session does not answer", "#banner-title", 2)
-    page.shows("If it has ended: meshdev connect, then meshdev dashboard.", "#banner-text")
+    page.shows(
+        "run meshdev dashboard again and open the URL that it prints; without a connection, meshdev connect first.",
+        "#banner-text",
+    )
     assert page.text("#state-text") == "No connection"
     assert len(page.texts("#rows tr")) == 3, "what was seen stays"
     page.served.start()
-    page.find("#retry").click()
+    page.click("#retry")
     page.shows("Connected", "#state-text")
     assert not page.visible("#banner")
     page.served.put("requests", synthetic.requests(1, first=3, path="/again"))

@@ -16,20 +16,20 @@ const RADIUS = { laptop: 3, address: HEIGHT / 2 };
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
+/** A laptop has the intercepts that it holds. */
 export function isIntercepted(node) {
-  return (node.intercepts ?? []).length > 0;
+  return node.kind !== "laptop" && node.intercepts.length > 0;
 }
 
 /** deployment · 2/2 */
 export function subtitle(node) {
   if (node.kind === "address") return "outside client";
-  if (node.total === null || node.total === undefined || node.kind === "laptop") return node.kind;
-  return `${node.kind} · ${node.ready ?? 0}/${node.total}`;
+  return node.total === null ? node.kind : `${node.kind} · ${node.ready}/${node.total}`;
 }
 
 /** Above the line: rate and median time. */
 function figures(edge) {
-  return edge.p50_ms === null || edge.p50_ms === undefined ? rate(edge.rate) : `${rate(edge.rate)} · ${milliseconds(edge.p50_ms)}`;
+  return `${rate(edge.rate)} · ${milliseconds(edge.p50_ms)}`;
 }
 
 /** Below it. */

@@ -5,7 +5,8 @@ import { drawSoon } from "./frames.js";
 import { milliseconds, NOTHING, plural, rate, share } from "./format.js";
 import { sessionState, SHAPES } from "./words.js";
 
-const AGAIN = "If it has ended: meshdev connect, then meshdev dashboard.";
+const AGAIN =
+  "If the command has ended, run meshdev dashboard again and open the URL that it prints; without a connection, meshdev connect first.";
 
 const REFUSED = {
   level: "failed",

@@ -48,7 +48,13 @@ export class HealthView {
 
   draw() {
     const sorted = [...this.checks].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
-    this.list.show(sorted.map((each) => [each.check, each]));
+    const seen = new Map(); // several may have the same name
+    this.list.show(
+      sorted.map((each) => {
+        seen.set(each.check, (seen.get(each.check) ?? 0) + 1);
+        return [`${each.check} ${seen.get(each.check)}`, each];
+      }),
+    );
     setHidden(byId("health-empty"), sorted.length > 0);
     const wrong = sorted.filter((each) => each.state === "failed" || each.state === "warning").length;
     setText(byId("health-count"), sorted.length === 0 ? "" : wrong === 0 ? "all well" : plural(wrong, "finding"));

@@ -38,10 +38,10 @@ function report() {
   );
 }
 
-const SETTLED = new Map([["acked", ["ok", "✓"]], ["nacked", ["failed", "✕"]], ["failed", ["failed", "✕"]]]);
+const REPORTS = { acked: ["ok", "✓"], nacked: ["failed", "✕"], gone: ["skipped", "–"], joined: ["warning", "…"] };
 
 function updateReport(element, { pod, state, detail }) {
-  const [level, shape] = SETTLED.get(state) ?? ["warning", "…"];
+  const [level, shape] = REPORTS[state] ?? ["warning", "?"];
   setAttribute(element, "data-level", level);
   setText(element.firstChild, shape);
   setText(element.querySelector("code"), pod);
@@ -50,22 +50,16 @@ function updateReport(element, { pod, state, detail }) {
   setHidden(element.querySelector(".detail"), !detail);
 }
 
-/** As a text, whatever form it has: ports are "8080", or {port, local}. */
-function portText(port) {
-  if (port === null || typeof port !== "object") return String(port);
-  return Object.values(port).join(" → ");
-}
-
 function update(element, each) {
   element.dataset.id = each.id;
   const { acked, total } = each.pods;
-  setText(element.querySelector(".name"), `${each.target}`);
+  setText(element.querySelector(".name"), each.target);
   setAttribute(element.querySelector(".name"), "title", `${each.target} in ${each.namespace}`);
   setText(element.querySelector(".mode"), each.mode);
-  setText(element.querySelector(".match"), each.match || "all requests");
+  setText(element.querySelector(".match"), each.match);
   const facts = [...element.querySelectorAll("dd")];
   setText(facts[0], each.mine ? `${each.holder} (you)` : each.holder);
-  setText(facts[1], [each.ports ?? []].flat().map(portText).join(", ") || "–");
+  setText(facts[1], each.ports.join(", ") || "–");
   setText(facts[2], each.state);
   setText(facts[3], `${count(acked)} of ${count(total)}`);
   setAttribute(facts[3], "data-level", total > 0 && acked === total ? "ok" : "warning");

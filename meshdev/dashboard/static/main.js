@@ -24,7 +24,8 @@ const requests = new RequestsView(store, (entry) => {
   panel.show(entry);
 });
 const topology = new Topology((node) => {
-  requests.setFilter(node.kind === "laptop" || node.kind === "address" ? node.name : node.id);
+  // As requests have it: a workload without its namespace, which stands behind an @.
+  requests.setFilter(node.kind === "laptop" || node.kind === "address" ? node.name : node.id.split("@")[0]);
   byId("filter").focus();
 });
 const charts = [

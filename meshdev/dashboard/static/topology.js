@@ -177,9 +177,7 @@ export class Topology {
   spoken(item) {
     const { node, incoming, outgoing } = item;
     const parts = [`${node.kind} ${node.name}`];
-    if (node.total !== null && node.total !== undefined && node.kind !== "laptop" && node.kind !== "address") {
-      parts.push(`${node.ready} of ${node.total} ready`);
-    }
+    if (node.total !== null) parts.push(`${node.ready} of ${node.total} ready`);
     if (isIntercepted(node)) parts.push("intercepted");
     const sum = (edges) => rate(edges.reduce((total, edge) => total + edge.rate, 0));
     if (incoming.length > 0) parts.push(`asked ${sum(incoming)} by ${plural(incoming.length, "caller")}`);
@@ -221,16 +219,18 @@ export class Topology {
 
   details(item) {
     const { node, incoming, outgoing } = item;
-    const claims = (this.state?.intercepts ?? []).filter((each) => (node.intercepts ?? []).includes(each.id));
+    const claims = this.state.intercepts.filter((each) => node.intercepts.includes(each.id));
+    const claim = (each) =>
+      node.kind === "laptop" ? `Intercepts ${each.target}: ${each.match}` : `Intercepted by ${each.holder}: ${each.match}`;
     const head = make("p", { class: "node-title" }, make("b", {}, node.name), make("span", { class: "quiet" }, subtitle(node)));
-    if (this.kept === node.id) {
+    if (this.kept === node.id && node.name !== "others") {
       const button = make("button", { type: "button" }, "Show its requests");
       button.addEventListener("click", () => this.filter(node));
       head.append(button);
     }
     return [
       head,
-      ...claims.map((each) => make("p", { class: "quiet" }, `Intercepted by ${each.holder}: ${each.match || "all requests"}`)),
+      ...claims.map((each) => make("p", { class: "quiet" }, claim(each))),
       make("div", { class: "calls" }, callTable("Called by", busiest(incoming), LISTED, (edge) => this.name(edge.from)), callTable("Calls", busiest(outgoing), LISTED, (edge) => this.name(edge.to))),
     ];
   }
