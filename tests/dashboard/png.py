@@ -68,10 +68,16 @@ def _paeth(left: int, above: int, corner: int) -> int:
 
 
 def encode(picture: Picture) -> bytes:
-    """With the most frequent colours; each other one becomes the nearest of them."""
+    """With the most frequent colours of different kinds; each other one becomes the nearest of them."""
     pixels = [[row[at : at + 3] for at in range(0, len(row), 3)] for row in picture.rows]
     counted = Counter(pixel for row in pixels for pixel in row)
-    palette = [colour for colour, _ in counted.most_common(_COLOURS)]
+    kinds = Counter[bytes]()
+    first: dict[bytes, bytes] = {}
+    for colour, count in counted.most_common():
+        kind = bytes(value >> 3 for value in colour)
+        kinds[kind] += count
+        first.setdefault(kind, colour)
+    palette = [first[kind] for kind, _ in kinds.most_common(_COLOURS)]
     index = {colour: at for at, colour in enumerate(palette)}
     for colour in counted:
         if colour not in index:

@@ -84,7 +84,7 @@ def small(time: float = NOW) -> Json:
         "nodes": [
             *(_node("deployment", name, ready, total, *claims.get(name, ())) for name, ready, total in _WORKLOADS),
             _node("statefulset", "ledger", 3, 3),
-            _node("laptop", "ann@laptop", None, None, "i1"),
+            _node("laptop", "ann@laptop", None, None),
             _node("address", "203.0.113.7", None, None),
             _node("address", "others", None, None),
         ],

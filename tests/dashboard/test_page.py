@@ -186,6 +186,9 @@ def test_a_look_at_a_workload(page: Page) -> None:
     page.press(Keys.ARROW_DOWN)
     assert page.focused == "deployment orders, 2 of 2 ready, intercepted, asked 13.3/s by 2 callers, asks 16.4/s of 3"
     page.shows("Intercepted by ann@laptop: x-user=ann", "#node-details")
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_UP)
+    page.shows("Intercepts deployment/orders: x-user=ann", "#node-details")
+    page.press(Keys.ARROW_LEFT, Keys.ARROW_DOWN)
     page.shows("payments\t5.5/s\t41\u202fms\t✕ 4.2\u202f%", "#node-details tr")
     page.press(Keys.ENTER)
     page.shows("Show its requests", "#node-details button")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e import workloads
+from tests.e2e.browsing import browsing
 from tests.e2e.conftest import Laptop, until
 from tests.e2e.intercepting import A1, ask, local, up
 from tests.e2e.workloads import CLIENT
@@ -196,6 +197,26 @@ def test_an_intercept_that_is_left_by_the_page_disappears(laptop: Laptop, dashbo
         assert dashboard.post({"id": one["id"]}) == {}
         until("it is gone", lambda: page.state("intercepts") == [], 5)
         assert page.node(TARGET)["intercepts"] == []
+    assert laptop.status()["intercepts"] == []
+
+
+def test_the_page_in_a_browser(laptop: Laptop, dashboard: Dashboard) -> None:
+    up(laptop, "mesh", TARGET, NAMESPACE, "-H", "a=1")
+    with browsing(laptop, dashboard.url) as browser:
+        until("it is connected", lambda: browser.shows("Connected", "#state-text"), 10)
+        until("the target is drawn", lambda: browser.shows(TARGET, "#intercepts .name"), 5)
+
+        def begun() -> bool:
+            ask(NAMESPACE, *[(f"{URL}/begin", {})] * 10)
+            return browser.shows("/begin", "#rows tr")
+
+        until("requests are reported", begun, 20)
+        ask(NAMESPACE, (f"{URL}/seen", A1))
+        until("the request is shown", lambda: browser.shows("/seen", "#rows tr"), SOON)
+        browser.click(".leave")
+        browser.click("#leave-confirm")
+        until("the intercept is gone", lambda: not browser.shows(TARGET, "#intercepts .name"), 10)
+        assert browser.complaints == []
     assert laptop.status()["intercepts"] == []
 
 

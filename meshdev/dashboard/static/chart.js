@@ -39,16 +39,15 @@ export class TimeChart {
   build(parent) {
     this.values = this.series.map(() => make("b"));
     this.when = make("span", { class: "quiet" });
-    const keys = this.series.map(({ name }, index) =>
-      make(
-        "li",
-        {},
-        svg("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" }, svg("path", { class: `line line-${index}`, d: "M1 4h20" })),
-        name,
-        this.values[index],
-      ),
-    );
-    this.grid = Array.from({ length: ROWS + 1 }, () => ({ line: svg("path", { class: "grid" }), text: svg("text", { "text-anchor": "end" }) }));
+    const keys = this.series.map(({ name }, index) => {
+      const sample = svg("path", { class: `line line-${index}`, d: "M1 4h20" });
+      const drawn = svg("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" }, sample);
+      return make("li", {}, drawn, name, this.values[index]);
+    });
+    this.grid = Array.from({ length: ROWS + 1 }, () => ({
+      line: svg("path", { class: "grid" }),
+      text: svg("text", { "text-anchor": "end" }),
+    }));
     this.minutes = Array.from({ length: 6 }, () => svg("text", { y: HEIGHT - 5 }));
     this.lines = this.series.map((_, index) => svg("path", { class: `line line-${index}` }));
     this.area = svg("path", { class: "area" });
@@ -65,7 +64,8 @@ export class TimeChart {
       ...this.dots,
     );
     this.spoken = make("p", { class: "for-readers", role: "status" });
-    const head = make("div", { class: "chart-head" }, make("h3", {}, this.title), this.when, make("ul", { class: "keys" }, ...keys));
+    const list = make("ul", { class: "keys" }, ...keys);
+    const head = make("div", { class: "chart-head" }, make("h3", {}, this.title), this.when, list);
     parent.append(head, this.svg, this.spoken);
     this.svg.addEventListener("pointermove", (event) => this.point(event));
     this.svg.addEventListener("pointerleave", () => this.lookAt(null));
@@ -150,7 +150,8 @@ export class TimeChart {
     setAttribute(this.cross, "d", crossed ? `M${x(shown.time).toFixed(1)} ${TOP}V${HEIGHT - BOTTOM}` : "");
     setText(this.when, crossed ? `at ${clock(shown.time, false)}` : "now");
     const text = this.series.map(({ name }, index) => `${name} ${this.values[index].textContent}`).join(", ");
-    setAttribute(this.svg, "aria-label", `${this.title}, the last five minutes. Now: ${text}. Arrow keys read other times.`);
+    const label = `${this.title}, the last five minutes. ${crossed ? "There" : "Now"}: ${text}. Arrow keys read other times.`;
+    setAttribute(this.svg, "aria-label", label);
     if (this.speak && crossed) setText(this.spoken, `${clock(shown.time, false)}: ${text}`);
     this.speak = false;
   }
@@ -173,12 +174,18 @@ function runs(points, key) {
 }
 
 function path(points, key, x, y) {
-  return runs(points, key).map((run) => `M${run.map((point) => `${x(point.time).toFixed(1)} ${y(point[key]).toFixed(1)}`).join("L")}`).join("");
+  const at = (point) => `${x(point.time).toFixed(1)} ${y(point[key]).toFixed(1)}`;
+  return runs(points, key)
+    .map((run) => `M${run.map(at).join("L")}`)
+    .join("");
 }
 
 function area(points, key, x, y, bottom) {
   return runs(points, key)
-    .map((run) => `${path(run, key, x, y)}L${x(run.at(-1).time).toFixed(1)} ${bottom}L${x(run[0].time).toFixed(1)} ${bottom}Z`)
+    .map((run) => {
+      const [first, last] = [run[0], run.at(-1)].map((point) => x(point.time).toFixed(1));
+      return `${path(run, key, x, y)}L${last} ${bottom}L${first} ${bottom}Z`;
+    })
     .join("");
 }
 

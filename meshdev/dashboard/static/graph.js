@@ -16,9 +16,8 @@ const RADIUS = { laptop: 3, address: HEIGHT / 2 };
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** A laptop has the intercepts that it holds. */
 export function isIntercepted(node) {
-  return node.kind !== "laptop" && node.intercepts.length > 0;
+  return node.intercepts.length > 0;
 }
 
 /** deployment · 2/2 */
@@ -80,7 +79,7 @@ export class Graph {
     if (down === this.down && across === this.across) return false;
     this.down = down;
     this.across = across;
-    this.arrange();
+    this.arrange(false);
     return true;
   }
 
@@ -125,7 +124,8 @@ export class Graph {
       const key = edgeKey(edge);
       let item = this.edges.get(key);
       if (item === undefined) {
-        item = { edge, path: svg("path", { "marker-end": "url(#arrow)" }), label: svg("text", {}, svg("tspan"), svg("tspan")) };
+        const label = svg("text", {}, svg("tspan"), svg("tspan"));
+        item = { edge, path: svg("path", { "marker-end": "url(#arrow)" }), label };
         this.edges.set(key, item);
         this.edgeLayer.append(item.path);
         this.labelLayer.append(item.label);
@@ -154,7 +154,7 @@ export class Graph {
     for (const [key, item] of this.nodes) item.element.classList.toggle("lit", near.has(key));
   }
 
-  arrange() {
+  arrange(animated = true) {
     const { places, bends, middle, width, height } = this.layout.place(this.down, this.across);
     this.size = { width, height };
     this.bends = (key) => bends(key).map(({ x, y }) => ({ x, y: y + middle }));
@@ -165,7 +165,7 @@ export class Graph {
       else if (item.at === null) this.placeNode(item, to);
     }
     cancelAnimationFrame(this.tween);
-    if (calm.matches || this.nodes.size > TWEENED) this.move(moves, 1);
+    if (!animated || calm.matches || this.nodes.size > TWEENED) this.move(moves, 1);
     else this.animate(moves);
   }
 
@@ -203,6 +203,14 @@ export class Graph {
       setAttribute(line, "x", middle.x.toFixed(1));
       setAttribute(line, "y", (middle.y + dy).toFixed(1));
     }
+    setAttribute(item.label, "data-behind", this.edges.size <= LABELLED && this.covered(middle) ? "" : null);
+  }
+
+  /** Whether a node stands where figures would. */
+  covered({ x, y }) {
+    return [...this.nodes.values()].some(
+      ({ at }) => at !== null && x > at.x - 20 && x < at.x + WIDTH + 20 && y > at.y - 4 && y < at.y + HEIGHT + 4,
+    );
   }
 
   /** From one to the other, straight through the layers that the call passes by. */
@@ -216,9 +224,8 @@ export class Graph {
 /** Curves one after the other, with straight lines between them. */
 function drawn(curves) {
   const point = ({ x, y }) => `${x.toFixed(1)} ${y.toFixed(1)}`;
-  return curves
-    .map(([start, first, second, end], index) => `${index > 0 ? "L" : "M"}${point(start)}C${point(first)} ${point(second)} ${point(end)}`)
-    .join("");
+  const curve = ([start, ...others]) => `${point(start)}C${others.map(point).join(" ")}`;
+  return `M${curves.map(curve).join("L")}`;
 }
 
 function bezier(a, b, c, d, t) {
@@ -257,7 +264,8 @@ const TURN = "M128 16h7a5 5 0 0 1 5 5v10m-4-4 4 4 4-4";
 function updateNode(element, node) {
   const [box, name, kind, mark] = element.children;
   const intercepted = isIntercepted(node);
-  setAttribute(box, "class", `node-box ${node.kind === "laptop" || node.kind === "address" ? node.kind : "workload"}${intercepted ? " intercepted" : ""}`);
+  const kindClass = node.kind in RADIUS ? node.kind : "workload";
+  setAttribute(box, "class", `node-box ${kindClass}${intercepted ? " intercepted" : ""}`);
   const marked = intercepted || node.kind === "laptop";
   setText(name, shortened(node.name, marked ? CHARACTERS - 4 : CHARACTERS));
   setText(kind, subtitle(node));

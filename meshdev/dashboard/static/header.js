@@ -6,7 +6,9 @@ import { milliseconds, NOTHING, plural, rate, share } from "./format.js";
 import { sessionState, SHAPES } from "./words.js";
 
 const AGAIN =
-  "If the command has ended, run meshdev dashboard again and open the URL that it prints; without a connection, meshdev connect first.";
+  "If the command has ended, run meshdev dashboard again and open the URL that it prints; " +
+  "without a connection, meshdev connect first.";
+const OLD = "The session does not answer: what you see is old";
 
 const REFUSED = {
   level: "failed",
@@ -104,7 +106,7 @@ export class Header {
         const trouble = this.connection.trouble;
         return {
           level: "warning",
-          title: this.wasOpen ? "The session does not answer: what you see is old" : "The session does not answer",
+          title: this.wasOpen ? OLD : "The session does not answer",
           text: trouble
             ? `${[trouble.message, trouble.hint].filter(Boolean).join("; ")}. Next attempt in ${seconds} s.`
             : `Next attempt in ${seconds} s. ${AGAIN}`,
@@ -112,7 +114,7 @@ export class Header {
       }
       case "connecting":
         return this.wasOpen
-          ? { level: "warning", title: "The session does not answer: what you see is old", text: `Connecting… ${AGAIN}` }
+          ? { level: "warning", title: OLD, text: `Connecting… ${AGAIN}` }
           : null;
       default:
         return this.notes();

@@ -2,7 +2,7 @@
 
 import { byId, Keyed, make, setAttribute, setHidden, setText } from "./dom.js";
 import { drawSoon } from "./frames.js";
-import { count, plural } from "./format.js";
+import { count } from "./format.js";
 import { errorOf } from "./stream.js";
 
 function item() {
@@ -100,7 +100,7 @@ export class InterceptsView {
     const mineFirst = [...this.intercepts].sort((a, b) => Number(b.mine) - Number(a.mine));
     this.list.show(mineFirst.map((each) => [each.id, each]));
     setHidden(byId("intercepts-empty"), mineFirst.length > 0);
-    setText(byId("intercepts-count"), mineFirst.length > 0 ? plural(mineFirst.length, "claim") : "");
+    setText(byId("intercepts-count"), mineFirst.length > 0 ? count(mineFirst.length) : "");
     // It was left elsewhere while the question stood.
     if (this.dialog.open && !this.intercepts.some((each) => each.id === this.leaving)) this.dialog.close();
   }

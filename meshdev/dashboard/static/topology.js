@@ -9,6 +9,7 @@ import { HEIGHT, WIDTH } from "./layout.js";
 const MARGIN = 18;
 const SMALLEST = 0.12;
 const LARGEST = 2;
+const LARGEST_FIT = 1.1;
 /** Texts smaller than this say nothing any more. */
 const READABLE = 0.45;
 /** Below so many pixels layers stand below each other. */
@@ -73,7 +74,8 @@ export class Topology {
     }
     if (this.fitted) this.fitScale();
     const { x, y } = this.offset;
-    setAttribute(this.graph.view, "transform", `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${this.scale.toFixed(3)})`);
+    const moved = `translate(${x.toFixed(1)} ${y.toFixed(1)})`;
+    setAttribute(this.graph.view, "transform", `${moved} scale(${this.scale.toFixed(3)})`);
     setAttribute(this.root, "data-small", this.scale < READABLE ? "" : null);
     this.drawDetails();
   }
@@ -89,7 +91,8 @@ export class Topology {
     }
     if (this.current === null) this.reach(this.order()[0] ?? null);
     setHidden(byId("graph-empty"), state.nodes.length > 0);
-    setText(byId("topology-count"), `${plural(state.nodes.length, "node")}, ${plural(state.edges.length, "call path")}`);
+    const counts = [plural(state.nodes.length, "node"), plural(state.edges.length, "call path")];
+    setText(byId("topology-count"), counts.join(", "));
     this.lit = undefined; // new elements have to be lit, too
   }
 
@@ -120,10 +123,10 @@ export class Topology {
   }
 
   reach(id) {
-    const tabbable = (one, value) => setAttribute(this.graph.nodes.get(one)?.element ?? this.graph.view, "tabindex", value);
-    if (this.current !== null && this.graph.nodes.has(this.current)) tabbable(this.current, -1);
+    const element = (one) => this.graph.nodes.get(one)?.element;
+    element(this.current)?.setAttribute("tabindex", -1);
     this.current = id;
-    if (id !== null) tabbable(id, 0);
+    element(id)?.setAttribute("tabindex", 0);
   }
 
   /** Ids layer by layer. */
@@ -192,7 +195,8 @@ export class Topology {
       this.lit = id;
     }
     const item = this.graph.nodes.get(id);
-    const facts = JSON.stringify(item ? [item.node, item.incoming, item.outgoing, this.kept === id] : this.state?.edges);
+    const shown = item ? [item.node, item.incoming, item.outgoing, this.kept === id] : this.state?.edges;
+    const facts = JSON.stringify(shown ?? null);
     if (facts === this.detailed) return;
     this.detailed = facts;
     byId("node-details").replaceChildren(...(item ? this.details(item) : this.overview()));
@@ -219,10 +223,12 @@ export class Topology {
 
   details(item) {
     const { node, incoming, outgoing } = item;
-    const claims = this.state.intercepts.filter((each) => node.intercepts.includes(each.id));
-    const claim = (each) =>
-      node.kind === "laptop" ? `Intercepts ${each.target}: ${each.match}` : `Intercepted by ${each.holder}: ${each.match}`;
-    const head = make("p", { class: "node-title" }, make("b", {}, node.name), make("span", { class: "quiet" }, subtitle(node)));
+    const holds = (each) => `laptop/${each.holder}` === node.id;
+    const claims = this.state.intercepts.filter((each) => node.intercepts.includes(each.id) || holds(each));
+    const claim = ({ target, holder, match }) =>
+      node.kind === "laptop" ? `Intercepts ${target}: ${match}` : `Intercepted by ${holder}: ${match}`;
+    const kind = make("span", { class: "quiet" }, subtitle(node));
+    const head = make("p", { class: "node-title" }, make("b", {}, node.name), kind);
     if (this.kept === node.id && node.name !== "others") {
       const button = make("button", { type: "button" }, "Show its requests");
       button.addEventListener("click", () => this.filter(node));
@@ -231,7 +237,12 @@ export class Topology {
     return [
       head,
       ...claims.map((each) => make("p", { class: "quiet" }, claim(each))),
-      make("div", { class: "calls" }, callTable("Called by", busiest(incoming), LISTED, (edge) => this.name(edge.from)), callTable("Calls", busiest(outgoing), LISTED, (edge) => this.name(edge.to))),
+      make(
+        "div",
+        { class: "calls" },
+        callTable("Called by", busiest(incoming), LISTED, (edge) => this.name(edge.from)),
+        callTable("Calls", busiest(outgoing), LISTED, (edge) => this.name(edge.to)),
+      ),
     ];
   }
 
@@ -255,7 +266,8 @@ export class Topology {
     const size = this.graph.size;
     if (size.width === 0 || width === 0) return;
     const highest = HIGHEST[this.graph.down];
-    this.scale = clamp(Math.min((width - 2 * MARGIN) / size.width, (highest - 2 * MARGIN) / size.height), SMALLEST, 1.1);
+    const scale = Math.min((width - 2 * MARGIN) / size.width, (highest - 2 * MARGIN) / size.height);
+    this.scale = clamp(scale, SMALLEST, LARGEST_FIT);
     const height = clamp(Math.ceil(size.height * this.scale) + 2 * MARGIN, LOWEST, highest);
     if (this.height !== height) {
       this.height = height;
@@ -311,7 +323,8 @@ export class Topology {
   reveal(id) {
     const { at } = this.graph.nodes.get(id);
     const { width, height } = this.frame();
-    const into = (start, length, room) => (start < MARGIN ? MARGIN - start : Math.min(0, room - MARGIN - start - length));
+    const into = (start, length, room) =>
+      start < MARGIN ? MARGIN - start : Math.min(0, room - MARGIN - start - length);
     const dx = into(this.offset.x + at.x * this.scale, WIDTH * this.scale, width);
     const dy = into(this.offset.y + at.y * this.scale, HEIGHT * this.scale, height);
     if (this.fitted || (dx === 0 && dy === 0)) return;
@@ -334,7 +347,9 @@ function callTable(title, edges, most, name) {
       make("td", { "data-level": edge.errors > 0 ? "failed" : null }, errors(edge) || "no errors"),
     ),
   );
-  if (edges.length > most) rows.push(make("tr", {}, make("td", { colspan: 4 }, `and ${count(edges.length - most)} more`)));
+  if (edges.length > most) {
+    rows.push(make("tr", {}, make("td", { colspan: 4 }, `and ${count(edges.length - most)} more`)));
+  }
   const caption = make("caption", {}, edges.length > 0 ? title : `${title}: none in the last minute`);
   return make("table", {}, caption, make("tbody", {}, ...rows));
 }
