@@ -18,10 +18,10 @@ class TokenBucket:
         self._tokens -= times
         return True
 
-    def delay(self, now: float) -> float:
-        """Count one time more in any case; after so many seconds it may happen."""
+    def delay(self, now: float, times: float = 1) -> float:
+        """Count so many *times* more in any case; after so many seconds it may happen."""
         self._fill(now)
-        self._tokens -= 1
+        self._tokens -= times
         return max(0.0, -self._tokens / self._per_second)
 
     def _fill(self, now: float) -> None:

@@ -293,6 +293,7 @@ EDGES = {
     "meshdev/session/intercepts.py": "one intercept: who asked is told, the log has it, the connection goes on",
     "meshdev/sidecar/agent/own_key.py": "a child process: stderr has it, and the parent is told by its exit code",
     "meshdev/sidecar/worker/connection.py": "one connection: it is reset, the log has it, the others go on",
+    "meshdev/sidecar/worker/recorder.py": "records: they are counted as lost, the log has it, the requests go on",
     "meshdev/sidecar/worker/worker.py": "one connection, as it begins: the same",
     "meshdev/session/supervisor.py": "the session: whoever waits is told, the log has it, everything is undone",
 }

@@ -1,20 +1,23 @@
 """Access records of what goes to the app, while somebody watches (:mod:`meshdev.wire.access`).
 
 Nobody is held up by it: what is too much is counted instead. Too much is more than RECORDS_PER_SECOND, more than
-:data:`MAX_OPEN` that are not over, or more than :data:`MAX_WAITING` that the agent has not taken yet. Records are made
-of what was noted in batches: one by one, each costs five times as much, since the caches of the CPU have other things.
+:data:`MAX_OPEN` that are not over, more than :data:`MAX_WAITING` that the agent has not taken yet, or more than
+:data:`SHARE` of the time: who sends a request decides what its record costs. An error loses records, and ends no
+connection. Records are made of what was noted in batches: one by one, each costs five times as much, since the caches
+of the CPU have other things.
 
 A request is recorded when its response is complete; what is not followed any more, and bytes, when their connection
 ends. Of these the kernel has counted the bytes.
 """
 
+import functools
+import logging
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
-from itertools import islice
-from typing import Final, Protocol
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from meshdev.observe import masking, reasons
 from meshdev.pump.loop import Loop, Timer
@@ -35,6 +38,8 @@ from meshdev.wire.access import (
     Watch,
 )
 
+log = logging.getLogger(__name__)
+
 #: How old a record may be when it is sent, in seconds.
 BATCH_SECONDS: Final = 0.1
 #: Records that are over and that wait for the agent: half a second of them. With so many none waits for the others.
@@ -42,6 +47,9 @@ MAX_WAITING: Final = 240
 _ENOUGH: Final = 4 * MAX_RECORDS
 #: Records that are not over.
 MAX_OPEN: Final = 2048
+#: Of the processor's time, for which records are made, and how much of that at once: 500 usual ones a second take 0.03.
+SHARE: Final = 0.2
+_AT_ONCE_SECONDS: Final = 0.05
 #: Bytes of a head that is kept until its record is made; of a longer one it is made at once.
 _MAX_KEPT_HEAD: Final = 2048
 #: Where one is too much, so are those of the next moment: half the time until another one is allowed, in seconds.
@@ -52,6 +60,10 @@ EARLIER: Final = "followed no further since before the watch"
 #: W3C Trace Context, 3.2.
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)")
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class RecordedConnection(Protocol):
@@ -102,34 +114,59 @@ class OpenRecord:
         self._recorder.end(self)
 
 
+def _harmless(do: Callable[Concatenate["Recorder", P], R]) -> Callable[Concatenate["Recorder", P], R | None]:
+    """Whoever calls this carries requests, which go on without records."""
+
+    @functools.wraps(do)
+    def safely(recorder: "Recorder", /, *args: P.args, **named: P.kwargs) -> R | None:
+        try:
+            return do(recorder, *args, **named)
+        except Exception as error:  # noqa: BLE001 -- whatever it is: see above
+            recorder.fail(error)
+            return None
+
+    return safely
+
+
 class Recorder:
     """Of one worker. Everything belongs to the loop's thread."""
 
     def __init__(
-        self, loop: Loop, connections: Iterable[RecordedConnection], now: Callable[[], float] = time.time
+        self,
+        loop: Loop,
+        connections: Iterable[RecordedConnection],
+        now: Callable[[], float] = time.time,
+        spent: Callable[[], float] = time.thread_time,
     ) -> None:
-        """*connections* are those that are open, at any time; *now* is the time of day, in seconds."""
+        """*connections* are those that are open, at any time; *now* is the time of day, *spent* the processor time of
+        this thread, in seconds."""
         self.send: Callable[[AccessRecords], bool] = lambda _: False
         """Send this to the agent; False where that is not possible now."""
         self._loop = loop
         self._connections = connections
         self._now = now
+        self._spent = spent
         self._watch = Watch()
         self._ports: list[WatchedPort] = []
         self._expiry: Timer | None = None
         self._rate = TokenBucket(RECORDS_PER_SECOND, RECORDS_PER_SECOND, loop.clock())
+        self._time = TokenBucket(SHARE, _AT_ONCE_SECONDS, loop.clock())
         self._full_until = 0.0
         self._open: dict[RecordedConnection, list[OpenRecord]] = {}
         self._opened = 0
         self._waiting: deque[OpenRecord] = deque()
+        self._batch: tuple[AccessRecord, ...] = ()
+        """What was made of the first ones that waited, and is sent next."""
         self._dropped = 0
         self._flushing: Timer | None = None
+        self._failed = False
 
     def add(self, port: WatchedPort) -> None:
         """A port whose requests are recorded."""
         self._ports.append(port)
         port.watched = self._watch.on
 
+    @_harmless
     def watch(self, watch: Watch) -> None:
         """From now on this is watched, for WATCH_SECONDS."""
         if self._expiry is not None:
@@ -141,10 +178,22 @@ class Recorder:
         for port in self._ports:
             port.watched = watch.on
         if not watch.on:
+            self._failed = False
             self._forget()
         for connection in list(self._connections):
             connection.watch(on=watch.on)
 
+    def fail(self, error: Exception) -> None:
+        """Nothing is kept that may be wrong; all of it is counted."""
+        if not self._failed:
+            self._failed = True  # the next ones would fill the log
+            log.error("records are lost by an internal error", exc_info=error)
+        lost = self._dropped + self._opened + len(self._waiting) + len(self._batch) + 1
+        self._forget()
+        self._dropped = lost
+        self._flush_later()
+
+    @_harmless
     def begin(self, connection: RecordedConnection, head: RequestHead) -> OpenRecord | None:
         """A request goes to the app. None: nobody wants to know, or it is too much."""
         if not (self._watch.all or connection.port.would_claim(head)):
@@ -157,9 +206,12 @@ class Recorder:
         record = OpenRecord(self, connection, "HTTP/1.1" if head.minor else "HTTP/1.0")
         record.head, record.explain = head, connection.port.explainer
         if len(head.raw) > _MAX_KEPT_HEAD:
+            began = self._spent()
             _describe(record)
+            self._take_time(began)
         return self._begin(record)
 
+    @_harmless
     def begin_bytes(self, connection: RecordedConnection, *, new: bool = True) -> None:
         """A connection whose bytes all go to the app; of one that is not *new* only what comes from now on counts."""
         port = connection.port
@@ -169,6 +221,7 @@ class Recorder:
             reason = reasons.NOTHING_CLAIMED if port.unclaimed else EARLIER
             self._begin_tcp(connection, reason, (0, 0) if new else connection.carried)
 
+    @_harmless
     def begin_rest(self, connection: RecordedConnection, reason: Reason | None, *, new: bool) -> None:
         """A connection is followed no further: its oldest request that has no complete response goes on until it ends.
 
@@ -187,6 +240,7 @@ class Recorder:
         elif reason is not None and self._watch.all:
             self._begin_tcp(connection, reasons.not_followed(reason), (0, 0) if new else connection.carried)
 
+    @_harmless
     def end(self, record: OpenRecord) -> None:
         """It is over; nothing changes where it was so already."""
         mine = self._open.get(record.connection, [])
@@ -197,6 +251,7 @@ class Recorder:
                 del self._open[record.connection]
             self._finish(record)
 
+    @_harmless
     def end_all(self, connection: RecordedConnection) -> None:
         """The connection is about to be closed."""
         for record in self._open.pop(connection, ()):
@@ -206,7 +261,7 @@ class Recorder:
     def _may(self) -> bool:
         """Whether one more can be recorded; counted where it cannot."""
         now = self._loop.clock()
-        if self._opened < MAX_OPEN and self._rate.take(now):
+        if self._opened < MAX_OPEN and self._has_time(now) and self._rate.take(now):
             return True
         self._full_until = now + _FULL_SECONDS
         self._drop()
@@ -227,7 +282,7 @@ class Recorder:
         return record
 
     def _finish(self, record: OpenRecord) -> None:
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) + len(self._batch) >= MAX_WAITING:
             self._drop()
             return
         record.duration = self._loop.clock() - record.began
@@ -248,25 +303,42 @@ class Recorder:
         if self._flushing is None and (self._waiting or self._dropped):
             self._flushing = self._loop.call_later(BATCH_SECONDS, self._flush_in_time)
 
+    @_harmless
     def _flush_in_time(self) -> None:
         self._flushing = None
         self._flush()
         self._flush_later()  # the agent takes no more now
 
     def _flush(self) -> None:
-        waiting = self._waiting
-        while waiting or self._dropped:
-            batch = tuple([_made(record) for record in islice(waiting, MAX_RECORDS)])
-            if not self.send(AccessRecords(batch, self._dropped)):
+        while self._batch or self._waiting or self._dropped:
+            self._batch = self._batch or self._made()
+            if not self.send(AccessRecords(self._batch, self._dropped)):
                 return
-            self._dropped = 0
-            for _ in batch:
-                waiting.popleft()
+            self._batch, self._dropped = (), 0
+
+    def _made(self) -> tuple[AccessRecord, ...]:
+        found: list[AccessRecord] = []
+        while self._waiting and len(found) < MAX_RECORDS:
+            record = self._waiting.popleft()
+            if record.head is None or self._has_time(self._loop.clock()):
+                began = self._spent()
+                found.append(_made(record))
+                self._take_time(began)
+            else:
+                self._dropped += 1
+        return tuple(found)
+
+    def _has_time(self, now: float) -> bool:
+        return not self._time.delay(now, 0)
+
+    def _take_time(self, began: float) -> None:
+        self._time.delay(self._loop.clock(), self._spent() - began)
 
     def _forget(self) -> None:
         """Nobody wants to know any more."""
         self._open.clear()
         self._waiting.clear()
+        self._batch = ()
         self._opened = self._dropped = 0
         self._full_until = 0.0
         if self._flushing is not None:

@@ -273,3 +273,24 @@ def test_an_agent_that_takes_nothing_holds_nobody_up_and_gets_its_answer(pod: Po
 
 def _all_of(pod: Pod) -> int:
     return sum(len(each.records) + each.dropped for each in pod.worker.records)
+
+
+def test_an_error_in_a_record_ends_no_connection(
+    world: World, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(recorder, "_describe", fails)
+    world.start(answers(b"ap"))
+    watched.begin()
+    with world.client() as client:
+        for _ in range(60):  # more than are made at once
+            client.sendall(GET)
+            assert exactly(client, len(OK) + 2) == OK + b"ap"
+    world.until(lambda: sum(each.dropped for each in watched.sent) == 60)
+    monkeypatch.undo()
+    with world.client() as client:
+        client.sendall(GET)
+        assert exactly(client, len(OK) + 2) == OK + b"ap"
+        assert watched.records()[0].status == 200

@@ -45,7 +45,8 @@ class World:
         self.connection = Connection(self.port)
         self.sent: list[AccessRecords] = []
         self.slow = False
-        self.recorder = Recorder(self.loop, [self.connection], lambda: 1_764_400_000.0 + self.now)
+        self.spent = 0.0
+        self.recorder = Recorder(self.loop, [self.connection], lambda: 1_764_400_000.0 + self.now, lambda: self.spent)
         self.recorder.send = self._send
         self.recorder.add(self.port)
 
@@ -270,7 +271,7 @@ def test_a_slow_agent_loses_records_and_learns_how_many(world: World) -> None:
         assert record is not None
         record.end()
     world.wait(1)
-    assert len(world.recorder._waiting) == MAX_WAITING
+    assert len(world.recorder._waiting) + len(world.recorder._batch) == MAX_WAITING
     world.slow = False
     world.wait(0.2)
     assert sum(len(each.records) for each in world.sent) == MAX_WAITING
