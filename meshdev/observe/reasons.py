@@ -14,6 +14,10 @@ from meshdev.wire.access import MAX_REASON
 
 #: Claims that are looked at: a pod may have thousands.
 MAX_CLAIMS: Final = 32
+#: Bytes of a request times claims with which they are compared: of a longer request fewer claims are looked at.
+_MAX_COMPARED: Final = 16 << 10
+#: Bytes of a head that is compared at all.
+MAX_HEAD: Final = 16 << 10
 #: Characters of one value or name in a reason.
 _MAX_VALUE: Final = 48
 _CUT: Final = "..."
@@ -21,6 +25,7 @@ _CUT: Final = "..."
 NOTHING_CLAIMED: Final = "nothing is claimed on this port"
 PROBE: Final = "probe of the kubelet"
 #: Its routes find no request that it would refuse.
+TOO_LONG: Final = "its head is too long to say why"
 REFUSED: Final = "Envoy would refuse this request"
 NO_ENVOY: Final = "fell back: the sidecar's Envoy accepts no connections"
 
@@ -40,12 +45,20 @@ class SeenRequest(Protocol):
         """The values of a header, by its name in lower case."""
 
 
-def not_claimed(request: SeenRequest, claims: Iterable[Sequence[HeadTest]], holds: Callable[[HeadTest], bool]) -> str:
-    """Why none of these *claims*, the most specific one first, takes *request*; *holds* is whether a condition does.
+def most_claims(size: int) -> int:
+    """With how many claims a request of so many bytes is compared. Whoever sends one decides what that costs."""
+    return max(1, min(MAX_CLAIMS, _MAX_COMPARED // max(size, 1)))
+
+
+def not_claimed(
+    request: SeenRequest, size: int, claims: Iterable[Sequence[HeadTest]], holds: Callable[[HeadTest], bool]
+) -> str:
+    """Why none of these *claims*, the most specific one first, takes *request*, which has *size* bytes; *holds* is
+    whether a condition does.
 
     Empty where one would.
     """
-    failed = [[test for test in tests if not holds(test)] for tests in islice(claims, MAX_CLAIMS)]
+    failed = [[test for test in tests if not holds(test)] for tests in islice(claims, most_claims(size))]
     if not failed:
         return NOTHING_CLAIMED
     closest = min(failed, key=len)

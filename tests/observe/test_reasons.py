@@ -38,7 +38,7 @@ def why(asked: Asked, *matches: Match) -> str:
             return bool(asked.values(test.header))
         return any(test.value == value for value in asked.values(test.header))
 
-    return not_claimed(asked, [head_tests(match) for match in matches], holds)
+    return not_claimed(asked, 100, [head_tests(match) for match in matches], holds)
 
 
 def exact(name: str, value: str) -> HeaderMatch:
@@ -145,8 +145,10 @@ def test_no_more_claims_are_looked_at_than_that() -> None:
         return False
 
     claims = [head_tests(Match(headers=(exact(f"h{number}", "1"),))) for number in range(MAX_CLAIMS + 100)]
-    assert not_claimed(Asked(), claims, fails) == "no header h0"
-    assert len(looked) == MAX_CLAIMS
+    for size, most in ((0, MAX_CLAIMS), (512, MAX_CLAIMS), (1024, 16), (4096, 4), (1 << 20, 1)):
+        looked.clear()
+        assert not_claimed(Asked(), size, claims, fails) == "no header h0"
+        assert len(looked) == most
 
 
 def test_what_is_not_followed() -> None:

@@ -17,6 +17,8 @@ from meshdev.sidecar.passthrough import decide
 from meshdev.sidecar.passthrough.seen import SeenHead
 
 _NOTHING: Final = NotedHeaders()
+#: Values of one header that are compared, each by itself.
+_MAX_VALUES: Final = 32
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,18 @@ class LoggedRequest:
         value = self.noted.values.get(name)
         return () if value is None else (value,)
 
+    @property
+    def size(self) -> int:
+        """How much there is to compare, in characters."""
+        return len(self.path) + sum(map(len, self.noted.values.values()))
+
     def as_seen(self) -> SeenHead:
         """The same for conditions, with each of several values that Envoy has joined."""
         headers = {
-            http.masked(name).encode(): [value.encode(), *(each.strip().encode() for each in value.split(","))]
+            http.masked(name).encode(): [
+                value.encode(),
+                *(each.strip().encode() for each in value.split(",", _MAX_VALUES)[:_MAX_VALUES]),
+            ]
             for name, value in self.noted.values.items()
         }
         return SeenHead(self.method.encode(), self.path.encode(), headers)
@@ -55,14 +65,14 @@ class UnclaimedRequests:
         if request.noted.probe:
             return reasons.PROBE
         seen = request.as_seen()
-        unknown = [sorted({test.header for test in tests if _unknown(test, request)}) for tests in self._claims]
+        claims = self._claims[: reasons.most_claims(request.size)]
+        unknown = [sorted({test.header for test in tests if _unknown(test, request)}) for tests in claims]
         failed = [
-            [test for test in tests if not (_unknown(test, request) or self._fits[test](seen))]
-            for tests in self._claims
+            [test for test in tests if not (_unknown(test, request) or self._fits[test](seen))] for tests in claims
         ]
         by_headers = [names for tests, names in zip(failed, unknown, strict=True) if not tests and names]
         if not by_headers:
-            return reasons.not_claimed(request, failed, lambda _: False)
+            return reasons.not_claimed(request, request.size, failed, lambda _: False)
         _, fewest = min((len(names), names) for names in by_headers)
         return f"{'header' if len(fewest) == 1 else 'one of the headers'} {', '.join(fewest)} does not match"
 

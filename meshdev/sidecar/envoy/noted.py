@@ -19,7 +19,7 @@ Object = dict[str, Any]
 #: Headers that are noted on one port.
 MAX_NOTED: Final = 16
 #: Characters of a value that are looked at; Envoy notes none of 8 KiB and more.
-MAX_VALUE: Final = 4096
+MAX_VALUE: Final = 1024
 FILTER: Final = "envoy.filters.http.header_to_metadata"
 #: Where values are noted, by name, and where the names of headers that a request does not have.
 VALUES: Final = "meshdev.headers"

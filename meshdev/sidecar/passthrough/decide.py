@@ -59,12 +59,15 @@ class Decider:
 
     def explain(self, head: RequestHead) -> str | None:
         """Why no claim takes this request; None where one does."""
+        if len(head.raw) > reasons.MAX_HEAD:
+            return reasons.TOO_LONG if self.decide(head) is None else None
         view = seen(head)
         if view is None:
             return reasons.REFUSED if self._tests else reasons.NOTHING_CLAIMED
         if self._is_probe(view):
             return reasons.PROBE
-        return reasons.not_claimed(_ShownHead(view), self._tests, lambda test: self._conditions[test](view)) or None
+        shown = _ShownHead(view)
+        return reasons.not_claimed(shown, len(head.raw), self._tests, lambda test: self._conditions[test](view)) or None
 
     def _is_probe(self, view: SeenHead) -> bool:
         if view.path not in self._probes:

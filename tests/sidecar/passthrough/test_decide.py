@@ -1,6 +1,7 @@
 """Deciding without Envoy: against a plain model, what it costs, and what no claim asks for."""
 
 import itertools
+import time
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.intercept.match import MATCH_KINDS, HeadTest, Match, in_order
+from meshdev.observe.reasons import MAX_CLAIMS, MAX_HEAD, TOO_LONG
 from meshdev.sidecar.passthrough import decide
 from meshdev.sidecar.passthrough.decide import Decider
 from meshdev.sidecar.passthrough.http1 import RequestFollower, RequestHead
@@ -36,6 +38,21 @@ def test_the_index_finds_what_trying_each_claim_finds(seed: int) -> None:
     for request in [head(draw.head()) for _ in range(10)]:
         takers = [place for place in in_order(matches) if alone[place].decide(request) is not None]
         assert decider.decide(request) == (takers[0] if takers else None)
+
+
+def test_what_an_explanation_costs_is_bounded_whatever_the_head_has() -> None:
+    """Anybody may send it, and the worker carries the requests of all."""
+    decider = Decider([Match(baggage=(("user", f"{number}"),)) for number in range(MAX_CLAIMS)])
+    for size in (1000, MAX_HEAD - 100, 60_000):
+        asked = get("baggage: " + "," * size)
+        seconds = []
+        for _ in range(5):
+            began = time.thread_time()
+            assert decider.explain(asked) == ("baggage without user=0" if size < MAX_HEAD else TOO_LONG)
+            seconds.append(time.thread_time() - began)
+        assert min(seconds) < 0.03
+    claimed = get("baggage: user=7", "x: " + "x" * 60_000)
+    assert decider.explain(claimed) is None
 
 
 @given(st.integers(0, 1 << 32), st.binary(max_size=60))
