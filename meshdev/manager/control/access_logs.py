@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from meshdev.manager.control.unclaimed import LoggedRequest, UnclaimedRequests
 from meshdev.sidecar.envoy import answers, names, noted, trace_context
 from meshdev.sidecar.envoy.claims import LiveClaim, pod_port
-from meshdev.wire.access import AccessProtocol, AccessRecord, ServedBy
+from meshdev.wire.access import MAX_METHOD, MAX_REASON, AccessProtocol, AccessRecord, ServedBy
 from meshdev.wire.agent import PodPort
 
 _HTTP: Final = accesslog_pb2.HTTPAccessLogEntry
@@ -39,24 +39,31 @@ _GIVEN_UP: Final = 450_000
 _MAX_TIME: Final = 1 << 53
 #: Characters of a text that are looked at; a record keeps fewer.
 MAX_TEXT: Final = 4096
+#: Bytes and entries of one message that are read, what is more is counted: an Envoy sends 64 KiB and one entry.
+MAX_MESSAGE: Final = 256 << 10
+MAX_ENTRIES: Final = 1024
 
 
 @dataclass(frozen=True)
 class EnvoyLogs:
-    """What one message of a stream brings. ``unreadable`` are messages that are none."""
+    """What one message of a stream brings. ``unread`` are entries that are too many, and messages that are none."""
 
     requests: tuple[Any, ...] = ()
     connections: tuple[Any, ...] = ()
-    unreadable: int = 0
+    unread: int = 0
 
 
 def parse(data: bytes) -> EnvoyLogs:
     """A StreamAccessLogsMessage. Raises nothing."""
+    if len(data) > MAX_MESSAGE:
+        return EnvoyLogs(unread=1)
     try:
         message = als_pb2.StreamAccessLogsMessage.FromString(data)
     except DecodeError:
-        return EnvoyLogs(unreadable=1)
-    return EnvoyLogs(tuple(message.http_logs.log_entry), tuple(message.tcp_logs.log_entry))
+        return EnvoyLogs(unread=1)
+    requests, connections = message.http_logs.log_entry, message.tcp_logs.log_entry  # a message has one kind
+    unread = max(0, len(requests) - MAX_ENTRIES) + max(0, len(connections) - MAX_ENTRIES)
+    return EnvoyLogs(tuple(requests[:MAX_ENTRIES]), tuple(connections[:MAX_ENTRIES]), unread)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ class LoggedPod:
         return next((each.spec.id for each in reversed(claims) if each.spec.mode.takes_bytes), None)
 
     def request(self, entry: Any) -> AccessRecord | None:  # noqa: ANN401 -- the same
-        """A request's record; None where nothing can be made of the entry."""
+        """A request's record; None where nothing can be made of the entry. Its authority and path are not cut yet:
+        before, values of credentials are to be found there."""
         common, request, response = entry.common_properties, entry.request, entry.response
         port = _port(common)
         if port is None:
@@ -105,7 +113,7 @@ class LoggedPod:
             protocol=_protocol(entry),
             served_by=served_by,
             duration=_microseconds(common.duration),
-            method=_method(request),
+            method=_method(request)[:MAX_METHOD],
             authority=request.authority[:MAX_TEXT],
             path=request.path[:MAX_TEXT],
             status=min(response.response_code.value, 999),
@@ -188,7 +196,7 @@ class LoggedPod:
         if claim is not None and PodPort(port) not in claim.up:
             return f"not-reached: nothing listens on {_local(claim, port)}"
         why = common.upstream_transport_failure_reason[:MAX_TEXT]
-        return f"not-reached: {why}" if why else "not-reached"
+        return f"not-reached: {why}"[:MAX_REASON] if why else "not-reached"
 
 
 def _fell_back(claim: LiveClaim, port: int, common: Any, *, tried: bool) -> str:  # noqa: ANN401 -- the same

@@ -1,4 +1,4 @@
-"""Places for streams of sidecars: of each key an agent's and an Envoy's, the newest of each.
+"""Places for streams of sidecars: of each key an agent's and an Envoy's, the newest of each, and a few with logs.
 
 A session vouches for every key, and whoever has one has it rightly: it shall take no more of the places than it needs,
 and keep none that others need when no session names it any more.
@@ -53,10 +53,11 @@ class Places:
         self._looks = False
 
     @asynccontextmanager
-    async def take(self, kind: str, key: str) -> AsyncIterator[Place]:
-        """A place for a stream of that *kind*. Raises PlaceLost: there is none, or the stream has to end."""
+    async def take(self, kind: str, key: str, most: int = MAX_OF_KEY) -> AsyncIterator[Place]:
+        """A place for a stream of that *kind*, of which a key has at most so many. Raises PlaceLost: there is none, or
+        the stream has to end."""
         owner = kind, key
-        if len(self._taken.get(owner, ())) >= MAX_OF_KEY:
+        if len(self._taken.get(owner, ())) >= most:
             raise PlaceLost("this key has too many streams")
         place = None
         try:

@@ -8,6 +8,7 @@ is bounded all the same (message sizes, time for the first message, messages a s
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -19,11 +20,11 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshdev.errors import ProtocolError
 from meshdev.manager.control import access_logs
-from meshdev.manager.control.access_logs import EnvoyLogs
 from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.peers import peer_key
-from meshdev.manager.control.places import Place, PlaceLost, Places
+from meshdev.manager.control.places import MAX_OF_KEY, Place, PlaceLost, Places
+from meshdev.manager.control.processing_time import ProcessingTime
 from meshdev.manager.control.watches import MAX_PODS, Watches
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
 from meshdev.manager.outbox import Outbox
@@ -55,6 +56,8 @@ _PER_SECOND: Final = 100.0
 _BURST: Final = 200.0
 #: The same of access logs: an entry that is too many is counted (watches.py), which costs less than keeping it.
 _LOGS_PER_SECOND: Final = 200.0
+#: Streams of logs of one key at once: one of each kind for each worker of an Envoy, and as many of the one before it.
+_LOGS_OF_KEY: Final = 8
 #: Without a log for so long, in seconds, such a stream is ended: Envoy makes another when it has one.
 _LOG_SECONDS: Final = 15.0
 
@@ -88,9 +91,10 @@ async def serve(core: Core, watches: Watches, address: str, credentials: grpc.Se
     envoys = grpc.stream_stream_rpc_method_handler(
         _EnvoyStreams(core, places).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
     )
-    agents = grpc.stream_stream_rpc_method_handler(_AgentStreams(core, places, watches).session)
+    busy = ProcessingTime(asyncio.get_running_loop().time, time.thread_time)
+    agents = grpc.stream_stream_rpc_method_handler(_AgentStreams(core, places, watches, busy).session)
     logs = grpc.stream_unary_rpc_method_handler(
-        _LogStreams(core, watches).stream, access_logs.parse, als_pb2.StreamAccessLogsResponse.SerializeToString
+        _LogStreams(core, places, watches, busy).stream, None, als_pb2.StreamAccessLogsResponse.SerializeToString
     )
     server.add_generic_rpc_handlers(
         (
@@ -115,10 +119,12 @@ async def _admit(core: Core, context: Context) -> tuple[str, IPv4Address]:
 
 
 @contextlib.asynccontextmanager
-async def _placed(places: Places, kind: str, key: str, context: Context) -> AsyncIterator[Place]:
+async def _placed(
+    places: Places, kind: str, key: str, context: Context, most: int = MAX_OF_KEY
+) -> AsyncIterator[Place]:
     """A place as long as the block; ends the call where there is none, or none any more."""
     try:
-        async with places.take(kind, key) as place:
+        async with places.take(kind, key, most) as place:
             yield place
     except PlaceLost as lost:
         await context.abort(grpc.StatusCode.ABORTED, str(lost))
@@ -194,28 +200,37 @@ class _EnvoyStreams:
 
 
 class _LogStreams:
-    def __init__(self, core: Core, watches: Watches) -> None:
-        self._core = core
-        self._watches = watches
-
-    async def stream(self, messages: AsyncIterator[EnvoyLogs], context: Context) -> Any:  # noqa: ANN401 -- protobuf
-        """What one worker of an Envoy logs, as long as somebody watches its pod."""
-        key, _ = await _admit(self._core, context)
-        paced = _paced(messages, per_second=_LOGS_PER_SECOND)
-        wanted = True
-        with contextlib.suppress(TimeoutError, StopAsyncIteration):
-            while wanted:
-                async with asyncio.timeout(_LOG_SECONDS):
-                    logs = await anext(paced)
-                wanted = self._watches.logged(key, logs)
-        return als_pb2.StreamAccessLogsResponse()
-
-
-class _AgentStreams:
-    def __init__(self, core: Core, places: Places, watches: Watches) -> None:
+    def __init__(self, core: Core, places: Places, watches: Watches, busy: ProcessingTime) -> None:
         self._core = core
         self._places = places
         self._watches = watches
+        self._busy = busy
+
+    async def stream(self, messages: AsyncIterator[bytes], context: Context) -> Any:  # noqa: ANN401 -- protobuf
+        """What one worker of an Envoy logs, as long as somebody watches its pod."""
+        key, _ = await _admit(self._core, context)
+        async with _placed(self._places, "logs", key, context, _LOGS_OF_KEY):
+            await self._follow(key, _paced(messages, per_second=_LOGS_PER_SECOND))
+        return als_pb2.StreamAccessLogsResponse()
+
+    async def _follow(self, key: str, paced: AsyncIterator[bytes]) -> None:
+        wanted = self._watches.is_watched(key)
+        with contextlib.suppress(TimeoutError, StopAsyncIteration):
+            while wanted:
+                async with asyncio.timeout(_LOG_SECONDS):
+                    data = await anext(paced)
+                with self._busy.of(key):
+                    wanted = self._watches.logged(key, access_logs.parse(data))
+                del data  # as long as it waits
+                await asyncio.sleep(self._busy.wait(key))  # gRPC's flow control holds the sender then
+
+
+class _AgentStreams:
+    def __init__(self, core: Core, places: Places, watches: Watches, busy: ProcessingTime) -> None:
+        self._core = core
+        self._places = places
+        self._watches = watches
+        self._busy = busy
         self._current: dict[tuple[str, str], object] = {}
 
     async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
@@ -260,7 +275,7 @@ class _AgentStreams:
                         if self._current.get((key, uid)) is not mine:
                             break  # the same pod's newer stream counts
                         if isinstance(message, AccessRecords):
-                            self._watches.recorded(key, message)
+                            self._recorded(key, message)
                         else:
                             self._core.agent_reported(key, uid, pod, message)
                         del message
@@ -272,6 +287,13 @@ class _AgentStreams:
                 del self._current[key, uid]
                 log.info("the agent of pod %s is gone", who)
                 self._core.agent_disconnected(key, uid, pod)
+
+    def _recorded(self, key: str, records: AccessRecords) -> None:
+        """Where that took too long already they are only counted: the agent's states come on the same stream."""
+        if self._busy.wait(key):
+            records = AccessRecords((), records.dropped + len(records.records))
+        with self._busy.of(key):
+            self._watches.recorded(key, records)
 
 
 def _address(peer: str) -> IPv4Address | None:

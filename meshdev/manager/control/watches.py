@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from itertools import chain, islice, zip_longest
 from typing import Final, Protocol
 
 from meshdev.manager.control.access_logs import EnvoyLogs, LoggedPod
 from meshdev.manager.control.certificates import Later
 from meshdev.manager.control.pods import HeldClaim
-from meshdev.observe.records import masked
+from meshdev.observe.records import cut, masked
 from meshdev.rate import TokenBucket
 from meshdev.wire.access import (
     MAX_RECORDS,
@@ -182,10 +183,14 @@ class Watches:
         self._by_key = wanted
 
     def _wanted(self) -> dict[str, Watch]:
+        """Where these are too many pods, one of each claim in turn: nobody takes all."""
+        reached = {alias: sorted(self._claims.reached_by(alias)) for alias in self._leases}
+        in_turn = chain.from_iterable(zip_longest(*reached.values()))
+        chosen = frozenset(islice(dict.fromkeys(key for key in in_turn if key is not None), MAX_PODS))
         found: dict[str, Watch] = {}
         for alias, lease in self._leases.items():
-            for key in self._claims.reached_by(alias):
-                if key in found or len(found) < MAX_PODS:
+            for key in reached[alias]:
+                if key in chosen:
                     found[key] = _both(found.get(key, _NOBODY), lease.watch)
         return found
 
@@ -206,8 +211,12 @@ class Watches:
         connections = [each for each in logs.connections if _is_wanted(watching, pod.flow(each))]
         records = [pod.request(each) if self._may(key) else None for each in requests]
         records += [pod.connection(each) if self._may(key) else None for each in connections]
-        self._deliver(held, records, logs.unreadable)
+        self._deliver(held, records, logs.unread)
         return True
+
+    def is_watched(self, key: str) -> bool:
+        """Whether somebody wants to know of that pod."""
+        return key in self._by_key
 
     def recorded(self, key: str, records: AccessRecords) -> None:
         """What the agent of a pod sends: of requests that nobody claimed, which belong to no trace of ours."""
@@ -236,7 +245,7 @@ class Watches:
             hidden = masked(record)
             for held, watch in _one_a_session(watching, record.intercept):
                 queue = self._queue(held)
-                queue.put(record if watch.values and held.claim.spec.id == record.intercept else hidden)
+                queue.put(cut(record) if watch.values and held.claim.spec.id == record.intercept else hidden)
                 changed.add(queue)
         if dropped:
             for held, _ in _one_a_session(watching, None, every=True):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdev.intercept.spec import Port
-from meshdev.manager.control.access_logs import EnvoyLogs, LoggedPod, parse
+from meshdev.manager.control.access_logs import MAX_ENTRIES, MAX_MESSAGE, EnvoyLogs, LoggedPod, parse
 from meshdev.sidecar.envoy import answers
 from meshdev.sidecar.envoy.claims import LiveClaim
 from meshdev.wire.access import AccessRecord, AccessRecords
@@ -318,14 +318,28 @@ def test_a_stream_s_message() -> None:
     message = als_pb2.StreamAccessLogsMessage()
     message.http_logs.log_entry.append(entry())
     logs = parse(message.SerializeToString())
-    assert (len(logs.requests), len(logs.connections), logs.unreadable) == (1, 0, 0)
+    assert (len(logs.requests), len(logs.connections), logs.unread) == (1, 0, 0)
 
 
 @given(st.binary())
 def test_any_bytes_are_taken_or_counted(data: bytes) -> None:
-    assert parse(data).unreadable in {0, 1}
+    assert parse(data).unread in {0, 1}
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\x7f", b"\x12\x04\x0a\x02\x12\xff"])
 def test_what_is_no_message_is_counted(data: bytes) -> None:
-    assert parse(data) == EnvoyLogs(unreadable=1)
+    assert parse(data) == EnvoyLogs(unread=1)
+
+
+def test_of_a_message_with_too_many_entries_the_first_are_read() -> None:
+    """Each takes two bytes, and much more of time and memory."""
+    for begin in (b"\x12", b"\x1a"):  # http_logs, tcp_logs
+        for count in (MAX_ENTRIES, MAX_ENTRIES + 7, (MAX_MESSAGE - 8) // 2):
+            body = b"\x0a\x00" * count
+            size = bytes((len(body) & 127 | 128, len(body) >> 7 & 127 | 128, len(body) >> 14))
+            logs = parse(begin + size + body)
+            assert (len(logs.requests) + len(logs.connections), logs.unread) == (MAX_ENTRIES, count - MAX_ENTRIES)
+
+
+def test_a_message_that_no_envoy_sends_is_not_read() -> None:
+    assert parse(b"\x12" + b"\x80" * MAX_MESSAGE) == EnvoyLogs(unread=1)

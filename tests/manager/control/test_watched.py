@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,14 +13,14 @@ import grpc
 import pytest
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 
-from meshdev.manager.control import access_logs, service, watches
+from meshdev.manager.control import access_logs, processing_time, service, watches
 from meshdev.sidecar.envoy import access_log, names
 from meshdev.wire import proxy_protocol
 from meshdev.wire.access import AccessRecord, AccessRecords, Watch
-from meshdev.wire.agent import PodPort
+from meshdev.wire.agent import PodPort, State
 from tests.manager.control.claimant import Claimant
 from tests.manager.control.identities import identity
-from tests.manager.control.sidecars import Control, agent_of, channel
+from tests.manager.control.sidecars import PORT, Control, agent_of, channel
 from tests.manager.control.test_real_envoy import MANAGER, Pod, ends, joined, relays
 from tests.manager.standin import POD, Manager, running
 from tests.sidecar.pod import End, length
@@ -133,7 +133,7 @@ async def test_each_request_is_told_once_and_none_when_nobody_watches_any_more(
         one = pod.spec("1")
         claimant.watch(Watch(), one)
         await until(lambda: pod._agent.watch == Watch())
-        assert not mesh.process.watches.logged(identity().key, access_logs.EnvoyLogs(unreadable=1))
+        assert not mesh.process.watches.logged(identity().key, access_logs.EnvoyLogs(unread=1))
 
 
 @pytest.mark.usefixtures("relays")
@@ -173,9 +173,40 @@ def message(count: int = 1, name: str = "", size: int = 0) -> als_pb2.StreamAcce
 async def test_a_stream_of_a_pod_that_nobody_watches_is_ended(mesh: Control, claimant: Claimant) -> None:
     claimant.claim()
     async with agent_of(mesh), logs(mesh) as stream:
-        await stream.write(message())
         await stream
         assert await stream.code() == grpc.StatusCode.OK
+
+
+async def test_a_key_has_few_streams_of_logs(mesh: Control, claimant: Claimant) -> None:
+    """They say nothing."""
+    claimant.claim()
+    async with agent_of(mesh) as one, AsyncExitStack() as undo:
+        claimant.watch(OWN)
+        await until(lambda: one.watch == OWN)
+        made = [await undo.enter_async_context(logs(mesh)) for _ in range(service._LOGS_OF_KEY + 3)]
+        await until(lambda: sum(each.done() for each in made) == 3)
+        assert {await each.code() for each in made if each.done()} == {grpc.StatusCode.ABORTED}
+
+
+async def test_who_takes_too_much_of_the_time_waits_and_others_are_served(
+    mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing_time, "SHARE_OF_POD", 1e-5)
+    claimant.claim()
+    async with agent_of(mesh) as one, logs(mesh) as stream:
+        claimant.watch(ALL)
+        await until(lambda: one.watch == ALL)
+        await stream.write(message(900))
+        found, dropped = await claimant.records(900)
+        assert len(found) + dropped == 900
+        read: list[str] = []
+        monkeypatch.setattr(mesh.process.watches, "logged", lambda key, _: read.append(key))
+        await stream.write(message())
+        await one.say(AccessRecords((SEEN,), 2))
+        assert await claimant.records(3) == ([], 3), "of these there is the number"
+        await one.say(State(redirected=(PORT,)))
+        await claimant.reported("joined")
+        assert read == []
 
 
 async def test_a_stream_without_logs_is_ended(
@@ -210,7 +241,7 @@ async def test_hostile_logs_are_counted_and_the_next_one_is_read(mesh: Control, 
             method = f"/{service._ALS}/StreamAccessLogs"
             stream = line.stream_unary(method)(wait_for_ready=True)
             await stream.write(b"\xff\xff")
-            await stream.write(message(1, one_id, 500_000).SerializeToString())
+            await stream.write(message(1, one_id, 200_000).SerializeToString())
             found, dropped = await claimant.records(2)
             assert ([len(each.path) for each in found], dropped) == ([512], 1)
             await stream.write(message(2000, one_id).SerializeToString())
@@ -222,14 +253,16 @@ async def test_hostile_logs_are_counted_and_the_next_one_is_read(mesh: Control, 
                 await stream
 
 
+SEEN = AccessRecord(1, IPv4Address("10.244.1.1"), 8080, "HTTP/1.1", "original", 250, "GET", "b", "/a", 200)
+
+
 async def test_what_an_agent_saw_is_told_too(mesh: Control, claimant: Claimant) -> None:
-    seen = AccessRecord(1, IPv4Address("10.244.1.1"), 8080, "HTTP/1.1", "original", 250, "GET", "b", "/a", 200)
     claimant.claim()
     async with agent_of(mesh) as one:
         claimant.watch(ALL)
         await until(lambda: one.watch == ALL)
-        await one.say(AccessRecords((seen,), 2))
-        assert await claimant.records(3) == ([seen], 2)
+        await one.say(AccessRecords((SEEN,), 2))
+        assert await claimant.records(3) == ([SEEN], 2)
 
 
 async def test_a_session_that_is_gone_watches_no_more(

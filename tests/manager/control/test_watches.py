@@ -15,7 +15,17 @@ from meshdev.manager.control.access_logs import EnvoyLogs
 from meshdev.manager.control.pods import HeldClaim
 from meshdev.manager.control.watches import MAX_PODS, MAX_WAITING, WaitingRecords, Watches
 from meshdev.sidecar.envoy.claims import LiveClaim
-from meshdev.wire.access import MAX_RECORDS, RECORDS_PER_SECOND, WATCH_SECONDS, AccessRecord, AccessRecords, Watch
+from meshdev.wire.access import (
+    MAX_AUTHORITY,
+    MAX_METHOD,
+    MAX_PATH,
+    MAX_RECORDS,
+    RECORDS_PER_SECOND,
+    WATCH_SECONDS,
+    AccessRecord,
+    AccessRecords,
+    Watch,
+)
 from meshdev.wire.control import decode
 from meshdev.wire.frames import RECORDS
 from meshdev.wire.modes import PROXY
@@ -178,6 +188,17 @@ def test_no_more_pods_are_watched_than_control_has_connections_for(world: World)
     world.claim(B, *keys)
     world.watch(B)
     assert sum(world.log(key, "/1", by=B) for key in keys) == MAX_PODS
+
+
+def test_who_watches_many_pods_leaves_some_to_others(world: World) -> None:
+    many, few = [f"a{number:03}" for number in range(2 * MAX_PODS)], ["y", "z"]
+    world.claim(B, *many)
+    world.claim(C, *few, session=BOB)
+    world.watch(B)
+    assert all(world.log(key, "/1", by=B) for key in many[:MAX_PODS])
+    world.watch(C)
+    assert all(world.log(key, "/1", by=C) for key in few)
+    assert sum(world.log(key, "/1", by=B) for key in many) == MAX_PODS - len(few)
 
 
 def test_a_new_tunnel_container_knows_no_watches(world: World) -> None:
@@ -345,3 +366,15 @@ def test_what_is_sent_of_texts_is_short(world: World) -> None:
     world.log("k", "/" + "x" * 100_000, by=A)
     (queue,) = world.ready.values()
     assert len(json.dumps(queue.take().body.decode())) < 5000
+
+
+def test_what_waits_is_short_too(world: World) -> None:
+    """Of 8,192 records with all that an entry may have control would have no memory left."""
+    world.watch(A, Watch(on=True, all=True, values=True))
+    made = entry("/" + "\u4f60" * 100_000, A)
+    made.request.authority = "\u4f60" * 100_000
+    made.request.request_headers[":method"] = "\u4f60" * 100_000
+    world.watches.logged("k", EnvoyLogs((made,)))
+    (queue,) = world.ready.values()
+    record = queue._records[0]
+    assert (len(record.path), len(record.authority), len(record.method)) == (MAX_PATH, MAX_AUTHORITY, MAX_METHOD)
