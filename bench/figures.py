@@ -53,6 +53,10 @@ GOALS: Final[Mapping[str, Goal]] = {
     "body of 1 GB, MB/s ÷ bare": Goal(0.65, at_least=True),
     # 0.8 of what Envoy alone gave: 0.88 (docs/design/0020-passthrough.md).
     "gRPC, requests/s ÷ bare, 16 calls at a time": Goal(0.7, at_least=True),
+    # While nobody watches, the goals above are those of a sidecar that cannot be watched.
+    "watched, requests/s ÷ unwatched, 16 connections": Goal(0.85, at_least=True),
+    "watched, gRPC, requests/s ÷ unwatched, 16 calls at a time": Goal(0.85, at_least=True),
+    "watched, matched, requests/s ÷ unwatched, 16 connections": Goal(0.85, at_least=True),
     "matched, requests/s ÷ link, 16 connections": Goal(0.8, at_least=True),
     "sidecar, MB": Goal(125, absolute=True),
     "image unpacked, MB": Goal(450, absolute=True),
@@ -60,7 +64,7 @@ GOALS: Final[Mapping[str, Goal]] = {
 
 
 #: Parts of names: these figures explain others, and stand in the JSON only.
-_DETAILS: Final = (", p99 ", ", cores of ")
+_DETAILS: Final = (", p99 ", ", cores of ", ", shown a second")
 
 
 def counted(name: str, figure: Figure) -> float:

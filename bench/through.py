@@ -7,7 +7,7 @@ the limit, those of others whether the machine was free.
 
 Four servers: the sample; nginx, beside which a proxy cannot hide; nginx again with a large body; gRPC, which passes
 Envoy, too. Matched requests go from the pod to the laptop; beside them, from the laptop to the pod, as many requests go
-the same tunnel as one link.
+the same tunnel as one link. All of them once more while ``meshdev inspect --all --follow`` runs.
 """
 
 import os
@@ -17,13 +17,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bench import fast, inside, target, ways
 from bench.client import Headers, Pressed, Pressing, calling_from_a_pod, pressing_from_a_pod, pressing_from_here
 from bench.figures import Figure
 from bench.target import BARE, CLIENT, INTERCEPTED, LOCAL, NAMESPACE, ORIGINAL, Processes, busy_seconds, cpu_seconds
+from bench.watching import inspecting
 from bench.ways import meshdev
 
 _ORDINARY: Final = (("User-Agent", "bench"), ("Accept", "*/*"))
@@ -78,7 +79,9 @@ def measure(workload: str, rounds: int, seconds: float) -> dict[str, Figure]:
         pressing = stack.enter_context(pressing_from_a_pod())
         measured.sample(pressing, rounds, seconds)
         measured.nginx(nginx, target.pid_in(CLIENT), max(rounds // 2, 1))
-        measured.grpc(called, stack.enter_context(calling_from_a_pod()), rounds, seconds)
+        calling = stack.enter_context(calling_from_a_pod())
+        measured.grpc(called, calling, rounds, seconds)
+        measured.watched(workload, called[_CALLED], pressing, calling, rounds, seconds)
         measured.to_laptop(pressing, stack.enter_context(pressing_from_here()), rounds, seconds)
     meshdev("leave", f"deployment/{workload}", "-n", NAMESPACE)
     return dict(measured.figures)
@@ -140,6 +143,36 @@ class _Measured:
         for number in range(rounds):
             self._round(way("bare gRPC", _CALLED_BARE), way("gRPC", _CALLED), _CALLS, "gRPC, ", number)
 
+    def watched(
+        self, workload: str, called: int, pressing: Pressing, calling: Pressing, rounds: int, seconds: float
+    ) -> None:
+        """While somebody looks at every request, and while nobody does."""
+        http = self._pressing(pressing, (self._address, INTERCEPTED), _ORDINARY, seconds)
+        grpc = self._pressing(calling, (self._address, _CALLED), (), seconds)
+        matched = self._pressing(pressing, (self._address, INTERCEPTED), _MATCHED, seconds)
+        for way, load, what in (
+            (Way("unmatched", self._processes.app, http), _SOME, ""),
+            (Way("gRPC", called, grpc), _CALLS, "gRPC, "),
+            (Way("matched", os.getpid(), matched, LOCAL), _SOME, "matched, "),
+        ):
+            for number in range(rounds):
+                self._watched(workload, way, load, what, first=bool(number % 2))
+
+    def _watched(self, workload: str, way: Way, load: Load, what: str, *, first: bool) -> None:
+        """Once watched and once not, watched *first* or last."""
+        came: dict[bool, Pressed] = {}
+        for watched in (first, not first):
+            if not watched:
+                came[watched] = self._press(replace(way, name=f"unwatched {way.name}"), load)
+                continue
+            with inspecting(workload, lambda: way.press(load)) as shown:
+                since, before = time.monotonic(), shown.lines
+                came[watched] = self._press(replace(way, name=f"watched {way.name}"), load)
+                each = (shown.lines - before) / (time.monotonic() - since)
+                self._note(f"watched {way.name}, {load.name}, shown a second", each)
+        ratio = came[True].per_second / came[False].per_second
+        self._note(f"watched, {what}requests/s ÷ unwatched, {load.name}", ratio, *came.values())
+
     def to_laptop(self, inner: Pressing, outer: Pressing, rounds: int, seconds: float) -> None:
         """Matched requests, and those of a link."""
         by_link = self._pressing(outer, (self._address, BARE), _ORDINARY, seconds)
@@ -199,7 +232,8 @@ class _Measured:
         self._note(f"{what}, p99 ms", came.p99_ms, came)
         for name, value in {**cores, "generator": came.cores}.items():
             self._note(f"{what}, cores of {name}", value)
-        if way.name not in {"matched", "link"}:  # the tunnel is none of others
+        # Neither the tunnel nor what shows requests is others'.
+        if way.answered_by == ORIGINAL and way.name != "link" and not way.name.startswith("watched "):
             self._note("other programs of the machine, cores", cores["others"])
         for name, count in came.said.items():
             if name != way.answered_by:
