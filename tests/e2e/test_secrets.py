@@ -1,9 +1,9 @@
-"""No value of a credential is seen anywhere: not in what commands print, not in a log, not in a metric."""
+"""No value of a credential is seen anywhere: in no output of a command, no log, no metric, and not on the page."""
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Final
 
 import pytest
@@ -15,6 +15,7 @@ from tests.e2e.conftest import Laptop, kubectl, until
 from tests.e2e.credentials import Credential, credentials
 from tests.e2e.intercepting import LocalProgram, in_pod, local
 from tests.e2e.terminal import TerminalCommand, on_terminal
+from tests.e2e.test_dashboard import Dashboard, Page
 from tests.e2e.test_inspect import Inspect, inspecting
 from tests.e2e.workloads import GRPC
 
@@ -117,11 +118,11 @@ def commands(laptop: Laptop) -> Iterator[tuple[str, str]]:
             yield f"{words} as {output}", laptop.meshdev(*words, "-o", output)
 
 
-def reported(found: Inspect) -> set[tuple[str, bool, bool]]:
+def reported(found: Iterable[Json]) -> set[tuple[str, bool, bool]]:
     """Path, whether it was HTTP/2, and whether it was claimed."""
     return {
         (_FIRST.match(each["path"])[0], each["protocol"] == "gRPC", each["intercept"] is not None)  # type: ignore[index]  # it always matches
-        for each in list(found.found)
+        for each in list(found)
     }
 
 
@@ -132,6 +133,24 @@ def expected(kinds: Sequence[Credential]) -> set[tuple[str, bool, bool]]:
         for http2 in ((False, True) if kind.http2 else (False,))
         for claimed in ((False, True) if kind.claimed else (False,))
     }
+
+
+class ShownPage(Page):
+    """What the dashboard's page is sent."""
+
+    @property
+    def shown(self) -> list[Json]:
+        return [each for _, each in list(self.requests)]
+
+
+@contextmanager
+def page(laptop: Laptop) -> Iterator[ShownPage]:
+    served = Dashboard(laptop)
+    try:
+        with closing(ShownPage(served)) as browser:
+            yield browser
+    finally:
+        assert served.stop() == 0
 
 
 @contextmanager
@@ -162,11 +181,12 @@ def all_outputs(laptop: Laptop) -> tuple[dict[str, str], Inspect]:
         on_terminal(laptop, "meshdev", *watching) as table,
         inspecting(laptop, *watching[1:]) as found,
         inspecting(laptop, *watching[1:], "--show-secrets") as shown,
+        page(laptop) as browser,
     ):
         lines = laptop.start("meshdev", *watching)
 
         def are_reported(*kinds: Credential) -> bool:
-            everywhere = all(reported(each) >= expected(kinds) for each in (found, shown))
+            everywhere = all(reported(each) >= expected(kinds) for each in (found.found, shown.found, browser.shown))
             return everywhere and missing(table.seen, kinds) == missing(attached.seen, claimable(kinds)) == []
 
         def begun() -> bool:
@@ -180,6 +200,7 @@ def all_outputs(laptop: Laptop) -> tuple[dict[str, str], Inspect]:
         lines.terminate()
         assert lines.stdout is not None
         outputs |= {"lines of inspect": lines.stdout.read(), "inspect as JSON": json.dumps(found.found)}
+        outputs |= {"requests on the page": json.dumps(browser.requests), "the page": json.dumps(browser.newest)}
         outputs["log of the session"] = laptop.ok("python", "-c", _WHOLE_LOG)
     return outputs | {"table": table.seen, "attached": attached.seen}, shown
 
