@@ -32,6 +32,9 @@ $(VENV)/.complete: pyproject.toml
 	@echo "setup: .venv from $(SYSTEM_PYTHON)"
 	@umask 022; test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv $(VENV)
 	@umask 022; $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@# xds-protos has older copies of the modules of these two, and the package that is installed last has its own.
+	@umask 022; $(PYTHON) -m pip install -q --disable-pip-version-check --no-deps --force-reinstall \
+		$$($(PYTHON) -m pip freeze | grep -E '^(googleapis-common-protos|opentelemetry-proto)==')
 	@touch $@
 
 cluster: setup ## the testbed: a real Kubernetes, two laptops and a small internet, in namespaces
