@@ -14,8 +14,9 @@ from meshdev.cli.launch import Processes
 from meshdev.cli.options import Format
 from meshdev.cli.signals import ENDING, Signals
 from meshdev.config import MAX_CARRIERS
-from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError
+from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError, UsageError
 from meshdev.state import Paths
+from meshdev.telemetry import endpoint
 from meshdev.wire.message import dump
 from meshdev.wire.session_api import AskedCarrier, ConnectOptions, Status, StatusRequest
 
@@ -59,6 +60,15 @@ def command(
             help="Serve Prometheus metrics at 127.0.0.1:PORT/metrics.",
         ),
     ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            "--otlp",
+            metavar="URL",
+            help="Send spans of your intercepts' requests to this OTLP receiver, such as http://localhost:4318.",
+        ),
+    ] = None,
+    otlp_logs: Annotated[bool, typer.Option("--otlp-logs", help="Send logs there, too.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Enable debug logging in the session.")] = False,
     output: options.Output = Format.TEXT,
 ) -> None:
@@ -78,6 +88,8 @@ def command(
         unguarded=unguarded,
         debug=debug,
         metrics_port=metrics_port,
+        otlp=_receiver(otlp, logs=otlp_logs),
+        otlp_logs=otlp_logs,
     )
     connect(Paths.locate(), wanted, output)
 
@@ -88,6 +100,7 @@ def connect(paths: Paths, wanted: ConnectOptions, output: Format) -> None:
     if isinstance(found, Status):
         _check_same(found, wanted)
         _check_metrics(found, wanted)
+        _check_otlp(found, wanted)
         _answer(found, output, _already(found))
         return
     with Signals() as signals, contextlib.closing(render.progress_view()) as progress:
@@ -178,6 +191,23 @@ def _check_metrics(status: Status, wanted: ConnectOptions) -> None:
         raise AlreadyConnectedError(
             f"the connection to {_where(status)} serves {where}",
             hint="`meshdev disconnect`, then connect with --metrics-port",
+        )
+
+
+def _receiver(url: str | None, *, logs: bool) -> str | None:
+    """The URL of ``--otlp``. Raises UsageError where nothing can be sent there."""
+    if url is not None:
+        endpoint.parse(url, logs=logs)
+    elif logs:
+        raise UsageError("--otlp-logs needs --otlp", hint="meshdev connect --otlp http://localhost:4318 --otlp-logs")
+    return url
+
+
+def _check_otlp(status: Status, wanted: ConnectOptions) -> None:
+    if wanted.otlp is not None and status.otlp != wanted.otlp:
+        where = f"sends spans to {status.otlp}" if status.otlp else "sends no spans"
+        raise AlreadyConnectedError(
+            f"the connection to {_where(status)} {where}", hint="`meshdev disconnect`, then connect with --otlp"
         )
 
 

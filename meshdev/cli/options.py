@@ -22,6 +22,9 @@ from meshdev.wire.session_intercepts import AskedStrategy
 if TYPE_CHECKING:
     from meshdev.kube.kubeconfig import Options
 
+#: OpenTelemetry's variables that name a file.
+_OTLP_FILE: Final = re.compile(r"OTEL_EXPORTER_OTLP_(?:TRACES_|LOGS_)?(?:CLIENT_)?(?:CERTIFICATE|KEY)")
+
 
 class Format(StrEnum):
     """Values of ``--output``."""
@@ -247,9 +250,15 @@ def kubeconfig_file(flag: str | None) -> str | None:
 
 
 def anchored(environ: Mapping[str, str]) -> dict[str, str]:
-    """*environ* with the paths in KUBECONFIG made absolute, for a process that runs in another folder."""
-    paths = [str(Path(path).absolute()) for path in environ.get("KUBECONFIG", "").split(":") if path]
-    return {**environ, "KUBECONFIG": ":".join(paths)} if paths else dict(environ)
+    """*environ* with the paths in it made absolute, for a process that runs in another folder: those of KUBECONFIG,
+    and of keys and certificates for OTLP."""
+    found = dict(environ)
+    if paths := [str(Path(path).absolute()) for path in environ.get("KUBECONFIG", "").split(":") if path]:
+        found["KUBECONFIG"] = ":".join(paths)
+    for name, path in environ.items():
+        if path and _OTLP_FILE.fullmatch(name) is not None:
+            found[name] = str(Path(path).absolute())
+    return found
 
 
 def ranges(flag: str, values: list[str]) -> tuple[str, ...]:

@@ -224,5 +224,6 @@ def _details(status: Status) -> list[tuple[str, str]]:
         ("names", names),
         ("manager", manager),
         ("metrics", status.metrics or ""),
+        ("otlp", status.otlp or ""),
         ("processes", ", ".join(f"{name} {pid}" for name, pid in pids if pid)),
     ]

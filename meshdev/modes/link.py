@@ -68,6 +68,10 @@ class Link(Protocol):
     def holder(self) -> str:
         """For other people: ``user@host``."""
 
+    @property
+    def trace(self) -> bool:
+        """Whether requests of its intercepts get a trace context."""
+
     async def sidecars(self) -> SidecarTerms:
         """How sidecars reach the manager, and what they run. Raises ForbiddenError, ClusterError."""
 

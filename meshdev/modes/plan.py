@@ -65,6 +65,7 @@ async def look(link: Link, intent: Intent, namespace: str) -> InterceptPlan:
         match=intent.match,
         ports=ports,
         fallback=intent.fallback,
+        trace=link.trace,
     )
     await _refuse_shared(link.api, resolved, pods)
     sidecar = SidecarSpec(terms.image, terms.manager, link.manager_namespace, resolved.workload.uid)

@@ -22,6 +22,7 @@ from meshdev.published import Published
 from meshdev.session.api import Exchange
 from meshdev.session.claim import Claimant
 from meshdev.session.cluster import Cluster
+from meshdev.session.exports import Exports, follow
 from meshdev.session.inspecting import Inspectable, Inspector
 from meshdev.session.laptop import Laptop
 from meshdev.session.local import LocalPorts
@@ -90,36 +91,53 @@ class NotConnected:
 
 
 @asynccontextmanager
-async def intercepting(cluster: Cluster, laptop: Laptop, pool: Pool, holder: str) -> AsyncIterator["SessionIntercepts"]:
-    """Intercepts are taken inside; all are left when the context ends, while the tunnel is still there."""
+async def intercepting(
+    cluster: Cluster, laptop: Laptop, pool: Pool, holder: str, exports: Exports | None = None
+) -> AsyncIterator["SessionIntercepts"]:
+    """Intercepts are taken inside; all are left when the context ends, while the tunnel is still there.
+
+    With *exports* their requests are traced, and go there.
+    """
     ports, feed = LocalPorts(), RecordFeed(pool.claims.watch)
     pool.claims.on_records = feed.on_records
     # Two groups: should the looking break, intercepts are ended by close, and not once more by their group.
     async with asyncio.TaskGroup() as around:
         looking = around.create_task(ports.run())
-        renewing = around.create_task(_keep_renewing(feed))
+        background = [around.create_task(_keep_renewing(feed))]
         try:
             async with asyncio.TaskGroup() as group:
-                intercepts = SessionIntercepts(cluster, Claimant(pool, laptop, ports), feed, holder, group)
+                claimant = Claimant(pool, laptop, ports)
+                intercepts = SessionIntercepts(cluster, claimant, feed, holder, group, trace=exports is not None)
+                if exports is not None:
+                    background.append(around.create_task(follow(exports, feed, intercepts.inspectable)))
                 try:
                     yield intercepts
                 finally:
                     await _whole(intercepts.close())
         finally:
             looking.cancel()
-            renewing.cancel()
+            for each in background:
+                each.cancel()
 
 
 class SessionIntercepts:
     """All of one session, made by :func:`intercepting`. It is the :class:`meshdev.modes.link.Link` of each."""
 
     def __init__(
-        self, cluster: Cluster, claimant: Claimant, feed: RecordFeed, holder: str, group: asyncio.TaskGroup
+        self,
+        cluster: Cluster,
+        claimant: Claimant,
+        feed: RecordFeed,
+        holder: str,
+        group: asyncio.TaskGroup,
+        *,
+        trace: bool = False,
     ) -> None:
         self.api = cluster.api
         self.namespace = cluster.api.namespace
         self.manager_namespace = cluster.manager_namespace
         self.holder = holder
+        self.trace = trace
         self.claim = claimant.claim
         self._cluster = cluster
         self._pool = claimant.pool
@@ -128,7 +146,7 @@ class SessionIntercepts:
         self._feed = feed
         self._running: list[_Running] = []
         self._lost: dict[str, None] = {}
-        self.inspect = Inspector(self.api, feed, self._inspectable).stream
+        self.inspect = Inspector(self.api, feed, self.inspectable).stream
 
     def show(self, state: SessionState) -> SessionState:
         """*state*, with all of them, the oldest first, and with those that were lost while nobody was attached."""
@@ -199,9 +217,7 @@ class SessionIntercepts:
         from meshdev.session import dashboard  # noqa: PLC0415 -- and the next: the HTTP server takes 2 MB
         from meshdev.session.dashboard_feed import Observed  # noqa: PLC0415 -- as above
 
-        observed = Observed(
-            self.api, self.holder, state, self._feed, lambda: self._inspectable(InspectRequest()), self._leave_one
-        )
+        observed = Observed(self.api, self.holder, state, self._feed, self.inspectable, self._leave_one)
         await dashboard.stream(observed, self._closing, request, exchange)
 
     async def leave(self, request: LeaveRequest) -> tuple[str, ...]:
@@ -228,7 +244,9 @@ class SessionIntercepts:
             raise InterceptError("this session has no such intercept", hint="meshdev list shows whose it is")
         await self._end(chosen)
 
-    def _inspectable(self, request: InspectRequest) -> tuple[Inspectable, ...]:
+    def inspectable(self, request: InspectRequest | None = None) -> tuple[Inspectable, ...]:
+        """Those that a request asks for; all without one."""
+        request = request or InspectRequest()
         target = parse_target(request.target) if request.target is not None else None
         namespace = request.namespace or (self.namespace if target else None)
         found = []

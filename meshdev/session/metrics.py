@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import (
 from meshdev.config import METRICS_PATH, VERSION
 from meshdev.dns.forwarder import ANSWER_SOURCES
 from meshdev.errors import LaptopError
-from meshdev.metrics import exposition, server
+from meshdev.metrics import exposition, otlp, server
 from meshdev.session.state import SessionState
 from meshdev.wire.session_api import STATES
 
@@ -38,6 +38,8 @@ def families(state: SessionState) -> Iterator[Metric]:
     yield from _tunnel(state)
     yield from _names(state)
     yield from _intercepts(state)
+    if state.signals:
+        yield otlp.items(state.signals)
 
 
 def _tunnel(state: SessionState) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from meshdev.dns.forwarder import AnswerSource
 from meshdev.modes.state import InterceptState
 from meshdev.session.troubles import Source
+from meshdev.telemetry.signals import SignalState
 from meshdev.tunnel.traffic import TunnelTraffic
 from meshdev.wire.control import Welcome
 from meshdev.wire.session_api import CarrierStatus, ConnectionState, DnsStatus, Status
@@ -21,6 +22,10 @@ class SessionState:
     """When the phase was entered, on the monotonic clock."""
     metrics: str | None = None
     """The URL of its metrics, where it serves them."""
+    otlp: str | None = None
+    """Where it sends spans and logs, where that is asked for."""
+    signals: tuple[SignalState, ...] = ()
+    """How sending each of both fares."""
     context: str | None = None
     namespace: str | None = None
     server: str | None = None
@@ -73,6 +78,7 @@ class SessionState:
             session_pid=os.getpid(),
             helper_pid=self.helper_pid,
             metrics=self.metrics,
+            otlp=self.otlp,
             intercepts=tuple(status for each in self.intercepts if (status := each.status(now)) is not None),
             since_s=round(now - self.since, 1),
             notes=notes,

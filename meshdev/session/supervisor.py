@@ -21,8 +21,10 @@ from meshdev.config import METRICS_PATH, OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import Cancelled, MeshdevError, VersionError, first_of_group
 from meshdev.kube.leases import current_holder
 from meshdev.published import Published
+from meshdev.session import exports
 from meshdev.session.api import Exchange, StreamRequest, serving
 from meshdev.session.cluster import Cluster, opened_cluster
+from meshdev.session.exports import Exports, exporting, flushed
 from meshdev.session.intercepts import NotConnected, SessionIntercepts, intercepting
 from meshdev.session.laptop import Laptop, opened_laptop
 from meshdev.session.names import Names
@@ -62,7 +64,8 @@ class Supervisor:
         self.broken: MeshdevError | None = None
         """After :meth:`run`: why a connection that stood has ended, None where that was asked for."""
         metrics = None if options.metrics_port is None else f"http://127.0.0.1:{options.metrics_port}{METRICS_PATH}"
-        self.state = Published(SessionState(since=time.monotonic(), metrics=metrics))
+        self.state = Published(SessionState(since=time.monotonic(), metrics=metrics, otlp=options.otlp))
+        self._exports: Exports | None = None
         self._cancelled = False
         self._parts: list[Callable[[SessionState], SessionState]] = []
         """What of the connection exists so far: each adds what it knows to a state."""
@@ -75,9 +78,10 @@ class Supervisor:
     async def run(self, api: Path) -> int:
         """Connect, stay, undo. The exit code: 0 after a connection that was ended on purpose.
 
-        Raises LaptopError, and does nothing, where nobody could reach it at *api*, or its metrics.
+        Raises LaptopError, and does nothing, where nobody could reach it at *api*, or its metrics, or where it cannot
+        send spans.
         """
-        async with self._metrics(), serving(api, self._answer, self._stream):
+        async with self._exporting(), self._metrics(), serving(api, self._answer, self._stream):
             connected = False
             try:
                 async with asyncio.TaskGroup() as group:
@@ -101,6 +105,14 @@ class Supervisor:
             await self._progress.failed(error)
         self.broken = error if connected and not isinstance(error, Cancelled) else None
         return 0 if connected and isinstance(error, Cancelled) else error.exit_code
+
+    @asynccontextmanager
+    async def _exporting(self) -> AsyncIterator[None]:
+        """Spans and logs are sent inside, where that was asked for. Raises LaptopError where they cannot be."""
+        async with exporting(self._options) as self._exports:
+            if self._exports is not None:
+                self._parts.append(partial(exports.show, self._exports))
+            yield
 
     @asynccontextmanager
     async def _metrics(self) -> AsyncIterator[None]:
@@ -150,7 +162,8 @@ class Supervisor:
                 names = await self._set_up(cluster, laptop, pool, welcome, group)
                 group.create_task(self._keep_published())
                 group.create_task(names.health(laptop.troubles).run())
-                async with intercepting(cluster, laptop, pool, current_holder()) as intercepts:
+                intercepting_here = intercepting(cluster, laptop, pool, current_holder(), self._exports)
+                async with flushed(self._exports), intercepting_here as intercepts:
                     self._parts.append(intercepts.show)
                     self._intercepts = intercepts
                     yield
@@ -235,7 +248,7 @@ class Supervisor:
     def _publish(self) -> SessionState:
         """The state as it is now."""
         known = self.state.value
-        state = SessionState(known.phase, known.since, known.metrics)
+        state = SessionState(known.phase, known.since, known.metrics, known.otlp)
         for part in self._parts:
             state = part(state)
         self.state.publish(state)

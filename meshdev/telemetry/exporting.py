@@ -238,8 +238,11 @@ class Telemetry:
         for one in work:
             threading.Thread(target=run, args=(one,), daemon=True).start()
         if work:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), _FLUSH_SECONDS)
+            waiting = asyncio.ensure_future(done.wait())
+            try:
+                await asyncio.wait((waiting,), timeout=_FLUSH_SECONDS)
+            finally:
+                waiting.cancel()
 
     def _counted(self, signal: Signal) -> _Counted:
         return next(each.counted for each in self._signals if each.counted.state.signal == signal)

@@ -43,6 +43,7 @@ _TEXT: Final = Nullable(Text())
 _NAME: Final = Nullable(Text(1024))
 _NAMESPACE: Final = Nullable(Text(253))
 _PATH: Final = Nullable(Parsed(values.absolute_path, MAX_TEXT))
+_URL: Final = Nullable(Text(2048))
 _PID: Final = Nullable(Integer(1, _MAX_PID))
 _SECONDS: Final = Number(0, _MAX_SECONDS)
 _TEXTS: Final = Many(Text())
@@ -70,6 +71,8 @@ class ConnectOptions:
     unguarded: bool = field(FLAG, default=False)
     debug: bool = field(FLAG, default=False)
     metrics_port: int | None = field(Nullable(PORT), default=None, sparse=True)  #: of 127.0.0.1; None: not served
+    otlp: str | None = field(_URL, default=None, sparse=True)  #: where spans are sent; without credentials
+    otlp_logs: bool = field(FLAG, default=False, sparse=True)  #: logs, too
 
     def encode(self) -> bytes:
         """The first line on the progress socket."""
@@ -135,6 +138,8 @@ class Status:
     intercepts: tuple[InterceptStatus, ...] = field(Many(nested(InterceptStatus)), default=())
     metrics: str | None = field(_TEXT, default=None, sparse=True)
     """Where the session serves its metrics."""
+    otlp: str | None = field(_TEXT, default=None, sparse=True)
+    """Where it sends spans, and logs where these are asked for."""
     leftovers: tuple[str, ...] = field(_TEXTS, default=())
     since_s: float | None = field(Nullable(_SECONDS), default=None)
     """Seconds since the state last changed."""

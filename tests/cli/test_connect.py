@@ -43,6 +43,17 @@ def test_a_connection_that_exists_serves_no_other_metrics(meshdev: Commands) -> 
     assert "meshdev disconnect" in ran.err
 
 
+def test_a_connection_that_exists_sends_spans_nowhere_else(meshdev: Commands) -> None:
+    url = "http://localhost:4318"
+    meshdev.env["FAKE_SESSION"] = json.dumps({"status": {"otlp": url}})
+    assert meshdev("connect", "--otlp", url).code == 0
+    for other, code in ((url, 0), ("grpc://localhost", 56)):
+        ran = meshdev("connect", "--otlp", other)
+        assert ran.code == code, ran.err
+    assert url in ran.err
+    assert "meshdev disconnect" in ran.err
+
+
 def test_the_answer_as_json(meshdev: Commands) -> None:
     ran = meshdev("connect", "-o", "json")
     assert ran.code == 0, ran.err
@@ -56,7 +67,8 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
     meshdev.env["MESHDEV_IMAGE"] = "registry/image:1"
     words = ["--as", "jane", "--request-timeout", "1m30s", "--manager-namespace", "ops", "--image-pull-secret", "pull"]
     words += ["--carrier", "websocket", "--also", "10.20.0.1/16", "--also", "10.1.2.3", "--never", "10.20.30.0/24"]
-    words += ["--metrics-port", "9190"]
+    words += ["--metrics-port", "9190", "--otlp", "http://localhost:4318", "--otlp-logs"]
+    meshdev.env["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=Bearer%20abc"
     assert meshdev("connect", *file, *words, "--upgrade", "--unguarded", "--carriers", "3").code == 0
     line = next(line for line in meshdev.trace() if line.startswith("options "))
     assert json.loads(line.removeprefix("options "))["connect"] == {
@@ -77,9 +89,12 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
         "unguarded": True,
         "debug": False,
         "metrics_port": 9190,
+        "otlp": "http://localhost:4318",
+        "otlp_logs": True,
     }
     environment = Path(f"/proc/{meshdev.pids()[0]}/environ").read_bytes().split(b"\0")
     assert f"KUBECONFIG=/etc/one:{Path.cwd()}/relative".encode() in environment
+    assert b"OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20abc" in environment
 
 
 def test_nothing_of_the_caller_stays_open(meshdev: Commands) -> None:

@@ -57,6 +57,9 @@ def test_versions(meshdev: Commands) -> None:
         ("connect", "--carriers", "9"),
         ("connect", "--metrics-port", "0"),
         ("connect", "--metrics-port", "65536"),
+        ("connect", "--otlp", "localhost:4317"),
+        ("connect", "--otlp", "http://ann:secret@localhost:4318"),
+        ("connect", "--otlp-logs"),
         ("connect", "--also", "10.0.0.0/33"),
         ("connect", "--never", "fd00::/8"),
         ("connect", "--request-timeout", "soon"),
@@ -184,6 +187,12 @@ def test_kubeconfig_files() -> None:
     assert options.anchored({}) == {}
     assert options.anchored({"KUBECONFIG": ""}) == {"KUBECONFIG": ""}
     assert options.anchored({"KUBECONFIG": "/a::b"}) == {"KUBECONFIG": f"/a:{Path.cwd()}/b"}
+    certificate = {"OTEL_EXPORTER_OTLP_CERTIFICATE": "ca.pem", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": "/key.pem"}
+    assert options.anchored({**certificate, "OTEL_EXPORTER_OTLP_HEADERS": "a=b"}) == {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": f"{Path.cwd()}/ca.pem",
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": "/key.pem",
+        "OTEL_EXPORTER_OTLP_HEADERS": "a=b",
+    }
     assert options.kubeconfig_file(None) is None
     assert options.kubeconfig_file("c") == f"{Path.cwd()}/c"
 
@@ -278,6 +287,7 @@ def test_a_status_for_people() -> None:
         helper_pid=8,
         since_s=3725,
         metrics="http://127.0.0.1:9190/metrics",
+        otlp="http://localhost:4318",
         notes=("10.0.0.0/8 is also yours",),
     )
     assert status_text(status) == (
@@ -289,6 +299,7 @@ def test_a_status_for_people() -> None:
         "  names      svc, cluster.local (redirect, nameserver 10.96.0.10)\n"
         "  manager    default/meshdev-traffic-manager-1\n"
         "  metrics    http://127.0.0.1:9190/metrics\n"
+        "  otlp       http://localhost:4318\n"
         "  processes  session 7, helper 8\n"
         "note: 10.0.0.0/8 is also yours"
     )

@@ -75,6 +75,7 @@ class FakeLink:
 
     namespace = manager_namespace = "default"
     holder = "jane@laptop"
+    trace = False
 
     def __init__(self, api: KubeApi, fake: FakeApi) -> None:
         self.api = api

@@ -20,6 +20,7 @@ from meshdev.session import metrics
 from meshdev.session.progress import Progress
 from meshdev.session.state import SessionState
 from meshdev.session.supervisor import Supervisor
+from meshdev.telemetry.signals import SignalState
 from meshdev.tunnel.traffic import TunnelTraffic
 from meshdev.wire.session_api import CarrierStatus, ConnectOptions, DisconnectRequest, Status, StatusRequest
 from tests.metrics.client import get
@@ -185,3 +186,11 @@ async def test_without_the_option_nothing_listens_and_nothing_is_loaded(
         await until(path.exists)
         await ask(path, DisconnectRequest())
         assert await task == 0
+
+
+def test_what_otlp_lost_is_counted_where_it_is_sent() -> None:
+    name = "meshdev_otlp_items_total"
+    assert by(samples(exposition.text(metrics.families(STATE))), name, "outcome") == {}
+    sending = replace(STATE, signals=(SignalState("traces", "http://c:4318/v1/traces", 5, 2, 1),))
+    found = samples(exposition.text(metrics.families(sending)))
+    assert by(found, name, "outcome") == {"sent": 5, "failed": 2, "dropped": 1}
