@@ -111,6 +111,8 @@ def test_each_request_is_reported_once(laptop: Laptop, there: str) -> None:
         assert (each["holder"] is not None) == (row.said == LOCAL)
         assert each["response_bytes"] >= len(row.said)
     assert {row.said == LOCAL for row in asked.values()} == {True, False}
+    probes = {(each["served_by"], each["reason"]) for each in running.on("/healthz")}
+    assert probes == {("original", "probe of the kubelet")}, "each second"
 
 
 def test_why_a_request_did_not_come(laptop: Laptop, there: str) -> None:

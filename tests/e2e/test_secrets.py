@@ -230,6 +230,11 @@ def test_no_credential_is_seen_anywhere(laptop: Laptop, cluster: None) -> None: 
     assert sum(name.startswith("log of ") for name in outputs) == 5, "of tunnel, control, relay, a sidecar, the session"
     assert all(outputs.values()), [name for name, text in outputs.items() if not text]
     _would_have_been_noticed(shown)
+    asked_for = [each for each in json.loads(outputs["inspect as JSON"]) if "claimed-token" in each["path"]]
+    assert {(each["protocol"], each["reason"]) for each in asked_for} == {
+        ("HTTP/1.1", "no header a; x-claimed-token=***, not the claimed one"),
+        ("gRPC", "no header a"),  # Envoy notes no credentials
+    }
 
 
 def _would_have_been_noticed(shown: Inspect) -> None:
