@@ -38,7 +38,7 @@ def test_an_intercept_is_left_by_keyboard_alone(page: Page) -> None:
     assert page.focused == "Cancel"
     page.press(Keys.TAB, Keys.ENTER)
     page.shows("it is gone already. meshdev list", "dialog[open] .error")
-    page.expect_complaints("409")
+    page.complains_only_of("409")
     page.served.refuse(None)
     page.press(Keys.ENTER)
     until("it was left", lambda: page.served.left == ["i1"])
@@ -48,6 +48,9 @@ def test_an_intercept_is_left_by_keyboard_alone(page: Page) -> None:
     page.press(Keys.ESCAPE)
     until("Escape answers no", lambda: page.texts("dialog[open]") == [])
     assert page.served.left == ["i1"]
+    page.served.put("state", {**synthetic.small(synthetic.NOW + 1), "intercepts": []})
+    page.shows("Nothing is intercepted", "#intercepts-empty")
+    until("the focus is on what is next", lambda: page.focused == "Intercepts")
 
 
 def test_only_own_intercepts_can_be_left(page: Page) -> None:
@@ -129,13 +132,13 @@ def test_the_table_is_held_while_somebody_looks(page: Page) -> None:
     until("all rows", lambda: len(page.texts("#rows tr")) == 3)
     page.tab_to("button.open")
     page.served.put("requests", synthetic.requests(5, first=3))
-    page.shows("Held while you look: 5 newer requests", "#held")
+    page.shows("Held while you look: 5 newer", "#held")
     assert len(page.texts("#rows tr")) == 3
     page.run("document.activeElement.blur()")
     until("it goes on", lambda: len(page.texts("#rows tr")) == 8)
     page.click("#pause")
     page.served.put("requests", synthetic.requests(5, first=8))
-    page.shows("Paused: 5 newer requests", "#held")
+    page.shows("Paused: 5 newer", "#held")
     page.click("#pause")
     until("it goes on", lambda: len(page.texts("#rows tr")) == 13)
 

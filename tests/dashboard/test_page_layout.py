@@ -21,7 +21,7 @@ const drawn = [[false, 2], [true, 2], [true, 1]].map(([down, across]) => {
   const { places, width, height } = layout.place(down, across);
   return { places: given[0].at(-1)[0].map((id) => [places.get(id).x, places.get(id).y]), width, height };
 });
-return { rows, drawn, took, idle: layout.idle, size: [WIDTH, HEIGHT] };
+return { rows, drawn, took, idle: layout.idle, calls: layout.calls.size, size: [WIDTH, HEIGHT] };
 """
 
 Step = tuple[list[str], list[tuple[str, str]]]
@@ -83,3 +83,13 @@ def test_a_large_circle_of_all(lay: Any) -> None:
     for drawn in found["drawn"]:
         assert len({(x, y) for x, y in drawn["places"]}) == 200
         assert all(0 <= x <= drawn["width"] - width and 0 <= y <= drawn["height"] - height for x, y in drawn["places"])
+
+
+def test_calls_that_come_and_go_without_end_are_forgotten(lay: Any) -> None:
+    """Somebody makes up other clients all the time: what is not there any more does not slow the page down."""
+    names = [f"n{each:03d}" for each in range(100)]
+    pairs = [(a, b) for a in names for b in names if a < b]
+    steps = [(names, pairs[start : start + 900]) for start in range(0, 4500, 900)]
+    found = lay(*steps, (names, [("n098", "n099")]))
+    assert found["took"] < 3000
+    assert found["calls"] == 2000

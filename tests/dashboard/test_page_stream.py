@@ -30,7 +30,7 @@ def test_it_connects_again(page: Page) -> None:
     assert not page.visible("#banner")
     page.served.put("requests", synthetic.requests(1, first=3, path="/again"))
     page.shows("/again", "#rows tr")
-    page.expect_complaints("ERR_CONNECTION_REFUSED")
+    page.complains_only_of("ERR_CONNECTION_REFUSED")
 
 
 def test_it_tries_by_itself_ever_more_rarely(page: Page) -> None:
@@ -42,14 +42,14 @@ def test_it_tries_by_itself_ever_more_rarely(page: Page) -> None:
     until("it waits longer", lambda: page.run(waits) >= 2, 10)
     page.served.start()
     page.shows("Connected", "#state-text", 10)
-    page.expect_complaints("ERR_CONNECTION_REFUSED")
+    page.complains_only_of("ERR_CONNECTION_REFUSED")
 
 
 def test_a_wrong_token(page: Page) -> None:
     page.open(token="wrong")  # noqa: S106 -- that is what is tested
     page.shows("Run meshdev dashboard again, and open the URL that it prints.", "#banner-text")
     assert page.text("#state-text") == "No access"
-    page.expect_complaints("401")
+    page.complains_only_of("401")
 
 
 def test_no_token(page: Page) -> None:
@@ -70,7 +70,7 @@ def test_the_url_of_a_later_command_in_the_same_tab(page: Page) -> None:
     page.shows("No access", "#state-text")
     page.driver.get(f"{page.origin}/#token={TOKEN}")
     page.shows("Connected", "#state-text")
-    page.expect_complaints("401")
+    page.complains_only_of("401")
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def test_a_page_of_another_origin_reads_nothing(page: Page) -> None:
         )
         assert page.wait_for_script(framed, f"{page.origin}/") == "unreadable"
     assert page.served.left == []
-    page.expect_complaints(
+    page.complains_only_of(
         "CORS policy", "ERR_FAILED", "ERR_BLOCKED_BY_RESPONSE.NotSameOrigin", "frame-ancestors", "403"
     )
 
@@ -127,4 +127,4 @@ def test_a_name_that_was_turned_here_shows_nothing(page: Page) -> None:
     page.driver.get(f"http://{REBOUND}:{page.served.port}/#token={TOKEN}")
     assert "127.0.0.1 and localhost only" in page.text("body")
     assert page.run("return document.querySelector('main')") is None
-    page.expect_complaints("421", "Cross-Origin-Opener-Policy header has been ignored")
+    page.complains_only_of("421", "Cross-Origin-Opener-Policy header has been ignored")

@@ -98,7 +98,10 @@ export class InterceptsView {
 
   draw() {
     const mineFirst = [...this.intercepts].sort((a, b) => Number(b.mine) - Number(a.mine));
+    const focused = this.list.parent.contains(document.activeElement);
     this.list.show(mineFirst.map((each) => [each.id, each]));
+    // What had the focus is gone: Tab goes on from here, not from the page's beginning.
+    if (focused && !this.list.parent.contains(document.activeElement)) byId("intercepts-title").focus();
     setHidden(byId("intercepts-empty"), mineFirst.length > 0);
     setText(byId("intercepts-count"), mineFirst.length > 0 ? count(mineFirst.length) : "");
     // It was left elsewhere while the question stood.

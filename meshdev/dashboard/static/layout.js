@@ -1,7 +1,8 @@
 // Where workloads stand: in layers, callers before those whom they call. Pure.
 //
 // A place depends on which workloads and calls there are, never on rates, and calls count for as long as both ends
-// exist: a pause in the traffic moves nothing. When something new comes, the others keep their order.
+// exist (the last MOST_CALLS of them): a pause in the traffic moves nothing. When something new comes, the others keep
+// their order.
 
 export const WIDTH = 156;
 export const HEIGHT = 46;
@@ -13,6 +14,8 @@ const IDLE_ACROSS = 2; // at least, where nothing else takes room
 const SUBLAYER_GAP = 28; // a layer with many is broken
 const MOST_LAYERS = 9;
 const SWEEPS = 8;
+/** Calls that are known; there are at most 1,000 at once. */
+const MOST_CALLS = 2000;
 /** Calls that pass by a layer have a place in it, while there are not more than so many of these. */
 const MOST_BENDS = 60;
 const BEND = 12; // what it takes of its layer
@@ -23,6 +26,8 @@ export const edgeKey = (edge) => `${edge.from}${SEPARATOR}${edge.to}`;
 export class Layout {
   constructor() {
     this.calls = new Map(); // key → [from, to], the first seen first
+    this.seen = new Map(); // key → in which update it was there last
+    this.updates = 0;
     this.rows = []; // the ids of each layer in their order
     this.idle = []; // those that nobody calls and that call nobody
     this.ids = new Set();
@@ -45,9 +50,24 @@ export class Layout {
       this.calls.set(edgeKey(edge), [edge.from, edge.to]);
       changed = true;
     }
+    this.forget(edges);
     this.ids = ids;
     if (changed) this.arrange();
     return changed;
+  }
+
+  /** Forget those that were not seen for the longest time, where there are too many. */
+  forget(edges) {
+    this.updates += 1;
+    for (const edge of edges) this.seen.set(edgeKey(edge), this.updates);
+    const surplus = this.calls.size - MOST_CALLS;
+    if (surplus > 0) {
+      const oldest = [...this.calls.keys()].sort((a, b) => this.seen.get(a) - this.seen.get(b));
+      for (const key of oldest.slice(0, surplus)) this.calls.delete(key);
+    }
+    for (const key of this.seen.keys()) {
+      if (!this.calls.has(key)) this.seen.delete(key);
+    }
   }
 
   arrange() {

@@ -2,7 +2,7 @@
 
 import { byId, Keyed, make, setAttribute, setHidden, setText } from "./dom.js";
 import { drawSoon } from "./frames.js";
-import { clock, count, milliseconds, NOTHING, plural } from "./format.js";
+import { clock, count, milliseconds, NOTHING } from "./format.js";
 import { find } from "./store.js";
 import { asked, client, isError, servedBy, why } from "./words.js";
 
@@ -171,8 +171,9 @@ export class RequestsView {
     if (total > 0) parts.push(shown < total ? `${count(shown)} of ${count(total)}` : count(total));
     if (this.store.skipped > 0) parts.push(`${count(this.store.skipped)} more were too many to show`);
     setText(byId("requests-count"), parts.join(" · "));
+    // Beside the number, where it moves nothing: the pointer may be on a row.
     const how = this.paused ? "Paused" : "Held while you look";
-    setText(byId("held"), behind > 0 ? `${how}: ${plural(behind, "newer request")}` : how);
+    setText(byId("held"), behind > 0 ? `${how}: ${count(behind)} newer` : how);
     setHidden(byId("held"), !this.held);
     const empty = byId("requests-empty");
     setHidden(empty, shown > 0);

@@ -86,10 +86,12 @@ export class Topology {
       setAttribute(item.element, "aria-label", this.spoken(item));
       setAttribute(item.element, "aria-pressed", id === this.kept);
     }
+    const lost = this.focused !== null && !this.graph.nodes.has(this.focused);
     for (const name of ["hovered", "focused", "kept", "current"]) {
       if (!this.graph.nodes.has(this[name])) this[name] = null;
     }
     if (this.current === null) this.reach(this.order()[0] ?? null);
+    if (lost) this.graph.nodes.get(this.current)?.element.focus({ preventScroll: true });
     setHidden(byId("graph-empty"), state.nodes.length > 0);
     const counts = [plural(state.nodes.length, "node"), plural(state.edges.length, "call path")];
     setText(byId("topology-count"), counts.join(", "));
