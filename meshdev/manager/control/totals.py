@@ -19,6 +19,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from meshdev.intercept.spec import Workload
@@ -34,6 +35,8 @@ KEPT_SECONDS: Final = 300.0
 #: At most 60 sessions have 32 claims each (meshdev.manager.tunnel.claims).
 MAX_INTERCEPTS: Final = 4096
 MAX_WORKLOADS: Final = 2048
+#: Of bytes and durations, of which one intercept has 20 series; writing so many takes 0.1 s.
+MAX_TRAFFIC: Final = 512
 #: Of connections to the app from the pod's address (meshdev.sidecar.worker.dialling, which belongs to another process).
 ADDRESS_REASONS: Final = frozenset({"no-socket", "in-use", "crowded", "refused", "lost"})
 #: A reason that is not known here: another version's.
@@ -138,7 +141,7 @@ class Totals:
         self._live = live
         self._agents: dict[Hashable, _Reported] = {}
         self._requests: _Recent[InterceptLabels, Counts] = _Recent(MAX_INTERCEPTS, clock)
-        self._traffic: _Recent[InterceptLabels, Traffic] = _Recent(MAX_INTERCEPTS, clock)
+        self._traffic: _Recent[InterceptLabels, Traffic] = _Recent(MAX_TRAFFIC, clock)
         self._traffic_kept = ReportedTraffic(InterceptLabels.of)
         self._workloads: _Recent[WorkloadLabels, WorkloadTotals] = _Recent(MAX_WORKLOADS, clock)
 
@@ -180,9 +183,12 @@ class Totals:
         return dict.fromkeys(labels, Counts()) | dict(self._requests.items(labels))
 
     def traffic(self) -> dict[InterceptLabels, Traffic]:
-        """The same, of bytes and durations."""
+        """The same, of bytes and durations; of at most MAX_TRAFFIC, those that have none last."""
         labels = frozenset(map(InterceptLabels.of, self.claims))
-        return dict.fromkeys(labels, Traffic()) | dict(self._traffic.items(labels))
+        found = dict(self._traffic.items(labels))
+        for label in islice(sorted(labels - found.keys()), MAX_TRAFFIC - len(found)):
+            found[label] = Traffic()
+        return found
 
     def workloads(self) -> dict[WorkloadLabels, WorkloadTotals]:
         """The same by workload."""

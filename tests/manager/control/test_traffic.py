@@ -1,6 +1,9 @@
 """Bytes and durations out of what agents report: what is new is counted once, and only so much is kept."""
 
+import pytest
+
 from meshdev.intercept.spec import Port, Spec
+from meshdev.manager.control import totals
 from meshdev.manager.control.pods import HeldClaim
 from meshdev.manager.control.traffic import ReportedTraffic
 from meshdev.sidecar.envoy.claims import LiveClaim
@@ -8,6 +11,7 @@ from meshdev.wire.agent import PodPort, State
 from meshdev.wire.counts import Traffic
 from meshdev.wire.manager import Withdrawn
 from meshdev.wire.modes import PROXY
+from tests.loops import Clock
 from tests.manager.claims import spec
 from tests.manager.control.test_totals import joined, labels
 from tests.manager.control.world import World, alias
@@ -79,6 +83,18 @@ def test_of_too_much_nothing_is_kept_and_what_nobody_claims_neither() -> None:
     assert len(reported.report(2, both, held(A, B), anew=False)) == 1, "there is room for one more"
     reported.forget(1)
     assert [label for label, _ in reported.report(2, both, held(A, B), anew=False)] == [B.id]
+
+
+def test_of_many_intercepts_those_that_have_some_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(totals, "MAX_TRAFFIC", 2)
+    every = held(*(spec(each, value=each) for each in "abcd"))
+    of_all = totals.Totals(Clock(), every)
+    assert len(of_all.traffic()) == 2
+    of_all.report(1, State(), every)
+    last = every[-1].claim
+    of_all.report(1, State(traffic=((last.spec.id, took(3)),)), every)
+    shown = of_all.traffic()
+    assert (len(shown), shown[totals.InterceptLabels.of(last)]) == (2, took(3))
 
 
 def test_a_pods_last_state_is_kept_without_it() -> None:
