@@ -1,9 +1,10 @@
-"""No value of a credential is seen anywhere: in no output of a command, no log, no metric, and not on the page."""
+"""No value of a credential is seen anywhere: in no output of a command, no log, metric or span, and not on the page."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -24,11 +25,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 NAMESPACE: Final = "secrets"
 TARGET: Final = "deployment/b"
 PORT: Final = 19193
+OTLP_PORT: Final = 19194
 #: What is claimed: a header that is no credential, and one that is, whose value its holder has typed.
 CLAIM: Final = {"a": "1", "x-claimed-token": "typed-by-the-holder"}
 APP: Final = App("b", ("--name=b", "--port=8080", f"--grpc-port={GRPC.container}"), (HTTP, GRPC), 1)
 KINDS: Final = credentials("X-Claimed-Token")
 BEGIN: Final = Credential("begin", ())
+_OTLP: Final = ("--otlp", f"http://127.0.0.1:{OTLP_PORT}", "--otlp-logs")
 #: Of the answers of the local program.
 ANSWERED: Final = Credential("answered", ("0123456789abcdef-answered-secret",))
 
@@ -67,6 +70,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 server = http.server.ThreadingHTTPServer(("", 8080), Handler)
+print("it: ready", flush=True)
+server.serve_forever()
+"""
+
+#: Receives spans and logs (OTLP/HTTP), and keeps them as they came: texts in protobuf are readable.
+_RECEIVE: Final = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open({folder!r} + self.path.replace("/", "-"), "ab") as file:
+            file.write(str(self.headers).encode() + body)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", {port}), Handler)
 print("it: ready", flush=True)
 server.serve_forever()
 """
@@ -159,7 +181,7 @@ def claimed(laptop: Laptop) -> Iterator[TerminalCommand]:
     conditions = [word for name, value in CLAIM.items() for word in ("-H", f"{name}={value}")]
     with (
         workloads.namespace(NAMESPACE, *workloads.of(APP, NAMESPACE)),
-        laptop.connected("-n", NAMESPACE, "--metrics-port", str(PORT)),
+        laptop.connected("-n", NAMESPACE, "--metrics-port", str(PORT), *_OTLP),
         local(laptop, f"--grpc-port={GRPC.container}", "--port=8081"),
         ExitStack() as stack,
     ):
@@ -169,12 +191,23 @@ def claimed(laptop: Laptop) -> Iterator[TerminalCommand]:
             yield attached
 
 
-def all_outputs(laptop: Laptop) -> tuple[dict[str, str], Inspect]:
+@contextmanager
+def receiving(laptop: Laptop, folder: Path) -> Iterator[Callable[[], dict[str, str]]]:
+    """What was sent by OTLP, by its path, as text."""
+    program = LocalProgram(laptop, program=_RECEIVE.format(folder=f"{folder}/otlp", port=OTLP_PORT))
+    try:
+        yield lambda: {each.name: each.read_bytes().decode("latin-1") for each in folder.glob("otlp-*")}
+    finally:
+        program.stop()
+
+
+def all_outputs(laptop: Laptop, folder: Path) -> tuple[dict[str, str], Inspect]:
     """What there is to see anywhere of requests with :data:`KINDS`, and what --show-secrets shows.
 
     Whatever else tells of requests belongs here.
     """
     outputs: dict[str, str] = {}
+    own = claimable(KINDS)
     watching = ("inspect", "--all", "--follow")
     with (
         claimed(laptop) as attached,
@@ -182,6 +215,7 @@ def all_outputs(laptop: Laptop) -> tuple[dict[str, str], Inspect]:
         inspecting(laptop, *watching[1:]) as found,
         inspecting(laptop, *watching[1:], "--show-secrets") as shown,
         page(laptop) as browser,
+        receiving(laptop, folder) as sent,
     ):
         lines = laptop.start("meshdev", *watching)
 
@@ -196,6 +230,8 @@ def all_outputs(laptop: Laptop) -> tuple[dict[str, str], Inspect]:
         until("requests are reported", begun, 30)
         ask(*KINDS)
         until("all are reported", lambda: are_reported(*KINDS), 20)
+        until("all are sent", lambda: len(sent()) == 2 and not any(missing(text, own) for text in sent().values()), 20)
+        outputs |= sent()
         outputs |= dict(commands(laptop)) | dict(metrics(laptop)) | dict(logs())
         lines.terminate()
         assert lines.stdout is not None
@@ -214,9 +250,10 @@ def missing(text: str, kinds: Sequence[Credential]) -> list[str]:
     return [kind.path for kind in kinds if kind.path not in text]
 
 
-def test_no_credential_is_seen_anywhere(laptop: Laptop, cluster: None) -> None:  # noqa: ARG001 -- for its effect
+@pytest.mark.usefixtures("cluster")
+def test_no_credential_is_seen_anywhere(laptop: Laptop, tmp_path: Path) -> None:
     assert len(KINDS) >= 20
-    outputs, shown = all_outputs(laptop)
+    outputs, shown = all_outputs(laptop, tmp_path)
     seen = {
         (where, kind.name): parts
         for where, text in outputs.items()
