@@ -3,15 +3,17 @@
 What is masked where:
 
 * behind a name that is one of a credential (:func:`is_credential`), as a header, a parameter of a query or fragment, a
-  parameter of a path's segment (``;jsessionid=…``), a cookie, a member of a list, or a key of JSON;
-* ``user:password@`` in an authority, and in every URL within a text;
+  parameter of a path's segment (``;jsessionid=…``), a cookie, a member of a list, a key of JSON, or, in a query,
+  whatever else has a colon behind it;
+* in the path behind a segment of such a name, where it looks made up: ``/reset-password/Xk7Qp2Zr``;
+* ``user:password@`` in an authority, in every URL within a text, and behind an equals sign;
 * what looks like a token wherever it stands: a JWT, keys of services that begin with a known prefix, and what follows
   ``Bearer`` and the other schemes of Authorization.
 
-The same within percent-encoded text, which then is masked as a whole. Where it is not clear how a server would split a
-text (``token=a;b=c``), more is masked rather than less.
+The same within percent-encoded text, which then is masked as a whole; and so is what is encoded again and again. Where
+it is not clear how a server would split a text (``token=a;b=c``), more is masked rather than less.
 
-The time is linear in the text, of which no more than :data:`_LOOK` characters are looked at. What is masked once is not
+The time is bounded: no more than :data:`_LOOK` characters of a text are looked at. What is masked once is not
 changed again.
 """
 
@@ -41,10 +43,17 @@ _WITHIN: Final = (
         "csrf",
         "xsrf",
     ),
-    *("authcode", "devicecode", "codeverifier", "onetimecode", "wsse", "hmac"),
+    *("authcode", "devicecode", "verifier", "onetimecode", "wsse", "hmac"),
+    *("verificationcode", "confirmationcode", "securitycode", "smscode", "accesscode", "resetcode", "otpcode"),
+    *("samlart", "mnemonic"),
 )
 #: The last word of a name: ``connect.sid``, ``user[pass]``, ``X-Auth``.
-_LAST: Final = frozenset({"auth", "jwt", "otp", "pass", "pat", "pin", "psw", "pwd", "session", "sid", "sig", "totp"})
+_LAST: Final = frozenset(
+    {
+        *("auth", "jwt", "otp", "pass", "pat", "pin", "psw", "pwd", "session", "sid", "sig", "totp"),
+        *("cred", "creds", "cvc", "cvv", "mfa", "passw", "psk", "pw", "pword", "sess", "tok"),
+    }
+)
 #: The whole name: OAuth's code (RFC 6749, 4.1.2), Google's ``key``, CAS' ticket.
 _WHOLE: Final = frozenset({"code", "key", "ticket"})
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -60,24 +69,34 @@ _TOKEN: Final = re.compile(
     r"|SG\.[A-Za-z0-9_-]{15,}|dop_v1_[0-9a-f]{20,}|shp[a-z]{2}_[0-9a-fA-F]{20,}|bot[0-9]{6,}:[A-Za-z0-9_-]{30,}"
     r")[A-Za-z0-9_.=-]*"
 )
+_HOST: Final = re.compile(r"[\w.-]*(?::[0-9]{1,5})?", re.ASCII)
 #: Up to the last @ before path and query; with the beginning of a query, which may be a password's.
-_USERINFO: Final = re.compile(r"://[^/?#\s]*@")
+_USERINFO: Final = re.compile(r"//[^/?#\s]*@")
+#: The same of an address without a scheme.
+_USER: Final = re.compile(r"(?<==)[^/?#&\s=:@]*:[^/?#&\s@]*@")
 #: The same where the text was cut before the @.
 _CUT_USERINFO: Final = re.compile(r"://[^/?#\s]*\Z")
 _SCHEME: Final = re.compile(
-    r"(?<![A-Za-z0-9])(bearer|basic|digest|negotiate|ntlm|hawk|dpop|aws4-hmac-sha256)([ +]+)(?!\*\*\*)"
+    r"(?<![A-Za-z0-9])(bearer|basic|digest|negotiate|ntlm|hawk|dpop|aws4-hmac-sha256)([ +]++)(?!\*\*\*)"
     r"(?=[^\s&#?]{0,64}(?-i:[0-9A-Z=._~/-]))[^\s&#?]{8,}[^&#]*",  # words have none of these
     re.IGNORECASE,
 )
 #: A key of JSON, behind which a value follows.
 _JSON_KEY: Final = re.compile(r"""["']([\w.\[\]-]{1,64})["']\s*:""")
+#: The same without quotes, as in GraphQL.
+_KEY: Final = re.compile(r"""(?<![\w.\[\]-])["']?([\w.\[\]-]{1,64}+)["']?\s*:(?!//)""")
+#: A segment of a path that no one would choose: a letter and a digit, and not short.
+_MADE_UP: Final = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[\w.~%=+-]{8,}", re.ASCII)
 _ENCODED: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _QUERY: Final = re.compile(r"[?#]")
 #: Between a name and what was before it; kept by split().
 _SEPARATOR: Final = re.compile(r"([&;?#/,\s])")
 
+#: Without one of these there are neither names nor keys.
+_MARKS: Final = frozenset("=%\"'")
+
 #: Characters of a text that are looked at, and how many of them may be the beginning of something that was cut.
-_LOOK: Final = 4096
+_LOOK: Final = 1536
 _CUT: Final = 512
 #: Names up to this length are kept with what they are: the same ones come again and again.
 _KNOWN_NAME: Final = 64
@@ -116,6 +135,8 @@ def header(name: str, value: str) -> str:
 
 def authority(found: str) -> str:
     """A Host header, or what stands there in a target, as it may be shown: at most MAX_AUTHORITY characters."""
+    if _HOST.fullmatch(found) is not None:
+        return found[:MAX_AUTHORITY]
     _, at, host = found.rpartition("@")
     return text(f"{MASK}@{host}" if at else found, MAX_AUTHORITY)
 
@@ -141,20 +162,42 @@ def _remember(found: str) -> None:
 
 def _masked(found: str, decodings: int) -> str:
     found = _TOKEN.sub(MASK, found)
-    if "://" in found:
-        found = _USERINFO.sub(f"://{MASK}@", found)
+    if "@" in found:
+        found = _USER.sub(f"{MASK}@", _USERINFO.sub(f"//{MASK}@", found))
     if " " in found or "+" in found:
         found = _SCHEME.sub(rf"\1\2{MASK}", found)
-    if "=" not in found and "%" not in found and '"' not in found and "'" not in found:
-        return found
     at = _QUERY.search(found)
     begin, end = at.span() if at else (len(found), len(found))
-    path = "/".join([_piece(piece, decodings) for piece in found[:begin].split("/")])
-    return path + found[begin:end] + "&".join([_piece(piece, decodings) for piece in found[end:].split("&")])
+    path, query = found[:begin], found[end:]
+    if path.startswith("/"):
+        path = _path(path)
+    key = _JSON_KEY if path.startswith("/") or "://" in path else _KEY  # in paths a colon is a method's
+    if not _MARKS.isdisjoint(path) or (key is _KEY and ":" in path):
+        path = "/".join([_piece(piece, key, decodings) for piece in path.split("/")])
+    if ":" in query or not _MARKS.isdisjoint(query):
+        query = "&".join([_piece(piece, _KEY, decodings) for piece in query.split("&")])
+    return path + found[begin:end] + query
 
 
-def _piece(piece: str, decodings: int) -> str:
+def _path(path: str) -> str:
+    """Without what looks made up behind the name of a credential."""
+    segments = path.split("/")
+    for at in range(1, len(segments)):
+        if _MADE_UP.fullmatch(segments[at]) is not None and is_credential(segments[at - 1]):
+            segments[at] = MASK
+    return "/".join(segments)
+
+
+def _piece(piece: str, key: re.Pattern[str], decodings: int) -> str:
     """What servers may divide further in more than one way: it is masked from its first credential on."""
+    begin = _first_credential(piece, key, decodings)
+    if begin == len(piece) and "%" in piece and decodings and _SEPARATOR.search(piece) and _hides(piece, decodings):
+        begin = piece.find("=") + 1  # encoded in part: http%3A//user:password@b
+    return piece[:begin] + MASK if begin < len(piece) else piece
+
+
+def _first_credential(piece: str, key: re.Pattern[str], decodings: int) -> int:
+    """Where the first one begins; its length where there is none."""
     begin, at = len(piece), 0
     for part in _SEPARATOR.split(piece):
         hidden = _hidden(part, decodings)
@@ -162,11 +205,10 @@ def _piece(piece: str, decodings: int) -> str:
             begin = at + hidden
             break
         at += len(part)
-    for found in _JSON_KEY.finditer(piece, 0, begin):
+    for found in key.finditer(piece, 0, begin):
         if is_credential(found[1]):
-            begin = found.end()
-            break
-    return piece[:begin] + MASK if begin < len(piece) else piece
+            return found.end()
+    return begin
 
 
 def _hidden(part: str, decodings: int) -> int | None:
@@ -174,7 +216,7 @@ def _hidden(part: str, decodings: int) -> int | None:
     *names, _ = part.split("=")
     encoded = part.find("%")
     begin = _named(names)
-    if encoded < 0 or (begin is not None and begin <= encoded) or not decodings or not _hides(part, decodings):
+    if encoded < 0 or (begin is not None and begin <= encoded) or not _hides(part, decodings):
         return begin
     return 0 if not names or _hides(names[0], decodings) else len(names[0]) + 1
 
@@ -192,7 +234,7 @@ def _named(names: Sequence[str]) -> int | None:
 def _hides(part: str, decodings: int) -> bool:
     """Whether there is a credential in what is percent-encoded."""
     decoded = _decoded(part)
-    return decoded != part and _masked(decoded, decodings - 1) != decoded
+    return decoded != part and (not decodings or _masked(decoded, decodings - 1) != decoded)
 
 
 def _decoded(found: str) -> str:
