@@ -62,6 +62,12 @@ def test_the_others_keep_their_order_when_one_comes(lay: Any) -> None:
     assert abs(second[1].index("n") - second[1].index("x")) == 1
 
 
+def test_a_better_order_is_no_reason_to_move(lay: Any) -> None:
+    first, second = lay(of("a>y b>x c>z"), of("a>y b>x c>z b>y c>y b>z"))["rows"]
+    (alone,) = lay(of("a>y b>x c>z b>y c>y b>z"))["rows"]
+    assert first == second != alone
+
+
 def test_nothing_moves_while_there_are_no_calls(lay: Any) -> None:
     nodes, calls = of("a>y b>x c>z")
     first, second, third = lay((nodes, calls), (nodes, []), (nodes, calls))["rows"]
