@@ -193,9 +193,10 @@ async def test_who_takes_too_much_of_the_time_waits_and_others_are_served(
 ) -> None:
     monkeypatch.setattr(processing_time, "SHARE_OF_POD", 1e-5)
     claimant.claim()
-    async with agent_of(mesh) as one, logs(mesh) as stream:
+    async with agent_of(mesh) as one, AsyncExitStack() as undo:
         claimant.watch(ALL)
         await until(lambda: one.watch == ALL)
+        stream = await undo.enter_async_context(logs(mesh))
         await stream.write(message(900))
         found, dropped = await claimant.records(900)
         assert len(found) + dropped == 900
