@@ -87,6 +87,7 @@ class Received:
         """One export request, of spans or of logs."""
         self.headers = headers
         self.requests += 1
+        self.on_news({"request": over, "authorization": headers.get("authorization")})
         try:
             found: list[Span] | list[Log]
             if hasattr(request, "resource_spans"):

@@ -107,15 +107,21 @@ class Cluster:
         self._control: subprocess.Popen[str] | None = None
         self._relay: subprocess.Popen[str] | None = None
 
-    def start_manager(self) -> None:
-        """Start the container *tunnel*; returns when it listens."""
+    def start_manager(self, **environment: str) -> None:
+        """Start the container *tunnel*, with more in its environment; returns when it listens."""
         command = ["nsenter", f"--net=/proc/{self.manager.pid}/ns/net", "unshare", "--mount", "sh", "-c", _AS_IN_A_POD]
         self._process = subprocess.Popen(
             [*command, "sh", sys.executable, "-m", "meshdev.manager.tunnel"],
             stdout=subprocess.PIPE,
             text=True,
             cwd=_ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "POD_NAME": "manager-1", "POD_NAMESPACE": "default"},
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                "POD_NAME": "manager-1",
+                "POD_NAMESPACE": "default",
+                **environment,
+            },
         )
         assert self._process.stdout is not None
         lines = []

@@ -15,6 +15,7 @@ from typing import Final
 from meshdev.config import CONTROL_PORT, METRICS_PORT
 from meshdev.errors import MeshdevError
 from meshdev.manager.alive import BEAT_SECONDS, beat
+from meshdev.manager.control import exports
 from meshdev.manager.control.container import ControlContainer, ControlSettings
 
 log = logging.getLogger("meshdev.manager.control")
@@ -31,11 +32,14 @@ def _beat(loop: asyncio.AbstractEventLoop) -> None:
 async def _until_signalled() -> None:
     loop = asyncio.get_running_loop()
     pod = os.environ.get("POD_IP")  # not there in a Deployment of an earlier version
+    where = exports.endpoints(os.environ)
     settings = ControlSettings(
         os.environ["POD_UID"],
         f"0.0.0.0:{CONTROL_PORT}",
         metrics=(pod, METRICS_PORT) if pod else None,
         certificate_lifetime=_lifetime(),
+        trace_all=where.traces is not None,
+        exports=where,
     )
     task = asyncio.ensure_future(ControlContainer(settings).run())
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,13 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from meshdev.identity.authority import Authority
-from meshdev.manager.control import metrics
+from meshdev.manager.control import exports, metrics
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.credentials import server_credentials
 from meshdev.manager.control.relay_client import RELAY_SOCKET, RelayClient
 from meshdev.manager.control.service import serve
 from meshdev.manager.control.tunnel_client import TUNNEL_SOCKET, TunnelClient
 from meshdev.manager.control.watches import WaitingRecords, Watches
+from meshdev.telemetry.endpoint import OtlpEndpoints
+from meshdev.telemetry.signals import SignalState
 from meshdev.wire.intercepts import Agents
 from meshdev.wire.manager import Claimed, ManagerAddress, Synced, ToTunnel, Withdrawn
 from meshdev.wire.relay import ToRelay
@@ -36,6 +38,8 @@ class ControlSettings:
     """Where its metrics are served."""
     trace_all: bool = False
     """Whether the requests of every claim get a trace context."""
+    exports: OtlpEndpoints = exports.NOWHERE
+    """Where spans and logs of every claim are sent."""
 
 
 class ControlContainer:
@@ -71,19 +75,29 @@ class ControlContainer:
             self._tunnel.send_latest(queue.name, queue)
 
         self.watches = Watches(self.core, send_records, loop.call_later, loop.time)
+        self.exports = exports.opened(settings.exports)
+        if (sending := self.exports) is not None:
+            self.watches.watch_all(lambda held, record: sending.request(exports.request(held, record)))
         self._relay = RelayClient(settings.relay, self.authority, _now, self.core.for_relay)
         self.port = 0
         self.serving = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        try:
+            await self._run()
+        finally:
+            if self.exports is not None:
+                await self.exports.close()
+
+    async def _run(self) -> None:
         synced = asyncio.Event()
         self.core.on_synced = synced.set
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tunnel.run())
             group.create_task(self._relay.run())
             if self._settings.metrics is not None:
-                group.create_task(metrics.serve(self.core, self._settings.metrics))
+                group.create_task(metrics.serve(self.core, self._settings.metrics, self._signals))
             # Before all claims are known, sidecars that reconnect would be refused: no session would vouch for them.
             await synced.wait()
             await self._serve()
@@ -97,6 +111,11 @@ class ControlContainer:
             self.watches.on_watch(message)
         else:
             self.core.on_tunnel_message(message)
+        if isinstance(message, Agents):
+            self.watches.refresh()
+
+    def _signals(self) -> tuple[SignalState, ...]:
+        return self.exports.states if self.exports is not None else ()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()

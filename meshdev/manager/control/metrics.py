@@ -26,7 +26,8 @@ from meshdev.config import METRICS_PATH, VERSION
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.pods import Pod
 from meshdev.manager.control.totals import OTHER, InterceptLabels, WorkloadLabels, WorkloadTotals
-from meshdev.metrics import exposition, server
+from meshdev.metrics import exposition, otlp, server
+from meshdev.telemetry.signals import SignalState
 from meshdev.wire.counts import DURATIONS, Counts, Traffic
 from meshdev.wire.modes import MODES
 
@@ -46,9 +47,11 @@ class ControlSnapshot:
     intercepts: tuple[tuple[str, int], ...] = ()
     """How many there are, by mode."""
     sidecars: tuple[tuple[SidecarState, int], ...] = ()
+    signals: tuple[SignalState, ...] = ()
+    """What is sent by OTLP, where anything is."""
 
 
-def snapshot(core: Core) -> ControlSnapshot:
+def snapshot(core: Core, signals: tuple[SignalState, ...] = ()) -> ControlSnapshot:
     """The core as it is now."""
     totals = core.totals
     return ControlSnapshot(
@@ -57,6 +60,7 @@ def snapshot(core: Core) -> ControlSnapshot:
         tuple(sorted(totals.workloads().items(), key=lambda item: item[0])),
         tuple(Counter(str(claim.spec.mode) for claim in totals.claims).items()),
         tuple(Counter(map(_state, core.pods())).items()),
+        signals,
     )
 
 
@@ -74,6 +78,8 @@ def families(known: ControlSnapshot) -> Iterator[Metric]:
     yield InfoMetricFamily("meshdev_manager", "This traffic-manager.", {"version": VERSION})
     for part in _PARTS:
         yield from part(known)
+    if known.signals:
+        yield otlp.items(known.signals)
 
 
 def _intercepts(known: ControlSnapshot) -> Iterator[Metric]:
@@ -185,22 +191,24 @@ def _text(known: ControlSnapshot) -> bytes:
 
 
 @asynccontextmanager
-async def serving(core: Core, address: tuple[str, int]) -> AsyncIterator[int]:
+async def serving(
+    core: Core, address: tuple[str, int], signals: Callable[[], tuple[SignalState, ...]] = tuple
+) -> AsyncIterator[int]:
     """Serve the core's metrics there; the port. Raises OSError where that cannot be."""
 
     async def make() -> bytes:
         # Thousands of lines take tens of milliseconds to write, in which nobody else would be served.
-        return await asyncio.to_thread(_text, snapshot(core))
+        return await asyncio.to_thread(_text, snapshot(core, signals()))
 
     listener = socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     async with server.serving(listener, server.Page(METRICS_PATH, make, exposition.CONTENT_TYPE)):
         yield listener.getsockname()[1]
 
 
-async def serve(core: Core, address: tuple[str, int]) -> None:
+async def serve(core: Core, address: tuple[str, int], signals: Callable[[], tuple[SignalState, ...]] = tuple) -> None:
     """Serve them until cancelled. Where that cannot be, the log has why, and control does without."""
     try:
-        async with serving(core, address) as port:
+        async with serving(core, address, signals) as port:
             log.info("metrics are served at port %d", port)
             await asyncio.Event().wait()
     except OSError as error:

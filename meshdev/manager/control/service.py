@@ -24,6 +24,7 @@ from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.peers import peer_key
 from meshdev.manager.control.places import MAX_OF_KEY, Place, PlaceLost, Places
+from meshdev.manager.control.pods import Pod
 from meshdev.manager.control.processing_time import ProcessingTime
 from meshdev.manager.control.watches import MAX_PODS, Watches
 from meshdev.manager.control.xds import MAX_NAME, MAX_NAMES, DiscoveryAnswer
@@ -32,7 +33,7 @@ from meshdev.rate import TokenBucket
 from meshdev.sidecar.envoy.protos import ORDER
 from meshdev.wire import agent
 from meshdev.wire.access import AccessRecords
-from meshdev.wire.agent import AgentHello, FromControl
+from meshdev.wire.agent import AgentHello, Consents, FromAgent, FromControl
 from meshdev.wire.objects import for_people
 
 log = logging.getLogger(__name__)
@@ -277,7 +278,7 @@ class _AgentStreams:
                         if isinstance(message, AccessRecords):
                             self._recorded(key, message)
                         else:
-                            self._core.agent_reported(key, uid, pod, message)
+                            self._reported(key, uid, pod, message)
                         del message
         except Refused as refused:
             log.warning("the agent of pod %s is ended: %s", who, refused)
@@ -287,6 +288,12 @@ class _AgentStreams:
                 del self._current[key, uid]
                 log.info("the agent of pod %s is gone", who)
                 self._core.agent_disconnected(key, uid, pod)
+
+    def _reported(self, key: str, uid: str, pod: Pod, message: FromAgent) -> None:
+        """Raises Refused."""
+        self._core.agent_reported(key, uid, pod, message)
+        if isinstance(message, Consents):
+            self._watches.refresh()
 
     def _recorded(self, key: str, records: AccessRecords) -> None:
         """Where that took too long already they are only counted: the agent's states come on the same stream."""

@@ -48,6 +48,9 @@ class WatchableClaims(Protocol):
     def reached_by(self, alias: str) -> Iterable[str]:
         """The keys that a claim has an edge to."""
 
+    def named(self) -> Iterable[str]:
+        """The keys of all agents."""
+
 
 class WaitingRecords:
     """Records of one pod that wait to be sent to one claim's session, and how many more there were."""
@@ -119,6 +122,8 @@ class Watches:
         self._queues: dict[tuple[str, str], WaitingRecords] = {}
         self._waiting: Counter[str] = Counter()
         self._looking = False
+        self._take: Callable[[HeldClaim, AccessRecord], None] | None = None
+        """For control itself: gets what any claim takes."""
 
     # -- who watches -----------------------------------------------------------------------------------------------
 
@@ -127,6 +132,18 @@ class Watches:
         for alias in list(self._leases):
             self._forget(alias)
         self._update_agents()
+
+    def watch_all(self, take: Callable[[HeldClaim, AccessRecord], None]) -> None:
+        """From now on *take* gets the records of requests that claims take, without values of credentials: of all pods,
+        as far as there are no more than MAX_PODS, and sessions watch none of the others."""
+        self._take = take
+        self.refresh()
+
+    def refresh(self) -> None:
+        """A claim may reach other pods now: their first requests are recorded, too."""
+        if self._leases or self._take is not None:
+            self._update_agents()
+            self._look_later()
 
     def on_watch(self, message: WatchClaim) -> None:
         """A session watches a claim, still, or no more."""
@@ -152,7 +169,7 @@ class Watches:
                 del self._agents[key]
 
     def _look_later(self) -> None:
-        if self._leases and not self._looking:
+        if (self._leases or self._take is not None) and not self._looking:
             self._looking = True
             self._later(RENEW_SECONDS, self._look)
 
@@ -192,6 +209,10 @@ class Watches:
             for key in reached[alias]:
                 if key in chosen:
                     found[key] = _both(found.get(key, _NOBODY), lease.watch)
+        if self._take is not None:
+            for key in chain(self._by_key, self._claims.named()):  # those that are watched stay so
+                if len(found) < MAX_PODS and key not in found and self._claims.held_by(key):
+                    found[key] = Watch(on=True)
         return found
 
     def _send_watch(self, key: str, watch: Watch) -> None:
@@ -204,11 +225,11 @@ class Watches:
         """What the Envoy of a pod sends; False where nobody wants more of it."""
         held = self._claims.held_by(key) if key in self._by_key else []
         watching = self._watching(held)
-        if not watching:
+        if not watching and (self._take is None or not held):
             return False
         pod = LoggedPod(each.claim for each in held)
-        requests = [each for each in logs.requests if _is_wanted(watching, pod.intercept(each))]
-        connections = [each for each in logs.connections if _is_wanted(watching, pod.flow(each))]
+        requests = [each for each in logs.requests if self._is_wanted(watching, pod.intercept(each))]
+        connections = [each for each in logs.connections if self._is_wanted(watching, pod.flow(each))]
         records = [pod.request(each) if self._may(key) else None for each in requests]
         records += [pod.connection(each) if self._may(key) else None for each in connections]
         self._deliver(held, records, logs.unread)
@@ -222,11 +243,16 @@ class Watches:
         """What the agent of a pod sends: of requests that nobody claimed, which belong to no trace of ours."""
         held = self._claims.held_by(key) if key in self._by_key else []
         watching = self._watching(held)
-        wanted = [each for each in records.records if _is_wanted(watching, each.intercept)]
+        wanted = [each for each in records.records if self._is_wanted(watching, each.intercept)]
         self._deliver(held, [_without_span(each) if self._may(key) else None for each in wanted], records.dropped)
 
     def _watching(self, held: Iterable[HeldClaim]) -> Watching:
         return [(each, self._leases[each.alias].watch) for each in held if each.alias in self._leases]
+
+    def _is_wanted(self, watching: Watching, intercept: str | None) -> bool:
+        if self._take is not None and intercept is not None:
+            return True
+        return any(watch.all or held.claim.spec.id == intercept for held, watch in watching)
 
     def _may(self, key: str) -> bool:
         """Whether the pod may have one record more."""
@@ -243,6 +269,7 @@ class Watches:
                 continue
             record = replace(found, holder=holders.get(found.intercept or "", ""))
             hidden = masked(record)
+            self._take_own(claims, hidden)
             for held, watch in _one_a_session(watching, record.intercept):
                 queue = self._queue(held)
                 queue.put(cut(record) if watch.values and held.claim.spec.id == record.intercept else hidden)
@@ -255,6 +282,11 @@ class Watches:
         for queue in changed:
             self._send(queue)
 
+    def _take_own(self, claims: Sequence[HeldClaim], record: AccessRecord) -> None:
+        held = next((each for each in claims if each.claim.spec.id == record.intercept), None)
+        if self._take is not None and held is not None:
+            self._take(held, record)
+
     def _queue(self, held: HeldClaim) -> WaitingRecords:
         found = self._queues.get((held.alias, held.pod))
         if found is None:
@@ -265,10 +297,6 @@ class Watches:
 
 def _without_span(record: AccessRecord) -> AccessRecord:
     return replace(record, span_id=None, parent_span_id=None, sampled=False)
-
-
-def _is_wanted(watching: Watching, intercept: str | None) -> bool:
-    return any(watch.all or held.claim.spec.id == intercept for held, watch in watching)
 
 
 def _one_a_session(watching: Watching, intercept: str | None, *, every: bool = False) -> Watching:

@@ -12,12 +12,13 @@ from typing import Final
 
 from meshdev.capabilities import CAP_NET_ADMIN, keep_only
 from meshdev.config import TUNNEL_PORT
-from meshdev.errors import MeshdevError
+from meshdev.errors import MeshdevError, UsageError
 from meshdev.manager.alive import BEAT_SECONDS, beat
 from meshdev.manager.tunnel.control_socket import ControlSocket
 from meshdev.manager.tunnel.network import KernelNetwork
 from meshdev.manager.tunnel.server import TunnelServer
 from meshdev.pump.loop import READABLE, Loop
+from meshdev.telemetry import endpoint
 from meshdev.tun.linux import ensure_node
 
 log = logging.getLogger("meshdev.manager.tunnel")
@@ -38,7 +39,7 @@ def main() -> int:
     try:
         ensure_node()
         keep_only({CAP_NET_ADMIN})  # MKNOD was for the node
-        network = KernelNetwork()
+        network = KernelNetwork(_receivers())
         pod = network.pod()
     except MeshdevError as error:
         log.critical("%s", error.message)
@@ -79,6 +80,16 @@ def main() -> int:
     control.close()
     loop.close()
     return 0
+
+
+def _receivers() -> tuple[int, ...]:
+    """The ports that control sends spans and logs to: what this container's own environment says, which only who may
+    change the Deployment sets. Nothing where a variable is wrong: control's log says so."""
+    try:
+        where = endpoint.from_environment(os.environ)
+    except UsageError:
+        return ()
+    return tuple(sorted({each.port for each in where.all()}))
 
 
 def _beat(loop: Loop) -> None:

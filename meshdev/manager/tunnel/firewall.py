@@ -11,6 +11,7 @@ refused, so that relays of a tunnel that has ended keep nobody waiting.
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -83,6 +84,7 @@ table inet meshdev {
   }
   chain control_sends {
     tcp sport { CONTROL_PORT, METRICS_PORT } tcp flags & (syn|ack) != syn accept
+    EXPORTS
     meta l4proto tcp reject with tcp reset
     reject
   }
@@ -112,6 +114,14 @@ add set inet meshdev connected { type ipv4_addr; size 4096; flags dynamic; }
 add rule inet meshdev input iifname UPLINK tcp dport CONTROL_PORT ct state new \
   add @connected { ip saddr ct count over CONNECTIONS } drop
 """
+#: What control sends by OTLP, where the Deployment's environment says so, and the names that this takes. Never to a
+#: laptop, nor to this pod, nor to the node's metadata.
+_EXPORTS: Final = """\
+    oifname UPLINK ip daddr != 169.254.0.0/16 tcp dport { PORTS } accept
+"""
+_NAMES: Final = """\
+    oifname UPLINK ip daddr { NAMESERVERS } meta l4proto { tcp, udp } th dport 53 accept
+"""
 _NUMBERS: Final = {
     "CONTROL_PORT": CONTROL_PORT,
     "CONTROL_UID": CONTROL_UID,
@@ -126,12 +136,28 @@ _NUMBERS: Final = {
 }
 
 
+@dataclass(frozen=True)
+class ExportPorts:
+    """The *ports* of OTLP receivers, and who resolves their names."""
+
+    ports: tuple[int, ...]
+    nameservers: tuple[IPv4Address, ...]
+
+    def rules(self) -> str:
+        """What control may send."""
+        found = _EXPORTS.replace("PORTS", ", ".join(map(str, self.ports)))
+        if self.nameservers:
+            found += _NAMES.replace("NAMESERVERS", ", ".join(map(str, self.nameservers)))
+        return found
+
+
 class SessionFirewall:
     """The table, for as long as this process runs. Every method raises FirewallError; nothing has changed then."""
 
-    def __init__(self, uplink: str, pod: IPv4Address) -> None:
+    def __init__(self, uplink: str, pod: IPv4Address, exports: "ExportPorts | None" = None) -> None:
         self._nft = Nftables()
-        self._nft.run(_filled_in(_RULES, uplink, pod))
+        rules = _RULES.replace("    EXPORTS\n", exports.rules() if exports is not None else "")
+        self._nft.run(_filled_in(rules, uplink, pod))
         try:
             self._nft.run(_filled_in(_COUNTING, uplink, pod))
         except FirewallError as error:

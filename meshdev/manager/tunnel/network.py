@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from meshdev.config import gateway
 from meshdev.errors import DeviceError, FirewallError, RouteError
-from meshdev.manager.tunnel.firewall import RelayPort, SessionFirewall
+from meshdev.manager.tunnel.firewall import ExportPorts, RelayPort, SessionFirewall
 from meshdev.manager.tunnel.tracking import Tracking
 from meshdev.netlink.links import KernelLink, addresses_dump, link_get, parse_address, parse_link
 from meshdev.netlink.messages import (
@@ -89,7 +89,8 @@ class Network(Protocol):
 class KernelNetwork:
     """The real one. Needs CAP_NET_ADMIN and /dev/net/tun."""
 
-    def __init__(self) -> None:
+    def __init__(self, receivers: tuple[int, ...] = ()) -> None:
+        """*receivers* are ports of OTLP receivers that control may reach."""
         self._netlink = Netlink()
         uplink = self._uplink()
         self._mtu = uplink.mtu
@@ -98,7 +99,8 @@ class KernelNetwork:
         if found is None:
             raise RouteError("the pod has no IPv4 address")
         self._address = found
-        self._firewall = SessionFirewall(uplink.name, self._address)
+        exports = ExportPorts(receivers, self.pod().nameservers) if receivers else None
+        self._firewall = SessionFirewall(uplink.name, self._address, exports)
         self._allowed: dict[RelayPort, set[IPv4Address]] = {}
         self._tracking = Tracking()
         self._forward(uplink.index)

@@ -60,6 +60,9 @@ class World:
     def reached_by(self, name: str) -> list[str]:
         return [key for key, held in self.held.items() if any(each.alias == name for each in held)]
 
+    def named(self) -> list[str]:
+        return list(self.held)
+
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._timers.append((self.clock.now + seconds, callback))
 
