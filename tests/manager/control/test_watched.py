@@ -17,7 +17,7 @@ from meshdev.manager.control import access_logs, processing_time, service, watch
 from meshdev.sidecar.envoy import access_log, names
 from meshdev.wire import proxy_protocol
 from meshdev.wire.access import AccessRecord, AccessRecords, Watch
-from meshdev.wire.agent import PodPort, State
+from meshdev.wire.agent import FromAgent, PodPort, State
 from tests.manager.control.claimant import Claimant
 from tests.manager.control.identities import identity
 from tests.manager.control.sidecars import PORT, Control, agent_of, channel
@@ -205,8 +205,10 @@ async def test_who_takes_too_much_of_the_time_waits_and_others_are_served(
         await stream.write(message())
         await one.say(AccessRecords((SEEN,), 2))
         assert await claimant.records(3) == ([], 3), "of these there is the number"
+        states: list[FromAgent] = []
+        monkeypatch.setattr(mesh.core, "agent_reported", lambda *message: states.append(message[-1]))
         await one.say(State(redirected=(PORT,)))
-        await claimant.reported("joined")
+        await until(lambda: [each.redirected for each in states if isinstance(each, State)] == [(PORT,)])
         assert read == []
 
 
