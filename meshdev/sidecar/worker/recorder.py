@@ -12,26 +12,22 @@ ends. Of these the kernel has counted the bytes.
 
 import functools
 import logging
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
-from meshdev.observe import masking, reasons
+from meshdev.observe import reasons
 from meshdev.pump.loop import Loop, Timer
 from meshdev.rate import TokenBucket
 from meshdev.sidecar.passthrough.heads import Reason
 from meshdev.sidecar.passthrough.http1 import RequestHead
-from meshdev.sidecar.worker.port import PassthroughPort
+from meshdev.sidecar.worker.open_record import OpenRecord, RecordedConnection, describe, made
 from meshdev.wire.access import (
-    MAX_METHOD,
     MAX_REASON,
     MAX_RECORDS,
     RECORDS_PER_SECOND,
     WATCH_SECONDS,
-    AccessProtocol,
     AccessRecord,
     AccessRecords,
     ServedBy,
@@ -45,7 +41,7 @@ BATCH_SECONDS: Final = 0.1
 #: Records that are over and that wait for the agent: half a second of them. With so many none waits for the others.
 MAX_WAITING: Final = 240
 _ENOUGH: Final = 4 * MAX_RECORDS
-#: Records that are not over.
+#: Records that are not over: of requests, and as many of what is followed no further, which may last for days.
 MAX_OPEN: Final = 2048
 #: Of the processor's time, for which records are made, and how much of that at once: 500 usual ones a second take 0.03.
 SHARE: Final = 0.2
@@ -57,61 +53,14 @@ _FULL_SECONDS: Final = 0.5 / RECORDS_PER_SECOND
 #: Of connections that were there before the watch.
 EARLIER: Final = "followed no further since before the watch"
 
-#: W3C Trace Context, 3.2.
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-_ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)")
-
-
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class RecordedConnection(Protocol):
-    """A client's connection."""
-
-    port: PassthroughPort
-    address: tuple[str, int]
-
-    @property
-    def carried(self) -> tuple[int, int]:
-        """Bytes that came from the client, and those for it, up to now."""
-
-    def watch(self, *, on: bool) -> None:
-        """A watch begins or ends."""
 
 
 class WatchedPort(Protocol):
     """A port's own notice that somebody watches: it is asked once for each request."""
 
     watched: bool
-
-
-class OpenRecord:
-    """A request or connection that is not over. Those who carry it count here."""
-
-    __slots__ = (
-        *("_recorder", "authority", "began", "carried", "connection", "duration", "explain", "head", "method"),
-        *("path", "protocol", "reason", "request_bytes", "response_bytes", "served_by", "status", "time", "trace_id"),
-    )
-
-    def __init__(self, recorder: "Recorder", connection: RecordedConnection, protocol: AccessProtocol) -> None:
-        self._recorder = recorder
-        self.connection = connection
-        self.protocol = protocol
-        self.served_by: ServedBy = "original"
-        self.head: RequestHead | None = None
-        """What the rest is still to be made of, and why no claim takes it, as things were when it came."""
-        self.explain: Callable[[RequestHead], str | None] = lambda _: None
-        self.time = self.began = self.duration = 0.0
-        self.method = self.authority = self.path = self.reason = ""
-        self.trace_id: str | None = None
-        self.status = self.request_bytes = self.response_bytes = 0
-        self.carried: tuple[int, int] | None = None
-        """What the connection had carried when it was followed no further; None as long as it is followed."""
-
-    def end(self) -> None:
-        """It is over."""
-        self._recorder.end(self)
 
 
 def _harmless(do: Callable[Concatenate["Recorder", P], R]) -> Callable[Concatenate["Recorder", P], R | None]:
@@ -153,7 +102,8 @@ class Recorder:
         self._time = TokenBucket(SHARE, _AT_ONCE_SECONDS, loop.clock())
         self._full_until = 0.0
         self._open: dict[RecordedConnection, list[OpenRecord]] = {}
-        self._opened = 0
+        self._opened = self._lasting = 0
+        """How many there are of requests, and of what is followed no further."""
         self._waiting: deque[OpenRecord] = deque()
         self._batch: tuple[AccessRecord, ...] = ()
         """What was made of the first ones that waited, and is sent next."""
@@ -188,7 +138,7 @@ class Recorder:
         if not self._failed:
             self._failed = True  # the next ones would fill the log
             log.error("records are lost by an internal error", exc_info=error)
-        lost = self._dropped + self._opened + len(self._waiting) + len(self._batch) + 1
+        lost = self._dropped + self._opened + self._lasting + len(self._waiting) + len(self._batch) + 1
         self._forget()
         self._dropped = lost
         self._flush_later()
@@ -201,13 +151,13 @@ class Recorder:
         if self._loop.clock() < self._full_until:  # as for most requests of a busy pod, so it is quick
             self._dropped += 1
             return None
-        if not self._may():
+        if not self._may(self._opened):
             return None
         record = OpenRecord(self, connection, "HTTP/1.1" if head.minor else "HTTP/1.0")
         record.head, record.explain = head, connection.port.explainer
         if len(head.raw) > _MAX_KEPT_HEAD:
             began = self._spent()
-            _describe(record)
+            describe(record)
             self._take_time(began)
         return self._begin(record)
 
@@ -230,11 +180,14 @@ class Recorder:
         """
         if pending := self._open.get(connection):
             first, *others = pending
+            if first.carried is None:
+                self._opened -= 1
+                self._lasting += 1
             first.carried = connection.carried
             for record in others:
                 self.end(record)
             if reason is not None:
-                _describe(first)
+                describe(first)
                 text = reasons.not_followed(reason)
                 first.reason = f"{first.reason}; {text}"[:MAX_REASON] if first.reason else text
         elif reason is not None and self._watch.all:
@@ -246,7 +199,7 @@ class Recorder:
         mine = self._open.get(record.connection, [])
         if record in mine:
             mine.remove(record)
-            self._opened -= 1
+            self._close(record)
             if not mine:
                 del self._open[record.connection]
             self._finish(record)
@@ -255,13 +208,16 @@ class Recorder:
     def end_all(self, connection: RecordedConnection) -> None:
         """The connection is about to be closed."""
         for record in self._open.pop(connection, ()):
-            self._opened -= 1
+            self._close(record)
             self._finish(record)
 
-    def _may(self) -> bool:
-        """Whether one more can be recorded; counted where it cannot."""
+    def _may(self, open_now: int) -> bool:
+        """Whether one more can be recorded, of a kind of which so many are open; counted where it cannot."""
         now = self._loop.clock()
-        if self._opened < MAX_OPEN and self._has_time(now) and self._rate.take(now):
+        if open_now >= MAX_OPEN:
+            self._drop()
+            return False
+        if self._has_time(now) and self._rate.take(now):
             return True
         self._full_until = now + _FULL_SECONDS
         self._drop()
@@ -270,7 +226,7 @@ class Recorder:
     def _begin_tcp(
         self, connection: RecordedConnection, reason: str, carried: tuple[int, int], served_by: ServedBy = "original"
     ) -> None:
-        if self._may():
+        if self._may(self._lasting):
             record = OpenRecord(self, connection, "tcp")
             record.reason, record.carried, record.served_by = reason, carried, served_by
             self._begin(record)
@@ -278,8 +234,18 @@ class Recorder:
     def _begin(self, record: OpenRecord) -> OpenRecord:
         record.time, record.began = self._now(), self._loop.clock()
         self._open.setdefault(record.connection, []).append(record)
-        self._opened += 1
+        if record.carried is None:
+            self._opened += 1
+        else:
+            self._lasting += 1
         return record
+
+    def _close(self, record: OpenRecord) -> None:
+        """The opposite of :meth:`_begin`."""
+        if record.carried is None:
+            self._opened -= 1
+        else:
+            self._lasting -= 1
 
     def _finish(self, record: OpenRecord) -> None:
         if len(self._waiting) + len(self._batch) >= MAX_WAITING:
@@ -322,7 +288,7 @@ class Recorder:
             record = self._waiting.popleft()
             if record.head is None or self._has_time(self._loop.clock()):
                 began = self._spent()
-                found.append(_made(record))
+                found.append(made(record))
                 self._take_time(began)
             else:
                 self._dropped += 1
@@ -339,57 +305,8 @@ class Recorder:
         self._open.clear()
         self._waiting.clear()
         self._batch = ()
-        self._opened = self._dropped = 0
+        self._opened = self._lasting = self._dropped = 0
         self._full_until = 0.0
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-
-
-def _describe(record: OpenRecord) -> None:
-    """Say of a request where it goes, why, and in which trace. It does not refer to its head any more."""
-    head, record.head = record.head, None
-    if head is None:
-        return
-    target, host = head.target, b""
-    for name, value in head.headers:
-        if name == b"host":
-            host = value
-        elif name == b"traceparent" and (found := _TRACEPARENT.fullmatch(value)) is not None:
-            record.trace_id = found[1].decode()
-    if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
-        host, target = absolute[1], absolute[2] or b"/"
-    record.method = masking.text(_latin1(head.method), MAX_METHOD)
-    record.authority = masking.authority(_latin1(host))
-    record.path = masking.text(_latin1(target))
-    reason = record.explain(head)
-    if reason is None:
-        record.served_by, record.reason = "fallback", reasons.NO_ENVOY
-    else:
-        record.reason = reason
-
-
-def _made(record: OpenRecord) -> AccessRecord:
-    _describe(record)
-    connection = record.connection
-    return AccessRecord(
-        time=round(record.time * 1e6),
-        source=IPv4Address(connection.address[0]),
-        port=connection.port.app[1],
-        protocol=record.protocol,
-        served_by=record.served_by,
-        duration=max(0, round(record.duration * 1e6)),
-        method=record.method,
-        authority=record.authority,
-        path=record.path,
-        status=record.status,
-        request_bytes=record.request_bytes,
-        response_bytes=record.response_bytes,
-        reason=record.reason,
-        trace_id=record.trace_id,
-    )
-
-
-def _latin1(found: bytes) -> str:
-    """Each byte a character: what is no ASCII is replaced when it is sent."""
-    return found.decode("latin-1")

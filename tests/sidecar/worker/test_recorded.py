@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshdev.observe import reasons
-from meshdev.sidecar.worker import recorder
+from meshdev.sidecar.worker import open_record, recorder
 from meshdev.sidecar.worker.recorder import EARLIER
 from meshdev.wire.access import AccessRecord, AccessRecords, Watch
 from tests.sidecar.worker.test_process import A1, Pod, ask
@@ -281,7 +281,7 @@ def test_an_error_in_a_record_ends_no_connection(
     def fails(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(recorder, "_describe", fails)
+    monkeypatch.setattr(open_record, "describe", fails)
     world.start(answers(b"ap"))
     watched.begin()
     with world.client() as client:

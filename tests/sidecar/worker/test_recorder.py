@@ -12,8 +12,9 @@ from meshdev.observe import reasons
 from meshdev.pump.loop import Loop
 from meshdev.sidecar.passthrough.http1 import RequestFollower, RequestHead
 from meshdev.sidecar.worker import recorder as module
+from meshdev.sidecar.worker.open_record import OpenRecord
 from meshdev.sidecar.worker.port import ClaimedPort, PassthroughPort
-from meshdev.sidecar.worker.recorder import EARLIER, MAX_WAITING, OpenRecord, Recorder
+from meshdev.sidecar.worker.recorder import EARLIER, MAX_WAITING, Recorder
 from meshdev.wire.access import MAX_RECORDS, RECORDS_PER_SECOND, WATCH_SECONDS, AccessRecord, AccessRecords, Watch
 from meshdev.wire.passthrough import PortClaims
 from tests.sidecar.worker.world import Port

@@ -3,15 +3,16 @@
 import pytest
 
 from meshdev.errors import ProtocolError
+from meshdev.sidecar.worker import open_record
 from meshdev.sidecar.worker import recorder as module
-from meshdev.sidecar.worker.recorder import OpenRecord
+from meshdev.sidecar.worker.open_record import OpenRecord
 from meshdev.wire.access import AccessRecords
-from tests.sidecar.worker.test_recorder import ALL, World, head, world
+from tests.sidecar.worker.test_recorder import ALL, Connection, World, head, world
 
 __all__ = ["world"]
 
 
-@pytest.mark.parametrize("broken", ["_describe", "_made"])
+@pytest.mark.parametrize("broken", ["describe", "made"])
 def test_an_error_loses_records_and_is_nobody_elses(
     world: World, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -21,7 +22,8 @@ def test_an_error_loses_records_and_is_nobody_elses(
     world.recorder.watch(ALL)
     open_still = world.begin()
     with monkeypatch.context() as patch:
-        patch.setattr(module, broken, fails)
+        for each in (module, open_record):
+            patch.setattr(each, broken, fails)
         for long in (False, True):
             record = world.begin(head("/" + "x" * 3000 * long))
             if record is not None:
@@ -54,14 +56,15 @@ def test_what_cannot_be_sent_is_not_tried_again(world: World, monkeypatch: pytes
 
 
 def test_records_take_their_share_of_the_time_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    describe = module._describe
+    describe = open_record.describe
 
     def slow(record: OpenRecord) -> None:
         if record.head is not None:
             world.spent += 0.01
         describe(record)
 
-    monkeypatch.setattr(module, "_describe", slow)
+    for each in (module, open_record):
+        monkeypatch.setattr(each, "describe", slow)
     world.recorder.watch(ALL)
     begun = 0
     for _ in range(100):
@@ -73,3 +76,28 @@ def test_records_take_their_share_of_the_time_and_no_more(world: World, monkeypa
     made = sum(len(each.records) for each in world.sent)
     assert 0.8 < world.spent < module.SHARE * 5 + 0.1
     assert made + world.dropped == begun
+
+
+def test_connections_that_last_keep_no_request_from_being_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_OPEN", 3)
+    world.recorder.watch(ALL)
+    lasting = [Connection(world.port) for _ in range(4)]
+    for each in lasting[:2]:
+        world.recorder.begin_bytes(each)
+    assert world.recorder.begin(lasting[2], head("/upgraded")) is not None
+    world.recorder.begin_rest(lasting[2], "upgraded", new=False)
+    world.recorder.begin_bytes(lasting[3])
+    assert world.recorder._dropped == 1
+    for _ in range(2):
+        made = [world.begin(head(f"/{number}")) for number in range(4)]
+        assert [each is not None for each in made] == [True, True, True, False]
+        for record in made[:3]:
+            assert record is not None
+            record.end()
+    for one in lasting:
+        world.recorder.end_all(one)
+    found = world.records()
+    assert [each.path for each in found] == ["/0", "/1", "/2"] * 2 + ["", "", "/upgraded"]
+    assert (world.recorder._opened, world.recorder._lasting) == (0, 0)
