@@ -10,6 +10,8 @@ from meshdev.wire.watching import ClaimRecords
 
 #: Records that wait for one subscriber: then the oldest make room, and are counted.
 MAX_WAITING: Final = 4096
+#: Pods whose records are counted: more than one manager's sessions have. The counts of one that has more begin anew.
+_MAX_PODS: Final = 4096
 #: The last ones of all that somebody watched.
 MAX_RECENT: Final = 256
 
@@ -93,8 +95,12 @@ class RecordFeed:
             self._watch(id_, watch)
 
     def on_records(self, message: ClaimRecords) -> None:
-        """The manager's message."""
+        """The manager's message. What nobody here has asked for is not kept: it was on its way, or is made up."""
+        if message.id not in self._asked:
+            return
         place = message.id, message.pod
+        if place not in self._next and len(self._next) >= _MAX_PODS:
+            self._next.clear()
         lost = max(0, message.before - self._next.get(place, message.before))  # less: the manager began anew
         self._next[place] = message.before + len(message.records.records)
         self.recent.extend(PodRecord(message.id, message.pod, masked(each)) for each in message.records.records)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from meshdev.manager.tunnel import claims
 from meshdev.manager.tunnel.claims import MAX_WATCHES
-from meshdev.manager.tunnel.session import MAX_RECORDS_WAITING
-from meshdev.wire.access import AccessRecord, AccessRecords, Watch
+from meshdev.manager.tunnel.session import MAX_RECORDS_BYTES, MAX_RECORDS_WAITING
+from meshdev.wire.access import MAX_RECORDS, AccessRecord, AccessRecords, Watch
 from meshdev.wire.control import encode_body
 from meshdev.wire.intercepts import Withdraw
 from meshdev.wire.manager import RecordsOfClaim
@@ -21,9 +21,9 @@ ALL = Watch(on=True, all=True)
 RECORD = AccessRecord(1, IPv4Address("10.244.1.1"), 80, "HTTP/2", "laptop", 250, "GET", "b", "/a", 200)
 
 
-def records(before: int, path: str = "/a") -> ClaimRecords:
+def records(before: int, path: str = "/a", number: int = 1) -> ClaimRecords:
     one = AccessRecord(1, RECORD.source, 80, "HTTP/2", "laptop", 250, "GET", "b", path, 200)
-    return ClaimRecords(B.id, "b-1", AccessRecords((one,)), before)
+    return ClaimRecords(B.id, "b-1", AccessRecords((one,) * number), before)
 
 
 def hear_until(ann: Ann, wanted: Callable[[], object]) -> None:
@@ -95,8 +95,25 @@ def test_a_session_that_reads_nothing_keeps_nobody_up_and_learns_what_it_lost(ma
             control.say(RecordsOfClaim(alias, encode_body(records(number, "x" * 500))))
         session = next(iter(manager.server._sessions.values()))
         assert manager.ask(lambda: len(session._records)) <= MAX_RECORDS_WAITING
+        assert manager.ask(lambda: sum(map(len, session._records)) == session._record_bytes)
         control.say(RecordsOfClaim(alias, encode_body(records(1500, "/last"))))
         hear_until(ann, lambda: len(ann.records) > 1 and ann.records[-1].before > 400)
         numbers = [each.before for each in ann.records]
         assert numbers == sorted(numbers)
         assert manager.ask(lambda: session.carriers) == 1
+
+
+def test_what_waits_for_a_session_that_reads_nothing_is_bounded_in_bytes_too(manager: Manager, tmp_path: Path) -> None:
+    with Listener(tmp_path) as control, Ann(manager) as ann:
+        ann.relays(intercept(B, 1))
+        alias = control.claimed().id
+        session = next(iter(manager.server._sessions.values()))
+        most = 0
+        for number in range(1000):
+            control.say(RecordsOfClaim(alias, encode_body(records(number, "x" * 500, MAX_RECORDS))))
+            if number % 50 == 49:
+                most = max(most, manager.ask(lambda: sum(map(len, session._records))))
+        assert MAX_RECORDS_BYTES // 2 < most <= MAX_RECORDS_BYTES
+        hear_until(ann, lambda: len(ann.records) > 100)
+        manager.ask(session._flush)
+        assert manager.ask(lambda: sum(map(len, session._records)) == session._record_bytes)

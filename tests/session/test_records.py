@@ -4,6 +4,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
+from meshdev.session import records
 from meshdev.session.records import MAX_WAITING, RecordFeed, Subscription
 from meshdev.wire.access import AccessRecord, AccessRecords, Watch
 from meshdev.wire.watching import ClaimRecords
@@ -115,3 +116,14 @@ def test_who_does_not_take_keeps_the_newest() -> None:
     assert dropped == 10 * (MAX_WAITING // 10 + 2) - MAX_WAITING
     assert found[-1].record.path == f"/{MAX_WAITING // 10 + 1}"
     assert len(news) == MAX_WAITING // 10 + 2
+
+
+def test_what_a_manager_makes_up_is_not_kept() -> None:
+    world = World()
+    world.come(A, A)
+    one = world.feed.subscribe({A}, OWN)
+    world.come(B, A, lost=3)
+    assert (one.take(), len(world.feed.recent)) == (([], 0), 0)
+    for number in range(records._MAX_PODS + 10):
+        world.feed.on_records(ClaimRecords(A, f"pod-{number}", AccessRecords((ONE,))))
+    assert 0 < len(world.feed._next) <= records._MAX_PODS
