@@ -26,7 +26,7 @@ COMMANDS = sorted(command.name or "" for command in app.registered_commands)
 
 
 def test_the_commands() -> None:
-    names = "connect disconnect inspect leave list mesh proxy rbac restore run status uninstall version"
+    names = "connect dashboard disconnect inspect leave list mesh proxy rbac restore run status uninstall version"
     assert " ".join(COMMANDS) == names
 
 

@@ -179,7 +179,7 @@ def test_the_managers_environment_exports_all_claims(there: Laptop) -> None:
             until("the new manager", _moved(there, manager["pod"]), 60)
             with intercepted(there, "mesh", "deployment/b", NAMESPACE, "--header", "a=1") as b:
                 trace, client, headers = a_trace()
-                assert ask(NAMESPACE, (f"{B}/", headers)) == [(200, "service-b>service-c")]
+                assert ask(NAMESPACE, (f"{B}/?token={TOKEN}", headers)) == [(200, "service-b>service-c")]
                 try:
                     (found,) = traced(receiver, trace, 1)
                 except AssertionError:
@@ -187,6 +187,7 @@ def test_the_managers_environment_exports_all_claims(there: Laptop) -> None:
                     raise
                 assert found["parent"] == client
                 assert found["attributes"]["meshdev.intercept"] == b["id"]
+                assert TOKEN not in json.dumps([receiver.spans(), receiver.logs()])
                 assert "otlp" not in there.status()
         finally:
             kubectl("delete", *deployment, "--wait=false")  # the next connection makes one without
