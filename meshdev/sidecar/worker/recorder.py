@@ -166,10 +166,10 @@ class Recorder:
         """A connection whose bytes all go to the app; of one that is not *new* only what comes from now on counts."""
         port = connection.port
         if new and port.whole:
-            self._begin_tcp(connection, reasons.NO_ENVOY, (0, 0), "fallback")
+            self._begin_tcp(connection, reasons.NO_ENVOY, "fallback", new=True)
         elif self._watch.all and connection not in self._open:
             reason = reasons.NOTHING_CLAIMED if port.unclaimed else EARLIER
-            self._begin_tcp(connection, reason, (0, 0) if new else connection.carried)
+            self._begin_tcp(connection, reason, new=new)
 
     @_harmless
     def begin_rest(self, connection: RecordedConnection, reason: Reason | None, *, new: bool) -> None:
@@ -191,7 +191,7 @@ class Recorder:
                 text = reasons.not_followed(reason)
                 first.reason = f"{first.reason}; {text}"[:MAX_REASON] if first.reason else text
         elif reason is not None and self._watch.all:
-            self._begin_tcp(connection, reasons.not_followed(reason), (0, 0) if new else connection.carried)
+            self._begin_tcp(connection, reasons.not_followed(reason), new=new)
 
     @_harmless
     def end(self, record: OpenRecord) -> None:
@@ -224,11 +224,12 @@ class Recorder:
         return False
 
     def _begin_tcp(
-        self, connection: RecordedConnection, reason: str, carried: tuple[int, int], served_by: ServedBy = "original"
+        self, connection: RecordedConnection, reason: str, served_by: ServedBy = "original", *, new: bool
     ) -> None:
-        if self._may(self._lasting):
+        if self._may(self._lasting):  # a watch may find thousands: the kernel is asked about no more than these
             record = OpenRecord(self, connection, "tcp")
-            record.reason, record.carried, record.served_by = reason, carried, served_by
+            record.reason, record.served_by = reason, served_by
+            record.carried = (0, 0) if new else connection.carried
             self._begin(record)
 
     def _begin(self, record: OpenRecord) -> OpenRecord:

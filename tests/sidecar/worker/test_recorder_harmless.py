@@ -6,7 +6,8 @@ from meshdev.errors import ProtocolError
 from meshdev.sidecar.worker import open_record
 from meshdev.sidecar.worker import recorder as module
 from meshdev.sidecar.worker.open_record import OpenRecord
-from meshdev.wire.access import AccessRecords
+from meshdev.sidecar.worker.port import PassthroughPort
+from meshdev.wire.access import RECORDS_PER_SECOND, AccessRecords
 from tests.sidecar.worker.test_recorder import ALL, Connection, World, head, world
 
 __all__ = ["world"]
@@ -101,3 +102,25 @@ def test_connections_that_last_keep_no_request_from_being_recorded(
     found = world.records()
     assert [each.path for each in found] == ["/0", "/1", "/2"] * 2 + ["", "", "/upgraded"]
     assert (world.recorder._opened, world.recorder._lasting) == (0, 0)
+
+
+def test_of_connections_that_are_too_many_the_kernel_is_asked_nothing(world: World) -> None:
+    asked = []
+
+    class Asked:
+        def __init__(self) -> None:
+            self.port: PassthroughPort = world.port
+            self.address = ("10.244.0.9", 41000)
+
+        @property
+        def carried(self) -> tuple[int, int]:
+            asked.append(self)
+            return (0, 0)
+
+        def watch(self, *, on: bool) -> None:
+            pass
+
+    world.recorder.watch(ALL)
+    for _ in range(2 * RECORDS_PER_SECOND):
+        world.recorder.begin_bytes(Asked(), new=False)
+    assert len(asked) == world.recorder._dropped == RECORDS_PER_SECOND
