@@ -7,6 +7,7 @@ JSON, and ``{"error": …}`` for what is not as it should be.
 import gzip
 import json
 import re
+import ssl
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -205,9 +207,12 @@ def _attributes(found: Any, *, ours: bool) -> Attributes:
 
 
 class Receiver:
-    """Both protocols, each at a port; ``answer`` is the HTTP status of all, and ``delay`` how long each takes."""
+    """Both protocols, each at a port; ``answer`` is the HTTP status of all, and ``delay`` how long each takes. With a
+    *certificate*, a file that has its key, too, by TLS."""
 
-    def __init__(self, address: str = "127.0.0.1", http_port: int = 0, grpc_port: int = 0) -> None:
+    def __init__(
+        self, address: str = "127.0.0.1", http_port: int = 0, grpc_port: int = 0, certificate: Path | None = None
+    ) -> None:
         self.received = Received()
         self.answer = 200
         self.delay = 0.0
@@ -221,7 +226,15 @@ class Receiver:
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._grpc)  # type: ignore[no-untyped-call]  # generated
         logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Logs(self), self._grpc)  # type: ignore[no-untyped-call]  # generated
         self.http_port = self._http.server_address[1]
-        self.grpc_port = self._grpc.add_insecure_port(f"{address}:{grpc_port}")
+        place = f"{address}:{grpc_port}"
+        if certificate is None:
+            self.grpc_port = self._grpc.add_insecure_port(place)
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+            both = certificate.read_bytes()
+            self.grpc_port = self._grpc.add_secure_port(place, grpc.ssl_server_credentials([(both, both)]))
         self._grpc.start()
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -245,9 +258,9 @@ class Receiver:
 
 
 @contextmanager
-def receiving(**ports: int) -> Iterator[Receiver]:
-    """Receives inside."""
-    receiver = Receiver(**ports)  # type: ignore[arg-type]  # ports only
+def receiving(http_port: int = 0, grpc_port: int = 0, certificate: Path | None = None) -> Iterator[Receiver]:
+    """Receives inside, at 127.0.0.1."""
+    receiver = Receiver(http_port=http_port, grpc_port=grpc_port, certificate=certificate)
     try:
         yield receiver
     finally:

@@ -295,6 +295,7 @@ EDGES = {
     "meshdev/sidecar/worker/connection.py": "one connection: it is reset, the log has it, the others go on",
     "meshdev/sidecar/worker/recorder.py": "records: they are counted as lost, the log has it, the requests go on",
     "meshdev/sidecar/worker/worker.py": "one connection, as it begins: the same",
+    "meshdev/telemetry/exporting.py": "one batch: it is counted as lost, status and the log have it, sending goes on",
     "meshdev/session/supervisor.py": "the session: whoever waits is told, the log has it, everything is undone",
 }
 

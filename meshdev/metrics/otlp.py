@@ -8,11 +8,13 @@ from meshdev.telemetry.signals import SignalState
 
 
 def items(signals: Iterable[SignalState]) -> Metric:
-    """Of each signal: ``sent``, ``failed`` (the receiver did not take them), ``dropped`` (too many waited)."""
+    """Of each signal: ``sent``, ``failed`` (the receiver did not take them), ``dropped`` (too many waited), and
+    ``unrecorded`` (requests that were too many for records)."""
     family = CounterMetricFamily(
         "meshdev_otlp_items", "Spans and logs, by what became of them.", labels=["signal", "outcome"]
     )
     for each in signals:
-        for outcome, count in (("sent", each.sent), ("failed", each.failed), ("dropped", each.dropped)):
+        counts = {"sent": each.sent, "failed": each.failed, "dropped": each.dropped, "unrecorded": each.unrecorded}
+        for outcome, count in counts.items():
             family.add_metric([each.signal, outcome], count)
     return family

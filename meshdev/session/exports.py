@@ -37,6 +37,9 @@ class Exports(Protocol):
     def request(self, found: InspectedRequest) -> None:
         """A request is over. It waits for nobody."""
 
+    def missed(self, count: int) -> None:
+        """So many more there were, which were not recorded."""
+
     async def flush(self) -> None:
         """Send what waits; not for long."""
 
@@ -131,7 +134,9 @@ class _Following:
         return self._feed.subscribe(ids, _WATCH, self._news.set)
 
     def _export(self, subscription: Subscription) -> None:
-        records, _ = subscription.take()
+        records, dropped = subscription.take()
+        if dropped:
+            self._exports.missed(dropped)
         for each in records:
             if (found := self._request(each)) is not None:
                 self._exports.request(found)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
@@ -28,6 +28,9 @@ from meshdev.telemetry import causes, logs, spans
 from meshdev.telemetry.endpoint import OtlpEndpoint, OtlpEndpoints, Signal
 from meshdev.telemetry.signals import SignalState
 from meshdev.wire.session_inspect import InspectedRequest
+
+if TYPE_CHECKING:
+    from meshdev.telemetry.transport import ReceiverSession
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +61,19 @@ class _Counted:
             self._waiting += 1
             return True
 
+    def missed(self, count: int) -> None:
+        """So many requests were not recorded."""
+        with self._lock:
+            self.state = replace(self.state, unrecorded=self.state.unrecorded + count)
+
     def send(self, count: int, export: Callable[[], bool]) -> bool:
         """In the thread that sends. Whether the receiver took them."""
         with _FAILURES.reporting_to(self.fails):
-            sent = export()
+            try:
+                sent = export()
+            except Exception as error:  # noqa: BLE001 -- a thread's edge: whatever it is, these are lost, and counted
+                self.fails(f"internal error: {error!r}")
+                sent = False
         if not sent:
             self.fails(self.state.trouble or "no reason is known")
         with self._lock:
@@ -173,7 +185,7 @@ class Telemetry:
         self._resource = _resource()
         self._spans: BatchSpanProcessor | None = None
         self._logs: BatchLogRecordProcessor | None = None
-        self._signals: list[_Sender] = []
+        self._senders: list[_Sender] = []
         try:
             if endpoints.traces is not None:
                 self._spans = self._for_spans(endpoints.traces)
@@ -193,7 +205,7 @@ class Telemetry:
     @property
     def states(self) -> tuple[SignalState, ...]:
         """How each signal fares."""
-        return tuple(each.counted.state for each in self._signals)
+        return tuple(each.counted.state for each in self._senders)
 
     def request(self, found: InspectedRequest) -> None:
         """A request is over: its span, where it is one, and its log."""
@@ -202,6 +214,11 @@ class Telemetry:
             self._spans.on_end(span)
         if self._logs is not None and self._counted("logs").may_wait():
             self._logs.on_emit(logs.of_request(found, self._resource, time.time_ns()))
+
+    def missed(self, count: int) -> None:
+        """So many requests more were over, of which nothing is known."""
+        for each in self._senders:
+            each.counted.missed(count)
 
     async def flush(self) -> None:
         """Send what waits, within _FLUSH_SECONDS; a receiver that takes nothing is not waited for."""
@@ -212,11 +229,11 @@ class Telemetry:
         if self._handler is not None:
             logging.getLogger("meshdev").removeHandler(self._handler)
         await self._within([each.shutdown for each in self._working()])
-        for each in self._signals:
+        for each in self._senders:
             each.abort()
 
     def _working(self) -> list[_Sender]:
-        return [each for each in self._signals if each.counted.state.trouble is None]
+        return [each for each in self._senders if each.counted.state.trouble is None]
 
     @staticmethod
     async def _within(work: Sequence[Callable[[], object]]) -> None:
@@ -245,7 +262,7 @@ class Telemetry:
                 waiting.cancel()
 
     def _counted(self, signal: Signal) -> _Counted:
-        return next(each.counted for each in self._signals if each.counted.state.signal == signal)
+        return next(each.counted for each in self._senders if each.counted.state.signal == signal)
 
     def _log(self, record: logging.LogRecord) -> None:
         exception = record.exc_info[1] if record.exc_info else None
@@ -258,7 +275,7 @@ class Telemetry:
         processor = BatchSpanProcessor(
             exporter, MAX_WAITING, schedule_delay_millis=_DELAY_MS, max_export_batch_size=_BATCH
         )
-        self._signals.append(_Sender(counted, processor.force_flush, processor.shutdown, exporter.shutdown))
+        self._senders.append(_Sender(counted, processor.force_flush, processor.shutdown, exporter.shutdown))
         return processor
 
     def _for_logs(self, endpoint: OtlpEndpoint) -> BatchLogRecordProcessor:
@@ -267,7 +284,7 @@ class Telemetry:
         processor = BatchLogRecordProcessor(
             exporter, schedule_delay_millis=_DELAY_MS, max_export_batch_size=_BATCH, max_queue_size=MAX_WAITING
         )
-        self._signals.append(_Sender(counted, processor.force_flush, processor.shutdown, exporter.shutdown))
+        self._senders.append(_Sender(counted, processor.force_flush, processor.shutdown, exporter.shutdown))
         return processor
 
 
@@ -293,17 +310,23 @@ def _span_exporter(endpoint: OtlpEndpoint) -> SpanExporter:
     if endpoint.protocol == "http":
         from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 -- as said
 
-        return http.OTLPSpanExporter(endpoint.target)
+        return http.OTLPSpanExporter(endpoint.target, session=_session())
     from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415 -- as said
 
     return grpc.OTLPSpanExporter(endpoint.target, insecure=not endpoint.secure)
+
+
+def _session() -> "ReceiverSession":
+    from meshdev.telemetry.transport import ReceiverSession  # noqa: PLC0415 -- as said
+
+    return ReceiverSession()
 
 
 def _log_exporter(endpoint: OtlpEndpoint) -> LogRecordExporter:
     if endpoint.protocol == "http":
         from opentelemetry.exporter.otlp.proto.http import _log_exporter as http  # noqa: PLC0415 -- as said
 
-        return http.OTLPLogExporter(endpoint.target)
+        return http.OTLPLogExporter(endpoint.target, session=_session())
     from opentelemetry.exporter.otlp.proto.grpc import _log_exporter as grpc  # noqa: PLC0415 -- as said
 
     return grpc.OTLPLogExporter(endpoint.target, insecure=not endpoint.secure)

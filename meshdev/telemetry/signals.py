@@ -12,14 +12,16 @@ _NOUNS: Final[dict[Signal, str]] = {"traces": "spans", "logs": "logs"}
 @dataclass(frozen=True)
 class SignalState:
     """``endpoint`` has no secrets. Items are ``sent``; lost are those that ``failed``, since the receiver did not take
-    them, and those that were ``dropped``, since too many waited. ``trouble`` is why it takes none now, ``since`` when
-    (seconds since 1970), ``advice`` what to do."""
+    them, and those that were ``dropped``, since too many waited. ``unrecorded`` are requests of which there was no
+    record, since there were too many. ``trouble`` is why the receiver takes none now, ``since`` when (seconds since
+    1970), ``advice`` what to do."""
 
     signal: Signal
     endpoint: str
     sent: int = 0
     failed: int = 0
     dropped: int = 0
+    unrecorded: int = 0
     trouble: str | None = None
     since: float | None = None
     advice: str | None = None
@@ -45,4 +47,7 @@ class SignalState:
 
     def note(self) -> str | None:
         """What status shows: nothing while nothing was lost."""
-        return self.text() if self.trouble is not None or self.lost else None
+        parts = [self.text()] if self.trouble is not None or self.lost else []
+        if self.unrecorded:
+            parts.append(f"{self.unrecorded:,} requests were too many to be recorded, and have no {self.noun}")
+        return "; ".join(parts) or None

@@ -36,10 +36,13 @@ class FakeExports:
     def __init__(self) -> None:
         self.found: list[InspectedRequest] = []
         self.states: tuple[SignalState, ...] = ()
-        self.flushed = 0
+        self.flushed = self.unrecorded = 0
 
     def request(self, found: InspectedRequest) -> None:
         self.found.append(found)
+
+    def missed(self, count: int) -> None:
+        self.unrecorded += count
 
     async def flush(self) -> None:
         self.flushed += 1
@@ -63,9 +66,9 @@ class World:
         task.cancel()
         await asyncio.wait([task])
 
-    def come(self, of: Inspectable, *intercepts: str | None) -> None:
+    def come(self, of: Inspectable, *intercepts: str | None, dropped: int = 0) -> None:
         some = tuple(replace(ONE, intercept=each) for each in intercepts)
-        self.feed.on_records(ClaimRecords(of.id, "b-1", AccessRecords(some), self._before))
+        self.feed.on_records(ClaimRecords(of.id, "b-1", AccessRecords(some, dropped), self._before))
         self._before += len(some)
 
 
@@ -97,8 +100,8 @@ async def test_what_came_last_is_exported_when_it_ends() -> None:
     world.intercepts = (A,)
     async with world.following():
         await until(lambda: A.id in world.watched)
-        world.come(A, A.id)
-    assert len(world.exports.found) == 1
+        world.come(A, A.id, dropped=3)
+    assert (len(world.exports.found), world.exports.unrecorded) == (1, 3)
     assert world.watched == {A.id: Watch()}
 
 

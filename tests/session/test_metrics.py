@@ -191,6 +191,6 @@ async def test_without_the_option_nothing_listens_and_nothing_is_loaded(
 def test_what_otlp_lost_is_counted_where_it_is_sent() -> None:
     name = "meshdev_otlp_items_total"
     assert by(samples(exposition.text(metrics.families(STATE))), name, "outcome") == {}
-    sending = replace(STATE, signals=(SignalState("traces", "http://c:4318/v1/traces", 5, 2, 1),))
+    sending = replace(STATE, signals=(SignalState("traces", "http://c:4318/v1/traces", 5, 2, 1, 4),))
     found = samples(exposition.text(metrics.families(sending)))
-    assert by(found, name, "outcome") == {"sent": 5, "failed": 2, "dropped": 1}
+    assert by(found, name, "outcome") == {"sent": 5, "failed": 2, "dropped": 1, "unrecorded": 4}

@@ -1,5 +1,7 @@
 """What to do about a receiver that takes nothing; test_exporting.py has what exporters really log."""
 
+from dataclasses import replace
+
 import pytest
 
 from meshdev.telemetry import causes
@@ -49,6 +51,9 @@ def test_notes_of_a_signal() -> None:
     assert state.note() is None
     lost = SignalState("traces", "http://c:4318/v1/traces", sent=3, failed=1, dropped=1)
     assert lost.note() == "2 spans were lost, of 5 for http://c:4318/v1/traces"
+    unrecorded = "3 requests were too many to be recorded, and have no spans"
+    assert replace(lost, unrecorded=3).note() == f"2 spans were lost, of 5 for http://c:4318/v1/traces; {unrecorded}"
+    assert replace(state, unrecorded=3).note() == unrecorded
     away = SignalState("logs", "grpc://c:4317", failed=1200, trouble="no", since=0.0, advice="do it")
     assert str(away.note()).startswith("logs do not reach grpc://c:4317 since ")
     assert str(away.note()).endswith(": no (do it); 1,200 were lost")

@@ -77,7 +77,7 @@ class ControlContainer:
         self.watches = Watches(self.core, send_records, loop.call_later, loop.time)
         self.exports = exports.opened(settings.exports)
         if (sending := self.exports) is not None:
-            self.watches.watch_all(lambda held, record: sending.request(exports.request(held, record)))
+            self.watches.watch_all(lambda held, record: sending.request(exports.request(held, record)), sending.missed)
         self._relay = RelayClient(settings.relay, self.authority, _now, self.core.for_relay)
         self.port = 0
         self.serving = asyncio.Event()

@@ -30,6 +30,9 @@ class ClaimExports(Protocol):
     def request(self, found: InspectedRequest) -> None:
         """A request is over. It waits for nobody."""
 
+    def missed(self, count: int) -> None:
+        """So many more there were, which were not recorded."""
+
     async def close(self) -> None:
         """Send what waits, not for long, and end."""
 

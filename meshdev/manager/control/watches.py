@@ -124,6 +124,7 @@ class Watches:
         self._looking = False
         self._take: Callable[[HeldClaim, AccessRecord], None] | None = None
         """For control itself: gets what any claim takes."""
+        self._missed: Callable[[int], None] = lambda _: None
 
     # -- who watches -----------------------------------------------------------------------------------------------
 
@@ -133,10 +134,13 @@ class Watches:
             self._forget(alias)
         self._update_agents()
 
-    def watch_all(self, take: Callable[[HeldClaim, AccessRecord], None]) -> None:
+    def watch_all(
+        self, take: Callable[[HeldClaim, AccessRecord], None], missed: Callable[[int], None] = lambda _: None
+    ) -> None:
         """From now on *take* gets the records of requests that claims take, without values of credentials: of all pods,
-        as far as there are no more than MAX_PODS, and sessions watch none of the others."""
-        self._take = take
+        as far as there are no more than MAX_PODS, and sessions watch none of the others. *missed* gets how many more
+        there were."""
+        self._take, self._missed = take, missed
         self.refresh()
 
     def refresh(self) -> None:
@@ -275,6 +279,7 @@ class Watches:
                 queue.put(cut(record) if watch.values and held.claim.spec.id == record.intercept else hidden)
                 changed.add(queue)
         if dropped:
+            self._missed(dropped)
             for held, _ in _one_a_session(watching, None, every=True):
                 queue = self._queue(held)
                 queue.drop(dropped)

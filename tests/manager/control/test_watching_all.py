@@ -1,7 +1,7 @@
 """Control watches all claims for itself, and pods from the moment that a claim reaches them."""
 
 from meshdev.manager.control.watches import MAX_PODS
-from meshdev.wire.access import WATCH_SECONDS, Watch
+from meshdev.wire.access import RECORDS_PER_SECOND, WATCH_SECONDS, Watch
 from meshdev.wire.watching import RENEW_SECONDS
 from tests.manager.control.test_watches import BOB, OWN, A, B, World, world
 
@@ -23,10 +23,11 @@ def test_control_takes_what_claims_of_all_sessions_take(world: World) -> None:
 
 def test_a_session_and_control_get_the_same_record_once_each(world: World) -> None:
     taken: list[str] = []
-    world.watches.watch_all(lambda _, record: taken.append(record.path))
+    missed: list[int] = []
+    world.watches.watch_all(lambda _, record: taken.append(record.path), missed.append)
     world.watch(A)
     world.log("k", "/1", by=A)
-    assert taken == ["/1"]
+    assert (taken, missed) == (["/1"], [])
     assert world.paths() == {A.id[:2]: ["/1"]}
 
 
@@ -63,3 +64,11 @@ def test_control_leaves_pods_to_sessions_where_they_are_too_many(world: World) -
     assert world.log("last", "/1", by=B)
     watched = [key for key in world.held if world.watches.is_watched(key)]
     assert len(watched) == MAX_PODS
+
+
+def test_how_many_more_there_were_is_counted(world: World) -> None:
+    taken: list[str] = []
+    missed: list[int] = []
+    world.watches.watch_all(lambda _, record: taken.append(record.path), missed.append)
+    world.log("k", *(f"/{number}" for number in range(RECORDS_PER_SECOND + 7)), by=A)
+    assert (len(taken), sum(missed)) == (RECORDS_PER_SECOND, 7)
