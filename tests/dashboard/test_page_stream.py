@@ -25,15 +25,14 @@ def test_it_connects_again(page: Page) -> None:
     assert page.text("#state-text") == "No connection"
     assert len(page.texts("#rows tr")) == 3, "what was seen stays"
     page.served.start()
-    page.click("#retry")
-    page.shows("Connected", "#state-text")
+    page.shows("Connected", "#state-text", 10)
     assert not page.visible("#banner")
     page.served.put("requests", synthetic.requests(1, first=3, path="/again"))
     page.shows("/again", "#rows tr")
     page.complains_only_of("ERR_CONNECTION_REFUSED")
 
 
-def test_it_tries_by_itself_ever_more_rarely(page: Page) -> None:
+def test_it_tries_ever_more_rarely_or_when_it_is_asked_to(page: Page) -> None:
     page.open()
     page.served.stop()
     waits = (
@@ -41,7 +40,8 @@ def test_it_tries_by_itself_ever_more_rarely(page: Page) -> None:
     )
     until("it waits longer", lambda: page.run(waits) >= 2, 10)
     page.served.start()
-    page.shows("Connected", "#state-text", 10)
+    page.find("#retry").click()
+    page.shows("Connected", "#state-text", 1)
     page.complains_only_of("ERR_CONNECTION_REFUSED")
 
 

@@ -153,7 +153,7 @@ export class InterceptsView {
     const row = this.list.elements.get(this.leaving);
     this.leaving = null;
     // The button that asked may be gone with its intercept: the next thing is the list.
-    const target = row?.querySelector(".leave") ?? byId("main");
+    const target = row?.querySelector(".leave") ?? byId("intercepts-title");
     target.focus({ preventScroll: true });
   }
 }
