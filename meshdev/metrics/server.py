@@ -48,6 +48,7 @@ class HttpAnswer:
             f"Content-Length: {len(self.body)}",
             "Cache-Control: no-store",
             "X-Content-Type-Options: nosniff",
+            "Cross-Origin-Resource-Policy: same-origin",  # no web page loads it into its own process
             "Connection: close",
         ]
         if self.status is http.HTTPStatus.METHOD_NOT_ALLOWED:

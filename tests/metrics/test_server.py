@@ -47,6 +47,7 @@ async def test_the_page() -> None:
         "content-length": "7",
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
+        "cross-origin-resource-policy": "same-origin",
         "connection": "close",
     }
 
