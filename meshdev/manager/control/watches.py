@@ -36,6 +36,11 @@ MAX_WAITING_IN_ALL: Final = 8192
 #: Pods that are watched at a time. Each has up to two connections more then, one for each worker of its Envoy.
 MAX_PODS: Final = 128
 
+#: How often it is found out which pods are watched, because sessions and agents say something new, a second and at
+#: once: with many it takes milliseconds.
+_UPDATES_PER_SECOND: Final = 4.0
+_UPDATES_AT_ONCE: Final = 16.0
+
 _NOBODY: Final = Watch()
 
 
@@ -121,7 +126,8 @@ class Watches:
         self._rates: dict[str, TokenBucket] = {}
         self._queues: dict[tuple[str, str], WaitingRecords] = {}
         self._waiting: Counter[str] = Counter()
-        self._looking = False
+        self._looking = self._late = False
+        self._updates = TokenBucket(_UPDATES_PER_SECOND, _UPDATES_AT_ONCE, clock())
         self._take: Callable[[HeldClaim, AccessRecord], None] | None = None
         """For control itself: gets what any claim takes."""
         self._missed: Callable[[int], None] = lambda _: None
@@ -146,7 +152,7 @@ class Watches:
     def refresh(self) -> None:
         """A claim may reach other pods now: their first requests are recorded, too."""
         if self._leases or self._take is not None:
-            self._update_agents()
+            self._update_soon()
             self._look_later()
 
     def on_watch(self, message: WatchClaim) -> None:
@@ -157,7 +163,7 @@ class Watches:
         else:
             self._forget(message.id)
         if (lease.watch if lease else _NOBODY) != message.watch:
-            self._update_agents()
+            self._update_soon()
         self._look_later()
 
     @contextmanager
@@ -191,6 +197,20 @@ class Watches:
         for each in [each for each in self._queues if each[0] == alias]:
             self._queues.pop(each).close()
         del self._waiting[alias]
+
+    def _update_soon(self) -> None:
+        """At once, unless that is said again and again."""
+        if self._late:
+            return
+        if delay := self._updates.delay(self._clock()):
+            self._late = True
+            self._later(delay, self._update_late)
+        else:
+            self._update_agents()
+
+    def _update_late(self) -> None:
+        self._late = False
+        self._update_agents()
 
     def _update_agents(self, *, again: bool = False) -> None:
         """Those for whom it has changed; *again*: all that are watched."""

@@ -381,3 +381,15 @@ def test_what_waits_is_short_too(world: World) -> None:
     (queue,) = world.ready.values()
     record = queue._records[0]
     assert (len(record.path), len(record.authority), len(record.method)) == (MAX_PATH, MAX_AUTHORITY, MAX_METHOD)
+
+
+def test_who_says_something_new_all_the_time_is_followed_now_and_then(world: World) -> None:
+    """Finding out who is watched takes time, and telling an agent costs its pod some."""
+    with world.watches.agent("k", lambda watch: world.told.append(("k", watch))):
+        for number in range(2001):
+            world.watch(A, Watch(on=True, all=number % 2 == 0))
+            world.watches.refresh()
+            world.wait(0.001)
+        assert 2 < len(world.told) < 30
+        world.wait(1)
+        assert world.told[-1] == ("k", ALL)
