@@ -65,7 +65,9 @@ class Prometheus:
 
     def _ask(self, path: str, **parameters: str) -> Any:
         words = [word for name, value in parameters.items() for word in ("--data-urlencode", f"{name}={value}")]
-        said = self._machine.ok("curl", "-sSG", "--max-time", "10", f"http://{ADDRESS}/api/v1/{path}", *words)
+        said = self._machine.ok(
+            "curl", "-sSG", "--fail-with-body", "--max-time", "10", f"http://{ADDRESS}/api/v1/{path}", *words
+        )
         answer = json.loads(said)
         assert answer["status"] == "success", answer
         return answer["data"]
@@ -100,6 +102,6 @@ def _scraped(found: Prometheus, process: subprocess.Popen[str], jobs: set[str]) 
         raise AssertionError(process.stdout.read())
     try:
         up = {labels["job"] for labels, value in found.query("up") if value == 1}
-    except AssertionError:  # it does not listen yet
+    except AssertionError:  # it does not listen yet, or answers 503 while it starts
         return False
     return up == jobs
