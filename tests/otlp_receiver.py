@@ -215,6 +215,7 @@ class Receiver:
     ) -> None:
         self.received = Received()
         self.answer = 200
+        self.location: str | None = None
         self.delay = 0.0
         receiver = self
 
@@ -311,6 +312,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Content-Length", str(len(body)))
+        if self.of.location is not None:
+            self.send_header("Location", self.of.location)
         self.end_headers()
         self.wfile.write(body)
 

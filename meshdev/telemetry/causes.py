@@ -52,6 +52,7 @@ _ADVICE: Final = (
         ("certificate verify failed", "CERTIFICATE_VERIFY_FAILED"),
         "OTEL_EXPORTER_OTLP_CERTIFICATE names the file with its CA's certificate",
     ),
+    (("a redirect to",), "use the URL that it redirects to"),
     (("HTTP 404", "UNIMPLEMENTED"), "there is no OTLP receiver at this path"),
 )
 

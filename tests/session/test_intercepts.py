@@ -22,6 +22,7 @@ from meshdev.kube.portforward import PortForward
 from meshdev.session import intercepts as module
 from meshdev.session.api import Exchange
 from meshdev.session.cluster import Cluster
+from meshdev.session.exports import Exports
 from meshdev.session.intercepts import NotConnected, SessionIntercepts, intercepting
 from meshdev.session.local import LocalPorts
 from meshdev.session.state import SessionState
@@ -35,6 +36,7 @@ from meshdev.wire.session_intercepts import InterceptRequest, InterceptStatus, L
 from tests.kube.fake_api import FakeApi
 from tests.kube.objects import put_workload, service, workload
 from tests.session.standin import StandIn
+from tests.session.test_exports import FakeExports
 from tests.waiting import until
 
 LEASES = ("leases", "coordination.k8s.io")
@@ -93,9 +95,9 @@ class World:
             asyncio.get_running_loop().call_soon(self.here.claims.on_message, answer)
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[None]:
+    async def connected(self, exports: Exports | None = None) -> AsyncIterator[None]:
         here = cast("Any", self.here)
-        async with intercepting(self.cluster, here, here, "jane@laptop") as self.intercepts:
+        async with intercepting(self.cluster, here, here, "jane@laptop", exports) as self.intercepts:
             yield
         assert self.fake.names(*LEASES) == []
         assert self.here.led == {}
@@ -159,6 +161,14 @@ async def test_what_pods_report_is_told_live(world: World, monkeypatch: pytest.M
         await until(
             lambda: any(isinstance(each, Live) and each.intercept.counts.matched == 7 for each in client.events)
         )
+
+
+async def test_requests_are_traced_where_they_are_exported(world: World) -> None:
+    async with world.connected():
+        await world.up(detach=True)
+    async with world.connected(FakeExports()):
+        await world.up(detach=True)
+    assert [each.trace for each in world.specs] == [False, True]
 
 
 @pytest.mark.parametrize("typed", ["deployment/b", "service/b", None])

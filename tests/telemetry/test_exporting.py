@@ -156,6 +156,16 @@ async def test_what_a_receiver_refuses_is_lost_and_counted(receiver: Receiver, a
     await telemetry.close()
 
 
+async def test_a_redirect_is_no_success(receiver: Receiver) -> None:
+    receiver.answer, receiver.location = 308, "https://ann:hunter2@otlp.example.org/v1/traces"
+    telemetry = Telemetry(parse(receiver.http, logs=False))
+    telemetry.request(request())
+    state = await until(telemetry, lambda each: each.failed == 1)
+    assert state.trouble == "HTTP 308, a redirect to https://otlp.example.org"
+    assert "use the URL" in str(state.note())
+    await telemetry.close()
+
+
 @pytest.mark.parametrize(
     ("scheme", "port", "advice"),
     [
