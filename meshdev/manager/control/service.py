@@ -19,7 +19,7 @@ from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshdev.errors import ProtocolError
-from meshdev.manager.control import access_logs
+from meshdev.manager.control import access_logs, processing_time
 from meshdev.manager.control.budget import Refused
 from meshdev.manager.control.core import Core
 from meshdev.manager.control.peers import peer_key
@@ -92,7 +92,8 @@ async def serve(core: Core, watches: Watches, address: str, credentials: grpc.Se
     envoys = grpc.stream_stream_rpc_method_handler(
         _EnvoyStreams(core, places).stream, _parse_request, discovery_pb2.DiscoveryResponse.SerializeToString
     )
-    busy = ProcessingTime(asyncio.get_running_loop().time, time.thread_time)
+    clock = asyncio.get_running_loop().time
+    busy = ProcessingTime(clock, time.thread_time, processing_time.SHARE_OF_POD, processing_time.SHARE_OF_ALL)
     agents = grpc.stream_stream_rpc_method_handler(_AgentStreams(core, places, watches, busy).session)
     logs = grpc.stream_unary_rpc_method_handler(
         _LogStreams(core, places, watches, busy).stream, None, als_pb2.StreamAccessLogsResponse.SerializeToString
@@ -232,6 +233,8 @@ class _AgentStreams:
         self._places = places
         self._watches = watches
         self._busy = busy
+        clock, spent = asyncio.get_running_loop().time, time.thread_time
+        self._reading = ProcessingTime(clock, spent, processing_time.READING_OF_POD, processing_time.READING_OF_ALL)
         self._current: dict[tuple[str, str], object] = {}
 
     async def session(self, requests: AsyncIterator[bytes], context: Context) -> None:
@@ -269,7 +272,8 @@ class _AgentStreams:
             async with _written(outgoing, context, agent.encode, place):
                 with watched:
                     async for data in _paced(requests):
-                        message = agent.decode_from_agent(data)
+                        with self._reading.of(key):
+                            message = agent.decode_from_agent(data)
                         del data  # as long as nothing follows
                         if isinstance(message, AgentHello):
                             raise ProtocolError("a second hello")
@@ -280,6 +284,7 @@ class _AgentStreams:
                         else:
                             self._reported(key, uid, pod, message)
                         del message
+                        await asyncio.sleep(self._reading.wait(key))
         except Refused as refused:
             log.warning("the agent of pod %s is ended: %s", who, refused)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(refused))

@@ -10,7 +10,7 @@ class World:
     def __init__(self) -> None:
         self.clock = Clock()
         self.spent = 0.0
-        self.time = ProcessingTime(self.clock, lambda: self.spent)
+        self.time = ProcessingTime(self.clock, lambda: self.spent, SHARE_OF_POD, SHARE_OF_ALL)
 
     def take(self, key: str, seconds: float) -> float:
         with self.time.of(key):

@@ -1,7 +1,9 @@
 """Sidecars, sessions and both containers together, with real gRPC: who gets what, when, and who does not."""
 
 import asyncio
+import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -14,7 +16,7 @@ from meshdev.manager.control import service
 from meshdev.sidecar.envoy import names
 from meshdev.wire import agent
 from meshdev.wire.access import AccessRecord, AccessRecords
-from meshdev.wire.agent import PodPort, State
+from meshdev.wire.agent import FromAgent, PodPort, State
 from meshdev.wire.counts import Counts, InterceptCounts
 from meshdev.wire.intercepts import Report
 from meshdev.wire.modes import MESH, PROXY
@@ -254,6 +256,36 @@ async def test_an_agent_that_floods_is_read_no_faster_than_it_may(mesh: Control,
             await until(lambda number=number: f"quick-{number}" in made.envoy.routes())  # type: ignore[misc]  # a default in a lambda
             assert time.perf_counter() - began < 0.3
         pouring.cancel()
+
+
+async def test_an_agent_whose_messages_take_long_to_read_waits(
+    mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is unknown in a message is skipped, and has to be read before."""
+    claimant.claim()
+    async with joined(mesh, name="flood") as flood:
+        long = json.loads(agent.encode(State((PORT,))))
+        long["state"]["unknown"] = [[]] * 300_000
+        data = json.dumps(long, separators=(",", ":")).encode()
+        assert len(data) < agent.MAX_MESSAGE
+        read: list[FromAgent] = []
+        decode = agent.decode_from_agent
+
+        def decoded(data: bytes) -> FromAgent:
+            read.append(decode(data))
+            return read[-1]
+
+        monkeypatch.setattr(agent, "decode_from_agent", decoded)
+
+        async def pour() -> None:
+            while True:
+                await flood.agent.say(data)
+
+        pouring = asyncio.create_task(pour())
+        with suppress(TimeoutError):
+            await until(lambda: len(read) > 100, seconds=2)
+        pouring.cancel()
+        assert 1 <= len(read) <= 8, "20 of them take all of the time"
 
 
 async def test_a_sidecar_that_went_is_forgotten_after_a_while(mesh: Control, claimant: Claimant) -> None:

@@ -188,10 +188,15 @@ async def test_a_key_has_few_streams_of_logs(mesh: Control, claimant: Claimant) 
         assert {await each.code() for each in made if each.done()} == {grpc.StatusCode.ABORTED}
 
 
+@pytest.fixture
+def _little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processing_time, "SHARE_OF_POD", 1e-5)
+
+
+@pytest.mark.usefixtures("_little_time")
 async def test_who_takes_too_much_of_the_time_waits_and_others_are_served(
     mesh: Control, claimant: Claimant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processing_time, "SHARE_OF_POD", 1e-5)
     claimant.claim()
     async with agent_of(mesh) as one, AsyncExitStack() as undo:
         claimant.watch(ALL)
