@@ -86,6 +86,8 @@ class Claims:
         claim.intercept = Intercept(id_, spec, reset_older)
         self._leaving.discard(id_)
         self._send_newest(claim.intercept)
+        if self._send is not None and id_ in self._watched:  # a watch of a claim that it does not know is ignored
+            self._send(WatchClaim(id_, self._watched[id_]))
 
     def agents(self, id_: str, agents: Iterable[AttestedAgent]) -> None:
         """The agents of a declared claim, all of them; at most MAX_AGENTS count."""
@@ -121,8 +123,9 @@ class Claims:
             self._send_newest(Local(id_, remote, protocol, up))
 
     def watch(self, id_: str, watch: Watch) -> None:
-        """Have records made of the requests that a declared claim's pods get, for WATCH_SECONDS; or no more of them.
+        """Have records made of the requests that a claim's pods get, for WATCH_SECONDS; or no more of them.
 
+        A claim that is not declared yet is watched from then on.
         A manager that makes none does nothing.
         """
         if watch.on:

@@ -318,6 +318,19 @@ def test_what_is_watched_is_said_at_once_and_on_every_carrier() -> None:
     assert len(said(claims)) == 1
 
 
+def test_a_claim_that_was_watched_before_is_watched_when_it_is_declared() -> None:
+    claims, words = Claims(), list[ClaimMessage]()
+    claims.use(words.append)
+    claims.watch(B.id, WATCH)
+    assert words == []
+    claims.declare(B.id, TEXT)
+    assert [type(each) for each in words] == [Intercept, WatchClaim]
+    assert words[1] == WatchClaim(B.id, WATCH)
+    claims.watch(B.id, Watch())
+    claims.declare(B.id, TEXT)
+    assert isinstance(words[-1], Intercept)
+
+
 def test_records_go_to_whoever_wants_them() -> None:
     claims, found = Claims(), list[ClaimRecords]()
     records = ClaimRecords(B.id, "b-1", AccessRecords((), 1))
