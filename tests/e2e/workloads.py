@@ -113,7 +113,8 @@ def namespace(name: str, *manifests: Manifest, labels: dict[str, str] | None = N
     try:
         apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": [client(name), *manifests]}))
         ready(name)
-        until("the cluster's DNS has all Services", lambda: _resolves(name, *manifests), 10)
+        # After a restart of the API server CoreDNS looks again after 30 s at most (client-go's reflector).
+        until("the cluster's DNS has all Services", lambda: _resolves(name, *manifests), 45)
         yield name
     finally:
         kubectl("delete", "namespace", name, "--wait=false")
