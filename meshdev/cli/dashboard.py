@@ -2,20 +2,17 @@
 
 import contextlib
 import os
-import selectors
 import sys
-from collections.abc import Iterator
 from typing import Annotated, Final
 
 import typer
 
 from meshdev.cli import api, options, render
-from meshdev.cli.event_stream import EventStream
+from meshdev.cli.event_stream import events
 from meshdev.cli.options import Format
-from meshdev.cli.signals import ENDING, Signals
+from meshdev.cli.signals import Signals
 from meshdev.errors import TunnelError
 from meshdev.state import Paths
-from meshdev.wire.session_api import Failed
 from meshdev.wire.session_dashboard import DashboardRequest, DashboardServed
 from meshdev.wire.session_intercepts import Left
 
@@ -42,41 +39,19 @@ def command(
     paths = Paths.locate()
     if api.find(paths) is None:
         raise TunnelError("there is no connection, so there is nothing to show", hint="meshdev connect")
-    with (
-        Signals() as signals,
-        contextlib.ExitStack() as stack,
-        contextlib.closing(EventStream(paths, DashboardRequest(port))) as stream,
-    ):
-        for url in _served(stream, signals):
-            _print(url, output)
-            if not no_browser and _has_display():
-                from meshdev.cli import browser  # noqa: PLC0415 -- other commands open none
+    with Signals() as signals, contextlib.ExitStack() as stack:
+        for event in events(paths, DashboardRequest(port), signals):
+            match event:
+                case DashboardServed(url):
+                    _print(url, output)
+                    if not no_browser and _has_display():
+                        from meshdev.cli import browser  # noqa: PLC0415 -- other commands open none
 
-                stack.enter_context(browser.opened(paths, url))
-
-
-def _served(stream: EventStream, signals: Signals) -> Iterator[str]:
-    """The URL as soon as it is served; ends with the session, or by a signal. Raises what the session reports."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        selector.register(signals, selectors.EVENT_READ)
-        while True:
-            selector.select()
-            for event in stream.read():
-                match event:
-                    case DashboardServed(url):
-                        yield url
-                    case Failed():
-                        raise event.as_error()
-                    case Left():
-                        print("note: the session has ended, and the dashboard with it", file=sys.stderr, flush=True)
-                        return
-                    case _:
-                        pass
-            if signals.take() & ENDING:
-                return
-            if stream.ended:
-                raise TunnelError("the session ended without giving a reason")
+                        stack.enter_context(browser.opened(paths, url))
+                case Left():
+                    print("note: the session has ended, and the dashboard with it", file=sys.stderr, flush=True)
+                case _:
+                    pass
 
 
 def _has_display() -> bool:

@@ -1,12 +1,16 @@
 """One stream on the session API, from the command's side: a request, and the events that follow."""
 
 import contextlib
+import selectors
 import socket
+from collections.abc import Iterator
 
+from meshdev.cli.signals import ENDING, Signals
 from meshdev.errors import TunnelError
 from meshdev.state import Paths
 from meshdev.wire.jsonlines import LineSplitter
-from meshdev.wire.session_api import Event, Request, encode_request, parse_event
+from meshdev.wire.session_api import Event, Failed, Request, encode_request, parse_event
+from meshdev.wire.session_intercepts import Left
 
 
 class EventStream:
@@ -45,3 +49,25 @@ class EventStream:
     def close(self) -> None:
         """To the session, that is the same as :meth:`leave`."""
         self._socket.close()
+
+
+def events(paths: Paths, request: Request, signals: Signals) -> Iterator[Event]:
+    """What the session sends for *request*, until it says that it has ended that (Left), or a signal does.
+
+    Raises TunnelError where no session listens, or it ends without a reason; else what it reports.
+    """
+    with contextlib.closing(EventStream(paths, request)) as stream, selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        selector.register(signals, selectors.EVENT_READ)
+        while True:
+            selector.select()
+            for event in stream.read():
+                if isinstance(event, Failed):
+                    raise event.as_error()
+                yield event
+                if isinstance(event, Left):
+                    return
+            if signals.take() & ENDING:
+                return
+            if stream.ended:
+                raise TunnelError("the session ended without giving a reason")

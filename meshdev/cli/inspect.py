@@ -1,8 +1,6 @@
 """``meshdev inspect``: which requests came, where they went, and why."""
 
-import contextlib
 import json
-import selectors
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,16 +10,15 @@ from typing import Annotated, Final
 import typer
 
 from meshdev.cli import api, options, render, request_text
-from meshdev.cli.event_stream import EventStream
+from meshdev.cli.event_stream import events
 from meshdev.cli.options import Format
-from meshdev.cli.signals import ENDING, Signals
+from meshdev.cli.signals import Signals
 from meshdev.errors import TunnelError, UsageError
 from meshdev.intercept.target import parse_target
 from meshdev.state import Paths
 from meshdev.wire.access import SERVED_BY, ServedBy
-from meshdev.wire.session_api import Failed, Note
+from meshdev.wire.session_api import Note
 from meshdev.wire.session_inspect import InspectRequest, RequestFilter, Requests, parse_statuses
-from meshdev.wire.session_intercepts import Left
 
 EXAMPLE: Final = """\b
 Examples:
@@ -119,30 +116,14 @@ def _run(request: InspectRequest, signals: Signals, show: _Show) -> None:
     paths = Paths.locate()
     if api.find(paths) is None:
         raise TunnelError("there is no connection, so nothing is intercepted", hint="meshdev connect")
-    with (
-        contextlib.closing(EventStream(paths, request)) as stream,
-        selectors.DefaultSelector() as selector,
-    ):
-        selector.register(stream, selectors.EVENT_READ)
-        selector.register(signals, selectors.EVENT_READ)
-        while True:
-            selector.select()
-            for event in stream.read():
-                match event:
-                    case Requests():
-                        show(event)
-                    case Note(text):
-                        print(f"note: {render.indented(text)}", file=sys.stderr, flush=True)
-                    case Failed():
-                        raise event.as_error()
-                    case Left():
-                        return
-                    case _:
-                        pass
-            if signals.take() & ENDING:
-                return
-            if stream.ended:
-                raise TunnelError("the session ended without giving a reason")
+    for event in events(paths, request, signals):
+        match event:
+            case Requests():
+                show(event)
+            case Note(text):
+                print(f"note: {render.indented(text)}", file=sys.stderr, flush=True)
+            case _:
+                pass
 
 
 @contextmanager

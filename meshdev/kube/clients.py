@@ -89,7 +89,6 @@ async def watch_clients(
 
     Never ends by itself. Raises ForbiddenError where pods may not be listed; what a retry may cure goes to *trouble*.
     """
-    path = f"/api/v1/namespaces/{namespace}/pods"
-    async with aclosing(follow(api, path, {}, client_pod, trouble)) as states:
+    async with aclosing(watch_workload_pods(api, namespace, trouble)) as states:
         async for state in states:
             yield {address: pod.workload for pod in state.values() for address in pod.addresses}

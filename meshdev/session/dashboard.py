@@ -4,29 +4,21 @@ This module is imported only where it is wanted: the HTTP server takes 2 MB.
 """
 
 import asyncio
-import errno
 import logging
 import secrets
-import socket
 from typing import Final
 
 from meshdev.dashboard import server
-from meshdev.dashboard.security import NAMES
-from meshdev.errors import LaptopError
 from meshdev.session.api import Exchange
 from meshdev.session.dashboard_feed import Observed, SessionFeed
+from meshdev.session.local_listener import ADDRESS, local_listener
 from meshdev.wire.session_dashboard import DashboardRequest, DashboardServed
 from meshdev.wire.session_intercepts import Left
 
 log = logging.getLogger(__name__)
 
-_ADDRESS: Final = NAMES[0]
 #: Bytes of the token: it is guessed at over the network, if at all.
 _TOKEN_BYTES: Final = 32
-_WAYS_OUT: Final = {
-    errno.EADDRINUSE: "another program has that port: choose another one with --port, or leave the choice to meshdev",
-    errno.EACCES: "choose a port of 1024 or above with --port",
-}
 
 
 async def stream(observed: Observed, closing: asyncio.Event, request: DashboardRequest, exchange: Exchange) -> None:
@@ -34,7 +26,7 @@ async def stream(observed: Observed, closing: asyncio.Event, request: DashboardR
 
     Raises LaptopError where the port is taken.
     """
-    with _listen(request.port or 0) as listener:
+    with local_listener(request.port or 0, "the dashboard", "--port") as listener:
         port: int = listener.getsockname()[1]
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         feed = SessionFeed(observed)
@@ -43,7 +35,7 @@ async def stream(observed: Observed, closing: asyncio.Event, request: DashboardR
         try:
             async with server.serving(listener, feed, token):
                 log.info("the dashboard is served at port %d", port)
-                exchange.send(DashboardServed(f"http://{_ADDRESS}:{port}/#token={token}"))
+                exchange.send(DashboardServed(f"http://{ADDRESS}:{port}/#token={token}"))
                 await asyncio.wait((running, *ends), return_when=asyncio.FIRST_COMPLETED)
                 if closing.is_set():
                     exchange.send(Left())
@@ -54,14 +46,3 @@ async def stream(observed: Observed, closing: asyncio.Event, request: DashboardR
             await asyncio.wait((running, *ends))
     if running.done() and not running.cancelled():
         running.result()
-
-
-def _listen(port: int) -> socket.socket:
-    """Listen there, for this machine alone. Raises LaptopError."""
-    try:
-        return socket.create_server((_ADDRESS, port))
-    except OSError as error:
-        raise LaptopError(
-            f"the dashboard cannot be served at {_ADDRESS}:{port}: {error.strerror}",
-            hint=_WAYS_OUT.get(error.errno or 0, "try another --port"),
-        ) from error

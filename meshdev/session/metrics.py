@@ -3,8 +3,6 @@
 They are a view of :class:`SessionState`, made when somebody asks. This module is imported only where they are wanted.
 """
 
-import errno
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -18,12 +16,11 @@ from prometheus_client.metrics_core import (
 
 from meshdev.config import METRICS_PATH, VERSION
 from meshdev.dns.forwarder import ANSWER_SOURCES
-from meshdev.errors import LaptopError
 from meshdev.metrics import exposition, otlp, server
+from meshdev.session.local_listener import ADDRESS, local_listener
 from meshdev.session.state import SessionState
 from meshdev.wire.session_api import STATES
 
-ADDRESS: Final = "127.0.0.1"
 #: By which names it may be asked for, before the port.
 _NAMES: Final = (ADDRESS, "localhost")
 
@@ -103,23 +100,6 @@ def _counter(name: str, text: str, label: str, values: Iterable[tuple[str, int]]
     return family
 
 
-def listener(port: int) -> socket.socket:
-    """Listen there, for this machine alone. Raises LaptopError."""
-    try:
-        return socket.create_server((ADDRESS, port))
-    except OSError as error:
-        raise LaptopError(
-            f"metrics cannot be served at {ADDRESS}:{port}: {error.strerror}",
-            hint=_WAYS_OUT.get(error.errno or 0, "connect without --metrics-port"),
-        ) from error
-
-
-_WAYS_OUT: Final = {
-    errno.EADDRINUSE: "another program has that port: choose another one with --metrics-port",
-    errno.EACCES: "choose a port of 1024 or above with --metrics-port",
-}
-
-
 @asynccontextmanager
 async def serving(port: int, state: Callable[[], SessionState]) -> AsyncIterator[None]:
     """Serve the metrics of *state*, as it is when somebody asks. Raises LaptopError where the port is taken."""
@@ -129,5 +109,5 @@ async def serving(port: int, state: Callable[[], SessionState]) -> AsyncIterator
 
     hosts = frozenset(f"{name}:{port}" for name in _NAMES)
     page = server.Page(METRICS_PATH, make, exposition.CONTENT_TYPE, hosts)
-    async with server.serving(listener(port), page):
+    async with server.serving(local_listener(port, "metrics", "--metrics-port"), page):
         yield

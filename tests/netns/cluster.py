@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,6 +107,21 @@ class Cluster:
         """What the manager logged, once it was stopped."""
         self._control: subprocess.Popen[str] | None = None
         self._relay: subprocess.Popen[str] | None = None
+
+    def is_answered(self, source: IPv4Address, port: int) -> bool:
+        """Whether a connection from there to the manager is refused, as nobody listens; what was dropped is silent."""
+        with self.pod.inside():
+            sock = socket.socket()
+        with sock:
+            sock.bind((str(source), 0))
+            sock.settimeout(0.005)
+            try:
+                sock.connect((str(MANAGER), port))
+            except TimeoutError:
+                return False
+            except ConnectionRefusedError:
+                return True
+        raise AssertionError("somebody listens")
 
     def start_manager(self, **environment: str) -> None:
         """Start the container *tunnel*, with more in its environment; returns when it listens."""

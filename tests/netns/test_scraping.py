@@ -2,26 +2,9 @@
 
 import socket
 import time
-from ipaddress import IPv4Address
 
 from meshdev.config import CONTROL_UID, METRICS_PORT, RELAYS_PORT
 from tests.netns.cluster import MANAGER, POD, SECOND_POD, Cluster
-
-
-def is_answered(cluster: Cluster, source: IPv4Address, port: int) -> bool:
-    """Refused, as nobody listens; what was dropped is silent."""
-    with cluster.pod.inside():
-        sock = socket.socket()
-    with sock:
-        sock.bind((str(source), 0))
-        sock.settimeout(0.005)
-        try:
-            sock.connect((str(MANAGER), port))
-        except TimeoutError:
-            return False
-        except ConnectionRefusedError:
-            return True
-    raise AssertionError("somebody listens")
 
 
 def test_control_answers_whoever_scrapes(cluster: Cluster) -> None:
@@ -37,7 +20,7 @@ def test_control_answers_whoever_scrapes(cluster: Cluster) -> None:
 def test_one_address_takes_neither_the_others_scrapes_nor_its_own_handshakes(cluster: Cluster) -> None:
     """Forty at once, then 20 a second; what Envoys dial is counted apart."""
     began = time.monotonic()
-    answered = sum(is_answered(cluster, POD, METRICS_PORT) for _ in range(200))
+    answered = sum(cluster.is_answered(POD, METRICS_PORT) for _ in range(200))
     assert 39 <= answered <= min(199, 41 + 20 * (time.monotonic() - began))
-    assert all(is_answered(cluster, SECOND_POD, METRICS_PORT) for _ in range(10))
-    assert all(is_answered(cluster, POD, RELAYS_PORT) for _ in range(10))
+    assert all(cluster.is_answered(SECOND_POD, METRICS_PORT) for _ in range(10))
+    assert all(cluster.is_answered(POD, RELAYS_PORT) for _ in range(10))

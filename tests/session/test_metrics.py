@@ -104,13 +104,6 @@ async def test_a_web_page_cannot_read_them_by_a_name_that_leads_here() -> None:
     assert "access-control-allow-origin" not in headers
 
 
-async def test_it_listens_at_the_loopback_alone() -> None:
-    port = free_port()
-    sock = metrics.listener(port)
-    with sock:
-        assert sock.getsockname() == ("127.0.0.1", port)
-
-
 async def test_what_is_served_is_what_is_true_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meshdev.metrics.server.FRESH_SECONDS", 0)
     state, port = STATE, free_port()
