@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -129,6 +130,14 @@ def _announced(pod: Pod) -> AgentAnnouncement | None:
     running = [each for each, state in sidecars(now).items() if state == "running"]
     lines = kubectl("-n", namespace, "logs", name, "-c", running[0]).encode().splitlines() if running else []
     return next(filter(None, map(parse_announcement, lines)), None)
+
+
+def logs(namespace: str) -> Iterator[str]:
+    """Of all sidecars there, ended ones too, for people who read a failed test."""
+    for pod in pods(namespace):
+        for name, state in sidecars(pod).items():
+            yield f"--- {pod['metadata']['name']}, {name}, {state}"
+            yield kubectl("-n", namespace, "logs", pod["metadata"]["name"], "-c", name, "--timestamps")
 
 
 def addresses(namespace: str, selector: str = "") -> list[str]:

@@ -5,7 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from http.client import OK
 from typing import Final
@@ -166,6 +166,8 @@ class Story:
                 each.said for each in self._load.rows if each.connection.split(".")[0] == row.connection.split(".")[0]
             }
             print(f"{row.start - self.begun:7.2f}–{row.end - self.begun:.2f} s, {excuse or 'NOBODY'}: {row}", before)
+        if any(excuse is None for excuse, _ in failures):
+            print(f"it began at {datetime.fromtimestamp(self.begun, UTC).isoformat()}", *pods.logs(NAMESPACE), sep="\n")
         assert [row for excuse, row in failures if excuse is None] == []
 
 
