@@ -92,6 +92,8 @@ class PodFirewall:
             #: This agent's in this pod, from 1 to 65535.
             self.number: Final = secrets.choice([number for number in range(1, 1 << 16) if number not in taken])
             self._table = f"inet meshdev_{self.number:04x}{secrets.token_hex(2)}"
+            if not taken:
+                self._forget_former()
             self._nft.run(_RULES.replace("TABLE", self._table).replace("ADDRESS", str(address)))
             #: Whether what is redirected is refused while its app does not listen.
             self.looks: Final = self._add_redirect()
@@ -106,6 +108,15 @@ class PodFirewall:
         #: of a dead process from the newest to the oldest (task_work_run; seen on Linux 6.18). So their ends are still
         #: translated, and clients notice them, instead of sending to the app on a connection that it never had.
         self.hold: Final = () if self._nft.descriptor is None else (self._nft.descriptor,)
+
+    def _forget_former(self) -> None:
+        """Forget what a former sidecar redirected, before there is a nat chain again.
+
+        Its connections ended without being tracked, or with it. A client that has used a port of theirs again since
+        then, while nothing was translated, would be sent to a listener that is gone from the moment of our chain on.
+        """
+        if _TURN not in self._nft.show("list tables inet"):  # of another one, maybe an earlier version
+            _forget_the_dead(frozenset())
 
     def _add_redirect(self) -> bool:
         rule = _REDIRECT.replace("TABLE", self._table)
