@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from meshdev.sidecar.agent.client_addresses import ClientAddresses
 from meshdev.sidecar.agent.firewall import PodFirewall
 from meshdev.sidecar.agent.listener_ports import RANGE
 from meshdev.wire.agent import PodPort
@@ -53,6 +54,34 @@ def test_a_port_that_a_redirected_client_had_may_be_in_use_when_the_next_one_com
         first.close()
         client.close()  # nothing tracks its end any more
         accepted.close()
+        client, accepted = connected(cluster, app)
+        with client, accepted:
+            with cluster.pod.inside():
+                stack.callback(PodFirewall(POD).close)
+            client.sendall(b"request")
+            assert accepted.recv(100) == b"request"
+            accepted.sendall(b"answer")
+            assert client.recv(100) == b"answer"
+
+
+def test_a_port_from_which_a_worker_reached_the_app_may_be_in_use_too(cluster: Cluster) -> None:
+    with contextlib.ExitStack() as stack:
+        with cluster.pod.inside():
+            app = stack.enter_context(socket.create_server((str(POD), APP.number)))
+            first = PodFirewall(POD)
+            addresses = ClientAddresses(first.number, first.living)
+            first.keep_marked(addresses.mark)
+            worker = addresses.make()
+            worker.setblocking(True)
+            worker.settimeout(5)
+            worker.bind(CLIENT)
+            worker.connect((str(POD), APP.number))
+            accepted, _ = app.accept()
+        first.close()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        accepted.close()
+        worker.close()  # nothing tracks its end any more
+        addresses.close()
         client, accepted = connected(cluster, app)
         with client, accepted:
             with cluster.pod.inside():

@@ -117,6 +117,9 @@ class PodFirewall:
         """
         if _TURN not in self._nft.show("list tables inet"):  # of another one, maybe an earlier version
             _forget_the_dead(frozenset())
+            # Their workers' own, at clients' addresses: the answers to these are tracked without a zone, so the kernel
+            # would give a client that has such a port now another one.
+            forget_flows(lambda flow: flow.protocol == socket.IPPROTO_TCP and flow.zone != 0)
 
     def _add_redirect(self) -> bool:
         rule = _REDIRECT.replace("TABLE", self._table)
