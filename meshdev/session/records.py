@@ -51,10 +51,11 @@ class Subscription:
         """Nothing more comes; what is nobody else's is not recorded any more. A second call does nothing."""
         self._feed.unsubscribe(self)
 
-    def offer(self, id_: str, pod: str, records: Iterable[AccessRecord], dropped: int) -> None:
-        """Keep what is wanted of these."""
-        wanted = [each for each in records if each.intercept in self.ids or (self.watch.all and id_ in self.ids)]
-        self._records.extend(PodRecord(id_, pod, each if self.watch.values else masked(each)) for each in wanted)
+    def offer(self, id_: str, pod: str, records: Iterable[tuple[AccessRecord, AccessRecord]], dropped: int) -> None:
+        """Keep what is wanted of these, each as it came and without values of credentials."""
+        every = self.watch.all and id_ in self.ids
+        wanted = [each for each in records if every or each[0].intercept in self.ids]
+        self._records.extend(PodRecord(id_, pod, whole if self.watch.values else shown) for whole, shown in wanted)
         while len(self._records) > MAX_WAITING:
             self._records.popleft()
             dropped += 1
@@ -103,9 +104,10 @@ class RecordFeed:
             self._next.clear()
         lost = max(0, message.before - self._next.get(place, message.before))  # less: the manager began anew
         self._next[place] = message.before + len(message.records.records)
-        self.recent.extend(PodRecord(message.id, message.pod, masked(each)) for each in message.records.records)
+        records = [(each, masked(each)) for each in message.records.records]
+        self.recent.extend(PodRecord(message.id, message.pod, shown) for _, shown in records)
         for each in list(self._subscriptions):
-            each.offer(message.id, message.pod, message.records.records, message.records.dropped + lost)
+            each.offer(message.id, message.pod, records, message.records.dropped + lost)
 
     def _ask(self) -> None:
         wanted: dict[str, Watch] = {}
