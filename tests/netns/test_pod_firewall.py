@@ -43,6 +43,19 @@ def connected(cluster: Cluster, server: socket.socket) -> tuple[socket.socket, s
     return client, accepted
 
 
+def assert_the_next_one_keeps(cluster: Cluster, app: socket.socket) -> None:
+    """A connection from that port to the app itself, which is there when another table comes."""
+    client, accepted = connected(cluster, app)
+    with client, accepted:
+        with cluster.pod.inside():
+            second = PodFirewall(POD)
+        with contextlib.closing(second):
+            client.sendall(b"request")
+            assert accepted.recv(100) == b"request"
+            accepted.sendall(b"answer")
+            assert client.recv(100) == b"answer"
+
+
 def test_a_port_that_a_redirected_client_had_may_be_in_use_when_the_next_one_comes(cluster: Cluster) -> None:
     with contextlib.ExitStack() as stack:
         with cluster.pod.inside():
@@ -54,14 +67,7 @@ def test_a_port_that_a_redirected_client_had_may_be_in_use_when_the_next_one_com
         first.close()
         client.close()  # nothing tracks its end any more
         accepted.close()
-        client, accepted = connected(cluster, app)
-        with client, accepted:
-            with cluster.pod.inside():
-                stack.callback(PodFirewall(POD).close)
-            client.sendall(b"request")
-            assert accepted.recv(100) == b"request"
-            accepted.sendall(b"answer")
-            assert client.recv(100) == b"answer"
+        assert_the_next_one_keeps(cluster, app)
 
 
 def test_a_port_from_which_a_worker_reached_the_app_may_be_in_use_too(cluster: Cluster) -> None:
@@ -82,11 +88,4 @@ def test_a_port_from_which_a_worker_reached_the_app_may_be_in_use_too(cluster: C
         accepted.close()
         worker.close()  # nothing tracks its end any more
         addresses.close()
-        client, accepted = connected(cluster, app)
-        with client, accepted:
-            with cluster.pod.inside():
-                stack.callback(PodFirewall(POD).close)
-            client.sendall(b"request")
-            assert accepted.recv(100) == b"request"
-            accepted.sendall(b"answer")
-            assert client.recv(100) == b"answer"
+        assert_the_next_one_keeps(cluster, app)

@@ -19,6 +19,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import FirewallError
+from meshdev.netlink.messages import Flow
 from meshdev.netlink.netfilter import forget_flows
 from meshdev.nft import Nftables
 from meshdev.sidecar.agent.listener_ports import RANGE
@@ -88,12 +89,13 @@ class PodFirewall:
         """*address* is the pod's own, where proxy and Envoy expect the app; what comes to others is left alone."""
         self._nft = Nftables()
         try:
-            taken = self.living()
+            tables = self._nft.show("list tables inet")
+            taken = _numbers(tables)
             #: This agent's in this pod, from 1 to 65535.
             self.number: Final = secrets.choice([number for number in range(1, 1 << 16) if number not in taken])
             self._table = f"inet meshdev_{self.number:04x}{secrets.token_hex(2)}"
-            if not taken:
-                self._forget_former()
+            if _TURN not in tables:  # nor has any sidecar one, whose name begins so
+                _forget_former()
             self._nft.run(_RULES.replace("TABLE", self._table).replace("ADDRESS", str(address)))
             #: Whether what is redirected is refused while its app does not listen.
             self.looks: Final = self._add_redirect()
@@ -108,18 +110,6 @@ class PodFirewall:
         #: of a dead process from the newest to the oldest (task_work_run; seen on Linux 6.18). So their ends are still
         #: translated, and clients notice them, instead of sending to the app on a connection that it never had.
         self.hold: Final = () if self._nft.descriptor is None else (self._nft.descriptor,)
-
-    def _forget_former(self) -> None:
-        """Forget what a former sidecar redirected, before there is a nat chain again.
-
-        Its connections ended without being tracked, or with it. A client that has used a port of theirs again since
-        then, while nothing was translated, would be sent to a listener that is gone from the moment of our chain on.
-        """
-        if _TURN not in self._nft.show("list tables inet"):  # of another one, maybe an earlier version
-            _forget_the_dead(frozenset())
-            # Their workers' own, at clients' addresses: the answers to these are tracked without a zone, so the kernel
-            # would give a client that has such a port now another one.
-            forget_flows(lambda flow: flow.protocol == socket.IPPROTO_TCP and flow.zone != 0)
 
     def _add_redirect(self) -> bool:
         rule = _REDIRECT.replace("TABLE", self._table)
@@ -160,8 +150,7 @@ class PodFirewall:
 
     def living(self) -> frozenset[int]:
         """The numbers of the agents that have a table in this pod, this one's included once it has one."""
-        tables = map(_NAME.fullmatch, self._nft.show("list tables inet").splitlines())
-        return frozenset(int(found[1], 16) for found in tables if found is not None)
+        return _numbers(self._nft.show("list tables inet"))
 
     def keep_marked(self, mark: int) -> None:
         """Track what the worker sends to the app with this mark apart, and mark the app's answers.
@@ -188,6 +177,30 @@ class PodFirewall:
         self._nft.close()
 
 
+def _numbers(tables: str) -> frozenset[int]:
+    """Of the agents that have a table, from what nft lists."""
+    found = map(_NAME.fullmatch, tables.splitlines())
+    return frozenset(int(each[1], 16) for each in found if each is not None)
+
+
+def _forget_former() -> None:
+    """Forget the connections of former sidecars, before there is a nat chain again: no other sidecar has a table.
+
+    They ended without being tracked. A client that has used a port of theirs again since then, while nothing was
+    translated, would be sent to a listener that is gone, from the moment of the chain on. What workers had open to the
+    app has a zone, and the answers to it none: the kernel would give a client that has such a port now another one.
+    """
+    listeners = frozenset(RANGE)
+    forget_flows(
+        lambda flow: _is_redirected(flow, listeners) or (flow.protocol == socket.IPPROTO_TCP and flow.zone > 0)
+    )
+
+
+def _is_redirected(flow: Flow, listeners: AbstractSet[int]) -> bool:
+    """Whether it is a TCP connection that goes to one of these instead of where its client sent it."""
+    return flow.protocol == socket.IPPROTO_TCP and flow.went_to[1] in listeners and flow.sent_to[1] not in RANGE
+
+
 def _forget_senders(ports: AbstractSet[int]) -> None:
     """Who sends datagrams from one socket all the time is one flow to the kernel: the next datagram begins another."""
     if ports:
@@ -200,9 +213,7 @@ def _forget_the_dead(listening: AbstractSet[PodPort]) -> None:
     has connections left, still listens.
     """
     dead = set(RANGE) - {port.number for port in listening if port.transport == "tcp"}
-    forget_flows(
-        lambda flow: flow.protocol == socket.IPPROTO_TCP and flow.went_to[1] in dead and flow.sent_to[1] not in RANGE
-    )
+    forget_flows(lambda flow: _is_redirected(flow, dead))
 
 
 async def wait_for_turn(firewall: PodFirewall, listening: Callable[[], AbstractSet[PodPort] | None]) -> None:
