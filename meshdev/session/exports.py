@@ -15,7 +15,7 @@ from meshdev.session.inspecting import Inspectable
 from meshdev.session.records import PodRecord, RecordFeed, Subscription
 from meshdev.session.state import SessionState
 from meshdev.telemetry import endpoint
-from meshdev.telemetry.signals import SignalState
+from meshdev.telemetry.exports import RequestExports
 from meshdev.wire.access import Watch
 from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.session_inspect import InspectedRequest
@@ -27,24 +27,11 @@ _MAX_KNOWN: Final = 256
 _WATCH: Final = Watch(True)
 
 
-class Exports(Protocol):
-    """What is needed of :class:`meshdev.telemetry.exporting.Telemetry`."""
-
-    @property
-    def states(self) -> tuple[SignalState, ...]:
-        """How each signal fares."""
-
-    def request(self, found: InspectedRequest) -> None:
-        """A request is over. It waits for nobody."""
-
-    def missed(self, count: int) -> None:
-        """So many more there were, which were not recorded."""
+class Exports(RequestExports, Protocol):
+    """Those of a session."""
 
     async def flush(self) -> None:
         """Send what waits; not for long."""
-
-    async def close(self) -> None:
-        """The same, and end."""
 
 
 @asynccontextmanager

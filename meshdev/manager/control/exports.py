@@ -5,36 +5,19 @@ What makes and sends them (meshdev.telemetry.exporting) is loaded only then.
 
 import logging
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from meshdev.errors import LaptopError, UsageError
 from meshdev.manager.control.pods import HeldClaim
 from meshdev.telemetry import endpoint
 from meshdev.telemetry.endpoint import OtlpEndpoints
-from meshdev.telemetry.signals import SignalState
+from meshdev.telemetry.exports import RequestExports
 from meshdev.wire.access import AccessRecord
 from meshdev.wire.session_inspect import InspectedRequest
 
 log = logging.getLogger("meshdev.manager.control")
 
 NOWHERE: Final = OtlpEndpoints(None, None)
-
-
-class ClaimExports(Protocol):
-    """What is needed of :class:`meshdev.telemetry.exporting.Telemetry`."""
-
-    @property
-    def states(self) -> tuple[SignalState, ...]:
-        """How each signal fares."""
-
-    def request(self, found: InspectedRequest) -> None:
-        """A request is over. It waits for nobody."""
-
-    def missed(self, count: int) -> None:
-        """So many more there were, which were not recorded."""
-
-    async def close(self) -> None:
-        """Send what waits, not for long, and end."""
 
 
 def endpoints(environ: Mapping[str, str]) -> OtlpEndpoints:
@@ -46,7 +29,7 @@ def endpoints(environ: Mapping[str, str]) -> OtlpEndpoints:
         return NOWHERE
 
 
-def opened(where: OtlpEndpoints) -> ClaimExports | None:
+def opened(where: OtlpEndpoints) -> RequestExports | None:
     """What sends to these; None for nowhere, or where that cannot be, which the log says."""
     if not where.all():
         return None
