@@ -232,7 +232,7 @@ async def test_a_stream_without_logs_is_ended(
 
 async def test_nobody_logs_with_a_key_that_no_session_vouches_for(mesh: Control, claimant: Claimant) -> None:
     claimant.claim()
-    async with channel(mesh, identity("stranger")) as line:
+    async with channel(mesh, identity("unknown")) as line:
         stream = als_pb2_grpc.AccessLogServiceStub(line).StreamAccessLogs(wait_for_ready=True)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream
