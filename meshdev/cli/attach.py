@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 from meshdev.cli.event_stream import EventStream
-from meshdev.cli.render import ProgressView
+from meshdev.cli.progress import ProgressView
 from meshdev.cli.signals import ENDING, Signals
 from meshdev.errors import Cancelled, MeshdevError, TunnelError
 from meshdev.state import Paths

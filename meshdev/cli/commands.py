@@ -6,52 +6,24 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from meshdev.cli import (
-    connect,
-    dashboard,
-    disconnect,
-    inspect,
-    leave,
-    rbac,
-    render,
-    restore,
-    status,
-    uninstall,
-    version,
-)
-from meshdev.cli import list as everybodys  # `list` is Python's own here
-from meshdev.cli import run as run_program
+from meshdev.cli import render
+from meshdev.cli.registry import RUNS_PROGRAMS, CommandGroup
 from meshdev.cli.signals import Ended
 from meshdev.errors import Cancelled, MeshdevError, UsageError
-from meshdev.wire.modes import MODES
 
 app = typer.Typer(
     name="meshdev",
+    cls=CommandGroup,
     help="Connect this machine to a Kubernetes cluster and run the service you work on here.",
     epilog="Start with: meshdev connect",
     add_completion=False,
     rich_markup_mode=None,  # with rich, every start would cost 0.1 s more
     pretty_exceptions_enable=False,
 )
-
-_MODULES: Final = (
-    connect,
-    *(import_module(f"meshdev.cli.{mode}") for mode in MODES),
-    *(run_program, leave, everybodys, inspect, dashboard, status, disconnect),
-    *(restore, uninstall, rbac, version),
-)
-for _module in _MODULES:
-    app.command(
-        name=_module.__name__.rpartition(".")[2],
-        epilog=_module.EXAMPLE,
-        # What follows the first word of a program is the program's.
-        context_settings={"allow_interspersed_args": _module is not run_program},
-    )(_module.command)
 
 #: What typer raises for a command line it cannot read. It brings its own copy of click since 0.26, so the class has
 #: no stable name; BadParameter's base has been UsageError's base, ClickException, in click and in the copy.
@@ -66,6 +38,8 @@ def _meshdev(
     _debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of unexpected errors.")] = False,
 ) -> None:
     if show_version:
+        from meshdev.cli import version  # noqa: PLC0415 -- as every command: when it is called
+
         version.command()
         raise typer.Exit
     if context.invoked_subcommand is None:
@@ -104,7 +78,9 @@ def _report(error: MeshdevError, words: list[str]) -> int:
     except OSError:  # stdout is full or closed
         render.print_error(error, as_json=False)
     if _runs_program(words) and not isinstance(error, Cancelled):
-        return run_program.FAILED  # every other code is the program's own
+        from meshdev.cli.run import FAILED  # noqa: PLC0415 -- the same
+
+        return FAILED  # every other code is the program's own
     return error.exit_code
 
 
@@ -142,7 +118,7 @@ def wants_json(words: Sequence[str]) -> bool:
 
 
 def _runs_program(words: Sequence[str]) -> bool:
-    return next((word for word in words if not word.startswith("-")), "") == "run"
+    return next((word for word in words if not word.startswith("-")), "") == RUNS_PROGRAMS
 
 
 def _one_line(error: Exception) -> str:

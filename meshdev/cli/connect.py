@@ -12,7 +12,9 @@ from meshdev.cli.disconnect import disconnect
 from meshdev.cli.follow import Follower
 from meshdev.cli.launch import Processes
 from meshdev.cli.options import Format
+from meshdev.cli.progress import ProgressView, progress_view
 from meshdev.cli.signals import ENDING, Signals
+from meshdev.cli.status_text import status_text
 from meshdev.config import MAX_CARRIERS
 from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError, UsageError
 from meshdev.state import Paths
@@ -103,13 +105,13 @@ def connect(paths: Paths, wanted: ConnectOptions, output: Format) -> None:
         _check_otlp(found, wanted)
         _answer(found, output, _already(found))
         return
-    with Signals() as signals, contextlib.closing(render.progress_view()) as progress:
+    with Signals() as signals, contextlib.closing(progress_view()) as progress:
         status = start(paths, found, wanted, signals, progress)
         progress.close()
         if signals.take() & ENDING:
             disconnect(paths)
             raise Cancelled("interrupted; everything is undone")
-        _answer(status, output, render.status_text(status))
+        _answer(status, output, status_text(status))
 
 
 def lock_or_status(paths: Paths) -> int | Status:
@@ -122,7 +124,7 @@ def lock_or_status(paths: Paths) -> int | Status:
     return lock
 
 
-def start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals, progress: render.ProgressView) -> Status:
+def start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals, progress: ProgressView) -> Status:
     """Connect. *lock* is closed in any case. Raises what went wrong, or Cancelled; then everything is undone."""
     try:
         with contextlib.closing(Processes(paths, lock)) as processes:

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from meshdev.cli import connect, render
+from meshdev.cli import connect
 from meshdev.cli.disconnect import disconnect
+from meshdev.cli.progress import ProgressView, progress_view
 from meshdev.cli.signals import Signals
 from meshdev.errors import MeshdevError
 from meshdev.state import Paths
@@ -19,7 +20,7 @@ class Here:
 
     paths: Paths
     signals: Signals
-    progress: render.ProgressView
+    progress: ProgressView
     ours: bool
     lost: bool = False
     """The connection was ours and ended before the command did."""
@@ -34,7 +35,7 @@ def connected(paths: Paths, wanted: ConnectOptions) -> Iterator[Here]:
     found = connect.lock_or_status(paths)
     if isinstance(found, Status):
         connect.check_cluster(found, wanted)
-    with Signals() as signals, contextlib.closing(render.progress_view()) as progress:
+    with Signals() as signals, contextlib.closing(progress_view()) as progress:
         if not isinstance(found, Status):
             connect.start(paths, found, wanted, signals, progress)
         here = Here(paths, signals, progress, ours=not isinstance(found, Status))
@@ -54,7 +55,7 @@ def _disconnect(here: Here) -> None:
 
 
 @contextmanager
-def _noted(progress: render.ProgressView) -> Iterator[None]:
+def _noted(progress: ProgressView) -> Iterator[None]:
     """Show an error inside as a note only: another one came first."""
     try:
         yield

@@ -14,7 +14,7 @@ from typing import Any, Final
 from meshdev.cli import api
 from meshdev.cli.child import terminal
 from meshdev.cli.launch import Processes, has_terminal
-from meshdev.cli.render import ProgressView
+from meshdev.cli.progress import ProgressView
 from meshdev.cli.signals import ENDING, Signals
 from meshdev.errors import Cancelled, LaptopError, MeshdevError, SudoError
 from meshdev.state import Paths

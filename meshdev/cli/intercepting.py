@@ -11,6 +11,7 @@ from meshdev.cli.connected import connected
 from meshdev.cli.counting import Counting
 from meshdev.cli.live_requests import LiveRequests
 from meshdev.cli.options import Format
+from meshdev.cli.progress import ProgressView
 from meshdev.cli.signals import ENDING, Ended
 from meshdev.errors import Cancelled
 from meshdev.intercept.match import parse_match
@@ -88,7 +89,7 @@ def _say_up(status: InterceptStatus, asked: InterceptRequest, output: Format) ->
 class _Staying:
     """Shows how the intercept of a command stands until a signal arrives or another command ends it."""
 
-    def __init__(self, them: AttachedIntercepts, progress: render.ProgressView) -> None:
+    def __init__(self, them: AttachedIntercepts, progress: ProgressView) -> None:
         self._them = them
         self._stream = them.streams[0]
         self._progress = progress

@@ -7,6 +7,7 @@ import typer
 
 from meshdev.cli import api, options, render
 from meshdev.cli.options import Format
+from meshdev.cli.progress import progress_view
 from meshdev.state import Paths
 from meshdev.wire.session_api import Wait
 
@@ -33,7 +34,7 @@ def command(
 
     from meshdev.cli import listing  # noqa: PLC0415 -- as above
 
-    wanted, progress = cluster.options(namespace), render.progress_view()
+    wanted, progress = cluster.options(namespace), progress_view()
     try:
         found = asyncio.run(
             listing.find(wanted, _own(Paths.locate()), lambda text: progress.show(Wait(text)), everywhere=everywhere)

@@ -5,6 +5,7 @@ from typing import Final
 
 from meshdev.cli import api, leftovers, render
 from meshdev.cli.options import Format, Output
+from meshdev.cli.status_text import status_text
 from meshdev.state import Paths
 from meshdev.wire.message import dump
 from meshdev.wire.session_api import Status
@@ -26,7 +27,7 @@ def command(output: Output = Format.TEXT) -> None:
     if output is Format.JSON:
         render.print_json(dump(status))
     else:
-        render.print_text(render.status_text(status))
+        render.print_text(status_text(status))
 
 
 def current(paths: Paths) -> Status:

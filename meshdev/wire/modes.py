@@ -17,6 +17,8 @@ class Mode:
     name: ModeName
     help: str
     """What it takes, as help for people."""
+    summary: str
+    """What its command does, in a line."""
     needs_match: bool
     """It takes the requests that match, and needs a match; otherwise it takes everything and accepts no match."""
     carries_udp: bool
@@ -33,6 +35,7 @@ class Mode:
 PROXY: Final = Mode(
     "proxy",
     "Route all traffic of this workload.",
+    "Route all traffic of a workload to this machine.",
     needs_match=False,
     carries_udp=True,
     takes_bytes=True,
@@ -41,6 +44,7 @@ PROXY: Final = Mode(
 MESH: Final = Mode(
     "mesh",
     "Route matching requests of this workload.",
+    "Route matching requests of a workload to this machine.",
     needs_match=True,
     carries_udp=False,
     takes_bytes=False,
