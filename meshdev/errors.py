@@ -26,7 +26,8 @@
     │   ├── DnsError                 53    DNS could not be set up
     │   ├── RouteError               54    addresses or routes
     │   ├── FirewallError            55    nftables
-    │   └── AlreadyConnectedError    56    connected to something else
+    │   ├── AlreadyConnectedError    56    connected to something else
+    │   └── IsolationError           57    no network of one's own beside the machine's
     ├── InterceptError               60    conflict or target
     └── Cancelled                   130    Ctrl-C
 """
@@ -222,6 +223,13 @@ class AlreadyConnectedError(LaptopError):
 
     code = "already-connected"
     exit_code = 56
+
+
+class IsolationError(LaptopError):
+    """This machine does not let its users have a network of their own; the message names what refused."""
+
+    code = "isolation"
+    exit_code = 57
 
 
 class InterceptError(MeshdevError):

@@ -1,0 +1,1 @@
+"""Tests of meshdev.isolation, with the real kernel: as a user without rights, also where root runs them."""
