@@ -22,8 +22,8 @@ FILES = sorted((ROOT / "meshdev").rglob("*.py"))
 ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench", "demo") for path in (ROOT / folder).rglob("*.py"))
 
 PURE = (
-    *("wire", "host", "intercept", "observe", "sidecar/envoy", "sidecar/passthrough", "sidecar/agent/lifecycle"),
-    *("sidecar/agent/plan", "rate", "manager/tunnel/reports", "manager/tunnel/addresses"),
+    *("wire", "host", "intercept", "observe", "environment", "sidecar/envoy", "sidecar/passthrough"),
+    *("sidecar/agent/lifecycle", "sidecar/agent/plan", "rate", "manager/tunnel/reports", "manager/tunnel/addresses"),
     *(
         "session/checks",
         "session/dashboard_view",

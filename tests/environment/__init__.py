@@ -1,0 +1,1 @@
+"""Variables and files of containers: pure, and against a real shell and python-dotenv."""
