@@ -6,6 +6,7 @@
     ├── UsageError                    2    the command line
     ├── ConfigError                  10    kubeconfig: missing, unreadable, no such context
     │   └── CredentialError          11    exec plugin or token failed
+    ├── ProjectFileError             12    the file of `meshdev up`: its place, and what is wrong there
     ├── ForbiddenError               20    RBAC refused: names verb, resource, namespace
     ├── AdmissionError               21    admission refused (verbatim)
     ├── ClusterError                 30    an answer of the API that we cannot continue with
@@ -27,7 +28,9 @@
     │   ├── RouteError               54    addresses or routes
     │   ├── FirewallError            55    nftables
     │   ├── AlreadyConnectedError    56    connected to something else
-    │   └── IsolationError           57    no network of one's own beside the machine's
+    │   ├── IsolationError           57    no network of one's own beside the machine's
+    │   ├── ProcessError             58    a process of `meshdev up` failed
+    │   └── AlreadyUpError           59    another state of that project is up
     ├── InterceptError               60    conflict or target
     └── Cancelled                   130    Ctrl-C
 """
@@ -72,6 +75,13 @@ class CredentialError(ConfigError):
 
     code = "credentials"
     exit_code = 11
+
+
+class ProjectFileError(MeshdevError):
+    """The file of ``meshdev up`` cannot be meant; the message has a line for each place, with what is wrong there."""
+
+    code = "project-file"
+    exit_code = 12
 
 
 class ForbiddenError(MeshdevError):
@@ -230,6 +240,20 @@ class IsolationError(LaptopError):
 
     code = "isolation"
     exit_code = 57
+
+
+class ProcessError(LaptopError):
+    """A process of ``meshdev up`` did not start, did not get ready, or ended."""
+
+    code = "process"
+    exit_code = 58
+
+
+class AlreadyUpError(LaptopError):
+    """The project is up as another version of its file describes it."""
+
+    code = "already-up"
+    exit_code = 59
 
 
 class InterceptError(MeshdevError):

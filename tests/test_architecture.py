@@ -43,6 +43,8 @@ PURE = (
         "manager/control/totals",
         "manager/control/xds",
     ),
+    *("project/building", "project/checking", "project/document", "project/model", "project/ordering"),
+    *("project/planning", "project/supervising", "project/variables", "duration"),
     *("telemetry/causes", "telemetry/endpoint", "telemetry/logs", "telemetry/signals", "telemetry/spans"),
 )
 

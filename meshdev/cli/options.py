@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, overload
 
 import typer
 
+from meshdev import duration
 from meshdev.config import IMAGE_VARIABLE
 from meshdev.errors import UsageError
 from meshdev.intercept.match import MATCH_KINDS, MatchKind
@@ -211,8 +212,6 @@ def bundled(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _NO_LIMIT: Final = 86400.0
-_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
 
 
 def seconds(text: str | None) -> float | None:
@@ -224,15 +223,10 @@ def seconds(text: str | None) -> float | None:
         return None
     if text.isascii() and text.isdigit():
         return float(text) or _NO_LIMIT
-    total, at = 0.0, 0
-    while at < len(text):
-        part = _PART.match(text, at)
-        if part is None:
-            break
-        total += float(part[1]) * _UNITS[part[2]]
-        at = part.end()
-    if not text or at < len(text):
-        raise UsageError(f"invalid --request-timeout {text!r}", hint="use a value such as 10s, 1m30s or 0.")
+    try:
+        total = duration.parse(text)
+    except ValueError:
+        raise UsageError(f"invalid --request-timeout {text!r}", hint="use a value such as 10s, 1m30s or 0.") from None
     return total or _NO_LIMIT
 
 

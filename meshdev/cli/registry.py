@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "restore": "Undo what a crashed connection left behind.",
         "uninstall": "Remove the traffic-manager from the cluster.",
         "rbac": "Print the RBAC rules that meshdev needs.",
+        "schema": "Print the JSON schema of project files.",
         "version": "Print the version of meshdev and of the tunnel protocol.",
     }
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from jsonschema import Draft7Validator
 
 from meshdev import state
 from meshdev.cli import options
@@ -26,7 +27,9 @@ from tests.cli.conftest import Commands
 
 
 def test_the_commands() -> None:
-    names = "connect dashboard disconnect inspect leave list mesh proxy rbac restore run status uninstall version"
+    names = (
+        "connect dashboard disconnect inspect leave list mesh proxy rbac restore run schema status uninstall version"
+    )
     assert " ".join(sorted(COMMANDS)) == names
 
 
@@ -335,3 +338,9 @@ MATCH_OPTIONS = """\
 def test_the_options_of_a_match(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     app([name, "--help"], prog_name="meshdev", standalone_mode=False)
     assert " ".join(MATCH_OPTIONS.split()) in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_schema_of_project_files_is_one(meshdev: Commands) -> None:
+    schema = meshdev("schema").json()
+    Draft7Validator.check_schema(schema)
+    assert {"connection", "intercepts", "processes"} == schema["properties"].keys()
