@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdev.wire.socks import MAX_HEAD, Handshake, ProxyRequest, ProxyRequestError, ConnectFailure
+from meshdev.wire.socks import MAX_HEAD, ConnectFailure, Handshake, ProxyRequest, ProxyRequestError
 
 GREETING = bytes.fromhex("05 01 00")
 NAME = bytes.fromhex("05 01 00 03 09 62 2e 64 65 66 61 75 6c 74 00 50")  # b.default:80
