@@ -15,7 +15,7 @@ from typing import Final
 from meshdev.errors import LaptopError
 
 #: sun_path of struct sockaddr_un holds 108 bytes with the final NUL (linux/un.h).
-_MAX_SOCKET_PATH: Final = 107
+MAX_SOCKET_PATH: Final = 107
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Paths:
             raise LaptopError(
                 f"{self.directory} is not a folder of yours", hint="remove it, or set XDG_RUNTIME_DIR to one of yours."
             )
-        if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH:
+        if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
             raise LaptopError(
                 f"{self.socket} is too long for a socket's name", hint="set XDG_RUNTIME_DIR to a shorter folder."
             )

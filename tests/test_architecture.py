@@ -22,7 +22,7 @@ FILES = sorted((ROOT / "meshdev").rglob("*.py"))
 ALL_FILES = sorted(path for folder in ("meshdev", "tests", "bench", "demo") for path in (ROOT / folder).rglob("*.py"))
 
 PURE = (
-    *("wire", "host", "intercept", "observe", "environment", "sidecar/envoy", "sidecar/passthrough"),
+    *("wire", "host", "intercept", "observe", "environment", "doctor/verdicts", "sidecar/envoy", "sidecar/passthrough"),
     *("sidecar/agent/lifecycle", "sidecar/agent/plan", "rate", "manager/tunnel/reports", "manager/tunnel/addresses"),
     *(
         "session/checks",
@@ -291,6 +291,7 @@ def test_every_suppression_has_its_reason_beside_it() -> None:
 EDGES = {
     "meshdev/manager/relay/connection.py": "one connection: it is reset, the log has it, the others go on",
     "meshdev/cli/commands.py": "a command: a person reads it",
+    "meshdev/doctor/runner.py": "one check: its finding says so, the others go on",
     "meshdev/dns/listener.py": "one query: the asker is answered, the log has it, the laptop's DNS goes on",
     "meshdev/session/intercepts.py": "one intercept: who asked is told, the log has it, the connection goes on",
     "meshdev/sidecar/agent/own_key.py": "a child process: stderr has it, and the parent is told by its exit code",

@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "inspect": "Show the requests that the pods of your intercepts get.",
         "dashboard": "Show services, requests, intercepts and health in the browser.",
         "status": "Show the state of the connection.",
+        "doctor": "Examine this machine and the cluster, and say what to do.",
         "disconnect": "End the connection.",
         "restore": "Undo what a crashed connection left behind.",
         "uninstall": "Remove the traffic-manager from the cluster.",

@@ -20,6 +20,8 @@ _ELEMENT: Final = re.compile(r"([0-9.]+(?:/[0-9]+)?)(?: \. [^:,]*?)? : (?:goto|j
 _TARGET: Final = re.compile(r"\b(?:goto|jump) ([^\s,}]+)")
 _TRANSLATES: Final = re.compile(r"\b(?:dnat|redirect)\b")
 _LAST: Final = (1 << 32) - 1
+#: In each sentence of :func:`concerning`.
+TRANSLATED: Final = "get another destination before they reach the tunnel"
 _NETWORK: Final = re.compile(r"[0-9]+(?:\.[0-9]+){3}(?:/[0-9]+)?")
 
 
@@ -125,7 +127,7 @@ def _sentence(place: str, networks: Sequence[IPv4Network]) -> str:
     shown = str(first.network_address if first.prefixlen == first.max_prefixlen else first)
     more = f" and {len(networks) - 1} more of the cluster's addresses" if len(networks) > 1 else ""
     who = " (a kube-proxy on this machine?)" if "kube" in place.lower() else ""
-    return f"packets to {shown}{more} get another destination before they reach the tunnel: {place}{who}"
+    return f"packets to {shown}{more} {TRANSLATED}: {place}{who}"
 
 
 def _networks(text: str) -> Iterator[IPv4Network]:

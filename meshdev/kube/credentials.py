@@ -129,13 +129,13 @@ def _from_provider(provider: Section) -> Credentials:
             hint="use the exec plugin that replaced it",
         )
     token = str((provider.get("config") or {}).get("id-token") or "")
-    expires = _token_expiry(token)
+    expires = token_expiry(token)
     if not token or (expires is not None and expires <= datetime.now(UTC)):
         raise CredentialError("the OIDC token in the kubeconfig has expired", hint="any kubectl command renews it")
     return Credentials(f"Bearer {token}", expires=expires)
 
 
-def _token_expiry(token: str) -> datetime | None:
+def token_expiry(token: str) -> datetime | None:
     """``exp`` of a JWT (RFC 7519, 4.1.4), unverified: the server verifies."""
     parts = token.split(".")
     try:

@@ -72,10 +72,10 @@ class Kubeconfig:
 
 def load(options: Options) -> Kubeconfig:
     """Read and resolve. Raises ConfigError, naming the file or the context that is missing."""
-    return _resolve(_merge([_read(path) for path in _files(options)]), options)
+    return _resolve(_merge([_read(path) for path in existing_files(options)]), options)
 
 
-def _files(options: Options) -> list[Path]:
+def existing_files(options: Options) -> list[Path]:
     """The files to read: the flag's, which must exist, else those of KUBECONFIG that do, else kubectl's default."""
     if options.kubeconfig:
         files = [_expanded(options.kubeconfig)]

@@ -70,13 +70,15 @@ def _reason(metadata: Object, spec: Object) -> tuple[str, str | None] | None:
         return "it is a static pod: the kubelet takes it from a file, the API server cannot change it", None
     if (spec.get("os") or {}).get("name") == "windows":
         return "its pods run Windows", None
-    mesh = _mesh(annotations, spec)
+    mesh = mesh_of(metadata, spec)
     if mesh is not None:
         return f"{mesh} redirects the traffic of its pods already", f"take the pods out of {mesh} first"
     return None
 
 
-def _mesh(annotations: Object, spec: Object) -> str | None:
+def mesh_of(metadata: Object, spec: Object) -> str | None:
+    """The service mesh that redirects the traffic of such a pod, by its name for people."""
+    annotations = metadata.get("annotations") or {}
     for name, (value, mesh) in _AMBIENT.items():
         if annotations.get(name) == value:
             return mesh

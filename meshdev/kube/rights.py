@@ -16,10 +16,14 @@ async def require(api: KubeApi, *needed: Access) -> None:
 
     If the cluster does not allow the question, the right is assumed: the request itself will show.
     """
+    for asked in await missing(api, *needed):
+        raise forbidden(asked)
+
+
+async def missing(api: KubeApi, *needed: Access) -> tuple[Access, ...]:
+    """Those of *needed* that the user may not do; none where the cluster does not allow the question."""
     allowed = await asyncio.gather(*(_allowed(api, each) for each in needed))
-    for asked, may in zip(needed, allowed, strict=True):
-        if not may:
-            raise forbidden(asked)
+    return tuple(asked for asked, may in zip(needed, allowed, strict=True) if not may)
 
 
 async def _allowed(api: KubeApi, asked: Access) -> bool:

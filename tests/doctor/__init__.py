@@ -1,0 +1,1 @@
+"""Checks of `doctor`: what they find, and how they are run."""

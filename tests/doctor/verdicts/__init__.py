@@ -1,0 +1,1 @@
+"""What each check makes of what was found: pure."""
