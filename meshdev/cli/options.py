@@ -219,15 +219,17 @@ def seconds(text: str | None) -> float | None:
 
     0 means no limit, as for kubectl.
     """
-    if text is None:
-        return None
+    return None if text is None else period("--request-timeout", text) or _NO_LIMIT
+
+
+def period(flag: str, text: str) -> float:
+    """The seconds in the value of a *flag* as kubectl takes it: a whole number, or Go's duration. Raises UsageError."""
     if text.isascii() and text.isdigit():
-        return float(text) or _NO_LIMIT
+        return float(text)
     try:
-        total = duration.parse(text)
+        return duration.parse(text)
     except ValueError:
-        raise UsageError(f"invalid --request-timeout {text!r}", hint="use a value such as 10s, 1m30s or 0.") from None
-    return total or _NO_LIMIT
+        raise UsageError(f"invalid {flag} {text!r}", hint="use a value such as 10s, 1m30s or 0.") from None
 
 
 def _directory() -> str | None:

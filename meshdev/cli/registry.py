@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "dashboard": "Show services, requests, intercepts and health in the browser.",
         "status": "Show the state of the connection.",
         "doctor": "Examine this machine and the cluster, and say what to do.",
+        "logs": "Show logs of meshdev.",
         "disconnect": "End the connection.",
         "restore": "Undo what a crashed connection left behind.",
         "uninstall": "Remove the traffic-manager from the cluster.",

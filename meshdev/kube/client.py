@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -205,6 +205,12 @@ class KubeApi:
         Close the iterator (``contextlib.aclosing``) to end it early. ClusterError where the container does not run yet.
         """
         query = {"container": container, "follow": "true"}
+        async with aclosing(self.log(namespace, pod, query, seconds)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def log(self, namespace: str, pod: str, query: Mapping[str, str], seconds: float) -> AsyncGenerator[bytes]:
+        """A log in pieces, as *query* asks for it (core/v1: PodLogOptions); else as above."""
         response = await self._send("GET", pods_path(namespace, pod, "log"), query, None, seconds, stream=True)
         try:
             while piece := await response.piece():

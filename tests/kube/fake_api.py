@@ -40,6 +40,7 @@ class FakeApi:
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
     #: Of containers, by pod and container; a log that is not there is one of a container that does not run yet.
     logs: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    log_queries: list[dict[str, str]] = field(default_factory=list)  # what of them was asked for
     advertised: list[dict[str, str]] = field(default_factory=list)  # what /api says of the server's own addresses
     patches: Patches = field(default_factory=Patches)
     writing: Callable[[Access, Object], None] = lambda _asked, _item: None  # what others do just before a patch
@@ -149,6 +150,7 @@ class FakeApi:
             return web.json_response({"kind": "APIVersions", "serverAddressByClientCIDRs": self.advertised})
         if asked.resource != "pods/log":
             return _status(400, "Upgrade request required")
+        self.log_queries.append(dict(query))
         log = self.logs.get((asked.name, query["container"]))
         waits = f'container "{query["container"]}" in pod "{asked.name}" is waiting to start: ContainerCreating'
         return web.Response(body=log) if log is not None else _status(400, waits)
