@@ -19,7 +19,7 @@ from meshdev.dns.former import FormerResolver, Server
 from meshdev.dns.known import Known
 from meshdev.dns.listener import Client, Listener
 from meshdev.dns.policy import FORMER_ONLY, NEGATIVE_WINDOW, QueryPlan, Zone
-from meshdev.errors import MeshdevError
+from meshdev.errors import DnsError, MeshdevError
 from meshdev.wire.dns import (
     MAX_MESSAGE,
     Named,
@@ -29,8 +29,11 @@ from meshdev.wire.dns import (
     empty,
     grafted,
     has_records,
+    ipv4_addresses,
     is_negative,
+    is_truncated,
     probed,
+    question,
     rcode,
     read_answer,
     rebuilt,
@@ -111,6 +114,24 @@ class Forwarder:
             async with asyncio.TaskGroup() as group:
                 for listener in self._listeners:
                     group.create_task(listener.run())
+
+    async def lookup(self, name: Name) -> tuple[IPv4Address, ...] | None:
+        """The addresses of *name* in the cluster, routed, perhaps none; None where it is not the cluster's.
+
+        Raises DnsError where it is the cluster's, or may be, and the cluster cannot be asked.
+        """
+        query = question(name, 0)
+        plan = self._cluster.zone.plan(query, self._cluster.inside, self._cluster.known())
+        if plan == FORMER_ONLY:
+            return None
+        source, wire = await self._resolve(query, plan, Client(stream=False, reply=_nobody))
+        if is_truncated(wire):
+            source, wire = await self._resolve(query, plan, Client(stream=True, reply=_nobody))
+        if source == "laptop":
+            return None
+        if rcode(wire) == dns.rcode.SERVFAIL:
+            raise DnsError("the cluster's DNS does not answer")
+        return ipv4_addresses(wire)
 
     async def _serve(self, query: Query, client: Client) -> None:
         if query.name.is_subdomain(self._cluster.zone.probe) and query.opcode == dns.opcode.QUERY:
@@ -278,6 +299,10 @@ class Forwarder:
                 log.warning("no route for %s: %r", query.name, error)
                 return empty(query, dns.rcode.SERVFAIL)
         return found.wire
+
+
+async def _nobody(_wire: bytes) -> None:
+    """The client of a lookup of our own."""
 
 
 def _has_records(wire: bytes | None) -> bool:

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import socket
-import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
+from meshdev.session.streams import CHUNK, join, reset
 from meshdev.wire.ports import Transport
 
 log = logging.getLogger(__name__)
@@ -20,11 +20,9 @@ MAX_FLOWS: Final = 256
 #: A client by UDP that is silent for so long is forgotten, as connection tracking does it.
 IDLE_SECONDS: Final = 120.0
 
-_CHUNK: Final = 1 << 16
 _CONNECT_SECONDS: Final = 5.0
 #: Datagrams of one socket before others have their turn.
 _TURN: Final = 64
-_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: a close sends a reset
 
 
 class Copier(Protocol):
@@ -60,7 +58,7 @@ class _Streams:
     @classmethod
     async def open(cls, target: int, group: asyncio.TaskGroup) -> Self:
         made = cls(target, group)
-        made._server = await asyncio.start_server(made._accept, _HERE, 0, limit=_CHUNK)
+        made._server = await asyncio.start_server(made._accept, _HERE, 0, limit=CHUNK)
         made.port = made._server.sockets[0].getsockname()[1]
         return made
 
@@ -71,45 +69,22 @@ class _Streams:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._open >= MAX_FLOWS:
             log.warning("more than %d connections to port %d on ::1", MAX_FLOWS, self._target)
-            _reset(writer)
+            reset(writer)
             return
         self._open += 1
         self._group.create_task(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ends = [writer]
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                answers, program = await asyncio.open_connection(_THERE, self._target, limit=_CHUNK)
-            ends.append(program)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(_copy(reader, program))
-                both.create_task(_copy(answers, writer))
-            for end in ends:
-                end.close()
-                await end.wait_closed()
-            ends.clear()
+                program = await asyncio.open_connection(_THERE, self._target, limit=CHUNK)
+            await join((reader, writer), program)
         except* OSError as error:
             log.debug("a connection to port %d on ::1 ended: %s", self._target, error.exceptions[0])
         finally:
             self._open -= 1
-            for end in ends:
-                _reset(end)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """A peer must not take what was cut off for the whole."""
-    sock: socket.socket = writer.get_extra_info("socket")
-    if sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    writer.transport.abort()
+            if not writer.is_closing():
+                reset(writer)
 
 
 @dataclass
@@ -149,7 +124,7 @@ class _Datagrams:
     def _asked(self) -> None:
         for _ in range(_TURN):
             try:
-                data, peer = self._sock.recvfrom(_CHUNK)
+                data, peer = self._sock.recvfrom(CHUNK)
             except OSError:
                 return
             try:
@@ -181,7 +156,7 @@ class _Datagrams:
     def _answered(self, peer: tuple[str, int], client: _Client) -> None:
         for _ in range(_TURN):
             try:
-                data = client.sock.recv(_CHUNK)
+                data = client.sock.recv(CHUNK)
             except BlockingIOError:
                 return
             except OSError:

@@ -68,6 +68,7 @@ class Names:
         self._zones_until = 0.0
         self._nameserver = welcome.nameservers[0]
         self._failed = False
+        self._forwarder_now: Forwarder | None = None
         self._answers: Counter[AnswerSource] = Counter()
         """Of all forwarders."""
         self._containers: str | None = None
@@ -184,7 +185,8 @@ class Names:
             (listener.udp, listener.tcp, (str(listener.at.server), DNS_PORT) if listener.at.server else None)
             for listener in sockets.listeners
         ]
-        return Forwarder(listening, cluster=self._cluster(), former=former, answers=self._answers)
+        self._forwarder_now = Forwarder(listening, cluster=self._cluster(), former=former, answers=self._answers)
+        return self._forwarder_now
 
     async def check(self) -> IPv4Address:
         """Resolve a name of the cluster as any program would, and return its address.
@@ -204,6 +206,12 @@ class Names:
                 f"the laptop cannot resolve {self.first_name} through the tunnel",
                 hint=f"is the cluster's DNS {self._nameserver} running, and may the manager's pod reach it?",
             ) from None
+
+    async def lookup(self, name: str) -> tuple[IPv4Address, ...] | None:
+        """See :meth:`Forwarder.lookup`: as if a program had asked, but only for what is the cluster's."""
+        if self._forwarder_now is None:
+            raise DnsError("the cluster's names are not known yet")
+        return await self._forwarder_now.lookup(from_text(name))
 
     def health(self, troubles: Troubles) -> Health:
         """The checks that names and ClusterIPs go on working; they find nothing before :meth:`start`."""

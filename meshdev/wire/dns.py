@@ -200,6 +200,11 @@ def is_negative(wire: bytes) -> bool:
     return rcode(wire) in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) and not has_records(wire)
 
 
+def is_truncated(wire: bytes) -> bool:
+    """Whether it did not fit a datagram: by TCP there is more."""
+    return bool(int.from_bytes(wire[2:4], "big") & _TC)
+
+
 def read_answer(wire: bytes) -> dns.message.Message | None:
     """The records of an answer; None where they cannot be parsed."""
     try:
@@ -288,6 +293,13 @@ def has_address(wire: bytes, address: IPv4Address) -> bool:
     """Whether an answer contains *address*, for any name."""
     answer = read_answer(wire)
     return answer is not None and any(named.address == address for named in addresses(answer, dns.name.root))
+
+
+def ipv4_addresses(wire: bytes) -> tuple[IPv4Address, ...]:
+    """The IPv4 addresses that an answer has for whatever its name is an alias of, in their order."""
+    answer = read_answer(wire)
+    records = (record for records in answer.answer for record in records) if answer is not None else ()
+    return tuple(IPv4Address(record.address) for record in records if isinstance(record, dns.rdtypes.IN.A.A))
 
 
 def _our_opt(query: Query) -> bytes:

@@ -86,6 +86,7 @@ class Laptop:
     #: Which of the servers run on this machine.
     here: list[FakeServer] = field(default_factory=list)
     port: int = 0
+    made: Forwarder | None = None
     running: "asyncio.Task[None] | None" = None
 
     async def route(self, addresses: frozenset[Named]) -> None:
@@ -127,7 +128,9 @@ class Laptop:
             self.dial,
             here=[("127.0.0.1", server.port) for server in self.here],
         )
-        return Forwarder([(udp, tcp, None), *self.others], cluster=cluster, former=former, answers=self.answers)
+        listening = [(udp, tcp, None), *self.others]
+        self.made = Forwarder(listening, cluster=cluster, former=former, answers=self.answers)
+        return self.made
 
 
 def connected_sockets(server: tuple[str, int], count: int) -> list[socket.socket]:
