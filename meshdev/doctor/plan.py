@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from meshdev.doctor.checks import kubeconfig, leftovers, machine, network
+from meshdev.doctor.checks import kubeconfig, leftovers, machine, manager, network, target
 from meshdev.doctor.checks.facts import DoctorFacts, Question
 from meshdev.doctor.runner import examine
 from meshdev.doctor.verdicts.finding import Examined
 
 #: In the order in which they are shown.
-_GROUPS = (kubeconfig, machine, network, leftovers)
+_GROUPS = (kubeconfig, manager, target, machine, network, leftovers)
 
 
 async def diagnose(question: Question, waiting: Callable[[str], None]) -> tuple[Examined, ...]:

@@ -42,6 +42,7 @@ class FakeApi:
     logs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     log_queries: list[dict[str, str]] = field(default_factory=list)  # what of them was asked for
     advertised: list[dict[str, str]] = field(default_factory=list)  # what /api says of the server's own addresses
+    kubernetes: str = "v1.35.0"  # what /version says
     patches: Patches = field(default_factory=Patches)
     writing: Callable[[Access, Object], None] = lambda _asked, _item: None  # what others do just before a patch
     oldest: int = 0  # watches from before this version are gone (410)
@@ -148,6 +149,8 @@ class FakeApi:
         """What is no object."""
         if asked.resource == "/api":
             return web.json_response({"kind": "APIVersions", "serverAddressByClientCIDRs": self.advertised})
+        if asked.resource == "/version":
+            return web.json_response({"gitVersion": self.kubernetes})
         if asked.resource != "pods/log":
             return _status(400, "Upgrade request required")
         self.log_queries.append(dict(query))
