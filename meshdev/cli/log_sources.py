@@ -156,13 +156,19 @@ async def _sources(request: LogRequest, stack: AsyncExitStack, trouble: Trouble)
     return sources
 
 
-async def in_cluster(request: LogRequest, stack: AsyncExitStack) -> list[LogSource]:
-    """The sources in the cluster; *stack* keeps the connection to it. Raises what keeps them from being found."""
+def locate(request: LogRequest) -> tuple[Options, log_request.LogPlace]:
+    """How to reach the cluster, and where in it. Raises ConfigError."""
     options, status = request.options, request.status
     if status is not None and status.context and not request.chosen:
         options = replace(options, context=status.context)
     config = load(options)
     where = log_request.place(status, config.server, config.namespace, request.manager_namespace, chosen=request.chosen)
+    return options, where
+
+
+async def in_cluster(request: LogRequest, stack: AsyncExitStack) -> list[LogSource]:
+    """The sources in the cluster; *stack* keeps the connection to it. Raises what keeps them from being found."""
+    options, where = locate(request)
     wanted: tuple[tuple[str, str], ...] = ()
     if "sidecar" in request.components:
         wanted = log_request.targets(request.target, request.options.namespace, where)

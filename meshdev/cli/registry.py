@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "status": "Show the state of the connection.",
         "doctor": "Examine this machine and the cluster, and say what to do.",
         "logs": "Show logs of meshdev.",
+        "gather": "Collect what a bug report needs in one archive.",
         "disconnect": "End the connection.",
         "restore": "Undo what a crashed connection left behind.",
         "uninstall": "Remove the traffic-manager from the cluster.",

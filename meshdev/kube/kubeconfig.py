@@ -72,7 +72,12 @@ class Kubeconfig:
 
 def load(options: Options) -> Kubeconfig:
     """Read and resolve. Raises ConfigError, naming the file or the context that is missing."""
-    return _resolve(_merge([_read(path) for path in existing_files(options)]), options)
+    return _resolve(merged(options), options)
+
+
+def merged(options: Options) -> dict[str, Any]:
+    """``current-context``, and the entries of each section by name, credentials included. Raises ConfigError."""
+    return _merge([_read(path) for path in existing_files(options)])
 
 
 def existing_files(options: Options) -> list[Path]:
