@@ -5,7 +5,8 @@
     MeshdevError                      1
     ├── UsageError                    2    the command line
     ├── ConfigError                  10    kubeconfig: missing, unreadable, no such context
-    │   └── CredentialError          11    exec plugin or token failed
+    │   ├── CredentialError          11    exec plugin or token failed
+    │   └── SshError                 13    --ssh: host key, keys, ssh_config
     ├── ProjectFileError             12    the file of `meshdev up`: its place, and what is wrong there
     ├── ForbiddenError               20    RBAC refused: names verb, resource, namespace
     ├── AdmissionError               21    admission refused (verbatim)
@@ -75,6 +76,13 @@ class CredentialError(ConfigError):
 
     code = "credentials"
     exit_code = 11
+
+
+class SshError(ConfigError):
+    """The bastion of ``--ssh`` cannot be used: its host key, the user's keys, or ssh_config."""
+
+    code = "ssh"
+    exit_code = 13
 
 
 class ProjectFileError(MeshdevError):

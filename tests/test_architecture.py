@@ -45,6 +45,7 @@ PURE = (
     ),
     *("project/building", "project/checking", "project/document", "project/model", "project/ordering"),
     *("project/planning", "project/supervising", "project/variables", "duration"),
+    *("ssh/known_hosts", "ssh/settings", "ssh/target"),
     *("telemetry/causes", "telemetry/endpoint", "telemetry/logs", "telemetry/signals", "telemetry/spans"),
 )
 
@@ -150,6 +151,13 @@ def test_only_the_adapter_imports_the_kubernetes_client() -> None:
     assert _users("kubernetes") <= {"meshdev/kube/rest.py"}
 
 
+def test_only_the_ssh_client_imports_paramiko() -> None:
+    """Commands and the session start it, and load neither that nor cryptography."""
+    client = {f"meshdev/ssh/{name}.py" for name in ("__main__", "bastion", "keys", "login", "streams")}
+    assert _users("paramiko") == client
+    assert _loaded("meshdev.ssh.jump", {"paramiko", "cryptography"}) == []
+
+
 def test_only_telemetry_imports_opentelemetry() -> None:
     assert all(user.startswith("meshdev/telemetry/") for user in _users("opentelemetry"))
 
@@ -173,7 +181,8 @@ def test_what_starts_often_or_stays_loads_little(module: str) -> None:
     "module", sorted(LIGHT.keys() - {"meshdev.manager.relay.__main__", "meshdev.manager.control.__main__"})
 )
 def test_only_the_image_has_cryptography(module: str) -> None:
-    """On the laptop it is not installed; where packets pass, it would cost 12 MB (meshdev.identity.keys).
+    """On the laptop only the SSH client of --ssh has it; where packets pass, it would cost 12 MB
+    (meshdev.identity.keys).
     The relay has certificates to read, control issues them."""
     assert _loaded(module, {"cryptography"}) == []
 

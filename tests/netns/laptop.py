@@ -94,6 +94,10 @@ class Laptop:
         """Run a command in the neighbour's network."""
         _in_network(self._neighbour, *command)
 
+    def neighbour_command(self, *command: str) -> list[str]:
+        """*command* as it runs in the neighbour's network."""
+        return ["nsenter", "--target", str(self._neighbour.pid), "--net", "--", *command]
+
     @contextlib.contextmanager
     def container(self, address: str, gateway: str) -> Iterator[None]:
         """A namespace behind a bridge of the laptop, as Docker makes them; the laptop forwards from then on."""

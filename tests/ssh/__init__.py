@@ -1,0 +1,1 @@
+"""Tests of meshdev.ssh without a server."""
