@@ -12,6 +12,8 @@ OLDEST_PROTOCOL: Final = 1
 #: Default image of the manager; ``--image`` and ``MESHDEV_IMAGE`` override it.
 DEFAULT_IMAGE: Final = f"ghcr.io/meshdev/traffic-manager:{VERSION}"
 IMAGE_VARIABLE: Final = "MESHDEV_IMAGE"
+#: Environment variable of --ssh.
+SSH_VARIABLE: Final = "MESHDEV_SSH"
 
 #: The Deployment of the manager, its labels and the field manager of everything we write.
 MANAGER_NAME: Final = "meshdev-traffic-manager"

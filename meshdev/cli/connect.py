@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import api, options, render
+from meshdev.cli import api, bastion, options, render
 from meshdev.cli.disconnect import disconnect
 from meshdev.cli.follow import Follower
 from meshdev.cli.launch import Processes
@@ -127,7 +127,10 @@ def lock_or_status(paths: Paths) -> int | Status:
 def start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals, progress: ProgressView) -> Status:
     """Connect. *lock* is closed in any case. Raises what went wrong, or Cancelled; then everything is undone."""
     try:
-        with contextlib.closing(Processes(paths, lock)) as processes:
+        with (
+            bastion.logged_in(wanted.ssh, paths, signals, progress) as jump,
+            contextlib.closing(Processes(paths, lock, jump)) as processes,
+        ):
             return Follower(paths, processes, signals, progress).run(wanted)
     finally:
         os.close(lock)
@@ -166,13 +169,18 @@ def check_cluster(status: Status, wanted: ConnectOptions) -> None:
 
     Raises AlreadyConnectedError.
     """
-    if wanted.kubeconfig or wanted.context:
+    if wanted.kubeconfig or wanted.context or wanted.ssh:
         _check_same(replace(status, namespace=None), wanted)
 
 
 def _check_same(status: Status, wanted: ConnectOptions) -> None:
     from meshdev.kube import kubeconfig  # noqa: PLC0415 -- YAML is needed in this case only
 
+    if wanted.ssh and wanted.ssh != status.ssh:
+        raise AlreadyConnectedError(
+            f"connected to {_where(status)} {f'through {status.ssh}' if status.ssh else 'without --ssh'}",
+            hint="`meshdev disconnect` ends that connection",
+        )
     context, namespace, server = wanted.context, wanted.namespace, None
     with contextlib.suppress(ConfigError):  # a kubeconfig that has gone meanwhile is no reason to disturb
         found = kubeconfig.load(kubeconfig.Options(wanted.kubeconfig, context, namespace))

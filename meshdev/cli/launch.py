@@ -3,7 +3,7 @@
 Both start at once. The socketpair between them is made here, so neither needs to find the other::
 
     helper   stdin = one end; stdout and stderr = helper.log        sudo passes nothing else on
-    session  --progress FD --helper FD --lock FD                    stdout and stderr = session.log
+    session  --progress FD --helper FD --lock FD [--ssh FD]         stdout and stderr = session.log
 
 The descriptors of this process's caller go to neither. The helper detaches itself once it has root: the process
 started here (sudo, or the helper's first one) then ends with 0.
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from meshdev.cli.child import terminal
 from meshdev.cli.options import anchored
@@ -26,6 +26,9 @@ from meshdev.errors import LaptopError, MeshdevError, ProtocolError, SudoError
 from meshdev.helper.trust import callers, check_installation
 from meshdev.state import Paths
 from meshdev.wire.session_api import parse_failure
+
+if TYPE_CHECKING:
+    from meshdev.ssh.jump import Jump
 
 PROMPT: Final = "[meshdev] password for %p: "
 
@@ -108,8 +111,9 @@ class Attempt:
 class Processes:
     """The processes of one connection while ``connect`` waits for it. Close it when done, whatever happened."""
 
-    def __init__(self, paths: Paths, lock: int) -> None:
-        """Start the session. *lock* is the held lock; the session inherits it, the caller may close its own.
+    def __init__(self, paths: Paths, lock: int, jump: "Jump | None" = None) -> None:
+        """Start the session. *lock* is the held lock; the session inherits it, the caller may close its own. So it
+        does the *jump* through which it reaches the API server.
 
         Raises LaptopError, before anything is started, where others could change what would run as root.
         """
@@ -118,9 +122,11 @@ class Processes:
         self._helper_end, self._session_end = socket.socketpair()
         self.progress, progress_end = socket.socketpair()
         self.helper: Attempt | None = None
-        with progress_end, _open_log(paths.log) as log:
+        with progress_end, open_log(paths.log) as log:
             ends = {"--progress": progress_end, "--helper": self._session_end}
             descriptors = {**{flag: end.fileno() for flag, end in ends.items()}, "--lock": lock}
+            if jump is not None:
+                descriptors["--ssh"] = jump.fileno()
             arguments = [word for flag, number in descriptors.items() for word in (flag, str(number))]
             self.session = subprocess.Popen(
                 [*session_command(), *arguments],
@@ -137,7 +143,7 @@ class Processes:
     def start_helper(self, *, ask: bool) -> None:
         """Start the helper, or start it again after :meth:`Attempt.wants_password`. Raises SudoError without sudo."""
         path = self._paths.helper_log
-        with _open_log(path) as log:
+        with open_log(path) as log:
             start = log.tell()
             try:
                 process = subprocess.Popen(
@@ -229,7 +235,7 @@ def _c_locale(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, "LC_ALL": "C"}  # sudo's messages are parsed (_WOULD_ASK)
 
 
-def _open_log(path: Path) -> BinaryIO:
+def open_log(path: Path) -> BinaryIO:
     """*path* for appending, 0600; a long one is set aside first."""
     with contextlib.suppress(FileNotFoundError):
         if path.lstat().st_size > _LOG_LIMIT:

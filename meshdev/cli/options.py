@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, overload
 import typer
 
 from meshdev import duration
-from meshdev.config import IMAGE_VARIABLE
+from meshdev.config import IMAGE_VARIABLE, SSH_VARIABLE
 from meshdev.errors import UsageError
 from meshdev.intercept.match import MATCH_KINDS, MatchKind
 from meshdev.wire.modes import MODES, Mode
@@ -52,6 +52,16 @@ ManagerNamespace = Annotated[
     ),
 ]
 
+Ssh = Annotated[
+    str | None,
+    typer.Option(
+        "--ssh",
+        metavar="[USER@]HOST[:PORT]",
+        envvar=SSH_VARIABLE,
+        help="Bastion through which the API server is reached.",
+    ),
+]
+
 TargetNamespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the target. Default: the connection's."),
@@ -76,6 +86,7 @@ class ClusterFlags(Bundle):
             "--request-timeout", metavar="TIME", help="Time limit of one API request, such as 10s or 1m30s; 0 for none."
         ),
     ] = None
+    ssh: Ssh = None
 
     def named(self, namespace: str | None) -> dict[str, Any]:
         """What was given, checked: arguments of ``kubeconfig.Options``. Raises UsageError."""
@@ -85,6 +96,7 @@ class ClusterFlags(Bundle):
             "namespace": not_empty("--namespace", namespace),
             "as_user": not_empty("--as", self.as_user),
             "request_timeout": seconds(self.request_timeout),
+            "ssh": _bastion(self.ssh),
         }
 
     def options(self, namespace: str | None = None) -> "Options":
@@ -230,6 +242,15 @@ def period(flag: str, text: str) -> float:
         return duration.parse(text)
     except ValueError:
         raise UsageError(f"invalid {flag} {text!r}", hint="use a value such as 10s, 1m30s or 0.") from None
+
+
+def _bastion(text: str | None) -> str | None:
+    """``--ssh``, checked before anything is done. An empty variable means: none."""
+    if text:
+        from meshdev.ssh.target import SshTarget  # noqa: PLC0415 -- hardly a command needs it
+
+        SshTarget.parse(text)
+    return text or None
 
 
 def _directory() -> str | None:

@@ -48,6 +48,7 @@ def _details(status: Status) -> list[tuple[str, str]]:
     manager = f"{status.manager_namespace}/{status.manager_pod}" if status.manager_pod else ""
     pids = (("session", status.session_pid), ("helper", status.helper_pid))
     return [
+        ("ssh", status.ssh or ""),
         ("since", "" if status.since_s is None else age(status.since_s)),
         ("address", status.address or ""),
         ("carrier", ", ".join(part for part in (status.carrier, pool, fastest) if part)),

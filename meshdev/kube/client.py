@@ -27,6 +27,7 @@ from meshdev.kube.kubeconfig import REQUEST_SECONDS, Kubeconfig, Options
 
 if TYPE_CHECKING:
     from meshdev.kube.rest import Connections, Response
+    from meshdev.ssh.jump import Jump
 
 #: The server ends a watch after this many seconds; it is taken up again. Silence longer than that plus a grace means
 #: that the connection is dead.
@@ -53,7 +54,7 @@ class KubeApi:
     AdmissionError, and from :mod:`meshdev.kube.errors` NotFoundError, ConflictError, GoneError or their ClusterError.
     """
 
-    def __init__(self, config: Kubeconfig, options: Options, connect: Connect) -> None:
+    def __init__(self, config: Kubeconfig, options: Options, connect: Connect, jump: "Jump | None" = None) -> None:
         self._seconds = options.request_timeout or REQUEST_SECONDS
         self._connect = connect
         self._source = CredentialSource(config, options.environment, options.directory)
@@ -64,17 +65,22 @@ class KubeApi:
         self._server_clock: tuple[float, float] | None = None
         self.context: Final = config.context
         self.namespace: Final = config.namespace
-        self.endpoint: Final = endpoint(config, options.environment)
+        self.endpoint: Final = endpoint(config, options.environment, jump)
         self.server: Final = config.server
         #: Called with each question put to the authorizer; tests set it.
         self.on_access: Callable[[Access], None] = lambda _: None
 
     @classmethod
-    async def open(cls, options: Options) -> Self:
-        """Read the kubeconfig and get the credentials; no request is made yet. Raises ConfigError and its kinds."""
+    async def open(cls, options: Options, jump: "Jump | None" = None) -> Self:
+        """Read the kubeconfig and get the credentials; no request is made yet. Raises ConfigError and its kinds.
+
+        *jump*, which becomes the API's, is the bastion's of ``options.ssh``; without it that is logged in at here.
+        """
         config = kubeconfig.load(options)
+        if options.ssh and jump is None:
+            jump = await asyncio.to_thread(_open_jump, options.ssh)
         # In a thread, so that the caller's other tasks go on meanwhile.
-        api = cls(config, options, await asyncio.to_thread(_import_connections))
+        api = cls(config, options, await asyncio.to_thread(_import_connections), jump)
         await api._current(await api._source.get())
         return api
 
@@ -91,6 +97,8 @@ class KubeApi:
             self._connections = None
         while self._retired:
             await self._retired.pop().close()
+        if self.endpoint.jump is not None:
+            self.endpoint.jump.close()
 
     # -- for carriers ----------------------------------------------------------------------------------------------
 
@@ -117,7 +125,11 @@ class KubeApi:
         return server + time.monotonic() - local
 
     async def addresses(self) -> frozenset[IPv4Address]:
-        """Every IPv4 address that connections to the server may go to: the server's own and its proxy's."""
+        """Every IPv4 address that connections to the server may go to: the server's own and its proxy's, or the
+        bastion's.
+        """
+        if self.endpoint.jump is not None:
+            return await self.endpoint.jump.addresses()
         found: set[IPv4Address] = set()
         for url in filter(None, (self.server, self.endpoint.proxy)):
             with suppress(OSError):  # behind a proxy the server's name may mean nothing here
@@ -296,6 +308,12 @@ def _import_connections() -> Connect:
     from meshdev.kube.rest import Connections  # noqa: PLC0415 -- 0.4 s; the CLI does without
 
     return Connections
+
+
+def _open_jump(target: str) -> "Jump":
+    from meshdev.ssh import jump  # noqa: PLC0415 -- with --ssh only
+
+    return jump.opened(target)
 
 
 def _writing(dry_run: bool = False) -> dict[str, str]:

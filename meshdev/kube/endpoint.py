@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from meshdev.errors import ConfigError
@@ -12,6 +13,9 @@ from meshdev.kube.credentials import pem
 from meshdev.kube.kubeconfig import Kubeconfig
 from meshdev.text import without_user_info
 
+if TYPE_CHECKING:
+    from meshdev.ssh.jump import Jump
+
 #: Those that both requests and carriers can use.
 _PROXY_SCHEMES = ("http", "socks5", "socks5h")
 
@@ -19,7 +23,7 @@ _PROXY_SCHEMES = ("http", "socks5", "socks5h")
 @dataclass(frozen=True)
 class Endpoint:
     """One API server. Without an *authority* (PEM) the system's certificates count; *server_name* replaces the host's
-    name in the handshake.
+    name in the handshake. With a *jump* every connection goes through that bastion, and through no proxy.
     """
 
     url: str
@@ -27,6 +31,7 @@ class Endpoint:
     authority: bytes | None = None
     server_name: str | None = None
     verify: bool = True
+    jump: "Jump | None" = None
 
     @cached_property
     def parts(self) -> SplitResult:
@@ -50,11 +55,13 @@ class Endpoint:
 
     def __str__(self) -> str:
         """For sentences; without the proxy's password."""
+        if self.jump:
+            return f"{self.url} through {self.jump.name}"
         return f"{self.url} through the proxy {without_user_info(self.proxy)}" if self.proxy else self.url
 
 
-def endpoint(config: Kubeconfig, environment: Mapping[str, str]) -> Endpoint:
-    """The endpoint of a kubeconfig's context. Raises ConfigError."""
+def endpoint(config: Kubeconfig, environment: Mapping[str, str], jump: "Jump | None" = None) -> Endpoint:
+    """The endpoint of a kubeconfig's context, through *jump*, which takes the place of a proxy. Raises ConfigError."""
     cluster = config.cluster
     verify = not cluster.get("insecure-skip-tls-verify", False)
     authority = pem(cluster, "certificate-authority")
@@ -68,7 +75,8 @@ def endpoint(config: Kubeconfig, environment: Mapping[str, str]) -> Endpoint:
         if not authority:
             raise ConfigError(f"the certificate-authority of context {config.context} holds no certificate")
     name = cluster.get("tls-server-name") or None
-    return Endpoint(config.server, _proxy(config, environment), authority, name, verify)
+    proxy = None if jump else _proxy(config, environment)
+    return Endpoint(config.server, proxy, authority, name, verify, jump)
 
 
 def _proxy(config: Kubeconfig, environment: Mapping[str, str]) -> str | None:

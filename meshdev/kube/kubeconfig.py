@@ -52,6 +52,8 @@ class Options:
     namespace: str | None = None
     as_user: str | None = None
     request_timeout: float | None = None
+    ssh: str | None = None
+    """The bastion through which the API server is reached: ``[USER@]HOST[:PORT]``."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     directory: str | None = None
     """Where plugins run, as their arguments may be relative paths; None: where this process is."""

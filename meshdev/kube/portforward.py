@@ -190,13 +190,16 @@ class _Attempt:
     def _connect(self) -> socket.socket:
         endpoint = self._endpoint
         sock: socket.socket
-        if endpoint.proxy:
+        if endpoint.jump:
+            sock = endpoint.jump.dial(endpoint.host, endpoint.port, self._left())
+        elif endpoint.proxy:
             proxy = Proxy.from_url(endpoint.proxy.replace("socks5h:", "socks5:"), rdns=True)
             sock = proxy.connect(endpoint.host, endpoint.port, timeout=self._left())
         else:
             sock = self._connect_any(endpoint.host, endpoint.port)
         self._keep(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._context is None:
             return sock
         # Takes over the descriptor; the handshake is a step of its own so that abort() sees the new object.

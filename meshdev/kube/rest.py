@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from meshdev.kube.credentials import Credentials
 from meshdev.kube.endpoint import Endpoint
 from meshdev.kube.errors import from_connection
 
+Dial = Callable[[str, int], Awaitable[socket.socket]]
 #: ssl.SSLError and TimeoutError are OSErrors; a SOCKS proxy's "no" is none.
 _TRANSPORT_ERRORS: Final = (aiohttp.ClientError, OSError, ProxyError)
 
@@ -96,8 +97,8 @@ class Connections:
         self.context.set_alpn_protocols(["http/1.1"])
         _load_client_certificate(self.context, credentials)
         self._connector = (
-            _SocksConnector(socks, self.context)
-            if socks
+            _DiallingConnector(_dialler(endpoint, socks), self.context)
+            if socks or endpoint.jump
             else aiohttp.TCPConnector(
                 limit=configuration.connection_pool_maxsize, ssl=self.context, socket_factory=_kept_alive
             )
@@ -176,15 +177,23 @@ def _kept_alive(info: aiohttp.AddrInfoType) -> socket.socket:
     return sock
 
 
-class _SocksConnector(aiohttp.TCPConnector):
-    """Connects through a SOCKS proxy, which also resolves names.
+def _dialler(endpoint: Endpoint, socks: str | None) -> Dial:
+    if endpoint.jump is not None:
+        return endpoint.jump.connect
+    proxy = Proxy.from_url((socks or "").replace("socks5h:", "socks5:"), rdns=True)
+    connect: Dial = proxy.connect
+    return connect
+
+
+class _DiallingConnector(aiohttp.TCPConnector):
+    """Connects through a bastion or a SOCKS proxy, which also resolves names.
 
     aiohttp has no public hook for it; ``aiohttp-socks`` overrides the same method, but loses tls-server-name.
     """
 
-    def __init__(self, proxy: str, context: ssl.SSLContext) -> None:
+    def __init__(self, dial: Dial, context: ssl.SSLContext) -> None:
         super().__init__(resolver=_NoResolver(), ssl=context)
-        self._proxy = Proxy.from_url(proxy.replace("socks5h:", "socks5:"), rdns=True)
+        self._dial = dial
 
     async def _wrap_create_connection(
         self,
@@ -195,7 +204,7 @@ class _SocksConnector(aiohttp.TCPConnector):
     ) -> Any:  # noqa: ANN401 -- the same
         options = {name: kwargs[name] for name in ("ssl", "server_hostname")}
         async with asyncio.timeout(timeout.sock_connect or timeout.total):
-            sock = await self._proxy.connect(*addr_infos[0][4][:2])
+            sock = await self._dial(*addr_infos[0][4][:2])
         return await asyncio.get_running_loop().create_connection(*args, **options, sock=sock)
 
 

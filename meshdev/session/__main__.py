@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from meshdev.errors import LaptopError, MeshdevError
 from meshdev.session.progress import Progress, adopt
 from meshdev.session.supervisor import Supervisor
+from meshdev.ssh.jump import Jump
 from meshdev.state import Paths
 from meshdev.text import visible
 
@@ -32,7 +33,8 @@ async def session(arguments: argparse.Namespace) -> int:
         return error.exit_code
     if options.debug:
         logging.getLogger("meshdev").setLevel(logging.DEBUG)
-    supervisor = Supervisor(options, progress, helper)
+    jump = None if arguments.ssh is None else Jump.adopt(arguments.ssh, options.ssh or "")
+    supervisor = Supervisor(options, progress, helper, jump)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     paths = Paths.locate()
@@ -79,6 +81,7 @@ def main() -> NoReturn:
     for name in ("helper", "progress", "lock"):
         # The lock needs no more than to stay open: it belongs to the open file.
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--ssh", type=int)
     arguments = parser.parse_args()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -30,6 +30,7 @@ from meshdev.kube.ranges import advertised_addresses, watch_addresses, watch_ran
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
 from meshdev.session.state import SessionState
+from meshdev.ssh.jump import Jump
 from meshdev.wire.framing import CARRIER_KINDS, CarrierKind
 from meshdev.wire.session_api import ConnectOptions
 
@@ -77,11 +78,13 @@ class CarrierOrder:
 
 
 @asynccontextmanager
-async def opened_cluster(options: ConnectOptions, progress: Progress) -> AsyncIterator["Cluster"]:
+async def opened_cluster(
+    options: ConnectOptions, progress: Progress, jump: Jump | None = None
+) -> AsyncIterator["Cluster"]:
     """The cluster of a kubeconfig; nothing in it is touched before :meth:`Cluster.find_manager`.
 
-    When the context is left all connections to the API server are closed, and what a connect that failed had created is
-    taken back.
+    When the context is left all connections to the API server are closed, with the *jump* that they go through, and
+    what a connect that failed had created is taken back.
     """
     api = await KubeApi.open(
         Options(
@@ -91,8 +94,11 @@ async def opened_cluster(options: ConnectOptions, progress: Progress) -> AsyncIt
             namespace=options.namespace,
             as_user=options.as_user,
             request_timeout=options.request_timeout,
-        )
+        ),
+        jump,
     )
+    if jump is not None:
+        await jump.addresses()  # and its name, which is never the cluster's
     cluster = Cluster(api, options, progress)
     for note in cluster.notes:
         progress.note(note)
@@ -133,6 +139,7 @@ class Cluster:
             context=api.context,
             namespace=api.namespace,
             server=api.server,
+            ssh=self._options.ssh,
             manager_namespace=self.manager_namespace,
             notes=(*state.notes, *self.notes),
         )
@@ -208,7 +215,8 @@ class Cluster:
     async def learn_ranges(self, routing: Routing, group: asyncio.TaskGroup) -> None:
         """Route what the user may see, now and as it changes; whole ranges for users who may list them."""
         api = self.api
-        await routing.keep_outside(await advertised_addresses(api))
+        if api.endpoint.jump is None:  # else nothing of ours goes there directly
+            await routing.keep_outside(await advertised_addresses(api))
         ranges, addresses = asyncio.Event(), asyncio.Event()
         group.create_task(follow(lambda: watch_ranges(api, log.info, log_interruption), routing.set_ranges, ranges))
         group.create_task(

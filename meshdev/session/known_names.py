@@ -86,10 +86,11 @@ def _label(name: str) -> bytes:
 
 
 def _hosts(api: KubeApi) -> Iterator[str]:
-    """The names by which the API server, its proxy and the environment's proxies are reached."""
+    """The names by which the API server, its proxy or bastion and the environment's proxies are reached."""
     # NO_PROXY stands among them: a list of those that are reached without.
     proxies = [url for scheme, url in getproxies().items() if scheme != "no"]
-    for url in (api.server, api.endpoint.proxy, *proxies):
+    bastion = api.endpoint.jump and api.endpoint.jump.host
+    for url in (api.server, bastion, api.endpoint.proxy, *proxies):
         try:
             host = urlsplit(url if url and "://" in url else f"//{url or ''}").hostname
         except ValueError:  # a variable that is no URL: no program reaches anything by it

@@ -29,6 +29,8 @@ class SessionState:
     context: str | None = None
     namespace: str | None = None
     server: str | None = None
+    ssh: str | None = None
+    """The bastion through which that is reached."""
     manager_namespace: str | None = None
     helper_pid: int | None = None
     welcome: Welcome | None = None
@@ -79,6 +81,7 @@ class SessionState:
             helper_pid=self.helper_pid,
             metrics=self.metrics,
             otlp=self.otlp,
+            ssh=self.ssh,
             intercepts=tuple(status for each in self.intercepts if (status := each.status(now)) is not None),
             since_s=round(now - self.since, 1),
             notes=notes,

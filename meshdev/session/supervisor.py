@@ -30,6 +30,7 @@ from meshdev.session.laptop import Laptop, opened_laptop
 from meshdev.session.names import Names
 from meshdev.session.progress import Progress
 from meshdev.session.state import SessionState
+from meshdev.ssh.jump import Jump
 from meshdev.tunnel.carrier import CarrierConnection
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Hello, Welcome
@@ -55,10 +56,13 @@ LOOK_SECONDS: Final = 0.5
 class Supervisor:
     """Runs one connection. Made for one :meth:`run`."""
 
-    def __init__(self, options: ConnectOptions, progress: Progress, helper: socket.socket) -> None:
+    def __init__(
+        self, options: ConnectOptions, progress: Progress, helper: socket.socket, jump: Jump | None = None
+    ) -> None:
         self._options = options
         self._progress = progress
         self._helper_socket = helper
+        self._jump = jump
         self._stop = asyncio.Event()
         self._outcome: MeshdevError | None = None
         self.broken: MeshdevError | None = None
@@ -178,7 +182,7 @@ class Supervisor:
             yield cluster.result(), laptop.result()
 
     async def _open_cluster(self, undo: AsyncExitStack) -> Cluster:
-        cluster = await undo.enter_async_context(opened_cluster(self._options, self._progress))
+        cluster = await undo.enter_async_context(opened_cluster(self._options, self._progress, self._jump))
         undo.callback(lambda: cluster.forget_connection() if self._cancelled else None)
         self._parts.insert(0, cluster.show)  # its notes come first
         await cluster.find_manager()

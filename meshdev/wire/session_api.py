@@ -73,6 +73,7 @@ class ConnectOptions:
     metrics_port: int | None = field(Nullable(PORT), default=None, sparse=True)  #: of 127.0.0.1; None: not served
     otlp: str | None = field(_URL, default=None, sparse=True)  #: where spans are sent; without credentials
     otlp_logs: bool = field(FLAG, default=False, sparse=True)  #: logs, too
+    ssh: str | None = field(_NAME, default=None, sparse=True)  #: the bastion, as it was typed
 
     def encode(self) -> bytes:
         """The first line on the progress socket."""
@@ -140,6 +141,8 @@ class Status:
     """Where the session serves its metrics."""
     otlp: str | None = field(_TEXT, default=None, sparse=True)
     """Where it sends spans, and logs where these are asked for."""
+    ssh: str | None = field(_TEXT, default=None, sparse=True)
+    """The bastion through which the API server is reached."""
     leftovers: tuple[str, ...] = field(_TEXTS, default=())
     since_s: float | None = field(Nullable(_SECONDS), default=None)
     """Seconds since the state last changed."""

@@ -21,8 +21,14 @@ from tests.waiting import until
 
 
 @dataclass
+class FakeJump:
+    host: str
+
+
+@dataclass
 class FakeEndpoint:
     proxy: str | None = None
+    jump: FakeJump | None = None
 
 
 @dataclass
@@ -54,6 +60,8 @@ def test_the_tunnels_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
         "proxy.example.",
         "other.example.",
     }
+    made = known_names(FakeApi("https://api.example:6443", FakeEndpoint(jump=FakeJump("bastion.example"))))
+    assert "bastion.example." in {name.to_text() for name in made.known.reserved}
 
 
 def test_a_list_of_hosts_without_proxy_is_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

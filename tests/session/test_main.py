@@ -32,7 +32,7 @@ def caller() -> Iterator[tuple[socket.socket, argparse.Namespace]]:
     (caller, progress), (helper, theirs) = socket.socketpair(), socket.socketpair()
     caller.settimeout(5)
     caller.sendall(ConnectOptions().encode())
-    arguments = argparse.Namespace(progress=progress.detach(), helper=helper.detach())
+    arguments = argparse.Namespace(progress=progress.detach(), helper=helper.detach(), ssh=None)
     with caller, theirs:
         yield caller, arguments
 
