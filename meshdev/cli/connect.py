@@ -11,6 +11,7 @@ from meshdev.cli import api, bastion, options, render
 from meshdev.cli.disconnect import disconnect
 from meshdev.cli.follow import Follower
 from meshdev.cli.launch import Processes
+from meshdev.cli.optional_value import command_class
 from meshdev.cli.options import Format
 from meshdev.cli.progress import ProgressView, progress_view
 from meshdev.cli.signals import ENDING, Signals
@@ -26,8 +27,12 @@ EXAMPLE: Final = """\b
 Examples:
   meshdev connect
   meshdev connect --context dev -n team-1
+  meshdev connect --socks
   meshdev connect --also 10.20.0.0/16 --never 10.20.30.0/24
 """
+
+_SOCKS: Final = "127.0.0.1:1080"
+COMMAND: Final = command_class({"--socks": _SOCKS})
 
 #: How long a session that has undone everything may take to end.
 _END_SECONDS: Final = 5.0
@@ -52,6 +57,14 @@ def command(
     unguarded: Annotated[
         bool, typer.Option("--unguarded", help="Connect without nftables; pods may then reach ports of this machine.")
     ] = False,
+    socks: Annotated[
+        str | None,
+        typer.Option(
+            "--socks",
+            metavar="[HOST:]PORT",
+            help=f"Serve a SOCKS5 and HTTP proxy to the cluster. Default: {_SOCKS}.",
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -89,6 +102,7 @@ def command(
         upgrade=upgrade,
         unguarded=unguarded,
         debug=debug,
+        socks=options.listen_address("--socks", socks),
         metrics_port=metrics_port,
         otlp=_receiver(otlp, logs=otlp_logs),
         otlp_logs=otlp_logs,
@@ -102,6 +116,7 @@ def connect(paths: Paths, wanted: ConnectOptions, output: Format) -> None:
     if isinstance(found, Status):
         _check_same(found, wanted)
         _check_metrics(found, wanted)
+        _check_socks(found, wanted)
         _check_otlp(found, wanted)
         _answer(found, output, _already(found))
         return
@@ -201,6 +216,15 @@ def _check_metrics(status: Status, wanted: ConnectOptions) -> None:
         raise AlreadyConnectedError(
             f"the connection to {_where(status)} serves {where}",
             hint="`meshdev disconnect`, then connect with --metrics-port",
+        )
+
+
+def _check_socks(status: Status, wanted: ConnectOptions) -> None:
+    if wanted.socks is not None and status.socks != str(wanted.socks):
+        where = f"a proxy at {status.socks}" if status.socks else "no proxy"
+        raise AlreadyConnectedError(
+            f"the connection to {_where(status)} serves {where}",
+            hint="`meshdev disconnect`, then connect with --socks",
         )
 
 

@@ -16,12 +16,14 @@ from meshdev import duration
 from meshdev.config import IMAGE_VARIABLE, SSH_VARIABLE
 from meshdev.errors import UsageError
 from meshdev.intercept.match import MATCH_KINDS, MatchKind
+from meshdev.wire import values
 from meshdev.wire.modes import MODES, Mode
 from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.session_intercepts import AskedStrategy
 
 if TYPE_CHECKING:
     from meshdev.kube.kubeconfig import Options
+    from meshdev.wire.values import ListenAddress
 
 #: OpenTelemetry's variables that name a file.
 _OTLP_FILE: Final = re.compile(r"OTEL_EXPORTER_OTLP_(?:TRACES_|LOGS_)?(?:CLIENT_)?(?:CERTIFICATE|KEY)")
@@ -221,6 +223,16 @@ def bundled(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     return called
+
+
+def listen_address(flag: str, text: str | None) -> "ListenAddress | None":
+    """Where to listen, None where that was not asked for. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        return values.listen_address(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} {text}: {error}", hint=f"for instance: {flag} 127.0.0.1:1080") from error
 
 
 _NO_LIMIT: Final = 86400.0

@@ -65,6 +65,7 @@ def _load(name: str) -> object:
     single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     single.command(
         name=name,
+        cls=getattr(module, "COMMAND", None),
         epilog=module.EXAMPLE,
         context_settings={"allow_interspersed_args": name != RUNS_PROGRAMS},
     )(module.command)

@@ -56,6 +56,7 @@ def _details(status: Status) -> list[tuple[str, str]]:
         ("names", names),
         ("manager", manager),
         ("metrics", status.metrics or ""),
+        ("socks", f"socks5h://{status.socks}, http://{status.socks}" if status.socks else ""),
         ("otlp", status.otlp or ""),
         ("processes", ", ".join(f"{name} {pid}" for name, pid in pids if pid)),
     ]

@@ -4,13 +4,19 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Final
 
-from meshdev.session.destinations import DestinationError
+from meshdev.isolation.network import ThisNetwork
+from meshdev.session.destinations import DestinationError, Destinations
+from meshdev.session.laptop import Laptop
+from meshdev.session.local_listener import local_listener
+from meshdev.session.names import Names
 from meshdev.session.streams import CHUNK, Stream, join, reset
 from meshdev.wire.socks import Handshake, ProxyRequest, ProxyRequestError
+from meshdev.wire.values import ListenAddress
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +27,28 @@ REQUEST_SECONDS: Final = 10.0
 _LINGER_SECONDS: Final = 2.0
 
 _BACKLOG: Final = 128
+
+
+@contextlib.contextmanager
+def listening(at: ListenAddress | None) -> Iterator[socket.socket | None]:
+    """Listen there inside, where somebody wants that. Raises LaptopError where the port is taken."""
+    if at is None:
+        yield None
+        return
+    with local_listener(at.port, "the proxy", "--socks HOST:PORT", str(at.host)) as listener:
+        yield listener
+
+
+@asynccontextmanager
+async def proxying(listener: socket.socket | None, laptop: Laptop, names: Names) -> AsyncIterator[None]:
+    """Serve on *listener* inside, where there is one: names and addresses of the cluster through the tunnel."""
+    if listener is None:
+        yield
+        return
+    own = ip_address(listener.getsockname()[0]).is_loopback
+    where = Destinations(names.lookup, laptop.routing.inside, ThisNetwork(), loopback=own)
+    async with serving(listener, where.connect):
+        yield
 
 
 @asynccontextmanager

@@ -22,6 +22,8 @@ class SessionState:
     """When the phase was entered, on the monotonic clock."""
     metrics: str | None = None
     """The URL of its metrics, where it serves them."""
+    socks: str | None = None
+    """Where its proxy listens, where it has one."""
     otlp: str | None = None
     """Where it sends spans and logs, where that is asked for."""
     signals: tuple[SignalState, ...] = ()
@@ -80,6 +82,7 @@ class SessionState:
             session_pid=os.getpid(),
             helper_pid=self.helper_pid,
             metrics=self.metrics,
+            socks=self.socks,
             otlp=self.otlp,
             ssh=self.ssh,
             intercepts=tuple(status for each in self.intercepts if (status := each.status(now)) is not None),

@@ -21,7 +21,7 @@ from meshdev.config import METRICS_PATH, OLDEST_PROTOCOL, PROTOCOL
 from meshdev.errors import Cancelled, MeshdevError, VersionError, first_of_group
 from meshdev.kube.leases import current_holder
 from meshdev.published import Published
-from meshdev.session import exports
+from meshdev.session import exports, socks
 from meshdev.session.api import Exchange, StreamRequest, serving
 from meshdev.session.cluster import Cluster, opened_cluster
 from meshdev.session.exports import Exports, exporting, flushed
@@ -67,9 +67,9 @@ class Supervisor:
         self._outcome: MeshdevError | None = None
         self.broken: MeshdevError | None = None
         """After :meth:`run`: why a connection that stood has ended, None where that was asked for."""
-        metrics = None if options.metrics_port is None else f"http://127.0.0.1:{options.metrics_port}{METRICS_PATH}"
-        self.state = Published(SessionState(since=time.monotonic(), metrics=metrics, otlp=options.otlp))
+        self.state = Published(_first_state(options))
         self._exports: Exports | None = None
+        self._socks: socket.socket | None = None
         self._cancelled = False
         self._parts: list[Callable[[SessionState], SessionState]] = []
         """What of the connection exists so far: each adds what it knows to a state."""
@@ -85,6 +85,10 @@ class Supervisor:
         Raises LaptopError, and does nothing, where nobody could reach it at *api*, or its metrics, or where it cannot
         send spans.
         """
+        with socks.listening(self._options.socks) as self._socks:
+            return await self._run(api)
+
+    async def _run(self, api: Path) -> int:
         async with self._exporting(), self._metrics(), serving(api, self._answer, self._stream):
             connected = False
             try:
@@ -167,7 +171,8 @@ class Supervisor:
                 group.create_task(self._keep_published())
                 group.create_task(names.health(laptop.troubles).run())
                 intercepting_here = intercepting(cluster, laptop, pool, current_holder(), self._exports)
-                async with flushed(self._exports), intercepting_here as intercepts:
+                proxying = socks.proxying(self._socks, laptop, names)
+                async with flushed(self._exports), proxying, intercepting_here as intercepts:
                     self._parts.append(intercepts.show)
                     self._intercepts = intercepts
                     yield
@@ -252,7 +257,7 @@ class Supervisor:
     def _publish(self) -> SessionState:
         """The state as it is now."""
         known = self.state.value
-        state = SessionState(known.phase, known.since, known.metrics, known.otlp)
+        state = SessionState(known.phase, known.since, known.metrics, known.socks, known.otlp)
         for part in self._parts:
             state = part(state)
         self.state.publish(state)
@@ -294,6 +299,16 @@ class Supervisor:
                 await self._intercepts.dashboard(self._publish, request, exchange)
             case _:
                 await self._intercepts.stream(request, exchange)
+
+
+def _first_state(options: ConnectOptions) -> SessionState:
+    """With what is known before anything is done."""
+    return SessionState(
+        since=time.monotonic(),
+        metrics=None if options.metrics_port is None else f"http://127.0.0.1:{options.metrics_port}{METRICS_PATH}",
+        socks=str(options.socks) if options.socks else None,
+        otlp=options.otlp,
+    )
 
 
 def _show_tunnel(pool: Pool, state: SessionState) -> SessionState:

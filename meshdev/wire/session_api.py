@@ -43,6 +43,7 @@ _TEXT: Final = Nullable(Text())
 _NAME: Final = Nullable(Text(1024))
 _NAMESPACE: Final = Nullable(Text(253))
 _PATH: Final = Nullable(Parsed(values.absolute_path, MAX_TEXT))
+_LISTEN: Final = Nullable(Parsed(values.listen_address))
 _URL: Final = Nullable(Text(2048))
 _PID: Final = Nullable(Integer(1, _MAX_PID))
 _SECONDS: Final = Number(0, _MAX_SECONDS)
@@ -71,6 +72,7 @@ class ConnectOptions:
     unguarded: bool = field(FLAG, default=False)
     debug: bool = field(FLAG, default=False)
     metrics_port: int | None = field(Nullable(PORT), default=None, sparse=True)  #: of 127.0.0.1; None: not served
+    socks: values.ListenAddress | None = field(_LISTEN, default=None, sparse=True)  #: where the proxy listens
     otlp: str | None = field(_URL, default=None, sparse=True)  #: where spans are sent; without credentials
     otlp_logs: bool = field(FLAG, default=False, sparse=True)  #: logs, too
     ssh: str | None = field(_NAME, default=None, sparse=True)  #: the bastion, as it was typed
@@ -139,6 +141,8 @@ class Status:
     intercepts: tuple[InterceptStatus, ...] = field(Many(nested(InterceptStatus)), default=())
     metrics: str | None = field(_TEXT, default=None, sparse=True)
     """Where the session serves its metrics."""
+    socks: str | None = field(_TEXT, default=None, sparse=True)
+    """Where its proxy for SOCKS5 and HTTP listens."""
     otlp: str | None = field(_TEXT, default=None, sparse=True)
     """Where it sends spans, and logs where these are asked for."""
     ssh: str | None = field(_TEXT, default=None, sparse=True)

@@ -2,7 +2,7 @@
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshdev.config import ADDRESS_POOLS
 
@@ -53,6 +53,30 @@ def local_address(text: str) -> IPv4Address:
     if found.is_multicast or found.is_unspecified or found.is_reserved:
         raise ValueError(f"{text!r} is not an address to listen at")
     return found
+
+
+class ListenAddress(NamedTuple):
+    """Where a server of the session listens, for :func:`socket.create_server`."""
+
+    host: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if self.host.version == 6 else str(self.host)
+        return f"{host}:{self.port}"
+
+
+def listen_address(text: str) -> ListenAddress:
+    """``PORT`` of 127.0.0.1, or ``HOST:PORT`` with an address of this machine or ``localhost``; ``[::1]:PORT``."""
+    host, separator, port = text.rpartition(":")
+    if separator and not host:
+        raise ValueError(f"{text!r} has no host")
+    found = ip_address({"": "127.0.0.1", "localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]")))
+    if (host.startswith("[") and host.endswith("]")) != (found.version == 6) or found.is_multicast:
+        raise ValueError(f"{text!r} is not an address to listen at")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise ValueError(f"{port!r} is not a port")
+    return ListenAddress(found, int(port))
 
 
 def name(text: str) -> str:

@@ -67,7 +67,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
     meshdev.env["MESHDEV_IMAGE"] = "registry/image:1"
     words = ["--as", "jane", "--request-timeout", "1m30s", "--manager-namespace", "ops", "--image-pull-secret", "pull"]
     words += ["--carrier", "websocket", "--also", "10.20.0.1/16", "--also", "10.1.2.3", "--never", "10.20.30.0/24"]
-    words += ["--metrics-port", "9190", "--otlp", "http://localhost:4318", "--otlp-logs"]
+    words += ["--socks", "--metrics-port", "9190", "--otlp", "http://localhost:4318", "--otlp-logs"]
     meshdev.env["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=Bearer%20abc"
     assert meshdev("connect", *file, *words, "--upgrade", "--unguarded", "--carriers", "3").code == 0
     line = next(line for line in meshdev.trace() if line.startswith("options "))
@@ -88,6 +88,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
         "upgrade": True,
         "unguarded": True,
         "debug": False,
+        "socks": "127.0.0.1:1080",
         "metrics_port": 9190,
         "otlp": "http://localhost:4318",
         "otlp_logs": True,

@@ -15,6 +15,15 @@ def test_it_listens_at_the_loopback_alone() -> None:
         assert sock.getsockname()[0] == "127.0.0.1"
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "::1"])
+def test_or_where_it_is_told(address: str) -> None:
+    with local_listener(0, "the proxy", "--socks", address) as sock:
+        assert sock.getsockname()[0] == address
+    with pytest.raises(LaptopError, match=r"the proxy cannot be served at 192\.0\.2\.1:1: ") as caught:
+        local_listener(1, "the proxy", "--socks", "192.0.2.1")
+    assert "no such address" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     ("number", "hint"),
     [
@@ -24,7 +33,7 @@ def test_it_listens_at_the_loopback_alone() -> None:
     ],
 )
 def test_why_it_cannot(monkeypatch: pytest.MonkeyPatch, number: int, hint: str) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **_named: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(socket, "create_server", fails)

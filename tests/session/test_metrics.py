@@ -23,6 +23,7 @@ from meshdev.session.supervisor import Supervisor
 from meshdev.telemetry.signals import SignalState
 from meshdev.tunnel.traffic import TunnelTraffic
 from meshdev.wire.session_api import CarrierStatus, ConnectOptions, DisconnectRequest, Status, StatusRequest
+from meshdev.wire.values import listen_address
 from tests.metrics.client import get
 from tests.session.test_api import ask
 from tests.waiting import until
@@ -146,8 +147,9 @@ async def test_a_session_serves_them_until_it_is_disconnected(tmp_path: Path, mo
         await get(port)
 
 
+@pytest.mark.parametrize("flag", ["--metrics-port", "--socks"])
 async def test_a_port_that_is_taken_is_an_error_before_anything_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
 ) -> None:
     touched: list[Supervisor] = []
 
@@ -159,12 +161,15 @@ async def test_a_port_that_is_taken_is_an_error_before_anything_is_done(
     monkeypatch.setattr(Supervisor, "_connection", touch)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-        async with running(ConnectOptions(metrics_port=port), tmp_path / "session.sock") as task:
+        wanted = ConnectOptions(metrics_port=port)
+        if flag == "--socks":
+            wanted = ConnectOptions(socks=listen_address(str(port)))
+        async with running(wanted, tmp_path / "session.sock") as task:
             with pytest.raises(LaptopError) as raised:
                 await task
     assert f"127.0.0.1:{port}" in raised.value.message
     assert raised.value.hint is not None
-    assert "--metrics-port" in raised.value.hint
+    assert flag in raised.value.hint
     assert touched == []
     assert not await asyncio.to_thread((tmp_path / "session.sock").exists)
 
