@@ -301,6 +301,7 @@ EDGES = {
     "meshdev/manager/relay/connection.py": "one connection: it is reset, the log has it, the others go on",
     "meshdev/cli/commands.py": "a command: a person reads it",
     "meshdev/doctor/runner.py": "one check: its finding says so, the others go on",
+    "meshdev/cli/complete.py": "a completion: the shell offers nothing, the command itself reports what is wrong",
     "meshdev/dns/listener.py": "one query: the asker is answered, the log has it, the laptop's DNS goes on",
     "meshdev/session/intercepts.py": "one intercept: who asked is told, the log has it, the connection goes on",
     "meshdev/sidecar/agent/own_key.py": "a child process: stderr has it, and the parent is told by its exit code",

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
@@ -85,7 +86,12 @@ def _report(error: MeshdevError, words: list[str]) -> int:
 
 
 def _call(words: list[str]) -> object:
-    return app(words, prog_name="meshdev", standalone_mode=False)
+    return app(words, prog_name=program(), standalone_mode=False)
+
+
+def program() -> str:
+    """How this command is called: kubectl runs the program ``kubectl-meshdev`` for ``kubectl meshdev``."""
+    return "kubectl meshdev" if PurePath(sys.argv[0]).name == "kubectl-meshdev" else "meshdev"
 
 
 def _as_ours(error: BaseException) -> MeshdevError:
@@ -97,7 +103,7 @@ def _as_ours(error: BaseException) -> MeshdevError:
         case OSError(errno=errno.ENOSPC | errno.EBADF | errno.EIO, filename=None):
             return MeshdevError(f"standard output cannot be written: {error.strerror}")
         case _ClickError():
-            return UsageError(_one_line(error), hint="see meshdev --help")
+            return UsageError(_one_line(error), hint=f"see {program()} --help")
         case _:
             sentence = f"internal error: {type(error).__name__}: {error}"
             return MeshdevError(sentence, hint="run it again with --debug for the traceback")

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import api, options, render, request_text
+from meshdev.cli import api, names, options, render, request_text
 from meshdev.cli.event_stream import events
 from meshdev.cli.options import Format
 from meshdev.cli.signals import Signals
@@ -79,7 +79,11 @@ def command(
     *,
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[TARGET]", help="Workload or Service, such as deployment/b. Default: all intercepts."),
+        typer.Argument(
+            metavar="[TARGET]",
+            help="Workload or Service, such as deployment/b. Default: all intercepts.",
+            autocompletion=names.targets,
+        ),
     ] = None,
     namespace: options.TargetNamespace = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes from now on.")] = False,

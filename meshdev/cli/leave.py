@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import api, options, render
+from meshdev.cli import api, names, options, render
 from meshdev.cli.options import Format
 from meshdev.errors import TunnelError, UsageError
 from meshdev.state import Paths
@@ -21,7 +21,10 @@ _LEAVE_SECONDS: Final = 40.0
 
 
 def command(
-    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="KIND/NAME, as for proxy and mesh.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="KIND/NAME, as for proxy and mesh.", autocompletion=names.own_targets),
+    ] = None,
     *,
     namespace: options.TargetNamespace = None,
     everything: Annotated[bool, typer.Option("--all", help="End all intercepts of this machine.")] = False,

@@ -17,9 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
     _hold_standard_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0].startswith("__complete"):
+        from meshdev.cli import complete  # noqa: PLC0415 -- a shell only
+
+        complete.main(complete.words_of(words[-1]) if words[0] == complete.LINE else words[1:])
     from meshdev.cli.commands import run  # noqa: PLC0415 -- 0.1 s, in which nothing is to be undone yet
 
-    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    code = run(words)
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, overload
 import typer
 
 from meshdev import duration
+from meshdev.cli import names
 from meshdev.config import IMAGE_VARIABLE, SSH_VARIABLE
 from meshdev.errors import UsageError
 from meshdev.intercept.match import MATCH_KINDS, MatchKind
@@ -43,14 +44,27 @@ Kubeconfig = Annotated[
         "--kubeconfig", metavar="FILE", help="Path to the kubeconfig file. Default: $KUBECONFIG, then ~/.kube/config."
     ),
 ]
-Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig to use.")]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="NAME", help="Context of the kubeconfig to use.", autocompletion=names.contexts),
+]
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace. Default: the context's.")
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        help="Namespace. Default: the context's.",
+        autocompletion=names.namespaces,
+    ),
 ]
 ManagerNamespace = Annotated[
     str | None,
     typer.Option(
-        "--manager-namespace", metavar="NAME", help="The traffic-manager's namespace. Default: the namespace."
+        "--manager-namespace",
+        metavar="NAME",
+        help="The traffic-manager's namespace. Default: the namespace.",
+        autocompletion=names.namespaces,
     ),
 ]
 
@@ -66,7 +80,19 @@ Ssh = Annotated[
 
 TargetNamespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the target. Default: the connection's."),
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        help="Namespace of the target. Default: the connection's.",
+        autocompletion=names.namespaces,
+    ),
+]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET", help="KIND/NAME, such as deployment/b, sts/db, svc/b.", autocompletion=names.targets
+    ),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Return once it is up; `meshdev leave` ends it.")]
 
@@ -143,6 +169,7 @@ class Intercepting(Bundle):
             metavar="LOCAL[:REMOTE][/tcp|/udp|/http]",
             help="Port of this machine, and the port of the target that it serves. Default: every port, at the same "
             "number. Repeatable.",
+            autocompletion=names.ports,
         ),
     ] = None
     strategy: Annotated[
@@ -191,7 +218,12 @@ class Targets(list[tuple[Mode, str]], Bundle):
                 default=None,
                 annotation=Annotated[
                     list[str] | None,
-                    typer.Option(f"--{mode}", metavar="TARGET", help=f"{mode.help} Repeatable."),
+                    typer.Option(
+                        f"--{mode}",
+                        metavar="TARGET",
+                        help=f"{mode.help} Repeatable.",
+                        autocompletion=names.targets,
+                    ),
                 ],
             )
             for mode in MODES.values()

@@ -1,8 +1,6 @@
 """``meshdev proxy``: route all traffic of a workload to this machine."""
 
-from typing import Annotated, Final
-
-import typer
+from typing import Final
 
 from meshdev.cli import options
 from meshdev.cli.options import Format
@@ -17,7 +15,7 @@ Examples:
 
 @options.bundled
 def command(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="KIND/NAME, such as deployment/b, sts/db, svc/b.")],
+    target: options.Target,
     *,
     namespace: options.TargetNamespace = None,
     how: options.Intercepting,

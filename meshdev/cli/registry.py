@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "uninstall": "Remove the traffic-manager from the cluster.",
         "rbac": "Print the RBAC rules that meshdev needs.",
         "schema": "Print the JSON schema of project files.",
+        "completion": "Print the script that completes meshdev's command lines in a shell.",
         "version": "Print the version of meshdev and of the tunnel protocol.",
     }
 )

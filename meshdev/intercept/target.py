@@ -40,10 +40,15 @@ def parse_target(text: str) -> Target:
     if not slash:
         meant = f"deployment/{text} or svc/{text}? " if _NAME.fullmatch(text) else ""
         raise UsageError(f"the target {text!r} has no kind", hint=f"{meant}{_HINT}")
-    short = _GROUP.sub("", kind.lower())
-    if short not in _WORKLOADS:
+    meant_kind = kind_of(kind)
+    if meant_kind is None:
         pods = "pods of other kinds (Job, ReplicationController, Rollout, …) by a Service that selects them: svc/NAME"
         raise UsageError(f"{kind!r} is no kind that can be intercepted", hint=f"{_HINT}; {pods}")
     if _NAME.fullmatch(name) is None:
-        raise UsageError(f"{name!r} is no name of a {_WORKLOADS[short]}", hint=_HINT)
-    return Target(_WORKLOADS[short], name)
+        raise UsageError(f"{name!r} is no name of a {meant_kind}", hint=_HINT)
+    return Target(meant_kind, name)
+
+
+def kind_of(typed: str) -> Kind | None:
+    """The kind that is meant by ``deploy``, ``deployments``, ``deployments.apps`` and others."""
+    return _WORKLOADS.get(_GROUP.sub("", typed.lower()))

@@ -182,6 +182,7 @@ async def _run_plugin(
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()  # or what is left of it complains of a loop that is closed by then
     if process.returncode:
         reason = err.decode("utf-8", "replace").strip()[-1000:] or f"exit code {process.returncode}"
         raise CredentialError(f"the credential plugin {command} failed: {reason}")

@@ -5,7 +5,6 @@ demand, and 840 models would cost a second and 60 MB. Slow to import all the sam
 """
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,11 +18,11 @@ from python_socks import ProxyError
 from python_socks.async_.asyncio import Proxy
 
 from meshdev.config import VERSION
-from meshdev.errors import ConfigError, CredentialError
-from meshdev.kube.certificates import chain, private_key
+from meshdev.errors import ConfigError
 from meshdev.kube.credentials import Credentials
 from meshdev.kube.endpoint import Endpoint
 from meshdev.kube.errors import from_connection
+from meshdev.kube.tls import load_client_certificate
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
 #: ssl.SSLError and TimeoutError are OSErrors; a SOCKS proxy's "no" is none.
@@ -95,7 +94,7 @@ class Connections:
         self._busy = 0
         self.context: ssl.SSLContext = self._client.rest_client.ssl_context
         self.context.set_alpn_protocols(["http/1.1"])
-        _load_client_certificate(self.context, credentials)
+        load_client_certificate(self.context, credentials)
         self._connector = (
             _DiallingConnector(_dialler(endpoint, socks), self.context)
             if socks or endpoint.jump
@@ -145,26 +144,6 @@ class Connections:
         """Close all connections."""
         await self._client.close()
         await self._connector.close()  # the session does not own it
-
-
-def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) -> None:
-    """OpenSSL reads files only: these are in memory, so no private key is ever written to a disk."""
-    if credentials.certificate is None:
-        return
-    if credentials.key is None:
-        raise CredentialError("the kubeconfig has a client certificate without its key")
-    files = [os.memfd_create("client-certificate"), os.memfd_create("client-key")]
-    try:
-        contents = (chain(credentials.certificate), private_key(credentials.key))
-        for file, content in zip(files, contents, strict=True):
-            os.write(file, content)
-        certificate, key = (f"/proc/self/fd/{file}" for file in files)
-        context.load_cert_chain(certificate, key, password="")  # an encrypted key fails, instead of a prompt
-    except ssl.SSLError as error:
-        raise CredentialError(f"the client certificate in the kubeconfig cannot be used: {error.reason}") from error
-    finally:
-        for file in files:
-            os.close(file)
 
 
 def _kept_alive(info: aiohttp.AddrInfoType) -> socket.socket:

@@ -31,6 +31,8 @@ _NEEDED = {
     "tcpdump": "tcpdump",
     "unshare": "util-linux",
     "xz": "xz-utils",
+    "zsh": "zsh",
+    "fish": "fish",
 }
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

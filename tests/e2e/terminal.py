@@ -38,6 +38,15 @@ class TerminalCommand:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    def write(self, text: str) -> None:
+        """As typed."""
+        os.write(self._ours, text.encode())
+
+    @property
+    def ended(self) -> bool:
+        """It has exited."""
+        return self._process.poll() is not None
+
     def interrupt(self) -> int:
         """Ctrl-C; the exit code."""
         os.write(self._ours, _CTRL_C)
