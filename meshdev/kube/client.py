@@ -77,8 +77,7 @@ class KubeApi:
         *jump*, which becomes the API's, is the bastion's of ``options.ssh``; without it that is logged in at here.
         """
         config = kubeconfig.load(options)
-        if options.ssh and jump is None:
-            jump = await asyncio.to_thread(_open_jump, options.ssh)
+        jump = jump or await asyncio.to_thread(open_jump, options)
         # In a thread, so that the caller's other tasks go on meanwhile.
         api = cls(config, options, await asyncio.to_thread(_import_connections), jump)
         await api._current(await api._source.get())
@@ -310,10 +309,13 @@ def _import_connections() -> Connect:
     return Connections
 
 
-def _open_jump(target: str) -> "Jump":
+def open_jump(options: Options) -> "Jump | None":
+    """Log in at the bastion of *options*, if they have one. Blocks. Raises SshError, UnreachableError."""
+    if options.ssh is None:
+        return None
     from meshdev.ssh import jump  # noqa: PLC0415 -- with --ssh only
 
-    return jump.opened(target)
+    return jump.opened(options.ssh)
 
 
 def _writing(dry_run: bool = False) -> dict[str, str]:

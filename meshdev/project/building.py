@@ -22,6 +22,7 @@ from meshdev.project.model import (
     TcpReady,
 )
 from meshdev.project.ordering import cycle
+from meshdev.ssh.target import SshTarget
 from meshdev.wire.modes import MODES
 from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.session_intercepts import InterceptRequest
@@ -67,6 +68,8 @@ class _Builder:
         for key in ("also", "never"):
             for index, each in enumerate(found.get(key, ())):
                 self._read((*at, key, index), _range, each)
+        if "ssh" in found:
+            self._problems.check((*at, "ssh"), SshTarget.parse, found["ssh"], "ssh")
         kubeconfig = found.get("kubeconfig")
         return ConnectOptions(
             kubeconfig=None if kubeconfig is None else str(self._folder / kubeconfig),
@@ -80,6 +83,7 @@ class _Builder:
             carrier=found.get("carrier", "auto"),
             also=tuple(found.get("also", ())),
             never=tuple(found.get("never", ())),
+            ssh=found.get("ssh"),
         )
 
     def _intercept(self, name: str, found: Mapping[str, Any], connection: ConnectOptions) -> ProjectIntercept:

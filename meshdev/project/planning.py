@@ -63,7 +63,12 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def _connection(options: ConnectOptions) -> dict[str, object]:
-    named = {"context": options.context, "namespace": options.namespace, "kubeconfig": options.kubeconfig}
+    named = {
+        "context": options.context,
+        "namespace": options.namespace,
+        "kubeconfig": options.kubeconfig,
+        "ssh": options.ssh,
+    }
     return {key: value for key, value in named.items() if value is not None}
 
 

@@ -100,6 +100,12 @@ def test_a_changed_host_key_is_refused_and_nothing_is_begun(dev: Laptop) -> None
     assert dev.processes() == {}
 
 
+def test_the_doctor_goes_the_same_way(dev: Laptop) -> None:
+    found = {each["check"]: each for each in json.loads(dev.run("meshdev", "doctor", *SSH, "-o", "json").stdout)}
+    assert found["api-server"]["state"] == "ok", found
+    assert "through bastion" in found["api-server"]["detail"]
+
+
 def test_a_program_runs_with_an_intercept(dev: Laptop) -> None:
     """The connection is the command's own."""
     with local(dev):

@@ -27,6 +27,7 @@ WHOLE = """
       namespace: team-1
       as: jane
       requestTimeout: 1m30s
+      ssh: jane@bastion:2222
       managerNamespace: meshdev
       image: registry.example/tm:1
       imagePullSecret: pull
@@ -81,6 +82,7 @@ def test_everything_that_may_be_in_it() -> None:
             carrier="websocket",
             also=("10.20.0.0/16",),
             never=("10.20.30.0/24",),
+            ssh="jane@bastion:2222",
         ),
         tuple(project(WHOLE, {"USER": "jane"}).intercepts),
         (
@@ -193,6 +195,7 @@ def test_an_empty_file_is_a_connection() -> None:
         ),
         ("connection: {namespace: A}", "1:25: connection.namespace: 'A' is not a namespace's name"),
         # what a schema cannot say
+        ("connection: {ssh: 'a b'}", "1:19: connection.ssh: invalid ssh 'a b' (use [USER@]HOST[:PORT]"),
         ("connection: {also: [10.0.0.0/33]}", "1:21: connection.also[0]: '10.0.0.0/33' is no IPv4 range"),
         ("intercepts: {b: {target: b, mode: proxy}}", "1:26: intercepts.b.target: the target 'b' has no kind"),
         ("intercepts: {b: {target: svc/b, mode: mesh}}", "1:39: intercepts.b.mode: mesh needs to know which"),

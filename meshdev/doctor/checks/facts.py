@@ -19,7 +19,7 @@ from meshdev.host.plan import LaptopNetwork
 from meshdev.intercept.target import Target
 from meshdev.isolation.reasons import Forbidden, Works
 from meshdev.kube import kubeconfig, manager
-from meshdev.kube.client import Connect, KubeApi, deployments_path, pods_path
+from meshdev.kube.client import Connect, KubeApi, deployments_path, open_jump, pods_path
 from meshdev.kube.credentials import token_expiry
 from meshdev.kube.errors import NotFoundError
 from meshdev.kube.kubeconfig import Kubeconfig, Options
@@ -101,7 +101,8 @@ class DoctorFacts:
     async def _authenticate(self) -> CredentialFacts:
         config = await self.config.needed()
         connect = await asyncio.to_thread(_import_connections)
-        self._api = KubeApi(config, self.question.options, connect)
+        jump = await asyncio.to_thread(open_jump, self.question.options)
+        self._api = KubeApi(config, self.question.options, connect, jump)
         started = time.monotonic()
         await self._api.auth_headers()
         kind, plugin, left = _described(config)
