@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +31,9 @@ def why_not(program: str) -> tuple[int, str] | None:
 class Child:
     """The running program. It is in our process group, so it has the terminal's foreground where we have it."""
 
-    def __init__(self, words: Sequence[str]) -> None:
-        """Start it; what was caught here has its default there. Raises OSError."""
-        self._process = subprocess.Popen(words)
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Start it, without *environment* in ours; what was caught here has its default there. Raises OSError."""
+        self._process = subprocess.Popen(words, env=environment)
 
     def code(self) -> int | None:
         """Its exit code, 128 + n after signal n; None while it runs."""

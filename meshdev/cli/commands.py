@@ -110,15 +110,15 @@ def _as_ours(error: BaseException) -> MeshdevError:
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether ``-o json`` is on the command line, even on one that cannot be parsed otherwise."""
+    """Whether ``-o json`` (of env also ``--format``) is on the command line, also on one that cannot be parsed."""
     if _runs_program(words):
         return False
     for at, word in enumerate(words):
         if word == "--":
             return False
-        if word in ("-ojson", "-o=json", "--output=json"):
+        if word in ("-ojson", "-o=json", "--output=json", "--format=json"):
             return True
-        if word in ("-o", "--output") and words[at + 1 : at + 2] == ["json"]:
+        if word in ("-o", "--output", "--format") and words[at + 1 : at + 2] == ["json"]:
             return True
     return False
 

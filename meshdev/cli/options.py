@@ -94,6 +94,11 @@ Target = Annotated[
         metavar="TARGET", help="KIND/NAME, such as deployment/b, sts/db, svc/b.", autocompletion=names.targets
     ),
 ]
+Container = Annotated[
+    str | None,
+    typer.Option("--container", "-c", metavar="NAME", help="Container of the pod. Default: kubectl's."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail if something cannot be read, instead of a note.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return once it is up; `meshdev leave` ends it.")]
 
 

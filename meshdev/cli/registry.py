@@ -17,6 +17,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "connect": "Connect this machine to a cluster.",
         **{mode.name: mode.summary for mode in MODES.values()},
         "run": "Run a program with a connection and intercepts, then undo both.",
+        "env": "Print the environment variables of a workload's container.",
+        "pull": "Write the files mounted into a workload's container to a folder.",
         "leave": "End your intercepts on a target, or all of them.",
         "list": "List the intercepts of all users.",
         "inspect": "Show the requests that the pods of your intercepts get.",

@@ -2,12 +2,12 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import options, render
+from meshdev.cli import names, options, render
 from meshdev.cli.attach import AttachedIntercepts, intercepts
 from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
 from meshdev.cli.connected import connected
@@ -21,6 +21,7 @@ EXAMPLE: Final = """\b
 Examples:
   meshdev run -- curl http://b/
   meshdev run --mesh deployment/b --header a=1 --port 8080:http -- ./test.sh
+  meshdev run --proxy deployment/b --env-from deployment/b -- ./b
 """
 
 #: meshdev itself failed; the other codes are the program's.
@@ -35,6 +36,16 @@ def command(
     namespace: options.TargetNamespace = None,
     match: options.Conditions,
     how: options.Intercepting,
+    env_from: Annotated[
+        str | None,
+        typer.Option(
+            "--env-from",
+            metavar="TARGET",
+            help="Give the program the environment variables of a workload.",
+            autocompletion=names.targets,
+        ),
+    ] = None,
+    container: options.Container = None,
     connection: options.Connection,
 ) -> None:
     """Run a program with a connection and intercepts, then undo both.
@@ -49,12 +60,28 @@ def command(
         raise UsageError("a match needs --mesh", hint="for instance: --mesh deployment/b")
     if how.ports and not targets:
         raise UsageError("--port needs --proxy or --mesh")
+    if container and not env_from:
+        raise UsageError("--container needs --env-from")
     asked = [intercepting.request(mode, target, how, namespace=namespace, match=match) for mode, target in targets]
-    raise Ended(run(Paths.locate(), connection.wanted(), asked, program))
+    paths, environment = Paths.locate(), None
+    if env_from and not why_not(program[0]):
+        from meshdev.cli import workload_program  # noqa: PLC0415 -- the Kubernetes client: here only
+
+        environment = workload_program.environment(paths, connection, namespace, env_from, container)
+    raise Ended(run(paths, connection.wanted(), asked, program, environment))
 
 
-def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest], program: Sequence[str]) -> int:
-    """The exit code of *program*, after everything has been undone. Raises what went wrong before it was started."""
+def run(
+    paths: Paths,
+    wanted: ConnectOptions,
+    asked: Sequence[InterceptRequest],
+    program: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """The exit code of *program*, after everything has been undone. Raises what went wrong before it was started.
+
+    *environment* is the program's where it is not ours.
+    """
     if reason := why_not(program[0]):
         _say(f"cannot run {program[0]}: {reason[1]}")
         return reason[0]
@@ -67,7 +94,7 @@ def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest],
                     if them.interrupted:
                         raise Cancelled("interrupted; everything is undone")
                 here.progress.close()
-                code, lost = _run(program, them, here.signals)
+                code, lost = _run(program, them, here.signals, environment)
             here.progress.close()
     except MeshdevError as error:
         if code is None:
@@ -79,11 +106,13 @@ def run(paths: Paths, wanted: ConnectOptions, asked: Sequence[InterceptRequest],
     return code or (FAILED if lost or here.lost else 0)
 
 
-def _run(program: Sequence[str], them: AttachedIntercepts, signals: Signals) -> tuple[int, bool]:
+def _run(
+    program: Sequence[str], them: AttachedIntercepts, signals: Signals, environment: Mapping[str, str] | None
+) -> tuple[int, bool]:
     """The program's exit code, and whether an intercept was lost meanwhile."""
     signals.catch(signal.SIGQUIT)
     try:
-        child = Child(program)
+        child = Child(program, environment)
     except OSError as error:
         _say(f"cannot run {program[0]}: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, False

@@ -7,6 +7,8 @@ from typing import Any, Final
 from meshdev.environment.sources import ContainerView, UnreadableError, items_of
 
 _SUBSCRIPTED: Final = re.compile(r"metadata\.(?P<of>labels|annotations)\['(?P<key>.*)'\]", re.DOTALL)
+#: Annotations that the kubelet adds for itself (pkg/kubelet/types); the API server does not have them.
+_OF_THE_KUBELET: Final = ("kubernetes.io/config.seen", "kubernetes.io/config.source")
 #: strconv.Quote.
 _ESCAPES: Final = {
     "\a": r"\a",
@@ -56,6 +58,8 @@ def _addresses(name: str, status: Mapping[str, Any]) -> str | None:
 
 def _entry(path: str, entries: Mapping[str, str], key: str, *, live: bool) -> str:
     """Of a pod that runs, what is not there is empty; the pods of a template may get more labels than it has."""
+    if key not in entries and key in _OF_THE_KUBELET:
+        raise UnreadableError(f"fieldRef {path}", "the kubelet knows it, and the API server does not")
     if key not in entries and not live:
         raise UnreadableError(f"fieldRef {path}", "no pod runs, and the template does not have it")
     return str(entries.get(key, ""))

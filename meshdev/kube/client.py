@@ -337,6 +337,21 @@ def services_path(namespace: str, name: str = "") -> str:
     return _path("/api/v1", namespace, "services", name)
 
 
+def entries_path(namespace: str, kind: Literal["ConfigMap", "Secret"], name: str) -> str:
+    """A ConfigMap or a Secret."""
+    return _path("/api/v1", namespace, f"{kind.lower()}s", name)
+
+
+def token_path(namespace: str, account: str) -> str:
+    """Where a token of a service account is asked for (TokenRequest)."""
+    return _path("/api/v1", namespace, "serviceaccounts", account, "token")
+
+
+def node_path(name: str) -> str:
+    """A node."""
+    return _path("/api/v1", "", "nodes", name)
+
+
 def leases_path(namespace: str = "", name: str = "") -> str:
     """Leases of a namespace, of all without one, or one of them."""
     return _path("/apis/coordination.k8s.io/v1", namespace, "leases", name)

@@ -58,7 +58,7 @@ async def resolve(api: KubeApi, target: Target, namespace: str) -> Resolved:
     if target.kind == "service":
         found, pods = await _selected(api, target, namespace, services)
     else:
-        found = await _owner(api, await _get(api, namespace, target.kind, target.name))
+        found = await _owner(api, await read_workload(api, namespace, target.kind, target.name))
     workload = Workload(namespace, _kind(found), found["metadata"]["name"], found["metadata"]["uid"])
     template = _template(found, pods)
     refuse_pods(str(target), pods or [template])
@@ -74,7 +74,7 @@ async def pods_of(api: KubeApi, resolved: Resolved) -> tuple[Object, ...]:
     """Its pods that stay. Raises InterceptError where one of them cannot be joined, and where there is none."""
     workload = resolved.workload
     pods, _ = await listed(api, pods_path(workload.namespace), pods_query(resolved), as_is)
-    found = tuple(pod for pod in pods.values() if is_of(workload, pod) and _stays(pod))
+    found = tuple(pod for pod in pods.values() if is_of(workload, pod) and stays(pod))
     refuse_pods(str(workload), found)
     if not found:
         kubectl = f"kubectl -n {workload.namespace}"
@@ -205,7 +205,7 @@ async def _selected(
     """
     service = next((each for each in services.values() if each["metadata"]["name"] == target.name), None)
     if service is None:
-        raise _missing(target, namespace)
+        raise missing_target(target, namespace)
     service = {"kind": "Service", **service}  # items of a list do not say their kind
     if service["spec"].get("type") == "ExternalName":
         raise InterceptError(
@@ -216,7 +216,7 @@ async def _selected(
     if not (query := selector_of(service)):
         raise InterceptError(f"{target} in namespace {namespace} selects no pods", hint="name the workload itself")
     pods, _ = await listed(api, pods_path(namespace), {"labelSelector": query}, as_is)
-    serving = tuple({"kind": "Pod", **pod} for pod in pods.values() if _stays(pod))
+    serving = tuple({"kind": "Pod", **pod} for pod in pods.values() if stays(pod))
     # One pod of each controller is enough to find its workload.
     controllers = {(_controller(pod["metadata"]) or pod["metadata"])["uid"]: pod for pod in serving}
     owners = [await _owner(api, pod) for pod in controllers.values()]
@@ -303,21 +303,23 @@ async def _owner(api: KubeApi, item: Object) -> Object:
     if controller is None or kind is None:
         return item
     try:
-        owner = await _get(api, item["metadata"]["namespace"], kind, controller["name"])
+        owner = await read_workload(api, item["metadata"]["namespace"], kind, controller["name"])
     except InterceptError:
         return item  # an orphan, about to be deleted
     return await _owner(api, owner) if owner["metadata"]["uid"] == controller["uid"] else item
 
 
-async def _get(api: KubeApi, namespace: str, kind: Kind, name: str) -> Object:
+async def read_workload(api: KubeApi, namespace: str, kind: Kind, name: str) -> Object:
+    """That object as it is, whatever owns it. Raises InterceptError where there is none."""
     try:
         found = await api.get(workloads_path(namespace, kind, name))
     except NotFoundError as error:
-        raise _missing(Target(kind, name), namespace) from error
+        raise missing_target(Target(kind, name), namespace) from error
     return found
 
 
-def _missing(target: Target, namespace: str) -> InterceptError:
+def missing_target(target: Target, namespace: str) -> InterceptError:
+    """The error for a target that is not there."""
     return InterceptError(
         f"there is no {target} in namespace {namespace}", hint=f"kubectl -n {namespace} get {target.kind}s"
     )
@@ -331,7 +333,8 @@ def _controller(metadata: Object) -> Object | None:
     return next((each for each in metadata.get("ownerReferences") or [] if each.get("controller")), None)
 
 
-def _stays(pod: Object) -> bool:
+def stays(pod: Object) -> bool:
+    """Whether it has not ended, and is not about to."""
     return not finished(pod) and not pod["metadata"].get("deletionTimestamp")
 
 

@@ -48,6 +48,11 @@ def test_a_template_knows_little() -> None:
             field_value(path, template)
 
 
+def test_what_only_the_kubelet_knows() -> None:
+    with pytest.raises(UnreadableError, match="the kubelet knows it"):
+        field_value("metadata.annotations['kubernetes.io/config.seen']", pod({}))
+
+
 def test_a_pod_that_has_no_address_yet() -> None:
     view = ContainerView("shop", {"metadata": METADATA, "spec": {}}, {}, live=True)
     assert field_value("spec.serviceAccountName", view) == "default"

@@ -133,7 +133,7 @@ class FakeApi:
         refused = self.refuse.get(asked.verb) or self.refuse.get(f"{asked.verb} {asked.resource}")
         if refused:
             return _status(*refused)
-        if "/" in asked.resource and asked.verb != "patch":
+        if "/" in asked.resource and asked.verb != "patch" and asked.resource != "serviceaccounts/token":
             return self._other(asked, request.query)
         if asked.verb == "watch":
             response = web.StreamResponse()
@@ -157,6 +157,12 @@ class FakeApi:
         log = self.logs.get((asked.name, query["container"]))
         waits = f'container "{query["container"]}" in pod "{asked.name}" is waiting to start: ContainerCreating'
         return web.Response(body=log) if log is not None else _status(400, waits)
+
+    def _token(self, asked: Access, request: Object) -> web.Response:
+        """A token that says what was asked for."""
+        return web.json_response(
+            {**request, "status": {"token": f"{asked.name} {json.dumps(request['spec'])}"}}, status=201
+        )
 
     def _reviewed(self, review: Object) -> web.Response:
         about = review["spec"]["resourceAttributes"]
@@ -182,6 +188,8 @@ class FakeApi:
     def _create(self, asked: Access, query: dict[str, str], body: Object) -> web.Response:
         if asked.resource == "selfsubjectaccessreviews":
             return self._reviewed(body)
+        if asked.resource == "serviceaccounts/token":
+            return self._token(asked, body)
         if asked.namespace not in self.namespaces:
             return _status(404, f'namespaces "{asked.namespace}" not found')
         if query.get("dryRun") == "All":
