@@ -17,7 +17,7 @@ IMAGE_PYTHON := 3.13
 # tests/e2e/lock.py
 TESTBED_LOCK := /run/meshdev-e2e.lock
 
-.PHONY: help setup cluster demo lint test bench image down
+.PHONY: help setup cluster demo lint test bench docs image down
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ bench: setup ## meshdev against kubectl port-forward, sidecars against bare apps
 	@$(PYTHON) -m bench.tools
 	@flock --close $(TESTBED_LOCK) sh -c \
 		'$(PYTHON) -m tests.cluster up && $(PYTHON) -m tests.cluster exec -- $(PYTHON) -m bench $(BENCH_FLAGS)'
+
+docs: setup ## the pages that are made of the code: docs/cli.md and the man page
+	@$(PYTHON) -m meshdev.cli.reference docs
 
 image: setup ## the traffic-manager's image (IMAGE=name, BUILDER='podman build')
 	@rm -rf build/image && mkdir -p build/image
