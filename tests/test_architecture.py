@@ -44,7 +44,7 @@ PURE = (
         "manager/control/xds",
     ),
     *("project/building", "project/checking", "project/document", "project/model", "project/ordering"),
-    *("project/planning", "project/supervising", "project/variables", "duration"),
+    *("project/planning", "project/supervising", "project/variables", "duration", "processes/lines"),
     *("ssh/known_hosts", "ssh/settings", "ssh/target"),
     *("telemetry/causes", "telemetry/endpoint", "telemetry/logs", "telemetry/signals", "telemetry/spans"),
 )

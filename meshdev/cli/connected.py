@@ -1,7 +1,7 @@
 """For commands that need a connection: use the existing one, or make one for the time of the command."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,14 +27,17 @@ class Here:
 
 
 @contextmanager
-def connected(paths: Paths, wanted: ConnectOptions) -> Iterator[Here]:
+def connected(
+    paths: Paths, wanted: ConnectOptions, check: Callable[[Status, ConnectOptions], None] = connect.check_cluster
+) -> Iterator[Here]:
     """Be connected inside, and disconnect what was connected; progress is shown on stderr.
 
+    *check* raises AlreadyConnectedError where an existing connection is not the right one.
     Signals are caught inside and ignored afterwards. Raises what connecting raises.
     """
     found = connect.lock_or_status(paths)
     if isinstance(found, Status):
-        connect.check_cluster(found, wanted)
+        check(found, wanted)
     with Signals() as signals, contextlib.closing(progress_view()) as progress:
         if not isinstance(found, Status):
             connect.start(paths, found, wanted, signals, progress)

@@ -19,6 +19,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "run": "Run a program with a connection and intercepts, then undo both.",
         "env": "Print the environment variables of a workload's container.",
         "pull": "Write the files mounted into a workload's container to a folder.",
+        "up": "Connect, and run the processes and intercepts of a project file.",
+        "down": "End the processes and intercepts of a project file.",
         "leave": "End your intercepts on a target, or all of them.",
         "list": "List the intercepts of all users.",
         "inspect": "Show the requests that the pods of your intercepts get.",

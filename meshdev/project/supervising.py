@@ -24,6 +24,9 @@ FORGET_AFTER: Final = 60.0
 ProjectPhase = Literal["starting", "up", "ending", "ended"]
 ProcessPhase = Literal["waiting", "running", "ready", "backoff", "completed", "failed", "stopping", "stopped"]
 ProjectInterceptPhase = Literal["waiting", "opening", "up", "lost", "leaving", "left"]
+#: What leaving the intercepts may take before their processes end nevertheless: a sidecar drains for up to 25 s.
+LEAVE_SECONDS: Final = 40.0
+
 EndCause = Literal["asked", "failed", "over"]
 
 
@@ -106,6 +109,7 @@ class ProjectSupervisor:
         self._intercepts: dict[str, ProjectInterceptPhase] = {each.name: "waiting" for each in self.project.intercepts}
         self._asked = False
         self._hurry = False
+        self._leave_by: float | None = None
         self._actions: list[Action] = []
 
     # -- what happens --------------------------------------------------------------------------------------------------
@@ -162,11 +166,14 @@ class ProjectSupervisor:
         for process in self._processes.values():
             if process.deadline is not None and now >= process.deadline:
                 self._too_late(process, now)
+        if self._leave_by is not None and now >= self._leave_by:
+            self._give_up_leaving()
         return self._advanced(now)
 
     def due(self) -> float | None:
         """When the next tick is needed."""
-        return min((each.deadline for each in self._processes.values() if each.deadline is not None), default=None)
+        deadlines = (self._leave_by, *(each.deadline for each in self._processes.values()))
+        return min((each for each in deadlines if each is not None), default=None)
 
     def phases(self) -> dict[str, dict[str, str]]:
         """How all stand, for whoever asks."""
@@ -203,15 +210,24 @@ class ProjectSupervisor:
     def _go_back(self, now: float) -> None:
         for name, phase in self._intercepts.items():
             if phase in {"opening", "up"}:
-                self._intercepts[name] = "leaving"
+                self._intercepts[name], self._leave_by = "leaving", now + LEAVE_SECONDS
                 self._actions.append(LeaveIntercept(name))
             elif phase == "waiting":
                 self._intercepts[name] = "left"
         if self._hurry or all(phase in {"left", "lost"} for phase in self._intercepts.values()):
             self._stop_processes(now)
         left = self._hurry or "leaving" not in self._intercepts.values()
+        if left:
+            self._leave_by = None
         if left and all(process.over for process in self._processes.values()):
             self.phase = "ended"
+
+    def _give_up_leaving(self) -> None:
+        self._leave_by = None
+        for name, phase in self._intercepts.items():
+            if phase == "leaving":
+                self._intercepts[name] = "left"
+                self._fail(f"intercept {name} was not undone in {LEAVE_SECONDS:g} s; the session goes on undoing it")
 
     def _stop_processes(self, now: float) -> None:
         for process in self._processes.values():

@@ -28,8 +28,8 @@ from tests.cli.conftest import Commands
 
 def test_the_commands() -> None:
     names = (
-        "completion connect dashboard disconnect doctor env gather inspect leave list logs mesh proxy pull rbac "
-        "restore run schema status uninstall version"
+        "completion connect dashboard disconnect doctor down env gather inspect leave list logs mesh proxy "
+        "pull rbac restore run schema status uninstall up version"
     )
     assert " ".join(sorted(COMMANDS)) == names
 

@@ -1,5 +1,7 @@
 """What may stand in a project file, what it means, and what is said, with which place, where something is wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from meshdev.errors import ProjectFileError
@@ -331,3 +333,19 @@ def test_the_schema_knows_all_that_the_commands_know() -> None:
     assert intercept["strategy"]["enum"] == list(ASKED_STRATEGIES)
     assert kinds["connection"]["properties"]["carrier"]["enum"] == list(CARRIERS)
     assert process["restart"]["enum"] == list(RESTARTS)
+
+
+def test_the_example_to_copy_is_right() -> None:
+    file = Path(__file__).parent.parent.parent / "examples" / "meshdev.yaml"
+    found = project(file.read_text(), {"USER": "jane"})
+    assert [each.name for each in found.processes] == ["b", "c", "watch"]
+    assert found.intercepts[0].request.headers == ("x-user=jane",)
+
+
+def test_the_file_of_the_page_is_right() -> None:
+    page = Path(__file__).parent.parent.parent / "docs" / "up.md"
+    [written] = [block for block in page.read_text().split("```") if block.startswith("yaml\n")]
+    assert [each.name for each in project(written.removeprefix("yaml\n"), {"USER": "jane"}).processes] == [
+        "migrate",
+        "b",
+    ]
