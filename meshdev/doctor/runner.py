@@ -25,11 +25,15 @@ class NotExaminedError(Exception):
 class Fact(Generic[T]):
     """Something that several checks need, found once, by whoever asks first. Belongs to one event loop."""
 
-    def __init__(self, what: str, find: Callable[[], Awaitable[T]], seconds: float = CHECK_SECONDS) -> None:
-        """*what* completes "skipped: …" where it cannot be found; *seconds* limit the search."""
+    def __init__(
+        self, what: str, find: Callable[[], Awaitable[T]], seconds: float = CHECK_SECONDS, hint: str | None = None
+    ) -> None:
+        """*what* is said of checks that need it where it cannot be found; *seconds* limit the search, and *hint* is the
+        way out where they do not suffice."""
         self._what = what
         self._find = find
         self._seconds = seconds
+        self._hint = hint
         self._lock = asyncio.Lock()
         self._found: T | None = None
         self._error: Exception | None = None
@@ -43,7 +47,7 @@ class Fact(Generic[T]):
                     async with asyncio.timeout(self._seconds):
                         self._found = await self._find()
                 except TimeoutError:
-                    self._error = MeshdevError(f"no answer within {self._seconds:g} seconds")
+                    self._error = MeshdevError(f"no answer within {self._seconds:g} seconds", hint=self._hint)
                 except (MeshdevError, NotExaminedError) as error:
                     self._error = error
                 self._done = True

@@ -38,12 +38,18 @@ def doctor(fake: FakeApi, tmp_path: Path) -> Doctor:
     paths = Paths(tmp_path / "run")
 
     async def run(
-        *, server: str = "", user: Any = None, target: str | None = None, mode: int = 0o600, **cluster: Any
+        *,
+        server: str = "",
+        user: Any = None,
+        target: str | None = None,
+        mode: int = 0o600,
+        ssh: str | None = None,
+        **cluster: Any,
     ) -> Findings:
         config = write_kubeconfig(tmp_path / "config", server or fake.url, user=user or {"token": "t"}, **cluster)
         config.chmod(mode)
         question = Question(
-            options=Options(kubeconfig=str(config), environment={}),
+            options=Options(kubeconfig=str(config), environment={}, ssh=ssh),
             image="image:1",
             paths=paths,
             uid=os.getuid(),
@@ -135,7 +141,18 @@ async def test_a_server_that_never_answers(doctor: Doctor) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         found = await doctor(server=f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert found["api-server"]["detail"] == "no answer within 4 seconds"
+    assert "kubectl get --raw /version" in found["api-server"]["hint"]
     assert found["tun"]["state"] == "ok", "the others are made"
+
+
+async def test_a_bastion_that_is_not_there(doctor: Doctor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken_port:
+        bastion = f"ann@127.0.0.1:{taken_port.getsockname()[1]}"
+    found = await doctor(ssh=bastion)
+    assert found["ssh"]["state"] == "failed"
+    assert "127.0.0.1" in found["ssh"]["detail"]
+    assert found["credentials"]["detail"] == "the bastion does not let you in"
+    assert found["api-server"]["state"] == "skipped"
 
 
 async def test_rights_that_are_missing(fake: FakeApi, doctor: Doctor) -> None:
@@ -172,6 +189,7 @@ async def test_a_namespace_that_refuses_the_pods(fake: FakeApi, doctor: Doctor) 
         assert found[check]["state"] == "failed", check
         assert "violates PodSecurity" in found[check]["detail"]
     assert "--manager-namespace" in found["manager-admission"]["hint"]
+    assert "kubectl label namespace default pod-security" in found["sidecar-patch"]["hint"]
 
 
 async def test_an_old_manager(fake: FakeApi, doctor: Doctor) -> None:

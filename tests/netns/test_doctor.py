@@ -13,7 +13,7 @@ CODE = """
 import asyncio, json, os, sys
 from ipaddress import IPv4Network
 from meshdev.cli import status
-from meshdev.doctor.checks import facts, machine, network
+from meshdev.doctor.checks import facts, leftovers, machine, network
 from meshdev.doctor.runner import Fact, examine
 from meshdev.isolation.probing import probe
 from meshdev.kube.kubeconfig import Options
@@ -31,7 +31,7 @@ question = facts.Question(
 )
 found = facts.DoctorFacts(question)
 found.ranges = Fact("none", ranges)
-checks = [each for group in (machine, network) for each in group.checks(found)]
+checks = [each for group in (machine, network, leftovers) for each in group.checks(found)]
 print(json.dumps([each.as_json() for each in asyncio.run(examine(checks, lambda _: None))]))
 """
 RANGES = ("10.96.0.0/16", "10.244.0.0/16")
@@ -63,6 +63,7 @@ def doctor(laptop: Laptop) -> Doctor:
 
 def test_a_laptop_that_is_well(doctor: Doctor) -> None:
     found = doctor()
+    assert found.pop("leftovers-cluster")["state"] == "skipped", "there is no cluster"
     assert {each["state"] for each in found.values()} == {"ok"}, found
     assert "redirected to meshdev by nftables" in found["dns"]["detail"]
 
@@ -130,6 +131,14 @@ def test_a_firewall_that_drops(doctor: Doctor) -> None:
     assert "root alone" in doctor(user=NOBODY)["firewall"]["detail"]
 
 
+def test_ufw(doctor: Doctor) -> None:
+    layers = "lowerdir=/etc,upperdir=/run/upper,workdir=/run/work"
+    own = f"mkdir /run/upper /run/work; mount -t overlay overlay -o {layers} /etc"
+    configured = "mkdir -p /etc/ufw; echo ENABLED=yes > /etc/ufw/ufw.conf"
+    found = doctor(before=f"{own}; {configured}", user=NOBODY)["firewall"]
+    assert (found["state"], found["hint"]) == ("warning", "sudo ufw allow in on meshdev0")
+
+
 def test_no_nftables(doctor: Doctor) -> None:
     doctor.laptop.hide_nftables()
     found = doctor()
@@ -150,6 +159,22 @@ def test_a_resolv_conf_of_a_connection_that_crashed(doctor: Doctor) -> None:
     doctor.laptop.run("sh", "-ec", f'{sys.executable} -c "{code}" > /etc/resolv.conf')
     found = doctor()["dns"]
     assert (found["state"], found["hint"]) == ("failed", "meshdev restore")
+
+
+def test_what_a_killed_helper_left(doctor: Doctor) -> None:
+    killed = """
+import os, socket, subprocess
+from meshdev.helper.journal import Journal
+from meshdev.host.journal import DeleteDevice
+subprocess.run(["ip", "tuntap", "add", "meshdev0", "mode", "tun"], check=True)
+Journal(0).add(DeleteDevice("meshdev0", socket.if_nametoindex("meshdev0")))
+os.kill(os.getpid(), 9)
+"""
+    doctor.laptop.run("sh", "-c", f"{sys.executable} -c '{killed}' || true")
+    found = doctor()
+    assert (found["leftovers"]["state"], found["leftovers"]["hint"]) == ("warning", "meshdev restore")
+    assert "network device meshdev0" in found["leftovers"]["detail"]
+    assert found["vpn"]["detail"] == "none", "it is ours"
 
 
 def test_a_user_without_sudo(doctor: Doctor) -> None:

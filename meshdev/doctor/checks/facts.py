@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from meshdev.host.plan import LaptopNetwork
 from meshdev.intercept.target import Target
 from meshdev.isolation.reasons import Forbidden, Works
 from meshdev.kube import kubeconfig, manager
-from meshdev.kube.client import Connect, KubeApi, deployments_path, open_jump, pods_path
+from meshdev.kube.client import KubeApi, deployments_path, open_jump, pods_path
 from meshdev.kube.credentials import token_expiry
 from meshdev.kube.errors import NotFoundError
 from meshdev.kube.kubeconfig import Kubeconfig, Options
@@ -27,11 +28,14 @@ from meshdev.kube.podstate import ManagerPod, Waiting, examine, examine_deployme
 from meshdev.kube.ranges import watch_ranges
 from meshdev.kube.watching import as_is, listed
 from meshdev.session.surroundings import look
+from meshdev.ssh.jump import Jump
 from meshdev.state import Paths
 from meshdev.wire.session_api import Status
 
 #: A plugin may ask a server on the internet; it is not asked for a login here, which takes a browser.
 _CREDENTIAL_SECONDS: Final = 15.0
+#: At a bastion; ssh may ask for a passphrase.
+_LOGIN_SECONDS: Final = 60.0
 _MANAGER_PODS: Final = {"labelSelector": ",".join(f"{name}={value}" for name, value in sorted(MANAGER_LABELS.items()))}
 
 
@@ -61,8 +65,18 @@ class DoctorFacts:
         self.question = question
         self._api: KubeApi | None = None
         self.config = Fact("there is no usable kubeconfig", self._load)
-        self.credentials = Fact("there are no credentials", self._authenticate, _CREDENTIAL_SECONDS)
-        self.server = Fact("the API server does not answer", self._reach)
+        self.bastion = Fact("the bastion does not let you in", self._log_in, _LOGIN_SECONDS)
+        self.credentials = Fact(
+            "there are no credentials",
+            self._authenticate,
+            _CREDENTIAL_SECONDS,
+            hint="if it asks for a login, log in once with kubectl",
+        )
+        self.server = Fact(
+            "the API server does not answer",
+            self._reach,
+            hint="check the address, the network and the proxy: kubectl get --raw /version asks the same server",
+        )
         self.manager = Fact("the traffic-manager does not run", self._find_manager)
         self.ranges = Fact("the cluster's ranges are not known", self._find_ranges)
         self.laptop = Fact("this machine's routes cannot be read", _look)
@@ -98,13 +112,20 @@ class DoctorFacts:
     async def _load(self) -> Kubeconfig:
         return await asyncio.to_thread(kubeconfig.load, self.question.options)
 
+    async def _log_in(self) -> Jump | None:
+        return await asyncio.to_thread(open_jump, self.question.options)
+
     async def _authenticate(self) -> CredentialFacts:
         config = await self.config.needed()
-        connect = await asyncio.to_thread(_import_connections)
-        jump = await asyncio.to_thread(open_jump, self.question.options)
-        self._api = KubeApi(config, self.question.options, connect, jump)
+        await asyncio.to_thread(import_module, "meshdev.kube.rest")  # 0.4 s, of which the credentials take nothing
+        jump = await self.bastion.needed()
         started = time.monotonic()
-        await self._api.auth_headers()
+        try:
+            self._api = await KubeApi.open(self.question.options, jump)
+        except BaseException:
+            if jump is not None:
+                jump.close()
+            raise
         kind, plugin, left = _described(config)
         return CredentialFacts(kind, plugin, time.monotonic() - started, left)
 
@@ -146,13 +167,6 @@ class DoctorFacts:
 
 async def _look() -> LaptopNetwork:
     return await asyncio.to_thread(lambda: look(Watched().read().nameservers))
-
-
-def _import_connections() -> Connect:
-    """0.4 s, in a thread: other checks go on meanwhile."""
-    from meshdev.kube.rest import Connections  # noqa: PLC0415 -- see above
-
-    return Connections
 
 
 def _described(config: Kubeconfig) -> tuple[str, bool, float | None]:

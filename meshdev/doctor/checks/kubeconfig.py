@@ -8,7 +8,7 @@ from typing import Final
 from meshdev.doctor.checks.facts import DoctorFacts
 from meshdev.doctor.runner import DoctorCheck
 from meshdev.doctor.verdicts import cluster, kubeconfig
-from meshdev.doctor.verdicts.finding import Finding
+from meshdev.doctor.verdicts.finding import Finding, ok
 from meshdev.doctor.verdicts.kubeconfig import SecretFile
 from meshdev.errors import ForbiddenError
 from meshdev.kube.kubeconfig import existing_files
@@ -17,12 +17,17 @@ from meshdev.kube.watching import listed
 GROUP: Final = "Cluster"
 #: A plugin is waited for as long as the fact itself is.
 _CREDENTIAL_SECONDS: Final = 20.0
+_LOGIN_SECONDS: Final = 65.0
 #: The API server sends whole seconds: on average its clock was half of one further.
 _HALF_SECOND: Final = 0.5
 
 
 def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
     """In the order in which a person would look."""
+
+    async def bastion() -> Finding:
+        await facts.bastion.get()
+        return ok(f"{facts.question.options.ssh} lets you in")
 
     async def context() -> Finding:
         config = await facts.config.get()
@@ -52,7 +57,8 @@ def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
     return (
         DoctorCheck("kubeconfig", GROUP, context),
         DoctorCheck("kubeconfig-permissions", GROUP, permissions),
-        DoctorCheck("credentials", GROUP, credentials, needs=[facts.config], seconds=slow),
+        *([DoctorCheck("ssh", GROUP, bastion, seconds=_LOGIN_SECONDS)] if facts.question.options.ssh else []),
+        DoctorCheck("credentials", GROUP, credentials, needs=[facts.config, facts.bastion], seconds=slow),
         DoctorCheck("api-server", GROUP, reached, needs=[facts.credentials]),
         DoctorCheck("kubernetes-version", GROUP, version, needs=[facts.server]),
         DoctorCheck("clock", GROUP, clock, needs=[facts.server]),

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import AddressValueError, IPv4Address
 from typing import Final
 from urllib.parse import quote
 
@@ -21,6 +21,7 @@ from meshdev.kube.replicas import finished, replica
 from meshdev.kube.watching import as_is, listed
 from meshdev.kube.workloads import Resolved, pods_of, resolve
 from meshdev.sidecar.join import ephemeral, patch
+from meshdev.sidecar.join.choice import way_out
 from meshdev.sidecar.join.container import SidecarSpec
 from meshdev.wire.session_intercepts import STRATEGIES, Strategy
 
@@ -114,6 +115,7 @@ async def _tried(facts: DoctorFacts, example: Fact[Example]) -> dict[Strategy, M
             else:
                 await patch.dry_run(facts.api, found.resolved, spec)
         except MeshdevError as error:
+            error.hint = way_out(facts.namespace, error)
             outcomes[strategy] = error
     return outcomes
 
@@ -136,8 +138,6 @@ async def _meshes(facts: DoctorFacts) -> dict[str, str]:
 
 async def _policies(facts: DoctorFacts, example: Example) -> PolicyFacts:
     running = await facts.running_manager()
-    address = IPv4Address(running.address) if running is not None and running.address else None
-    pod = replica(example.pods[0])
     unread: list[str] = []
     found: list[Object] = []
     for namespace in dict.fromkeys((facts.namespace, facts.manager_namespace)):
@@ -150,11 +150,23 @@ async def _policies(facts: DoctorFacts, example: Example) -> PolicyFacts:
                 raise NotExaminedError(error.message) from None
     return PolicyFacts(
         example.name,
-        PolicyPod(facts.namespace, example.pods[0]["metadata"].get("labels") or {}, IPv4Address(pod.address)),
-        PolicyPod(facts.manager_namespace, MANAGER_LABELS, address),
+        PolicyPod(
+            facts.namespace,
+            example.pods[0]["metadata"].get("labels") or {},
+            _address(replica(example.pods[0]).address),
+        ),
+        PolicyPod(facts.manager_namespace, MANAGER_LABELS, _address(running.address if running is not None else "")),
         found,
         unread,
     )
+
+
+def _address(text: str) -> IPv4Address | None:
+    """None for a pod that has none yet, and for one of the other family."""
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        return None
 
 
 def _policies_path(namespace: str) -> str:

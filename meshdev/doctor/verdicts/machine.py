@@ -76,7 +76,7 @@ def _refused(facts: SudoFacts) -> Finding:
             return ok("it asks for your password when you connect")
         return warning(
             "it needs a password, and there is no terminal to ask on",
-            f"allow the helper in sudoers (docs/install.md, without a password); {_ROOTLESS}",
+            f"allow the helper in sudoers without a password; {_ROOTLESS}",
         )
     why = facts.output or f"exit code {facts.code}"
     return warning(f"it does not let you run the helper: {why}", f"be root, or ask for it; {_ROOTLESS}")

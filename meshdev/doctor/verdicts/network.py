@@ -1,7 +1,7 @@
 """This machine's network: names, ranges that overlap, other VPNs, translations and packet filters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Final
 
@@ -20,14 +20,13 @@ _HOW: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DnsFacts:
-    """What was chosen, and the state of /etc/resolv.conf: *ours* has our lines in it. *searches*: its search list."""
+    """What was chosen, and the state of /etc/resolv.conf: *ours* has our lines in it."""
 
     decision: Decision
     exists: bool
     ours: bool
     connected: bool
     writable: bool = True
-    searches: Sequence[str] = ()
 
 
 def dns(facts: DnsFacts) -> Finding:
@@ -95,7 +94,7 @@ class VpnFacts:
     vpns: Sequence[Vpn]
     routes: Sequence[LocalRoute] = ()
     needed: Sequence[IPv4Network] = ()
-    rules: Sequence[int] = field(default=())
+    rules: Sequence[int] = ()
     """Tables that policy rules consult before the main one, where VPNs put their routes."""
 
 

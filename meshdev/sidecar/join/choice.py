@@ -56,13 +56,14 @@ def _refusal(resolved: Resolved, tried: Tried) -> MeshdevError:
     reasons = "; ".join(f"{_NAMES[strategy]}: {error.message}" for strategy, error in tried)
     kinds = (AdmissionError, ForbiddenError, InterceptError, ClusterError)
     kind = next(kind for kind in kinds if any(isinstance(error, kind) for _, error in tried))
-    hints = [_hint(workload.namespace, error) for _, error in tried]
+    hints = [way_out(workload.namespace, error) for _, error in tried]
     return kind(
         f"no sidecar may enter {workload}: {reasons}", hint="\n".join(dict.fromkeys(filter(None, hints))) or None
     )
 
 
-def _hint(namespace: str, error: MeshdevError) -> str | None:
+def way_out(namespace: str, error: MeshdevError) -> str | None:
+    """What can be done where a sidecar was refused with *error*."""
     if isinstance(error, AdmissionError) and "PodSecurity" in error.message:
         return (
             f"the sidecar needs NET_ADMIN, which Pod Security refuses to all pods of namespace {namespace} by either "
