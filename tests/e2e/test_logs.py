@@ -1,6 +1,7 @@
-"""``meshdev logs`` on a real cluster: each part's log, what comes while one follows, and pods that replace others."""
+"""``meshdev logs`` and ``gather`` on a real cluster: each part's log, what comes while one follows, one archive."""
 
 import json
+import secrets
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 NAMESPACE: Final = "logs"
 TARGET: Final = "deployment/b"
+SECRET: Final = secrets.token_hex(16)
+#: Credentials in the kubeconfig of whoever runs it.
+_OWN: Final = """
+import json, os, pathlib, yaml
+config = yaml.safe_load(pathlib.Path(os.environ["KUBECONFIG"]).read_text())
+print(json.dumps([value for each in config["users"] for value in each["user"].values() if isinstance(value, str)]))
+"""
 
 Json = dict[str, Any]
 
@@ -25,8 +33,12 @@ def there(cluster: None) -> Iterator[Laptop]:  # noqa: ARG001 -- for its effect
     """The developer, with one connection and one intercept."""
     laptop = Laptop(1, "dev")
     laptop.clean()
+    made = workloads.of(workloads.http("b"), NAMESPACE)
+    container = workloads.container(made[0])
+    container["env"] = [{"name": "PASSWORD", "value": SECRET}, {"name": "PATH_TO", "value": f"https://u:{SECRET}@x/"}]
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": NAMESPACE}}
     with (
-        workloads.namespace(NAMESPACE, *workloads.of(workloads.http("b"), NAMESPACE)),
+        workloads.namespace(NAMESPACE, *made, {**secret, "stringData": {"token": SECRET}}),
         laptop.connected("-n", NAMESPACE),
         local(laptop),
         intercepted(laptop, "mesh", TARGET, NAMESPACE, "--header", "a=1"),
@@ -99,3 +111,36 @@ def test_what_comes_is_followed_and_shown_once(there: Laptop) -> None:
     whole = [each for each in shown(there, TARGET) if each["source"] == source]
     seen = [each for each in followed.found if each["source"] == source]
     assert seen == whole[: len(seen)], "from its beginning, and nothing is left out"
+
+
+def test_a_bug_report_has_all_parts_and_no_credential(there: Laptop) -> None:
+    here = there.run("meshdev", "gather", "-o", "json", "--file", "/tmp/meshdev-report.tar.gz", timeout=40)
+    assert here.returncode == 0, here.stderr
+    try:
+        mode, *names = there.ok(
+            "sh", "-c", "stat -c %a /tmp/meshdev-report.tar.gz && tar tzf /tmp/meshdev-report.tar.gz"
+        ).splitlines()
+        text = there.ok("tar", "xzOf", "/tmp/meshdev-report.tar.gz")
+    finally:
+        there.ok("rm", "/tmp/meshdev-report.tar.gz")
+    assert mode == "600"
+    kinds = {name.removeprefix("meshdev-gather/").partition("/")[0] for name in names}
+    assert kinds == {
+        *("README.txt", "versions.json", "status.json", "list.json", "kubeconfig.json", "doctor.json"),
+        *("cluster", "logs", "network"),
+    }
+    for part in (
+        "/tunnel.txt",
+        "/control.txt",
+        "/relay.txt",
+        "/meshdev-1.txt",
+        "logs/session.txt",
+        "deployment-b.json",
+    ):
+        assert any(name.endswith(part) for name in names), (part, here.stderr)
+    assert SECRET not in text
+    own = [value for value in json.loads(there.ok("python", "-c", _OWN)) if len(value) > 20]
+    assert own, "the developer has a credential"
+    assert [value for value in own if value in text] == []
+    missing = {each["part"] for each in json.loads(here.stdout)["missing"]}
+    assert missing <= {"network", "logs"}, here.stdout
