@@ -13,6 +13,7 @@ from meshdev.cli.options import Format
 from meshdev.cli.signals import Signals
 from meshdev.errors import TunnelError
 from meshdev.state import Paths
+from meshdev.wire.message import dump
 from meshdev.wire.session_dashboard import DashboardRequest, DashboardServed
 from meshdev.wire.session_intercepts import Left
 
@@ -61,7 +62,7 @@ def _has_display() -> bool:
 
 def _print(url: str, output: Format) -> None:
     if output is Format.JSON:
-        render.print_json({"url": url})
+        render.print_json(dump(DashboardServed(url)))
     else:
         print(url)
     sys.stdout.flush()

@@ -11,6 +11,8 @@ from meshdev.cli.options import Format
 from meshdev.errors import UsageError
 from meshdev.intercept.target import parse_target
 from meshdev.state import Paths
+from meshdev.wire.answers import GatherAnswer, MissingPart
+from meshdev.wire.message import dump
 
 EXAMPLE: Final = """\b
 Examples:
@@ -73,7 +75,7 @@ def command(
         parts = ", ".join(part for part, why in missing if why == reason)
         print(f"note: {parts}: {render.indented(reason)}", file=sys.stderr)
     if output is Format.JSON:
-        reasons = [{"part": part, "reason": reason} for part, reason in missing]
-        render.print_json({"file": str(path.absolute()), "missing": reasons})
+        parts_missing = tuple(MissingPart(part, reason) for part, reason in missing)
+        render.print_json(dump(GatherAnswer(str(path.absolute()), parts_missing)))
     else:
         render.print_text(f"Wrote {path}\nLook through it before you publish it: README.txt says what is inside.")

@@ -8,6 +8,8 @@ from meshdev.cli import api, names, options, render
 from meshdev.cli.options import Format
 from meshdev.errors import TunnelError, UsageError
 from meshdev.state import Paths
+from meshdev.wire.answers import LeaveAnswer
+from meshdev.wire.message import dump
 from meshdev.wire.session_intercepts import LeaveRequest
 
 EXAMPLE: Final = """\b
@@ -43,7 +45,7 @@ def command(
         parse_target(target)
     left = leave(Paths.locate(), LeaveRequest(target, namespace))
     if output is Format.JSON:
-        render.print_json({"left": list(left)})
+        render.print_json(dump(LeaveAnswer(left)))
     else:
         render.print_text("\n".join(f"Left {each}" for each in left) or "Nothing to leave")
 

@@ -11,6 +11,9 @@ from meshdev.kube.client import KubeApi
 from meshdev.kube.kubeconfig import Options
 from meshdev.kube.observing import Observer, Progress
 from meshdev.text import age, visible
+from meshdev.wire.answers import ListedIntercept, ListedState
+from meshdev.wire.message import dump
+from meshdev.wire.session_intercepts import PodIdentity
 
 _GAP = "   "
 #: Pods, and the SPIFFE ids that their Envoys show.
@@ -22,7 +25,7 @@ class Row:
     """One user's intercept. *state* is the Lease's, or "expired" for one that is no longer renewed."""
 
     record: Record
-    state: str
+    state: ListedState
     age_s: float
     mine: bool
     identities: Identities = ()
@@ -31,20 +34,23 @@ class Row:
     def as_json(self) -> dict[str, object]:
         """The keys that scripts rely on."""
         spec, status = self.record.spec, self.record.status
-        return {
-            "target": str(spec.workload),
-            "namespace": spec.workload.namespace,
-            "mode": spec.mode.name,
-            "match": match.text(spec.match),
-            "ports": [f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports],
-            "holder": self.record.holder,
-            "age_s": round(self.age_s, 1),
-            "state": self.state,
-            "mine": self.mine,
-            "pods": {"acked": status.acked, "total": status.total},
-            "pending_listeners": list(status.pending),
-            "identities": [{"pod": pod, "identity": identity} for pod, identity in self.identities],
-        }
+        return dump(
+            ListedIntercept(
+                target=str(spec.workload),
+                namespace=spec.workload.namespace,
+                mode=spec.mode,
+                match=match.text(spec.match),
+                ports=tuple(f"{port.local}:{port.remote}/{port.protocol}" for port in spec.ports),
+                holder=self.record.holder,
+                age_s=self.age_s,
+                state=self.state,
+                mine=self.mine,
+                acked=status.acked,
+                total=status.total,
+                pending_listeners=status.pending,
+                identities=tuple(PodIdentity(pod, identity) for pod, identity in self.identities),
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ async def find(
 def row(record: Record, own: Mapping[str, Identities] | None, me: str, now: float, *, expired: bool) -> Row:
     """The row of one Lease. Mine is what has my name, and no other session of that name renews it."""
     ours = own is None or record.spec.id in own or expired
-    state = "expired" if expired else record.status.state
+    state: ListedState = "expired" if expired else record.status.state
     identities = (own or {}).get(record.spec.id, ())
     return Row(record, state, max(0.0, now - record.created), record.holder == me and ours, identities)
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from meshdev.state import Paths
+from tests.schemas.validating import validate
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -71,7 +72,9 @@ class Commands:
         )
 
     def __call__(self, *words: str, seconds: float = 20) -> Ran:
-        return self.finish(self.start(*words), seconds)
+        ran = self.finish(self.start(*words), seconds)
+        validate(words, ran.out)
+        return ran
 
     def finish(self, process: "subprocess.Popen[str]", seconds: float = 20) -> Ran:
         """Wait for the end, and for the end of what it printed."""

@@ -22,6 +22,7 @@ from tests.cluster import addresses, kinds
 from tests.cluster.paths import NETNS
 from tests.cluster.state import State
 from tests.e2e.lock import locked_testbed, to_stderr
+from tests.schemas.validating import validate
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 #: All fixtures of a test together, before it and behind it; not the cluster, whose steps have limits of their own.
@@ -92,8 +93,8 @@ class Laptop:
     def run(
         self, *argv: str, timeout: float = 60, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
+        """Run a command to its end; what one of meshdev prints with ``-o json`` is valid (docs/schemas)."""
+        done = subprocess.run(
             self.command(*argv),
             cwd=CHECKOUT,
             env={**os.environ, **(environment or {})},
@@ -103,6 +104,9 @@ class Laptop:
             check=False,
             stdin=subprocess.DEVNULL,
         )
+        if argv[0] == "meshdev":
+            validate(argv[1:], done.stdout)
+        return done
 
     def ok(self, *argv: str, timeout: float = 60) -> str:
         """Run a command that must succeed; what it prints."""

@@ -114,15 +114,15 @@ def test_what_comes_is_followed_and_shown_once(there: Laptop) -> None:
 
 
 def test_a_bug_report_has_all_parts_and_no_credential(there: Laptop) -> None:
-    here = there.run("meshdev", "gather", "-o", "json", "--file", "/tmp/meshdev-report.tar.gz", timeout=40)
-    assert here.returncode == 0, here.stderr
+    report = there.ok("sh", "-c", "echo $HOME/report.tar.gz").strip()
+    here = there.run("meshdev", "gather", "-o", "json", "--file", report, timeout=40)
+    assert here.returncode == 0, here.stdout + here.stderr
     try:
-        mode, *names = there.ok(
-            "sh", "-c", "stat -c %a /tmp/meshdev-report.tar.gz && tar tzf /tmp/meshdev-report.tar.gz"
-        ).splitlines()
-        text = there.ok("tar", "xzOf", "/tmp/meshdev-report.tar.gz")
+        mode = there.ok("stat", "-c", "%a", report).strip()
+        names = there.ok("tar", "tzf", report).splitlines()
+        text = there.ok("tar", "xzOf", report)
     finally:
-        there.ok("rm", "/tmp/meshdev-report.tar.gz")
+        there.ok("rm", report)
     assert mode == "600"
     kinds = {name.removeprefix("meshdev-gather/").partition("/")[0] for name in names}
     assert kinds == {

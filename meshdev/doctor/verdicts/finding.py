@@ -1,9 +1,12 @@
 """The outcome of one check."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-FindingState = Literal["ok", "warning", "failed", "skipped"]
+from meshdev.wire.answers import CheckAnswer, CheckState
+from meshdev.wire.message import dump
+
+FindingState = CheckState
 #: The worst last; a check that could not be made says nothing.
 STATES: Final[tuple[FindingState, ...]] = ("skipped", "ok", "warning", "failed")
 
@@ -45,7 +48,7 @@ class Examined:
     group: str
     finding: Finding
 
-    def as_json(self) -> dict[str, str | None]:
+    def as_json(self) -> dict[str, object]:
         """An item of ``doctor -o json``."""
         found = self.finding
-        return {"check": self.check, "state": found.state, "detail": found.detail, "hint": found.hint}
+        return dump(CheckAnswer(self.check, found.state, found.detail, found.hint))

@@ -1,0 +1,54 @@
+"""All answers of commands with ``-o json``, by the names of their schemas, and which command gives which."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from meshdev.wire.answers import (
+    CheckAnswer,
+    FailureAnswer,
+    GatherAnswer,
+    InspectLine,
+    LeaveAnswer,
+    ListedIntercept,
+    VersionAnswer,
+)
+from meshdev.wire.log_lines import LogLine
+from meshdev.wire.session_api import Status
+from meshdev.wire.session_dashboard import DashboardServed
+from meshdev.wire.session_intercepts import InterceptStatus
+from tests.schemas.declared import JsonSchema, message_schema
+
+FOLDER: Final = Path(__file__).parents[2] / "docs" / "schemas"
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+#: The messages, and whether the answer is a list of them.
+DECLARED: Final[Mapping[str, tuple[type, bool]]] = {
+    "dashboard": (DashboardServed, False),
+    "doctor": (CheckAnswer, True),
+    "error": (FailureAnswer, False),
+    "gather": (GatherAnswer, False),
+    "inspect": (InspectLine, False),
+    "intercept": (InterceptStatus, False),
+    "leave": (LeaveAnswer, False),
+    "list": (ListedIntercept, True),
+    "logs": (LogLine, False),
+    "status": (Status, False),
+    "version": (VersionAnswer, False),
+}
+#: Which of them a command prints, where that has another name.
+OF_COMMAND: Final[Mapping[str, str]] = {"connect": "status", "mesh": "intercept", "proxy": "intercept"}
+
+
+def schema(name: str) -> JsonSchema:
+    """The whole schema of that name."""
+    kind, many = DECLARED[name]
+    found = message_schema(kind)
+    head = {"$schema": _DIALECT, "$id": f"{name}.json", "title": name}
+    return {**head, "type": "array", "items": found} if many else {**head, **found}
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """As it is in the file."""
+    return f"{json.dumps(found, indent=2)}\n"

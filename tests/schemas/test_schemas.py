@@ -1,0 +1,103 @@
+"""docs/schemas: what the code declares, for every command with ``-o json``, and open to later versions."""
+
+import json
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from typer.core import TyperGroup
+
+from meshdev.cli.commands import app
+from meshdev.errors import ConfigError, MeshdevError
+from meshdev.wire.access import AccessRecord
+from meshdev.wire.answers import FailureAnswer, InspectLine
+from meshdev.wire.message import SCHEMAS, dump
+from meshdev.wire.session_inspect import InspectedRequest
+from tests.schemas.answers import DECLARED, FOLDER, OF_COMMAND, schema, text
+from tests.schemas.validating import answers, validate, validator
+from tests.wire.strategies import messages
+
+every = pytest.mark.parametrize("name", DECLARED)
+
+
+@every
+def test_the_files_are_what_is_declared(name: str) -> None:
+    """Else: ``python -m tests.schemas``, and a line in CHANGELOG.md if a key has gone or changed."""
+    assert (FOLDER / f"{name}.json").read_text() == text(schema(name))
+    Draft202012Validator.check_schema(schema(name))
+    assert f"`{name}.json`" in (FOLDER / "README.md").read_text()
+
+
+def test_there_are_no_other_files() -> None:
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(DECLARED)
+
+
+def test_every_command_that_prints_json_has_one() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    context: Any = None
+    names = [
+        name
+        for name in group.list_commands(context)
+        if any("--output" in option.opts for option in group.commands[name].params)
+    ]
+    assert [name for name in names if OF_COMMAND.get(name, name) not in DECLARED] == []
+    assert {"status", "doctor", "logs", "gather"} <= set(names)
+
+
+@every
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_whatever_is_sent_is_valid(name: str, data: st.DataObject) -> None:
+    kind, many = DECLARED[name]
+    made = dump(data.draw(messages(SCHEMAS[kind])))
+    sent = json.loads(json.dumps([made] if many else made))
+    validator(name).validate(sent)
+    if not many:
+        validator(name).validate({**sent, "added_later": 1})
+
+
+def test_what_is_made_without_its_declaration_is_the_same() -> None:
+    """Requests are many, and errors stand below all declarations: both are made as plain objects."""
+    record = AccessRecord(
+        time=1, source=IPv4Address("10.0.0.1"), port=80, protocol="HTTP/1.1", served_by="laptop", duration=2
+    )
+    request = InspectedRequest("default", "deployment/b", "b-1", record).as_json()
+    errors: list[MeshdevError] = [ConfigError("what"), ConfigError("what", hint="how")]
+    for kind, made in [(InspectLine, request), *((FailureAnswer, {"error": each.as_json()}) for each in errors)]:
+        left = json.loads(json.dumps(made))
+        SCHEMAS[kind].load(left)
+        assert _empty(left), "no key is missing in the declaration"
+
+
+def _empty(left: object) -> bool:
+    return isinstance(left, dict) and all(_empty(each) for each in left.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (("status", "-o", "json"), '{"state": "asleep"}'),
+        (("list", "-o", "json"), "[{}]"),
+        (("logs", "-ojson"), '{"time": null, "source": "session"}\n'),
+        (("connect", "-o", "json"), '{"error": {"code": "usage"}}'),
+        (("connect", "-o", "json"), "connected\n"),
+    ],
+)
+def test_what_is_not_valid_is_found(words: tuple[str, ...], printed: str) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        validate(words, printed)
+
+
+def test_what_is_valid() -> None:
+    line = '{"time": null, "source": "session", "line": "x"}'
+    validate(("logs", "-o", "json"), f"{line}\n{line}\n")
+    validate(("logs", "-o", "json"), "")
+    validate(("status",), "Disconnected")
+    validate(("run", "-o", "json", "--", "x"), "anything")
+    validate(("leave", "-o", "json"), '{"error": {"code": "usage", "message": "m", "hint": null}}')
+    assert list(answers('[]\n{"a": 1}\n\n2')) == [[], {"a": 1}, 2]
