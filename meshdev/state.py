@@ -6,7 +6,10 @@ So the lock, not the socket or a pid, decides whether there is a session.
 
 import fcntl
 import os
+import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from meshdev.errors import LaptopError
 
 #: sun_path of struct sockaddr_un holds 108 bytes with the final NUL (linux/un.h).
 MAX_SOCKET_PATH: Final = 107
+#: How long logs of a connection that was one command's own are kept where that failed: a day.
+_KEPT_SECONDS: Final = 86400
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,38 @@ class Paths:
         state = environ.get("XDG_STATE_HOME", "")
         base_path = Path(state) if state and Path(state).is_absolute() else _home(environ) / ".local" / "state"
         return cls(base_path / "meshdev")
+
+    @property
+    def runs(self) -> Path:
+        """Folders of connections that are one command's own."""
+        return self.directory / "runs"
+
+    def of_run(self) -> "tuple[Paths, int]":
+        """The files of one command's own connection, and its lock, taken. Raises LaptopError as :meth:`prepare`.
+
+        What runs that have ended left here a day ago or earlier is removed: their logs.
+        """
+        self.prepare()
+        self.runs.mkdir(mode=0o700, exist_ok=True)
+        # One at a time, so that nobody takes a folder for ended whose lock is not taken yet.
+        alone = os.open(self.runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            for left in map(Paths, self.runs.iterdir()):
+                if left.holder() is None and time.time() - left.directory.stat().st_mtime > _KEPT_SECONDS:
+                    left.remove()
+            made = Paths(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.runs)))
+            made.prepare()
+            lock = made.take_lock()
+        finally:
+            os.close(alone)
+        if lock is None:
+            raise LaptopError(f"{made.lock} is held by another process", hint="try again")
+        return made, lock
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it, once its connection has ended."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def prepare(self) -> None:
         """Make the folder, 0700. Raises LaptopError if it belongs to another user or cannot be made."""

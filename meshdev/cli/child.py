@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from meshdev.cli.signals import ENDING
+from meshdev.isolation.joining import start_inside
 
 #: As in a shell (POSIX, 2.8.2).
 NOT_EXECUTABLE: Final = 126
@@ -31,9 +32,18 @@ def why_not(program: str) -> tuple[int, str] | None:
 class Child:
     """The running program. It is in our process group, so it has the terminal's foreground where we have it."""
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """Start it, without *environment* in ours; what was caught here has its default there. Raises OSError."""
-        self._process = subprocess.Popen(words, env=environment)
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str] | None = None, beside: int | None = None
+    ) -> None:
+        """Start it, without *environment* in ours; what was caught here has its default there.
+
+        *beside*: a process whose network it is to use. Raises OSError, and IsolationError where that network cannot be
+        entered.
+        """
+        if beside is None:
+            self._process = subprocess.Popen(words, env=environment)
+        else:
+            self._process = start_inside(beside, words, environment)
 
     def code(self) -> int | None:
         """Its exit code, 128 + n after signal n; None while it runs."""

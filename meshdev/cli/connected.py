@@ -1,15 +1,18 @@
 """For commands that need a connection: use the existing one, or make one for the time of the command."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from meshdev.cli import connect
-from meshdev.cli.disconnect import disconnect
+from meshdev.cli import bastion, connect
+from meshdev.cli.disconnect import disconnect, end_session
+from meshdev.cli.follow import Follower
+from meshdev.cli.launch import Processes
 from meshdev.cli.progress import ProgressView, progress_view
 from meshdev.cli.signals import Signals
-from meshdev.errors import MeshdevError
+from meshdev.errors import LaptopError, MeshdevError
 from meshdev.state import Paths
 from meshdev.wire.session_api import ConnectOptions, Note, Status, Wait
 
@@ -22,8 +25,18 @@ class Here:
     signals: Signals
     progress: ProgressView
     ours: bool
+    status: Status
     lost: bool = False
     """The connection was ours and ended before the command did."""
+    isolated: bool = False
+    """It is in namespaces of its own, those of the helper."""
+
+    @property
+    def helper(self) -> int:
+        """The helper's process. Raises LaptopError where the session does not know it."""
+        if self.status.helper_pid is None:
+            raise LaptopError("the session does not say which process its helper is", hint="upgrade meshdev")
+        return self.status.helper_pid
 
 
 @contextmanager
@@ -39,22 +52,61 @@ def connected(
     if isinstance(found, Status):
         check(found, wanted)
     with Signals() as signals, contextlib.closing(progress_view()) as progress:
-        if not isinstance(found, Status):
-            connect.start(paths, found, wanted, signals, progress)
-        here = Here(paths, signals, progress, ours=not isinstance(found, Status))
-        try:
+        status = found
+        if not isinstance(status, Status):
+            status = connect.start(paths, status, wanted, signals, progress)
+        here = Here(paths, signals, progress, ours=not isinstance(found, Status), status=status)
+        with _disconnecting(here):
             yield here
-        except BaseException:
-            with _noted(progress):
-                _disconnect(here)
-            raise
-        _disconnect(here)
+
+
+@contextmanager
+def connected_alone(paths: Paths, wanted: ConnectOptions) -> Iterator[Here]:
+    """The same in namespaces of the connection's own, for this command alone: it ends with this process in any case.
+
+    *wanted* is isolated, and *paths* the user's. Other connections of the user are not looked at.
+    """
+    own, lock = paths.of_run()
+    with (
+        Signals() as signals,
+        contextlib.closing(progress_view()) as progress,
+        _processes(own, lock, wanted, signals, progress) as processes,
+    ):
+        status = Follower(own, processes, signals, progress).run(wanted)
+        here = Here(own, signals, progress, ours=True, status=status, isolated=True)
+        with _disconnecting(here):
+            yield here
+    own.remove()  # where something failed, its logs stay for a while
+
+
+@contextmanager
+def _processes(
+    own: Paths, lock: int, wanted: ConnectOptions, signals: Signals, progress: ProgressView
+) -> Iterator[Processes]:
+    try:
+        with bastion.logged_in(wanted.ssh, own, signals, progress) as jump:
+            processes = Processes(own, lock, jump, isolated=True)
+    finally:
+        os.close(lock)  # the session has it
+    with contextlib.closing(processes):
+        yield processes
+
+
+@contextmanager
+def _disconnecting(here: Here) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with _noted(here.progress):
+            _disconnect(here)
+        raise
+    _disconnect(here)
 
 
 def _disconnect(here: Here) -> None:
     if here.ours:
         here.progress.show(Wait("disconnecting"))
-        here.lost = not disconnect(here.paths)
+        here.lost = not (end_session if here.isolated else disconnect)(here.paths)
 
 
 @contextmanager

@@ -40,15 +40,20 @@ def disconnect(paths: Paths) -> bool:
 
     Raises LaptopError if it does not end.
     """
+    found = end_session(paths)
+    leftovers.wait_undone(os.getuid(), _HELPER_SECONDS)
+    return found
+
+
+def end_session(paths: Paths) -> bool:
+    """End the session, if there is one, and wait for its end. Raises LaptopError if it does not end."""
     found = api.find(paths)
     if found is None:
-        leftovers.wait_undone(os.getuid(), _HELPER_SECONDS)
         return False
     if found.status is None or not _ask(paths):
         _end(paths, found.pid)
     if not api.wait_gone(paths, _TERM_SECONDS):
         raise LaptopError(f"{found.name} does not end", hint=f"end it with: kill -9 {found.pid}")
-    leftovers.wait_undone(os.getuid(), _HELPER_SECONDS)
     return True
 
 

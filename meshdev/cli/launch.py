@@ -84,6 +84,7 @@ class Attempt:
     asking: bool
     log: Path
     log_start: int
+    unprivileged: bool = False
 
     def output(self) -> str:
         """What sudo or the helper wrote, one line."""
@@ -98,7 +99,7 @@ class Attempt:
         with contextlib.suppress(ProtocolError):
             return _own_error(self._log(), self.process.returncode)
         output = self.output().removeprefix("sudo: ")
-        if is_root():
+        if is_root() or self.unprivileged:
             return SudoError(f"the helper did not start: {output or 'it printed nothing'}", hint=f"its log: {self.log}")
         return SudoError(f"the helper did not get root: {output or 'sudo refused'}", hint=_NO_ROOT)
 
@@ -111,14 +112,17 @@ class Attempt:
 class Processes:
     """The processes of one connection while ``connect`` waits for it. Close it when done, whatever happened."""
 
-    def __init__(self, paths: Paths, lock: int, jump: "Jump | None" = None) -> None:
+    def __init__(self, paths: Paths, lock: int, jump: "Jump | None" = None, *, isolated: bool = False) -> None:
         """Start the session. *lock* is the held lock; the session inherits it, the caller may close its own. So it
         does the *jump* through which it reaches the API server.
 
+        *isolated*: the helper makes namespaces of its own and needs no root; the session ends with :attr:`progress`.
         Raises LaptopError, before anything is started, where others could change what would run as root.
         """
-        check_installation(callers(os.getuid()))
+        if not isolated:
+            check_installation(callers(os.getuid()))
         self._paths = paths
+        self._isolated = isolated
         self._helper_end, self._session_end = socket.socketpair()
         self.progress, progress_end = socket.socketpair()
         self.helper: Attempt | None = None
@@ -128,6 +132,7 @@ class Processes:
             if jump is not None:
                 descriptors["--ssh"] = jump.fileno()
             arguments = [word for flag, number in descriptors.items() for word in (flag, str(number))]
+            arguments += ["--folder", str(paths.directory)]
             self.session = subprocess.Popen(
                 [*session_command(), *arguments],
                 cwd="/",
@@ -147,7 +152,7 @@ class Processes:
             start = log.tell()
             try:
                 process = subprocess.Popen(
-                    as_root(helper_command(), ask=ask),
+                    self._helper_command(ask=ask),
                     cwd="/",
                     env=_c_locale(os.environ),
                     stdin=self._helper_end.fileno(),
@@ -156,7 +161,12 @@ class Processes:
                 )
             except OSError as error:
                 raise _no_sudo(error) from error
-        self.helper = Attempt(process, ask, path, start)
+        self.helper = Attempt(process, ask, path, start, unprivileged=self._isolated)
+
+    def _helper_command(self, *, ask: bool) -> list[str]:
+        if self._isolated:
+            return [*helper_command(), "--isolated", str(self._paths.directory)]
+        return as_root(helper_command(), ask=ask)
 
     def release_helper(self) -> None:
         """Give up our copy of the helper's end: from now on the session sees when the helper is gone."""

@@ -2,17 +2,22 @@
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import names, options, render
+from meshdev.cli import api, names, options, render, uplink
 from meshdev.cli.attach import AttachedIntercepts, intercepts
 from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
-from meshdev.cli.connected import connected
-from meshdev.cli.signals import Ended, Signals
-from meshdev.errors import Cancelled, MeshdevError, UsageError
+from meshdev.cli.connect import check_cluster
+from meshdev.cli.connected import Here, connected, connected_alone
+from meshdev.cli.signals import Ended
+from meshdev.cli.via import Via, choose
+from meshdev.errors import AlreadyConnectedError, Cancelled, MeshdevError, UsageError
+from meshdev.isolation import probing
 from meshdev.state import Paths
 from meshdev.wire.session_api import ConnectOptions
 from meshdev.wire.session_intercepts import InterceptRequest
@@ -47,8 +52,13 @@ def command(
     ] = None,
     container: options.Container = None,
     connection: options.Connection,
+    by: Annotated[
+        Via, typer.Option("--via", help="Which network the program uses: one of its own, or this machine's.")
+    ] = Via.AUTO,
 ) -> None:
     """Run a program with a connection and intercepts, then undo both.
+
+    Where this machine allows it, the program has a network of its own, and needs no root.
 
     The exit code is the program's; 125 if meshdev failed, 126 or 127 if the program cannot be run.
 
@@ -68,7 +78,7 @@ def command(
         from meshdev.cli import workload_program  # noqa: PLC0415 -- the Kubernetes client: here only
 
         environment = workload_program.environment(paths, connection, namespace, env_from, container)
-    raise Ended(run(paths, connection.wanted(), asked, program, environment))
+    raise Ended(run(paths, connection.wanted(), asked, program, environment, by))
 
 
 def run(
@@ -77,6 +87,7 @@ def run(
     asked: Sequence[InterceptRequest],
     program: Sequence[str],
     environment: Mapping[str, str] | None = None,
+    by: Via = Via.AUTO,
 ) -> int:
     """The exit code of *program*, after everything has been undone. Raises what went wrong before it was started.
 
@@ -87,14 +98,14 @@ def run(
         return reason[0]
     code: int | None = None
     try:
-        with connected(paths, wanted) as here:
-            with intercepts(paths, here.signals, here.progress) as them:
+        with _connected(paths, wanted, by) as here:
+            with intercepts(here.paths, here.signals, here.progress) as them:
                 for request in asked:
                     them.open(request)
                     if them.interrupted:
                         raise Cancelled("interrupted; everything is undone")
                 here.progress.close()
-                code, lost = _run(program, them, here.signals, environment)
+                code, lost = _run(program, them, here, environment)
             here.progress.close()
     except MeshdevError as error:
         if code is None:
@@ -106,13 +117,47 @@ def run(
     return code or (FAILED if lost or here.lost else 0)
 
 
+@contextmanager
+def _connected(paths: Paths, wanted: ConnectOptions, by: Via) -> Iterator[Here]:
+    """By the way that fits this machine, which is said."""
+    choice = choose(by, _connected_to(paths, wanted), probing.probe)
+    if not choice.rootless:
+        _say(str(choice))
+        with connected(paths, wanted) as here:
+            yield here
+        return
+    others = uplink.find()
+    _say(f"{choice}; {uplink.describe(others)}")
+    with (
+        connected_alone(paths, replace(wanted, isolated=True)) as here,
+        uplink.running(others, here.helper) as problem,
+    ):
+        if problem:
+            _say(problem)
+        yield here
+
+
+def _connected_to(paths: Paths, wanted: ConnectOptions) -> str | None:
+    """The cluster that this machine is connected to, where that is the one that is wanted."""
+    found = api.find(paths)
+    if found is None:
+        return None
+    if found.status is None:  # it hangs, or is about to end: connecting says so
+        return found.name
+    try:
+        check_cluster(found.status, wanted)
+    except AlreadyConnectedError:
+        return None
+    return found.status.context or "a cluster"
+
+
 def _run(
-    program: Sequence[str], them: AttachedIntercepts, signals: Signals, environment: Mapping[str, str] | None
+    program: Sequence[str], them: AttachedIntercepts, here: Here, environment: Mapping[str, str] | None
 ) -> tuple[int, bool]:
     """The program's exit code, and whether an intercept was lost meanwhile."""
-    signals.catch(signal.SIGQUIT)
+    here.signals.catch(signal.SIGQUIT)
     try:
-        child = Child(program, environment)
+        child = Child(program, environment, here.helper if here.isolated else None)
     except OSError as error:
         _say(f"cannot run {program[0]}: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, False

@@ -6,6 +6,8 @@ import socket
 from typing import Final
 
 from meshdev.dns.sockets import ask
+from meshdev.isolation.network import THIS_NETWORK, NetworkSockets
+from meshdev.isolation.streams import open_stream
 from meshdev.wire.dns import MAX_MESSAGE, Query, answers, message_id, with_id
 
 DNS_PORT: Final = 53
@@ -27,8 +29,10 @@ class ClusterNameserver:
     wait at once.
     """
 
-    def __init__(self, host: str, port: int = DNS_PORT) -> None:
+    def __init__(self, host: str, port: int = DNS_PORT, network: NetworkSockets = THIS_NETWORK) -> None:
+        """*network*: where there are routes to it."""
         self._server = (host, port)
+        self._network = network
         self._slots = asyncio.Semaphore(_LIMIT)
 
     async def ask(self, query: Query, *, stream: bool) -> bytes:
@@ -53,8 +57,9 @@ class ClusterNameserver:
         raise TimeoutError
 
     def _connected(self) -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sock = self._network.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
+            sock.setblocking(False)
             sock.connect(self._server)
         except OSError:
             sock.close()
@@ -74,7 +79,7 @@ class ClusterNameserver:
 
     async def _by_stream(self, query: Query, request: bytes) -> bytes:
         async with asyncio.timeout(_STREAM_SECONDS):
-            reader, writer = await asyncio.open_connection(*self._server)
+            reader, writer = await open_stream(self._network, socket.AF_INET, self._server)
             try:
                 return await ask(reader, writer, query, request)
             finally:

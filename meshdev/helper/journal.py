@@ -21,14 +21,40 @@ _LOCK_SECONDS: Final = 1.0
 
 
 class Journal:
-    """The journal of one user's helper, locked until :meth:`close`."""
+    """How to undo what this process has changed, in memory: enough where all of it ends with the process."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self._entries: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Record how to undo a step, before the step. Raises OSError: then nothing is recorded."""
+        self._entries.append(entry)
+        try:
+            self._write()
+        except OSError:
+            self._entries.pop()
+            raise
+
+    def remove(self, entry: Entry) -> None:
+        """Remove the record of a step that is undone."""
+        if entry in self._entries:
+            self._entries.remove(entry)
+            self._write()
+
+    def _write(self) -> None:
+        """Keep it where others find it."""
+
+
+class JournalFile(Journal):
+    """The journal of one user's helper, in a file, locked until :meth:`close`."""
 
     def __init__(self, uid: int, folder: Path = FOLDER, *, patience: float = _LOCK_SECONDS) -> None:
         """Take the lock. Raises AlreadyConnectedError when a running helper holds it, LaptopError without the folder.
 
         *patience*: how long to wait for the lock, in seconds.
         """
-        self.uid = uid
+        super().__init__(uid)
         self._path = folder / f"{uid}.json"
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -46,28 +72,13 @@ class Journal:
             raise
         self.found = found
         """What a killed helper left, newest last."""
-        self._entries: list[Entry] = list(found)
+        self._entries = list(found)
         self._started = started(os.getpid()) or 0
 
     @property
     def folder(self) -> Path:
         """Where the journals of all users are."""
         return self._path.parent
-
-    def add(self, entry: Entry) -> None:
-        """Record how to undo a step, before the step. Raises OSError: then nothing is recorded."""
-        self._entries.append(entry)
-        try:
-            self._write()
-        except OSError:
-            self._entries.pop()
-            raise
-
-    def remove(self, entry: Entry) -> None:
-        """Remove the record of a step that is undone."""
-        if entry in self._entries:
-            self._entries.remove(entry)
-            self._write()
 
     def close(self) -> None:
         """Release the lock; entries that could not be undone stay in the file."""

@@ -14,7 +14,7 @@ import sys
 from typing import Final, NoReturn
 
 from meshdev.errors import AlreadyConnectedError, MeshdevError
-from meshdev.helper.journal import Journal
+from meshdev.helper.journal import JournalFile
 from meshdev.helper.privileges import end_with_parent
 from meshdev.helper.restore import undo_entries
 
@@ -65,7 +65,7 @@ def _keep(sock: socket.socket, helper: int, uid: int) -> NoReturn:
 
 def _undo(uid: int, held: list[int]) -> None:
     try:
-        journal = Journal(uid, patience=0)
+        journal = JournalFile(uid, patience=0)
     except AlreadyConnectedError:  # the next helper was faster, and undoes it
         return
     except MeshdevError as error:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from meshdev.errors import DeviceError, FirewallError, LaptopError, MeshdevError, RouteError
 from meshdev.helper.containers import Containers
@@ -43,6 +44,7 @@ from meshdev.wire.helper.requests import (
     DnsSockets,
     FindTranslations,
     Heartbeat,
+    OpenNetwork,
     OpenTun,
     RelayTarget,
     Request,
@@ -70,12 +72,22 @@ class Outcome:
             item.close()
 
 
+@dataclass(frozen=True, slots=True)
+class OwnNetwork:
+    """The namespaces of a helper that is not in the machine's own: what the session has sockets from (OpenNetwork, once
+    only), and their resolv.conf."""
+
+    sockets: socket.socket
+    resolv_conf: Path
+
+
 class LaptopChanges:
     """The changes that one session makes to this machine. Not thread-safe. :meth:`undo` reverts all of them."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, own: OwnNetwork | None = None) -> None:
         """Inspect the machine and choose the DNS integration; changes nothing."""
         self._journal = journal
+        self._own = own
         self._netlink = Netlink()
         self.upkeep = Upkeep(self._netlink)
         self._device: Device | None = None
@@ -86,13 +98,7 @@ class LaptopChanges:
             self._firewall = LaptopFirewall(journal)
         except FirewallError as error:
             self._no_firewall = error.message
-        self.decision = decision.decide(
-            decision.Env(
-                resolv_conf=(found := Watched(RESOLV_CONF).read()),
-                resolved=set(found.asked) <= decision.STUBS and resolved_answers(),
-                firewall=self._no_firewall,
-            )
-        )
+        self.decision = self._decide()
         self._dns = self._integration()
         self._containers = Containers(self._netlink, lambda: self.upkeep.news)
         self._routes = 0  # requested since the last SetRoutes: at least as many as there are
@@ -119,8 +125,8 @@ class LaptopChanges:
                 outcome = self._route(request)
             case DnsSockets(upstreams):
                 outcome = self._dns_sockets(upstreams)
-            case UpstreamTcp(server):
-                outcome = Outcome(Acknowledged(), [upstream_tcp(server)])
+            case UpstreamTcp() | OpenNetwork():
+                outcome = Outcome(Acknowledged(), [self._socket(request)])
             case SetDns():
                 outcome = self._set_dns(request)
             case SetRelays(relays):
@@ -192,6 +198,13 @@ class LaptopChanges:
         self._netlink.close()
         return failures
 
+    def _decide(self) -> decision.Decision:
+        if self._own is not None:
+            return decision.Decision("file", "resolv.conf is this mount namespace's own")
+        found = Watched(RESOLV_CONF).read()
+        resolved = set(found.asked) <= decision.STUBS and resolved_answers()
+        return decision.decide(decision.Env(found, resolved, self._no_firewall))
+
     def _integration(self) -> DnsIntegration:
         chosen = self.decision.integration
         if chosen == "resolved":
@@ -199,7 +212,7 @@ class LaptopChanges:
         if chosen == "redirect" and self._firewall is not None:
             return RedirectDns(self._firewall, self._journal)
         if chosen == "file":
-            return FileDns(self._journal)
+            return FileDns(self._journal, RESOLV_CONF if self._own is None else self._own.resolv_conf)
         raise LaptopError(f"internal error: no DNS integration {chosen!r} here")
 
     def _open_tun(self, queues: int, *, unguarded: bool) -> Outcome:
@@ -232,7 +245,9 @@ class LaptopChanges:
 
     def _route(self, request: SetRoutes | AddRoutes | FindTranslations) -> Outcome:
         if isinstance(request, FindTranslations):
-            return Outcome(Translations(self._translations.find(sorted(self._desired))))
+            # In a network of its own there are no other programs' rules.
+            found = self._translations.find(sorted(self._desired)) if self._own is None else ()
+            return Outcome(Translations(found))
         device, _ = self._addressed()
         if isinstance(request, SetRoutes):
             self._routes = len(request.routes)
@@ -255,6 +270,13 @@ class LaptopChanges:
             done = add_routes(self._netlink, device.index, address, request.routes)
             self._desired.update(done.routes)
         return done
+
+    def _socket(self, request: UpstreamTcp | OpenNetwork) -> socket.socket:
+        if isinstance(request, UpstreamTcp):
+            return upstream_tcp(request.server)
+        if self._own is None:
+            raise LaptopError("the helper is in this machine's own network")
+        return self._own.sockets
 
     def _set_relays(self, relays: Sequence[RelayTarget]) -> None:
         device, address = self._addressed()

@@ -6,7 +6,7 @@ from pathlib import Path
 from meshdev.errors import AlreadyConnectedError, LaptopError, MeshdevError
 from meshdev.helper.device import delete_device, device_exists
 from meshdev.helper.firewall import delete_table
-from meshdev.helper.journal import FOLDER, RESOLV_CONF, Journal, is_ours, read_record, started
+from meshdev.helper.journal import FOLDER, RESOLV_CONF, JournalFile, is_ours, read_record, started
 from meshdev.helper.resolv_conf import restore_file
 from meshdev.host.dns import former_content
 from meshdev.host.journal import DeleteDevice, DeleteTable, Entry, RestoreFile
@@ -25,7 +25,7 @@ class Restored:
 def restore(uid: int, folder: Path = FOLDER) -> Restored:
     """Undo everything that a killed helper of that user left. Needs root."""
     try:
-        journal = Journal(uid, folder)
+        journal = JournalFile(uid, folder)
     except AlreadyConnectedError:
         return Restored(live=True)
     try:
@@ -34,7 +34,7 @@ def restore(uid: int, folder: Path = FOLDER) -> Restored:
         journal.close()
 
 
-def undo_entries(journal: Journal) -> Restored:
+def undo_entries(journal: JournalFile) -> Restored:
     """Undo what the journal's last holder left, newest first; what fails is skipped and stays in the journal."""
     undone: list[str] = []
     failed: list[str] = []

@@ -12,12 +12,13 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from meshdev.errors import LaptopError, MeshdevError, ProtocolError
-from meshdev.helper.journal import Journal
+from meshdev.helper.journal import Journal, JournalFile
 from meshdev.helper.keeper import Keeper
-from meshdev.helper.laptop import LaptopChanges, Outcome
+from meshdev.helper.laptop import LaptopChanges, Outcome, OwnNetwork
 from meshdev.helper.restore import undo_entries
 from meshdev.wire.helper.answers import Acknowledged
 from meshdev.wire.helper.limits import BEAT_LIMIT_SECONDS, LINE_LIMIT
@@ -39,10 +40,9 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
     """Greet, serve until the end, undo. The exit code is 0, or that of the error that kept the helper from serving."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
-    wakeup = _wake_on_signals()
+    wakeup = _prepare(sock)
     try:
-        journal = Journal(uid)
+        journal = JournalFile(uid)
     except MeshdevError as error:
         return refuse(sock, error)
     try:
@@ -52,24 +52,55 @@ def serve(sock: socket.socket, uid: int, keeper: Keeper) -> int:
             if laptop.table is not None:
                 keeper.hold(laptop.table)
         except OSError as error:
-            fault = LaptopError(f"the helper cannot see this machine's network: {error}")
-            sock.sendall(encode_greeting(HelperFailure.of(fault)))
-            return fault.exit_code
-        closed = None
-        try:
-            closed = Server(sock, wakeup, laptop).run(uid)
-        finally:
-            failures = laptop.undo()
-            for failure in failures:
-                print(f"helper: {failure}", file=sys.stderr, flush=True)
+            return refuse(sock, _not_seen(error))
+        closed, failures = _serve(sock, wakeup, laptop, uid)
     finally:
         journal.close()
+    _answer_close(sock, closed, failures)
+    return 0
+
+
+def serve_isolated(sock: socket.socket, uid: int, network: OwnNetwork) -> int:
+    """The same in namespaces of this process's own: with it all of them end, so that there is nothing to journal."""
+    wakeup = _prepare(sock)
+    try:
+        laptop = LaptopChanges(Journal(uid), network)
+    except OSError as error:
+        return refuse(sock, _not_seen(error))
+    _answer_close(sock, *_serve(sock, wakeup, laptop, uid))
+    return 0
+
+
+def _prepare(sock: socket.socket) -> int:
+    """The descriptor that becomes readable with a signal."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+    return _wake_on_signals()
+
+
+def _serve(
+    sock: socket.socket, wakeup: int, laptop: LaptopChanges, uid: int
+) -> tuple[int | None, Sequence[MeshdevError]]:
+    """The number of the session's close request, and what could not be undone."""
+    closed = None
+    try:
+        closed = Server(sock, wakeup, laptop).run(uid)
+    finally:
+        failures = laptop.undo()
+        for failure in failures:
+            print(f"helper: {failure}", file=sys.stderr, flush=True)
+    return closed, failures
+
+
+def _answer_close(sock: socket.socket, closed: int | None, failures: Sequence[MeshdevError]) -> None:
     if closed is not None:
         with contextlib.suppress(OSError):
             sock.sendall(
                 encode_answer(HelperAnswer(closed, HelperFailure.of(failures[0]) if failures else Acknowledged()))
             )
-    return 0
+
+
+def _not_seen(error: OSError) -> LaptopError:
+    return LaptopError(f"the helper cannot see this machine's network: {error}")
 
 
 def refuse(sock: socket.socket, error: MeshdevError) -> int:

@@ -5,8 +5,9 @@ around it, so it has no capability over the network: not even root's own program
 """
 
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,8 +50,10 @@ class Joining:
         linux.map_ids(self._uid, self._gid)
 
 
-def start_inside(pid: int, words: Sequence[str]) -> subprocess.Popen[bytes]:
+def start_inside(pid: int, words: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start a program in the namespaces of *pid*, with our stdio, directory and group of processes.
+
+    *env*: its environment; None: ours. It gets SIGTERM should this process end before it.
 
     Raises IsolationError, and OSError where the program cannot be executed.
     """
@@ -60,6 +63,7 @@ def start_inside(pid: int, words: Sequence[str]) -> subprocess.Popen[bytes]:
     def enter() -> None:
         try:
             joining.enter()
+            linux.end_with_parent(signal.SIGTERM)
         except OSError as error:  # subprocess would keep the reason for itself
             os.write(writing, (error.strerror or str(error)).encode()[:_REASON_BYTES])
             raise
@@ -68,7 +72,7 @@ def start_inside(pid: int, words: Sequence[str]) -> subprocess.Popen[bytes]:
         # A launcher of our own (python -m …) would take an interpreter's start more. What makes a preexec_fn dangerous
         # is a lock that another thread holds at the fork: this one calls functions of libc that were looked up before,
         # and system calls. Its child has one thread, which is what namespaces ask for.
-        return subprocess.Popen(words, preexec_fn=enter)  # noqa: PLW1509 -- see above
+        return subprocess.Popen(words, env=env, preexec_fn=enter)  # noqa: PLW1509 -- see above
     except subprocess.SubprocessError as error:
         os.set_blocking(reading, False)  # whoever failed has written, and has ended
         reason = os.read(reading, _REASON_BYTES).decode(errors="replace")

@@ -7,6 +7,7 @@ The functions are looked up on import: a child between fork and exec only calls 
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 from typing import Final
@@ -24,6 +25,7 @@ MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x4_0000
 
 _MNT_DETACH: Final = 2
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
@@ -64,6 +66,11 @@ def unmount(target: str) -> None:
 def set_dumpable() -> None:
     """Let this process write its own files in /proc: those of one that is not dumpable are root's (proc(5))."""
     _check(_prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0))
+
+
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Get that signal when the thread that started this process exits. Raises OSError."""
+    _check(_prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0))
 
 
 def map_ids(uid: int, gid: int) -> None:

@@ -1,46 +1,59 @@
-"""``python -I -m meshdev.isolation.socket_server PID``: makes sockets in the network of that process, for stdin's peer.
+"""A process in the helper's network that makes sockets there, for the session, which is in another one.
 
-Each request is a packet with family and kind, each answer one with an errno and, when that is 0, the socket
-(SCM_RIGHTS, unix(7)), in the order of the requests. It ends when its peer closes. It has no capability, over that
-network or any other, and makes nothing but TCP and UDP sockets, which are neither bound nor connected.
+A socket belongs to the network in which it was made, whoever uses it later. Each request is a packet with family, kind
+and protocol, each answer one with an errno and, when that is 0, the socket (SCM_RIGHTS, unix(7)). The process is a fork
+of the helper: an interpreter of its own would take 60 ms to start; and it is not the helper itself, which does one
+thing after another, some of which take a while. It has no capability, and ends with the helper or its peer.
 """
 
 import errno
+import os
 import socket
 import struct
 import sys
-from typing import Final
+from typing import Final, NoReturn
 
 from meshdev.capabilities import keep_only
-from meshdev.errors import MeshdevError
-from meshdev.isolation.joining import Joining
+from meshdev.isolation import linux
 
-REQUEST: Final = struct.Struct("=ii")
+REQUEST: Final = struct.Struct("=iii")
 ANSWER: Final = struct.Struct("=i")
+
+_NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h: lists who listens, also to processes without a capability
 _ALLOWED: Final = frozenset(
-    (int(family), int(kind))
+    (int(family), int(kind), 0)
     for family in (socket.AF_INET, socket.AF_INET6)
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
-)
+) | {(int(socket.AF_NETLINK), int(socket.SOCK_RAW), _NETLINK_SOCK_DIAG)}
 
 
-def main(arguments: list[str]) -> int:
-    """Enter, say so by an answer of its own, and serve; the exit code."""
-    peer = socket.socket(fileno=0)
-    try:
-        joining = Joining(int(arguments[0]))
-        joining.enter()
-        joining.close()
-        keep_only(())
-    except MeshdevError:
-        peer.send(ANSWER.pack(errno.ESRCH))
-        return 1
+def fork_server() -> socket.socket:
+    """Start one for the network of the calling process, which has no threads; the end for whoever asks.
+
+    Raises OSError.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
+    if os.fork() == 0:
+        _serve_and_exit(theirs, parent)
+    theirs.close()
+    return ours
+
+
+def _serve_and_exit(peer: socket.socket, parent: int) -> NoReturn:
+    code = 1
+    try:  # never back into the caller's code, which is the helper's
+        linux.end_with_parent()
+        if os.getppid() == parent:
+            os.closerange(3, peer.fileno())
+            os.closerange(peer.fileno() + 1, 1 << 16)
+            keep_only(())
+            serve(peer)
+            code = 0
     except OSError as error:
-        peer.send(ANSWER.pack(error.errno or errno.EIO))
-        return 1
-    peer.send(ANSWER.pack(0))
-    serve(peer)
-    return 0
+        print(f"sockets of the network: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
 
 
 def serve(peer: socket.socket) -> None:
@@ -52,18 +65,14 @@ def serve(peer: socket.socket) -> None:
             return
 
 
-def _answer(peer: socket.socket, family: int, kind: int) -> None:
-    if (family, kind) not in _ALLOWED:
+def _answer(peer: socket.socket, family: int, kind: int, protocol: int) -> None:
+    if (family, kind, protocol) not in _ALLOWED:
         peer.send(ANSWER.pack(errno.EPERM))
         return
     try:
-        made = socket.socket(family, kind)
+        made = socket.socket(family, kind, protocol)
     except OSError as error:  # no IPv6; too many files
         peer.send(ANSWER.pack(error.errno or errno.EIO))
         return
     with made:
         socket.send_fds(peer, [ANSWER.pack(0)], [made.fileno()])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

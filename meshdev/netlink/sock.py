@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -22,11 +22,16 @@ _DEADLINE_SECONDS: Final = 5.0
 _ENDS: Final = frozenset({NLMSG_DONE, NLMSG_ERROR})
 
 
+#: By address family, type and protocol; the socket is closed on exec. Raises OSError.
+MakeSocket = Callable[[int, int, int], socket.socket]
+
+
 class Netlink:
     """A netlink socket. Not thread-safe. Every method raises OSError when the kernel does not answer."""
 
-    def __init__(self, family: int = NETLINK_ROUTE) -> None:
-        self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+    def __init__(self, family: int = NETLINK_ROUTE, make: MakeSocket = socket.socket) -> None:
+        """*make* makes the socket: what it is told of is the network namespace where it was made."""
+        self._sock = make(socket.AF_NETLINK, socket.SOCK_RAW, family)
         self._sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         seconds = int(_DEADLINE_SECONDS)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))

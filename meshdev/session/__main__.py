@@ -37,7 +37,7 @@ async def session(arguments: argparse.Namespace) -> int:
     supervisor = Supervisor(options, progress, helper, jump)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-    paths = Paths.locate()
+    paths = Paths(arguments.folder)
     _remember(paths.ended, None)
     try:
         code = await supervisor.run(paths.socket)
@@ -82,6 +82,7 @@ def main() -> NoReturn:
         # The lock needs no more than to stay open: it belongs to the open file.
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--ssh", type=int)
+    parser.add_argument("--folder", type=Path, required=True)
     arguments = parser.parse_args()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

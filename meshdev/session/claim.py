@@ -68,7 +68,7 @@ class Claimant:
     ) -> AsyncIterator["SessionClaim"]:
         """See :meth:`meshdev.modes.link.Link.claim`."""
         claims = self.pool.claims
-        async with accepting() as acceptor, asyncio.TaskGroup() as group:
+        async with accepting(self.laptop.network) as acceptor, asyncio.TaskGroup() as group:
             claim = SessionClaim(spec, self, acceptor, on_report, on_local)
             claims.listen(spec.id, claim.on_message)
             try:

@@ -1,19 +1,24 @@
-"""From 127.0.0.1 to a program that listens on ::1 only: a relay's connections come over IPv4."""
+"""From 127.0.0.1 of the network where relays end to a program that is not reached there.
+
+One that listens on ::1 only, since a relay's connections come over IPv4; or one of this machine's own network, while
+the connection has a network of its own.
+"""
 
 import asyncio
 import logging
 import socket
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Final, Literal, Protocol, Self
 
+from meshdev.isolation.network import NetworkSockets
+from meshdev.isolation.streams import listening, open_stream
 from meshdev.session.streams import CHUNK, join, reset
 from meshdev.wire.ports import Transport
 
 log = logging.getLogger(__name__)
 
 _HERE: Final = "127.0.0.1"
-_THERE: Final = "::1"
 
 #: Connections of one port at a time, and clients by UDP: two and one descriptors each, of the usual 1024.
 MAX_FLOWS: Final = 256
@@ -25,8 +30,25 @@ _CONNECT_SECONDS: Final = 5.0
 _TURN: Final = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A port of a loopback address, and the network where it is."""
+
+    network: NetworkSockets
+    host: Literal["127.0.0.1", "::1"]
+    port: int
+
+    def __str__(self) -> str:
+        return f"port {self.port} on {self.host}"
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """That of the address."""
+        return socket.AF_INET6 if self.host == "::1" else socket.AF_INET
+
+
 class Copier(Protocol):
-    """Listens on ``port`` of 127.0.0.1 and copies to the same kind of socket on ::1."""
+    """Listens on ``port`` of 127.0.0.1 and copies to the same kind of socket of the program."""
 
     @property
     def port(self) -> int:
@@ -38,17 +60,22 @@ class Copier(Protocol):
         ...
 
 
-async def open_copier(port: int, transport: Transport, group: asyncio.TaskGroup) -> Copier:
-    """A copier to that port of ::1. Its connections are tasks of *group*. Raises OSError where there is no socket."""
+async def open_copier(
+    network: NetworkSockets, program: Program, transport: Transport, group: asyncio.TaskGroup
+) -> Copier:
+    """A copier that listens in *network*. Its connections are tasks of *group*.
+
+    Raises OSError where there is no socket.
+    """
     if transport == "udp":
-        return _Datagrams(port)
-    return await _Streams.open(port, group)
+        return _Datagrams(network, program)
+    return await _Streams.open(network, program, group)
 
 
 class _Streams:
     """Half-closes and resets are handed on; at most two chunks of each direction are held."""
 
-    def __init__(self, target: int, group: asyncio.TaskGroup) -> None:
+    def __init__(self, target: Program, group: asyncio.TaskGroup) -> None:
         self._target = target
         self._group = group
         self._open = 0
@@ -56,9 +83,9 @@ class _Streams:
         self.port = 0
 
     @classmethod
-    async def open(cls, target: int, group: asyncio.TaskGroup) -> Self:
+    async def open(cls, network: NetworkSockets, target: Program, group: asyncio.TaskGroup) -> Self:
         made = cls(target, group)
-        made._server = await asyncio.start_server(made._accept, _HERE, 0, limit=CHUNK)
+        made._server = await asyncio.start_server(made._accept, sock=listening(network, _HERE), limit=CHUNK)
         made.port = made._server.sockets[0].getsockname()[1]
         return made
 
@@ -68,7 +95,7 @@ class _Streams:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._open >= MAX_FLOWS:
-            log.warning("more than %d connections to port %d on ::1", MAX_FLOWS, self._target)
+            log.warning("more than %d connections to %s", MAX_FLOWS, self._target)
             reset(writer)
             return
         self._open += 1
@@ -77,10 +104,12 @@ class _Streams:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                program = await asyncio.open_connection(_THERE, self._target, limit=CHUNK)
+                program = await open_stream(
+                    self._target.network, self._target.family, (self._target.host, self._target.port), limit=CHUNK
+                )
             await join((reader, writer), program)
         except* OSError as error:
-            log.debug("a connection to port %d on ::1 ended: %s", self._target, error.exceptions[0])
+            log.debug("a connection to %s ended: %s", self._target, error.exceptions[0])
         finally:
             self._open -= 1
             if not writer.is_closing():
@@ -98,12 +127,12 @@ class _Client:
 class _Datagrams:
     """Datagrams that a full socket does not take are lost, as UDP allows."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, network: NetworkSockets, target: Program) -> None:
         self._target = target
         self._loop = asyncio.get_running_loop()
         self._clients: OrderedDict[tuple[str, int], _Client] = OrderedDict()
         self._sweeping: asyncio.TimerHandle | None = None
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock = network.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._sock.setblocking(False)
         try:
             self._sock.bind((_HERE, 0))
@@ -133,7 +162,7 @@ class _Datagrams:
             except BlockingIOError:
                 continue
             except OSError as error:  # an ICMP error for an earlier datagram counts, too
-                log.debug("a datagram to port %d on ::1: %s", self._target, error)
+                log.debug("a datagram to %s: %s", self._target, error)
                 self._forget(peer)
 
     def _client(self, peer: tuple[str, int]) -> _Client:
@@ -141,10 +170,10 @@ class _Datagrams:
         if client is None:
             while len(self._clients) >= MAX_FLOWS:
                 self._forget(next(iter(self._clients)))
-            sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            sock = self._target.network.open_socket(self._target.family, socket.SOCK_DGRAM)
             try:
                 sock.setblocking(False)
-                sock.connect((_THERE, self._target))
+                sock.connect((self._target.host, self._target.port))
             except OSError:
                 sock.close()
                 raise
@@ -166,7 +195,7 @@ class _Datagrams:
             try:
                 self._sock.sendto(data, peer)
             except OSError as error:
-                log.debug("an answer of port %d on ::1: %s", self._target, error)
+                log.debug("an answer of %s: %s", self._target, error)
 
     def _used(self, peer: tuple[str, int], client: _Client) -> None:
         client.last_used = self._loop.time()

@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from meshdev.errors import MeshdevError
-from meshdev.isolation.network import NetworkSockets, ThisNetwork
+from meshdev.isolation.network import THIS_NETWORK, NetworkSockets
+from meshdev.isolation.streams import SocketAddress, open_stream
 from meshdev.session.streams import CHUNK, Stream
 from meshdev.wire.socks import ConnectFailure, ProxyRequest
 from meshdev.wire.values import IPAddress
@@ -20,9 +21,6 @@ _RESOLVE_SECONDS: Final = 10.0
 _CONNECT_SECONDS: Final = 15.0
 #: For one of several addresses, except the last one.
 _NEXT_SECONDS: Final = 3.0
-
-#: What connect(2) takes: host and port, for IPv6 two numbers more.
-_SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 _FAILURES: Final = {
     errno.ECONNREFUSED: ConnectFailure.REFUSED,
@@ -98,32 +96,22 @@ class Destinations:
             raise DestinationError(
                 ConnectFailure.NOT_ALLOWED, f"{host} is this machine, which is not for clients of other machines"
             )
-        return await _connect_first(ThisNetwork(), usable)
+        return await _connect_first(THIS_NETWORK, usable)
 
 
-async def _connect_first(network: NetworkSockets, candidates: Sequence[tuple[int, _SocketAddress]]) -> Stream:
+async def _connect_first(network: NetworkSockets, candidates: Sequence[tuple[int, SocketAddress]]) -> Stream:
     """Connect to the first one that takes it: a headless Service has an address for each pod."""
     last = OSError()
     for number, (family, address) in enumerate(candidates, start=1):
         try:
             async with asyncio.timeout(_NEXT_SECONDS if number < len(candidates) else None):
-                return await _connect_one(network, family, address)
+                return await open_stream(network, family, address, limit=CHUNK)
         except OSError as error:  # also TimeoutError
             last = error
     raise last
 
 
-async def _connect_one(network: NetworkSockets, family: int, address: _SocketAddress) -> Stream:
-    sock = await network.open_socket(family, socket.SOCK_STREAM)
-    try:
-        await asyncio.get_running_loop().sock_connect(sock, address)
-        return await asyncio.open_connection(sock=sock, limit=CHUNK)
-    except BaseException:
-        sock.close()
-        raise
-
-
-def _is_here(address: _SocketAddress) -> bool:
+def _is_here(address: SocketAddress) -> bool:
     found = ip_address(str(address[0]).partition("%")[0])
     if isinstance(found, IPv6Address):
         found = found.ipv4_mapped or found

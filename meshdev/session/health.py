@@ -17,18 +17,17 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import Final
 
 from dns.name import Name
 
+from meshdev.isolation.network import THIS_NETWORK, NetworkSockets
 from meshdev.netlink.lookups import KernelRule, Lookup, parse_lookup, parse_rule, route_get, rules_dump
 from meshdev.netlink.messages import RT_TABLE_MAIN
 from meshdev.netlink.sock import Netlink
-from meshdev.session.surroundings import OURS, connected_socket
+from meshdev.session.surroundings import OURS, connected_socket, own_resolv_conf
 from meshdev.session.troubles import Source, Troubles
 from meshdev.wire.dns import MAX_MESSAGE, PROBE_ADDRESS, answers, has_address, has_records, question
-from meshdev.wire.resolv_conf import parse_resolv_conf
 from meshdev.wire.values import IPAddress
 
 #: Between the beginnings of two rounds, in seconds.
@@ -44,7 +43,6 @@ _REPAIR_SECONDS: Final = 0.5
 #: Strayed addresses named at a time.
 _SHOWN: Final = 3
 _SOURCES: Final[tuple[Source, ...]] = ("routes", "names", "cluster")
-_RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
 class Health:
@@ -61,9 +59,13 @@ class Health:
         routes: Callable[[], tuple[IPv4Network, ...]],
         connected: Callable[[], bool],
         recovered: Callable[[], Awaitable[bool]],
+        resolver: Callable[[], IPAddress] = lambda: own_resolv_conf().asked[0],
+        network: NetworkSockets = THIS_NETWORK,
     ) -> None:
         """*probe* is the name that the forwarder answers by itself, with all below it; *service* one that every cluster
         has.
+
+        *network* is where programs use the connection, and *resolver* the one that they ask there.
 
         *recovered* is awaited after each round in which names and the cluster's nameserver answered. It returns
         whether a program's question failed since the round before: then nothing is over yet.
@@ -79,6 +81,8 @@ class Health:
         self._routes = routes
         self._connected = connected
         self._recovered = recovered
+        self._resolver = resolver
+        self._network = network
         self._next = 0
         self._strayed: tuple[IPv4Address, ...] = ()
 
@@ -143,15 +147,15 @@ class Health:
     # -- names -----------------------------------------------------------------------------------------------------
 
     async def _names(self) -> tuple[str, ...]:
-        server = await asyncio.to_thread(_first_nameserver)
-        wire = await _ask(server, self._probes)
+        server = await asyncio.to_thread(self._resolver)
+        wire = await ask(server, self._probes, self._network)
         if wire is not None and has_address(wire, PROBE_ADDRESS):
             return ()
         how = "does not answer" if wire is None else "answers without asking us"
         return (f"names do not work: {server}, which resolv.conf names, {how}",)
 
     async def _cluster(self) -> tuple[str, ...]:
-        wire = await _ask(self._nameserver, self._services)
+        wire = await ask(self._nameserver, self._services, self._network)
         if wire is not None and has_records(wire):
             return ()
         how = "does not answer through the tunnel" if wire is None else f"does not know {self._service}"
@@ -197,14 +201,7 @@ def _inside(network: IPv4Network) -> IPv4Address:
     return network.network_address + (1 if network.prefixlen < network.max_prefixlen else 0)
 
 
-def _first_nameserver() -> IPAddress:
-    try:
-        return parse_resolv_conf(_RESOLV_CONF.read_text(errors="replace")).asked[0]
-    except OSError:
-        return parse_resolv_conf("").asked[0]
-
-
-async def _ask(server: IPAddress, names: Iterator[Name]) -> bytes | None:
+async def ask(server: IPAddress, names: Iterator[Name], network: NetworkSockets = THIS_NETWORK) -> bytes | None:
     """The answer to a question for A, as a program's own resolver would get it; None where there is none in time.
 
     Each sending is for the next one of *names*.
@@ -215,7 +212,7 @@ async def _ask(server: IPAddress, names: Iterator[Name]) -> bytes | None:
         start = loop.time()
         try:
             # A socket each: its source address is that of the route at the time of connect().
-            with connected_socket(server) as sock:
+            with connected_socket(server, network) as sock:
                 async with asyncio.timeout(seconds):
                     sock.send(query.wire)
                     while True:

@@ -34,6 +34,7 @@ from meshdev.wire.helper.requests import (
     DnsSockets,
     FindTranslations,
     Heartbeat,
+    OpenNetwork,
     OpenTun,
     RelayTarget,
     Request,
@@ -169,6 +170,11 @@ class HelperClient:
     async def find_translations(self) -> tuple[str, ...]:
         """A sentence for each place of other programs that translates what our routes bring into the tunnel."""
         return (await self._call(FindTranslations(), Translations))[0].found
+
+    async def open_network(self) -> socket.socket:
+        """Where sockets of the helper's own network are had; the caller owns it."""
+        _, fds = await self._call(OpenNetwork(), Acknowledged)
+        return socket.socket(fileno=fds[0])
 
     async def heartbeat(self) -> Beat:
         """One sign of life."""

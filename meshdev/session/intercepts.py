@@ -98,7 +98,7 @@ async def intercepting(
 
     With *exports* their requests are traced, and go there.
     """
-    ports, feed = LocalPorts(), RecordFeed(pool.claims.watch)
+    ports, feed = LocalPorts(laptop.network, laptop.programs), RecordFeed(pool.claims.watch)
     pool.claims.on_records = feed.on_records
     # Two groups: should the looking break, intercepts are ended by close, and not once more by their group.
     async with asyncio.TaskGroup() as around:

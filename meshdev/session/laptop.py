@@ -13,12 +13,13 @@ from typing import Final
 from meshdev.errors import LaptopError, MeshdevError
 from meshdev.host.plan import LaptopNetwork as Network
 from meshdev.host.plan import usable_pools
+from meshdev.isolation.network import THIS_NETWORK, NetworkSockets, OtherNetwork
 from meshdev.published import Published
 from meshdev.session.helper_client import HelperClient
 from meshdev.session.progress import Progress
 from meshdev.session.routing import Routing
 from meshdev.session.state import SessionState
-from meshdev.session.surroundings import look, sources
+from meshdev.session.surroundings import look, own_resolv_conf, sources
 from meshdev.session.troubles import Troubles
 from meshdev.tun.device import TunDevice
 from meshdev.wire.control import Welcome
@@ -57,10 +58,12 @@ async def opened_laptop(sock: socket.socket, options: ConnectOptions, progress: 
         greeting = await helper.greeting(GREETING_SECONDS)
         device = await helper.open_tun(options.carriers, unguarded=options.unguarded)
         progress.step("helper", f"device {device.name}, process {greeting.pid}")
-        try:
-            yield Laptop(helper, greeting, device, options, progress)
-        finally:
-            device.close()
+        with contextlib.closing(device):
+            if not options.isolated:
+                yield Laptop(helper, greeting, device, options, progress)
+                return
+            with contextlib.closing(OtherNetwork(await helper.open_network())) as network:
+                yield Laptop(helper, greeting, device, options, progress, network)
     finally:
         helper.abandon()
 
@@ -75,7 +78,14 @@ class Laptop:
         device: TunDevice,
         options: ConnectOptions,
         progress: Progress,
+        network: NetworkSockets = THIS_NETWORK,
     ) -> None:
+        self.isolated = options.isolated
+        """The connection is in namespaces of its own, where only the helper may change anything."""
+        self.network = network
+        """Where the cluster is reached."""
+        self.programs = network
+        """Where programs listen that answer in place of a workload."""
         self.helper = helper
         self.device = device
         self.dns_integration = greeting.dns
@@ -85,7 +95,8 @@ class Laptop:
         """What is not as it should be on this machine."""
         self.search = greeting.search
         """The search list this machine uses without us, now."""
-        self.situation = Published(DnsSituation(greeting.nameservers, sources(greeting.nameservers)))
+        resolvers = self._resolvers(greeting.nameservers)
+        self.situation = Published(DnsSituation(resolvers, sources(resolvers)))
         self._pid = greeting.pid
         self._progress = progress
         self._closing = False
@@ -126,7 +137,7 @@ class Laptop:
                 beat = await self.helper.heartbeat()
                 self._on_beat(beat)
                 self.search = beat.search
-                await self._follow(beat.nameservers)
+                await self._follow(self._resolvers(beat.nameservers))
             except LaptopError:
                 if self._closing:
                     return
@@ -136,6 +147,10 @@ class Laptop:
         for text in beat.repaired:
             log.warning("%s; it is put back", text)
         self.troubles.report("helper", beat.problems)
+
+    def _resolvers(self, known: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
+        """The name servers that this machine uses without us; the helper *knows* those of its mount namespace."""
+        return own_resolv_conf().nameservers if self.isolated else known
 
     async def _follow(self, resolvers: tuple[IPAddress, ...]) -> None:
         self.situation.publish(replace(self.situation.value, resolvers=resolvers, sources=sources(resolvers)))

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal
 
+from meshdev.isolation.network import THIS_NETWORK, NetworkSockets
 from meshdev.netlink import diag
 from meshdev.netlink.sock import Netlink
-from meshdev.session.copier import Copier, open_copier
+from meshdev.session.copier import Copier, Program, open_copier
 from meshdev.wire.ports import TRANSPORTS, Transport
 
 log = logging.getLogger(__name__)
@@ -58,18 +60,28 @@ class _Port:
     transport: Transport
     target: LocalTarget | None = None
     copier: Copier | None = None
+    program: Program | None = None
+    """Where the copier copies to."""
     watchers: list[_Watcher] = field(default_factory=list)
 
 
 class LocalPorts:
     """The watched ports of one session. Nothing is asked while nothing is watched. Needs no privilege.
 
-    Listeners count that take what is sent to 127.0.0.1 in this network namespace; one of ``::1`` only gets a copier in
-    front, which runs as long as that listener exists.
+    Listeners count that take what is sent to 127.0.0.1 of the programs' network; one of ``::1`` only, and one in
+    another network than the relays', gets a copier in front, which runs as long as that listener exists.
     """
 
-    def __init__(self, look: Callable[[], AbstractContextManager[Look]] | None = None) -> None:
-        self._look = look or kernel_look
+    def __init__(
+        self,
+        network: NetworkSockets = THIS_NETWORK,
+        programs: NetworkSockets = THIS_NETWORK,
+        look: Callable[[], AbstractContextManager[Look]] | None = None,
+    ) -> None:
+        """*network*: where relays end. *programs*: where the programs listen."""
+        self._network = network
+        self._programs = programs
+        self._look = look or partial(kernel_look, programs)
         self._ports: dict[tuple[int, Transport], _Port] = {}
         self._some = asyncio.Event()
 
@@ -120,11 +132,14 @@ class LocalPorts:
                 watcher.changed(port.target)
 
     async def _find(self, port: _Port, family: Family | None, connections: asyncio.TaskGroup) -> LocalTarget | None:
-        if family != "ipv6":
+        if family is None or (family != "ipv6" and self._programs is self._network):
             _close(port)
             return LocalTarget(_ANY if family == "any" else _IPV4, port.number) if family else None
-        if port.copier is None:
-            port.copier = await open_copier(port.number, port.transport, connections)
+        program = Program(self._programs, "::1" if family == "ipv6" else "127.0.0.1", port.number)
+        if port.copier is None or port.program != program:
+            _close(port)
+            port.copier = await open_copier(self._network, program, port.transport, connections)
+            port.program = program
             if not port.watchers:  # stopped meanwhile
                 _close(port)
                 return None
@@ -138,8 +153,8 @@ def _close(port: _Port) -> None:
 
 
 @contextmanager
-def kernel_look() -> Iterator[Look]:
-    """Looks at the sockets of this network namespace.
+def kernel_look(network: NetworkSockets = THIS_NETWORK) -> Iterator[Look]:
+    """Looks at the sockets of that network.
 
     Where the kernel does not list a protocol's sockets everything counts as open: at a closed port connections are
     refused.
@@ -147,7 +162,7 @@ def kernel_look() -> Iterator[Look]:
     with contextlib.ExitStack() as undo:
         netlink: Netlink | None = None
         try:
-            netlink = undo.enter_context(Netlink(diag.NETLINK_SOCK_DIAG))
+            netlink = undo.enter_context(Netlink(diag.NETLINK_SOCK_DIAG, network.open_socket))
         except OSError as error:
             log.warning("the kernel does not list who listens: %s", error)
         known = {each for each in TRANSPORTS if netlink is not None and _answers(netlink, each)}

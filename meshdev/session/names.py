@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Final
@@ -18,15 +20,19 @@ from meshdev.dns.policy import Zone, domain_of
 from meshdev.dns.reverse import reverse_zones
 from meshdev.errors import DnsError, LaptopError
 from meshdev.kube.client import KubeApi
-from meshdev.session.health import Health
+from meshdev.session.health import Health, ask
 from meshdev.session.known_names import KnownNames
 from meshdev.session.laptop import DnsSituation, Laptop
 from meshdev.session.state import SessionState
+from meshdev.session.surroundings import connected_socket, own_resolv_conf
 from meshdev.session.troubles import Troubles
 from meshdev.tunnel.pool import Pool
 from meshdev.wire.control import Welcome
+from meshdev.wire.dns import ipv4_addresses
+from meshdev.wire.helper.answers import ListenerAddress
 from meshdev.wire.helper.limits import MAX_DOMAINS
 from meshdev.wire.session_api import DnsStatus
+from meshdev.wire.values import IPAddress
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +51,8 @@ DOMAINS_SECONDS: Final = 0.5
 ZONES_SECONDS: Final = 10.0
 #: Reverse zones; where ranges are not known each Service has its own.
 MAX_ZONES: Final = 128
+#: To each name server of this machine, each with its own source port (RFC 5452 section 4.5).
+UPSTREAM_SOCKETS: Final = 4
 
 
 class Names:
@@ -69,6 +77,8 @@ class Names:
         self._nameserver = welcome.nameservers[0]
         self._failed = False
         self._forwarder_now: Forwarder | None = None
+        self._listener: ListenerAddress | None = None
+        """Where the forwarder listens for programs."""
         self._answers: Counter[AnswerSource] = Counter()
         """Of all forwarders."""
         self._containers: str | None = None
@@ -169,11 +179,15 @@ class Names:
     async def _forwarder(self) -> Forwarder:
         helper = self._laptop.helper
         situation = self._laptop.situation.value
-        sockets = await helper.dns_sockets(situation.resolvers)
+        isolated = self._laptop.isolated
+        sockets = await helper.dns_sockets(() if isolated else situation.resolvers)
         self._containers = sockets.containers
+        self._listener = sockets.listeners[0].at
+        # This process is outside the namespaces: what it asks needs no mark to pass our own redirect.
+        upstreams = {each: tuple(_upstreams(each)) for each in situation.resolvers} if isolated else sockets.upstreams
         former = FormerResolver(
-            {(str(server), DNS_PORT): some for server, some in sockets.upstreams.items()},
-            lambda server: helper.upstream_tcp(ip_address(server)),
+            {(str(server), DNS_PORT): some for server, some in upstreams.items()},
+            _upstream_tcp if isolated else (lambda server: helper.upstream_tcp(ip_address(server))),
             # Whoever is asked from its own address is this machine itself.
             here=[
                 (str(server), DNS_PORT)
@@ -193,13 +207,11 @@ class Names:
 
         That proves a name, a ClusterIP (the nameserver's) and a pod (CoreDNS's) at once. Raises DnsError.
         """
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 while True:
                     with contextlib.suppress(socket.gaierror):
-                        found = await loop.getaddrinfo(self.first_name, 443, family=socket.AF_INET)
-                        return IPv4Address(found[0][4][0])
+                        return (await self._addresses(self.first_name))[0]
                     await asyncio.sleep(PAUSE_SECONDS)
         except TimeoutError:
             raise DnsError(
@@ -213,6 +225,27 @@ class Names:
             raise DnsError("the cluster's names are not known yet")
         return await self._forwarder_now.lookup(from_text(name))
 
+    async def _addresses(self, name: str) -> tuple[IPv4Address, ...]:
+        """The IPv4 addresses of a name, at least one, as programs that use the connection get them.
+
+        Raises socket.gaierror.
+        """
+        if not self._laptop.isolated:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                name, None, family=socket.AF_INET, type=socket.SOCK_STREAM
+            )
+            return tuple(IPv4Address(each[4][0]) for each in found)
+        wire = await ask(self._resolver(), itertools.repeat(from_text(name)), self._laptop.network)
+        known = ipv4_addresses(wire) if wire is not None else ()
+        if not known:
+            raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address")
+        return known
+
+    def _resolver(self) -> IPAddress:
+        if self._laptop.isolated and self._listener is not None:
+            return self._listener.address
+        return own_resolv_conf().asked[0]
+
     def health(self, troubles: Troubles) -> Health:
         """The checks that names and ClusterIPs go on working; they find nothing before :meth:`start`."""
         return Health(
@@ -221,7 +254,10 @@ class Names:
             nameserver=self._nameserver,
             probe=self._zone.probe,
             service=from_text(self.first_name),
-            routes=lambda: self._laptop.routing.routes,
+            # In namespaces of its own nobody but the helper may change them.
+            routes=lambda: () if self._laptop.isolated else self._laptop.routing.routes,
+            resolver=self._resolver,
+            network=self._laptop.network,
             connected=self._pool.connected,
             recovered=self._recovered,
         )
@@ -254,9 +290,22 @@ class Names:
             zone=self._zone,
             known=lambda: self._known.known,
             confirm=self._known.confirm,
-            nameserver=ClusterNameserver(str(self._nameserver)),
+            nameserver=ClusterNameserver(str(self._nameserver), network=self._laptop.network),
             up=self._pool.connected,
             inside=self._laptop.routing.inside,
             route=self._laptop.routing.route_answers,
             failed=self._note_failure,
         )
+
+
+def _upstreams(server: IPAddress) -> Iterator[socket.socket]:
+    """Sockets connected to a name server of this machine; none where it has no route."""
+    with contextlib.suppress(OSError):
+        for _ in range(UPSTREAM_SOCKETS):
+            yield connected_socket(server)
+
+
+async def _upstream_tcp(server: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    return sock

@@ -41,7 +41,7 @@ class StepReporter:
 
 
 class Progress(StepReporter):
-    """Owns the progress socket until :meth:`done` or :meth:`failed`.
+    """Owns the progress socket until the last event.
 
     A caller that has exited ends nothing by itself: :meth:`gone` returns then, which matters only while connecting.
     """
@@ -69,13 +69,13 @@ class Progress(StepReporter):
         while await self._receive():
             pass
 
-    async def done(self, status: Status) -> None:
-        """Connected: the caller may go."""
-        await self._send_last(Done(status))
+    async def done(self, status: Status, *, last: bool = True) -> None:
+        """Connected: the caller may go, if this is the *last* event."""
+        await self._send_whole(Done(status), last=last)
 
     async def failed(self, error: MeshdevError) -> None:
         """Not connected, and everything is undone."""
-        await self._send_last(Failed.of(error))
+        await self._send_whole(Failed.of(error), last=True)
 
     async def _receive(self) -> bytes:
         if self._sock is None:
@@ -94,13 +94,19 @@ class Progress(StepReporter):
             # Nobody reads any more: gone() returns, and the log has it all.
             return
 
-    async def _send_last(self, event: Event) -> None:
-        if self._sock is None:
+    async def _send_whole(self, event: Event, *, last: bool) -> None:
+        sock = self._sock
+        if sock is None:
             return
-        sock, self._sock = self._sock, None
-        with sock, contextlib.suppress(OSError):  # as in _send; a status may be longer than the socket's buffer
-            async with asyncio.timeout(LAST_EVENT_SECONDS):
-                await asyncio.get_running_loop().sock_sendall(sock, encode_event(event))
+        if last:
+            self._sock = None
+        try:
+            with contextlib.suppress(OSError):  # as in _send; a status may be longer than the socket's buffer
+                async with asyncio.timeout(LAST_EVENT_SECONDS):
+                    await asyncio.get_running_loop().sock_sendall(sock, encode_event(event))
+        finally:
+            if last:
+                sock.close()
 
 
 def adopt(descriptor: int) -> socket.socket:

@@ -13,6 +13,8 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from meshdev.errors import LaptopError
+from meshdev.isolation.network import THIS_NETWORK, NetworkSockets
+from meshdev.isolation.streams import listening
 from meshdev.session.local import LocalTarget
 from meshdev.tun.device import TunQueue
 from meshdev.tun.offload import VNET_HEADER_LENGTH
@@ -46,11 +48,11 @@ class Acceptor:
     are hardened.
     """
 
-    def __init__(self) -> None:
-        """Raises OSError."""
+    def __init__(self, network: NetworkSockets = THIS_NETWORK) -> None:
+        """*network*: where relays end. Raises OSError."""
         self._one_at_a_time = asyncio.Lock()
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self._sock.setblocking(False)
+        self._network = network
+        self._sock = listening(network, "127.0.0.1")
         self.target = LocalTarget(IPv4Address("127.0.0.1"), self._sock.getsockname()[1])
         """Where the helper should forward a relay that is probed."""
         self.came = 0
@@ -92,7 +94,7 @@ class Acceptor:
         return False
 
     def _by_lo(self) -> None:
-        with socket.socket() as sock, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._network.open_socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, _TTL)
             sock.connect((str(self.target.address), self.target.port))
@@ -111,10 +113,10 @@ class Acceptor:
 
 
 @asynccontextmanager
-async def accepting() -> AsyncIterator[Acceptor]:
+async def accepting(network: NetworkSockets = THIS_NETWORK) -> AsyncIterator[Acceptor]:
     """An acceptor that listens inside the block. Raises LaptopError."""
     try:
-        made = Acceptor()
+        made = Acceptor(network)
     except OSError as error:
         raise LaptopError(f"no socket to probe the return path with: {error.strerror}") from error
     try:

@@ -97,9 +97,11 @@ class Supervisor:
                     caller = group.create_task(self._while_the_caller_waits())
                     async with self._connection():
                         connected = True
-                        caller.cancel()
+                        tied = self._options.isolated  # such a connection is its caller's alone
+                        if not tied:
+                            caller.cancel()
                         self._enter("connected")
-                        await self._progress.done(self.status())
+                        await self._progress.done(self.status(), last=not tied)
                         await asyncio.Event().wait()
             except* MeshdevError as errors:
                 self._outcome = self._outcome or first_of_group(errors)

@@ -4,18 +4,22 @@ import re
 import socket
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Final
 
 from meshdev.dns.cluster import DNS_PORT
 from meshdev.errors import RouteError
 from meshdev.host.plan import LaptopNetwork, LocalRoute
+from meshdev.isolation.network import THIS_NETWORK, NetworkSockets
 from meshdev.netlink.links import links_dump, parse_link
 from meshdev.netlink.messages import RT_TABLE_LOCAL, RTN_LOCAL, RTN_UNICAST, KernelRoute, parse_route, routes_dump
 from meshdev.netlink.sock import Netlink
+from meshdev.wire.resolv_conf import ResolvConf, parse_resolv_conf
 from meshdev.wire.values import IPAddress
 
 #: The names the helper gives its devices (tun.linux.NAME_PATTERN).
 OURS: Final = re.compile(r"meshdev\d+")
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
 def look(resolvers: Sequence[IPAddress]) -> LaptopNetwork:
@@ -39,17 +43,26 @@ def sources(resolvers: Iterable[IPAddress]) -> tuple[str | None, ...]:
     return tuple(map(_source, resolvers))
 
 
-def connected_socket(resolver: IPAddress) -> socket.socket:
+def connected_socket(resolver: IPAddress, network: NetworkSockets = THIS_NETWORK) -> socket.socket:
     """A non-blocking UDP socket connected to that name server, which sends nothing. Raises OSError."""
     host, _, scope = str(resolver).partition("%")
     family = socket.AF_INET if resolver.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    sock = network.open_socket(family, socket.SOCK_DGRAM)
     try:
+        sock.setblocking(False)
         sock.connect((host, DNS_PORT, 0, socket.if_nametoindex(scope)) if scope else (host, DNS_PORT))
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def own_resolv_conf() -> ResolvConf:
+    """What programs of this process's mount namespace read in resolv.conf; the default where there is none."""
+    try:
+        return parse_resolv_conf(_RESOLV_CONF.read_text(errors="replace"))
+    except OSError:
+        return parse_resolv_conf("")
 
 
 def _source(resolver: IPAddress) -> str | None:

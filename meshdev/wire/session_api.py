@@ -71,6 +71,7 @@ class ConnectOptions:
     upgrade: bool = field(FLAG, default=False)
     unguarded: bool = field(FLAG, default=False)
     debug: bool = field(FLAG, default=False)
+    isolated: bool = field(FLAG, default=False, sparse=True)  #: in namespaces of its own, which the helper makes
     metrics_port: int | None = field(Nullable(PORT), default=None, sparse=True)  #: of 127.0.0.1; None: not served
     socks: values.ListenAddress | None = field(_LISTEN, default=None, sparse=True)  #: where the proxy listens
     otlp: str | None = field(_URL, default=None, sparse=True)  #: where spans are sent; without credentials

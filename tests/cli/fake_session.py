@@ -18,6 +18,7 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 from meshdev.errors import Cancelled, InterceptError, ManagerError, MeshdevError, SudoError
@@ -123,8 +124,8 @@ class Intercept:
 class FakeSession:
     """One run."""
 
-    def __init__(self, progress: int, helper: int) -> None:
-        self.paths = Paths.locate()
+    def __init__(self, folder: Path, progress: int, helper: int) -> None:
+        self.paths = Paths(folder)
         self.plan = Plan(**json.loads(os.environ.get("FAKE_SESSION", "{}")))
         self.progress = socket.socket(fileno=progress)
         self.helper = socket.socket(fileno=helper)
@@ -385,10 +386,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for flag in ("--progress", "--helper", "--lock"):
         parser.add_argument(flag, type=int, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
     given = parser.parse_args()
     os.set_inheritable(given.lock, False)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    FakeSession(given.progress, given.helper).run()
+    FakeSession(given.folder, given.progress, given.helper).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from meshdev.errors import AlreadyConnectedError, LaptopError
 from meshdev.helper import journal as journal_module
-from meshdev.helper.journal import Journal, read_record, started
+from meshdev.helper.journal import JournalFile, read_record, started
 from meshdev.helper.restore import leftovers, restore
 from meshdev.host.dns import MARKER
 from meshdev.host.journal import DeleteDevice, JournalRecord, RestoreFile
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _dead(folder: Path, *entries: RestoreFile | DeleteDevice) -> None:
     """A journal whose helper was killed."""
-    journal = Journal(1000, folder)
+    journal = JournalFile(1000, folder)
     for entry in entries:
         journal.add(entry)
     journal.close()
@@ -40,7 +40,7 @@ def _dead(folder: Path, *entries: RestoreFile | DeleteDevice) -> None:
 def test_it_is_readable_by_all_and_its_lock_by_its_owner_alone(folder: Path) -> None:
     old = os.umask(0o077)
     try:
-        journal = Journal(1000, folder)
+        journal = JournalFile(1000, folder)
         journal.add(DeleteDevice("meshdev0", 7))
     finally:
         os.umask(old)
@@ -55,16 +55,16 @@ def test_it_is_readable_by_all_and_its_lock_by_its_owner_alone(folder: Path) -> 
 
 
 def test_one_at_a_time(folder: Path) -> None:
-    journal = Journal(1000, folder)
+    journal = JournalFile(1000, folder)
     with pytest.raises(AlreadyConnectedError):
-        Journal(1000, folder)
-    Journal(1001, folder).close()
+        JournalFile(1000, folder)
+    JournalFile(1001, folder).close()
     journal.close()
-    Journal(1000, folder).close()
+    JournalFile(1000, folder).close()
 
 
 def test_without_entries_there_is_no_file(folder: Path) -> None:
-    journal = Journal(1000, folder)
+    journal = JournalFile(1000, folder)
     assert read_record(1000, folder) is None
     entry = DeleteDevice("meshdev0", 7)
     journal.add(entry)
@@ -78,18 +78,18 @@ def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(LaptopError, match="belongs to another user"):
-        Journal(1000, folder)
+        JournalFile(1000, folder)
 
 
 def test_a_file_that_is_no_journal_is_an_error_with_a_way_out(folder: Path) -> None:
     folder.mkdir()
     (folder / "1000.json").write_text("{")
     with pytest.raises(LaptopError, match="cannot be read") as caught:
-        Journal(1000, folder)
+        JournalFile(1000, folder)
     assert "sudo rm" in str(caught.value.hint)
     assert "cannot be read" in leftovers(1000, folder)[0]
     (folder / "1000.json").unlink()
-    Journal(1000, folder).close()  # nobody has the lock
+    JournalFile(1000, folder).close()  # nobody has the lock
 
 
 def test_leftovers_are_what_is_still_there(folder: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_leftovers_are_what_is_still_there(folder: Path, tmp_path: Path) -> None
 def test_a_live_helper_has_no_leftovers_and_is_not_touched(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
     file.write_text(MARKER)
-    journal = Journal(1000, folder)
+    journal = JournalFile(1000, folder)
     journal.add(RestoreFile(str(file), FORMER))
     assert leftovers(1000, folder) == []
     assert restore(1000, folder).live

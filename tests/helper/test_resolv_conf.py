@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshdev.errors import DnsError
-from meshdev.helper.journal import Journal, read_record
+from meshdev.helper.journal import JournalFile, read_record
 from meshdev.helper.resolv_conf import OwnResolvConf
 from meshdev.host.journal import Entry, RestoreFile
 from meshdev.wire.resolv_conf import ResolvConf
@@ -20,8 +20,8 @@ SERVER = IPv4Address("127.0.0.153")
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(1000, tmp_path / "meshdev", patience=0)
+def journal(tmp_path: Path) -> Iterator[JournalFile]:
+    journal = JournalFile(1000, tmp_path / "meshdev", patience=0)
     yield journal
     journal.close()
 
@@ -48,7 +48,7 @@ def _limit_writes(monkeypatch: pytest.MonkeyPatch, size: int, *, refused: int = 
     monkeypatch.setattr(os, "pwrite", pwrite)
 
 
-def test_nothing_is_written_that_the_journal_could_not_note(path: Path, journal: Journal) -> None:
+def test_nothing_is_written_that_the_journal_could_not_note(path: Path, journal: JournalFile) -> None:
     own = OwnResolvConf(journal, path)
     (journal.folder / "1000.new").mkdir()  # the journal cannot be written
     for _ in range(2):  # the second beat is no bolder than the first
@@ -65,7 +65,7 @@ def test_nothing_is_written_that_the_journal_could_not_note(path: Path, journal:
     assert path.read_bytes() == FORMER
 
 
-def test_half_of_ours_does_not_stay(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_ours_does_not_stay(path: Path, journal: JournalFile, monkeypatch: pytest.MonkeyPatch) -> None:
     own = OwnResolvConf(journal, path)
     _limit_writes(monkeypatch, 400, refused=2)
     with pytest.raises(DnsError, match="No space left"):
@@ -75,14 +75,14 @@ def test_half_of_ours_does_not_stay(path: Path, journal: Journal, monkeypatch: p
     assert read_record(1000, journal.folder) is None
 
 
-def test_without_a_file_there_is_no_former_one(tmp_path: Path, journal: Journal) -> None:
+def test_without_a_file_there_is_no_former_one(tmp_path: Path, journal: JournalFile) -> None:
     own = OwnResolvConf(journal, tmp_path / "none")
     assert own.former() == ResolvConf(ResolvConf().asked, (), ())
     with pytest.raises(DnsError, match="cannot be read"):
         own.write(SERVER, ())
 
 
-def test_a_loop_of_links_is_an_error_of_ours(tmp_path: Path, journal: Journal) -> None:
+def test_a_loop_of_links_is_an_error_of_ours(tmp_path: Path, journal: JournalFile) -> None:
     path = tmp_path / "loop"
     path.symlink_to(path)
     with pytest.raises(DnsError, match="cannot be read"):
@@ -93,7 +93,7 @@ OTHERS = b"nameserver 192.0.2.77\n"
 
 
 def test_what_another_program_writes_just_before_ours_is_the_former_file(
-    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    path: Path, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, add = OwnResolvConf(journal, path), journal.add
 
@@ -115,7 +115,7 @@ def test_what_another_program_writes_just_before_ours_is_the_former_file(
 
 @pytest.mark.parametrize("renamed", [True, False])
 def test_other_names_are_not_written_over_what_another_program_wrote(
-    path: Path, journal: Journal, renamed: bool
+    path: Path, journal: JournalFile, renamed: bool
 ) -> None:
     own = OwnResolvConf(journal, path)
     own.write(SERVER, ())
@@ -130,7 +130,7 @@ def test_other_names_are_not_written_over_what_another_program_wrote(
     assert path.read_bytes() == OTHERS
 
 
-def test_a_link_that_leads_elsewhere_meanwhile(path: Path, journal: Journal) -> None:
+def test_a_link_that_leads_elsewhere_meanwhile(path: Path, journal: JournalFile) -> None:
     link, other = path.parent / "link", path.parent / "other"
     link.symlink_to(path)
     own = OwnResolvConf(journal, link)
@@ -145,7 +145,7 @@ def test_a_link_that_leads_elsewhere_meanwhile(path: Path, journal: Journal) -> 
     assert other.read_bytes() == OTHERS
 
 
-def test_a_fight_ends(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fight_ends(path: Path, journal: JournalFile, monkeypatch: pytest.MonkeyPatch) -> None:
     own, add, count = OwnResolvConf(journal, path), journal.add, itertools.count()
 
     def fought(entry: Entry) -> None:

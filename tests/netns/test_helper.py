@@ -303,11 +303,11 @@ def test_a_table_without_an_owner_is_journaled_and_restored(laptop: Laptop) -> N
 import os
 from ipaddress import IPv4Address
 from meshdev.helper.firewall import LaptopFirewall
-from meshdev.helper.journal import Journal
+from meshdev.helper.journal import JournalFile
 class Old(LaptopFirewall):  # a kernel before 5.12
     def _probe(self):
         return False
-firewall = Old(Journal(0))
+firewall = Old(JournalFile(0))
 firewall.guard("meshdev0", IPv4Address("198.18.0.7"))
 os._exit(9)
 """

@@ -146,14 +146,14 @@ def test_a_table_without_an_owner_is_put_back(laptop: Laptop, harm: str) -> None
 import subprocess
 from ipaddress import IPv4Address
 from meshdev.helper.firewall import LaptopFirewall
-from meshdev.helper.journal import Journal
+from meshdev.helper.journal import JournalFile
 from meshdev.wire.helper.requests import RelayTarget
 class Old(LaptopFirewall):  # a kernel before 5.12
     def _probe(self):
         return False
 def listed():
     return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
-firewall = Old(Journal(0))
+firewall = Old(JournalFile(0))
 assert firewall.put_back() is None
 firewall.guard("meshdev0", IPv4Address("198.18.0.7"))
 firewall.redirect_dns({{IPv4Address("192.0.2.1"): 5300}})

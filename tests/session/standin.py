@@ -10,6 +10,7 @@ from typing import Any, cast
 from meshdev.config import PROTOCOL
 from meshdev.errors import MeshdevError
 from meshdev.intercept.spec import Spec
+from meshdev.isolation.network import THIS_NETWORK
 from meshdev.session.claim import Claimant, SessionClaim
 from meshdev.session.laptop import Laptop
 from meshdev.session.local import Changed, LocalPorts, LocalTarget
@@ -44,6 +45,7 @@ class StandIn:
         self.watched: dict[tuple[int, Transport], Changed] = {}
         self.reports: list[Report] = []
         self.device = SimpleNamespace(queues=[None], name="tun0")
+        self.network = self.programs = THIS_NETWORK
         self.routing = SimpleNamespace(use_relays=self._nothing)
         self.helper = SimpleNamespace(set_relays=self._set_relays)
         self.local: tuple[LocalPort, ...] = ()

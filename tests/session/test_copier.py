@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from meshdev.isolation.network import THIS_NETWORK
 from meshdev.session import copier as module
-from meshdev.session.copier import Copier, open_copier
+from meshdev.session.copier import Copier, Program, open_copier
 from meshdev.wire.ports import Transport
 from tests.sockets import reset
 from tests.waiting import until
@@ -20,7 +21,7 @@ async def copying(port: int, transport: Transport = "tcp") -> AsyncIterator[Copi
 
     async def live() -> None:
         async with asyncio.TaskGroup() as group:
-            made.set_result(await open_copier(port, transport, group))
+            made.set_result(await open_copier(THIS_NETWORK, Program(THIS_NETWORK, "::1", port), transport, group))
             await asyncio.Event().wait()
 
     made: asyncio.Future[Copier] = asyncio.get_running_loop().create_future()

@@ -48,7 +48,6 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, server: FakeServer, routes: tuple[IPv4Network, ...]) -> None:
         monkeypatch.setattr(surroundings, "DNS_PORT", server.port)
-        monkeypatch.setattr(health, "_first_nameserver", lambda: IPv4Address("127.0.0.1"))
         monkeypatch.setattr(health, "_WAITS", (0.1, 0.1))
         monkeypatch.setattr(health, "_REPAIR_SECONDS", 0.01)
         self.troubles = Troubles()
@@ -64,6 +63,7 @@ class World:
             routes=lambda: routes,
             connected=lambda: self.connected,
             recovered=self.recover,
+            resolver=lambda: IPv4Address("127.0.0.1"),
         )
 
     async def recover(self) -> bool:

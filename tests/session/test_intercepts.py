@@ -136,7 +136,7 @@ def world(here: StandIn, fake: FakeApi, api: KubeApi, monkeypatch: pytest.Monkey
         return SidecarTerms("10.96.0.5:15010", "sidecar:1")
 
     monkeypatch.setattr(module, "sidecar_terms", terms)
-    monkeypatch.setattr(module, "LocalPorts", lambda: LocalPorts(lambda: nullcontext(nobody)))
+    monkeypatch.setattr(module, "LocalPorts", lambda *_: LocalPorts(look=lambda: nullcontext(nobody)))
     return World(here, fake, api)
 
 

@@ -42,7 +42,7 @@ class Machine:
 async def watching(
     look: Callable[[], contextlib.AbstractContextManager[Look]] | None = None,
 ) -> AsyncIterator[LocalPorts]:
-    ports = LocalPorts(look)
+    ports = LocalPorts(look=look)
     task = asyncio.create_task(ports.run())
     try:
         yield ports

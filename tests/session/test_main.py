@@ -20,19 +20,18 @@ from tests.waiting import until
 
 
 @pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    paths = Paths(tmp_path)
-    monkeypatch.setattr(Paths, "locate", lambda: paths)
-    return paths
+def paths(tmp_path: Path) -> Paths:
+    return Paths(tmp_path)
 
 
 @pytest.fixture
-def caller() -> Iterator[tuple[socket.socket, argparse.Namespace]]:
+def caller(paths: Paths) -> Iterator[tuple[socket.socket, argparse.Namespace]]:
     """The end of the ``connect`` that waits, and what it starts a session with."""
     (caller, progress), (helper, theirs) = socket.socketpair(), socket.socketpair()
     caller.settimeout(5)
     caller.sendall(ConnectOptions().encode())
-    arguments = argparse.Namespace(progress=progress.detach(), helper=helper.detach(), ssh=None)
+    descriptors = {"progress": progress.detach(), "helper": helper.detach()}
+    arguments = argparse.Namespace(**descriptors, ssh=None, folder=paths.directory)
     with caller, theirs:
         yield caller, arguments
 
@@ -104,7 +103,7 @@ async def test_the_stacks_of_a_session_that_hangs_are_logged(tmp_path: Path) -> 
 
 def _started(stdin: socket.socket, log: Path) -> subprocess.Popen[bytes]:
     """A session that waits for its options, from its stdin."""
-    inherited = ("--helper", "0", "--progress", "0", "--lock", "0")
+    inherited = ("--helper", "0", "--progress", "0", "--lock", "0", "--folder", str(log.parent))
     with log.open("wb") as output:
         return subprocess.Popen([*session_command(), *inherited], stdin=stdin.fileno(), stdout=output, stderr=output)
 

@@ -32,9 +32,9 @@ class Network(ThisNetwork):
     def __init__(self) -> None:
         self.made = 0
 
-    async def open_socket(self, family: int, kind: int) -> socket.socket:
+    def open_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         self.made += 1
-        return await super().open_socket(family, kind)
+        return super().open_socket(family, kind, protocol)
 
 
 async def resolve(name: str) -> Sequence[IPv4Address] | None:

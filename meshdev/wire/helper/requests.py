@@ -129,6 +129,17 @@ class FindTranslations:
 
 
 @message(strict=True)
+class OpenNetwork:
+    """Get a socket from which sockets of the helper's own network namespace are had: ``isolation/network.py``.
+
+    Once a helper; refused by one that has no namespace of its own.
+    """
+
+    op: ClassVar[str] = "open_network"
+    answer: ClassVar[type[Result]] = Acknowledged
+
+
+@message(strict=True)
 class Heartbeat:
     """The session is alive. After BEAT_LIMIT_SECONDS without one DNS is withdrawn until the next."""
 
@@ -154,6 +165,7 @@ Request = (
     | SetDns
     | SetRelays
     | FindTranslations
+    | OpenNetwork
     | Heartbeat
     | Shutdown
 )
