@@ -17,8 +17,8 @@ from tests.cluster.packages import unpacked_with_dependencies
 #: Who sshd runs as, and so the only one who may log in: an account that it alone sees. No shell is needed to forward.
 USER: Final = "jump"
 _UID: Final = 65534
-_PASSWD: Final = f"root:x:0:0::/root:/bin/sh\n{USER}:*:{_UID}:{_UID}::/nonexistent:/bin/false\n"
-_WITH_ACCOUNTS: Final = 'mount --bind "$1" /etc/passwd && mount --bind /dev/null /etc/shadow && shift && exec "$@"'
+_PASSWD: Final = f"root:x:0:0::/root:/bin/sh\n{USER}:x:{_UID}:{_UID}::/nonexistent:/bin/false\n"
+_WITH_ACCOUNTS: Final = 'mount --bind "$1/passwd" /etc/passwd; mount --bind "$1/shadow" /etc/shadow; shift; exec "$@"'
 _SECONDS: Final = 10.0
 
 
@@ -34,6 +34,7 @@ class SshServer:
         self.new_host_key()
         (self.folder / "authorized_keys").touch()
         (self.folder / "passwd").write_text(_PASSWD)
+        (self.folder / "shadow").write_text(f"{USER}:*:::::::\n")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -51,6 +52,11 @@ class SshServer:
         """Accept that key, too."""
         with (self.folder / "authorized_keys").open("a") as file:
             file.write(public.read_text())
+
+    def set_password(self, password: str) -> None:
+        """Of the one who may log in."""
+        digest = subprocess.check_output(["openssl", "passwd", "-6", password], text=True).strip()
+        (self.folder / "shadow").write_text(f"{USER}:{digest}:::::::\n")
 
     def new_host_key(self) -> None:
         """Another one, from the next start on."""
@@ -72,9 +78,9 @@ class SshServer:
                     "PidFile none",
                     "UsePAM no",
                     "StrictModes no",
+                    *self._settings,  # the first value counts
                     "PasswordAuthentication no",
                     "KbdInteractiveAuthentication no",
-                    *self._settings,
                     *_parts(program),
                 )
             )
@@ -82,7 +88,7 @@ class SshServer:
         self._process = subprocess.Popen(
             [
                 *self._enter,
-                *("unshare", "--mount", "sh", "-c", _WITH_ACCOUNTS, "sh", str(self.folder / "passwd")),
+                *("unshare", "--mount", "sh", "-ec", _WITH_ACCOUNTS, "sh", str(self.folder)),
                 *("setpriv", f"--reuid={_UID}", f"--regid={_UID}", "--clear-groups"),
                 *("env", f"LD_LIBRARY_PATH={_libraries(program)}", str(program), "-D", "-e", "-f", str(config)),
             ],

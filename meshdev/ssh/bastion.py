@@ -54,6 +54,11 @@ class Bastion:
         self._transports: list[paramiko.Transport] = []
         self._peer: str | None = None
         self._failure: tuple[float, MeshdevError] | None = None
+        self._alive = 0.0
+
+    def alive(self) -> None:
+        """Bytes have passed: the connection is not dead, though an answer may be late behind them."""
+        self._alive = time.monotonic()
 
     def connect(self) -> paramiko.Transport:
         """The connection, made again where it was lost. Raises SshError, UnreachableError."""
@@ -73,7 +78,9 @@ class Bastion:
                 raise
             self._failure = None
             last = self._transports[-1]
-            threading.Thread(target=self._watch, args=(last,), daemon=True).start()
+            self.alive()
+            for watch in (self._ask_now_and_then, self._drop_when_silent):
+                threading.Thread(target=watch, args=(last,), daemon=True).start()
             return last
 
     def open(self, host: str, port: int) -> paramiko.Channel:
@@ -135,24 +142,26 @@ class Bastion:
             raise
         return transport
 
-    def _watch(self, last: paramiko.Transport) -> None:
-        """Ask the last hop now and then; its answer passes all others. Close everything where none comes."""
-        hop = self._hops[-1]
-        limit = hop.alive_seconds * hop.alive_count
-        over = threading.Event()
+    def _ask_now_and_then(self, last: paramiko.Transport) -> None:
+        """The last hop, whose answer passes all others."""
+        pause = threading.Event()
         while last.is_active():
-            silent = threading.Timer(limit, self._lost, (last, limit))
-            silent.daemon = True
-            silent.start()
             with suppress(SSHException, OSError, EOFError):  # it is noticed by is_active
                 last.global_request("keepalive@openssh.com", wait=True)
-            silent.cancel()
-            over.wait(hop.alive_seconds)
-        log.warning("the SSH connection to %s has ended", hop)
+                self.alive()
+            pause.wait(self._hops[-1].alive_seconds)
+        log.warning("the SSH connection to %s has ended", self._hops[-1])
 
-    def _lost(self, last: paramiko.Transport, seconds: float) -> None:
-        log.warning("no answer from %s for %.0f s", self._hops[-1], seconds)
-        self._drop(last)
+    def _drop_when_silent(self, last: paramiko.Transport) -> None:
+        hop, pause = self._hops[-1], threading.Event()
+        limit = hop.alive_seconds * (1 + hop.alive_count)
+        while last.is_active():
+            silent = time.monotonic() - self._alive
+            if silent >= limit:
+                log.warning("no answer from %s for %.0f s", hop, silent)
+                self._drop(last)
+                return
+            pause.wait(limit - silent)
 
     def _drop(self, last: paramiko.Transport) -> None:
         """Close the connection that ends in *last*, unless there is another one by now."""

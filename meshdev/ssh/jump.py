@@ -31,6 +31,8 @@ from meshdev.wire.ssh import (
 
 #: How long a cancelled SSH client may take to end: it restores the terminal.
 _END_SECONDS: Final = 2.0
+#: It may have to resolve a name; a carrier is dialled without it then.
+_ADDRESSES_SECONDS: Final = 3.0
 
 
 class Jump:
@@ -56,7 +58,7 @@ class Jump:
     def dial(self, host: str, port: int, seconds: float) -> socket.socket:
         """A stream to *port* of *host* as the bastion resolves it. Blocks.
 
-        Raises SshError, UnreachableError, TimeoutError, or OSError where the SSH client is gone.
+        Raises SshError, UnreachableError, OSError; TimeoutError is its kind.
         """
         sock = self._ask(DialRequest(host, port))
         try:
@@ -84,15 +86,11 @@ class Jump:
         None where the SSH client is gone: whoever dials then gets the error.
         """
         try:
-            sock = self._ask(AddressesRequest())
-        except OSError:
+            with self._ask(AddressesRequest()) as sock:
+                async with asyncio.timeout(_ADDRESSES_SECONDS):
+                    answer = await _answer(sock)
+        except (OSError, MeshdevError):  # TimeoutError is an OSError
             return frozenset()
-        try:
-            answer = await _answer(sock)
-        except (OSError, MeshdevError):
-            return frozenset()
-        finally:
-            sock.close()
         self.host = answer.host
         return frozenset(answer.addresses)
 
@@ -104,9 +102,9 @@ class Jump:
                 ours.setblocking(False)
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [theirs.fileno()]))]
                 self._control.sendmsg([encode_dial(request)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            except BaseException:
+            except OSError as error:
                 ours.close()
-                raise
+                raise _gone() from error
         return ours
 
 
@@ -175,8 +173,12 @@ def _take_answer(sock: socket.socket) -> BastionAddresses:
     line = sock.recv(MAX_RECORD, socket.MSG_PEEK)
     end = line.find(b"\n") + 1
     if not end:
-        raise UnreachableError("the SSH client has ended", hint="`meshdev disconnect`, then connect again")
+        raise _gone()
     return parse_dialled(sock.recv(end))
+
+
+def _gone() -> UnreachableError:
+    return UnreachableError("the SSH client has ended", hint="`meshdev disconnect`, then connect again")
 
 
 async def _answer(sock: socket.socket) -> BastionAddresses:

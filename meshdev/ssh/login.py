@@ -47,7 +47,7 @@ class Login:
             if left is not None:
                 return left
         raise SshError(
-            f"{self._hop} accepts none of your keys (it offers: {', '.join(methods) or 'nothing'})"
+            f"{self._hop} refuses the login (it offers: {', '.join(methods) or 'nothing'})"
             + "".join(f"; {each}" for each in self._keys.problems),
             hint=f"`ssh-add -l` shows the agent's keys; `ssh -v {self._hop}` shows what ssh tries",
         )

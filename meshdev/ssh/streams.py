@@ -4,6 +4,7 @@ import array
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -70,7 +71,7 @@ def _carry_out(stream: socket.socket, record: bytes, bastion: Bastion) -> None:
         return
     try:
         if _report(stream, BastionAddresses()):
-            _copy(stream, channel)
+            _copy(stream, channel, bastion.alive)
     finally:
         channel.close()
 
@@ -83,20 +84,22 @@ def _report(stream: socket.socket, answer: BastionAddresses | Failed) -> bool:
     return False  # whoever asked has given up
 
 
-def _copy(stream: socket.socket, channel: paramiko.Channel) -> None:
+def _copy(stream: socket.socket, channel: paramiko.Channel, alive: Callable[[], None]) -> None:
     """Both directions, until one of them ends: the streams are those of HTTP and TLS, which end as a whole."""
-    back = threading.Thread(target=_to_stream, args=(channel, stream), daemon=True)
+    back = threading.Thread(target=_to_stream, args=(channel, stream, alive), daemon=True)
     back.start()
     with suppress(OSError, EOFError):  # either side has broken off
         while piece := stream.recv(_PIECE):
             channel.sendall(piece)
+            alive()
     channel.close()
     back.join()
 
 
-def _to_stream(channel: paramiko.Channel, stream: socket.socket) -> None:
+def _to_stream(channel: paramiko.Channel, stream: socket.socket, alive: Callable[[], None]) -> None:
     with suppress(OSError, EOFError):
         while piece := channel.recv(_PIECE):
+            alive()
             stream.sendall(piece)
     with suppress(OSError):
         stream.shutdown(socket.SHUT_RDWR)  # the other direction ends, too

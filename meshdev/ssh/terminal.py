@@ -25,7 +25,7 @@ def ask(prompt: str, *, echo: bool = False) -> str | None:
         return None
     try:
         with _echo_as(descriptor, echo=echo):  # first: who reads the prompt may type
-            os.write(descriptor, "\r\n".join(visible(line) for line in prompt.split("\n")).encode())
+            os.write(descriptor, "\n".join(visible(line) for line in prompt.split("\n")).encode())
             return _line(descriptor)
     except OSError:  # it was closed
         return None
@@ -71,7 +71,7 @@ def _echo_as(descriptor: int, *, echo: bool) -> Iterator[None]:
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
         if not echo:
-            os.write(descriptor, b"\r\n")  # the newline was not shown
+            os.write(descriptor, b"\n")  # the newline was not shown
 
 
 def _line(descriptor: int) -> str | None:

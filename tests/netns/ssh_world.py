@@ -66,12 +66,12 @@ except MeshdevError as error:
 
 
 class OnTerminal:
-    """The command on a terminal of its own, which is typed on."""
+    """A program on a terminal of its own, which is typed on."""
 
-    def __init__(self, laptop: Laptop) -> None:
+    def __init__(self, laptop: Laptop, program: str = COMMAND) -> None:
         self._ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            laptop.command("setsid", "--ctty", "--wait", sys.executable, "-c", COMMAND),
+            laptop.command("setsid", "--ctty", "--wait", sys.executable, "-c", program),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

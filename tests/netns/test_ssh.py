@@ -115,7 +115,7 @@ def test_keys_that_the_server_does_not_accept(world: World) -> None:
     for file in (world.key, Path(f"{world.key}.pub")):
         file.unlink()
     keygen(world.key)
-    assert "accepts none of your keys (it offers: publickey)" in world.error().message
+    assert "refuses the login (it offers: publickey)" in world.error().message
 
 
 def test_the_agent_signs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
