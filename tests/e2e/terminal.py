@@ -20,7 +20,7 @@ _LINES: Final = 40
 class TerminalCommand:
     """It runs. ``seen`` is all that it has written."""
 
-    def __init__(self, laptop: Laptop, *argv: str, columns: int) -> None:
+    def __init__(self, laptop: Laptop, *argv: str, columns: int = 160) -> None:
         self.seen = ""
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
@@ -46,6 +46,14 @@ class TerminalCommand:
     def ended(self) -> bool:
         """It has exited."""
         return self._process.poll() is not None
+
+    def type(self, text: str) -> None:
+        """Type it."""
+        os.write(self._ours, text.encode())
+
+    def wait(self, seconds: float) -> int:
+        """The exit code, once it has ended by itself."""
+        return self._process.wait(seconds)
 
     def interrupt(self) -> int:
         """Ctrl-C; the exit code."""

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from tests.cluster import addresses
 from tests.cluster.paths import NETNS
 from tests.e2e.conftest import Laptop, until
 from tests.e2e.intercepting import A1, LOCAL, curl, intercepted, listed, local, refused
+from tests.e2e.terminal import TerminalCommand, on_terminal
 from tests.ssh_server import USER, SshServer, keygen
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -33,6 +35,8 @@ Host bastion
   Port {_PORT}
   User {USER}
 """
+_PASSPHRASE: Final = "open sesame"  # noqa: S105 -- of a key that lives for these tests
+_QUESTION: Final = "Enter passphrase for key '~/.ssh/id_ed25519': "
 SSH: Final = ("--ssh", "bastion")
 
 
@@ -71,11 +75,26 @@ def dev(server: SshServer) -> Iterator[Laptop]:
 def connected(dev: Laptop) -> Iterator[Laptop]:
     """Connected through the bastion; as before afterwards."""
     before = dev.snapshot()
-    dev.meshdev("connect", *SSH, "--also", f"{_BASTION}/32")
+    with _encrypted(dev), on_terminal(dev, "meshdev", "connect", *SSH, "--also", f"{_BASTION}/32") as running:
+        until("the question", lambda: _QUESTION in running.seen, 10)
+        running.type(f"{_PASSPHRASE}\n")
+        assert running.wait(30) == 0, running.seen
+        assert _PASSPHRASE not in running.seen
     yield dev
     dev.meshdev("disconnect")
     assert dev.snapshot() == before
     assert dev.processes() == {}
+
+
+@contextmanager
+def _encrypted(dev: Laptop) -> Iterator[None]:
+    """The key has a passphrase inside."""
+    command = ("ssh-keygen", "-q", "-p", "-f", "/home/dev/.ssh/id_ed25519")
+    dev.ok(*command, "-P", "", "-N", _PASSPHRASE)
+    try:
+        yield
+    finally:
+        dev.ok(*command, "-P", _PASSPHRASE, "-N", "")
 
 
 def test_without_the_bastion_there_is_no_api_server(dev: Laptop) -> None:
@@ -96,6 +115,20 @@ def test_a_changed_host_key_is_refused_and_nothing_is_begun(dev: Laptop) -> None
             assert "/home/dev/.ssh/known_hosts, line 1 has another one" in error["message"]
     finally:
         dev.ok("sh", "-ec", "cd ~/.ssh; mv kept known_hosts")
+    assert dev.snapshot() == before
+    assert dev.processes() == {}
+
+
+def test_a_question_is_answered_by_ctrl_c_and_nothing_is_left(dev: Laptop) -> None:
+    before = dev.snapshot()
+    with _encrypted(dev):
+        running = TerminalCommand(dev, "meshdev", "connect", *SSH)
+        until("the question", lambda: _QUESTION in running.seen, 10)
+        assert running.interrupt() == 130
+        assert "interrupted; nothing was begun" in running.seen
+        code, error = refused(dev, "connect", *SSH)
+        assert (code, error["code"]) == (13, "ssh")
+        assert "there is no terminal to ask for its passphrase" in error["message"]
     assert dev.snapshot() == before
     assert dev.processes() == {}
 
@@ -154,3 +187,12 @@ def test_a_connection_that_dies_is_made_again(connected: Laptop, server: SshServ
     )
     until("both carriers", lambda: all(carrier["up"] for carrier in connected.status()["carriers"]))
     assert server.log().count("Accepted publickey") == logins + 1
+
+
+def test_an_ssh_client_that_is_killed_is_named(connected: Laptop) -> None:
+    """The last test: nobody can type the passphrase into a session."""
+    pid = next(pid for pid, line in connected.processes().items() if "-m meshdev.ssh" in line)
+    connected.ok("kill", "-KILL", str(pid))
+    status = until("no carrier", lambda: found if (found := connected.status())["state"] == "reconnecting" else None)
+    until("why", lambda: any("the SSH client has ended" in note for note in connected.status()["notes"]), 10)
+    assert status["ssh"] == "bastion"
