@@ -15,7 +15,7 @@ import pytest
 from meshdev.cli.pulled_files import write
 from meshdev.environment.mounts import LocalFile
 from meshdev.errors import LaptopError
-from tests.cli.conftest import Commands, Ran
+from tests.cli.conftest import Commands, Ran, Terminal
 from tests.kube.conftest import write_kubeconfig
 from tests.kube.fake_api import FakeApi, serving
 from tests.kube.objects import pod, workload
@@ -115,17 +115,10 @@ async def test_env_of_a_template(meshdev: Commands, fake: FakeApi) -> None:
 
 
 async def test_env_on_a_terminal_acts_on_nothing(meshdev: Commands, fake: FakeApi) -> None:
-    command = f"{sys.executable} {Path(__file__).parent / 'driver.py'} env deployment/b"
-    shown = await asyncio.to_thread(
-        subprocess.run,
-        ["script", "-qec", command, "/dev/null"],
-        env=meshdev.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=True,
-    )
-    assert b"hunter2-\\x1b[31m" in shown.stdout
-    assert b"\x1b[31m" not in shown.stdout
+    terminal = Terminal(meshdev, "env", "deployment/b")
+    assert await asyncio.to_thread(terminal.finish) == 0
+    assert "hunter2-\\x1b[31m" in terminal.seen
+    assert "\x1b[31m" not in terminal.seen
     assert fake.asked
 
 

@@ -13,7 +13,7 @@ from tests.e2e import pods, workloads
 from tests.e2e.accounts import account, binding, kubeconfig
 from tests.e2e.conftest import Laptop, kubectl
 
-pytestmark = [pytest.mark.cluster, pytest.mark.every_cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
 
 NAMESPACE: Final = "environment"
 PASSWORD: Final = 'it\'s "hunter2" \\ $(HOME) `x`\n#é'  # noqa: S105 -- of this test

@@ -81,6 +81,7 @@ def test_what_a_dotenv_file_cannot_hold() -> None:
     assert (made.text, len(made.left_out)) == ("OK=4\n", 4)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TEXT, TEXT, max_size=8))
 def test_json(values: Mapping[str, str]) -> None:
     made = as_json(values)
@@ -114,6 +115,7 @@ def docker_reads(text: str) -> dict[str, str]:
     return found
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(

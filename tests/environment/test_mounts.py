@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshdev.environment import mounts
@@ -196,6 +196,7 @@ def test_hostile_paths_are_not_written(path: str) -> None:
     assert (found.files, len(found.missing)) == ((), 1)
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("./a\0"), max_size=12))
 def test_what_is_fit_stays_below(path: str) -> None:
     if unfit(path) is None:

@@ -4,7 +4,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshdev.environment.resources import needs_node, quantity, resource_value
@@ -52,6 +52,7 @@ def test_what_is_no_quantity(text: str) -> None:
         quantity(text)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**15), st.sampled_from(["", "k", "M", "Ki", "Mi", "Gi"]))
 def test_whole_quantities_are_exact(number: int, suffix: str) -> None:
     factor = {"": 1, "k": 10**3, "M": 10**6, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[suffix]
