@@ -38,6 +38,8 @@ def command(
     from meshdev.cli import pulled_files  # noqa: PLC0415 -- and the next: this command only
     from meshdev.cli import workload_reading as reading  # noqa: PLC0415 -- as above
     from meshdev.environment.mounts import container_path  # noqa: PLC0415 -- as above
+    from meshdev.wire.answers import MissingFiles, PullAnswer, PulledFileAnswer  # noqa: PLC0415 -- as above
+    from meshdev.wire.message import dump  # noqa: PLC0415 -- as above
 
     target, colon, text = source.partition(":")
     if not colon:
@@ -54,8 +56,8 @@ def command(
     reading.note_missing(missing)
     pulled_files.write(directory, files)
     if output is Format.JSON:
-        shown = [{"path": str(directory / each.path), "mode": f"{each.mode:04o}"} for each in files]
-        left = [{"what": each.what, "source": each.source, "reason": each.why} for each in missing]
-        render.print_json({"files": shown, "missing": left})
+        shown = tuple(PulledFileAnswer(str(directory / each.path), f"{each.mode:04o}") for each in files)
+        left = tuple(MissingFiles(each.what, each.source, each.why) for each in missing)
+        render.print_json(dump(PullAnswer(shown, left)))
     else:
         render.print_text("\n".join(str(directory / each.path) for each in files))

@@ -2,21 +2,26 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from meshdev.cli import api, options
 from meshdev.cli import workload_reading as reading
+from meshdev.cli.connect import check_cluster
 from meshdev.environment.local import overlaid
+from meshdev.errors import AlreadyConnectedError, ConfigError
+from meshdev.kube.kubeconfig import Options, load
 from meshdev.state import Paths
 
 
 def environment(
-    paths: Paths, cluster: options.ClusterFlags, namespace: str | None, target: str, container: str | None
+    paths: Paths, connection: options.Connection, namespace: str | None, target: str, container: str | None
 ) -> Mapping[str, str]:
     """What the program gets; what is missing of it, and what is not taken, is noted on stderr.
 
-    *namespace* of the target; without one that of the connection there is, else the context's.
+    *namespace* of the target; without one that of this machine's connection, where it is the one that is wanted, else
+    the context's. Raises ConfigError where the kubeconfig here is none of the connection's cluster.
     """
-    found = reading.read_variables(cluster.options(namespace or _connected(paths)), target, container)
+    found = reading.read_variables(_where(paths, connection, namespace), target, container)
     made, kept = overlaid(os.environ, found.variables.values)
     taken = len(found.variables.values) - len(kept)
     of_the_machine = f"; {', '.join(kept)} as on this machine" if kept else ""
@@ -25,6 +30,21 @@ def environment(
     return made
 
 
-def _connected(paths: Paths) -> str | None:
-    found = api.find(paths)
-    return found.status.namespace if found and found.status else None
+def _where(paths: Paths, connection: options.Connection, namespace: str | None) -> Options:
+    """The cluster that the program will be connected to."""
+    given, session = connection.options(namespace), api.find(paths)
+    if session is None or session.status is None:
+        return given
+    status = session.status
+    try:
+        check_cluster(status, connection.wanted())
+    except AlreadyConnectedError:
+        return given  # the program gets a connection of its own, or connecting says so
+    context = given.context or status.context
+    asked = replace(given, context=context, namespace=given.namespace or status.namespace)
+    if status.server and (server := load(asked).server) != status.server:
+        raise ConfigError(
+            f"this machine is connected to {status.server}, and context {context} of the kubeconfig is {server}",
+            hint="name the kubeconfig of the connection with --kubeconfig",
+        )
+    return asked

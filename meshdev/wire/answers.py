@@ -116,3 +116,28 @@ class GatherAnswer:
 
     file: str = field(_TEXT)
     missing: tuple[MissingPart, ...] = field(Many(nested(MissingPart)))
+
+
+@message()
+class PulledFileAnswer:
+    """A file that was written, and its mode as chmod takes it."""
+
+    path: str = field(_TEXT)
+    mode: str = field(Text(4))
+
+
+@message()
+class MissingFiles:
+    """Files that could not be read: where, what they would be made of, and why."""
+
+    what: str = field(_TEXT)
+    source: str = field(_TEXT)
+    reason: str = field(_TEXT)
+
+
+@message()
+class PullAnswer:
+    """``pull``: the files that were written, and what is missing."""
+
+    files: tuple[PulledFileAnswer, ...] = field(Many(nested(PulledFileAnswer)))
+    missing: tuple[MissingFiles, ...] = field(Many(nested(MissingFiles)))

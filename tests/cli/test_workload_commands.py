@@ -200,6 +200,24 @@ async def test_run_with_the_environment(meshdev: Commands, fake: FakeApi) -> Non
     assert VALUE not in "".join(meshdev.trace())
 
 
+async def test_run_asks_the_cluster_of_the_connection(meshdev: Commands, fake: FakeApi) -> None:
+    words = ("run", "--env-from", "deployment/b", "--", "printenv", "POD")
+    meshdev.plan(status={"context": "c", "server": fake.url})
+    await ran(meshdev, "connect")
+    assert (await ran(meshdev, *words)).out == "b-1\n"
+    await ran(meshdev, "disconnect")
+    meshdev.plan(status={"context": "c", "namespace": "elsewhere"})
+    await ran(meshdev, "connect")
+    assert "there is no deployment/b in namespace elsewhere" in (await ran(meshdev, *words)).err
+    assert (await ran(meshdev, *words[:3], "-n", "default", *words[3:])).out == "b-1\n"
+    await ran(meshdev, "disconnect")
+    meshdev.plan(status={"context": "c", "server": "https://another"})
+    await ran(meshdev, "connect")
+    other = await ran(meshdev, *words)
+    assert (other.code, other.out) == (125, "")
+    assert "this machine is connected to https://another, and context c of the kubeconfig is http://" in other.err
+
+
 async def test_run_begins_with_nothing_where_the_target_is_not_there(meshdev: Commands, fake: FakeApi) -> None:
     found = await ran(meshdev, "run", "--env-from", "deployment/none", "--", "true")
     assert (found.code, meshdev.trace()) == (125, [])

@@ -12,6 +12,7 @@ from meshdev.wire.answers import (
     InspectLine,
     LeaveAnswer,
     ListedIntercept,
+    PullAnswer,
     VersionAnswer,
 )
 from meshdev.wire.log_lines import LogLine
@@ -34,8 +35,17 @@ DECLARED: Final[Mapping[str, tuple[type, bool]]] = {
     "leave": (LeaveAnswer, False),
     "list": (ListedIntercept, True),
     "logs": (LogLine, False),
+    "pull": (PullAnswer, False),
     "status": (Status, False),
     "version": (VersionAnswer, False),
+}
+#: Answers with keys of the cluster's, which no message declares.
+OPEN: Final[Mapping[str, JsonSchema]] = {
+    "env": {
+        "description": "`env`: values by the names of their variables.",
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+    }
 }
 #: Which of them a command prints, where that has another name.
 OF_COMMAND: Final[Mapping[str, str]] = {"connect": "status", "mesh": "intercept", "proxy": "intercept"}
@@ -43,9 +53,11 @@ OF_COMMAND: Final[Mapping[str, str]] = {"connect": "status", "mesh": "intercept"
 
 def schema(name: str) -> JsonSchema:
     """The whole schema of that name."""
+    head = {"$schema": _DIALECT, "$id": f"{name}.json", "title": name}
+    if name in OPEN:
+        return {**head, **OPEN[name]}
     kind, many = DECLARED[name]
     found = message_schema(kind)
-    head = {"$schema": _DIALECT, "$id": f"{name}.json", "title": name}
     return {**head, "type": "array", "items": found} if many else {**head, **found}
 
 
