@@ -87,7 +87,10 @@ def words_of(line: str) -> list[str]:
 
 def _candidates(before: Sequence[str], incomplete: str) -> list[Candidate]:
     """None where anything fails: whoever types sees the error once the command is entered."""
-    if next((word for word in before if not word.startswith("-")), "connect") not in COMMANDS:
+    command = next((word for word in before if not word.startswith("-")), None)
+    if command is None and not incomplete.startswith("-"):  # without loading each of them
+        return [Candidate(name, about) for name, about in COMMANDS.items() if name.startswith(incomplete)]
+    if command is not None and command not in COMMANDS:
         return []
     try:
         found = [Candidate(str(each.value), _line(each.help)) for each in _completer(before, incomplete)]

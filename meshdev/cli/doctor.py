@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import launch, options, render, status
+from meshdev.cli import launch, names, options, render, status
 from meshdev.cli.options import Format, Output
 from meshdev.cli.progress import progress_view
 from meshdev.config import DEFAULT_IMAGE
@@ -25,7 +25,10 @@ Examples:
 def command(
     *,
     target: Annotated[
-        str | None, typer.Argument(metavar="[TARGET]", help="Workload or Service to examine for intercepts, too.")
+        str | None,
+        typer.Argument(
+            metavar="[TARGET]", help="Workload or Service to examine for intercepts, too.", autocompletion=names.targets
+        ),
     ] = None,
     namespace: options.Namespace = None,
     connection: options.Connection,

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import api, options, render
+from meshdev.cli import api, names, options, render
 from meshdev.cli.options import Format
 from meshdev.errors import UsageError
 from meshdev.intercept.target import parse_target
@@ -26,7 +26,11 @@ def command(
     *,
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[TARGET]", help="Workload whose pods to include. Default: those of your intercepts."),
+        typer.Argument(
+            metavar="[TARGET]",
+            help="Workload whose pods to include. Default: those of your intercepts.",
+            autocompletion=names.targets,
+        ),
     ] = None,
     file: Annotated[
         str | None,

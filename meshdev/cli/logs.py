@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from meshdev.cli import api, log_request, options, render
+from meshdev.cli import api, log_request, names, options, render
 from meshdev.cli.log_request import COMPONENTS
 from meshdev.cli.options import Format
 from meshdev.cli.signals import ENDING
@@ -34,7 +34,12 @@ Examples:
 def command(
     *,
     target: Annotated[
-        str | None, typer.Argument(metavar="[TARGET]", help="Workload whose sidecars to show, such as deployment/b.")
+        str | None,
+        typer.Argument(
+            metavar="[TARGET]",
+            help="Workload whose sidecars to show, such as deployment/b.",
+            autocompletion=names.targets,
+        ),
     ] = None,
     components: Annotated[
         list[str] | None,
