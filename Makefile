@@ -58,8 +58,9 @@ bench: setup ## meshdev against kubectl port-forward, sidecars against bare apps
 	@flock --close $(TESTBED_LOCK) sh -c \
 		'$(PYTHON) -m tests.cluster up && $(PYTHON) -m tests.cluster exec -- $(PYTHON) -m bench $(BENCH_FLAGS)'
 
-docs: setup ## the pages that are made of the code: docs/cli.md and the man page
+docs: setup ## the pages that are made of the code: docs/cli.md, the man page and docs/schemas
 	@$(PYTHON) -m meshdev.cli.reference docs
+	@$(PYTHON) -m tests.schemas
 
 image: setup ## the traffic-manager's image (IMAGE=name, BUILDER='podman build')
 	@rm -rf build/image && mkdir -p build/image

@@ -9,9 +9,12 @@ from typing import Final
 
 import pytest
 import typer
+from jsonschema import Draft202012Validator
 from typer.core import TyperGroup
 
 from meshdev.cli.commands import app
+from meshdev.cli.registry import COMMANDS
+from tests.schemas.answers import FOLDER, NAMES, of_command, schema, text
 
 ROOT: Final = Path(__file__).parent.parent
 MAP: Final = ROOT / "CONTRIBUTING.md"
@@ -147,6 +150,23 @@ def test_pages_and_records_that_sources_name_exist() -> None:
 def test_no_label_stands_for_a_reason() -> None:
     """Who reads them has only this repository: the reason itself, or ``docs/design/NNNN``."""
     assert [f"{_name(path)}: {label}" for path in (*SOURCES, *PAGES) for label in LABEL.findall(path.read_text())] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_schemas_are_what_the_code_declares(name: str) -> None:
+    """Else: ``python -m tests.schemas``, and a line in CHANGELOG.md if a key has gone or changed."""
+    assert (FOLDER / f"{name}.json").read_text() == text(schema(name))
+    Draft202012Validator.check_schema(schema(name))
+    assert f"`{name}.json`" in (FOLDER / "README.md").read_text()
+
+
+def test_every_command_that_prints_json_has_a_schema() -> None:
+    """It is declared in meshdev/wire/answers.py, and named in tests/schemas/answers.py."""
+    assert isinstance(GROUP, TyperGroup)
+    names = [name for name in COMMANDS if any("--output" in option.opts for option in GROUP.commands[name].params)]
+    assert [name for name in names if of_command([name]) not in NAMES] == []
+    assert {"status", "doctor", "logs", "gather"} <= set(names)
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(NAMES)
 
 
 def typed(text: str) -> Iterator[str]:

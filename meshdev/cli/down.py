@@ -9,6 +9,8 @@ from meshdev.cli.options import Format
 from meshdev.cli.project_files import DEFAULT, FileOption
 from meshdev.errors import ProcessError
 from meshdev.state import Paths
+from meshdev.wire.answers import DownAnswer
+from meshdev.wire.message import dump
 
 EXAMPLE: Final = "Example: meshdev down -f meshdev.yaml"
 
@@ -27,7 +29,7 @@ def command(*, file: FileOption = DEFAULT, output: options.Output = Format.TEXT)
 
     found = down(ProjectFile.of(file).paths(Paths.locate()))
     if output is Format.JSON:
-        render.print_json({"ended": found})
+        render.print_json(dump(DownAnswer(found)))
     else:
         render.print_text("Ended" if found else "Not up")
 

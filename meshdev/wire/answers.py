@@ -7,15 +7,21 @@ Other answers are messages of the session API: ``Status``, ``InterceptStatus``, 
 from typing import Final, Literal
 
 from meshdev.wire.access import ACCESS_PROTOCOLS, SERVED_BY, AccessProtocol, ServedBy
-from meshdev.wire.codecs import FLAG, Choice, Integer, Many, Nullable, Number, Text
+from meshdev.wire.codecs import FLAG, Choice, Integer, Many, Nullable, Number, Pairs, Text
 from meshdev.wire.message import field, message, nested
 from meshdev.wire.modes import MODE, Mode
+from meshdev.wire.project_api import PROJECT_PHASES, ProjectPhaseName
 from meshdev.wire.session_intercepts import INTERCEPT_PHASES, InterceptPhase, PodIdentity
 
 ListedState = Literal[InterceptPhase, "expired"]
 LISTED_STATES: Final[tuple[ListedState, ...]] = (*INTERCEPT_PHASES, "expired")
 CheckState = Literal["ok", "warning", "failed", "skipped"]
 CHECK_STATES: Final[tuple[CheckState, ...]] = ("ok", "warning", "failed", "skipped")
+
+PlanState = Literal[ProjectPhaseName, "down"]
+PLAN_STATES: Final[tuple[PlanState, ...]] = (*PROJECT_PHASES, "down")
+PlanStepName = Literal["connect", "start", "intercept"]
+PLAN_STEPS: Final[tuple[PlanStepName, ...]] = ("connect", "start", "intercept")
 
 _TEXT: Final = Text()
 _MAYBE: Final = Nullable(_TEXT)
@@ -141,3 +147,39 @@ class PullAnswer:
 
     files: tuple[PulledFileAnswer, ...] = field(Many(nested(PulledFileAnswer)))
     missing: tuple[MissingFiles, ...] = field(Many(nested(MissingFiles)))
+
+
+@message()
+class DownAnswer:
+    """``down``: whether there was something to end."""
+
+    ended: bool = field(FLAG)
+
+
+@message()
+class UpAnswer:
+    """``up --detach``: how the project stands; *changed*: by this command. Processes and intercepts have phases."""
+
+    file: str = field(_TEXT)
+    state: ProjectPhaseName = field(Choice(PROJECT_PHASES))
+    changed: bool = field(FLAG)
+    pid: int = field(_COUNT)
+    processes: tuple[tuple[str, str], ...] = field(Pairs(str, _TEXT))
+    intercepts: tuple[tuple[str, str], ...] = field(Pairs(str, _TEXT))
+
+
+@message()
+class PlanStep:
+    """A step of a project; its other keys are what it would be done with."""
+
+    step: PlanStepName = field(Choice(PLAN_STEPS))
+
+
+@message()
+class PlanAnswer:
+    """``up --dry-run``: how the project stands, what its file has changed since, and what ``up`` would do."""
+
+    file: str = field(_TEXT)
+    state: PlanState = field(Choice(PLAN_STATES))
+    changes: tuple[str, ...] = field(Many(_TEXT))
+    steps: tuple[PlanStep, ...] = field(Many(nested(PlanStep)))

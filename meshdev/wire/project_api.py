@@ -17,7 +17,7 @@ ProjectOperation = Literal["status", "settled", "down"]
 ProjectPhaseName = Literal["starting", "up", "ending", "ended"]
 
 _OPERATIONS: Final[tuple[ProjectOperation, ...]] = ("status", "settled", "down")
-_PHASES: Final[tuple[ProjectPhaseName, ...]] = ("starting", "up", "ending", "ended")
+PROJECT_PHASES: Final[tuple[ProjectPhaseName, ...]] = ("starting", "up", "ending", "ended")
 _PAIRS: Final = Pairs(str, Text(256), 256)
 
 
@@ -32,7 +32,7 @@ class ProjectRequest:
 class ProjectStatus:
     """How a project stands."""
 
-    phase: ProjectPhaseName = field(Choice(_PHASES))
+    phase: ProjectPhaseName = field(Choice(PROJECT_PHASES))
     pid: int = field(Integer(1, 1 << 22))
     undo_s: float = field(Number(0, 1e6))
     """The longest that undoing all of it may take."""

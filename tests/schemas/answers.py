@@ -1,18 +1,21 @@
 """All answers of commands with ``-o json``, by the names of their schemas, and which command gives which."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from meshdev.wire.answers import (
     CheckAnswer,
+    DownAnswer,
     FailureAnswer,
     GatherAnswer,
     InspectLine,
     LeaveAnswer,
     ListedIntercept,
+    PlanAnswer,
     PullAnswer,
+    UpAnswer,
     VersionAnswer,
 )
 from meshdev.wire.log_lines import LogLine
@@ -28,6 +31,7 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 DECLARED: Final[Mapping[str, tuple[type, bool]]] = {
     "dashboard": (DashboardServed, False),
     "doctor": (CheckAnswer, True),
+    "down": (DownAnswer, False),
     "error": (FailureAnswer, False),
     "gather": (GatherAnswer, False),
     "inspect": (InspectLine, False),
@@ -37,6 +41,8 @@ DECLARED: Final[Mapping[str, tuple[type, bool]]] = {
     "logs": (LogLine, False),
     "pull": (PullAnswer, False),
     "status": (Status, False),
+    "up": (UpAnswer, False),
+    "up-dry-run": (PlanAnswer, False),
     "version": (VersionAnswer, False),
 }
 #: Answers with keys of the cluster's, which no message declares.
@@ -47,6 +53,7 @@ OPEN: Final[Mapping[str, JsonSchema]] = {
         "additionalProperties": {"type": "string"},
     }
 }
+NAMES: Final = (*DECLARED, *OPEN)
 #: Which of them a command prints, where that has another name.
 OF_COMMAND: Final[Mapping[str, str]] = {"connect": "status", "mesh": "intercept", "proxy": "intercept"}
 
@@ -59,6 +66,12 @@ def schema(name: str) -> JsonSchema:
     kind, many = DECLARED[name]
     found = message_schema(kind)
     return {**head, "type": "array", "items": found} if many else {**head, **found}
+
+
+def of_command(words: Sequence[str]) -> str:
+    """The name of the schema of what a command prints that succeeds; *words* are those of its line."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    return "up-dry-run" if command == "up" and "--dry-run" in words else OF_COMMAND.get(command, command)
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -8,16 +8,15 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from meshdev.cli.commands import wants_json
-from tests.schemas.answers import FOLDER, OF_COMMAND
+from tests.schemas.answers import FOLDER, of_command
 
 
 def validate(words: Sequence[str], printed: str) -> None:
     """The output of ``meshdev`` with these *words*, where it is an answer in JSON; AssertionError for another one."""
     if not wants_json(list(words)):  # it compares slices with lists
         return
-    command = next((word for word in words if not word.startswith("-")), "")
     for answer in answers(printed):
-        name = "error" if isinstance(answer, dict) and answer.keys() == {"error"} else OF_COMMAND.get(command, command)
+        name = "error" if isinstance(answer, dict) and answer.keys() == {"error"} else of_command(words)
         faults = [f"{fault.json_path}: {fault.message}" for fault in validator(name).iter_errors(answer)]
         assert faults == [], f"meshdev {' '.join(words)}: {faults}"
 

@@ -15,6 +15,7 @@ from meshdev.wire.codecs import Choice, Codec, Flag, Integer, Many, Nullable, Nu
 from meshdev.wire.message import SCHEMAS, Schema, Tagged
 from meshdev.wire.modes import MODES
 from meshdev.wire.session_inspect import parse_statuses
+from meshdev.wire.values import ListenAddress
 
 Strategy = st.SearchStrategy[Any]
 
@@ -31,6 +32,7 @@ def _networks(network: str, shortest: int) -> Strategy:
 
 #: What the functions that read texts understand, by module and name.
 PARSED: Final[dict[str, Strategy]] = {
+    "builtins.str": st.text(max_size=20),
     "values.address": _addresses,
     "values.session_address": st.sampled_from(ADDRESS_POOLS).flatmap(
         lambda pool: st.integers(1, pool.num_addresses - 2).map(lambda number: pool[number])
@@ -38,6 +40,9 @@ PARSED: Final[dict[str, Strategy]] = {
     "values.route": _networks("16.0.0.0/5", 8),
     "values.local_address": st.ip_addresses(v=4, network="127.0.0.0/8")
     | st.ip_addresses(v=4, network="192.168.0.0/16"),
+    "values.listen_address": st.builds(
+        ListenAddress, st.ip_addresses(v=4, network="127.0.0.0/8"), st.integers(1, 65535)
+    ),
     "values.name": st.just(".") | st.lists(_label, min_size=1, max_size=5).map(".".join),
     "values.interface": st.from_regex(r"[a-z0-9_-]{1,15}", fullmatch=True),
     "values.absolute_path": st.text(st.characters(exclude_characters="\0"), max_size=20).map("/".__add__),
