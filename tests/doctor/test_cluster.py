@@ -117,6 +117,13 @@ async def test_a_plugin_that_fails(doctor: Doctor) -> None:
     assert found["api-server"]["state"] == "skipped"
 
 
+async def test_a_key_that_is_not_there(doctor: Doctor) -> None:
+    found = await doctor(user={"client-certificate": "/nowhere/crt", "client-key": "/nowhere/key"})
+    assert found["kubeconfig-permissions"]["state"] == "ok"
+    assert found["credentials"]["state"] == "failed"
+    assert "/nowhere/crt" in found["credentials"]["detail"]
+
+
 async def test_no_credentials(doctor: Doctor) -> None:
     found = (await doctor(user={"as": "x"}))["credentials"]
     assert (found["state"], "anonymous" in found["detail"]) == ("warning", True)

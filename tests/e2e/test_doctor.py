@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,8 +16,9 @@ import pytest
 
 from tests.cluster import addresses, machine
 from tests.e2e.accounts import HOME_NAMESPACE, Audit, account, apply, kubeconfig, remove, written
+from tests.e2e.between import between
 from tests.e2e.conftest import Laptop, kubectl, until
-from tests.e2e.intercepting import listed
+from tests.e2e.intercepting import listed, up
 from tests.e2e.test_intercept_refused import RESTRICTED
 from tests.e2e.workloads import http, of
 
@@ -97,11 +100,16 @@ def test_its_advice_gives_the_rights_that_are_missing(connected_dev: Laptop, fol
             audit = Audit()
             found = doctor(connected_dev, "--kubeconfig", config, "deployment/b", code=0)
             changing = {call for call in audit.calls(user) if call.verb not in {"get", "list", "watch"}}
+            with between(connected_dev, folder, "SPDY", "reset") as middlebox:
+                token = json.loads(Path(config).read_text())["users"][0]["user"]["token"]
+                behind = doctor(connected_dev, "--kubeconfig", middlebox.kubeconfig(token), code=0)
         finally:
             remove(printed)
     assert found["rbac-connect"]["state"] == found["rbac-intercept"]["state"] == "ok"
     assert found["sidecar-ephemeral"]["state"] == "ok"
     assert found["network-policy"]["state"] == "skipped", "no rule names them"
+    assert (behind["carrier-spdy"]["state"], behind["carrier-websocket"]["state"]) == ("warning", "ok")
+    assert behind["carrier-spdy"]["hint"] == "meshdev connect --carrier websocket"
     asked = {call.resource for call in changing} - REVIEWS
     assert asked <= {"deployments", "pods", "pods/ephemeralcontainers"}, "by dry runs"
 
@@ -168,6 +176,26 @@ def test_credentials_that_the_server_does_not_know(connected_dev: Laptop, folder
     found = doctor(connected_dev, "--kubeconfig", config, code=1)
     assert found["api-server"]["hint"] == "check them with: kubectl auth whoami"
     assert found["kubeconfig-permissions"]["state"] == "warning"
+
+
+def test_an_intercept_of_a_session_that_was_killed(connected_dev: Laptop) -> None:
+    """The last one of this file: it ends the connection."""
+    up(connected_dev, "mesh", "deployment/c", "default", "-H", "doctor=1")
+    killed = connected_dev.status()["pids"]["session"]
+    os.kill(killed, signal.SIGKILL)
+    found = until("it is told", lambda: _leftovers(connected_dev), 60)
+    assert "deployment/c (" in found["detail"]
+    hint = found["hint"].split()
+    assert hint[:5] == ["kubectl", "-n", "default", "delete", "leases"]
+    kubectl(*hint[1:])
+    found = doctor(connected_dev)
+    assert found["connection"]["detail"].startswith("none")
+    assert "deployment/c" not in found["leftovers-cluster"]["detail"]
+
+
+def _leftovers(laptop: Laptop) -> dict[str, Any] | None:
+    found = doctor(laptop)["leftovers-cluster"]
+    return found if "a session that is gone" in found["detail"] else None
 
 
 def _for_dev(config: str) -> str:

@@ -193,9 +193,10 @@ def test_a_user_without_sudo(doctor: Doctor) -> None:
             "write",
         ),
         ("mount -t tmpfs -o ro tmpfs /run", "nothing can be written"),
+        ("mkdir -m 700 /run/.local", "nothing can be written"),
         ("mount -t tmpfs -o size=1M,mode=777 tmpfs /run", "MB left"),
     ],
-    ids=["a file", "others may write", "read only", "full"],
+    ids=["a file", "others may write", "read only", "somebody else's", "full"],
 )
 def test_a_state_folder_that_cannot_be_used(doctor: Doctor, before: str, words: str) -> None:
     found = doctor(before=before, user=NOBODY)["state-folder"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -68,15 +69,19 @@ def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
 def _secret_files(paths: list[Path]) -> list[SecretFile]:
     found = []
     for path in paths:
-        status = path.stat()
-        found.append(SecretFile(str(path), status.st_mode & 0o777, status.st_uid))
+        with suppress(OSError):  # a key that is not there is the credentials' finding
+            status = path.stat()
+            found.append(SecretFile(str(path), status.st_mode & 0o777, status.st_uid))
     return found
 
 
 async def _kubelets(facts: DoctorFacts) -> list[str] | None:
     try:
         found, _ = await listed(
-            facts.api, "/api/v1/nodes", {}, lambda node: str(node["status"]["nodeInfo"]["kubeletVersion"])
+            facts.api,
+            "/api/v1/nodes",
+            {},
+            lambda node: str((node["status"].get("nodeInfo") or {}).get("kubeletVersion")),
         )
     except ForbiddenError:
         return None

@@ -6,9 +6,9 @@ from meshdev.doctor.checks.facts import DoctorFacts
 from meshdev.doctor.runner import DoctorCheck
 from meshdev.doctor.verdicts import leftovers
 from meshdev.doctor.verdicts.finding import Finding, skipped
-from meshdev.doctor.verdicts.leftovers import ClusterLeftovers
+from meshdev.doctor.verdicts.leftovers import ClusterLeftovers, DeadIntercept
 from meshdev.errors import ForbiddenError
-from meshdev.intercept.lease import EXPIRED_SECONDS, RENEW_SECONDS
+from meshdev.intercept.lease import EXPIRED_SECONDS
 from meshdev.kube import leases
 from meshdev.kube.client import pods_path
 from meshdev.kube.clients import workload_of
@@ -48,7 +48,7 @@ async def _in_the_cluster(facts: DoctorFacts) -> ClusterLeftovers:
     there = await leases.all_of(api, namespace)
     observer.saw(api, there)
     # One look and the server's own clock: enough to say so, though not to delete it (meshdev.intercept.liveness).
-    expired = [each for each in there.records if (observer.silent(each) or 0.0) > EXPIRED_SECONDS + RENEW_SECONDS]
+    expired = [each for each in there.records if (observer.silent(each) or 0.0) > EXPIRED_SECONDS]
     held = {each.spec.workload.uid for each in there.records}
     pods, _ = await listed(api, pods_path(namespace), {}, as_is)
     left = [
@@ -56,7 +56,7 @@ async def _in_the_cluster(facts: DoctorFacts) -> ClusterLeftovers:
     ]
     return ClusterLeftovers(
         namespace,
-        tuple(f"{each.spec.workload} ({each.holder})" for each in expired),
+        tuple(DeadIntercept(str(each.spec.workload), each.holder, each.name) for each in expired),
         tuple(pod["metadata"]["name"] for pod, sidecar in left if sidecar.how != "patch"),
         tuple(dict.fromkeys(workload_of(pod) for pod, sidecar in left if sidecar.how == "patch")),
     )

@@ -52,7 +52,7 @@ def _folder(paths: Paths) -> FolderFacts:
     path = paths.directory
     exists = os.path.lexists(path)
     there = path
-    while not there.exists():
+    while not os.path.lexists(there):  # nor where it may not be looked for
         there = there.parent
     status, space = there.lstat(), os.statvfs(there)
     return FolderFacts(

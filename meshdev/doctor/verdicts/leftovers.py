@@ -32,15 +32,27 @@ def on_this_machine(leftovers: Sequence[str]) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadIntercept:
+    """One that its session does not renew, with the name of its Lease."""
+
+    workload: str
+    holder: str
+    lease: str
+
+    def __str__(self) -> str:
+        return f"{self.workload} ({self.holder})"
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterLeftovers:
-    """In one namespace: intercepts whose session does not renew them (``workload (holder)``), and the pods with a
-    sidecar that runs though nobody intercepts their workload.
+    """In one namespace: intercepts of dead sessions, and the pods with a sidecar that runs though nobody intercepts
+    their workload.
 
     Sidecars leave by themselves a minute after the last session; one in a template stays (*patched*).
     """
 
     namespace: str
-    expired: Sequence[str] = ()
+    expired: Sequence[DeadIntercept] = ()
     sidecars: Sequence[str] = ()
     patched: Sequence[str] = ()
 
@@ -50,12 +62,12 @@ def in_the_cluster(facts: ClusterLeftovers) -> Finding:
     if facts.patched:
         return warning(
             f"the sidecar is still in the template of {first_few(facts.patched)}, which nobody intercepts",
-            f"meshdev leave -n {facts.namespace} {facts.patched[0]}",
+            f"meshdev connect, then meshdev leave -n {facts.namespace} {facts.patched[0]}",
         )
     if facts.expired:
         return warning(
             f"{first_few(facts.expired)}: intercepted by a session that is gone",
-            f"meshdev leave -n {facts.namespace} {facts.expired[0].split()[0]}, or wait: they expire",
+            f"kubectl -n {facts.namespace} delete leases {' '.join(each.lease for each in facts.expired)}",
         )
     if facts.sidecars:
         return warning(

@@ -3,7 +3,7 @@
 import pytest
 
 from meshdev.doctor.verdicts import leftovers
-from meshdev.doctor.verdicts.leftovers import ClusterLeftovers
+from meshdev.doctor.verdicts.leftovers import ClusterLeftovers, DeadIntercept
 from meshdev.wire.session_api import Status
 
 
@@ -35,9 +35,17 @@ def test_what_is_left_on_this_machine() -> None:
     ("facts", "state", "words"),
     [
         (ClusterLeftovers("n"), "ok", "namespace n"),
-        (ClusterLeftovers("n", expired=["deployment/b (ann@x)"]), "warning", "meshdev leave -n n deployment/b, or"),
+        (
+            ClusterLeftovers("n", [DeadIntercept("deployment/b", "ann@x", "meshdev-1")]),
+            "warning",
+            "delete leases meshdev-1",
+        ),
         (ClusterLeftovers("n", sidecars=["b-1"]), "warning", "a sidecar runs in b-1"),
-        (ClusterLeftovers("n", patched=["deployment/b"]), "warning", "meshdev leave -n n deployment/b"),
+        (
+            ClusterLeftovers("n", patched=["deployment/b"]),
+            "warning",
+            "meshdev connect, then meshdev leave -n n deployment/b",
+        ),
     ],
 )
 def test_what_is_left_in_the_cluster(facts: ClusterLeftovers, state: str, words: str) -> None:
