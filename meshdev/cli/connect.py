@@ -17,7 +17,7 @@ from meshdev.cli.progress import ProgressView, progress_view
 from meshdev.cli.signals import ENDING, Signals
 from meshdev.cli.status_text import status_text
 from meshdev.config import MAX_CARRIERS
-from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, MeshdevError, UsageError
+from meshdev.errors import AlreadyConnectedError, Cancelled, ConfigError, IsolationError, MeshdevError, UsageError
 from meshdev.state import Paths
 from meshdev.telemetry import endpoint
 from meshdev.wire.message import dump
@@ -62,7 +62,7 @@ def command(
         typer.Option(
             "--socks",
             metavar="[HOST:]PORT",
-            help=f"Serve a SOCKS5 and HTTP proxy to the cluster. Default: {_SOCKS}.",
+            help=f"Serve a SOCKS5 and HTTP proxy to the cluster instead, without root. Default: {_SOCKS}.",
         ),
     ] = None,
     metrics_port: Annotated[
@@ -91,7 +91,7 @@ def command(
 
     Its Services, pods and names are reachable from this machine until `meshdev disconnect`.
 
-    Only the helper needs root; sudo asks for it.
+    Only the helper needs root; sudo asks for it. With --socks nothing does, and nothing of this machine changes.
     """
     wanted = replace(
         connection.wanted(namespace),
@@ -103,10 +103,13 @@ def command(
         unguarded=unguarded,
         debug=debug,
         socks=options.listen_address("--socks", socks),
+        isolated=socks is not None,
         metrics_port=metrics_port,
         otlp=_receiver(otlp, logs=otlp_logs),
         otlp_logs=otlp_logs,
     )
+    if wanted.isolated:
+        _check_isolation()
     connect(Paths.locate(), wanted, output)
 
 
@@ -144,7 +147,7 @@ def start(paths: Paths, lock: int, wanted: ConnectOptions, signals: Signals, pro
     try:
         with (
             bastion.logged_in(wanted.ssh, paths, signals, progress) as jump,
-            contextlib.closing(Processes(paths, lock, jump)) as processes,
+            contextlib.closing(Processes(paths, lock, jump, isolated=wanted.isolated)) as processes,
         ):
             return Follower(paths, processes, signals, progress).run(wanted)
     finally:
@@ -217,6 +220,16 @@ def _check_metrics(status: Status, wanted: ConnectOptions) -> None:
             f"the connection to {_where(status)} serves {where}",
             hint="`meshdev disconnect`, then connect with --metrics-port",
         )
+
+
+def _check_isolation() -> None:
+    """Raises IsolationError where no network of one's own can be made: nothing has been started then."""
+    from meshdev.isolation import probing  # noqa: PLC0415 -- only for --socks
+    from meshdev.isolation.reasons import Forbidden  # noqa: PLC0415 -- the same
+
+    found = probing.probe()
+    if isinstance(found, Forbidden):
+        raise IsolationError(f"--socks needs a network of its own: {found.reason}", hint=found.hint)
 
 
 def _check_socks(status: Status, wanted: ConnectOptions) -> None:

@@ -124,6 +124,11 @@ def _connected(paths: Paths, wanted: ConnectOptions, by: Via) -> Iterator[Here]:
     if not choice.rootless:
         _say(str(choice))
         with connected(paths, wanted) as here:
+            if here.status.socks:
+                raise AlreadyConnectedError(
+                    f"the connection is a proxy at {here.status.socks}, which programs do not use by themselves",
+                    hint="`meshdev disconnect` ends it",
+                )
             yield here
         return
     others = uplink.find()
@@ -147,6 +152,8 @@ def _connected_to(paths: Paths, wanted: ConnectOptions) -> str | None:
     try:
         check_cluster(found.status, wanted)
     except AlreadyConnectedError:
+        return None
+    if found.status.socks:  # a proxy, in a network of its own: programs do not use it by themselves
         return None
     return found.status.context or "a cluster"
 

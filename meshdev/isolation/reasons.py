@@ -26,7 +26,7 @@ _FAILED: Final[Mapping[IsolationStep, str]] = {
     "loopback": "the loopback device of the new network cannot be set up",
     "device": "/dev/net/tun cannot be used",
 }
-_OTHERWISE: Final = "`meshdev run --via helper` uses the machine's network instead, by sudo"
+_OTHERWISE: Final = "`meshdev connect` and `meshdev run --via helper` use the machine's network instead, by sudo"
 
 #: Each allows so many namespaces (namespaces(7)).
 LIMITS: Final = ("user.max_user_namespaces", "user.max_net_namespaces", "user.max_mnt_namespaces")

@@ -84,8 +84,8 @@ class Laptop:
         """The connection is in namespaces of its own, where only the helper may change anything."""
         self.network = network
         """Where the cluster is reached."""
-        self.programs = network
-        """Where programs listen that answer in place of a workload."""
+        self.programs = network if options.socks is None else THIS_NETWORK
+        """Where programs listen that answer in place of a workload: a proxy's user starts none in that network."""
         self.helper = helper
         self.device = device
         self.dns_integration = greeting.dns

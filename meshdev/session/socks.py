@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Final
 
-from meshdev.isolation.network import ThisNetwork
 from meshdev.session.destinations import DestinationError, Destinations
 from meshdev.session.laptop import Laptop
 from meshdev.session.local_listener import local_listener
@@ -46,7 +45,7 @@ async def proxying(listener: socket.socket | None, laptop: Laptop, names: Names)
         yield
         return
     own = ip_address(listener.getsockname()[0]).is_loopback
-    where = Destinations(names.lookup, laptop.routing.inside, ThisNetwork(), loopback=own)
+    where = Destinations(names.lookup, laptop.routing.inside, laptop.network, loopback=own)
     async with serving(listener, where.connect):
         yield
 

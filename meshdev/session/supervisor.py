@@ -97,7 +97,8 @@ class Supervisor:
                     caller = group.create_task(self._while_the_caller_waits())
                     async with self._connection():
                         connected = True
-                        tied = self._options.isolated  # such a connection is its caller's alone
+                        # Without a proxy such a connection is its caller's alone.
+                        tied = self._options.isolated and self._options.socks is None
                         if not tied:
                             caller.cancel()
                         self._enter("connected")

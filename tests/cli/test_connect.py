@@ -89,6 +89,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
         "unguarded": True,
         "debug": False,
         "socks": "127.0.0.1:1080",
+        "isolated": True,
         "metrics_port": 9190,
         "otlp": "http://localhost:4318",
         "otlp_logs": True,
