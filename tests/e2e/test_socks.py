@@ -8,7 +8,9 @@ from typing import Final
 
 import pytest
 
+from tests.e2e import workloads
 from tests.e2e.conftest import Laptop, kubectl, until
+from tests.e2e.intercepting import LOCAL, intercepted, local
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(60)]
 
@@ -80,6 +82,15 @@ def test_no_root_is_used_and_nothing_of_the_machine_changes(proxied: Proxied) ->
 
 def test_a_program_of_run_has_a_connection_of_its_own_beside_it(proxied: Proxied) -> None:
     assert proxied.laptop.ok("meshdev", "run", "--", "curl", "-sS", "http://b/") == "service-b>service-c"
+
+
+def test_an_intercept_brings_requests_to_a_program_of_the_machine(dev: Laptop) -> None:
+    """The relay ends in the other network, the program listens in the machine's."""
+    with workloads.namespace("socks", *workloads.of(workloads.http("b"), "socks")) as there:
+        dev.meshdev("connect", "--socks", "1081", "-n", there)
+        with local(dev), intercepted(dev, "mesh", "deployment/b", there, "--header", "a=1"):
+            asked = ("curl", "-sS", "--max-time", "8", "--proxy", "socks5h://127.0.0.1:1081", "http://b/")
+            assert (dev.ok(*asked, "-H", "a: 1"), dev.ok(*asked)) == (LOCAL, "b")
 
 
 def test_the_end_of_the_connection_is_the_end_of_the_proxy(dev: Laptop) -> None:

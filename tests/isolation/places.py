@@ -18,6 +18,25 @@ AS_USER: Final = ("setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-gro
 CONTENT: Final = "nameserver 10.96.0.10\nsearch default.svc.cluster.local\n"
 DEADLINE: Final = 30.0
 
+#: Before commands: places like containers.
+WITHOUT_USER_NAMESPACES: Final = (
+    *("unshare", "-Ur", "sh", "-c"),
+    *('echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"', "sh"),
+)
+WITHOUT_DEVICE: Final = ("unshare", "-Urm", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
+#: A filter that refuses unshare(2), as those of container runtimes do (seccomp(2), linux/filter.h).
+FILTER: Final = """
+import ctypes, errno, os, struct
+number = {"x86_64": 272, "aarch64": 97}[os.uname().machine]
+code = b"".join(struct.pack("=HBBI", *each) for each in (
+    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | errno.EPERM), (0x06, 0, 0, 0x7FFF0000)))
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, ctypes.byref(Program(4, code))) == 0, ctypes.get_errno()  # PR_SET_SECCOMP
+"""
+
 _HOLD: Final = """
 import sys
 from pathlib import Path

@@ -6,23 +6,11 @@ from typing import Final
 
 import pytest
 
-from tests.isolation.places import AS_USER, python, run
+from tests.isolation.places import AS_USER, FILTER, WITHOUT_DEVICE, WITHOUT_USER_NAMESPACES, python, run
 
 _PROBE: Final = """
 from meshdev.isolation.probing import probe
 print(probe())
-"""
-#: A filter that refuses unshare(2), as those of container runtimes do (seccomp(2), linux/filter.h).
-_FILTER: Final = """
-import ctypes, errno, os, struct
-number = {"x86_64": 272, "aarch64": 97}[os.uname().machine]
-code = b"".join(struct.pack("=HBBI", *each) for each in (
-    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | errno.EPERM), (0x06, 0, 0, 0x7FFF0000)))
-class Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-assert libc.prctl(22, 2, ctypes.byref(Program(4, code))) == 0, ctypes.get_errno()  # PR_SET_SECCOMP
 """
 
 
@@ -37,16 +25,16 @@ def test_it_works_here_for_a_user_without_rights_and_leaves_nothing() -> None:
 
 
 def test_without_user_namespaces() -> None:
-    answer = probed("unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"', "sh")
+    answer = probed(*WITHOUT_USER_NAMESPACES)
     assert "user.max_user_namespaces is 0" in answer
 
 
 def test_behind_the_filter_of_a_container() -> None:
-    assert "a seccomp filter forbids it" in probed(code=_FILTER + _PROBE)
+    assert "a seccomp filter forbids it" in probed(code=FILTER + _PROBE)
 
 
 def test_without_the_device() -> None:
-    answer = probed("unshare", "-Urm", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
+    answer = probed(*WITHOUT_DEVICE)
     assert "there is no /dev/net/tun" in answer
 
 
