@@ -125,6 +125,7 @@ def show_plan(file: ProjectFile, project: Project, output: Format) -> None:
 
 def _check_connection(status: Status, wanted: ConnectOptions) -> None:
     """Names without a namespace are those of the connection's: it has to be the file's."""
+    connect.check_programs(status)
     connect.check_cluster(status, wanted)
     if wanted.namespace and status.namespace and wanted.namespace != status.namespace:
         raise AlreadyConnectedError(

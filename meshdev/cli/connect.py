@@ -191,6 +191,15 @@ def check_cluster(status: Status, wanted: ConnectOptions) -> None:
         _check_same(replace(status, namespace=None), wanted)
 
 
+def check_programs(status: Status) -> None:
+    """Whether programs of this machine reach the cluster as they are. Raises AlreadyConnectedError."""
+    if status.socks is not None:
+        raise AlreadyConnectedError(
+            f"the connection to {_where(status)} is a proxy at {status.socks}, which programs do not use by themselves",
+            hint="`meshdev disconnect` ends it",
+        )
+
+
 def _check_same(status: Status, wanted: ConnectOptions) -> None:
     from meshdev.kube import kubeconfig  # noqa: PLC0415 -- YAML is needed in this case only
 

@@ -12,14 +12,14 @@ import typer
 from meshdev.cli import api, names, options, render, uplink
 from meshdev.cli.attach import AttachedIntercepts, intercepts
 from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
-from meshdev.cli.connect import check_cluster
+from meshdev.cli.connect import check_cluster, check_programs
 from meshdev.cli.connected import Here, connected, connected_alone
 from meshdev.cli.signals import Ended
 from meshdev.cli.via import Via, choose
 from meshdev.errors import AlreadyConnectedError, Cancelled, MeshdevError, UsageError
 from meshdev.isolation import probing
 from meshdev.state import Paths
-from meshdev.wire.session_api import ConnectOptions
+from meshdev.wire.session_api import ConnectOptions, Status
 from meshdev.wire.session_intercepts import InterceptRequest
 
 EXAMPLE: Final = """\b
@@ -123,12 +123,7 @@ def _connected(paths: Paths, wanted: ConnectOptions, by: Via) -> Iterator[Here]:
     choice = choose(by, _connected_to(paths, wanted), probing.probe)
     if not choice.rootless:
         _say(str(choice))
-        with connected(paths, wanted) as here:
-            if here.status.socks:
-                raise AlreadyConnectedError(
-                    f"the connection is a proxy at {here.status.socks}, which programs do not use by themselves",
-                    hint="`meshdev disconnect` ends it",
-                )
+        with connected(paths, wanted, _check) as here:
             yield here
         return
     others = uplink.find()
@@ -142,6 +137,11 @@ def _connected(paths: Paths, wanted: ConnectOptions, by: Via) -> Iterator[Here]:
         yield here
 
 
+def _check(status: Status, wanted: ConnectOptions) -> None:
+    check_programs(status)
+    check_cluster(status, wanted)
+
+
 def _connected_to(paths: Paths, wanted: ConnectOptions) -> str | None:
     """The cluster that this machine is connected to, where that is the one that is wanted."""
     found = api.find(paths)
@@ -150,10 +150,8 @@ def _connected_to(paths: Paths, wanted: ConnectOptions) -> str | None:
     if found.status is None:  # it hangs, or is about to end: connecting says so
         return found.name
     try:
-        check_cluster(found.status, wanted)
+        _check(found.status, wanted)
     except AlreadyConnectedError:
-        return None
-    if found.status.socks:  # a proxy, in a network of its own: programs do not use it by themselves
         return None
     return found.status.context or "a cluster"
 

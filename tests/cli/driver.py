@@ -11,14 +11,15 @@ from meshdev.cli import api, attach, disconnect, follow, launch  # noqa: E402 --
 from meshdev.cli.main import main  # noqa: E402 -- see above
 from meshdev.helper import journal  # noqa: E402 -- see above
 from meshdev.isolation import probing  # noqa: E402 -- see above
-from meshdev.isolation.reasons import Forbidden  # noqa: E402 -- see above
+from meshdev.isolation.reasons import Forbidden, Works  # noqa: E402 -- see above
 
 HERE = Path(__file__).parent
 
 launch.session_command = lambda: [sys.executable, str(HERE / "fake_session.py")]
 launch.helper_command = lambda: [sys.executable, str(HERE / "fake_helper.py")]
 launch.is_root = lambda: "FAKE_SUDO" not in os.environ
-probing.probe = lambda: Forbidden("no network of its own in this test", "none is needed")
+_NO_NETWORK = Forbidden("no network of its own in this test", "none is needed")
+probing.probe = lambda: Works() if "FAKE_ISOLATION" in os.environ else _NO_NETWORK
 journal.FOLDER = Path(os.environ["HOME"]) / "run"  # type: ignore[misc]  # it is final for everybody but this test
 if "FAKE_SHORT" in os.environ:
     follow.UNDO_SECONDS = 1.0  # type: ignore[misc]  # the same

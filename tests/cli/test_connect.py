@@ -67,7 +67,7 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
     meshdev.env["MESHDEV_IMAGE"] = "registry/image:1"
     words = ["--as", "jane", "--request-timeout", "1m30s", "--manager-namespace", "ops", "--image-pull-secret", "pull"]
     words += ["--carrier", "websocket", "--also", "10.20.0.1/16", "--also", "10.1.2.3", "--never", "10.20.30.0/24"]
-    words += ["--socks", "--metrics-port", "9190", "--otlp", "http://localhost:4318", "--otlp-logs"]
+    words += ["--metrics-port", "9190", "--otlp", "http://localhost:4318", "--otlp-logs"]
     meshdev.env["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=Bearer%20abc"
     assert meshdev("connect", *file, *words, "--upgrade", "--unguarded", "--carriers", "3").code == 0
     line = next(line for line in meshdev.trace() if line.startswith("options "))
@@ -88,8 +88,6 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
         "upgrade": True,
         "unguarded": True,
         "debug": False,
-        "socks": "127.0.0.1:1080",
-        "isolated": True,
         "metrics_port": 9190,
         "otlp": "http://localhost:4318",
         "otlp_logs": True,
@@ -97,6 +95,25 @@ def test_everything_asked_for_arrives(meshdev: Commands) -> None:
     environment = Path(f"/proc/{meshdev.pids()[0]}/environ").read_bytes().split(b"\0")
     assert f"KUBECONFIG=/etc/one:{Path.cwd()}/relative".encode() in environment
     assert b"OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20abc" in environment
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [(["--socks"], "127.0.0.1:1080"), (["--socks", "1081"], "127.0.0.1:1081"), (["--socks=[::1]:1"], "[::1]:1")],
+)
+def test_a_proxy_has_a_network_of_its_own(meshdev: Commands, words: list[str], found: str) -> None:
+    meshdev.env["FAKE_ISOLATION"] = meshdev.env["FAKE_SUDO"] = "refused"
+    ran = meshdev("connect", *words, "-o", "json")
+    assert ran.code == 0, "sudo was asked"
+    line = next(line for line in meshdev.trace() if line.startswith("options "))
+    wanted = json.loads(line.removeprefix("options "))["connect"]
+    assert (wanted["socks"], wanted["isolated"]) == (found, True)
+
+
+def test_a_proxy_where_there_is_none(meshdev: Commands) -> None:
+    ran = meshdev("connect", "--socks", "-o", "json")
+    assert (ran.code, ran.json()["error"]["code"]) == (57, "isolation")
+    assert meshdev.pids() == []
 
 
 def test_nothing_of_the_caller_stays_open(meshdev: Commands) -> None:
