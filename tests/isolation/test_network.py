@@ -18,6 +18,7 @@ from meshdev.isolation.socket_server import ANSWER, REQUEST, serve
 from meshdev.netlink import diag
 from meshdev.netlink.sock import Netlink
 from tests.isolation.places import AS_USER, DEADLINE, GROUP, USER, python
+from tests.sockets import wait_for
 
 #: As the helper does it; then a program listens there.
 _HELPER: Final = """
@@ -123,7 +124,8 @@ def test_descriptors_are_not_kept(helper: Helper) -> None:
     before = len(list(ours.iterdir())), len(list(theirs.iterdir()))
     for _ in range(50):
         helper.network.open_socket(socket.AF_INET, socket.SOCK_STREAM).close()
-    assert (len(list(ours.iterdir())), len(list(theirs.iterdir()))) == before
+    # The server closes its copy of a socket once it has sent it.
+    wait_for(lambda: (len(list(ours.iterdir())), len(list(theirs.iterdir()))) == before)
 
 
 def _pid(helper: Helper) -> int:

@@ -1,4 +1,4 @@
-"""resolv.conf in a network of one's own, on machines that have it in different places: mount namespaces of root's."""
+"""resolv.conf in a network of one's own, on machines that have it in different places: namespaces of root's."""
 
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -31,12 +31,12 @@ cat
 @contextmanager
 def machine(setup: str) -> Iterator[Sequence[str]]:
     """Make one; how commands get there."""
-    command = ["unshare", "-m", "sh", "-c", _MACHINE.format(setup=setup)]
+    command = ["unshare", "-mn", "sh", "-c", _MACHINE.format(setup=setup)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
         assert made.stdin is not None
         assert made.stdout is not None
         assert made.stdout.readline() == "there\n"
-        yield ("nsenter", "-t", str(made.pid), "-m")
+        yield ("nsenter", "-t", str(made.pid), "-m", "-n")
         made.stdin.close()
 
 
@@ -81,6 +81,20 @@ def test_it_stays_ours_when_the_machines_is_replaced(folder: Path, setup: str, p
     with machine(setup) as outside, place(folder / "replaced", AS_USER, outside) as made:
         run([*outside, "sh", "-c", f"echo nameserver 192.0.2.2 > {path}.new && mv {path}.new {path}"])
         assert made.output("cat", "/etc/resolv.conf") == CONTENT
+
+
+_EVERYTHING = "ip -o link; ip -o addr; ip route show table all; ip rule; cat /proc/self/mountinfo; ls -lR /etc /run"
+
+
+def test_nothing_of_the_machine_changes(folder: Path) -> None:
+    with machine("touch /etc/resolv.conf") as outside:
+        show = [*outside, "sh", "-c", _EVERYTHING]
+        before = run(show).stdout
+        with place(folder / "unchanged", AS_USER, outside) as made:
+            assert made.output("true") == ""
+            assert run(show).stdout == before
+        assert run(show).stdout == before
+    assert sorted(path.name for path in (folder / "unchanged").iterdir()) == ["resolv.conf"]
 
 
 def test_what_is_written_into_the_callers_file_is_read_in_there(folder: Path) -> None:
