@@ -157,10 +157,10 @@ async def _sources(request: LogRequest, stack: AsyncExitStack, trouble: Trouble)
 
 
 def locate(request: LogRequest) -> tuple[Options, log_request.LogPlace]:
-    """How to reach the cluster, and where in it. Raises ConfigError."""
+    """How to reach the cluster, as the connection does unless the user chose, and where in it. Raises ConfigError."""
     options, status = request.options, request.status
     if status is not None and status.context and not request.chosen:
-        options = replace(options, context=status.context)
+        options = replace(options, context=status.context, ssh=options.ssh or status.ssh)
     config = load(options)
     where = log_request.place(status, config.server, config.namespace, request.manager_namespace, chosen=request.chosen)
     return options, where

@@ -1,12 +1,18 @@
 """Which logs are meant, and where they are."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshdev.cli.log_request import Component, LogPlace, components, parsed, place, targets
+from meshdev.cli.log_sources import LogRequest, locate
 from meshdev.errors import ConfigError, InterceptError, UsageError
+from meshdev.kube.kubeconfig import Options
+from meshdev.kube.logs import WantedLines
+from meshdev.state import Paths
 from meshdev.wire.session_api import Status
+from tests.kube.conftest import write_kubeconfig
 from tests.wire.examples import INTERCEPT
 
 HERE = "https://here"
@@ -81,3 +87,19 @@ def test_whose_sidecars(typed: str | None, namespace: str | None, wanted: Any) -
 def test_nobodys() -> None:
     with pytest.raises(InterceptError, match="nothing is intercepted"):
         targets(None, None, LogPlace("ops", "team-1"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "typed", "wanted"),
+    [(False, None, ("c", "bastion")), (False, "other", ("c", "other")), (True, None, (None, None))],
+)
+def test_the_cluster_is_reached_as_the_connection_does(
+    tmp_path: Path, chosen: bool, typed: str | None, wanted: tuple[str | None, str | None]
+) -> None:
+    path = write_kubeconfig(tmp_path / "config", HERE)
+    status = Status(state="connected", context="c", server=HERE, namespace="team-1", ssh="bastion")
+    options = Options(kubeconfig=str(path), environment={}, ssh=typed)
+    request = LogRequest(Paths(tmp_path), ("manager",), WantedLines(), options, status, chosen=chosen)
+    found, where = locate(request)
+    assert (found.context, found.ssh) == wanted
+    assert where == LogPlace("default", "team-1")
