@@ -96,8 +96,8 @@ async def _files(api: KubeApi, found: FoundContainer, path: PurePosixPath) -> Pu
     everything = mounts_of(view, variables)
     mounts = touched(everything, path)
     if not mounts:
-        there = first_few(list(everything), 8) if everything else "nothing"
-        raise InterceptError(f"nothing is mounted at {path} in {_where(found)}", hint=f"mounted there: {there}")
+        there = f"mounted there: {first_few(list(everything), 8)}" if everything else None
+        raise InterceptError(f"nothing is mounted at {path} in {_where(found)}", hint=there)
     sources = await read_sources(api, view, mounts_need(mounts, path, view))
     try:
         made = pulled(mounts, path, sources)
