@@ -142,9 +142,16 @@ def test_the_doctor_goes_the_same_way(dev: Laptop) -> None:
 def test_a_program_runs_with_an_intercept(dev: Laptop) -> None:
     """The connection is the command's own."""
     with local(dev):
-        flags = ("--mesh", "deployment/b", "--header", "a=1", "--port", "8080:http")
+        flags = ("--via", "helper", "--mesh", "deployment/b", "--header", "a=1", "--port", "8080:http")
         said = dev.ok("meshdev", "run", *SSH, *flags, "--", "curl", "-sS", "-H", "a: 1", "http://b/", timeout=90)
     assert LOCAL in said
+    assert dev.processes() == {}
+
+
+def test_a_program_runs_in_a_network_of_its_own(dev: Laptop) -> None:
+    """The session is in that network; the SSH client is not, and is reached all the same."""
+    said = dev.ok("meshdev", "run", *SSH, "--via", "rootless", "--", "curl", "-sS", "http://a/", timeout=90)
+    assert said == "service-a>service-b>service-c"
     assert dev.processes() == {}
 
 
