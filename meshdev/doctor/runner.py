@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,12 +27,21 @@ class Fact(Generic[T]):
     """Something that several checks need, found once, by whoever asks first. Belongs to one event loop."""
 
     def __init__(
-        self, what: str, find: Callable[[], Awaitable[T]], seconds: float = CHECK_SECONDS, hint: str | None = None
+        self,
+        what: str,
+        find: Callable[[], Awaitable[T]],
+        seconds: float = CHECK_SECONDS,
+        *,
+        needs: Sequence["Fact[Any]"] = (),
+        hint: str | None = None,
     ) -> None:
-        """*what* is said of checks that need it where it cannot be found; *seconds* limit the search, and *hint* is the
-        way out where they do not suffice."""
+        """*what* is said of checks that need it where it cannot be found.
+
+        *seconds* limit the search once the *needs* are there; *hint* is the way out where they do not suffice.
+        """
         self._what = what
         self._find = find
+        self._needs = needs
         self._seconds = seconds
         self._hint = hint
         self._lock = asyncio.Lock()
@@ -44,6 +54,8 @@ class Fact(Generic[T]):
         async with self._lock:
             if not self._done:
                 try:
+                    for need in self._needs:
+                        await need.needed()
                     async with asyncio.timeout(self._seconds):
                         self._found = await self._find()
                 except TimeoutError:
@@ -65,12 +77,16 @@ class Fact(Generic[T]):
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """One check. *seconds* begin when the *needs* are there; without one of these it is skipped."""
+    """One check. *seconds* begin when the *needs* are there; without one of these it is skipped.
+
+    What it *uses* is waited for as well, and it is made without.
+    """
 
     name: str
     group: str
     look: Callable[[], Awaitable[Finding]]
     needs: Sequence[Fact[Any]] = ()
+    uses: Sequence[Fact[Any]] = ()
     seconds: float = CHECK_SECONDS
 
 
@@ -96,6 +112,9 @@ async def _finding(check: DoctorCheck) -> Finding:
     try:
         for need in check.needs:
             await need.needed()
+        for used in check.uses:
+            with suppress(MeshdevError, NotExaminedError):
+                await used.get()
         async with asyncio.timeout(check.seconds):
             return await check.look()
     except NotExaminedError as reason:

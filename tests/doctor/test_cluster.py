@@ -124,6 +124,16 @@ async def test_a_key_that_is_not_there(doctor: Doctor) -> None:
     assert "/nowhere/crt" in found["credentials"]["detail"]
 
 
+async def test_a_plugin_that_is_slow_takes_no_time_of_the_other_checks(doctor: Doctor) -> None:
+    shown = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t"}}'
+    plugin = {"command": "sh", "args": ["-c", f"sleep 4.2; echo '{shown}'"]}
+    found = await doctor(user={"exec": plugin})
+    assert (found["credentials"]["state"], "took 4." in found["credentials"]["detail"]) == ("warning", True)
+    for check in ("kubernetes-version", "rbac-connect", "manager", "address-ranges"):
+        assert found[check]["state"] in {"ok", "skipped"}, found[check]
+        assert "no answer" not in found[check]["detail"]
+
+
 async def test_no_credentials(doctor: Doctor) -> None:
     found = (await doctor(user={"as": "x"}))["credentials"]
     assert (found["state"], "anonymous" in found["detail"]) == ("warning", True)

@@ -99,6 +99,25 @@ async def test_time_begins_when_the_needs_are_there() -> None:
     assert await findings(DoctorCheck("a", "g", quick, needs=[fact], seconds=0.04)) == [("ok", "quick")]
 
 
+async def test_what_is_used_is_waited_for_and_may_be_missing() -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.05)
+
+    async def away() -> None:
+        raise ClusterError("away")
+
+    async def quick() -> Finding:
+        await asyncio.sleep(0)
+        return ok("made")
+
+    there, gone = Fact("never", slow), Fact("it is away", away)
+    behind = Fact("no second one", slow, needs=[gone])
+    assert await findings(
+        DoctorCheck("a", "g", quick, uses=[there, gone, behind], seconds=0.04),
+        DoctorCheck("b", "g", quick, needs=[behind]),
+    ) == [("ok", "made"), ("skipped", "it is away")]
+
+
 async def test_threads_run_at_once_and_give_back_errors() -> None:
     barrier = threading.Barrier(40, timeout=5)
 

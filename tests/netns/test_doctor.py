@@ -164,13 +164,13 @@ def test_a_resolv_conf_of_a_connection_that_crashed(doctor: Doctor) -> None:
 def test_what_a_killed_helper_left(doctor: Doctor) -> None:
     killed = """
 import os, socket, subprocess
-from meshdev.helper.journal import Journal
+from meshdev.helper.journal import JournalFile
 from meshdev.host.journal import DeleteDevice
 subprocess.run(["ip", "tuntap", "add", "meshdev0", "mode", "tun"], check=True)
-Journal(0).add(DeleteDevice("meshdev0", socket.if_nametoindex("meshdev0")))
+JournalFile(0).add(DeleteDevice("meshdev0", socket.if_nametoindex("meshdev0")))
 os.kill(os.getpid(), 9)
 """
-    doctor.laptop.run("sh", "-c", f"{sys.executable} -c '{killed}' || true")
+    doctor.laptop.run("sh", "-c", f"{sys.executable} -c '{killed}' || test $? = 137")
     found = doctor()
     assert (found["leftovers"]["state"], found["leftovers"]["hint"]) == ("warning", "meshdev restore")
     assert "network device meshdev0" in found["leftovers"]["detail"]

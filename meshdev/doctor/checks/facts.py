@@ -34,6 +34,8 @@ from meshdev.wire.session_api import Status
 
 #: A plugin may ask a server on the internet; it is not asked for a login here, which takes a browser.
 _CREDENTIAL_SECONDS: Final = 15.0
+#: A session that hangs is given up after 5 s (meshdev.cli.api).
+_STATUS_SECONDS: Final = 8.0
 #: At a bastion; ssh may ask for a passphrase.
 _LOGIN_SECONDS: Final = 60.0
 _MANAGER_PODS: Final = {"labelSelector": ",".join(f"{name}={value}" for name, value in sorted(MANAGER_LABELS.items()))}
@@ -70,17 +72,19 @@ class DoctorFacts:
             "there are no credentials",
             self._authenticate,
             _CREDENTIAL_SECONDS,
+            needs=[self.config, self.bastion],
             hint="if it asks for a login, log in once with kubectl",
         )
         self.server = Fact(
             "the API server does not answer",
             self._reach,
+            needs=[self.credentials],
             hint="check the address, the network and the proxy: kubectl get --raw /version asks the same server",
         )
-        self.manager = Fact("the traffic-manager does not run", self._find_manager)
-        self.ranges = Fact("the cluster's ranges are not known", self._find_ranges)
+        self.manager = Fact("the traffic-manager does not run", self._find_manager, needs=[self.server])
+        self.ranges = Fact("the cluster's ranges are not known", self._find_ranges, needs=[self.server])
         self.laptop = Fact("this machine's routes cannot be read", _look)
-        self.status = Fact("the session does not answer", lambda: asyncio.to_thread(question.status))
+        self.status = Fact("the session does not answer", lambda: asyncio.to_thread(question.status), _STATUS_SECONDS)
 
     @property
     def api(self) -> KubeApi:
@@ -116,9 +120,8 @@ class DoctorFacts:
         return await asyncio.to_thread(open_jump, self.question.options)
 
     async def _authenticate(self) -> CredentialFacts:
-        config = await self.config.needed()
+        config, jump = await self.config.get(), await self.bastion.get()
         await asyncio.to_thread(import_module, "meshdev.kube.rest")  # 0.4 s, of which the credentials take nothing
-        jump = await self.bastion.needed()
         started = time.monotonic()
         try:
             self._api = await KubeApi.open(self.question.options, jump)
@@ -130,7 +133,6 @@ class DoctorFacts:
         return CredentialFacts(kind, plugin, time.monotonic() - started, left)
 
     async def _reach(self) -> ReachedServer:
-        await self.credentials.needed()
         api = self.api
         await api.get("/version")  # opens the connection
         started = time.monotonic()
@@ -140,7 +142,6 @@ class DoctorFacts:
 
     async def _find_manager(self) -> ManagerPod | None:
         """None where there is none. Raises what keeps one from running."""
-        await self.server.needed()
         api, namespace = self.api, self.manager_namespace
         found = await manager.find_pod(api, namespace)
         if found is not None:
@@ -159,7 +160,6 @@ class DoctorFacts:
         )
 
     async def _find_ranges(self) -> tuple[IPv4Network, ...]:
-        await self.server.needed()
         async with aclosing(watch_ranges(self.api, lambda _: None)) as states:
             found = await anext(states)
         return tuple(sorted(found.services | found.pods))

@@ -16,9 +16,6 @@ from meshdev.kube.kubeconfig import existing_files
 from meshdev.kube.watching import listed
 
 GROUP: Final = "Cluster"
-#: A plugin is waited for as long as the fact itself is.
-_CREDENTIAL_SECONDS: Final = 20.0
-_LOGIN_SECONDS: Final = 65.0
 #: The API server sends whole seconds: on average its clock was half of one further.
 _HALF_SECOND: Final = 0.5
 
@@ -54,13 +51,12 @@ def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
         there = facts.api.server_time()
         return cluster.clock(None if there is None else time.time() - there - _HALF_SECOND)
 
-    slow = _CREDENTIAL_SECONDS
     return (
         DoctorCheck("kubeconfig", GROUP, context),
         DoctorCheck("kubeconfig-permissions", GROUP, permissions),
-        *([DoctorCheck("ssh", GROUP, bastion, seconds=_LOGIN_SECONDS)] if facts.question.options.ssh else []),
-        DoctorCheck("credentials", GROUP, credentials, needs=[facts.config, facts.bastion], seconds=slow),
-        DoctorCheck("api-server", GROUP, reached, needs=[facts.credentials]),
+        *([DoctorCheck("ssh", GROUP, bastion, uses=[facts.bastion])] if facts.question.options.ssh else []),
+        DoctorCheck("credentials", GROUP, credentials, needs=[facts.config, facts.bastion], uses=[facts.credentials]),
+        DoctorCheck("api-server", GROUP, reached, needs=[facts.credentials], uses=[facts.server]),
         DoctorCheck("kubernetes-version", GROUP, version, needs=[facts.server]),
         DoctorCheck("clock", GROUP, clock, needs=[facts.server]),
     )

@@ -17,8 +17,6 @@ from meshdev.kube.replicas import replica
 from meshdev.kube.watching import as_is, listed
 
 GROUP: Final = "Connection"
-#: The session may hang, which takes its time to notice.
-_STATUS_SECONDS: Final = 8.0
 
 
 def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
@@ -37,8 +35,8 @@ def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
             return skipped(f"{error.message}: see rbac-intercept")
 
     return (
-        DoctorCheck("connection", GROUP, connection, seconds=_STATUS_SECONDS),
-        DoctorCheck("leftovers", GROUP, machine, seconds=_STATUS_SECONDS),
+        DoctorCheck("connection", GROUP, connection, uses=[facts.status]),
+        DoctorCheck("leftovers", GROUP, machine, uses=[facts.status]),
         DoctorCheck("leftovers-cluster", GROUP, cluster, needs=[facts.server]),
     )
 

@@ -37,8 +37,9 @@ Outcomes = dict[CarrierKind, Measured | MeshdevError]
 
 def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
     """What has to be allowed, and what runs."""
-    allowed = Fact("what you may do is not known", lambda: _rights(facts))
-    carried = Fact("the traffic-manager was not reached", lambda: _carried(facts), _CARRIERS_SECONDS)
+    server, there = [facts.server], [facts.manager]
+    allowed = Fact("what you may do is not known", lambda: _rights(facts), needs=server)
+    carried = Fact("the traffic-manager was not reached", lambda: _carried(facts), _CARRIERS_SECONDS, needs=there)
 
     async def connecting() -> Finding:
         return rights.connecting(await allowed.get())
@@ -58,13 +59,13 @@ def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
         async def look() -> Finding:
             return manager.carrier(kind, await carried.get())
 
-        return DoctorCheck(f"carrier-{kind}", GROUP, look, needs=[facts.server], seconds=_CARRIERS_SECONDS)
+        return DoctorCheck(f"carrier-{kind}", GROUP, look, needs=there, uses=[carried])
 
     return (
-        DoctorCheck("rbac-connect", RIGHTS, connecting, needs=[facts.server]),
-        DoctorCheck("rbac-intercept", RIGHTS, intercepting, needs=[facts.server]),
-        DoctorCheck("manager", GROUP, running, needs=[facts.server]),
-        DoctorCheck("manager-admission", GROUP, admitted, needs=[facts.server]),
+        DoctorCheck("rbac-connect", RIGHTS, connecting, needs=server, uses=[facts.manager, allowed]),
+        DoctorCheck("rbac-intercept", RIGHTS, intercepting, needs=server, uses=[facts.manager, allowed]),
+        DoctorCheck("manager", GROUP, running, needs=server, uses=there),
+        DoctorCheck("manager-admission", GROUP, admitted, needs=server, uses=there),
         *map(carrier, CARRIER_KINDS),
     )
 

@@ -65,10 +65,10 @@ def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
         return network.firewall(await asyncio.to_thread(_firewall))
 
     return (
-        DoctorCheck("dns", GROUP, names),
-        DoctorCheck("address-ranges", GROUP, ranges),
-        DoctorCheck("vpn", GROUP, vpns),
-        DoctorCheck("dnat", GROUP, translations),
+        DoctorCheck("dns", GROUP, names, needs=[facts.status]),
+        DoctorCheck("address-ranges", GROUP, ranges, needs=[facts.laptop], uses=[facts.ranges]),
+        DoctorCheck("vpn", GROUP, vpns, needs=[facts.laptop], uses=[facts.ranges]),
+        DoctorCheck("dnat", GROUP, translations, needs=[facts.status], uses=[facts.ranges]),
         DoctorCheck("firewall", GROUP, firewall),
     )
 

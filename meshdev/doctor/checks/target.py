@@ -47,8 +47,9 @@ class Example:
 
 def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
     """For the target that was named; without one, for the first workload of the namespace that will do."""
-    example = Fact("the workload could not be read", lambda: _example(facts))
-    tried = Fact("no sidecar could be tried", lambda: _tried(facts, example))
+    server, there = [facts.server], [facts.manager]
+    example = Fact("the workload could not be read", lambda: _example(facts), needs=server)
+    tried = Fact("no sidecar could be tried", lambda: _tried(facts, example), needs=[example])
 
     def sidecar(strategy: Strategy) -> DoctorCheck:
         async def look() -> Finding:
@@ -58,7 +59,7 @@ def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
                 return skipped(f"{error.message}: see rbac-intercept")
             return manager.sidecar(strategy, found.name, await tried.get())
 
-        return DoctorCheck(f"sidecar-{strategy}", GROUP, look, needs=[facts.server])
+        return DoctorCheck(f"sidecar-{strategy}", GROUP, look, needs=server, uses=[*there, tried])
 
     async def meshes() -> Finding:
         target = facts.question.target
@@ -74,8 +75,8 @@ def checks(facts: DoctorFacts) -> tuple[DoctorCheck, ...]:
 
     return (
         *map(sidecar, STRATEGIES),
-        DoctorCheck("service-mesh", GROUP, meshes, needs=[facts.server]),
-        DoctorCheck("network-policy", GROUP, network, needs=[facts.server]),
+        DoctorCheck("service-mesh", GROUP, meshes, needs=server),
+        DoctorCheck("network-policy", GROUP, network, needs=[example], uses=there),
     )
 
 
