@@ -11,8 +11,9 @@ import pytest
 from meshdev.cli.run import FAILED
 from tests.e2e import workloads
 from tests.e2e.accounts import HOME_NAMESPACE, account, kubeconfig
-from tests.e2e.conftest import Laptop
+from tests.e2e.conftest import CHECKOUT, Laptop
 from tests.e2e.intercepting import listed
+from tests.e2e.recipes import Recipes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -113,3 +114,26 @@ def test_a_pipeline_that_is_cancelled_leaves_nothing(pipeline: Pipeline) -> None
         assert any(line == "it runs\n" for line in iter(done.stdout.readline, ""))
         done.terminate()
         assert done.wait(60) == 128 + signal.SIGTERM
+
+
+@pytest.fixture(scope="module")
+def recipes(namespace: str) -> Iterator[Recipes]:
+    """The shell of docs/ci.md, in the folder of a project, with the account and the kubeconfig that the page makes."""
+    with Recipes.of(CHECKOUT / "docs" / "ci.md", namespace) as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", ["steps.sh", ".github/workflows/smoke.yml", ".gitlab-ci.yml"])
+def test_what_the_page_says_to_run(dev: Laptop, recipes: Recipes, name: str) -> None:
+    before = dev.snapshot()
+    done = recipes.run(dev, name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("service-a>new-b>service-c" if name != "steps.sh" else "new-b>service-c") in done.stdout
+    assert dev.status()["state"] == "disconnected"
+    assert dev.snapshot() == before
+
+
+def test_the_page_explains_an_error(dev: Laptop, recipes: Recipes) -> None:
+    done = recipes.run(dev, "explain.sh", kubeconfig="/nowhere")
+    assert (done.returncode, done.stdout) == (10, "")
+    assert "--kubeconfig" in done.stderr
