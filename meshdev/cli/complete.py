@@ -1,4 +1,4 @@
-"""What a shell completes: the engine behind ``meshdev completion`` and kubectl's plugin completion.
+"""What a shell completes: behind ``meshdev completion`` and kubectl's plugin completion (docs/design/0034).
 
 Output is Cobra's, which kubectl reads: a line ``VALUE<TAB>DESCRIPTION`` a candidate, and at last ``:DIRECTIVE``. The
 shells' scripts (shells/) read the same. Nothing is ever said on stderr, as that would go into somebody's command line.

@@ -108,11 +108,8 @@ def _parameter(parameter: Any) -> Parameter:  # noqa: ANN401 -- as above
     choices = getattr(parameter.type, "choices", None)
     value = "" if flag else parameter.metavar or ("|".join(map(_text, choices)) if choices else "")
     if not value and not flag:
-        value = str(parameter.type.name).upper() if option else str(parameter.name).upper()
+        value = str(parameter.name).upper()  # what a type is called differs between versions of typer
     notes = [" ".join((getattr(parameter, "help", None) or "").split())]
-    if value == "INT RANGE":
-        value = "N"
-        notes.append(f"From {parameter.type.min} to {parameter.type.max}.")
     if option and not flag and not parameter.multiple and parameter.default is not None:
         notes.append(f"Default: {_text(parameter.default)}.")
     if parameter.envvar:

@@ -17,6 +17,7 @@ from meshdev.cli import complete, name_cache
 from meshdev.cli.completion import Shell
 from meshdev.cli.registry import COMMANDS
 from meshdev.state import Paths
+from tests.cli.conftest import Commands
 
 SCRIPTS: Final = Path(complete.__file__).with_name("shells")
 
@@ -246,3 +247,17 @@ def test_bash_gets_what_it_replaces(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "PATH": path}
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["8080", "9090", "http"]
+
+
+def test_targets_of_ones_own_intercepts(meshdev: Commands) -> None:
+    assert meshdev("__complete", "leave", "").out == ":4\n", "and nobody is connected"
+    meshdev("proxy", "deploy/b", "--detach")
+    assert meshdev("__complete", "leave", "").out == "deployment/b\n:4\n"
+    assert meshdev("__complete", "leave", "deploy/").out == "deploy/b\n:4\n"
+    ran = meshdev("__complete", "mesh", "deploy/")
+    assert (ran.code, ran.out, ran.err) == (0, ":4\n", ""), "there is no such cluster"
+
+
+def test_a_line(meshdev: Commands) -> None:
+    ran = meshdev("__complete_line", "meshdev status --out")
+    assert (ran.code, ran.out, ran.err) == (0, "--output\tOutput format.\n:4\n", "")
