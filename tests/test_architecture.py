@@ -87,6 +87,7 @@ LIGHT = {
     },
     "meshdev.manager.relay.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns", "pyroute2"},
     "meshdev.manager.tunnel.__main__": {"kubernetes", "aiohttp", "typer", "rich", "grpc", "yaml", "dns", "pyroute2"},
+    "meshdev.cli.live_names": {"kubernetes", "aiohttp", "rich", "grpc", "opentelemetry", "prometheus_client"},
     "meshdev.cli.commands": {  # of every command, and of none
         *("meshdev.cli.connect", "meshdev.cli.options", "meshdev.wire.session_api", "meshdev.intercept"),
         *("kubernetes", "aiohttp", "rich", "grpc", "yaml", "asyncio", "pyroute2", "pytun", "ssl"),

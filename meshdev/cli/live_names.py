@@ -5,9 +5,9 @@ A request has a second; its answer is kept for some seconds, as a shell asks at 
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from meshdev.cli import api, name_cache, options
 from meshdev.errors import MeshdevError, UsageError
@@ -29,6 +29,7 @@ _MOST: Final = 500
 _NAMES_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _JSON: Final = "application/json"
 
+T = TypeVar("T")
 Given = Mapping[str, Any]
 """What is typed before, by the names of the command's parameters."""
 
@@ -68,7 +69,9 @@ def own_targets(incomplete: str) -> list[str]:
 
 def ports(given: Given, incomplete: str) -> list[tuple[str, str]]:
     """Numbers, and behind ``LOCAL:`` names as well."""
-    found = _ports(_object(given, _target(given)))
+    target = _target(given)
+    path = workloads_path(_namespace(given), target.kind, target.name)
+    found = _asked(given, path, _JSON, _ports)
     local, colon, _ = incomplete.partition(":")
     if not colon:
         return [(str(number), name) for number, name in found]
@@ -82,37 +85,36 @@ def _target(given: Given) -> Target:
     return parse_target(given.get("target") or (typed[-1] if typed else ""))
 
 
-def _ports(found: Any) -> list[tuple[int, str]]:  # noqa: ANN401 -- JSON
+def _ports(found: Any) -> list[list[Any]]:  # noqa: ANN401 -- JSON
     """A Service's own ports; of what has pods, those of its containers."""
     spec = found["spec"]
     holders = [spec] if found["kind"] == "Service" else spec.get("template", {"spec": spec})["spec"]["containers"]
     ports = [port for holder in holders for port in holder.get("ports") or ()]
     return [
-        (int(port.get("port") or port["containerPort"]), str(port.get("name") or ""))
+        [int(port.get("port") or port["containerPort"]), str(port.get("name") or "")]
         for port in ports
         if port.get("protocol", "TCP") in {"TCP", "UDP"}
     ]
 
 
-def _object(given: Given, target: Target) -> Any:  # noqa: ANN401 -- JSON
-    path = workloads_path(_namespace(given), target.kind, target.name)
-    return _asked(given, path, _JSON)
-
-
 def _listed(given: Given, path: str) -> list[str]:
-    answer = _asked(given, f"{path}?limit={_MOST}", _NAMES_ONLY)
-    return [str(item["metadata"]["name"]) for item in answer["items"]]
+    return _asked(given, f"{path}?limit={_MOST}", _NAMES_ONLY, _names)
 
 
-def _asked(given: Given, path: str, accept: str) -> Any:  # noqa: ANN401 -- JSON
+def _names(found: Any) -> list[str]:  # noqa: ANN401 -- JSON
+    return [str(item["metadata"]["name"]) for item in found["items"]]
+
+
+def _asked(given: Given, path: str, accept: str, read: Callable[[Any], list[T]]) -> list[T]:
+    """What *read* takes of the answer. Nothing else is kept: an object may have secrets in its environment."""
     if given.get("ssh"):
         raise UsageError("a login at a bastion takes longer than a completion may")
     config, asked = _config(given)
     key = (config.server, config.context, asked.kubeconfig, asked.as_user, path)
     paths = Paths.locate()
-    known = name_cache.recall(paths, key, time.time())
+    known: list[T] | None = name_cache.recall(paths, key, time.time())
     if known is None:
-        known = lookup.get(config, asked, path, accept, _REQUEST_SECONDS)
+        known = read(lookup.get(config, asked, path, accept, _REQUEST_SECONDS))
         name_cache.remember(paths, key, known, time.time())
     return known
 

@@ -26,7 +26,10 @@ def lists(names: list[str]) -> dict[str, Any]:
     return {"items": [{"metadata": {"name": name}} for name in names]}
 
 
-POD_SPEC: Final = {"containers": [{"ports": [{"containerPort": 8080, "name": "http"}, {"containerPort": 9090}]}]}
+SECRET: Final = {"name": "PASSWORD", "value": "secret"}
+POD_SPEC: Final = {
+    "containers": [{"ports": [{"containerPort": 8080, "name": "http"}, {"containerPort": 9090}], "env": [SECRET]}]
+}
 ANSWERS: Final[dict[str, Any]] = {
     "/api/v1/namespaces": lists(["default", "team-1"]),
     "/apis/apps/v1/namespaces/team-1/deployments": lists(["a", "b", "$(reboot)"]),
@@ -142,10 +145,13 @@ def test_what_is_kept_is_private(asked: list[str], tmp_path: Path) -> None:
     offered("connect", "-n", "t")
     kept = tmp_path / "meshdev" / "completion.json"
     assert kept.stat().st_mode & 0o777 == 0o600
-    assert "secret" not in kept.read_text()
+    offered("mesh", "deployment/b", "--port", "")
+    assert "secret" not in kept.read_text(), "neither the token nor what is in the object"
+    offered("connect", "-n", "t")
+    count = len(asked)
     kept.write_text("[]")
     assert offered("connect", "-n", "t") == ["team-1"]
-    assert len(asked) == 2
+    assert len(asked) == count + 1
 
 
 def test_what_is_kept_is_forgotten(tmp_path: Path) -> None:
