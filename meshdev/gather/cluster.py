@@ -23,8 +23,9 @@ _MANAGER: Final = {"labelSelector": ",".join(f"{name}={value}" for name, value i
 _OURS: Final = {"labelSelector": f"app.kubernetes.io/managed-by={FIELD_MANAGER}"}
 #: Fields of the answer to /version that say what runs there.
 _VERSION: Final = ("gitVersion", "platform")
-#: The most events of a namespace.
-_MAX_EVENTS: Final = 500
+#: The most events of a namespace that are looked through, and the newest of them that are taken.
+_LISTED_EVENTS: Final = 3000
+_MAX_EVENTS: Final = 100
 #: Of each log its end.
 MAX_LINES: Final = 3000
 _MAX_BYTES: Final = 2 << 20
@@ -136,11 +137,16 @@ async def _object(api: KubeApi, path: str, reasons: Reasons) -> Object:
 async def _events(api: KubeApi, namespace: str, about: Callable[[str], bool], reasons: Reasons) -> list[Object]:
     """Those about objects of such names, where events may be listed."""
     try:
-        page = await api.get(f"/api/v1/namespaces/{namespace}/events", {"limit": str(_MAX_EVENTS)})
+        page = await api.get(f"/api/v1/namespaces/{namespace}/events", {"limit": str(_LISTED_EVENTS)})
     except NotFoundError:
         return []
     except MeshdevError as error:
         reasons.note(error)
         return []
     items = page.get("items") or []
-    return [allowed.event(each) for each in items if about(str((each.get("involvedObject") or {}).get("name")))]
+    found = [each for each in items if about(str((each.get("involvedObject") or {}).get("name")))]
+    return [allowed.event(each) for each in sorted(found, key=_when)[-_MAX_EVENTS:]]
+
+
+def _when(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
