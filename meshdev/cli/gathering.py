@@ -10,6 +10,7 @@ from typing import Final
 
 from meshdev.cli import launch, listing, log_request, log_sources
 from meshdev.cli import status as status_command
+from meshdev.cli.log_files import LogFile
 from meshdev.cli.log_sources import LogRequest
 from meshdev.config import DEFAULT_IMAGE
 from meshdev.doctor.checks.facts import Question
@@ -139,7 +140,9 @@ def _secrets(request: LogRequest) -> frozenset[str]:
 
 async def _local_logs(request: LogRequest, _reasons: Reasons) -> Files:
     files = log_sources.local(request.paths, _LOCAL).files
-    return {f"logs/{file.source}.txt": cluster.log_text(file.read()[-cluster.MAX_LINES :]) for file in files}
+    former = [LogFile(f"{each.source}.old", each.path.with_suffix(".old.log")) for each in files]
+    found = {each.source: each.read()[-cluster.MAX_LINES :] for each in (*files, *former)}
+    return {f"logs/{name}.txt": cluster.log_text(lines) for name, lines in found.items() if lines}
 
 
 async def _manager(api: KubeApi, there: _Cluster, reasons: Reasons) -> Files:

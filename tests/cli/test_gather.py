@@ -40,6 +40,7 @@ async def fake(meshdev: Commands) -> AsyncIterator[FakeApi]:
         meshdev.paths.directory.mkdir(mode=0o700)
         meshdev.paths.log.write_bytes(log)
         meshdev.paths.helper_log.write_bytes(log)
+        meshdev.paths.log.with_suffix(".old.log").write_bytes(log)
         yield fake
 
 
@@ -67,7 +68,7 @@ async def test_everything_is_there_and_no_credential(meshdev: Commands, fake: Fa
     wanted = {
         *("README.txt", "versions.json", "status.json", "list.json", "kubeconfig.json", "doctor.json"),
         *("cluster/manager.json", "cluster/leases.json", "cluster/workloads/default/deployment-b.json"),
-        *("logs/session.txt", "logs/helper.txt", "logs/default/b-1/meshdev-1.txt"),
+        *("logs/session.txt", "logs/session.old.txt", "logs/helper.txt", "logs/default/b-1/meshdev-1.txt"),
         *(f"logs/default/m/{name}.txt" for name in ("tunnel", "control", "relay")),
     }
     assert wanted - set(found) == set(), ran.err
