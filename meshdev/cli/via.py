@@ -45,4 +45,4 @@ def choose(asked: Via, connected: str | None, probe: Callable[[], Works | Forbid
         return NetworkChoice(rootless=True, reason=_WORKS)
     if asked is Via.ROOTLESS:
         raise IsolationError(refused.reason, hint=refused.hint)
-    return NetworkChoice(rootless=False, reason=f"{refused.reason} ({refused.hint})")
+    return NetworkChoice(rootless=False, reason=refused.reason)

@@ -33,6 +33,8 @@ _NEEDED = {
     "xz": "xz-utils",
     "zsh": "zsh",
     "fish": "fish",
+    "pasta": "passt",
+    "slirp4netns": "slirp4netns",
 }
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
