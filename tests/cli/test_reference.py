@@ -13,6 +13,8 @@ from meshdev.cli.registry import COMMANDS
 from meshdev.errors import Cancelled, MeshdevError
 from tests.cluster import packages
 
+ROOT = Path(__file__).parents[2]
+
 PIECES = [
     Reference("", "Do it.", (), "meshdev [OPTIONS] COMMAND", (), (Parameter(("--version",), "", "Print it."),), ()),
     Reference(
@@ -110,3 +112,8 @@ def test_what_formats_man_pages_has_nothing_to_say(tmp_path: Path) -> None:
         [mandoc, "-T", "lint", "-W", "warning", tmp_path / "man/meshdev.1"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_the_pages_are_those_of_the_code(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == reference.pages()[name], "run `make docs`, and commit what it writes"
