@@ -6,7 +6,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
 from meshdev.cli.connected import connected
 from meshdev.cli.options import Format
 from meshdev.cli.project_api import ProjectClient, listen
+from meshdev.cli.project_env import environments
 from meshdev.cli.project_files import ProjectFile
 from meshdev.cli.project_output import ProjectOutput
 from meshdev.cli.run import FAILED
@@ -25,6 +26,8 @@ from meshdev.errors import AlreadyConnectedError, AlreadyUpError, Cancelled, Mes
 from meshdev.project import planning
 from meshdev.project.model import Project
 from meshdev.state import Paths
+from meshdev.wire.answers import PlanAnswer, UpAnswer
+from meshdev.wire.message import dump
 from meshdev.wire.project_api import ProjectStatus
 from meshdev.wire.session_api import ConnectOptions, Status
 
@@ -77,6 +80,7 @@ def bring_up(file: ProjectFile, project: Project, *, detach: bool, program: Sequ
 
 def _connected(wanted: UpRequest, held: HeldProject) -> int:
     """The same, with the project's lock, and its socket listening."""
+    env = environments(held.session, wanted.project)
     with connected(held.session, wanted.project.connection, _check_connection) as here:
         here.progress.close()
         reports = background.fork(held.own.log) if wanted.detach else None
@@ -86,11 +90,11 @@ def _connected(wanted: UpRequest, held: HeldProject) -> int:
             _say_detached(wanted, held)
             return 0
         if reports is None:
-            outcome = _Bringing(wanted, held, here.signals, None).run()
+            outcome = _Bringing(wanted, held, env, here.signals, None).run()
         else:
             held.own.write_lock(held.lock, os.getpid())
             with Signals() as signals:  # those of this process: the others are shared with the one that waits
-                outcome = _Bringing(wanted, held, signals, reports).run()
+                outcome = _Bringing(wanted, held, env, signals, reports).run()
     if reports is not None:  # now that all is undone; nobody reads it where it was up before
         reports.failed(outcome.error or Cancelled("interrupted; everything is undone"))
     return outcome.exit_code(connection_lost=here.lost)
@@ -101,7 +105,7 @@ def _say_detached(wanted: UpRequest, held: HeldProject) -> None:
     if there is None:
         raise ProcessError("it ended as soon as it was up", hint=f"its log: {held.own.log}")
     if wanted.output is Format.JSON:
-        render.print_json(_as_json(wanted, there, changed=True))
+        render.print_json(dump(_answer(wanted.file, there, changed=True)))
     else:
         render.print_text(f"Up in the background (pid {there.pid}), log: {held.own.log}")
         render.print_text(f"`meshdev down -f {wanted.file.typed}` ends it")
@@ -112,8 +116,8 @@ def show_plan(file: ProjectFile, project: Project, output: Format) -> None:
     there = _status(file.paths(Paths.locate()))
     changes = planning.differences(dict(there.digests), planning.digests(project)) if there else []
     if output is Format.JSON:
-        state = {"file": str(file.path), "state": there.phase if there else "down", "changes": changes}
-        render.print_json({**state, "steps": planning.steps(project)})
+        state = there.phase if there else "down"
+        render.print_json(dump(PlanAnswer(str(file.path), state, tuple(changes), planning.steps(project))))
         return
     if there is None:
         render.print_text("\n".join(planning.lines(project)))
@@ -165,7 +169,7 @@ def _already(wanted: UpRequest, there: ProjectStatus) -> int:
         with Signals() as signals:
             return _alone(wanted.program, signals)
     if wanted.output is Format.JSON:
-        render.print_json(_as_json(wanted, there, changed=False))
+        render.print_json(dump(_answer(wanted.file, there, changed=False)))
     else:
         render.print_text(f"Already up (pid {there.pid}): nothing to change")
     return 0
@@ -192,15 +196,8 @@ def _child(program: Sequence[str]) -> Child | int:
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
 
 
-def _as_json(wanted: UpRequest, status: ProjectStatus, *, changed: bool) -> dict[str, object]:
-    return {
-        "file": str(wanted.file.path),
-        "state": status.phase,
-        "changed": changed,
-        "pid": status.pid,
-        "processes": dict(status.processes),
-        "intercepts": dict(status.intercepts),
-    }
+def _answer(file: ProjectFile, there: ProjectStatus, *, changed: bool) -> UpAnswer:
+    return UpAnswer(str(file.path), there.phase, changed, there.pid, there.processes, there.intercepts)
 
 
 @dataclass
@@ -226,10 +223,16 @@ class _Bringing:
     """One run, from its start to the end of all of it."""
 
     def __init__(
-        self, wanted: UpRequest, held: HeldProject, signals: Signals, reports: background.BackgroundReports | None
+        self,
+        wanted: UpRequest,
+        held: HeldProject,
+        env: Mapping[str, Mapping[str, str]],
+        signals: Signals,
+        reports: background.BackgroundReports | None,
     ) -> None:
-        """*reports*: it is in the background, and somebody waits for news."""
+        """*env*: of each process. *reports*: it is in the background, and somebody waits for news."""
         self._wanted = wanted
+        self._held = held
         self._signals = signals
         self._reports = reports
         self._outcome = UpOutcome()
@@ -241,7 +244,7 @@ class _Bringing:
         self._output = ProjectOutput(
             [process.name for process in project.processes], 2 if to_stderr else 1, limited=reports is not None
         )
-        self._run = ProjectRun(held.session, project, self._output, lock=held.lock, listener=held.listener)
+        self._run = ProjectRun(held.session, project, env, self._output, lock=held.lock, listener=held.listener)
 
     def run(self) -> UpOutcome:
         """What it came to; nothing is left but the connection."""
@@ -252,6 +255,7 @@ class _Bringing:
                     self._became_up()
                 else:
                     self._turn()
+        self._held.own.socket.unlink(missing_ok=True)
         outcome = self._outcome
         outcome.failures = run.supervisor.failures
         if run.supervisor.cause == "failed":
@@ -290,7 +294,7 @@ class _Bringing:
             else:
                 self._child = child
         elif self._wanted.output is Format.JSON:
-            render.print_json(_as_json(self._wanted, self._run.status(), changed=True))
+            render.print_json(dump(_answer(self._wanted.file, self._run.status(), changed=True)))
 
     def _program_ended(self, code: int) -> None:
         self._outcome.code, self._child = code, None

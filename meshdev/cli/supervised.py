@@ -6,7 +6,7 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -44,9 +44,18 @@ class ProjectRun:
     """One run: :meth:`start`, :meth:`turn` until :attr:`ended`, and in any case :meth:`close`."""
 
     def __init__(
-        self, session: Paths, project: Project, output: ProjectOutput, *, lock: int, listener: socket.socket
+        self,
+        session: Paths,
+        project: Project,
+        environments: Mapping[str, Mapping[str, str]],
+        output: ProjectOutput,
+        *,
+        lock: int,
+        listener: socket.socket,
     ) -> None:
-        """*session*: the connection's files. *lock* is held, *listener* listens; both are of this project."""
+        """*session*: the connection's files. *environments* by the processes' names. *lock* is held, *listener*
+        listens; both are of this project.
+        """
         self.supervisor = ProjectSupervisor(project)
         self.up = False
         """It has become up."""
@@ -56,6 +65,7 @@ class ProjectRun:
         """Another command has ended it."""
         self._project = project
         self._session = session
+        self._environments = environments
         self._output = output
         self._specs = {process.name: process for process in project.processes}
         self._requests = {intercept.name: intercept.request for intercept in project.intercepts}
@@ -193,7 +203,7 @@ class ProjectRun:
             group = ProcessGroup(
                 spec.command,
                 directory=spec.directory,
-                env=dict(spec.env),
+                env=self._environments[spec.name],
                 stop_seconds=spec.stop_seconds,
                 guard=self._guard,
             )

@@ -11,6 +11,7 @@ from meshdev.environment.local import overlaid
 from meshdev.errors import AlreadyConnectedError, ConfigError
 from meshdev.kube.kubeconfig import Options, load
 from meshdev.state import Paths
+from meshdev.wire.session_api import ConnectOptions
 
 
 def environment(
@@ -21,7 +22,12 @@ def environment(
     *namespace* of the target; without one that of this machine's connection, where it is the one that is wanted, else
     the context's. Raises ConfigError where the kubeconfig here is none of the connection's cluster.
     """
-    found = reading.read_variables(_where(paths, connection, namespace), target, container)
+    return laid_over(where(paths, connection.options(namespace), connection.wanted()), target, container)
+
+
+def laid_over(cluster: Options, target: str, container: str | None = None) -> Mapping[str, str]:
+    """The same of a target in the namespace of *cluster*."""
+    found = reading.read_variables(cluster, target, container)
     made, kept = overlaid(os.environ, found.variables.values)
     taken = len(found.variables.values) - len(kept)
     of_the_machine = f"; {', '.join(kept)} as on this machine" if kept else ""
@@ -30,14 +36,14 @@ def environment(
     return made
 
 
-def _where(paths: Paths, connection: options.Connection, namespace: str | None) -> Options:
-    """The cluster that the program will be connected to."""
-    given, session = connection.options(namespace), api.find(paths)
+def where(paths: Paths, given: Options, wanted: ConnectOptions) -> Options:
+    """The cluster that the program will be connected to. Raises ConfigError as above."""
+    session = api.find(paths)
     if session is None or session.status is None:
         return given
     status = session.status
     try:
-        check_cluster(status, connection.wanted())
+        check_cluster(status, wanted)
     except AlreadyConnectedError:
         return given  # the program gets a connection of its own, or connecting says so
     context = given.context or status.context

@@ -28,14 +28,14 @@ class ProcessGroup:
         stop_seconds: float,
         guard: ProcessGuard,
     ) -> None:
-        """Start it. Raises OSError."""
+        """Start it; *env* is all of its environment. Raises OSError."""
         self._guard = guard
         self._stop_seconds = stop_seconds
         self._lingering: float | None = None
         self._process = subprocess.Popen(
             words,
             cwd=directory,
-            env={**os.environ, **env},
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

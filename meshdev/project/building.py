@@ -135,11 +135,14 @@ class _Builder:
         for key, value in env.items():
             if "\0" in value:
                 self._problems.add((*at, "env", key), "has a NUL character")
+        if "envFrom" in found:
+            self._problems.check((*at, "envFrom"), parse_target, found["envFrom"])
         return ProjectProcess(
             name=name,
             command=words,
             directory=str(self._folder / found.get("workingDir", ".")),
             env=tuple(env.items()),
+            env_from=found.get("envFrom"),
             serves=tuple(dict.fromkeys(found.get("serves", ()))),
             depends_on=tuple(dict.fromkeys(found.get("dependsOn", ()))),
             ready=self._ready(at, found),

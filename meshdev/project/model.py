@@ -70,6 +70,8 @@ class ProjectProcess:
     command: tuple[str, ...]
     directory: str
     env: tuple[tuple[str, str], ...] = ()
+    env_from: str | None = None
+    """A workload; *env* goes before its variables."""
     serves: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     ready: Readiness | None = None

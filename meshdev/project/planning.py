@@ -11,6 +11,7 @@ from meshdev.intercept.match import parse_match, text, typed
 from meshdev.project.building import SHELL
 from meshdev.project.model import Project, ProjectIntercept, ProjectProcess
 from meshdev.project.supervising import StartProcess, plan
+from meshdev.wire.answers import PlanStep
 from meshdev.wire.message import dump
 from meshdev.wire.session_api import ConnectOptions
 
@@ -18,32 +19,35 @@ from meshdev.wire.session_api import ConnectOptions
 CONNECTION: Final = "connection"
 
 
-def steps(project: Project) -> list[dict[str, object]]:
-    """The plan in order, as ``up --dry-run -o json`` has it. Of variables only the names: values may be secrets."""
+def steps(project: Project) -> tuple[PlanStep, ...]:
+    """The plan in order, as ``up --dry-run -o json`` has it."""
     intercepts = {each.name: each for each in project.intercepts}
     processes = {each.name: each for each in project.processes}
-    found: list[dict[str, object]] = [{"step": "connect", **_connection(project.connection)}]
-    for action in plan(project):
-        if isinstance(action, StartProcess):
-            found.append({"step": "start", **_process(processes[action.name])})
-        else:
-            found.append({"step": "intercept", **_intercept(intercepts[action.name])})
-    return found
+    return (
+        _connection(project.connection),
+        *(
+            _process(processes[action.name])
+            if isinstance(action, StartProcess)
+            else _intercept(intercepts[action.name])
+            for action in plan(project)
+        ),
+    )
 
 
 def lines(project: Project) -> Iterator[str]:
     """The same for people."""
     for step in steps(project):
-        match step["step"]:
+        match step.step:
             case "connect":
-                rest = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
+                given = {"context": step.context, "namespace": step.namespace, "ssh": step.ssh}
+                rest = ", ".join(f"{key} {value}" for key, value in given.items() if value)
                 yield f"connect    {rest or 'the current context'}"
             case "start":
-                yield f"start      {step['process']}: {step['command']}, ready {step['ready']}"
+                env = f", with the variables of {step.env_from}" if step.env_from else ""
+                yield f"start      {step.name}: {step.command}{env}, ready {step.ready}"
             case _:
-                ports = step["ports"]
-                at = f", port {', '.join(ports)}" if isinstance(ports, tuple) and ports else ""
-                yield f"intercept  {step['intercept']}: {step['mode']} {step['target']}, {step['match']}{at}"
+                at = f", port {', '.join(step.ports)}" if step.ports else ""
+                yield f"intercept  {step.name}: {step.mode} {step.target}, {step.match}{at}"
 
 
 def digests(project: Project) -> dict[str, str]:
@@ -62,39 +66,42 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return found + [f"{name} removed" for name in old if name not in new]
 
 
-def _connection(options: ConnectOptions) -> dict[str, object]:
-    named = {
-        "context": options.context,
-        "namespace": options.namespace,
-        "kubeconfig": options.kubeconfig,
-        "ssh": options.ssh,
-    }
-    return {key: value for key, value in named.items() if value is not None}
+def _connection(options: ConnectOptions) -> PlanStep:
+    return PlanStep(
+        step="connect",
+        context=options.context,
+        namespace=options.namespace,
+        kubeconfig=options.kubeconfig,
+        ssh=options.ssh,
+    )
 
 
-def _process(process: ProjectProcess) -> dict[str, object]:
+def _process(process: ProjectProcess) -> PlanStep:
     shell = process.command[: len(SHELL)] == SHELL and len(process.command) == len(SHELL) + 1
-    return {
-        "process": process.name,
-        "command": process.command[-1] if shell else shlex.join(process.command),
-        "workingDir": process.directory,
-        "env": [name for name, _ in process.env],
-        "ready": "as soon as it runs" if process.ready is None else f"when {process.ready}",
-        "restart": process.restart,
-    }
+    return PlanStep(
+        step="start",
+        name=process.name,
+        command=process.command[-1] if shell else shlex.join(process.command),
+        working_dir=process.directory,
+        env_from=process.env_from,
+        env=tuple(name for name, _ in process.env),
+        ready="as soon as it runs" if process.ready is None else f"when {process.ready}",
+        restart=process.restart,
+    )
 
 
-def _intercept(intercept: ProjectIntercept) -> dict[str, object]:
+def _intercept(intercept: ProjectIntercept) -> PlanStep:
     request = intercept.request
     match = parse_match(**typed(request)) if request.mode.needs_match else None
-    return {
-        "intercept": intercept.name,
-        "target": request.target,
-        "namespace": request.namespace,
-        "mode": request.mode.name,
-        "match": text(match),
-        "ports": request.ports,
-    }
+    return PlanStep(
+        step="intercept",
+        name=intercept.name,
+        target=request.target,
+        namespace=request.namespace,
+        mode=request.mode,
+        match=text(match),
+        ports=request.ports,
+    )
 
 
 def _digest(value: Any) -> str:  # noqa: ANN401 -- whatever JSON can express

@@ -10,7 +10,7 @@ from meshdev.wire.access import ACCESS_PROTOCOLS, SERVED_BY, AccessProtocol, Ser
 from meshdev.wire.codecs import FLAG, Choice, Integer, Many, Nullable, Number, Pairs, Text
 from meshdev.wire.message import field, message, nested
 from meshdev.wire.modes import MODE, Mode
-from meshdev.wire.project_api import PROJECT_PHASES, ProjectPhaseName
+from meshdev.wire.project_api import PROJECT_PHASES, ProjectPhaseName, part_name
 from meshdev.wire.session_intercepts import INTERCEPT_PHASES, InterceptPhase, PodIdentity
 
 ListedState = Literal[InterceptPhase, "expired"]
@@ -158,21 +158,38 @@ class DownAnswer:
 
 @message()
 class UpAnswer:
-    """``up --detach``: how the project stands; *changed*: by this command. Processes and intercepts have phases."""
+    """``up``: how the project stands; *changed*: by this command. Processes and intercepts have phases."""
 
     file: str = field(_TEXT)
     state: ProjectPhaseName = field(Choice(PROJECT_PHASES))
     changed: bool = field(FLAG)
     pid: int = field(_COUNT)
-    processes: tuple[tuple[str, str], ...] = field(Pairs(str, _TEXT))
-    intercepts: tuple[tuple[str, str], ...] = field(Pairs(str, _TEXT))
+    processes: tuple[tuple[str, str], ...] = field(Pairs(part_name, _TEXT))
+    intercepts: tuple[tuple[str, str], ...] = field(Pairs(part_name, _TEXT))
 
 
-@message()
+@message(kw_only=True)
 class PlanStep:
-    """A step of a project; its other keys are what it would be done with."""
+    """A step of a project; keys that do not belong to a step of that kind are left out."""
 
     step: PlanStepName = field(Choice(PLAN_STEPS))
+    name: str | None = field(_MAYBE, default=None, sparse=True)
+    """Of the process or intercept."""
+    context: str | None = field(_MAYBE, default=None, sparse=True)
+    namespace: str | None = field(_MAYBE, default=None, sparse=True)
+    kubeconfig: str | None = field(_MAYBE, default=None, sparse=True)
+    ssh: str | None = field(_MAYBE, default=None, sparse=True)
+    command: str | None = field(_MAYBE, default=None, sparse=True)
+    working_dir: str | None = field(_MAYBE, default=None, sparse=True)
+    env_from: str | None = field(_MAYBE, default=None, sparse=True)
+    env: tuple[str, ...] = field(Many(_TEXT), default=(), sparse=True)
+    """Names only: values may be secrets."""
+    ready: str | None = field(_MAYBE, default=None, sparse=True)
+    restart: str | None = field(_MAYBE, default=None, sparse=True)
+    target: str | None = field(_MAYBE, default=None, sparse=True)
+    mode: Mode | None = field(Nullable(MODE), default=None, sparse=True)
+    match: str | None = field(_MAYBE, default=None, sparse=True)
+    ports: tuple[str, ...] = field(Many(_TEXT), default=(), sparse=True)
 
 
 @message()

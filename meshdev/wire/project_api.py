@@ -18,7 +18,17 @@ ProjectPhaseName = Literal["starting", "up", "ending", "ended"]
 
 _OPERATIONS: Final[tuple[ProjectOperation, ...]] = ("status", "settled", "down")
 PROJECT_PHASES: Final[tuple[ProjectPhaseName, ...]] = ("starting", "up", "ending", "ended")
-_PAIRS: Final = Pairs(str, Text(256), 256)
+_MAX_NAME: Final = 256
+
+
+def part_name(text: str) -> str:
+    """The name of a part of a project: ``process b``. Raises ValueError."""
+    if not 0 < len(text) <= _MAX_NAME:
+        raise ValueError(f"{text[:_MAX_NAME]!r} is no name")
+    return text
+
+
+_PAIRS: Final = Pairs(part_name, Text(_MAX_NAME), 256)
 
 
 @message(strict=True)

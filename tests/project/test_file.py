@@ -60,6 +60,7 @@ WHOLE = """
         command: [python3, app.py, "two words"]
         workingDir: services/b
         env: {PORT: 8080, RATIO: 1.10, DEBUG: on, TRACE: true, WHO: "${USER}"}
+        envFrom: deployment/b
         serves: [b]
         dependsOn: [migrate]
         ready: {http: "http://localhost:8080/healthz?full=1", timeout: 5s}
@@ -99,6 +100,7 @@ def test_everything_that_may_be_in_it() -> None:
                 command=("python3", "app.py", "two words"),
                 directory="/srv/shop/services/b",
                 env=(("PORT", "8080"), ("RATIO", "1.10"), ("DEBUG", "on"), ("TRACE", "true"), ("WHO", "jane")),
+                env_from="deployment/b",
                 serves=("b",),
                 depends_on=("migrate",),
                 ready=HttpReady("127.0.0.1", 8080, "/healthz?full=1"),
@@ -250,6 +252,7 @@ def test_an_empty_file_is_a_connection() -> None:
         ),
         ("processes: {b: {command: ' '}}", "1:26: processes.b.command: is no command"),
         ('processes: {b: {command: [x, "\\0"]}}', "1:30: processes.b.command[1]: is no command"),
+        ("processes: {b: {command: x, envFrom: b}}", "1:38: processes.b.envFrom: the target 'b' has no kind"),
         # variables
         ("connection: {context: '${NONE}'}", "1:23: connection.context: the variable NONE is not set"),
         ("connection: {context: '${A-b}'}", "1:23: connection.context: ${A-b} is neither ${NAME} nor"),

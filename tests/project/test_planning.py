@@ -27,8 +27,8 @@ def test_the_plan_for_people() -> None:
 
 def test_the_plan_for_scripts_has_names_of_variables_and_no_values() -> None:
     steps = planning.steps(project(FILE))
-    assert [step["step"] for step in steps] == ["connect", "start", "intercept", "intercept", "start"]
-    assert steps[1]["env"] == ["TOKEN"]
+    assert [step.step for step in steps] == ["connect", "start", "intercept", "intercept", "start"]
+    assert steps[1].env == ("TOKEN",)
     assert "s3cret" not in str(steps)
 
 

@@ -32,7 +32,6 @@ def _networks(network: str, shortest: int) -> Strategy:
 
 #: What the functions that read texts understand, by module and name.
 PARSED: Final[dict[str, Strategy]] = {
-    "builtins.str": st.text(max_size=20),
     "values.address": _addresses,
     "values.session_address": st.sampled_from(ADDRESS_POOLS).flatmap(
         lambda pool: st.integers(1, pool.num_addresses - 2).map(lambda number: pool[number])
@@ -63,6 +62,7 @@ PARSED: Final[dict[str, Strategy]] = {
     "access._trace_id": st.text(_hex, min_size=32, max_size=32),
     "access._span_id": st.text(_hex, min_size=16, max_size=16).filter(lambda text: text != "0" * 16),
     "access._intercept": st.from_regex(r"[0-9A-Za-z_-]{1,32}", fullmatch=True).filter(str.isascii),
+    "project_api.part_name": st.text(min_size=1, max_size=20),
     "counts._reason": st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True),
     "lease._port": st.builds("{}/{}".format, st.integers(1, 65535), st.sampled_from(("tcp", "udp"))),
     "journal._own_table": st.integers(0, 1 << 32).map(journal.table_name),
