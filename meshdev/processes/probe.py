@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import selectors
 import socket
 import time
@@ -122,8 +123,7 @@ class ReadinessProbe:
 
 def is_success(line: bytes) -> bool:
     """Whether the status line of an answer is one of 2xx or 3xx (RFC 9112, 4)."""
-    version, _, rest = line.partition(b" ")
-    return version in (b"HTTP/1.1", b"HTTP/1.0") and rest[:1] in (b"2", b"3") and rest[:3].isdigit()
+    return re.match(rb"HTTP/1\.[01] [23][0-9]{2}(?![0-9])", line) is not None
 
 
 def listens(host: str, port: int) -> bool:
