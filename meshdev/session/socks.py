@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
 
@@ -13,6 +14,7 @@ from meshdev.session.destinations import DestinationError, Destinations
 from meshdev.session.laptop import Laptop
 from meshdev.session.local_listener import local_listener
 from meshdev.session.names import Names
+from meshdev.session.state import SessionState
 from meshdev.session.streams import CHUNK, Stream, join, reset
 from meshdev.wire.socks import Handshake, ProxyRequest, ProxyRequestError
 from meshdev.wire.values import ListenAddress
@@ -36,6 +38,16 @@ def listening(at: ListenAddress | None) -> Iterator[socket.socket | None]:
         return
     with local_listener(at.port, "the proxy", "--socks HOST:PORT", str(at.host)) as listener:
         yield listener
+
+
+def show(at: ListenAddress | None, state: SessionState) -> SessionState:
+    """*state*, with where the proxy listens, and a warning where that is for more than this machine."""
+    if at is None:
+        return state
+    notes = state.notes
+    if not at.host.is_loopback:
+        notes = (*notes, f"the proxy at {at} takes connections of other machines: they reach the cluster, too")
+    return replace(state, socks=str(at), notes=notes)
 
 
 @asynccontextmanager

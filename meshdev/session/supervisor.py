@@ -85,6 +85,7 @@ class Supervisor:
         Raises LaptopError, and does nothing, where nobody could reach it at *api*, or its metrics, or where it cannot
         send spans.
         """
+        self._parts.append(partial(socks.show, self._options.socks))
         with socks.listening(self._options.socks) as self._socks:
             return await self._run(api)
 
@@ -260,7 +261,7 @@ class Supervisor:
     def _publish(self) -> SessionState:
         """The state as it is now."""
         known = self.state.value
-        state = SessionState(known.phase, known.since, known.metrics, known.socks, known.otlp)
+        state = SessionState(known.phase, known.since, known.metrics, otlp=known.otlp)
         for part in self._parts:
             state = part(state)
         self.state.publish(state)
@@ -309,7 +310,6 @@ def _first_state(options: ConnectOptions) -> SessionState:
     return SessionState(
         since=time.monotonic(),
         metrics=None if options.metrics_port is None else f"http://127.0.0.1:{options.metrics_port}{METRICS_PATH}",
-        socks=str(options.socks) if options.socks else None,
         otlp=options.otlp,
     )
 

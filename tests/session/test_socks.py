@@ -14,6 +14,8 @@ from meshdev.errors import DnsError
 from meshdev.isolation.network import ThisNetwork
 from meshdev.session import destinations, socks
 from meshdev.session.destinations import Destinations
+from meshdev.session.state import SessionState
+from meshdev.wire.values import listen_address
 
 #: Addresses of "the cluster".
 CLUSTER: Final = IPv4Network("127.96.0.0/16")
@@ -171,6 +173,15 @@ async def test_ends_are_handed_on_one_by_one() -> None:
         writer.write_eof()
         assert await reader.read() == b"\x05\x00" + b"\x05\x00\x00\x01" + bytes(6) + b"100000"
         writer.close()
+
+
+@pytest.mark.parametrize(("at", "notes"), [("127.0.0.1:1", 0), ("[::1]:1", 0), ("0.0.0.0:1", 1), ("192.0.2.1:1", 1)])
+def test_a_proxy_for_other_machines_is_warned_of(at: str, notes: int) -> None:
+    shown = socks.show(listen_address(at), SessionState(notes=("before",)))
+    assert shown.socks == at
+    assert len(shown.notes) == 1 + notes
+    assert all("other machines" in note for note in shown.notes[1:])
+    assert socks.show(None, SessionState()) == SessionState()
 
 
 async def test_what_is_no_request_is_answered_and_closed() -> None:
