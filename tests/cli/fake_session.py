@@ -113,12 +113,13 @@ class Intercept:
         with contextlib.suppress(OSError):  # it may have been killed
             self.client.sendall(encode_event(event))
 
-    def hung_up(self) -> bool:
-        if not select.select([self.client], [], [], 0)[0]:
-            return False
-        with contextlib.suppress(ConnectionResetError):  # a client that left something unread (unix(7))
-            return not self.client.recv(4096)
-        return True
+
+def hung_up(client: socket.socket) -> bool:
+    if not select.select([client], [], [], 0)[0]:
+        return False
+    with contextlib.suppress(ConnectionResetError):  # a client that left something unread (unix(7))
+        return not client.recv(4096)
+    return True
 
 
 class FakeSession:
@@ -274,7 +275,8 @@ class FakeSession:
         self.trace(f"asked {json.dumps(json.loads(encode_request(request)))}")
         claimed = replace(INSPECTED, record=replace(INSPECTED.record, intercept="0" * 32, path="/mine"))
         found = (INSPECTED, claimed) if request.last else (INSPECTED,)
-        client.sendall(encode_event(Requests(found, 2)))
+        with contextlib.suppress(BrokenPipeError):  # the command was interrupted meanwhile
+            client.sendall(encode_event(Requests(found, 2)))
         if request.follow:
             self.looking.append(client)
         else:
@@ -283,7 +285,7 @@ class FakeSession:
 
     def look_after_those_who_look(self) -> None:
         for client in list(self.looking):
-            if select.select([client], [], [], 0)[0] and not client.recv(1):
+            if hung_up(client):
                 self.looking.remove(client)
                 client.close()
                 self.trace("nobody looks any more")
@@ -302,7 +304,7 @@ class FakeSession:
         for one in list(self.intercepts):
             if not self.plan.hold_intercepts or self.said("go"):
                 self.bring_up(one)
-            if one in self.intercepts and one.hung_up():
+            if one in self.intercepts and hung_up(one.client):
                 self.trace("hung up")
                 time.sleep(max(self.plan.leave_seconds, 0))
                 if self.plan.leave_seconds < 0:

@@ -283,7 +283,7 @@ def test_counts_on_a_terminal_stay_in_their_line(meshdev: Commands) -> None:
     meshdev.say("count")
     terminal.read_until("\r\x1b[K3 matched")
     terminal.write("\x03")
-    assert terminal.finish() == 130
+    assert terminal.finish() == 130, terminal.seen
     assert "deployment/b in namespace default" in terminal.seen
     assert "Traceback" not in terminal.seen
 
