@@ -20,6 +20,9 @@ def write(directory: Path, files: Sequence[LocalFile]) -> None:
     A file is replaced as a whole, and has its mode before it has its name. A symlink that is in the place of a file is
     replaced, not followed; in the place of a folder it is refused. Raises LaptopError.
     """
+    for each in files:
+        if each.path.is_absolute() or ".." in each.path.parts:
+            raise LaptopError(f"{str(each.path)!r} would lead out of {directory}")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = os.open(directory, _FOLDER)

@@ -163,6 +163,8 @@ def _seen(mount: Mount, inner: str) -> PurePosixPath | None:
 
 def _mount(each: Object, volume: Object, variables: Mapping[str, str]) -> Mount:
     path = PurePosixPath("/", str(each.get("mountPath")))
+    if path.parts[1:] and (why := unfit("/".join(path.parts[1:]))) is not None:
+        return Mount(path, volume, problem=f"its mountPath: {why}")  # the API server takes `/../..`
     expression, unknown = str(each.get("subPathExpr") or ""), list[str]()
 
     def value_of(name: str) -> str | None:

@@ -245,6 +245,25 @@ def test_symlinks_are_not_followed(tmp_path: Path) -> None:
     assert (folder / "name").read_bytes() == b"mine"
 
 
+def test_nothing_is_written_out_of_the_folder(tmp_path: Path) -> None:
+    for path in ("../out", "a/../../out", f"{tmp_path}/out"):
+        with pytest.raises(LaptopError, match="would lead out"):
+            write(tmp_path / "folder", [file("first"), file(path)])
+    assert not list(tmp_path.iterdir()), "nor what is before it in the list"
+
+
+async def test_a_mount_path_does_not_lead_out_of_the_folder(meshdev: Commands, fake: FakeApi) -> None:
+    made = workload(name="hostile")
+    spec = made["spec"]["template"]["spec"]
+    spec["containers"][0]["volumeMounts"] = [{"name": "conf", "mountPath": "/../../outside"}]
+    spec["volumes"] = [{"name": "conf", "configMap": {"name": "conf"}}]
+    fake.put("deployments", made, group="apps")
+    done = await ran(meshdev, "pull", "deployment/hostile:/", str(meshdev.home / "a" / "b"))
+    assert done.code != 0
+    assert "its mountPath: it would lead elsewhere" in done.err
+    assert not (meshdev.home / "outside").exists()
+
+
 def test_what_is_in_the_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()

@@ -53,6 +53,15 @@ def test_a_config_map() -> None:
     assert pull("/etc/con", CONFIG, mounted, {}) == pull("/usr", CONFIG, mounted, {}) == Pulled(())
 
 
+@pytest.mark.parametrize("path", ["/../../home/dev/.ssh", "/etc/../../x", "/a\0b", "/..", "/" + "n" * 256])
+def test_a_mount_path_that_leads_elsewhere_is_named_and_not_written(path: str) -> None:
+    """The API server accepts any text as a mountPath, and a template need not be able to run."""
+    found = pull("/", CONFIG, [at(path, "c"), at("/etc/conf", "c")], CONF)
+    assert set(listing(found)) == {"etc/conf/a.yaml", "etc/conf/b"}
+    (missing,) = found.missing
+    assert missing.why.startswith("its mountPath: ")
+
+
 def test_binary_data_is_in_a_volume() -> None:
     store = {Store("ConfigMap", "conf"): Entries({"a": b"1"}, {"b": b"\xff"})}
     found = pull("/c", CONFIG, [at("/c", "c")], store)
