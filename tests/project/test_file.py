@@ -342,7 +342,7 @@ def test_the_example_to_copy_is_right() -> None:
     file = Path(__file__).parent.parent.parent / "examples" / "meshdev.yaml"
     found = project(file.read_text(), {"USER": "jane"})
     assert [each.name for each in found.processes] == ["b", "c", "watch"]
-    assert found.intercepts[0].request.headers == ("x-user=jane",)
+    assert found.intercepts[0].request.baggage == ("user=jane",)
 
 
 def test_the_file_of_the_page_is_right() -> None:
