@@ -4,6 +4,7 @@ A live session holds ``session.lock`` (flock) from before its first step until i
 So the lock, not the socket or a pid, decides whether there is a session.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -85,8 +86,9 @@ class Paths:
         try:
             fcntl.flock(alone, fcntl.LOCK_EX)
             for left in map(Paths, self.runs.iterdir()):
-                if left.holder() is None and time.time() - left.directory.stat().st_mtime > _KEPT_SECONDS:
-                    left.remove()
+                with contextlib.suppress(FileNotFoundError):  # its run has just removed it
+                    if left.holder() is None and time.time() - left.directory.lstat().st_mtime > _KEPT_SECONDS:
+                        left.remove()
             made = Paths(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.runs)))
             made.prepare()
             lock = made.take_lock()
