@@ -1,5 +1,6 @@
 """A document that fits the schema → :class:`Project`: what a schema cannot say is checked here, with its place."""
 
+import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, ip_address
 from pathlib import PurePosixPath
@@ -224,7 +225,7 @@ def _http(text: str) -> HttpReady:
 
 def _tcp(text: str) -> TcpReady:
     host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ValueError(f"{text!r} is not HOST:PORT, such as localhost:8080")
     return TcpReady(_local(host.removeprefix("[").removesuffix("]") or "localhost"), int(port))
 

@@ -76,11 +76,7 @@ class _YamlReader:
         return Document(self._name, {} if value is None else value, self._values, self._keys, self._texts)
 
     def _value(self, node: yaml.Node, at: At) -> Any:  # noqa: ANN401 -- whatever stands there
-        self._nodes += 1
-        if self._nodes > MAX_NODES or len(at) > MAX_DEPTH:
-            raise self._wrong(
-                node, at, f"more than {MAX_NODES:,} values, or nested too deep; each use of an alias counts"
-            )
+        self._count(node, at)
         if node.tag not in _KNOWN:
             raise self._wrong(node, at, f"the tag {node.tag} is not supported")
         self._values[at] = _place(node.start_mark)
@@ -91,6 +87,14 @@ class _YamlReader:
         self._texts[at] = node.value
         return _scalar(node.value, plain=not getattr(node, "style", None) and node.tag != f"{_CORE}str")
 
+    def _count(self, node: yaml.Node, at: At) -> None:
+        """One more. What is merged counts each time, with its keys: merges of merges grow as aliases do."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES or len(at) > MAX_DEPTH:
+            raise self._wrong(
+                node, at, f"more than {MAX_NODES:,} values, or nested too deep; each use of an alias counts"
+            )
+
     def _pairs(self, node: yaml.MappingNode, at: At, depth: int = 0) -> dict[str, yaml.Node]:
         """Its own keys, and before them those that it merges, which its own replace."""
         if depth > MAX_DEPTH:
@@ -98,8 +102,10 @@ class _YamlReader:
         own: dict[str, yaml.Node] = {}
         merged: dict[str, yaml.Node] = {}
         for key, value in node.value:
+            self._count(key, at)
             if key.tag == f"{_CORE}merge":
                 for source in reversed(list(self._merged(value, at))):
+                    self._count(source, at)
                     merged |= self._pairs(source, at, depth + 1)
                 continue
             if not isinstance(key, yaml.ScalarNode):

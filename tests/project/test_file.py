@@ -233,6 +233,7 @@ def test_an_empty_file_is_a_connection() -> None:
         ("processes: {b: {command: x, ready: {}}}", "1:29: processes.b.ready: needs exactly one of http, tcp, log"),
         ("processes: {b: {command: x, ready: {tcp: ':1', log: a}}}", "1:29: processes.b.ready: needs exactly one of"),
         ("processes: {b: {command: x, ready: {tcp: b}}}", "1:42: processes.b.ready.tcp: 'b' is not HOST:PORT"),
+        ("processes: {b: {command: x, ready: {tcp: 'b:000080999'}}}", "'b:000080999' is not HOST:PORT"),
         (
             "processes: {b: {command: x, ready: {tcp: 'b:80'}}}",
             "processes.b.ready.tcp: b must be an address of this machine",
@@ -285,6 +286,16 @@ def test_a_file_that_grows_by_aliases_is_refused_in_time() -> None:
         project("\n".join(lines))
     with pytest.raises(ProjectFileError, match="more than 262,144"):
         project("#" * (reading.MAX_BYTES + 1))
+
+
+def test_a_file_that_grows_by_merges_is_refused_in_time() -> None:
+    lines = ["a: &a {x: 1}"]
+    lines += [
+        f"{name}: &{name} {{<<: [{', '.join(f'*{of}' for _ in range(10))}]}}"
+        for of, name in zip("abcdefghi", "bcdefghij", strict=True)
+    ]
+    with pytest.raises(ProjectFileError, match="more than 20,000 values"):
+        project("\n".join(lines))
 
 
 def test_bytes_that_are_no_text() -> None:
