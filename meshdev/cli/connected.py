@@ -4,7 +4,8 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from meshdev.cli import bastion, connect
 from meshdev.cli.disconnect import disconnect, end_session
@@ -15,6 +16,9 @@ from meshdev.cli.signals import Signals
 from meshdev.errors import LaptopError, MeshdevError
 from meshdev.state import Paths
 from meshdev.wire.session_api import ConnectOptions, Note, Status, Wait
+from meshdev.wire.values import listen_address
+
+_ANY_PORT: Final = listen_address("127.0.0.1:0")
 
 
 @dataclass
@@ -61,11 +65,12 @@ def connected(
 
 
 @contextmanager
-def connected_alone(paths: Paths, wanted: ConnectOptions) -> Iterator[Here]:
+def connected_alone(paths: Paths, wanted: ConnectOptions, *, proxy: bool = False) -> Iterator[Here]:
     """The same in namespaces of the connection's own, for this command alone: it ends with this process in any case.
 
-    *wanted* is isolated, and *paths* the user's. Other connections of the user are not looked at.
+    *paths* are the user's, whose other connections are not looked at. *proxy*: it serves one, ``status.socks``.
     """
+    wanted = replace(wanted, isolated=True, attended=True, socks=_ANY_PORT if proxy else None)
     own, lock = paths.of_run()
     with (
         Signals() as signals,

@@ -1,10 +1,10 @@
 """``meshdev run``: connect and intercept while one program runs, and exit with its code."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -15,7 +15,7 @@ from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
 from meshdev.cli.connect import check_cluster, check_programs
 from meshdev.cli.connected import Here, connected, connected_alone
 from meshdev.cli.signals import Ended
-from meshdev.cli.via import Via, choose
+from meshdev.cli.via import Via, choose, proxied
 from meshdev.errors import AlreadyConnectedError, Cancelled, MeshdevError, UsageError
 from meshdev.isolation import probing
 from meshdev.state import Paths
@@ -52,9 +52,7 @@ def command(
     ] = None,
     container: options.Container = None,
     connection: options.Connection,
-    by: Annotated[
-        Via, typer.Option("--via", help="Which network the program uses: one of its own, or this machine's.")
-    ] = Via.AUTO,
+    by: Annotated[Via, typer.Option("--via", help="How the program reaches the cluster.")] = Via.AUTO,
 ) -> None:
     """Run a program with a connection and intercepts, then undo both.
 
@@ -121,19 +119,16 @@ def run(
 def _connected(paths: Paths, wanted: ConnectOptions, by: Via) -> Iterator[Here]:
     """By the way that fits this machine, which is said."""
     choice = choose(by, _connected_to(paths, wanted), probing.probe)
-    if not choice.rootless:
-        _say(str(choice))
-        with connected(paths, wanted, _check) as here:
+    if choice.via is Via.ROOTLESS:
+        others = uplink.find()
+        _say(f"{choice}; {uplink.describe(others)}")
+        with connected_alone(paths, wanted) as here, uplink.running(others, here.helper) as problem:
+            if problem:
+                _say(problem)
             yield here
         return
-    others = uplink.find()
-    _say(f"{choice}; {uplink.describe(others)}")
-    with (
-        connected_alone(paths, replace(wanted, isolated=True)) as here,
-        uplink.running(others, here.helper) as problem,
-    ):
-        if problem:
-            _say(problem)
+    _say(str(choice))
+    with connected_alone(paths, wanted, proxy=True) if choice.by_proxy else connected(paths, wanted, _check) as here:
         yield here
 
 
@@ -162,7 +157,10 @@ def _run(
     """The program's exit code, and whether an intercept was lost meanwhile."""
     here.signals.catch(signal.SIGQUIT)
     try:
-        child = Child(program, environment, here.helper if here.isolated else None)
+        if here.isolated and here.status.socks is not None:
+            child = Child(program, proxied(os.environ if environment is None else environment, here.status.socks))
+        else:
+            child = Child(program, environment, here.helper if here.isolated else None)
     except OSError as error:
         _say(f"cannot run {program[0]}: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, False

@@ -40,6 +40,14 @@ def listening(at: ListenAddress | None) -> Iterator[socket.socket | None]:
         yield listener
 
 
+def address(listener: socket.socket | None) -> ListenAddress | None:
+    """Where it listens: for port 0, at the port that it got."""
+    if listener is None:
+        return None
+    host, port, *_ = listener.getsockname()
+    return ListenAddress(ip_address(host), port)
+
+
 def show(at: ListenAddress | None, state: SessionState) -> SessionState:
     """*state*, with where the proxy listens, and a warning where that is for more than this machine."""
     if at is None:

@@ -85,8 +85,8 @@ class Supervisor:
         Raises LaptopError, and does nothing, where nobody could reach it at *api*, or its metrics, or where it cannot
         send spans.
         """
-        self._parts.append(partial(socks.show, self._options.socks))
         with socks.listening(self._options.socks) as self._socks:
+            self._parts.append(partial(socks.show, socks.address(self._socks)))
             return await self._run(api)
 
     async def _run(self, api: Path) -> int:
@@ -98,12 +98,11 @@ class Supervisor:
                     caller = group.create_task(self._while_the_caller_waits())
                     async with self._connection():
                         connected = True
-                        # Without a proxy such a connection is its caller's alone.
-                        tied = self._options.isolated and self._options.socks is None
-                        if not tied:
+                        attended = self._options.attended
+                        if not attended:
                             caller.cancel()
                         self._enter("connected")
-                        await self._progress.done(self.status(), last=not tied)
+                        await self._progress.done(self.status(), last=not attended)
                         await asyncio.Event().wait()
             except* MeshdevError as errors:
                 self._outcome = self._outcome or first_of_group(errors)

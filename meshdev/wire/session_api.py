@@ -72,6 +72,7 @@ class ConnectOptions:
     unguarded: bool = field(FLAG, default=False)
     debug: bool = field(FLAG, default=False)
     isolated: bool = field(FLAG, default=False, sparse=True)  #: in namespaces of its own, which the helper makes
+    attended: bool = field(FLAG, default=False, sparse=True)  #: it ends with the process that follows its progress
     metrics_port: int | None = field(Nullable(PORT), default=None, sparse=True)  #: of 127.0.0.1; None: not served
     socks: values.ListenAddress | None = field(_LISTEN, default=None, sparse=True)  #: where the proxy listens
     otlp: str | None = field(_URL, default=None, sparse=True)  #: where spans are sent; without credentials

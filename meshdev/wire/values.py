@@ -67,14 +67,17 @@ class ListenAddress(NamedTuple):
 
 
 def listen_address(text: str) -> ListenAddress:
-    """``PORT`` of 127.0.0.1, or ``HOST:PORT`` with an address of this machine or ``localhost``; ``[::1]:PORT``."""
+    """``PORT`` of 127.0.0.1, or ``HOST:PORT`` with an address of this machine or ``localhost``; ``[::1]:PORT``.
+
+    Port 0 is any that is free.
+    """
     host, separator, port = text.rpartition(":")
     if separator and not host:
         raise ValueError(f"{text!r} has no host")
     found = ip_address({"": "127.0.0.1", "localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]")))
     if (host.startswith("[") and host.endswith("]")) != (found.version == 6) or found.is_multicast:
         raise ValueError(f"{text!r} is not an address to listen at")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
+    if not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
         raise ValueError(f"{port!r} is not a port")
     return ListenAddress(found, int(port))
 

@@ -194,6 +194,14 @@ def test_ten_at_once_do_not_see_each_other(dev: Laptop) -> None:
     assert [(each.returncode, each.stdout) for each in done] == [(0, f"{number} service-c\n") for number in range(10)]
 
 
+def test_a_proxy_for_a_program_of_this_machines_network(dev: Laptop) -> None:
+    """The program listens at this machine's port 8080, and asks by the proxy that its environment names."""
+    flags = ("--via", "proxy", "--mesh", "deployment/c", "-H", "n=1", "--port", "8080")
+    done = run(dev, *flags, "--", "python", "-c", _ALONE, "1")
+    assert (done.returncode, done.stdout) == (0, "1 service-c\n"), done
+    assert done.stderr.startswith("meshdev: via proxy: "), done.stderr
+
+
 def test_a_connection_of_this_machine_is_used(dev: Laptop) -> None:
     with dev.connected():
         done = run(dev, "--", "ip", "-o", "route", "get", "10.96.0.1")
