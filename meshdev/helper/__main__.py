@@ -91,6 +91,7 @@ def _serve_isolated(folder: Path) -> NoReturn:
         enter_own_network(resolv_conf)
         _leave_caller()
         network = fork_server()
+        privileges.drop()
     except MeshdevError as error:
         sys.exit(refuse(sock, error))
     except OSError as error:
