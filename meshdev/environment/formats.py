@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from meshdev.environment.local import is_of_the_machine
+
 #: Names that any shell can export (POSIX, 3.216).
 _SHELL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Names of an unquoted key, in python-dotenv as in node's dotenv and Compose.
@@ -14,6 +16,17 @@ _DOTENV_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _DOTENV_BARE: Final = re.compile(r"[A-Za-z0-9_./:@%+,-]*")
 #: Values that bash does not let anybody set: with one of them it stops reading in POSIX mode.
 _READ_ONLY: Final = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
+#: Integers of bash and zsh: what is assigned to one is evaluated as arithmetic, with command substitutions in it.
+_INTEGERS: Final = frozenset(
+    {
+        *("COLUMNS", "EGID", "ERRNO", "FUNCNEST", "GID", "HISTCMD", "HISTSIZE", "KEYTIMEOUT", "LINENO", "LINES"),
+        *("LISTMAX", "MAILCHECK", "OPTIND", "RANDOM", "SAVEHIST", "SECONDS", "SHLVL", "SRANDOM", "TMOUT"),
+        *("TRY_BLOCK_ERROR", "TRY_BLOCK_INTERRUPT", "TTYIDLE", "ZSH_SUBSHELL"),
+    }
+)
+_INTEGER: Final = re.compile(r"[0-9]{1,10}")
+#: Prompts of bash and zsh, in which commands are run whenever they are shown; IFS, by which scripts divide words.
+_PROMPTS: Final = re.compile(r"PS[0-4]|R?PS[12]|[RS]?PROMPT[234]?|prompt|IFS")
 #: bufio.MaxScanTokenSize, with which docker reads lines.
 _DOCKER_LINE: Final = 64 * 1024 - 1
 
@@ -72,9 +85,13 @@ def _sentences(reasons: Mapping[str, str | None]) -> Iterator[str]:
     yield from (f"{name}: {reason}" for name, reason in reasons.items() if reason is not None)
 
 
-def _shell_refuses(name: str, _value: str) -> str | None:
+def _shell_refuses(name: str, value: str) -> str | None:
     if name in _READ_ONLY:
         return "bash has a variable of this name that cannot be set"
+    if is_of_the_machine(name):
+        return "it belongs to this machine's shell"
+    if _PROMPTS.fullmatch(name) or (name in _INTEGERS and not _INTEGER.fullmatch(value)):
+        return "a shell would evaluate its value"
     return None if _SHELL_NAME.fullmatch(name) else "no shell has variables of such names"
 
 

@@ -52,7 +52,7 @@ async def fake(meshdev: Commands) -> AsyncIterator[FakeApi]:
         ]
         fake.put("deployments", made, group="apps")
         fake.put("pods", pod("b-1", made))
-        fake.put("configmaps", {"metadata": {"name": "conf"}, "data": {"LINES": "1\n2", "a.b": "c"}})
+        fake.put("configmaps", {"metadata": {"name": "conf"}, "data": {"TEXT": "1\n2", "a.b": "c"}})
         encoded = base64.b64encode(VALUE.encode()).decode()
         fake.put("secrets", {"metadata": {"name": "db"}, "data": {"password": encoded}})
         yield fake
@@ -66,7 +66,7 @@ async def ran(meshdev: Commands, *words: str) -> Ran:
     return await asyncio.to_thread(meshdev, *words)
 
 
-VARIABLES = {"HOME": "/app", "LINES": "1\n2", "POD": "b-1", "URL": "http://b-1/", "a.b": "c", "PASSWORD": VALUE}
+VARIABLES = {"HOME": "/app", "TEXT": "1\n2", "POD": "b-1", "URL": "http://b-1/", "a.b": "c", "PASSWORD": VALUE}
 
 
 @pytest.mark.parametrize("option", ["--format", "-o", "--output"])
@@ -78,15 +78,18 @@ async def test_env_as_json(meshdev: Commands, fake: FakeApi, option: str) -> Non
 
 async def test_env_in_each_format(meshdev: Commands, fake: FakeApi) -> None:
     shell = await ran(meshdev, "env", "deploy/b", "--format", "shell")
-    script = ["sh", "-c", f'{shell.out}\nprintf %s "$LINES$PASSWORD"']
+    script = ["sh", "-c", f'{shell.out}\nprintf %s "$TEXT$PASSWORD"']
     text = await asyncio.to_thread(subprocess.check_output, script)
     assert text.decode() == f"1\n2{VALUE}"
-    assert shell.err == "note: left out of the shell format: a.b: no shell has variables of such names\n"
+    assert shell.err == (
+        "note: left out of the shell format: HOME: it belongs to this machine's shell\n"
+        "note: left out of the shell format: a.b: no shell has variables of such names\n"
+    )
     docker = await ran(meshdev, "env", "pod/b-1", "--format=docker")
     assert "URL=http://b-1/\n" in docker.out
-    assert "left out of the docker format: LINES: its value has a newline" in docker.err
+    assert "left out of the docker format: TEXT: its value has a newline" in docker.err
     dotenv = await ran(meshdev, "env", "deploy/b")
-    assert "LINES='1\n2'\n" in dotenv.out
+    assert "TEXT='1\n2'\n" in dotenv.out
     assert fake.asked
 
 
@@ -151,7 +154,7 @@ async def test_pull(meshdev: Commands, fake: FakeApi, tmp_path: Path) -> None:
     found = await ran(meshdev, "pull", "deployment/b:/", str(to), "-o", "json")
     assert found.json() == {
         "files": [
-            {"path": f"{to}/etc/conf/LINES", "mode": "0640"},
+            {"path": f"{to}/etc/conf/TEXT", "mode": "0640"},
             {"path": f"{to}/etc/conf/a.b", "mode": "0640"},
             {"path": f"{to}/etc/db/password", "mode": "0400"},
         ],
@@ -177,7 +180,7 @@ async def test_pull(meshdev: Commands, fake: FakeApi, tmp_path: Path) -> None:
 async def test_pull_without_the_right_to_read_secrets(meshdev: Commands, fake: FakeApi, tmp_path: Path) -> None:
     no_secrets(fake)
     found = await ran(meshdev, "pull", "deployment/b:/etc", str(tmp_path))
-    assert (found.code, found.out) == (0, f"{tmp_path}/conf/LINES\n{tmp_path}/conf/a.b\n")
+    assert (found.code, found.out) == (0, f"{tmp_path}/conf/TEXT\n{tmp_path}/conf/a.b\n")
     assert found.err == ("note: not read: volume db (Secret db): you (dev) may not get secrets in namespace default\n")
     nothing = await ran(meshdev, "pull", "deployment/b:/etc/db", str(tmp_path / "none"))
     assert (nothing.code, nothing.out) == (20, "")

@@ -2,8 +2,12 @@
 
 import io
 import json
+import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
@@ -47,6 +51,28 @@ def test_nothing_in_a_value_is_run(program: str) -> None:
     values = {"V": "'; echo no; $(echo no) `echo no` \\\n${PATH} !! ~", "W": "-n", "X": ""}
     found = sourced(shell(values).text, program)
     assert {name: found[name] for name in values} == values
+
+
+@pytest.mark.parametrize("program", ["bash", "zsh"])
+def test_no_variable_of_the_shell_runs_its_value(program: str, tmp_path: Path) -> None:
+    """Integers of a shell are evaluated as they are set, prompts as they are shown (here by -x)."""
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")  # zsh; bash is everywhere
+    listed = subprocess.run([program, "-c", "typeset"], capture_output=True, text=True, check=True, timeout=20).stdout
+    own = set(re.findall(r"\b([A-Za-z_]\w*)(?==|$)", listed, re.MULTILINE))
+    made = tmp_path / "made"
+    values = dict.fromkeys(sorted(own | {"HISTCMD", "SRANDOM", "PS4", "PROMPT_COMMAND"}), f"path[$(touch {made})1]")
+    text = f"set -x; eval {shlex.quote(shell(values).text)}; :"
+    options = ["-o", "promptsubst"] if program == "zsh" else []
+    subprocess.run([program, *options, "-c", text], capture_output=True, check=False, timeout=20)  # -x is long
+    assert not made.exists()
+    assert shell({"SECONDS": "30", "LINES": "9"}).left_out == ()
+
+
+def test_what_belongs_to_the_machine_stays() -> None:
+    made = shell({"PATH": "/app/bin", "LD_PRELOAD": "/tmp/x.so", "PS1": "$(id)", "IFS": "/", "PORT": "80"})
+    assert made.text == "export PORT='80'\n"
+    assert len(made.left_out) == 4
 
 
 def test_names_that_no_shell_takes() -> None:
