@@ -20,6 +20,7 @@ import typer
 
 from meshdev.cli.commands import app
 from meshdev.cli.registry import COMMANDS, RUNS_PROGRAMS
+from meshdev.text import visible
 
 #: ``meshdev __complete WORD...``: the words so far, the last of them incomplete, "" where it is not begun.
 WORDS: Final = "__complete"
@@ -127,4 +128,5 @@ def _takes_files(before: Sequence[str], incomplete: str) -> bool:
 
 
 def _line(text: str | None) -> str:
-    return " ".join((text or "").split())
+    """In one line; a name from the cluster may have anything in it, and a shell shows it."""
+    return visible(" ".join((text or "").split()))

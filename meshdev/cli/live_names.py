@@ -125,6 +125,8 @@ def _config(given: Given) -> tuple[Kubeconfig, Options]:
         options.kubeconfig_file(given.get("kubeconfig")), given.get("context"), as_user=given.get("as_user") or None
     )
     status = None if asked.context or asked.kubeconfig else _status()
+    if status is not None and status.ssh:
+        raise UsageError("only the bastion reaches that cluster")  # as above
     if status is not None and status.context in kubeconfig.merged(asked)["contexts"]:
         asked = replace(asked, context=status.context)
     return kubeconfig.load(asked), asked

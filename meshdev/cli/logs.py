@@ -131,5 +131,5 @@ def _printer(output: Format, *, timestamps: bool) -> Callable[[LogLine], None]:
     if output is Format.JSON:
         return lambda line: print(json.dumps(dump(line)), flush=True)
     if timestamps:
-        return lambda line: print(f"{line.source} │ {line.time or '-'} {visible(line.line)}", flush=True)
+        return lambda line: print(f"{visible(line.source)} │ {line.time or '-'} {visible(line.line)}", flush=True)
     return lambda line: print(f"{visible(line.source)} │ {visible(line.line)}", flush=True)

@@ -47,7 +47,7 @@ def where(paths: Paths, given: Options, wanted: ConnectOptions) -> Options:
     except AlreadyConnectedError:
         return given  # the program gets a connection of its own, or connecting says so
     context = given.context or status.context
-    asked = replace(given, context=context, namespace=given.namespace or status.namespace)
+    asked = replace(given, context=context, namespace=given.namespace or status.namespace, ssh=given.ssh or status.ssh)
     if status.server and (server := load(asked).server) != status.server:
         raise ConfigError(
             f"this machine is connected to {status.server}, and context {context} of the kubeconfig is {server}",

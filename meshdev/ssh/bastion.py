@@ -220,7 +220,9 @@ def _channel(transport: paramiko.Transport, hop: SshHop, host: str, port: int, s
 
 
 def _broken(hop: SshHop, error: Exception) -> UnreachableError:
-    return UnreachableError(f"no SSH connection to {hop}: {_reason(error)}", hint=f"`ssh {hop}` asks the same server")
+    return UnreachableError(
+        f"no SSH connection to {hop}: {_reason(error)}", hint=f"`ssh {hop.as_command}` asks the same server"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -60,7 +60,7 @@ class HostKeys:
             )
             raise SshError(
                 f"the host key of {self._hop} is not known: {shown}",
-                hint=f"{known_by}`ssh {self._hop}` once makes it known; compare the fingerprint",
+                hint=f"{known_by}`ssh {self._hop.as_command}` once makes it known; compare the fingerprint",
             )
         self._remember(key)
 

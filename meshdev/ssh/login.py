@@ -49,7 +49,7 @@ class Login:
         raise SshError(
             f"{self._hop} refuses the login (it offers: {', '.join(methods) or 'nothing'})"
             + "".join(f"; {each}" for each in self._keys.problems),
-            hint=f"`ssh-add -l` shows the agent's keys; `ssh -v {self._hop}` shows what ssh tries",
+            hint=f"`ssh-add -l` shows the agent's keys; `ssh -v {self._hop.as_command}` shows what ssh tries",
         )
 
     def _by_key(self, transport: paramiko.Transport) -> list[str] | None:

@@ -56,6 +56,11 @@ class SshHop:
     def __str__(self) -> str:
         return place(self.host, self.port, self.user)
 
+    @property
+    def as_command(self) -> str:
+        """For hints: OpenSSH takes the port by an option."""
+        return f"{f'-p {self.port} ' if self.port != 22 else ''}{place(self.host, 22, self.user)}"
+
 
 def hops(target: SshTarget, lookup: Lookup, user: str) -> tuple[SshHop, ...]:
     """The hops to *target*, which is the last. *user* is the one on this machine. Raises SshError."""

@@ -35,6 +35,10 @@ ANSWERS: Final[dict[str, Any]] = {
     "/apis/apps/v1/namespaces/team-1/deployments": lists(["a", "b", "$(reboot)"]),
     "/apis/apps/v1/namespaces/team-1/deployments/b": {"kind": "Deployment", "spec": {"template": {"spec": POD_SPEC}}},
     "/api/v1/namespaces/team-1/services/b": {"kind": "Service", "spec": {"ports": [{"port": 80, "name": "web"}]}},
+    "/api/v1/namespaces/team-1/services/hostile": {
+        "kind": "Service",
+        "spec": {"ports": [{"port": 80, "name": "a\x1b]0;x\x07\u202eb"}]},
+    },
 }
 
 
@@ -139,6 +143,11 @@ def test_ports(asked: list[str], before: tuple[str, ...]) -> None:  # noqa: ARG0
 
 def test_ports_of_a_service(asked: list[str]) -> None:  # noqa: ARG001 -- for its effect
     assert offered("mesh", "svc/b", "--port", "8080:") == ["8080:80", "8080:web"]
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_description_acts_on_no_terminal() -> None:
+    assert list(complete.lines(["mesh", "svc/hostile", "--port", ""])) == ["80\ta\\x1b]0;x\\x07\\u202eb", ":4"]
 
 
 def test_what_is_kept_is_private(asked: list[str], tmp_path: Path) -> None:
@@ -262,6 +271,17 @@ def test_targets_of_ones_own_intercepts(meshdev: Commands) -> None:
     assert meshdev("__complete", "leave", "deploy/").out == "deploy/b\n:4\n"
     ran = meshdev("__complete", "mesh", "deploy/")
     assert (ran.code, ran.out, ran.err) == (0, ":4\n", ""), "there is no such cluster"
+
+
+def test_a_cluster_behind_a_bastion_is_not_asked_without_it(
+    meshdev: Commands, asked: list[str], tmp_path: Path
+) -> None:
+    meshdev.env |= {"KUBECONFIG": str(tmp_path / "config")}
+    assert meshdev("__complete", "mesh", "deploy/b").out == "deploy/b\n:4\n"
+    meshdev.plan(status={"context": "dev", "namespace": "team-1", "ssh": "bastion"})
+    meshdev("connect")
+    asked.clear()
+    assert (meshdev("__complete", "mesh", "deploy/").out, asked) == (":4\n", [])
 
 
 def test_a_line(meshdev: Commands) -> None:

@@ -221,6 +221,16 @@ async def test_run_asks_the_cluster_of_the_connection(meshdev: Commands, fake: F
     assert "this machine is connected to https://another, and context c of the kubeconfig is http://" in other.err
 
 
+async def test_run_reads_through_the_bastion_of_the_connection(meshdev: Commands, fake: FakeApi) -> None:
+    meshdev.plan(status={"context": "c", "server": fake.url, "ssh": "127.0.0.1:1"})  # where nothing listens
+    await ran(meshdev, "connect")
+    found = await ran(meshdev, "run", "--env-from", "deployment/b", "--", "true")
+    assert found.code == 125
+    assert "no SSH connection to " in found.err
+    assert "`ssh -p 1 " in found.err
+    assert not fake.asked
+
+
 async def test_run_begins_with_nothing_where_the_target_is_not_there(meshdev: Commands, fake: FakeApi) -> None:
     found = await ran(meshdev, "run", "--env-from", "deployment/none", "--", "true")
     assert (found.code, meshdev.trace()) == (125, [])

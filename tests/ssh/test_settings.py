@@ -26,6 +26,11 @@ def test_without_a_configuration_there_are_openssh_s_defaults() -> None:
     assert hop.user_known_hosts == ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 
 
+def test_a_hint_is_a_command_that_openssh_takes() -> None:
+    assert found("")[0].as_command == "me@bastion"
+    assert found("Host bastion\n Port 2222\n", "jane@bastion")[0].as_command == "-p 2222 jane@bastion"
+
+
 def test_what_is_typed_comes_before_the_configuration() -> None:
     config = "Host bastion\n HostName 192.0.2.1\n User jane\n Port 2222\n"
     assert names(config) == ["jane@192.0.2.1:2222"]
