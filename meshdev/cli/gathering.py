@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -15,14 +15,14 @@ from meshdev.cli.log_sources import LogRequest
 from meshdev.config import DEFAULT_IMAGE
 from meshdev.doctor.checks.facts import Question
 from meshdev.doctor.plan import diagnose
-from meshdev.errors import ConfigError, InterceptError
+from meshdev.errors import ConfigError, InterceptError, MeshdevError
 from meshdev.gather import allowed, archive, cluster, machine
 from meshdev.gather.masked import Masker
 from meshdev.gather.parts import Files, Part, Reasons, collect
 from meshdev.intercept.target import parse_target
 from meshdev.isolation.reasons import Forbidden, Works
 from meshdev.kube import kubeconfig
-from meshdev.kube.client import KubeApi
+from meshdev.kube.client import KubeApi, open_jump
 from meshdev.wire.message import dump
 
 Missing = list[tuple[str, str]]
@@ -32,11 +32,20 @@ _LOCAL: Final[tuple[log_request.Component, ...]] = ("session", "helper")
 async def gather(request: LogRequest, isolation: Works | Forbidden) -> tuple[dict[str, bytes], Missing]:
     """The archive's files, and which parts are missing, with the reasons."""
     async with AsyncExitStack() as stack:
+        await _log_in(request, stack)
         parts = _parts(request, _Cluster(request, stack), isolation)
         report = await collect(parts)
     masker = Masker(_secrets(request))
     missing = [(name, masker.line(reason)) for name, reasons in report.missing.items() for reason in reasons]
     return archive.contents(parts, report, masker), missing
+
+
+async def _log_in(request: LogRequest, stack: AsyncExitStack) -> None:
+    """At the bastion, whose questions take longer than a part may; what keeps it from that is each part's reason."""
+    with suppress(MeshdevError):
+        options, _ = log_sources.locate(request)
+        if jump := await asyncio.to_thread(open_jump, options):
+            stack.callback(jump.close)
 
 
 class _Cluster:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from array import array
 from contextlib import suppress
 from ipaddress import IPv4Address
@@ -34,6 +35,10 @@ _END_SECONDS: Final = 2.0
 #: It may have to resolve a name; a carrier is dialled without it then.
 _ADDRESSES_SECONDS: Final = 3.0
 
+_logging_in: Final = threading.Lock()
+_opened: Final[dict[str, "list[Jump]"]] = {}
+"""By target, those of :func:`opened`."""
+
 
 class Jump:
     """The way through one bastion. Usable from any thread; *name* is for sentences."""
@@ -44,6 +49,7 @@ class Jump:
         self.host = ""
         """The name of the first hop, once :meth:`addresses` has been called."""
         self.fileno = control.fileno
+        self._closing = threading.Lock()
 
     @classmethod
     def adopt(cls, descriptor: int, name: str) -> Self:
@@ -52,8 +58,14 @@ class Jump:
         return cls(socket.socket(fileno=descriptor), name)
 
     def close(self) -> None:
-        """Close this process's copy; connections that have been dialled end with the last one."""
-        self._control.close()
+        """Close this copy; connections that have been dialled end with the last one."""
+        with self._closing:
+            self._control.close()
+
+    def copy(self) -> "Jump | None":
+        """Another one through the same SSH client, for somebody else to close; None where this one is closed."""
+        with self._closing:
+            return Jump(self._control.dup(), self.name) if self._control.fileno() >= 0 else None
 
     def dial(self, host: str, port: int, seconds: float) -> socket.socket:
         """A stream to *port* of *host* as the bastion resolves it. Blocks.
@@ -158,7 +170,19 @@ class BastionProcess:
 
 
 def opened(target: str) -> Jump:
-    """The way through *target*, with an SSH client of its own, whose questions this process waits for."""
+    """The way through *target*, with an SSH client of this process's own, for whose questions it waits.
+
+    One login at a time, and none where a Jump from here is still open: parts of a command that begin at the same time
+    would all ask on one terminal, and one of them would show what is typed for another.
+    """
+    with _logging_in:
+        others = [each for each in _opened.get(target, ()) if each.fileno() >= 0]
+        jump = next((made for each in others if (made := each.copy())), None) or _log_in(target)
+        _opened[target] = [*others, jump]
+        return jump
+
+
+def _log_in(target: str) -> Jump:
     client = BastionProcess(target)
     try:
         return client.result()[0]

@@ -29,6 +29,24 @@ except MeshdevError as error:
     print("error:", error.message)
 """
 
+#: Parts of one command that begin at the same time, as those of gather do.
+_TOGETHER: Final = """
+from concurrent.futures import ThreadPoolExecutor
+from meshdev.errors import MeshdevError
+from meshdev.ssh.jump import opened
+with ThreadPoolExecutor(3) as threads:
+    first, second, third = threads.map(opened, ["bastion"] * 3)
+print("logged in")
+first.close()
+second.close()
+try:
+    third.dial("127.0.0.1", 9, 20)
+except MeshdevError as error:
+    print("error:", error.message)
+third.close()
+opened("bastion")
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -58,6 +76,22 @@ def test_a_password_is_asked_for_once(laptop: Laptop, folder: Path) -> None:
         running.expect("has no connection to 127.0.0.1:9: Connect")
         assert server.log().count("Accepted password") == 2
         assert _PASSWORD not in running.seen
+
+
+def test_parts_of_a_command_log_in_once(laptop: Laptop, folder: Path) -> None:
+    server = SshServer(laptop.neighbour_command(), GATEWAY, _PORT, "PasswordAuthentication yes")
+    server.set_password(_PASSWORD)
+    (folder / "known_hosts").write_text(f"{server.name} {server.host_key}\n")
+    prompt = f"{USER}@{GATEWAY}:{_PORT}'s password: "
+    with closing(server), closing(OnTerminal(laptop, _TOGETHER)) as running:
+        running.expect(prompt)
+        running.type(f"{_PASSWORD}\n")
+        running.expect("logged in")
+        running.expect("has no connection to 127.0.0.1:9: Connect")
+        assert running.seen.count(prompt) == 1
+        running.expect("Connect failed\r\n" + prompt)  # none is open any more
+        assert server.log().count("Accepted password") == 1
+        assert not running.echoes()
 
 
 class Questions(paramiko.ServerInterface):
