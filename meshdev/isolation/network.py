@@ -39,22 +39,41 @@ class OtherNetwork:
     def __init__(self, server: socket.socket) -> None:
         """Owns *server*, what :func:`~meshdev.isolation.socket_server.fork_server` returned, from now on."""
         self._server = server
+        self._number = 0
         server.setblocking(True)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _ANSWER_SECONDS, 0))
 
     def open_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """See :class:`NetworkSockets`. TCP and UDP, and netlink's list of sockets; also raises OSError when the
         network is gone, or after :meth:`close`."""
-        self._server.send(REQUEST.pack(family, kind, protocol))
+        self._number = (self._number + 1) % (1 << 32)
+        self._server.send(REQUEST.pack(self._number, family, kind, protocol))
+        while True:
+            number, error, made = self._receive()
+            if number == self._number:
+                break
+            if made is not None:  # of a request that has been given up
+                made.close()
+        if error:
+            raise OSError(error, os.strerror(error))
+        if made is None:
+            raise _gone()
+        return made
+
+    def _receive(self) -> tuple[int, int, socket.socket | None]:
+        """The next answer."""
         # Not socket.recv_fds: it ignores its flags (Python 3.11).
         answer, ancillary, _, _ = self._server.recvmsg(ANSWER.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
-        (number,) = ANSWER.unpack(answer) if len(answer) == ANSWER.size else (0,)
-        if number:
-            raise OSError(number, os.strerror(number))
-        if not ancillary:
-            raise OSError(errno.ENETDOWN, "the network is gone")
-        return socket.socket(fileno=_DESCRIPTOR.unpack(ancillary[0][2])[0])
+        made = socket.socket(fileno=_DESCRIPTOR.unpack(ancillary[0][2])[0]) if ancillary else None
+        if len(answer) != ANSWER.size:
+            raise _gone()
+        number, error = ANSWER.unpack(answer)
+        return number, error, made
 
     def close(self) -> None:
         """Ask for no more; its server ends."""
         self._server.close()
+
+
+def _gone() -> OSError:
+    return OSError(errno.ENETDOWN, "the network is gone")

@@ -1,7 +1,8 @@
 """A process in the helper's network that makes sockets there, for the session, which is in another one.
 
-A socket belongs to the network in which it was made, whoever uses it later. Each request is a packet with family, kind
-and protocol, each answer one with an errno and, when that is 0, the socket (SCM_RIGHTS, unix(7)). The process is a fork
+A socket belongs to the network in which it was made, whoever uses it later. Each request is a packet with a number,
+family, kind and protocol, each answer one with that number, an errno and, when that is 0, the socket (SCM_RIGHTS,
+unix(7)). The process is a fork
 of the helper: an interpreter of its own would take 60 ms to start; and it is not the helper itself, which does one
 thing after another, some of which take a while. It has no capability, and ends with the helper or its peer.
 """
@@ -16,8 +17,8 @@ from typing import Final, NoReturn
 from meshdev.capabilities import keep_only
 from meshdev.isolation import linux
 
-REQUEST: Final = struct.Struct("=iii")
-ANSWER: Final = struct.Struct("=i")
+REQUEST: Final = struct.Struct("=Iiii")
+ANSWER: Final = struct.Struct("=Ii")
 
 _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h: lists who listens, also to processes without a capability
 _ALLOWED: Final = frozenset(
@@ -65,14 +66,14 @@ def serve(peer: socket.socket) -> None:
             return
 
 
-def _answer(peer: socket.socket, family: int, kind: int, protocol: int) -> None:
+def _answer(peer: socket.socket, number: int, family: int, kind: int, protocol: int) -> None:
     if (family, kind, protocol) not in _ALLOWED:
-        peer.send(ANSWER.pack(errno.EPERM))
+        peer.send(ANSWER.pack(number, errno.EPERM))
         return
     try:
         made = socket.socket(family, kind, protocol)
     except OSError as error:  # no IPv6; too many files
-        peer.send(ANSWER.pack(error.errno or errno.EIO))
+        peer.send(ANSWER.pack(number, error.errno or errno.EIO))
         return
     with made:
-        socket.send_fds(peer, [ANSWER.pack(0)], [made.fileno()])
+        socket.send_fds(peer, [ANSWER.pack(number, 0)], [made.fileno()])

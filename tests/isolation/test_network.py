@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -132,6 +133,17 @@ def _pid(helper: Helper) -> int:
     return int(Path(f"/proc/{helper.process.pid}/task/{helper.process.pid}/children").read_text())
 
 
+def test_an_answer_that_comes_too_late_is_no_answer_to_the_next_request(helper: Helper) -> None:
+    server = helper.server()
+    signal.pidfd_send_signal(server, signal.SIGSTOP)
+    with pytest.raises(BlockingIOError):
+        helper.network.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
+    signal.pidfd_send_signal(server, signal.SIGCONT)
+    os.close(server)
+    with helper.network.open_socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        assert sock.type == socket.SOCK_STREAM
+
+
 def test_the_server_can_do_nothing_else(helper: Helper) -> None:
     status = Path(f"/proc/{_pid(helper)}/status").read_text()
     capabilities = {line.split()[1] for line in status.splitlines() if line.startswith(("CapEff", "CapPrm", "CapInh"))}
@@ -168,7 +180,7 @@ def test_the_server_ends_by_what_is_no_request(request_: bytes) -> None:
         assert not serving.is_alive()
 
 
-@pytest.mark.parametrize("answer", [b"", b"x", ANSWER.pack(0), ANSWER.pack(errno.EMFILE)])
+@pytest.mark.parametrize("answer", [b"", b"x", ANSWER.pack(1, 0), ANSWER.pack(1, errno.EMFILE)])
 def test_whatever_a_server_answers_is_an_error_at_most(answer: bytes) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, closing(OtherNetwork(ours)) as network:
