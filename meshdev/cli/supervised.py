@@ -38,6 +38,9 @@ from meshdev.wire.session_api import Note, Step, Wait
 
 #: Beyond the times of its parts, what undoing a project may take.
 _SLACK_SECONDS: Final = 15.0
+#: Of what an ended process has printed: all that a pipe holds (pipe(7)). A process that has left its group, with that
+#: pipe, may print without end.
+_LAST_READS: Final = 16
 
 
 class ProjectRun:
@@ -261,8 +264,9 @@ class ProjectRun:
         if code is None:
             return
         registered = group in (key.fileobj for key in self._selector.get_map().values())
-        while registered and self._read(name, group):
-            pass
+        for _ in range(_LAST_READS):
+            if not (registered and self._read(name, group)):
+                break
         with contextlib.suppress(KeyError):
             self._selector.unregister(group)
         group.close()
