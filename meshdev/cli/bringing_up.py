@@ -250,11 +250,16 @@ class _Bringing:
         """What it came to; nothing is left but the connection."""
         with contextlib.closing(self._run) as run:
             run.start()
-            while not run.ended or self._child:
-                if run.up and not self._announced:
-                    self._became_up()
-                else:
-                    self._turn()
+            try:
+                while not run.ended or self._child:
+                    if run.up and not self._announced:
+                        self._became_up()
+                    else:
+                        self._turn()
+            except BaseException:  # output that cannot be written: the program must not stay behind alone
+                if self._child:
+                    self._child.give({signal.SIGTERM})
+                raise
         self._held.own.socket.unlink(missing_ok=True)
         outcome = self._outcome
         outcome.failures = run.supervisor.failures

@@ -1,5 +1,6 @@
 """``meshdev run``: connect and intercept while one program runs, and exit with its code."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -176,7 +177,8 @@ def _run(
 
 
 def _say(message: str, hint: str | None = None) -> None:
-    """On stderr, like errors; stdout belongs to the program."""
-    print(f"meshdev: {render.printable(message)}", file=sys.stderr, flush=True)
-    if hint:
-        print(render.printable(hint), file=sys.stderr, flush=True)
+    """On stderr, like errors; stdout belongs to the program. That it cannot be shown does not end anything."""
+    with contextlib.suppress(OSError):
+        print(f"meshdev: {render.printable(message)}", file=sys.stderr, flush=True)
+        if hint:
+            print(render.printable(hint), file=sys.stderr, flush=True)

@@ -51,6 +51,12 @@ def test_input_and_output_are_the_programs(meshdev: Commands) -> None:
     assert b"deploy/b, 2 pods" in ran.stderr
 
 
+def test_a_full_disk_behind_stderr_is_the_programs_business(meshdev: Commands) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, str(HERE / "driver.py"), "run", "--", "sh", "-c", "exit 3"]
+        assert subprocess.run(command, env=meshdev.environment(), stderr=full, timeout=20, check=False).returncode == 3
+
+
 def test_words_of_the_program_are_not_ours(meshdev: Commands) -> None:
     for words in (("--", "echo", "-o", "json", "--help"), ("echo", "-o", "json", "--help")):
         ran = meshdev("run", *words)
