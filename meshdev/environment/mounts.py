@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
-from meshdev.environment.expansion import expand
+from meshdev.environment.expansion import ExpansionError, expand
 from meshdev.environment.sources import ContainerView, Missing, Needs, Object, Sources, items_of
 from meshdev.environment.volumes import VolumeFile, files_of, is_readable, kind_of, volume_needs
 
 #: A name that every file system takes (NAME_MAX), and how deep folders may be; both are more than real volumes have.
 _NAME_BYTES: Final = 255
 _DEPTH: Final = 32
+_PATH_MAX: Final = 4096
 #: etcd holds about 1.5 MB for an object, a volume has some objects.
 MAX_FILES: Final = 5000
 MAX_BYTES: Final = 64 << 20
@@ -172,7 +173,10 @@ def _mount(each: Object, volume: Object, variables: Mapping[str, str]) -> Mount:
             unknown.append(name)
         return variables.get(name)
 
-    sub_path = expand(expression, value_of) if expression else str(each.get("subPath") or "")
+    try:
+        sub_path = expand(expression, value_of, _PATH_MAX) if expression else str(each.get("subPath") or "")
+    except ExpansionError as error:
+        return Mount(path, volume, problem=f"its subPathExpr: {error}")
     if unknown:
         return Mount(path, volume, problem=f"the variable {unknown[0]} of its subPathExpr is unknown")
     if sub_path and unfit(sub_path) is not None:

@@ -8,7 +8,7 @@ runtime adds (HOSTNAME) is not in the API and not in here.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meshdev.environment.expansion import expand
+from meshdev.environment.expansion import MAX_EXPANDED, ExpansionError, expand
 from meshdev.environment.fields import field_value
 from meshdev.environment.resources import needs_node, resource_value
 from meshdev.environment.services import API_SERVICE, LINK, service_variables
@@ -76,6 +76,7 @@ class _Environment:
         self._unread_prefixes: list[Missing] = []
         self._unread_links: list[Missing] = []
         self._links = self._service_variables()
+        self._left = MAX_EXPANDED  # of all values together
 
     def result(self) -> Variables:
         values = {**self._links, **self._values}
@@ -102,13 +103,22 @@ class _Environment:
         name, source = str(each.get("name")), each.get("valueFrom") or {}
         try:
             # Without a value valueFrom counts, and with neither it is the empty string.
-            value = expand(str(each["value"]), self._referred) if each.get("value") else self._value_from(source)
+            value = self._expanded(str(each["value"])) if each.get("value") else self._value_from(source)
+        except ExpansionError as error:
+            self._values.pop(name, None)
+            self._missing[name] = Missing(name, "value", str(error))
+            return
         except UnreadableError as error:
             self._values.pop(name, None)
             self._missing[name] = _missing(name, error)
             return
         if value is not None:
             self._set(name, value, "value")
+
+    def _expanded(self, text: str) -> str:
+        value = expand(text, self._referred, self._left)
+        self._left -= len(value)
+        return value
 
     def _set(self, name: str, value: str, source: str) -> None:
         if not name or "=" in name or "\0" in name + value:

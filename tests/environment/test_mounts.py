@@ -62,6 +62,12 @@ def test_a_mount_path_that_leads_elsewhere_is_named_and_not_written(path: str) -
     assert missing.why.startswith("its mountPath: ")
 
 
+def test_a_sub_path_that_is_expanded_beyond_any_path() -> None:
+    mounted = [at("/c", "c", subPathExpr="$(A)" * 50)]
+    (missing,) = pull("/c", CONFIG, mounted, CONF, variables={"A": "a" * 100}).missing
+    assert missing.why == "its subPathExpr: its references make it too long"
+
+
 def test_binary_data_is_in_a_volume() -> None:
     store = {Store("ConfigMap", "conf"): Entries({"a": b"1"}, {"b": b"\xff"})}
     found = pull("/c", CONFIG, [at("/c", "c")], store)

@@ -29,6 +29,21 @@ def reasons(found: Variables) -> list[str]:
     return [str(each) for each in found.missing]
 
 
+def test_references_do_not_fill_the_memory() -> None:
+    env = [{"name": "A0", "value": "x" * 100}]
+    env += [{"name": f"A{number}", "value": f"$(A{number - 1})" * 10} for number in range(1, 20)]
+    found = made({"env": [*env, {"name": "LAST", "value": "$(A0)"}]})
+    assert sum(map(len, found.values.values())) < 8 << 20
+    assert str(found.missing[0]) == "A5 (value): its references make it too long"
+    assert len(found.missing) == 15, "what refers to it is missing, too"
+    assert found.values["LAST"] == "x" * 100
+
+
+def test_many_references_to_one_value_do_not_either() -> None:
+    env = [{"name": "A", "value": "x" * 100_000}, *({"name": f"B{number}", "value": "$(A)"} for number in range(1000))]
+    assert sum(map(len, made({"env": env}).values.values())) < 9 << 20
+
+
 def test_the_later_wins_and_env_before_env_from() -> None:
     container = {
         "envFrom": [{"configMapRef": {"name": "one"}}, {"secretRef": {"name": "two"}, "prefix": "P_"}],
