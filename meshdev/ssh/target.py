@@ -10,8 +10,9 @@ from meshdev.errors import UsageError
 #: name may get into a ProxyCommand (%h).
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 _ADDRESS6: Final = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
-#: As OpenSSH: valid_ruser() in ssh.c refuses these since 9.6 (CVE-2023-51385).
-_USER: Final = re.compile(r"[^\s\0'`\"$\\;&<>|(){}-][^\s\0'`\";&<>|(){}]*")
+#: As OpenSSH: valid_ruser() in ssh.c refuses these since 9.6 (CVE-2023-51385), control characters since 10.1. Besides
+#: "$": "x$IFS-oProxyCommand=…" would be two words of a ProxyCommand (%r).
+_USER: Final = re.compile(r"(?!-)[^\x00-\x1f\x7f\s'`\"$;&<>|(){}]+(?<!\\)")
 _MAX: Final = 255
 
 
