@@ -59,8 +59,14 @@ def start_inside(pid: int, words: Sequence[str], env: Mapping[str, str] | None =
     """
     joining = Joining(pid)
     reading, writing = os.pipe()
+    # A handler of ours would take in the child what is meant for the program: Ctrl-C would be lost.
+    caught = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, caught)
 
     def enter() -> None:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             joining.enter()
             linux.end_with_parent(signal.SIGTERM)
@@ -78,6 +84,7 @@ def start_inside(pid: int, words: Sequence[str], env: Mapping[str, str] | None =
         reason = os.read(reading, _REASON_BYTES).decode(errors="replace")
         raise IsolationError(f"the network of process {pid} cannot be entered: {reason}") from error
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(reading)
         os.close(writing)
         joining.close()

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.isolation.places import AS_USER, CONTENT, GROUP, USER, Place, joined, place, run
+from tests.isolation.places import AS_USER, CONTENT, GROUP, USER, Place, joined, place, python, run
 from tests.netns.test_capabilities import sets
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -28,6 +29,25 @@ def test_a_program_has_that_network_and_resolv_conf_and_its_own_user_and_folder(
 def test_exit_codes_and_missing_programs_are_as_everywhere(there: Place) -> None:
     assert there.outcome("sh", "-c", "exit 7").returncode == 7
     assert "FileNotFoundError" in there.outcome("/no/such/program").stderr
+
+
+#: A signal comes in the child before it is the program.
+_SIGNALLED_EARLY: Final = """
+import os, signal, sys
+from meshdev.isolation import joining
+enter = joining.Joining.enter
+def slow(self):
+    enter(self)
+    os.kill(os.getpid(), signal.SIGINT)
+joining.Joining.enter = slow
+signal.signal(signal.SIGINT, lambda *_: None)
+print(joining.start_inside(int(sys.argv[1]), ["true"]).wait())
+assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+"""
+
+
+def test_ctrl_c_between_fork_and_exec_is_the_programs(there: Place) -> None:
+    assert run([*there.prefix, *python(_SIGNALLED_EARLY, str(there.pid))]).stdout == f"-{int(signal.SIGINT)}\n"
 
 
 def test_a_program_has_no_capability_over_it(there: Place) -> None:
