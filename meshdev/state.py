@@ -80,6 +80,15 @@ class Paths:
         What runs that have ended left here a day ago or earlier is removed: their logs.
         """
         self.prepare()
+        try:
+            return self._made_for_run()
+        except OSError as error:  # a full disk, or something else in its place
+            raise LaptopError(
+                f"{self.runs} cannot be used: {error.strerror}",
+                hint="set XDG_RUNTIME_DIR or XDG_STATE_HOME to a folder of yours, on a disk with room.",
+            ) from error
+
+    def _made_for_run(self) -> "tuple[Paths, int]":
         self.runs.mkdir(mode=0o700, exist_ok=True)
         # One at a time, so that nobody takes a folder for ended whose lock is not taken yet.
         alone = os.open(self.runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -186,7 +195,12 @@ def _temporary(folder: Path = Path("/tmp")) -> Path:  # noqa: S108 -- who owns i
     try:
         found = path.lstat()
     except FileNotFoundError:
-        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise LaptopError(
+                f"{path} cannot be made: {error.strerror}", hint="set HOME, XDG_RUNTIME_DIR or XDG_STATE_HOME."
+            ) from error
         found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise LaptopError(f"{path} is not a folder of yours alone", hint="set HOME, XDG_RUNTIME_DIR or XDG_STATE_HOME.")
