@@ -70,7 +70,7 @@ image: setup ## the traffic-manager's image (IMAGE=name, BUILDER='podman build')
 		--python-version $(IMAGE_PYTHON) --dest build/image/wheels --requirement build/image/requirements
 	@cp -r meshdev images/traffic-manager/Dockerfile build/image/
 	@chmod -R a+rX build/image  # the container control runs as nobody
-	$(BUILDER) --tag $(IMAGE) build/image
+	$(BUILDER) --tag '$(IMAGE)' build/image
 
 down: ## remove the testbed from this machine
 	@test ! -x $(PYTHON) || $(PYTHON) -m tests.cluster down
