@@ -81,7 +81,8 @@ def connected_alone(paths: Paths, wanted: ConnectOptions, *, proxy: bool = False
         here = Here(own, signals, progress, ours=True, status=status, isolated=True)
         with _disconnecting(here):
             yield here
-    own.remove()  # where something failed, its logs stay for a while
+    if not here.lost:
+        own.remove()  # otherwise, and where something failed, its logs stay for a while
 
 
 @contextmanager

@@ -5,16 +5,15 @@ more specific than the default route that they make there.
 """
 
 import contextlib
-import os
-import select
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from meshdev.isolation import linux
 
@@ -22,6 +21,8 @@ from meshdev.isolation import linux
 _READY_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.01
 _END_SECONDS: Final = 2.0
+#: Of what it prints: more than a reason takes.
+_READ: Final = 1 << 16
 #: /proc/net/route: interface, destination; the default route's is zero.
 _DEFAULT_ROUTE: Final = "00000000"
 #: RFC 5737's second range for documentation: nobody's cluster or office has it. slirp4netns makes one of its own.
@@ -69,17 +70,26 @@ def running(uplink: Uplink | None, pid: int) -> Iterator[str | None]:
     if uplink is None:
         yield None
         return
-    process = subprocess.Popen(
-        uplink.command(pid),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        start_new_session=True,  # Ctrl-C is the program's; it may need this to end well
-        preexec_fn=linux.end_with_parent,  # noqa: PLW1509 -- one function of libc, and no threads here
-    )
+    with tempfile.TemporaryFile() as output:  # a pipe would be full some day: nobody reads it while the program runs
+        process = subprocess.Popen(
+            uplink.command(pid),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+            cwd="/",
+            start_new_session=True,  # Ctrl-C is the program's; it may need this to end well
+            preexec_fn=linux.end_with_parent,  # noqa: PLW1509 -- one function of libc, and no threads here
+        )
+        with _ended(process):
+            problem = _wait(process, Path(f"/proc/{pid}/net/route"), output)
+            yield f"{uplink.name} does not provide other networks: {problem}" if problem else None
+
+
+@contextmanager
+def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """When the context is left it has ended."""
     try:
-        yield _wait(uplink, process, Path(f"/proc/{pid}/net/route"))
+        yield
     finally:
         process.terminate()
         try:
@@ -89,22 +99,19 @@ def running(uplink: Uplink | None, pid: int) -> Iterator[str | None]:
             process.wait()
 
 
-def _wait(uplink: Uplink, process: "subprocess.Popen[bytes]", routes: Path) -> str | None:
-    """Until there is a default route. Neither program says in the same way when it is ready."""
+def _wait(process: "subprocess.Popen[bytes]", routes: Path, output: IO[bytes]) -> str | None:
+    """Until there is a default route; why there is none. Neither program says in the same way when it is ready."""
     end = time.monotonic() + _READY_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
             if any(line.split()[1:2] == [_DEFAULT_ROUTE] for line in routes.read_text().splitlines()):
                 return None
         if process.poll() is not None:
-            return f"{uplink.name} does not provide other networks: {_stderr_of(process)}"
+            return _last_line(output) or f"it ended with {process.returncode}"
         time.sleep(_LOOK_SECONDS)  # /proc has no event for a route
-    return f"{uplink.name} does not provide other networks: there is no default route after {_READY_SECONDS:.0f} s"
+    return f"there is no default route after {_READY_SECONDS:.0f} s"
 
 
-def _stderr_of(process: "subprocess.Popen[bytes]") -> str:
-    assert process.stderr is not None  # noqa: S101 -- it was started with one
-    lines = b""
-    while select.select([process.stderr], [], [], 0)[0] and (data := os.read(process.stderr.fileno(), 4096)):
-        lines += data
-    return lines.decode(errors="replace").strip().rpartition("\n")[2] or f"it ended with {process.returncode}"
+def _last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    return output.read(_READ).decode(errors="replace").strip().rpartition("\n")[2]

@@ -1,5 +1,7 @@
 """How a program reaches the cluster: the choice, what it is told, and what brings other networks."""
 
+from pathlib import Path
+
 import pytest
 
 from meshdev.cli import uplink
@@ -72,3 +74,11 @@ def test_one_that_does_not_work_says_why() -> None:
         assert problem == "pasta does not provide other networks: it ended with 1"
     with uplink.running(None, 1) as problem:
         assert problem is None
+
+
+def test_its_own_reason_is_told(tmp_path: Path) -> None:
+    program = tmp_path / "pasta"
+    program.write_text("#!/bin/sh\necho one; echo 'no tap device' >&2; exit 3\n")
+    program.chmod(0o755)
+    with uplink.running(Uplink("pasta", str(program)), 1 << 22) as problem:
+        assert problem == "pasta does not provide other networks: no tap device"
