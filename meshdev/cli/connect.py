@@ -91,7 +91,7 @@ def command(
 
     Its Services, pods and names are reachable from this machine until `meshdev disconnect`.
 
-    Only the helper needs root; sudo asks for it. With --socks nothing does, and nothing of this machine changes.
+    Only the helper needs root; sudo asks for it. With --socks no root is needed, and nothing on this machine changes.
     """
     wanted = replace(
         connection.wanted(namespace),

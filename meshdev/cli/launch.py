@@ -40,7 +40,7 @@ _LOG_LIMIT: Final = 1 << 20
 
 _NO_ROOT: Final = (
     "connecting needs root for the helper alone: run it on a terminal, allow it without a password in sudoers, "
-    "or run meshdev as root."
+    "or run meshdev as root. `meshdev run` and `meshdev connect --socks` need none where user namespaces work."
 )
 
 
