@@ -17,6 +17,7 @@ from meshdev.cli.connect import check_cluster, check_programs
 from meshdev.cli.connected import Here, connected, connected_alone
 from meshdev.cli.signals import Ended
 from meshdev.cli.via import Via, choose, proxied
+from meshdev.cli.waiting import NOT_READY, NOTHING, WaitFor, wait_target
 from meshdev.errors import AlreadyConnectedError, Cancelled, MeshdevError, UsageError
 from meshdev.isolation import probing
 from meshdev.state import Paths
@@ -28,6 +29,7 @@ Examples:
   meshdev run -- curl http://b/
   meshdev run --mesh deployment/b --header a=1 --port 8080:http -- ./test.sh
   meshdev run --proxy deployment/b --env-from deployment/b -- ./b
+  meshdev run --wait-for http://b/ready --wait-timeout 2m -- pytest
 """
 
 #: meshdev itself failed; the other codes are the program's.
@@ -54,6 +56,17 @@ def command(
     container: options.Container = None,
     connection: options.Connection,
     by: Annotated[Via, typer.Option("--via", help="How the program reaches the cluster.")] = Via.AUTO,
+    wait_for: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--wait-for",
+            metavar="URL|HOST:PORT",
+            help="Start the program once this answers, or takes connections. Repeatable.",
+        ),
+    ] = None,
+    wait_timeout: Annotated[
+        str, typer.Option("--wait-timeout", metavar="TIME", help="Time limit of --wait-for, such as 30s.")
+    ] = "60s",
 ) -> None:
     """Run a program with a connection and intercepts, then undo both.
 
@@ -71,13 +84,16 @@ def command(
         raise UsageError("--port needs --proxy or --mesh")
     if container and not env_from:
         raise UsageError("--container needs --env-from")
+    ready = WaitFor(
+        tuple(str(wait_target(each)) for each in wait_for or ()), options.period("--wait-timeout", wait_timeout)
+    )
     asked = [intercepting.request(mode, target, how, namespace=namespace, match=match) for mode, target in targets]
     paths, environment = Paths.locate(), None
     if env_from and not why_not(program[0]):
         from meshdev.cli import workload_program  # noqa: PLC0415 -- the Kubernetes client: here only
 
         environment = workload_program.environment(paths, connection, namespace, env_from, container)
-    raise Ended(run(paths, connection.wanted(), asked, program, environment, by))
+    raise Ended(run(paths, connection.wanted(), asked, program, environment, by, ready))
 
 
 def run(
@@ -87,6 +103,7 @@ def run(
     program: Sequence[str],
     environment: Mapping[str, str] | None = None,
     by: Via = Via.AUTO,
+    ready: WaitFor = NOTHING,
 ) -> int:
     """The exit code of *program*, after everything has been undone. Raises what went wrong before it was started.
 
@@ -104,7 +121,7 @@ def run(
                     if them.interrupted:
                         raise Cancelled("interrupted; everything is undone")
                 here.progress.close()
-                code, lost = _run(program, them, here, environment)
+                code, lost = _run(program, them, here, environment, ready)
             here.progress.close()
     except MeshdevError as error:
         if code is None:
@@ -153,18 +170,35 @@ def _connected_to(paths: Paths, wanted: ConnectOptions) -> str | None:
 
 
 def _run(
-    program: Sequence[str], them: AttachedIntercepts, here: Here, environment: Mapping[str, str] | None
+    program: Sequence[str], them: AttachedIntercepts, here: Here, environment: Mapping[str, str] | None, ready: WaitFor
 ) -> tuple[int, bool]:
     """The program's exit code, and whether an intercept was lost meanwhile."""
     here.signals.catch(signal.SIGQUIT)
+    if ready.targets:
+        code, _ = _until_ended(_start(ready.command(_proxy(here)), here, None), them)
+        if code:
+            return FAILED if code == NOT_READY else code, False
     try:
-        if here.isolated and here.status.socks is not None:
-            child = Child(program, proxied(os.environ if environment is None else environment, here.status.socks))
-        else:
-            child = Child(program, environment, here.helper if here.isolated else None)
+        child = _start(program, here, environment)
     except OSError as error:
         _say(f"cannot run {program[0]}: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, False
+    return _until_ended(child, them)
+
+
+def _proxy(here: Here) -> str | None:
+    return here.status.socks if here.isolated else None
+
+
+def _start(words: Sequence[str], here: Here, environment: Mapping[str, str] | None) -> Child:
+    """Start it where it reaches the cluster. Raises OSError, IsolationError."""
+    if (proxy := _proxy(here)) is not None:
+        return Child(words, proxied(os.environ if environment is None else environment, proxy))
+    return Child(words, environment, here.helper if here.isolated else None)
+
+
+def _until_ended(child: Child, them: AttachedIntercepts) -> tuple[int, bool]:
+    """Its exit code, and whether an intercept was lost meanwhile."""
     lost: set[int] = set()
     while (code := child.code()) is None:
         child.give(them.turn())
