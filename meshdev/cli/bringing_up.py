@@ -1,4 +1,4 @@
-"""How ``up`` goes: who runs the project already, what is connected, what is waited for, what the end means."""
+"""How ``up`` goes: whether the project is up already, what is connected, what is waited for, what the end means."""
 
 import contextlib
 import os

@@ -33,8 +33,8 @@ async def test_a_pod_of_the_workload_that_runs(fake: FakeApi, api: KubeApi) -> N
     ending = pod("b-ending", made)
     ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     fake.put("pods", ending)
-    stranger = pod("stranger", workload(name="other"), labels={"app": "b"})
-    fake.put("pods", stranger)
+    unrelated = pod("unrelated", workload(name="other"), labels={"app": "b"})
+    fake.put("pods", unrelated)
     template = await found(api, "deployment/b")
     assert (template.where, template.view.live) == ("deployment/b", False)
     assert template.note == "this is the template of deployment/b: no pod of it runs"
