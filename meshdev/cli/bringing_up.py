@@ -12,7 +12,7 @@ from typing import Final
 
 from meshdev.cli import background, connect, render
 from meshdev.cli.api import wait_gone
-from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
+from meshdev.cli.child import Child, not_run, why_not
 from meshdev.cli.connected import connected
 from meshdev.cli.options import Format
 from meshdev.cli.project_api import ProjectClient, listen
@@ -193,7 +193,7 @@ def _child(program: Sequence[str]) -> Child | int:
         return Child(program)
     except OSError as error:
         print(f"meshdev: cannot run {render.printable(program[0])}: {error.strerror}", file=sys.stderr)
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        return not_run(error)
 
 
 def _answer(file: ProjectFile, there: ProjectStatus, *, changed: bool) -> UpAnswer:

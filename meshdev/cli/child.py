@@ -29,6 +29,11 @@ def why_not(program: str) -> tuple[int, str] | None:
     return NOT_FOUND, "not found"
 
 
+def not_run(error: OSError) -> int:
+    """The exit code where the kernel does not run a program."""
+    return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+
+
 class Child:
     """The running program. It is in our process group, so it has the terminal's foreground where we have it."""
 

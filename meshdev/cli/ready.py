@@ -13,10 +13,7 @@ import urllib.request
 from typing import Final
 
 from meshdev.cli.waiting import NOT_READY, WaitTarget, wait_target
-
-#: Between two attempts, and the longest that one may take.
-PAUSE_SECONDS: Final = 0.1
-ATTEMPT_SECONDS: Final = 5.0
+from meshdev.processes.probe import ATTEMPT_SECONDS, PAUSE_SECONDS
 
 #: What takes longer is told.
 SILENT_SECONDS: Final = 1.0

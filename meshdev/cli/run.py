@@ -12,7 +12,7 @@ import typer
 
 from meshdev.cli import api, names, options, render, uplink
 from meshdev.cli.attach import AttachedIntercepts, intercepts
-from meshdev.cli.child import NOT_EXECUTABLE, NOT_FOUND, Child, why_not
+from meshdev.cli.child import Child, not_run, why_not
 from meshdev.cli.connect import check_cluster, check_programs
 from meshdev.cli.connected import Here, connected, connected_alone
 from meshdev.cli.signals import Ended
@@ -182,7 +182,7 @@ def _run(
         child = _start(program, here, environment)
     except OSError as error:
         _say(f"cannot run {program[0]}: {error.strerror}")
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, False
+        return not_run(error), False
     return _until_ended(child, them)
 
 

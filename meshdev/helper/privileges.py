@@ -3,7 +3,6 @@
 Sources: capabilities(7), prctl(2).
 """
 
-import ctypes
 import os
 import signal
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Final
 
 from meshdev.capabilities import CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, keep_only
 from meshdev.errors import LaptopError
+from meshdev.isolation import linux
 
 #: The device, its routes and addresses, nftables, connection tracking, marks on sockets; port 53.
 KEPT: Final = frozenset({CAP_NET_ADMIN, CAP_NET_BIND_SERVICE})
 
 #: systemd-resolved.service(8).
 _STUB: Final = Path("/run/systemd/resolve/stub-resolv.conf")
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def drop() -> None:
@@ -37,8 +36,9 @@ def end_with_parent(parent: int) -> None:
 
     Raises LaptopError.
     """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
-        reason = os.strerror(ctypes.get_errno())
-        raise LaptopError(f"the helper cannot be notified of its parent's exit: {reason}")
+    try:
+        linux.end_with_parent(signal.SIGTERM)
+    except OSError as error:
+        raise LaptopError(f"the helper cannot be notified of its parent's exit: {error.strerror}") from error
     if os.getppid() != parent:  # it has exited meanwhile
         signal.raise_signal(signal.SIGTERM)
